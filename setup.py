@@ -1,0 +1,63 @@
+"""How to install mrcnn: `pip install .`; with the tools of the tests `pip install -e ".[test]"`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def version() -> str:
+    """The version that mrcnn/__init__.py states, read without importing the package."""
+    text = (HERE / "mrcnn" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError('mrcnn/__init__.py has no line __version__ = "..."')
+    return found[1]
+
+
+def requirements() -> list[str]:
+    """The packages of requirements.txt."""
+    lines = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def description() -> str:
+    """The README, which package indexes show; empty where it is not there."""
+    readme = HERE / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+setup(
+    name="mrcnn",
+    version=version(),
+    description="Mask R-CNN for Keras 3: detect, outline and name every object of an image",
+    long_description=description(),
+    long_description_content_type="text/markdown",
+    author="The mrcnn authors",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["mrcnn", "mrcnn.*"]),
+    python_requires=">=3.10,<3.14",
+    install_requires=requirements(),
+    extras_require={
+        "test": ["pytest>=8.2", "ruff==0.17.*", "mypy==2.4.*"],
+        "gpu": ["tensorflow[and-cuda]>=2.18"],
+        "jax": ["jax>=0.4.30"],
+        "torch": ["torch>=2.4"],
+    },
+    keywords="mask-rcnn instance-segmentation object-detection keras tensorflow jax",
+    classifiers=[
+        "Development Status :: 5 - Production/Stable",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
