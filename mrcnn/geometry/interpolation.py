@@ -1,0 +1,110 @@
+"""Sampling of pixel arrays at other sizes: bilinear for images, nearest for masks."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+# Values interpolated at a time: the float64 scratch arrays then stay in the processor's cache.
+VALUES_AT_A_TIME = 1 << 15
+
+# The original's sampling positions come out of a least-squares fit, whose rounding noise moves them
+# by about 1e-14 pixels, mostly columns to the left and rows down. That alone decides what becomes
+# of a value exactly on a whole number, when it is truncated, or on one half, when it is compared.
+TIE_SHIFT_ROWS, TIE_SHIFT_COLUMNS = 1e-13, -1e-12
+
+# Along one axis, for each output position: indices of its two neighbours, the weight of the second
+# and a factor for both, below 1 next to the border.
+Taps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False) -> None:
+    """Fill `out` with the image at another size, bilinear, zeros outside, no anti-aliasing.
+
+    image: [H, W, ...]; out: [H', W', ...], any dtype and memory layout. Output pixel i samples the
+    input at (i + 0.5) * H / H' - 0.5. The result is limited to the image's range of values and then
+    cast to out's dtype. break_ties: move positions by an invisible amount, so that values which lie
+    exactly between two integers or classes mostly fall to the side they fell to in the original.
+
+    Computed in float64; for float16 and float32 images the positions alone are rounded to float32,
+    as in the original. One axis is interpolated after the other, some rows at a time.
+    """
+    height, width = out.shape[:2]
+    channels = int(np.prod(image.shape[2:]))
+    low, high = float(image.min()), float(image.max())
+    pixels = image.reshape(image.shape[0], -1)
+    single = image.dtype in (np.float16, np.float32)
+    shift_y, shift_x = (TIE_SHIFT_ROWS, TIE_SHIFT_COLUMNS) if break_ties else (0.0, 0.0)
+    along_y = _taps(image.shape[0], height, single, shift_y)
+    along_x = _per_channel(_taps(image.shape[1], width, single, shift_x), channels)
+    step = max(1, VALUES_AT_A_TIME // (max(image.shape[1], width) * channels))
+
+    # An axis that grows comes last, one that shrinks first: there is less to compute in between.
+    if height > image.shape[0]:
+        pixels = np.concatenate(
+            [_blend(pixels[rows], along_x, axis=1) for rows in _slices(image.shape[0], step)]
+        )
+    for rows in _slices(height, step):
+        lower, upper, weight, fade = along_y
+        here = (lower[rows], upper[rows], weight[rows, None], fade[rows, None])
+        values = _blend(pixels, here, axis=0)
+        if height <= image.shape[0]:
+            values = _blend(values, along_x, axis=1)
+        np.clip(values, low, high, out=values)
+        out[rows] = values.reshape(-1, *out.shape[1:])
+
+
+def nearest_index(in_side: int, out_side: int) -> np.ndarray:
+    """Index of the nearest input pixel for every output pixel, corner pixels upon corner pixels.
+
+    Output pixel i lies at i * (in_side - 1) / (out_side - 1) of the input; halves go up.
+    """
+    if out_side <= 1:
+        return np.zeros(out_side, dtype=np.intp)
+    position = np.arange(out_side) * ((in_side - 1) / (out_side - 1))
+    return np.floor(position + 0.5).astype(np.intp)
+
+
+def _taps(in_side: int, out_side: int, single: bool, shift: float) -> Taps:
+    step = in_side / out_side
+    if single:
+        first = np.float32(0.5 * step - 0.5)
+        position = np.float32(step) * np.arange(out_side, dtype=np.float32) + first
+    else:
+        position = (np.arange(out_side) + 0.5) * step - 0.5
+    position = position.astype(np.float64)
+    lower = np.floor(position).astype(np.intp)
+    weight = position - lower
+    before, after = lower < 0, lower + 1 >= in_side
+    # A neighbour outside the image is a zero, so the other one, taken twice, fades by its distance.
+    fade = np.where(before, weight, np.where(after, 1 - weight, 1.0))
+    # Not at the border and not on a pixel: what is exact there shall stay so.
+    weight[~before & ~after & (weight > 0)] += shift
+    return np.maximum(lower, 0), np.minimum(lower + 1, in_side - 1), weight, fade
+
+
+def _per_channel(taps: Taps, channels: int) -> Taps:
+    # For rows of interleaved channels: taking single values is faster than taking pixels.
+    lower, upper, weight, fade = taps
+    channel = np.arange(channels)
+    return (
+        (lower[:, None] * channels + channel).ravel(),
+        (upper[:, None] * channels + channel).ravel(),
+        np.repeat(weight, channels),
+        np.repeat(fade, channels),
+    )
+
+
+def _blend(values: np.ndarray, taps: Taps, axis: int) -> np.ndarray:
+    lower, upper, weight, fade = taps
+    start = values.take(lower, axis=axis)
+    # Written as start + (end - start) * weight, which leaves flat regions exactly as they are.
+    blended = np.subtract(values.take(upper, axis=axis), start, dtype=np.float64)
+    blended *= weight
+    blended += start
+    if np.any(fade != 1):
+        blended *= fade
+    return blended
+
+
+def _slices(length: int, step: int) -> Iterator[slice]:
+    return (slice(start, start + step) for start in range(0, length, step))
