@@ -1,0 +1,270 @@
+"""Boxes as tensors: the twins of `geometry.boxes`, and NMS with fixed shapes.
+
+Boxes are [..., (y1, x1, y2, x2)] float32. Unless said otherwise they are normalised: (0, 0, 1, 1) is the
+whole image, both edges inside. Axes: B images, N boxes, M kept boxes, T boxes of one tile.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Tensor = Any
+
+# Boxes examined at once by NMS. Larger tiles mean fewer, larger steps; 256 measured best compiled.
+NMS_TILE = 256
+
+
+def apply_box_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
+    """Shift and scale boxes by deltas (R-CNN, appendix C, inverted).
+
+    boxes: [..., 4] in any unit; deltas: [..., (dy, dx, log(dh), log(dw))] of the same leading shape.
+    Returns [..., 4] in the unit of `boxes`. The exponent is not clamped.
+    """
+    height = boxes[..., 2] - boxes[..., 0]
+    width = boxes[..., 3] - boxes[..., 1]
+    center_y = boxes[..., 0] + 0.5 * height + deltas[..., 0] * height
+    center_x = boxes[..., 1] + 0.5 * width + deltas[..., 1] * width
+    height = height * ops.exp(deltas[..., 2])
+    width = width * ops.exp(deltas[..., 3])
+    y1 = center_y - 0.5 * height
+    x1 = center_x - 0.5 * width
+    return ops.stack([y1, x1, y1 + height, x1 + width], axis=-1)
+
+
+def box_refinement(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """Deltas that carry each box onto its ground truth (R-CNN, appendix C).
+
+    boxes, gt_boxes: [..., 4] of the same unit, sides > 0. Returns [..., (dy, dx, log(dh), log(dw))].
+    """
+    boxes = ops.cast(boxes, "float32")
+    gt_boxes = ops.cast(gt_boxes, "float32")
+    height = boxes[..., 2] - boxes[..., 0]
+    width = boxes[..., 3] - boxes[..., 1]
+    gt_height = gt_boxes[..., 2] - gt_boxes[..., 0]
+    gt_width = gt_boxes[..., 3] - gt_boxes[..., 1]
+    dy = (gt_boxes[..., 0] + 0.5 * gt_height - boxes[..., 0] - 0.5 * height) / height
+    dx = (gt_boxes[..., 1] + 0.5 * gt_width - boxes[..., 1] - 0.5 * width) / width
+    return ops.stack([dy, dx, ops.log(gt_height / height), ops.log(gt_width / width)], axis=-1)
+
+
+def clip_boxes(boxes: Tensor, window: Tensor) -> Tensor:
+    """Move every corner into a window.
+
+    boxes: [..., 4]; window: [4], or [..., 4] that broadcasts with `boxes`. Returns [..., 4].
+    """
+    low = ops.concatenate([window[..., :2], window[..., :2]], axis=-1)
+    high = ops.concatenate([window[..., 2:], window[..., 2:]], axis=-1)
+    return ops.maximum(ops.minimum(boxes, high), low)
+
+
+def compute_overlaps(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Intersection over union of every pair of boxes.
+
+    boxes1: [..., N1, 4]; boxes2: [..., N2, 4] in the same unit. Returns [..., N1, N2] float32; NaN for a
+    pair of empty boxes (0 / 0), as the original gives.
+    """
+    intersection, area1, area2 = _pairwise(boxes1, boxes2)
+    return intersection / (area1 + area2 - intersection)
+
+
+def _pairwise(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Intersections [..., N1, N2] and the areas [..., N1, 1] and [..., 1, N2] of two sets."""
+    first = [ops.expand_dims(boxes1[..., i], -1) for i in range(4)]  # each [..., N1, 1]
+    second = [ops.expand_dims(boxes2[..., i], -2) for i in range(4)]  # each [..., 1, N2]
+    height = ops.minimum(first[2], second[2]) - ops.maximum(first[0], second[0])
+    width = ops.minimum(first[3], second[3]) - ops.maximum(first[1], second[1])
+    intersection = ops.maximum(height, 0.0) * ops.maximum(width, 0.0)
+    area1 = (first[2] - first[0]) * (first[3] - first[1])
+    area2 = (second[2] - second[0]) * (second[3] - second[1])
+    return intersection, area1, area2
+
+
+def _overlap_above(boxes1: Tensor, boxes2: Tensor, threshold: float) -> Tensor:
+    """Whether IoU > threshold, [..., N1, N2]; an empty box overlaps nothing. Corners are ordered."""
+    intersection, area1, area2 = _pairwise(boxes1, boxes2)
+    union = area1 + area2 - intersection
+    both = ops.logical_and(area1 > 0.0, area2 > 0.0)
+    iou = intersection / ops.where(both, union, ops.ones_like(union))
+    return ops.logical_and(both, iou > threshold)
+
+
+def norm_boxes(boxes: Tensor, shape: Tensor) -> Tensor:
+    """Pixel boxes (y2, x2 outside) to normalised boxes (y2, x2 inside).
+
+    boxes: [..., 4]; shape: (height, width) in pixels, numbers or tensors. Returns float32 [..., 4].
+    """
+    scale, shift = _scale_and_shift(shape)
+    return (ops.cast(boxes, "float32") - shift) / scale
+
+
+def denorm_boxes(boxes: Tensor, shape: Tensor) -> Tensor:
+    """Normalised boxes to whole pixels, y2 and x2 outside, rounded half to even.
+
+    boxes: [..., 4]; shape: (height, width) in pixels. Returns int32 [..., 4].
+    """
+    scale, shift = _scale_and_shift(shape)
+    return ops.cast(ops.round(boxes * scale + shift), "int32")
+
+
+def _scale_and_shift(shape: Tensor) -> tuple[Tensor, Tensor]:
+    size = ops.cast(ops.stack([shape[0], shape[1], shape[0], shape[1]]), "float32")
+    return size - 1.0, ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32"))
+
+
+def log2(x: Tensor) -> Tensor:
+    """Logarithm to the base 2 of a float tensor, as natural logarithm over ln 2."""
+    return ops.log(x) / np.float32(np.log(2.0))
+
+
+def trim_zeros(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows that are not all zero, [M, 4], and the bool mask [N] of those rows.
+
+    The result's length depends on the data: for eager use and tests, not for a compiled graph.
+    """
+    kept = ops.sum(ops.abs(boxes), axis=1) != 0
+    return ops.take(boxes, ops.nonzero(kept)[0], axis=0), kept
+
+
+def batch_pack(x: Tensor, counts: Tensor, num_rows: int) -> Tensor:
+    """The first `counts[i]` rows of each `x[i]`, i < num_rows, joined along the first axis.
+
+    The result's length depends on the data: for eager use and tests, not for a compiled graph.
+    """
+    return ops.concatenate([x[i, : int(counts[i])] for i in range(num_rows)], axis=0)
+
+
+def top_k(scores: Tensor, k: int) -> Tensor:
+    """Positions of the k largest scores, best first, equal scores by rising position.
+
+    scores: [B, N] float; k <= N. Returns int32 [B, k].
+    """
+    if keras.backend.backend() == "torch":  # its top-k orders equal values at will
+        return ops.argsort(-scores, axis=-1)[:, :k]
+    return ops.top_k(scores, k)[1]
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """Rows of each image: x [B, N, ...] and index [B, K] int give [B, K, ...]."""
+    rank = len(x.shape)
+    for _ in range(rank - 2):
+        index = ops.expand_dims(index, -1)
+    return ops.take_along_axis(x, index, axis=1)
+
+
+def own_class(x: Tensor, class_ids: Tensor) -> Tensor:
+    """The entry of each RoI's class: x [B, N, classes, 4] and class_ids int [B, N] give [B, N, 4]."""
+    index = ops.cast(class_ids, "int32")[:, :, None, None]
+    index = ops.broadcast_to(index, (*ops.shape(index)[:3], 4))
+    return ops.squeeze(ops.take_along_axis(x, index, axis=2), axis=2)
+
+
+def non_max_suppression(
+    boxes: Tensor,
+    valid: Tensor,
+    max_output: int,
+    threshold: float,
+    groups: Tensor | None = None,
+    tile: int = NMS_TILE,
+) -> tuple[Tensor, Tensor]:
+    """Greedy non-maximum suppression of boxes that are sorted by falling score.
+
+    boxes: [B, N, 4]; valid: [B, N] bool, boxes that take part; groups: [B, N] int, or None: boxes suppress
+    each other only inside a group (a class). A box goes when its IoU with a kept one is above `threshold`;
+    an empty box overlaps nothing. Returns index int32 [B, max_output], best first, and bool [B, max_output],
+    which of its places are filled (the others hold 0).
+
+    Boxes are examined in tiles: against what is kept so far, then among themselves by repeating the
+    suppression until nothing changes, which equals the greedy order and needs few rounds. Shapes are
+    fixed, so that it compiles everywhere; no gradient flows.
+    """
+    count = boxes.shape[1]
+    tile = min(tile, count)
+    tiles = -(-count // tile)
+    boxes, valid, groups = _pad_for_tiles(boxes, valid, groups, tiles * tile - count)
+
+    def unfinished(t, index, kept):
+        return ops.logical_and(t < tiles, ops.any(kept < max_output))
+
+    def examine(t, index, kept):
+        start = t * tile
+        candidates = ops.slice(boxes, (0, start, 0), (boxes.shape[0] or ops.shape(boxes)[0], tile, 4))
+        size = ops.shape(candidates)[0]
+        alive = ops.slice(valid, (0, start), (size, tile))
+        labels = ops.slice(groups, (0, start), (size, tile))
+        filled = ops.arange(max_output)[None] < kept[:, None]  # [B, M]
+        kept_index = index[:, :max_output]
+        beaten = _suppressed(
+            gather(boxes, kept_index), gather(groups, kept_index), filled, candidates, labels, threshold
+        )
+        keep = _greedy_in_tile(candidates, labels, ops.logical_and(alive, ~beaten), threshold)
+        place = kept[:, None] + ops.cumsum(ops.cast(keep, "int32"), axis=1) - 1
+        place = ops.where(keep, ops.minimum(place, max_output), max_output)  # the last is a bin
+        index = _write(index, max_output + 1, place, start + ops.arange(tile))
+        return t + 1, index, ops.minimum(kept + ops.sum(ops.cast(keep, "int32"), axis=1), max_output)
+
+    zeros = ops.zeros_like(valid[:, :1], dtype="int32")  # [B, 1]
+    index = ops.tile(zeros, (1, max_output + 1))
+    _, index, kept = ops.while_loop(unfinished, examine, (ops.convert_to_tensor(0), index, zeros[:, 0]))
+    filled = ops.arange(max_output)[None] < kept[:, None]
+    return ops.where(filled, index[:, :max_output], 0), filled
+
+
+def _pad_for_tiles(
+    boxes: Tensor, valid: Tensor, groups: Tensor | None, padding: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Whole tiles, corners ordered, no gradient."""
+    boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
+    low = ops.minimum(boxes[..., :2], boxes[..., 2:])
+    high = ops.maximum(boxes[..., :2], boxes[..., 2:])
+    boxes = ops.pad(ops.concatenate([low, high], axis=-1), ((0, 0), (0, padding), (0, 0)))
+    if groups is None:
+        groups = ops.zeros_like(valid, dtype="int32")
+    pad = ((0, 0), (0, padding))
+    valid = ops.pad(ops.cast(valid, "int32"), pad) > 0
+    return boxes, valid, ops.pad(ops.cast(groups, "int32"), pad)
+
+
+def _suppressed(
+    kept_boxes: Tensor,
+    kept_labels: Tensor,
+    filled: Tensor,
+    candidates: Tensor,
+    labels: Tensor,
+    threshold: float,
+) -> Tensor:
+    """Which candidates [B, T] a kept box [B, M] of their group overlaps."""
+    overlap = _overlap_above(candidates, kept_boxes, threshold)  # [B, T, M]
+    same = ops.expand_dims(labels, 2) == ops.expand_dims(kept_labels, 1)
+    counts = ops.logical_and(same, ops.expand_dims(filled, 1))
+    return ops.any(ops.logical_and(overlap, counts), axis=2)
+
+
+def _greedy_in_tile(candidates: Tensor, labels: Tensor, alive: Tensor, threshold: float) -> Tensor:
+    """Greedy suppression [B, T] inside one sorted tile, by repetition to a fixed point."""
+    tile = candidates.shape[1]
+    earlier = np.triu(np.ones((tile, tile), bool), k=1)  # [j, i]: j comes before i
+    same = ops.expand_dims(labels, 2) == ops.expand_dims(labels, 1)
+    beats = ops.logical_and(_overlap_above(candidates, candidates, threshold), same)
+    beats = ops.logical_and(beats, ops.convert_to_tensor(earlier)[None])
+
+    def changed(keep, before):
+        return ops.any(keep != before)
+
+    def repeat(keep, before):
+        beaten = ops.any(ops.logical_and(beats, ops.expand_dims(keep, 2)), axis=1)
+        return ops.logical_and(alive, ~beaten), keep
+
+    keep, _ = repeat(alive, alive)
+    keep, _ = ops.while_loop(changed, repeat, (keep, alive))
+    return keep
+
+
+def _write(index: Tensor, width: int, place: Tensor, values: Tensor) -> Tensor:
+    """Put values [T] at their places [B, T] of index [B, width]."""
+    batch = ops.shape(index)[0]
+    rows = ops.expand_dims(ops.arange(batch) * width, 1)
+    flat = ops.reshape(ops.cast(place, "int32") + ops.cast(rows, "int32"), (-1, 1))
+    values = ops.reshape(ops.broadcast_to(ops.cast(values, "int32")[None], ops.shape(place)), (-1,))
+    return ops.reshape(ops.scatter_update(ops.reshape(index, (-1,)), flat, values), (batch, width))
