@@ -1,0 +1,147 @@
+"""One image made into one row of a batch, and rows stacked into the batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mrcnn.data.loading import describe_image, load_image_gt
+from mrcnn.data.roi_targets import build_detection_targets, generate_random_rois
+from mrcnn.data.rpn_targets import build_rpn_targets
+from mrcnn.geometry import anchors as anchor_geometry
+from mrcnn.geometry import images, pictures
+
+# The deepest pyramid level has stride 64.
+SIZE_STEP = 64
+
+
+class AnchorCache:
+    """Pixel anchors by image size; `anchors` are those of config.IMAGE_SHAPE if given."""
+
+    def __init__(self, config: Any, anchors: np.ndarray | None = None) -> None:
+        self._config = config
+        self._known: dict[tuple[int, int], np.ndarray] = {}
+        if anchors is not None:
+            height, width = config.IMAGE_SHAPE[:2]
+            self._known[height, width] = anchors
+
+    def of(self, image_shape: Sequence[int]) -> np.ndarray:
+        """Anchors [A, (y1, x1, y2, x2)] in pixels for images [height, width, ...]."""
+        config, size = self._config, (image_shape[0], image_shape[1])
+        if size not in self._known:
+            if callable(config.BACKBONE):
+                levels = config.COMPUTE_BACKBONE_SHAPE(image_shape)
+            else:
+                levels = anchor_geometry.feature_shapes(image_shape, config.BACKBONE_STRIDES)
+            self._known[size] = anchor_geometry.generate_pyramid_anchors(
+                config.RPN_ANCHOR_SCALES,
+                config.RPN_ANCHOR_RATIOS,
+                levels,
+                config.BACKBONE_STRIDES,
+                config.RPN_ANCHOR_STRIDE,
+            )
+        return self._known[size]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its targets, before padding; dtypes as in generator.data_generator.
+
+    image: float32 [H, W, channels], mean subtracted. meta: [12 + classes]. rpn_match: [A].
+    rpn_bbox: [RPN_TRAIN_ANCHORS_PER_IMAGE, 4]. class_ids: [N], boxes: [N, 4] in pixels, masks:
+    [h, w, N], N at most MAX_GT_INSTANCES. rois: random ROIs and those chosen of them, roi_targets:
+    the latter's class ids, boxes and masks; empty where not asked for.
+    """
+
+    image: np.ndarray
+    meta: np.ndarray
+    rpn_match: np.ndarray
+    rpn_bbox: np.ndarray
+    class_ids: np.ndarray
+    boxes: np.ndarray
+    masks: np.ndarray
+    rois: tuple[np.ndarray, ...] = ()
+    roi_targets: tuple[np.ndarray, ...] = ()
+
+
+def build_sample(
+    dataset: Any,
+    config: Any,
+    image_id: int,
+    anchors: AnchorCache,
+    augment: bool = False,
+    augmentation: Any = None,
+    random_rois: int = 0,
+    detection_targets: bool = False,
+    rng: np.random.Generator | None = None,
+) -> Sample | None:
+    """Load one image and make its targets; None if it has no object of a class.
+
+    RPN targets use all objects; if there are more than MAX_GT_INSTANCES, the second stage gets a
+    random choice of them. Raises ValueError for an image that does not fit the pyramid, and
+    whatever loading raises.
+    """
+    image, meta, class_ids, gt_boxes, masks = load_image_gt(
+        dataset, config, image_id, augment, augmentation, config.USE_MINI_MASK, rng
+    )
+    if not np.any(class_ids > 0):
+        return None
+    _check_size(dataset, image_id, image.shape)
+    rpn_match, rpn_bbox = build_rpn_targets(
+        image.shape, anchors.of(image.shape), class_ids, gt_boxes, config, rng
+    )
+    rois: tuple[np.ndarray, ...] = ()
+    roi_targets: tuple[np.ndarray, ...] = ()
+    if random_rois:
+        rois = (generate_random_rois(image.shape, random_rois, class_ids, gt_boxes, rng),)
+        if detection_targets:
+            chosen, ids, *rest = build_detection_targets(rois[0], class_ids, gt_boxes, masks, config, rng)
+            rois, roi_targets = (*rois, chosen), (ids[:, np.newaxis], *rest)
+    if len(class_ids) > config.MAX_GT_INSTANCES:
+        choice = (np.random if rng is None else rng).choice
+        some = choice(len(class_ids), config.MAX_GT_INSTANCES, replace=False)
+        class_ids, gt_boxes, masks = class_ids[some], gt_boxes[some], masks[:, :, some]
+    image = pictures.on_network_scale(image, config.MEAN_PIXEL)
+    molded = images.mold_image(image, config).astype(np.float32)
+    return Sample(molded, meta, rpn_match, rpn_bbox, class_ids, gt_boxes, masks, rois, roi_targets)
+
+
+def stack(samples: Sequence[Sample], config: Any) -> list[np.ndarray]:
+    """The seven arrays of a batch in the order of the network's inputs, objects padded with zeros.
+
+    Raises ValueError if the images have different sizes.
+    """
+    shapes = {int(sample.meta[0]): sample.image.shape for sample in samples}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            f"Images of one batch must have one size. Received, by image id: {shapes}. Use "
+            'IMAGE_RESIZE_MODE "square" or "crop", or a batch size of 1 '
+            f"(IMAGE_RESIZE_MODE={config.IMAGE_RESIZE_MODE!r})."
+        )
+    count, most = len(samples), config.MAX_GT_INSTANCES
+    class_ids = np.zeros((count, most), dtype=np.int32)
+    gt_boxes = np.zeros((count, most, 4), dtype=np.int32)
+    gt_masks = np.zeros((count, *samples[0].masks.shape[:2], most), dtype=bool)
+    for row, sample in enumerate(samples):
+        objects = len(sample.class_ids)
+        class_ids[row, :objects] = sample.class_ids
+        gt_boxes[row, :objects] = sample.boxes
+        gt_masks[row, :, :, :objects] = sample.masks
+    return [
+        np.stack([sample.image for sample in samples]),
+        np.stack([sample.meta for sample in samples]),
+        np.stack([sample.rpn_match[:, np.newaxis] for sample in samples]),
+        np.stack([sample.rpn_bbox for sample in samples]),
+        class_ids,
+        gt_boxes,
+        gt_masks,
+    ]
+
+
+def _check_size(dataset: Any, image_id: int, shape: Sequence[int]) -> None:
+    if shape[0] % SIZE_STEP or shape[1] % SIZE_STEP:
+        raise ValueError(
+            f"The network takes sides that are multiples of {SIZE_STEP}. Received: {shape[:2]} at "
+            f'{describe_image(dataset, image_id)}. Use another IMAGE_RESIZE_MODE than "none".'
+        )
