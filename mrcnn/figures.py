@@ -1,0 +1,112 @@
+"""The few operations on matplotlib figures that the pictures of `mrcnn.visualize` share.
+
+matplotlib is imported by the functions, not by the module. Boxes are (y1, x1, y2, x2) in pixels,
+y2 and x2 outside; matplotlib puts the centre of a pixel at its whole number, so an edge lies half a
+pixel before it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mrcnn.colors import Color, text_color
+
+# Backends that only write files: showing a figure with them does nothing but warn.
+FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
+
+
+def pyplot() -> Any:
+    """The module matplotlib.pyplot, imported at the first call."""
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot
+
+
+def finish(figure: Any, show: bool) -> Any:
+    """Show a figure if asked to and if there is a display, and give it to the caller.
+
+    Returns the figure; None with the inline backend of notebooks, which shows every figure by
+    itself and would show one that is the value of a cell twice.
+    """
+    import matplotlib
+
+    backend = matplotlib.get_backend().lower()
+    if show and backend not in FILE_BACKENDS:
+        pyplot().show()
+    return None if "inline" in backend else figure
+
+
+def get_axes(ax: Any, figsize: tuple[float, float]) -> tuple[Any, Any, bool]:
+    """The axes to draw on: those given, alone or as an array of one, else those of a new figure.
+
+    Returns the figure, the axes and whether they are new.
+    Raises ValueError for several axes.
+    """
+    if ax is None:
+        figure, ax = pyplot().subplots(1, figsize=figsize, layout="constrained")
+        return figure, ax, True
+    given = np.ravel(np.asarray(ax, dtype=object))
+    if len(given) != 1:
+        raise ValueError(f"One picture needs one axis; choose one. Received: {len(given)} axes")
+    return given[0].figure, given[0], False
+
+
+def show_canvas(ax: Any, canvas: np.ndarray, shape: Sequence[int], margin: float, title: str) -> None:
+    """Put one picture on the axes, without ticks.
+
+    canvas: uint8 RGB of an image, magnified or not. shape: (H, W, ...) of that image, in whose
+    pixels the axes count; `margin` of them are left free on each side.
+    """
+    height, width = shape[:2]
+    ax.imshow(canvas, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+    ax.set_xlim(-margin, width + margin)
+    ax.set_ylim(height + margin, -margin)
+    ax.axis("off")
+    ax.set_title(title)
+
+
+def write_caption(ax: Any, box: np.ndarray, text: str, color: Color) -> None:
+    """Write a text on a patch of colour above a box; inside it at the upper border of the view."""
+    if not text:
+        return
+    bottom, top = ax.get_ylim()
+    is_above = box[0] - top > 0.05 * (bottom - top)
+    ax.text(
+        box[1] - 0.5,
+        box[0] - 0.5,
+        text,
+        color=text_color(color),
+        fontsize=10,
+        verticalalignment="bottom" if is_above else "top",
+        bbox={"facecolor": tuple(color), "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
+        parse_math=False,  # a dollar sign in a class name is no formula
+    )
+
+
+def add_lines(
+    ax: Any,
+    lines: np.ndarray,
+    colors: np.ndarray,
+    opacity: np.ndarray,
+    styles: Sequence[str] | np.ndarray,
+) -> None:
+    """Draw polylines as one object, which stays fast for thousands.
+
+    lines: [N, points, (x, y)]; colors: [N, 3]; opacity: [N]; styles: [N] matplotlib line styles.
+    """
+    from matplotlib.collections import LineCollection
+
+    if len(lines):
+        rgba = np.concatenate([colors, opacity[:, np.newaxis]], axis=1)
+        ax.add_collection(
+            LineCollection(list(lines), colors=rgba, linewidths=2, linestyles=list(styles)),
+            autolim=False,
+        )
+
+
+def box_lines(boxes: np.ndarray) -> np.ndarray:
+    """Boxes [N, 4] as closed polylines [N, 5, (x, y)] in matplotlib's coordinates."""
+    y1, x1, y2, x2 = np.asarray(boxes, dtype=np.float64).T - 0.5
+    points = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+    return np.stack([np.stack(point, axis=1) for point in points], axis=1)

@@ -1,0 +1,168 @@
+"""From pictures to detections: mold, run the compiled graphs, bring the results back to each picture.
+
+The masks are a second call, for the detections that exist and each one's own class only: the numbers are
+those of the whole graph, which computes every class for every possible detection.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from mrcnn import execution
+from mrcnn.geometry import anchors as anchor_geometry
+from mrcnn.geometry import boxes, images, masks
+from mrcnn.geometry import pictures as pictures_geometry
+from mrcnn.network import build
+
+# The mask head is compiled for these numbers of detections; larger ones are multiples of the last.
+MASK_BATCHES = (1, 4, 16, 48)
+
+Detection = dict[str, np.ndarray]
+
+
+def mold_inputs(pictures: Sequence[np.ndarray], config: Any) -> tuple[list, list, list]:
+    """Resize each picture for the network, subtract the mean and describe it.
+
+    pictures: [h, w, channels], [h, w] for grey, uint8, uint16 or float. Returns lists: molded float images
+    [H, W, channels], image metas [12 + classes], windows (y1, x1, y2, x2) in pixels of the molded image.
+    Raises ValueError for a picture whose channels do not fit or whose molded sides are no multiples of 64.
+    """
+    molded, metas, windows = [], [], []
+    no_classes = np.zeros([config.NUM_CLASSES], dtype=np.int32)
+    for picture in pictures:
+        picture = pictures_geometry.as_network_image(picture, config)
+        image, window, scale, _, _ = images.resize_image(
+            picture,
+            min_dim=config.IMAGE_MIN_DIM,
+            min_scale=config.IMAGE_MIN_SCALE,
+            max_dim=config.IMAGE_MAX_DIM,
+            mode=config.IMAGE_RESIZE_MODE,
+        )
+        check_size(image.shape)
+        molded.append(images.mold_image(image, config))
+        metas.append(images.compose_image_meta(0, picture.shape, image.shape, window, scale, no_classes))
+        windows.append(window)
+    return molded, metas, windows
+
+
+def check_size(shape: Sequence[int]) -> None:
+    """Raise ValueError if the network cannot take an image of this (height, width, ...)."""
+    if shape[0] % 64 or shape[1] % 64:
+        below = [max(64, side // 64 * 64) for side in shape[:2]]
+        raise ValueError(
+            "The height and width of the network's input must be multiples of 64. "
+            f"Received: {shape[0]} x {shape[1]}. The nearest smaller size is {below[0]} x {below[1]}; or use "
+            'IMAGE_RESIZE_MODE = "square" or "pad64", which pad.'
+        )
+
+
+def backbone_shapes(config: Any, image_shape: Sequence[int]) -> np.ndarray:
+    """(height, width) of each pyramid level for an (H, W, ...) input, int [levels, 2]."""
+    if callable(config.BACKBONE):
+        return np.asarray(config.COMPUTE_BACKBONE_SHAPE(image_shape))
+    return anchor_geometry.feature_shapes(image_shape, config.BACKBONE_STRIDES)
+
+
+def pixel_anchors(config: Any, image_shape: Sequence[int]) -> np.ndarray:
+    """All anchors [A, 4] for an (H, W, ...) input, float64 pixels, in the order of the RPN's output."""
+    shapes = backbone_shapes(config, image_shape)
+    return anchor_geometry.generate_pyramid_anchors(
+        config.RPN_ANCHOR_SCALES,
+        config.RPN_ANCHOR_RATIOS,
+        shapes,
+        config.BACKBONE_STRIDES,
+        config.RPN_ANCHOR_STRIDE,
+    )
+
+
+def place_in_image(
+    detections: np.ndarray,
+    own_masks: np.ndarray,
+    original_shape: Sequence[int],
+    image_shape: Sequence[int],
+    window: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Bring one image's detections from the molded image back to the picture.
+
+    detections: [D, 6] normalised, zero rows at the end; own_masks: [N or more, h, w], probabilities of each
+    detection's own class; original_shape: (h, w, ...) of the picture; image_shape: of the molded image;
+    window: (y1, x1, y2, x2) pixels of the molded image.
+    Returns boxes int32 [N, 4] pixels, class ids int32 [N], scores float32 [N], masks bool [h, w, N].
+    """
+    count = count_detections(detections)
+    rows = detections[:count]
+    class_ids, scores = rows[:, 4].astype(np.int32), rows[:, 5]
+    wy1, wx1, wy2, wx2 = boxes.norm_boxes(np.asarray(window), image_shape[:2])
+    shift = np.array([wy1, wx1, wy1, wx1])
+    scale = np.array([wy2 - wy1, wx2 - wx1, wy2 - wy1, wx2 - wx1])
+    pixel_boxes = boxes.denorm_boxes((rows[:, :4] - shift) / scale, original_shape[:2])
+
+    sides = pixel_boxes[:, 2:] - pixel_boxes[:, :2]
+    kept = np.flatnonzero((sides > 0).all(axis=1))
+    full_masks = np.zeros((*original_shape[:2], len(kept)), dtype=bool)
+    for place, index in enumerate(kept):
+        full_masks[:, :, place] = masks.unmold_mask(own_masks[index], pixel_boxes[index], original_shape)
+    return pixel_boxes[kept], class_ids[kept], scores[kept], full_masks
+
+
+def count_detections(detections: np.ndarray) -> int:
+    """How many leading rows of [D, 6] detections are no padding."""
+    empty = np.flatnonzero(detections[:, 4] == 0)
+    return int(empty[0]) if len(empty) else len(detections)
+
+
+class Detector:
+    """The compiled detector of one inference model.
+
+    graph: a graph of `build.inference_graph`; model: the model with its layers; config: its Config.
+    """
+
+    def __init__(self, graph: build.Graph, model: keras.Model, config: Any):
+        self.config = config
+        found = {name: graph.outputs[name] for name in ("mrcnn_detection", "P2", "P3", "P4", "P5")}
+        self._find = execution.compiled(keras.Model(graph.inputs, found))
+        masks_graph = build.own_mask_graph(model, config)
+        self._outline = execution.compiled(keras.Model(masks_graph.inputs, masks_graph.outputs))
+
+    def run(
+        self, molded: Sequence[np.ndarray], metas: Sequence[np.ndarray], anchors: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Detections [D, 6] and own-class masks [N, h, w] of each molded image, in order.
+
+        molded: images of one size; metas: their image metas; anchors: [A, 4] normalised. Batches of
+        config.BATCH_SIZE are formed, the last one filled up, so that one size compiles once.
+        """
+        size = min(self.config.BATCH_SIZE, len(molded))
+        for start in range(0, len(molded), size):
+            here = range(start, min(start + size, len(molded)))
+            rows = [*here, *[here[-1]] * (size - len(here))]
+            detections, own_masks = self._run_batch(
+                np.stack([molded[row] for row in rows]).astype(np.float32),
+                np.stack([metas[row] for row in rows]).astype(np.float32),
+                np.broadcast_to(anchors, (size, *anchors.shape)),
+            )
+            for row in range(len(here)):
+                yield detections[row], own_masks[row]
+
+    def _run_batch(self, molded, metas, anchors) -> tuple[np.ndarray, np.ndarray]:
+        outputs = self._find({"input_image": molded, "input_image_meta": metas, "input_anchors": anchors})
+        detections = execution.to_numpy(outputs.pop("mrcnn_detection"))
+        most = max(count_detections(rows) for rows in detections)
+        if not most:
+            return detections, np.zeros((len(detections), 0, *self.config.MASK_SHAPE), np.float32)
+        places = self._mask_places(most)
+        chosen = np.zeros((len(detections), places, 6), np.float32)
+        chosen[:, : detections.shape[1]] = detections[:, :places]
+        masks_of = self._outline({**outputs, "input_image_meta": metas, "detections": chosen})
+        return detections, execution.to_numpy(masks_of["mrcnn_mask"])
+
+    def _mask_places(self, count: int) -> int:
+        """How many masks to compute for `count` detections: a few sizes, so that few are compiled."""
+        if self.config.TRAIN_BN is True:  # every place is part of the batch's statistics
+            return self.config.DETECTION_MAX_INSTANCES
+        for places in MASK_BATCHES:
+            if count <= places:
+                return places
+        return -(-count // MASK_BATCHES[-1]) * MASK_BATCHES[-1]
