@@ -1,0 +1,396 @@
+"""Nuclei: segment cell nuclei of the 2018 Data Science Bowl.
+
+    # Train, starting from the published COCO weights (ResNet-50: "imagenet")
+    python nucleus.py train --dataset=/path/to/nuclei --subset=train --weights=coco
+
+    # Train a light network from scratch on a laptop, then measure it
+    python nucleus.py train --dataset=/path/to/nuclei --subset=train --weights=scratch --light
+    python nucleus.py evaluate --dataset=/path/to/nuclei --subset=val --weights=last --light
+
+    # Predict, and write a submission file and pictures
+    python nucleus.py detect --dataset=/path/to/nuclei --subset=stage1_test --weights=last
+
+The data set is a folder with stage1_train/, stage1_test/ ... as published (one folder an image: images/ and
+masks/), or with train.zip and val.zip, which hold images/<id>.png and label images labels/<id>.png.
+"""
+
+import argparse
+import datetime
+import io
+import zipfile
+from pathlib import Path
+
+import imgaug.augmenters as iaa
+import keras
+import matplotlib
+import numpy as np
+from skimage.io import imread
+from tqdm import tqdm
+
+from mrcnn import utils, visualize
+from mrcnn.config import Config, LightConfig
+from mrcnn.model import MaskRCNN
+
+ROOT_DIR = Path(__file__).resolve().parents[2]
+COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"
+RESULTS_DIR = ROOT_DIR / "results" / "nucleus"
+# Layers whose shapes depend on the number of classes.
+CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
+STAGES = ("stage1_train", "stage1_test", "stage2_test")
+
+# The images of stage1_train that are held back for validation.
+VAL_IMAGE_IDS = [
+    "0c2550a23b8a0f29a7575de8c61690d3c31bc897dd5ba66caec201d201a278c2",
+    "92f31f591929a30e4309ab75185c96ff4314ce0a7ead2ed2c2171897ad1da0c7",
+    "1e488c42eb1a54a3e8412b1f12cde530f950f238d71078f2ede6a85a02168e1f",
+    "c901794d1a421d52e5734500c0a2a8ca84651fb93b19cec2f411855e70cae339",
+    "8e507d58f4c27cd2a82bee79fe27b069befd62a46fdaed20970a95a2ba819c7b",
+    "60cb718759bff13f81c4055a7679e81326f78b6a193a2d856546097c949b20ff",
+    "da5f98f2b8a64eee735a398de48ed42cd31bf17a6063db46a9e0783ac13cd844",
+    "9ebcfaf2322932d464f15b5662cae4d669b2d785b8299556d73fffcae8365d32",
+    "1b44d22643830cd4f23c9deadb0bd499fb392fb2cd9526d81547d93077d983df",
+    "97126a9791f0c1176e4563ad679a301dac27c59011f579e808bbd6e9f4cd1034",
+    "e81c758e1ca177b0942ecad62cf8d321ffc315376135bcbed3df932a6e5b40c0",
+    "f29fd9c52e04403cd2c7d43b6fe2479292e53b2f61969d25256d2d2aca7c6a81",
+    "0ea221716cf13710214dcd331a61cea48308c3940df1d28cfc7fd817c83714e1",
+    "3ab9cab6212fabd723a2c5a1949c2ded19980398b56e6080978e796f45cbbc90",
+    "ebc18868864ad075548cc1784f4f9a237bb98335f9645ee727dac8332a3e3716",
+    "bb61fc17daf8bdd4e16fdcf50137a8d7762bec486ede9249d92e511fcb693676",
+    "e1bcb583985325d0ef5f3ef52957d0371c96d4af767b13e48102bca9d5351a9b",
+    "947c0d94c8213ac7aaa41c4efc95d854246550298259cf1bb489654d0e969050",
+    "cbca32daaae36a872a11da4eaff65d1068ff3f154eedc9d3fc0c214a4e5d32bd",
+    "f4c4db3df4ff0de90f44b027fc2e28c16bf7e5c75ea75b0a9762bbb7ac86e7a3",
+    "4193474b2f1c72f735b13633b219d9cabdd43c21d9c2bb4dfc4809f104ba4c06",
+    "f73e37957c74f554be132986f38b6f1d75339f636dfe2b681a0cf3f88d2733af",
+    "a4c44fc5f5bf213e2be6091ccaed49d8bf039d78f6fbd9c4d7b7428cfcb2eda4",
+    "cab4875269f44a701c5e58190a1d2f6fcb577ea79d842522dcab20ccb39b7ad2",
+    "8ecdb93582b2d5270457b36651b62776256ade3aaa2d7432ae65c14f07432d49",
+]
+
+
+class NucleusConfig(Config):
+    """Crops of 512 x 512 from images enlarged twofold, many small objects each."""
+
+    NAME = "nucleus"
+    IMAGES_PER_GPU = 6
+    NUM_CLASSES = 1 + 1  # background and nucleus
+    STEPS_PER_EPOCH = (657 - len(VAL_IMAGE_IDS)) // 6
+    VALIDATION_STEPS = max(1, len(VAL_IMAGE_IDS) // 6)
+    DETECTION_MIN_CONFIDENCE = 0
+    BACKBONE = "resnet50"
+    IMAGE_RESIZE_MODE = "crop"
+    IMAGE_MIN_DIM = 512
+    IMAGE_MAX_DIM = 512
+    IMAGE_MIN_SCALE = 2.0
+    RPN_ANCHOR_SCALES = (8, 16, 32, 64, 128)
+    POST_NMS_ROIS_TRAINING = 1000
+    POST_NMS_ROIS_INFERENCE = 2000
+    RPN_NMS_THRESHOLD = 0.9
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 64
+    MEAN_PIXEL = np.array([43.53, 39.56, 48.22])
+    USE_MINI_MASK = True
+    MINI_MASK_SHAPE = (56, 56)
+    TRAIN_ROIS_PER_IMAGE = 128
+    MAX_GT_INSTANCES = 200
+    DETECTION_MAX_INSTANCES = 400
+
+
+class NucleusInferenceConfig(NucleusConfig):
+    """Whole images, padded, one at a time."""
+
+    GPU_COUNT = 1
+    IMAGES_PER_GPU = 1
+    IMAGE_RESIZE_MODE = "pad64"
+    RPN_NMS_THRESHOLD = 0.7
+
+
+class LightNucleusConfig(LightConfig, NucleusConfig):
+    """A light network, trained from scratch on a CPU: smaller crops, fewer regions."""
+
+    NAME = "nucleus-light"
+    IMAGES_PER_GPU = 4
+    STEPS_PER_EPOCH = 150
+    VALIDATION_STEPS = 8
+    IMAGE_MIN_DIM = 256
+    IMAGE_MAX_DIM = 256
+    RPN_NMS_THRESHOLD = 0.8
+    POST_NMS_ROIS_TRAINING = 400
+    POST_NMS_ROIS_INFERENCE = 1000
+    PRE_NMS_LIMIT = 3000
+    TRAIN_ROIS_PER_IMAGE = 64
+    MAX_GT_INSTANCES = 100
+    DETECTION_MIN_CONFIDENCE = 0.3
+    LEARNING_RATE = 0.05
+
+
+class LightNucleusInferenceConfig(LightNucleusConfig):
+    """Whole images, padded, one at a time."""
+
+    IMAGES_PER_GPU = 1
+    IMAGE_RESIZE_MODE = "pad64"
+    RPN_NMS_THRESHOLD = 0.7
+
+
+class NucleusDataset(utils.Dataset):
+    """Images with one mask file per nucleus, or zipped images with label images."""
+
+    def load_nucleus(self, dataset_dir: str | Path, subset: str) -> None:
+        """Add the images of a subset.
+
+        subset: a stage's folder; "train" or "val": the zip of that name if there is one, else stage1_train
+        without, or only, VAL_IMAGE_IDS. Raises ValueError for another subset, FileNotFoundError for a missing
+        folder.
+        """
+        self.add_class("nucleus", 1, "nucleus")
+        if subset not in ("train", "val", *STAGES):
+            raise ValueError(f"subset must be train, val or one of {STAGES}. Received: subset={subset!r}")
+        archive = Path(dataset_dir) / f"{subset}.zip"
+        if archive.exists():
+            self._load_zip(archive)
+            return
+        stage = Path(dataset_dir) / ("stage1_train" if subset in ("train", "val") else subset)
+        if not stage.is_dir():
+            raise FileNotFoundError(f"There is neither {archive} nor the folder {stage}. Check --dataset.")
+        image_ids = sorted(path.name for path in stage.iterdir() if path.is_dir())
+        if subset == "val":
+            image_ids = [image_id for image_id in VAL_IMAGE_IDS if image_id in set(image_ids)]
+        elif subset == "train":
+            image_ids = [image_id for image_id in image_ids if image_id not in VAL_IMAGE_IDS]
+        for image_id in image_ids:
+            self.add_image("nucleus", image_id, stage / image_id / "images" / f"{image_id}.png")
+
+    def _load_zip(self, archive: Path) -> None:
+        with zipfile.ZipFile(archive) as files:
+            names = [name for name in files.namelist() if name.startswith("images/")]
+        for name in sorted(names):
+            self.add_image("nucleus", Path(name).stem, archive, member=name)
+
+    def load_image(self, image_id: int) -> np.ndarray:
+        """RGB, uint8 [h, w, 3]."""
+        info = self.image_info[image_id]
+        if "member" not in info:
+            return super().load_image(image_id)
+        return read_member(info["path"], info["member"])[:, :, :3]
+
+    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
+        """Masks bool [h, w, N] and class ids int32 [N]; an image without masks has none."""
+        info = self.image_info[image_id]
+        if "member" in info:
+            labels = read_member(info["path"], info["member"].replace("images/", "labels/"))
+            masks = labels[:, :, None] == np.arange(1, labels.max() + 1)
+        else:
+            files = sorted((Path(info["path"]).parents[1] / "masks").glob("*.png"))
+            if not files:
+                return super().load_mask(image_id)
+            masks = np.stack([imread(file) > 0 for file in files], axis=-1)
+        return masks, np.ones(masks.shape[-1], dtype=np.int32)
+
+    def image_reference(self, image_id: int) -> str:
+        """The image's id in the competition."""
+        return self.image_info[image_id]["id"]
+
+
+def read_member(archive: Path, member: str) -> np.ndarray:
+    """Decode one picture of a zip archive."""
+    with zipfile.ZipFile(archive) as files:
+        return imread(io.BytesIO(files.read(member)))
+
+
+def augmentation() -> iaa.Augmenter:
+    """Up to two of: a flip, a quarter turn, another brightness, blur."""
+    return iaa.SomeOf(
+        (0, 2),
+        [
+            iaa.Fliplr(0.5),
+            iaa.Flipud(0.5),
+            iaa.Rot90((1, 3)),
+            iaa.Multiply((0.8, 1.5)),
+            iaa.GaussianBlur(sigma=(0.0, 5.0)),
+        ],
+    )
+
+
+def dataset_of(dataset_dir: Path, subset: str) -> NucleusDataset:
+    """A prepared data set."""
+    dataset = NucleusDataset()
+    dataset.load_nucleus(dataset_dir, subset)
+    dataset.prepare()
+    return dataset
+
+
+def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Heads first, then all layers; from scratch all layers at once, with a warm-up."""
+    datasets = [dataset_of(arguments.dataset, name) for name in (arguments.subset or "train", "val")]
+    rate = model.config.LEARNING_RATE
+    if arguments.weights == "scratch":
+        epochs = arguments.epochs or 10
+        steps = epochs * model.config.STEPS_PER_EPOCH
+        warm_up = max(1, steps // 10)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            rate / 10, steps - warm_up, alpha=0.1, warmup_target=rate, warmup_steps=warm_up
+        )
+        stages = [(epochs, "all", schedule)]
+    else:
+        epochs = arguments.epochs or 20
+        stages = [(epochs, "heads", rate), (2 * epochs, "all", rate)]
+    for epochs, layers, learning_rate in stages:
+        model.train(
+            *datasets,
+            learning_rate=learning_rate,
+            epochs=epochs,
+            layers=layers,
+            augmentation=augmentation(),
+        )
+
+
+def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Average precision of masks at IoU 0.5, for each image and over all of them."""
+    dataset = dataset_of(arguments.dataset, arguments.subset or "val")
+    per_image, scores, hits, objects = [], [], [], 0
+    for image_id in tqdm(dataset.image_ids):
+        masks, class_ids = dataset.load_mask(image_id)
+        found = model.detect([dataset.load_image(image_id)])[0]
+        truth = (utils.extract_bboxes(masks), class_ids, masks)
+        predicted = (found["rois"], found["class_ids"], found["scores"], found["masks"])
+        per_image.append(utils.compute_ap(*truth, *predicted)[0])
+        _, pred_match, _ = utils.compute_matches(*truth, *predicted)
+        scores.append(np.sort(found["scores"])[::-1])
+        hits.append(pred_match >= 0)
+        objects += len(class_ids)
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    ap = pooled_average_precision(np.concatenate(hits)[order], objects)
+    print(f"{len(dataset.image_ids)} images, {objects} nuclei, {len(order)} detections")
+    print(f"Mask AP50, all detections in one ranking: {ap:.3f}")
+    print(f"Mask AP50, mean over the images: {np.nanmean(per_image):.3f}")
+
+
+def pooled_average_precision(hits: np.ndarray, objects: int) -> float:
+    """Area under the precision-recall curve of ranked detections: bool [N], best score first."""
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(precision[hits].sum() / objects)
+
+
+def rle_encode(mask: np.ndarray) -> str:
+    """Run lengths of a mask [h, w], column by column, as "start length start length ...", from 1."""
+    if mask.ndim != 2:
+        raise ValueError(f"mask must be [height, width]. Received: shape {mask.shape}")
+    pixels = np.concatenate([[0], mask.astype(bool).T.flatten().astype(np.int8), [0]])
+    changes = np.flatnonzero(np.diff(pixels)) + 1
+    runs = changes.reshape(-1, 2)
+    runs[:, 1] -= runs[:, 0]
+    return " ".join(map(str, runs.flatten()))
+
+
+def rle_decode(rle: str, shape: tuple[int, int]) -> np.ndarray:
+    """Inverse of `rle_encode`: bool [h, w]. Raises ValueError if a run leaves the image."""
+    runs = np.array(rle.split(), dtype=int).reshape(-1, 2)
+    mask = np.zeros(shape[0] * shape[1], dtype=bool)
+    for start, length in runs:
+        if start < 1 or start - 1 + length > mask.size:
+            raise ValueError(f"The run {start} {length} leaves an image of shape {tuple(shape)}")
+        mask[start - 1 : start - 1 + length] = True
+    return mask.reshape(shape[1], shape[0]).T
+
+
+def mask_to_rle(image_id: str, mask: np.ndarray, scores: np.ndarray) -> str:
+    """Lines of a submission file for masks [h, w, N]; a pixel goes to the best-scoring mask on it."""
+    if mask.ndim != 3:
+        raise ValueError(f"mask must be [height, width, N]. Received: shape {mask.shape}")
+    lines = []
+    free = np.ones(mask.shape[:2], dtype=bool)
+    for index in np.argsort(-np.asarray(scores), kind="stable"):
+        own = mask[:, :, index].astype(bool) & free
+        free &= ~own
+        if own.any():
+            lines.append(f"{image_id}, {rle_encode(own)}")
+    return "\n".join(lines) if lines else f"{image_id},"
+
+
+def detect(model: MaskRCNN, dataset_dir: str | Path, subset: str) -> Path:
+    """Predict every image of a subset; write submit.csv and a picture of each, and return the folder."""
+    folder = RESULTS_DIR / f"submit_{datetime.datetime.now():%Y%m%dT%H%M%S}"
+    folder.mkdir(parents=True)
+    dataset = dataset_of(Path(dataset_dir), subset)
+    lines = ["ImageId,EncodedPixels"]
+    for image_id in tqdm(dataset.image_ids):
+        image = dataset.load_image(image_id)
+        found = model.detect([image])[0]
+        source_id = dataset.image_info[image_id]["id"]
+        lines.append(mask_to_rle(source_id, found["masks"], found["scores"]))
+        figure = visualize.display_instances(
+            image,
+            found["rois"],
+            found["masks"],
+            found["class_ids"],
+            dataset.class_names,
+            found["scores"],
+            show_bbox=False,
+            show_mask=False,
+            title="Predictions",
+        )
+        figure.savefig(folder / f"{source_id}.png")
+        matplotlib.pyplot.close(figure)
+    temporary = folder / "submit.csv.part"
+    temporary.write_text("\n".join(lines) + "\n")
+    temporary.rename(folder / "submit.csv")
+    print("Saved to", folder)
+    return folder
+
+
+def load_weights(model: MaskRCNN, choice: str) -> None:
+    """Load "coco", "imagenet", "last", a path, or nothing for "scratch"."""
+    if choice == "scratch":
+        return
+    if choice == "coco":
+        if not COCO_WEIGHTS.exists():
+            utils.download_trained_weights(COCO_WEIGHTS)
+        model.load_weights(COCO_WEIGHTS, by_name=True, exclude=CLASS_LAYERS)
+    elif choice == "imagenet":
+        model.load_weights(model.get_imagenet_weights(), by_name=True)
+    else:
+        model.load_weights(model.find_last() if choice == "last" else choice, by_name=True)
+
+
+def config_for(arguments: argparse.Namespace) -> Config:
+    """The settings of a command, for the light network or ResNet-50."""
+    training = arguments.command == "train"
+    if arguments.light:
+        config = LightNucleusConfig() if training else LightNucleusInferenceConfig()
+    else:
+        config = NucleusConfig() if training else NucleusInferenceConfig()
+    config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
+    return config
+
+
+def main() -> None:
+    """Command line."""
+    matplotlib.use("Agg")  # pictures go to files
+    parser = argparse.ArgumentParser(description="Segment cell nuclei")
+    parser.add_argument("command", choices=["train", "evaluate", "detect"])
+    parser.add_argument("--dataset", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--weights", required=True, help="scratch, coco, imagenet, last, or a path")
+    parser.add_argument("--logs", type=Path, default=ROOT_DIR / "logs")
+    parser.add_argument("--subset", help=f"train, val, or one of {', '.join(STAGES)}")
+    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
+    parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--steps", type=int, default=None, help="steps per epoch")
+    arguments = parser.parse_args()
+    if arguments.command == "detect" and not arguments.subset:
+        parser.error("detect needs --subset")
+
+    config = config_for(arguments)
+    config.display()
+    mode = "training" if arguments.command == "train" else "inference"
+    model = MaskRCNN(mode, config, arguments.logs)
+    load_weights(model, arguments.weights)
+    if arguments.command == "train":
+        train(model, arguments)
+    elif arguments.command == "evaluate":
+        evaluate(model, arguments)
+    else:
+        detect(model, arguments.dataset, arguments.subset)
+
+
+if __name__ == "__main__":
+    main()
