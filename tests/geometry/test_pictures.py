@@ -1,0 +1,56 @@
+"""Channels and scale of pictures, by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mrcnn.geometry import pictures
+
+MEAN = np.array([123.7, 116.8, 103.9])
+
+
+def test_grey_becomes_rgb_and_alpha_goes():
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    rgb = pictures.with_channels(grey, 3)
+    assert rgb.shape == (2, 3, 3)
+    assert (rgb == grey[:, :, None]).all()
+    rgba = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.testing.assert_array_equal(pictures.with_channels(rgba, 3), rgba[:, :, :3])
+    assert pictures.with_channels(grey, 1).shape == (2, 3, 1)
+    assert pictures.with_channels(rgba, 4) is rgba
+
+
+@pytest.mark.parametrize("shape, channels", [((2, 3, 3), 1), ((2, 3, 5), 3), ((2,), 3), ((1, 2, 3, 3), 3)])
+def test_what_would_have_to_be_guessed_is_refused(shape, channels):
+    with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT"):
+        pictures.with_channels(np.zeros(shape), channels)
+
+
+def test_scale():
+    eight = np.array([0, 128, 255], np.uint8)
+    assert pictures.on_network_scale(eight, MEAN) is eight
+    sixteen = pictures.on_network_scale(eight.astype(np.uint16) * 257, MEAN)
+    np.testing.assert_allclose(sixteen, eight)
+    np.testing.assert_allclose(pictures.on_network_scale(eight / 255.0, MEAN), eight, rtol=1e-6)
+    np.testing.assert_array_equal(pictures.on_network_scale(np.array([True, False]), MEAN), [255, 0])
+
+
+def test_values_on_another_scale_stay():
+    unit = np.array([0.0, 0.5, 1.0])
+    assert pictures.on_network_scale(unit, np.array([0.4, 0.4, 0.4])) is unit
+    wide = np.array([0.0, 200.0])
+    assert pictures.on_network_scale(wide, MEAN) is wide
+    dark = np.array([0, 200], np.uint16)
+    assert pictures.on_network_scale(dark, MEAN) is dark
+
+
+def test_values_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        pictures.on_network_scale(np.array([0.0, np.inf]), MEAN)
+
+
+def test_both_by_config():
+    config = SimpleNamespace(IMAGE_CHANNEL_COUNT=3, MEAN_PIXEL=MEAN)
+    image = pictures.as_network_image(np.full((2, 2), 65535, np.uint16), config)
+    np.testing.assert_allclose(image, np.full((2, 2, 3), 255.0))

@@ -1,0 +1,118 @@
+"""The three ways to train batch norm."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from tensor_tools import array, gradients, rebuilt, run
+
+from mrcnn.network.normalization import BatchNorm
+
+X = np.random.default_rng(1).normal(3, 2, (4, 5, 5, 3)).astype("float32")
+GAMMA, BETA = np.array([1, 2, 0.5]), np.array([0, -1, 1])
+MEAN, VARIANCE = np.array([2, 3, 4]), np.array([1, 4, 0.25])
+
+
+def layer_of(train_bn, **options):
+    layer = BatchNorm(train_bn=train_bn, **options)
+    layer.build(X.shape)
+    layer.set_weights([GAMMA, BETA, MEAN, VARIANCE])
+    return layer
+
+
+def normalised(mean, variance):
+    return (X - mean) / np.sqrt(variance + 0.001) * GAMMA + BETA
+
+
+STORED = normalised(MEAN, VARIANCE)
+OF_BATCH = normalised(X.mean((0, 1, 2)), X.var((0, 1, 2)))
+
+
+def statistics(layer):
+    return array(layer.moving_mean.value), array(layer.moving_variance.value)
+
+
+@pytest.mark.parametrize(
+    "train_bn, training, expected",
+    [
+        (False, True, STORED),
+        (False, False, STORED),
+        (None, True, OF_BATCH),
+        (None, False, STORED),
+        (True, True, OF_BATCH),
+        (True, False, OF_BATCH),
+    ],
+)
+def test_whose_statistics_are_used(train_bn, training, expected):
+    found = run(layer_of(train_bn), X, training=training)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "train_bn, training, trainable, moves",
+    [
+        (False, True, True, False),
+        (None, True, True, True),
+        (None, False, True, False),
+        (True, True, True, True),
+        (True, False, True, False),
+        (None, True, False, False),
+        (True, True, False, False),
+    ],
+)
+def test_when_the_statistics_move(train_bn, training, trainable, moves):
+    layer = layer_of(train_bn)
+    layer.trainable = trainable
+    layer(X, training=training)
+    mean, variance = statistics(layer)
+    assert (not np.array_equal(mean, MEAN)) == moves
+    assert (not np.array_equal(variance, VARIANCE)) == moves
+
+
+def test_the_first_update_replaces_what_was_stored():
+    layer = layer_of(True)
+    layer(X, training=True)
+    mean, variance = statistics(layer)
+    np.testing.assert_allclose(mean, X.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(variance, X.var((0, 1, 2)), rtol=0.05)
+    layer(X + 1, training=True)
+    moved, _ = statistics(layer)
+    np.testing.assert_allclose(moved - mean, 0.01 / (1 - 0.99**2), rtol=1e-3)
+
+
+def test_weights_are_the_four_of_weight_files():
+    layer = layer_of(None)
+    assert [w.name for w in layer.weights] == ["gamma", "beta", "moving_mean", "moving_variance"]
+    assert [w.name for w in layer.trainable_weights] == ["gamma", "beta"]
+
+
+def test_gamma_and_beta_train_when_the_statistics_are_frozen():
+    layer = layer_of(False)
+
+    def total(gamma, beta):
+        state = ([gamma, beta], [v.value for v in layer.non_trainable_variables])
+        return ops.sum(layer.stateless_call(*state, ops.convert_to_tensor(X), training=True)[0])
+
+    slopes = gradients(total, GAMMA.astype("float32"), BETA.astype("float32"))
+    np.testing.assert_allclose(slopes[1], X[..., 0].size)
+    expected = ((X - MEAN) / np.sqrt(VARIANCE + 0.001)).sum((0, 1, 2))
+    np.testing.assert_allclose(slopes[0], expected, rtol=1e-3)
+
+
+def test_configuration():
+    copy = rebuilt(BatchNorm(train_bn=True, momentum=0.9, epsilon=0.01, name="bn_conv1"))
+    assert (copy.train_bn, copy.momentum, copy.epsilon, copy.name) == (True, 0.9, 0.01, "bn_conv1")
+    default = BatchNorm()
+    assert (default.train_bn, default.momentum, default.epsilon) == (None, 0.99, 0.001)
+
+
+@pytest.mark.parametrize("train_bn", [False, True])
+def test_mixed_precision_keeps_the_input_type(train_bn):
+    layer = layer_of(train_bn, dtype="mixed_bfloat16")
+    found = layer(ops.cast(X, "bfloat16"), training=True)
+    assert keras.backend.standardize_dtype(found.dtype) == "bfloat16"
+    expected = OF_BATCH if train_bn else STORED
+    np.testing.assert_allclose(array(ops.cast(found, "float32")), expected, atol=0.1)
+    assert {w.dtype for w in layer.weights} == {"float32"}
+    if train_bn:
+        np.testing.assert_allclose(statistics(layer)[0], X.mean((0, 1, 2)), rtol=0.01)

@@ -1,0 +1,173 @@
+"""Datasets: ids and maps after prepare, use before it, reading image files."""
+
+import logging
+import pickle
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mrcnn.dataset import Dataset, NotPreparedError
+
+
+@pytest.fixture
+def two_sources():
+    dataset = Dataset()
+    dataset.add_class("a", 7, "cat, kitten")
+    dataset.add_class("b", 7, "dog")
+    dataset.add_class("a", 7, "another name")
+    dataset.add_image("b", "first", "/b/first.png", width=10)
+    dataset.add_image("a", 99, "/a/99.png")
+    dataset.prepare()
+    return dataset
+
+
+def test_ids_names_and_maps(two_sources):
+    assert two_sources.class_names == ["BG", "cat", "dog"]
+    assert two_sources.num_classes == 3
+    assert two_sources.class_ids.tolist() == [0, 1, 2]
+    assert two_sources.num_images == 2
+    assert two_sources.image_ids.tolist() == [0, 1]
+    assert two_sources.source_class_ids == {"": [0], "a": [0, 1], "b": [0, 2]}
+    assert sorted(two_sources.sources) == ["", "a", "b"]
+    assert two_sources.class_from_source_map == {".0": 0, "a.7": 1, "b.7": 2}
+    assert two_sources.image_from_source_map == {"b.first": 0, "a.99": 1}
+    assert two_sources.image_info[0] == {
+        "id": "first",
+        "source": "b",
+        "path": "/b/first.png",
+        "width": 10,
+    }
+
+
+def test_ids_to_and_from_the_source(two_sources):
+    assert two_sources.map_source_class_id("b.7") == 2
+    assert two_sources.get_source_class_id(2, "b") == 7
+    with pytest.raises(ValueError, match=r"Class 2 \(dog\) is of source 'b'"):
+        two_sources.get_source_class_id(2, "a")
+    with pytest.raises(KeyError, match=r"No class 'c\.7'.*a\.7"):
+        two_sources.map_source_class_id("c.7")
+
+
+def test_links_and_references(two_sources):
+    assert two_sources.source_image_link(1) == "/a/99.png"
+    assert two_sources.image_reference(1) == ""
+
+
+def test_later_additions_count_after_another_prepare(two_sources):
+    two_sources.add_image("a", 100, None)
+    two_sources.add_class("a", 8, "cow")
+    assert two_sources.num_images == 2
+    two_sources.prepare()
+    assert two_sources.image_ids.tolist() == [0, 1, 2]
+    assert two_sources.source_class_ids["a"] == [0, 1, 3]
+
+
+def test_a_source_must_not_contain_a_dot():
+    with pytest.raises(ValueError, match=r"dot.*'a\.b'"):
+        Dataset().add_class("a.b", 1, "cat")
+
+
+def test_use_before_prepare_says_so():
+    dataset = Dataset(class_map=None)
+    dataset.add_class("a", 1, "cat")
+    assert len(dataset.image_ids) == 0
+    assert dataset.source_class_ids == {}
+    for name in ("num_images", "num_classes", "class_names", "class_ids", "sources"):
+        with pytest.raises(NotPreparedError, match=rf"{name}.*call prepare\(\)"):
+            getattr(dataset, name)
+    with pytest.raises(RuntimeError, match=r"call prepare\(\)"):
+        dataset.map_source_class_id("a.1")
+    assert not hasattr(dataset, "num_images")
+    with pytest.raises(AttributeError, match="no attribute 'colour'"):
+        _ = dataset.colour
+
+
+def test_a_dataset_can_be_sent_to_another_process(two_sources):
+    copy = pickle.loads(pickle.dumps(two_sources))
+    assert copy.class_names == two_sources.class_names
+    with pytest.raises(NotPreparedError):
+        _ = pickle.loads(pickle.dumps(Dataset())).num_images
+
+
+def test_default_mask_is_empty_and_logged(two_sources, caplog):
+    with caplog.at_level(logging.WARNING, logger="mrcnn.dataset"):
+        masks, class_ids = two_sources.load_mask(0)
+    assert masks.shape == (0, 0, 0)
+    assert (class_ids.shape, class_ids.dtype) == ((0,), np.int32)
+    assert "image id 0 (source 'b')" in caplog.text
+
+
+def stored(folder, name, array, mode=None):
+    path = folder / name
+    PIL.Image.fromarray(array, mode).save(path)
+    dataset = Dataset()
+    dataset.add_image("files", 0, str(path))
+    dataset.prepare()
+    return dataset, path
+
+
+PIXELS = np.arange(5 * 6 * 4, dtype=np.uint8).reshape(5, 6, 4)
+GREY = PIXELS[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "wanted"),
+    [
+        ("rgb.png", PIXELS[..., :3], PIXELS[..., :3]),
+        ("rgb.tif", PIXELS[..., :3], PIXELS[..., :3]),
+        ("alpha.png", PIXELS, PIXELS[..., :3]),
+        ("grey.png", GREY, np.stack([GREY] * 3, -1)),
+        ("grey_alpha.png", PIXELS[..., :2], np.stack([GREY] * 3, -1)),
+        (
+            "deep.png",
+            GREY.astype(np.uint16) * 300,
+            np.stack([GREY.astype(np.uint16) * 300] * 3, -1),
+        ),
+        ("real.tif", GREY.astype(np.float32) / 8, np.stack([GREY.astype(np.float32) / 8] * 3, -1)),
+        ("bits.png", GREY > 60, np.stack([(GREY > 60) * np.uint8(255)] * 3, -1)),
+        ("one_frame.gif", np.stack([GREY] * 3, -1), np.stack([GREY] * 3, -1)),
+    ],
+)
+def test_image_files_become_three_channels_in_their_own_dtype(tmp_path, name, array, wanted):
+    dataset, _ = stored(tmp_path, name, array)
+    image = dataset.load_image(0)
+    assert image.dtype == wanted.dtype
+    np.testing.assert_array_equal(image, wanted)
+
+
+def test_a_photo_is_decoded_as_by_pillow(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype(np.uint8)
+    dataset, path = stored(tmp_path, "photo.jpg", noise)
+    np.testing.assert_array_equal(dataset.load_image(0), np.asarray(PIL.Image.open(path)))
+
+
+@pytest.mark.parametrize("name", ["cut.png", "cut.jpg"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
+def test_a_broken_file_is_named(tmp_path, name, share):
+    noise = np.random.default_rng(0).integers(0, 255, (40, 50, 3)).astype(np.uint8)
+    dataset, path = stored(tmp_path, name, noise)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(OSError, match=rf"{name} of image id 0"):
+        dataset.load_image(0)
+
+
+def test_missing_files_and_paths_are_named(tmp_path):
+    dataset = Dataset()
+    dataset.add_image("files", 0, str(tmp_path / "absent.png"))
+    dataset.add_image("files", 1, None)
+    with pytest.raises(FileNotFoundError, match=r"absent\.png of image id 0"):
+        dataset.load_image(0)
+    with pytest.raises(ValueError, match="Image id 1 has no path: override load_image"):
+        dataset.load_image(1)
+
+
+def test_several_pages_are_refused(tmp_path):
+    path = tmp_path / "pages.tif"
+    page = PIL.Image.fromarray(PIXELS[..., :3])
+    page.save(path, save_all=True, append_images=[page])
+    dataset = Dataset()
+    dataset.add_image("files", 0, path)
+    with pytest.raises(ValueError, match=r"pages\.tif of image id 0.*\(2, 5, 6, 3\)"):
+        dataset.load_image(0)

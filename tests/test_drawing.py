@@ -1,0 +1,297 @@
+import numpy as np
+import pytest
+
+from mrcnn import drawing
+
+NAMES = ["BG", "cat", "dog"]
+RED, BLUE = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(40, 200, (60, 80, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def instances():
+    """Boxes, masks and ids of a rectangle and of a ring (a mask with a hole)."""
+    masks = np.zeros([60, 80, 2], bool)
+    masks[10:30, 5:35, 0] = True
+    y, x = np.mgrid[:60, :80]
+    distance = np.hypot(y - 40, x - 60)
+    masks[..., 1] = (distance < 14) & (distance > 6)
+    return np.array([[10, 5, 30, 35], [27, 47, 54, 74]]), masks, np.array([1, 2])
+
+
+class TestToRgb:
+    def test_colour_bytes_are_copied(self, image):
+        out = drawing.to_rgb(image)
+        np.testing.assert_array_equal(out, image)
+        assert not np.shares_memory(out, image)
+
+    def test_grey_alpha_and_extra_channels(self, image):
+        grey = image[..., 0]
+        expected = np.stack([grey] * 3, axis=-1)
+        for same in (grey, grey[..., None], np.stack([grey, np.full_like(grey, 255)], axis=-1)):
+            np.testing.assert_array_equal(drawing.to_rgb(same), expected)
+        np.testing.assert_array_equal(drawing.to_rgb(np.dstack([image, 255 - grey])), image)
+
+    def test_floats_of_either_range_look_the_same(self, image):
+        np.testing.assert_array_equal(drawing.to_rgb(image / 255.0), image)
+        np.testing.assert_array_equal(drawing.to_rgb(image.astype(np.float32)), image)
+        np.testing.assert_array_equal(drawing.to_rgb(image.astype(np.int64)), image)
+
+    def test_sixteen_bits_span_up_to_the_maximum(self):
+        values = np.array([[0, 1000, 2000, 4000]], np.uint16)
+        np.testing.assert_array_equal(drawing.to_rgb(values)[0, :, 0], [0, 64, 128, 255])
+        dark = np.array([[0, 100, 255]], np.uint16)
+        np.testing.assert_array_equal(drawing.to_rgb(dark)[0, :, 0], [0, 100, 255])
+
+    def test_negative_values_are_stretched_and_overshoot_is_clipped(self):
+        without_mean = np.array([[-100.0, 0.0, 100.0]])
+        np.testing.assert_array_equal(drawing.to_rgb(without_mean)[0, :, 0], [0, 128, 255])
+        resized = np.array([[-0.01, 0.5, 1.02]])
+        np.testing.assert_array_equal(drawing.to_rgb(resized)[0, :, 0], [0, 128, 255])
+
+    def test_bool_and_not_a_number(self):
+        np.testing.assert_array_equal(drawing.to_rgb(np.eye(2, dtype=bool))[..., 1], np.eye(2) * 255)
+        np.testing.assert_array_equal(drawing.to_rgb(np.array([[np.nan, 1.0]]))[0, :, 0], [0, 255])
+
+    @pytest.mark.parametrize("shape", [(4,), (2, 4, 4, 3), (4, 4, 0)])
+    def test_refuses_other_shapes(self, shape):
+        with pytest.raises(ValueError, match="Received: shape="):
+            drawing.to_rgb(np.zeros(shape))
+
+
+class TestApplyMask:
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.float32])
+    def test_blends_in_place_as_a_plain_loop_does(self, image, instances, dtype):
+        mask = instances[1][..., 1]
+        color, alpha = (0.2, 0.9, 0.55), 0.3
+        expected = image.astype(dtype)
+        for y, x in np.argwhere(mask):
+            for c in range(3):
+                expected[y, x, c] = image[y, x, c] * (1 - alpha) + alpha * color[c] * 255
+        given = image.astype(dtype)
+        assert drawing.apply_mask(given, mask, color, alpha) is given
+        np.testing.assert_allclose(given, expected, rtol=1e-6)
+
+    @pytest.mark.parametrize("make", [np.uint8, lambda m: m * np.uint8(255), np.float32, np.int64])
+    def test_mask_types(self, image, instances, make):
+        mask = instances[1][..., 1]
+        expected = drawing.apply_mask(image.copy(), mask, RED)
+        np.testing.assert_array_equal(drawing.apply_mask(image.copy(), make(mask), RED), expected)
+
+    def test_a_fourth_channel_is_left_alone(self, image):
+        rgba = np.dstack([image, image[..., 0]])
+        drawing.apply_mask(rgba, np.ones([60, 80], bool), RED)
+        np.testing.assert_array_equal(rgba[..., 3], image[..., 0])
+        assert (rgba[..., 0] >= 127).all()
+
+    def test_refuses_grey_images_and_other_sizes(self, image):
+        with pytest.raises(ValueError, match=r"image\.shape"):
+            drawing.apply_mask(image[..., 0].copy(), np.ones([60, 80]), RED)
+        with pytest.raises(ValueError, match=r"mask\.shape"):
+            drawing.apply_mask(image.copy(), np.ones([56, 56]), RED)
+
+
+def draw_box_oracle(image, box, color):
+    y1, x1, y2, x2 = box
+    out = image.copy()
+    pixels = [(y + k, x) for y in (y1, y2) for k in (0, 1) for x in range(x1, x2)]
+    pixels += [(y, x + k) for x in (x1, x2) for k in (0, 1) for y in range(y1, y2)]
+    for y, x in pixels:
+        if 0 <= y < out.shape[0] and 0 <= x < out.shape[1]:
+            out[y, x] = color
+    return out
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (5, 6, 20, 30),
+        (0, 0, 60, 80),
+        (59, 79, 60, 80),
+        (-5, -1, 10, 12),
+        (50, 70, 65, 90),
+        (-9, -9, -4, -3),
+        (70, 90, 75, 95),
+    ],
+)
+def test_draw_box_paints_two_pixels_and_never_wraps(image, box):
+    given = image.copy()
+    assert drawing.draw_box(given, np.array(box, np.float32), (255, 0, 9)) is given
+    np.testing.assert_array_equal(given, draw_box_oracle(image, box, (255, 0, 9)))
+
+
+class TestOverlay:
+    def test_pixels_change_inside_the_mask_only_and_the_input_never(self, image, instances):
+        boxes, masks, ids = instances
+        before = image.copy()
+        out = drawing.overlay_instances(
+            image, boxes, masks, ids, NAMES, colors=[RED, BLUE], show_bbox=False, show_caption=False
+        )
+        np.testing.assert_array_equal(image, before)
+        assert out.shape == (60, 80, 3) and out.dtype == np.uint8
+        outside = ~masks.any(axis=-1)
+        np.testing.assert_array_equal(out[outside], image[outside])
+        assert (out[~outside] != image[~outside]).any(axis=-1).mean() > 0.95
+        # Inside the outline: half image, half red.
+        np.testing.assert_array_equal(out[20, 20], (image[20, 20] * 0.5 + (127.5, 0, 0)).astype(int))
+
+    def test_outline_is_the_border_of_the_mask_and_of_its_hole(self, image, instances):
+        boxes, masks, ids = instances
+        out = drawing.overlay_instances(
+            image,
+            boxes[1:],
+            masks[..., 1:],
+            ids[1:],
+            NAMES,
+            colors=[RED],
+            show_mask=False,
+            show_bbox=False,
+            show_caption=False,
+        )
+        red = (out == (255, 0, 0)).all(axis=-1)
+        ring = np.pad(masks[..., 1], 1)
+        inner = ring[:-2, 1:-1] & ring[2:, 1:-1] & ring[1:-1, :-2] & ring[1:-1, 2:]
+        has_outside_neighbour = masks[..., 1] & ~inner
+        np.testing.assert_array_equal(red, has_outside_neighbour)
+        np.testing.assert_array_equal(out[~red], image[~red])
+
+    def test_box_is_dashed_just_inside_its_edges(self, image):
+        out = drawing.overlay_instances(
+            image, [[10, 20, 40, 60]], None, [1], NAMES, colors=[RED], show_caption=False
+        )
+        changed = (out != image).any(axis=-1)
+        rows, columns = np.nonzero(changed)
+        assert (rows.min(), columns.min(), rows.max(), columns.max()) == (10, 20, 39, 59)
+        assert not changed[11:39, 21:59].any()
+        assert 0.4 < changed[10, 20:60].mean() < 0.6
+
+    @pytest.mark.parametrize("dtype", [np.int32, np.uint16, np.float32])
+    def test_array_types_do_not_matter(self, image, instances, dtype):
+        boxes, masks, ids = instances
+        expected = drawing.overlay_instances(image, boxes, masks, ids, NAMES, [0.5, 0.25])
+        out = drawing.overlay_instances(
+            image,
+            boxes.astype(dtype),
+            masks.astype(dtype),
+            ids.astype(np.int8),
+            tuple(NAMES),
+            np.array([0.5, 0.25], np.float32),
+        )
+        np.testing.assert_array_equal(out, expected)
+
+    def test_label_is_written_in_ink_that_fits_its_patch(self, image):
+        boxes = np.array([[30, 10, 55, 60]])
+        for color, ink in (((1.0, 1.0, 0.0), 0), ((0.0, 0.0, 0.6), 255)):
+            out = drawing.overlay_instances(
+                image, boxes, None, [1], NAMES, [0.0], colors=[color], show_bbox=False
+            )
+            changed = (out != image).any(axis=-1)
+            rows, columns = np.nonzero(changed)
+            assert rows.max() < 30 and columns.min() == 10
+            patch = out[rows.min() : 30, 10 : columns.max() + 1]
+            background = np.round(np.array(color) * 255)
+            assert (patch == background).all(axis=-1).mean() > 0.3
+            assert np.abs(patch.astype(int) - ink).sum(axis=-1).min() < 60
+
+    def test_labels_avoid_each_other_and_stay_on_the_canvas(self):
+        canvas = np.zeros([120, 200, 3], np.uint8)
+        boxes = np.array([[0, 0, 40, 60], [0, 0, 40, 60], [0, 150, 100, 200]])
+        colors = np.array([RED, (0.0, 1.0, 0.0), (1.0, 1.0, 0.0)])
+        drawing.draw_labels(canvas, boxes, ["first", "second", "a long name"], colors)
+        patches = [(canvas == np.array(c) * 255).all(axis=-1) for c in colors]
+        assert all(patch.sum() > 100 for patch in patches)
+        second = np.argwhere(patches[1])
+        assert second[:, 0].min() > np.argwhere(patches[0])[:, 0].max()
+        assert patches[2][0, 199]
+
+    def test_a_crowd_keeps_only_labels_that_fit(self):
+        n = 60
+        boxes = np.array([[5 * i, 0, 5 * i + 5, 10] for i in range(n)] + [[0, 100, 300, 290]])
+        canvas = np.zeros([300, 300, 3], np.uint8)
+        drawing.draw_labels(canvas, boxes, ["cell"] * (n + 1), np.array([RED] * (n + 1)))
+        assert not canvas[:, :100].any()
+        assert canvas[:, 100:].any()
+        drawing.draw_labels(canvas, boxes[:50], ["cell"] * 50, np.array([RED] * 50))
+        assert canvas[:250, :20].any(axis=-1).mean() > 0.9
+
+    def test_letters_beyond_ascii_become_something_readable(self):
+        def label(text):
+            canvas = np.zeros([40, 100, 3], np.uint8)
+            drawing.draw_labels(canvas, np.array([[20, 5, 40, 90]]), [text], np.array([RED]))
+            return canvas
+
+        np.testing.assert_array_equal(label("Müll\neimer"), label("Mull eimer"))
+        np.testing.assert_array_equal(label("猫"), label("?"))
+
+    def test_rows_of_zeros_are_skipped(self, image, instances):
+        boxes, masks, ids = instances
+        padded = np.concatenate([boxes, np.zeros([1, 4], int)])
+        extra = np.concatenate([masks, np.ones([60, 80, 1], bool)], axis=-1)
+        out = drawing.overlay_instances(image, padded, extra, [*ids, 0], NAMES)
+        expected = drawing.overlay_instances(image, boxes, masks, ids, NAMES)
+        np.testing.assert_array_equal(out, expected)
+
+    def test_small_masks_lie_on_large_ones_whatever_their_order(self, image):
+        masks = np.zeros([60, 80, 2], bool)
+        masks[20:30, 20:30, 0] = True
+        masks[5:55, 5:75, 1] = True
+        boxes = np.array([[20, 20, 30, 30], [5, 5, 55, 75]])
+        options = {"show_bbox": False, "show_caption": False, "alpha": 1.0}
+        out = drawing.overlay_instances(image, boxes, masks, [1, 2], NAMES, colors=[RED, BLUE], **options)
+        np.testing.assert_array_equal(out[25, 25], (255, 0, 0))
+        np.testing.assert_array_equal(out[40, 40], (0, 0, 255))
+
+    def test_scale_magnifies_image_and_masks_alike(self, image, instances):
+        boxes, masks, ids = instances
+        options = {"show_bbox": False, "show_caption": False, "show_outline": False}
+        small = drawing.overlay_instances(image, boxes, masks, ids, NAMES, **options)
+        large = drawing.overlay_instances(image, boxes, masks, ids, NAMES, scale=3, **options)
+        np.testing.assert_array_equal(large, np.kron(small, np.ones([3, 3, 1], np.uint8)))
+
+    def test_no_instances_give_the_plain_image(self, image):
+        for boxes, masks in (
+            (np.zeros([0, 4]), np.zeros([60, 80, 0])),
+            ([], None),
+            (np.zeros([0, 4], np.int32), np.zeros([0, 0, 0])),
+        ):
+            out = drawing.overlay_instances(image, boxes, masks, [], NAMES)
+            np.testing.assert_array_equal(out, image)
+
+    def test_boxes_beyond_the_image_and_empty_masks_are_harmless(self, image):
+        boxes = np.array([[-20, -30, 100, 200], [100, 100, 140, 140], [-9, -9, -2, -2]])
+        out = drawing.overlay_instances(image, boxes, np.zeros([60, 80, 3]), [1, 1, 2], NAMES)
+        np.testing.assert_array_equal(out[30, 40], image[30, 40])
+
+    def test_counts_and_sizes_must_agree(self, image, instances):
+        boxes, masks, ids = instances
+        with pytest.raises(ValueError, match="boxes=2, masks=1, class_ids=2"):
+            drawing.overlay_instances(image, boxes, masks[..., :1], ids, NAMES)
+        with pytest.raises(ValueError, match="expand_mask"):
+            drawing.overlay_instances(image, boxes, masks[:56, :56], ids, NAMES)
+        with pytest.raises(ValueError, match=r"boxes.shape=\(4,\)"):
+            drawing.overlay_instances(image, boxes[0], masks[..., 0], ids[:1], NAMES)
+
+
+class TestCaptions:
+    def test_name_and_score_also_zero(self):
+        captions = drawing.instance_captions(np.array([1, 2, 1]), NAMES, np.array([0.98765, 0.0, 1]))
+        assert captions == ["cat 0.988", "dog 0.000", "cat 1.000"]
+        assert drawing.instance_captions([2], NAMES, [None]) == ["dog"]
+        assert drawing.instance_captions([-2], NAMES) == ["dog (crowd)"]
+
+    def test_given_captions_win_as_arrays_too(self):
+        given = np.array(["a", "b"])
+        assert drawing.instance_captions([1, 2], NAMES, [0.1, 0.2], given) == ["a", "b"]
+        assert drawing.instance_captions([1, 2], None, captions=[None, 7]) == ["", "7"]
+
+    def test_refuses_too_few_and_unknown_classes(self):
+        with pytest.raises(ValueError, match="`captions`"):
+            drawing.instance_captions([1, 2], NAMES, captions=["a"])
+        with pytest.raises(ValueError, match="`scores`"):
+            drawing.instance_captions([1, 2], NAMES, scores=[0.5])
+        with pytest.raises(ValueError, match="class_id=3, class_names=3 names"):
+            drawing.instance_captions([3], NAMES)

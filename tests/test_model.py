@@ -1,0 +1,305 @@
+"""MaskRCNN with a tiny network: train, save, resume, detect, look inside, and refuse what cannot work."""
+
+import errno
+import os
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from toy_data import ArrayDataset, ToyConfig, rectangles, toy_dataset
+
+from mrcnn import inspection, training, weights
+from mrcnn.model import MaskRCNN, mold_image
+
+
+def tiny_backbone(image, stage5=True, train_bn=None):
+    """One strided convolution per stage."""
+    stages, x = [], image
+    for stage, stride in enumerate((4, 1, 2, 2, 2), start=1):
+        x = layers.Conv2D(8, 3, stride, padding="same", activation="relu", name=f"res{stage}_tiny")(x)
+        stages.append(x)
+    return stages
+
+
+class TinyConfig(ToyConfig):
+    BACKBONE = staticmethod(tiny_backbone)
+    COMPUTE_BACKBONE_SHAPE = staticmethod(
+        lambda shape: [[-(-shape[0] // s), -(-shape[1] // s)] for s in (4, 8, 16, 32, 64)]
+    )
+    TOP_DOWN_PYRAMID_SIZE = 8
+    RPN_CHANNELS = 8
+    FPN_CLASSIF_FC_LAYERS_SIZE = 16
+    MASK_HEAD_CHANNELS = 8
+    IMAGE_MIN_DIM = IMAGE_MAX_DIM = 64
+    RPN_ANCHOR_SCALES = (4, 8, 16, 32, 64)
+    POST_NMS_ROIS_TRAINING = 40
+    POST_NMS_ROIS_INFERENCE = 40
+    TRAIN_ROIS_PER_IMAGE = 12
+    DETECTION_MIN_CONFIDENCE = 0
+    DETECTION_MAX_INSTANCES = 10
+    STEPS_PER_EPOCH = 2
+    ROI_INCLUDE_GT = True
+    SEED = 3
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model after two epochs, and its history."""
+    model = MaskRCNN("training", TinyConfig(), tmp_path_factory.mktemp("logs"))
+    history = model.train(toy_dataset(), toy_dataset(3), 0.01, epochs=2, layers="all")
+    return model, history
+
+
+@pytest.fixture(scope="module")
+def detector(trained):
+    model = MaskRCNN("inference", TinyConfig(), trained[0].model_dir)
+    model.load_weights(trained[0].find_last())
+    return model
+
+
+def test_losses_by_name_for_training_and_validation(trained):
+    history = trained[1].history
+    for name in ("loss", *training.LOSS_NAMES):
+        assert np.isfinite(history[name]).all()
+        assert np.isfinite(history[f"val_{name}"]).all()
+    assert history["loss"][1] < history["loss"][0]
+    assert history["rpn_class_loss"][0] > 0
+
+
+def test_weights_and_settings_of_each_epoch_are_in_the_run_folder(trained):
+    model, _ = trained
+    files = set(os.listdir(model.log_dir))
+    assert {"mask_rcnn_toy_0001.h5", "mask_rcnn_toy_0002.h5", "config.json"} <= files
+    assert not [name for name in files if "part" in name or "tmp" in name]
+    assert model.epoch == 2
+    assert model.find_last().endswith("mask_rcnn_toy_0002.h5")
+
+
+def test_resume_at_the_right_epoch(trained):
+    first, _ = trained
+    model = MaskRCNN("training", TinyConfig(), first.model_dir)
+    model.load_weights(first.find_last())
+    assert model.epoch == 2
+    assert model.log_dir == first.log_dir
+    with pytest.warns(UserWarning, match="Nothing to train"):
+        assert model.train(toy_dataset(), None, 0.01, epochs=2, layers="heads") is None
+    model.train(toy_dataset(), None, 0.01, epochs=3, layers="heads")
+    assert model.find_last().endswith("mask_rcnn_toy_0003.h5")
+    os.remove(model.find_last())
+    model.load_weights(first.find_last(), resume=False)
+    assert model.epoch == 0
+
+
+def test_heads_leave_the_backbone_alone(tmp_path):
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    before = {v.path: np.array(v) for v in model.keras_model.weights}
+    model.train(toy_dataset(), None, 0.05, epochs=1, layers="heads")
+    changed = {v.path for v in model.keras_model.weights if not np.array_equal(np.array(v), before[v.path])}
+    assert not [path for path in changed if path.startswith("res")]
+    assert [path for path in changed if path.startswith("fpn_p2")]
+    assert [path for path in changed if "rpn_conv_shared" in path]
+
+
+def test_training_graph_and_inference_graph_share_weights_by_name(trained, detector):
+    ours = weights.model_weights(detector.keras_model)
+    for layer, named in weights.model_weights(trained[0].keras_model).items():
+        for name, variable in named.items():
+            np.testing.assert_array_equal(np.array(variable), np.array(ours[layer][name]))
+
+
+def test_detect_any_number_of_pictures_of_any_kind(detector):
+    rng = np.random.default_rng(0)
+    pictures = [
+        rng.integers(0, 255, (50, 70, 3)).astype(np.uint8),
+        rng.integers(0, 255, (90, 40)).astype(np.uint8),
+        rng.integers(0, 65535, (64, 64, 3)).astype(np.uint16),
+        rng.random((30, 30, 4)).astype(np.float32),
+        np.zeros((64, 64, 3), np.uint8),
+    ]
+    results = detector.detect(pictures)
+    assert len(results) == 5
+    for picture, result in zip(pictures, results, strict=True):
+        count = len(result["scores"])
+        assert result["masks"].shape == (*picture.shape[:2], count)
+        assert result["masks"].dtype == bool
+        assert result["rois"].shape == (count, 4)
+        assert result["rois"].dtype == np.int32
+        assert (result["rois"][:, 2:] <= picture.shape[:2]).all()
+        assert (np.diff(result["scores"]) <= 0).all()
+    alone = detector.detect(pictures[2:3])[0]
+    np.testing.assert_array_equal(alone["class_ids"], results[2]["class_ids"])
+    np.testing.assert_allclose(alone["scores"], results[2]["scores"], atol=1e-5)
+
+
+def test_scales_of_other_dtypes_reach_the_network_alike(detector):
+    picture = rectangles(1)[0]
+    eight = detector.detect([picture])[0]
+    sixteen = detector.detect([picture.astype(np.uint16) * 257])[0]
+    unit = detector.detect([picture.astype(np.float32) / 255])[0]
+    for other in (sixteen, unit):
+        np.testing.assert_array_equal(eight["class_ids"], other["class_ids"])
+        np.testing.assert_allclose(eight["scores"], other["scores"], atol=1e-2)
+
+
+def test_detect_molded_equals_detect_on_a_picture_that_needs_no_molding(detector):
+    picture = np.random.default_rng(5).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    _, metas, _ = detector.mold_inputs([picture])
+    molded = detector.detect_molded(mold_image(picture, detector.config)[None], metas)[0]
+    plain = detector.detect([picture])[0]
+    np.testing.assert_array_equal(molded["rois"], plain["rois"])
+    np.testing.assert_array_equal(molded["masks"], plain["masks"])
+
+
+def test_steps_of_the_proposal_layer_by_name(detector):
+    roi = detector.keras_model.get_layer("ROI").output
+    names = ("pre_nms_anchors", "refined_anchors", "refined_anchors_clipped", "rpn_non_max_suppression")
+    outputs = [(name, detector.ancestor(roi, f"ROI/{name}:0")) for name in names]
+    outputs += [("proposals", roi), ("rpn_class", detector.ancestor(roi, "rpn_class"))]
+    values = detector.run_graph([np.zeros((64, 64, 3), np.uint8)], outputs)
+    clipped = np.clip(values["refined_anchors"], 0, 1)
+    np.testing.assert_array_equal(values["refined_anchors_clipped"], clipped)
+    kept = clipped[0][values["rpn_non_max_suppression"][0]]
+    filled = values["proposals"][0].any(axis=1)
+    np.testing.assert_array_equal(kept[filled], values["proposals"][0][filled])
+    best = np.sort(values["rpn_class"][0, :, 1])[::-1][:10]
+    assert best[0] >= best[-1]
+    assert detector.ancestor(roi, "no such layer") is None
+
+
+def test_log_prints_one_line(capsys):
+    inspection.log("image", np.arange(6.0).reshape(2, 3))
+    inspection.log("nothing", np.zeros((0, 4)))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("image ")
+    assert "(2, 3)" in lines[0]
+    assert "5.00000" in lines[0]
+    assert len(lines) == 2
+
+
+class TestBadInput:
+    def test_mode(self, tmp_path):
+        with pytest.raises(ValueError, match="training"):
+            MaskRCNN("test", TinyConfig(), tmp_path)
+
+    def test_image_size(self, tmp_path):
+        config = TinyConfig()
+        config.IMAGE_MIN_DIM = config.IMAGE_MAX_DIM = 100
+        with pytest.raises(ValueError, match="64"):
+            MaskRCNN("inference", config, tmp_path)
+
+    def test_detect_while_training(self, trained):
+        with pytest.raises(ValueError, match="inference"):
+            trained[0].detect([np.zeros((64, 64, 3), np.uint8)])
+
+    def test_picture_with_five_channels(self, detector):
+        with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT"):
+            detector.detect([np.zeros((64, 64, 5), np.uint8)])
+
+    def test_picture_with_nan(self, detector):
+        with pytest.raises(ValueError, match="not finite"):
+            detector.detect([np.full((64, 64, 3), np.nan, np.float32)])
+
+    def test_odd_size_without_resizing(self, trained, tmp_path):
+        config = TinyConfig()
+        config.IMAGE_RESIZE_MODE = "none"
+        model = MaskRCNN("inference", config, tmp_path)
+        with pytest.raises(ValueError, match="100 x 90"):
+            model.detect([np.zeros((100, 90, 3), np.uint8)])
+
+    def test_weights_of_another_class_count(self, trained, tmp_path):
+        config = TinyConfig()
+        config.NUM_CLASSES = 2
+        model = MaskRCNN("inference", config, tmp_path)
+        with pytest.raises(ValueError, match=r"(?s)mrcnn_class_logits.*mrcnn_mask|NUM_CLASSES") as error:
+            model.load_weights(trained[0].find_last())
+        assert "exclude" in str(error.value)
+        model.load_weights(
+            trained[0].find_last(),
+            exclude=["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"],
+        )
+
+    def test_classes_of_the_dataset(self, trained):
+        config = TinyConfig()
+        config.NUM_CLASSES = 6
+        model = MaskRCNN("training", config, trained[0].model_dir)
+        with pytest.raises(ValueError, match="NUM_CLASSES"):
+            model.train(toy_dataset(), None, 0.01, epochs=1, layers="heads")
+
+    def test_run_graph_of_a_missing_tensor(self, detector):
+        with pytest.raises(ValueError, match="nothing"):
+            detector.run_graph([np.zeros((64, 64, 3), np.uint8)], [("nothing", None)])
+
+    def test_no_run_to_find(self, tmp_path):
+        model = MaskRCNN("inference", TinyConfig(), tmp_path / "empty")
+        with pytest.raises(FileNotFoundError, match="empty"):
+            model.find_last()
+
+
+class BrokenDataset(ArrayDataset):
+    """Every second image cannot be read."""
+
+    def load_image(self, image_id):
+        if image_id % 2:
+            raise OSError(errno.EIO, "picture is broken", f"picture_{image_id}.png")
+        return super().load_image(image_id)
+
+
+def test_unreadable_images_are_counted_and_skipped(tmp_path, caplog):
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    model.train(BrokenDataset(map(rectangles, range(6))), None, 0.01, epochs=2, layers="heads")
+    assert "picture_1.png" in caplog.text
+    assert "images could not be used" in caplog.text
+
+
+def test_too_many_unreadable_images_end_the_training(tmp_path):
+    config = TinyConfig()
+    config.MAX_IMAGE_ERRORS = 1
+    model = MaskRCNN("training", config, tmp_path)
+    dataset = BrokenDataset(map(rectangles, range(12)))
+    with pytest.raises(Exception, match="picture_"):
+        model.train(dataset, None, 0.01, epochs=6, layers="heads")
+
+
+class ExplodingDataset(ArrayDataset):
+    """From the fourth look on, pictures hold values that overflow."""
+
+    looks = 0
+
+    def load_image(self, image_id):
+        self.looks += 1
+        image = super().load_image(image_id)
+        return image if self.looks < 40 else np.full(image.shape, 1e38, np.float32)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights(tmp_path):
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    dataset = ExplodingDataset(map(rectangles, range(4)))
+    with pytest.raises(FloatingPointError, match=r"epoch \d+, step \d+ .*image ids \[\d, \d\]"):
+        model.train(dataset, None, 0.01, epochs=60, layers="all")
+    assert all(np.isfinite(np.array(weight)).all() for weight in model.keras_model.weights)
+    last = weights.read_weight_file(model.find_last())
+    assert all(np.isfinite(array).all() for layer in last.values() for array in layer)
+
+
+def test_weights_that_cannot_be_written_keep_the_old_file(trained, tmp_path):
+    model, _ = trained
+    folder = tmp_path / "gone"
+    with pytest.raises(OSError, match="gone"):
+        model.keras_model.save_weights(folder / "weights.h5")
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        training.open_run_folder(blocked / "run", TinyConfig())
+
+
+def test_keras_model_saves_and_loads_by_layer_name(trained, tmp_path):
+    path = tmp_path / "mine.h5"
+    network = trained[0].keras_model
+    network.save_weights(path)
+    before = [np.array(weight) for weight in network.weights]
+    for weight in network.weights:
+        weight.assign(keras.ops.zeros_like(weight))
+    network.load_weights(path)
+    for weight, old in zip(network.weights, before, strict=True):
+        np.testing.assert_array_equal(np.array(weight), old)
