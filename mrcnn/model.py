@@ -20,6 +20,7 @@ from mrcnn.data.loading import load_image_gt as load_image_gt
 from mrcnn.data.roi_targets import build_detection_targets as build_detection_targets
 from mrcnn.data.roi_targets import generate_random_rois as generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets as build_rpn_targets
+from mrcnn.evaluation import evaluate as evaluation
 from mrcnn.geometry import boxes
 from mrcnn.geometry.images import compose_image_meta as compose_image_meta
 from mrcnn.geometry.images import mold_image as mold_image
@@ -290,6 +291,34 @@ class MaskRCNN:
         shapes = [image.shape for image in molded_images]
         windows = [(0, 0, *shape[:2]) for shape in shapes]
         return self._detect(list(molded_images), list(image_metas), windows, shapes)
+
+    def evaluate(
+        self,
+        dataset: Any,
+        image_ids: Sequence[int] | None = None,
+        iou_types: Sequence[str] = ("box", "mask"),
+        results_path: str | os.PathLike | None = None,
+        verbose: int = 1,
+    ) -> dict[str, list]:
+        """Measure the detector on a dataset as COCO does; see `mrcnn.evaluation.evaluate`.
+
+        dataset: a prepared Dataset; image_ids: all if None; iou_types: "box", "mask" or both; results_path:
+        a file for the detections in COCO's form; verbose: 1 shows progress and prints a table.
+        Of each image and class the best DETECTION_MAX_INSTANCES detections count, at least COCO's 100.
+        Returns columns of a table for `pandas.DataFrame`, the first row over all classes.
+        Raises ValueError in training mode or without images.
+        """
+        self._require_inference("evaluate")
+        return evaluation.evaluate(
+            self.detect,
+            dataset,
+            image_ids,
+            batch_size=self.config.BATCH_SIZE,
+            iou_types=iou_types,
+            max_detections=(1, 10, max(100, self.config.DETECTION_MAX_INSTANCES)),
+            results_path=results_path,
+            verbose=verbose,
+        )
 
     def _detect(self, molded, metas, windows, original_shapes) -> list[dict[str, np.ndarray]]:
         """Detections of each molded image in the coordinates of its picture."""

@@ -46,6 +46,7 @@ ALLOWED = {
         "data",
         "distribution",
         "downloads",
+        "evaluation",
         "execution",
         "geometry",
         "graph_functions",

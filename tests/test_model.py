@@ -1,6 +1,7 @@
 """MaskRCNN with a tiny network: train, save, resume, detect, look inside, and refuse what cannot work."""
 
 import errno
+import json
 import os
 
 import keras
@@ -140,6 +141,21 @@ def test_scales_of_other_dtypes_reach_the_network_alike(detector):
     for other in (sixteen, unit):
         np.testing.assert_array_equal(eight["class_ids"], other["class_ids"])
         np.testing.assert_allclose(eight["scores"], other["scores"], atol=1e-2)
+
+
+def test_evaluate(detector, trained, tmp_path):
+    """A row over all classes and one for each, the detections of each image in the file."""
+    results = detector.evaluate(toy_dataset(3), results_path=tmp_path / "found.json", verbose=0)
+    assert results["class"] == ["all", "class 1", "class 2", "class 3"]
+    assert results["objects"][0] == 9 and 0 <= results["mask_AP50"][0] <= 1
+    rows = json.loads((tmp_path / "found.json").read_text())
+    found = detector.detect([toy_dataset(3).load_image(1)])[0]
+    np.testing.assert_allclose(
+        [row["score"] for row in rows if row["image_id"] == 1], found["scores"], rtol=1e-5
+    )
+    assert {row["segmentation"]["size"][1] for row in rows} == {120}
+    with pytest.raises(ValueError, match="inference"):
+        trained[0].evaluate(toy_dataset(1))
 
 
 def test_detect_molded_equals_detect_on_a_picture_that_needs_no_molding(detector):

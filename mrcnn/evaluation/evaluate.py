@@ -1,0 +1,112 @@
+"""A detector measured on a dataset: one pass over its images, of which nothing but run lengths is kept."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mrcnn.evaluation import coco
+
+Detections = dict[str, np.ndarray]
+Detect = Callable[[list[np.ndarray]], list[Detections]]
+
+# What the printed table shows of all columns.
+SHOWN = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+
+
+def evaluate(
+    detect: Detect,
+    dataset: Any,
+    image_ids: Sequence[int] | None = None,
+    batch_size: int = 1,
+    iou_types: Sequence[str] = ("box", "mask"),
+    max_detections: Sequence[int] = (1, 10, 100),
+    results_path: str | os.PathLike | None = None,
+    verbose: int = 1,
+) -> dict[str, list]:
+    """Detect the objects of a dataset's images and measure them as COCO does.
+
+    detect: from a list of images to a list of dicts of rois, class_ids, scores and masks, as
+    `MaskRCNN.detect`. dataset: a prepared Dataset. Its `load_mask` gives the truth, crowds with negative
+    class ids; a dataset with a method `coco_annotations(image_id)` that returns COCO annotations with its
+    own class ids as category_id is asked for these instead. image_ids: all if None. batch_size: images
+    given to detect at a time. iou_types, max_detections: see `coco.CocoMetrics`. results_path: a file for
+    the detections in COCO's form, with the ids of images and classes of the dataset's source. verbose: 1
+    shows progress and prints a table.
+
+    Returns `coco.CocoMetrics.results()`: columns of a table, the first row over all classes.
+    Raises ValueError without images, and what loading and detecting raise.
+    """
+    image_ids = [int(image_id) for image_id in (dataset.image_ids if image_ids is None else image_ids)]
+    if not image_ids:
+        raise ValueError("There is nothing to evaluate: image_ids or the dataset is empty.")
+    names = source_ids(dataset, image_ids)
+    classes = source_classes(dataset)
+    metrics = coco.CocoMetrics(
+        {classes[number]: dataset.class_names[number] for number in classes}, iou_types, max_detections
+    )
+    for image_id, image, found in detected(detect, dataset, image_ids, batch_size, verbose):
+        truth, detections = true_annotations(dataset, image_id), coco.detections_of(found)
+        for record in (*truth, *detections):
+            record["category_id"] = classes[record["category_id"]]
+        metrics.add(names[image_id], image.shape, truth, detections)
+    if results_path is not None:
+        metrics.write_detections(results_path)
+    results = metrics.results()
+    if verbose:
+        print(as_text(results, [f"{name}_{measure}" for name in iou_types for measure in SHOWN]))
+    return results
+
+
+def detected(
+    detect: Detect, dataset: Any, image_ids: Sequence[int], batch_size: int = 1, verbose: int = 1
+) -> Iterator[tuple[int, np.ndarray, Detections]]:
+    """Image id, image and detections, one after the other; `batch_size` images are held at a time."""
+    with tqdm(total=len(image_ids), desc="Evaluating", unit="image", disable=not verbose) as progress:
+        for start in range(0, len(image_ids), batch_size):
+            some = image_ids[start : start + batch_size]
+            images = [dataset.load_image(image_id) for image_id in some]
+            yield from zip(some, images, detect(images), strict=True)
+            progress.update(len(some))
+
+
+def true_annotations(dataset: Any, image_id: int) -> list[coco.Record]:
+    """COCO annotations of an image's true objects, with the dataset's class ids."""
+    if hasattr(dataset, "coco_annotations"):
+        return [dict(record) for record in dataset.coco_annotations(image_id)]
+    masks, class_ids = dataset.load_mask(image_id)
+    return coco.annotations_of(masks, class_ids) if len(class_ids) else []
+
+
+def source_ids(dataset: Any, image_ids: Sequence[int]) -> dict[int, Any]:
+    """The id of each image in its source, where these are distinct numbers or texts; else the dataset's."""
+    named = [dataset.image_info[image_id]["id"] for image_id in image_ids]
+    for kind in (int, str):
+        if all(isinstance(name, kind) for name in named) and len(set(named)) == len(named):
+            return dict(zip(image_ids, named, strict=True))
+    return {image_id: image_id for image_id in image_ids}
+
+
+def source_classes(dataset: Any) -> dict[int, int]:
+    """The id of each class in its source, where these are distinct numbers; else the dataset's."""
+    numbers = range(1, dataset.num_classes)
+    named = [dataset.class_info[number]["id"] for number in numbers]
+    distinct = all(isinstance(name, int) for name in named) and len(set(named)) == len(named)
+    return dict(zip(numbers, named if distinct else numbers, strict=True))
+
+
+def as_text(results: dict[str, list], columns: Sequence[str]) -> str:
+    """A table of some columns of results as text, aligned, numbers with three digits."""
+    columns = ["class", "objects", *columns]
+    rows = [columns]
+    for values in zip(*(results[name] for name in columns), strict=True):
+        rows.append([f"{value:.3f}" if isinstance(value, float) else str(value) for value in values])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    first = widths[0]
+    lines = [
+        "  ".join([row[0].ljust(first), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    return "\n".join(lines)
