@@ -16,6 +16,11 @@ SLOW = ("square", "trainbn_none", "defaultconf")
 
 MATCHED_SHARE = 0.95
 
+# Of the photographs' hundred detections, those that rounding may replace by a near duplicate: two proposals of
+# nearly equal score can change places, and NMS then keeps the other. Noise of 1e-6 in the input did so to the
+# original itself; which ones, and whether any, depends on the processor's instructions.
+REPLACED_SHARE = 0.03
+
 
 def recorded_config(z: dict) -> Config:
     """The Config of a recording: the library's defaults, changed by what the recording says."""
@@ -225,16 +230,20 @@ def test_photographs_in_the_same_order(recording):
 
 
 def assert_same_order(ours: dict, theirs: dict) -> None:
-    """Equal classes one by one; detections whose scores differ by less than 1e-4 may change places."""
-    assert len(ours["scores"]) == len(theirs["scores"])
-    np.testing.assert_allclose(ours["scores"], theirs["scores"], atol=1e-3)
+    """Classes, boxes, scores and masks agree one by one, in the same order.
+
+    Detections whose scores differ by less than 1e-4 may change places; REPLACED_SHARE may have no partner.
+    """
     pairs = matches(ours, theirs)
+    count = len(theirs["scores"])
+    assert len(ours["scores"]) == count
+    assert len(pairs) >= (1 - REPLACED_SHARE) * count
     assert share_of_agreeing_masks(ours, theirs, pairs, 0.99) >= 0.98
-    place_of = {b: a for a, b in pairs}
-    for b, score in enumerate(theirs["scores"]):
-        a = place_of[b]
-        assert a == b or abs(ours["scores"][a] - score) < 1e-4
+    for a, b in pairs:
+        assert abs(ours["scores"][a] - theirs["scores"][b]) < 1e-3
         assert np.abs(ours["rois"][a] - theirs["rois"][b]).max() <= 1
+    order = np.array([theirs["scores"][b] for _, b in sorted(pairs)])  # by our place
+    assert np.all(np.diff(order) < 1e-4)
 
 
 def test_whole_graph_gives_the_same_masks(recording):
