@@ -5,6 +5,8 @@ y2 and x2 outside; matplotlib puts the centre of a pixel at its whole number, so
 pixel before it.
 """
 
+import functools
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,15 +28,51 @@ def pyplot() -> Any:
 def finish(figure: Any, show: bool) -> Any:
     """Show a figure if asked to and if there is a display, and give it to the caller.
 
-    Returns the figure; None with the inline backend of notebooks, which shows every figure by
-    itself and would show one that is the value of a cell twice.
+    Notebooks show every new figure below its cell by themselves. So that a figure that is the value of
+    that cell is not shown twice, it shows itself from the next cell on.
     """
     import matplotlib
 
     backend = matplotlib.get_backend().lower()
     if show and backend not in FILE_BACKENDS:
         pyplot().show()
-    return None if "inline" in backend else figure
+    if "inline" in backend:
+        figure._ipython_display_ = functools.partial(_display_later, figure, _cell_number())
+    return figure
+
+
+def _display_later(figure: Any, own_cell: int | None) -> None:
+    """What a notebook calls for a figure that is the value of a cell."""
+    if _cell_number() != own_cell:
+        del figure._ipython_display_
+        sys.modules["IPython"].display.display(figure)
+
+
+def _cell_number() -> int | None:
+    """The number of the notebook's cell that runs now; None outside notebooks."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "execution_count", None)
+
+
+def panels(shape: Sequence[int], rows: int, cols: int, side: float = 5.0) -> tuple[Any, np.ndarray]:
+    """A figure with a grid of axes for pictures of one size.
+
+    shape: (height, width, ...) of a picture; side: inches of the longer side of each.
+
+    Returns the figure and its axes [rows, cols], without ticks.
+    """
+    height, width = (side * length / max(shape[:2]) for length in shape[:2])
+    figure, axes = pyplot().subplots(
+        rows,
+        cols,
+        figsize=(cols * (width + 0.1), rows * (height + 0.4)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax in axes.flat:
+        ax.axis("off")
+    return figure, axes
 
 
 def get_axes(ax: Any, figsize: tuple[float, float]) -> tuple[Any, Any, bool]:
@@ -110,3 +148,12 @@ def box_lines(boxes: np.ndarray) -> np.ndarray:
     y1, x1, y2, x2 = np.asarray(boxes, dtype=np.float64).T - 0.5
     points = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
     return np.stack([np.stack(point, axis=1) for point in points], axis=1)
+
+
+def color_scale(values: np.ndarray) -> Any:
+    """A scale from dark blue for the smallest value to yellow for the largest, for lines and a colour bar."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    return ScalarMappable(Normalize(low, high), cmap="viridis")

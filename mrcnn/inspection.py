@@ -53,21 +53,25 @@ def log(text: str, array: np.ndarray | None = None) -> None:
     print(text)
 
 
-def ancestor(tensor: Any, name: str) -> Any:
+def ancestor(tensor: Any, name: str, known: dict[layers.Layer, dict[str, Any]] | None = None) -> Any:
     """A symbolic tensor by name, among those that `tensor` is computed from; None if there is none.
 
     tensor: an output of a layer. name: "ROI/pre_nms_anchors:0", "ROI/refined_anchors:0",
     "ROI/refined_anchors_clipped:0" or "ROI/rpn_non_max_suppression:0" (and the same with
     /NonMaxSuppressionV2:0 or V3:0) for the steps of the proposal layer; else the name of a layer, whose
     output is given. A suffix such as _1 behind the layer's name and :0 are ignored.
+    known: the steps of the proposal layers that were asked for before; filled here, so that several steps
+    fetched together are one computation.
     """
+    known = {} if known is None else known
     parts = re.sub(r":\d+$", "", name).split("/")
     for operation, inputs, output in _upstream(tensor):
         if operation.name not in (parts[0], re.sub(r"_\d+$", "", parts[0])):
             continue
         if isinstance(operation, ProposalLayer) and len(parts) > 1:
-            steps = ProposalSteps(operation)(inputs)
-            return steps.get(parts[1])
+            if operation not in known:
+                known[operation] = ProposalSteps(operation)(inputs)
+            return known[operation].get(parts[1])
         return output
     return None
 

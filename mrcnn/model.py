@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -77,6 +77,8 @@ class MaskRCNN:
         self.model_dir = model_dir
         self._anchors: dict[tuple, np.ndarray] = {}
         self._detector: inference.Detector | None = None
+        self._proposal_steps: dict[keras.Layer, dict[str, Any]] = {}
+        self._graph_calls: dict[tuple, Callable] = {}
         self.set_log_dir()
         self.keras_model = self.build(mode=mode, config=config)
 
@@ -379,7 +381,7 @@ class MaskRCNN:
 
         See `mrcnn.inspection.ancestor` for the names it knows; checked is not used.
         """
-        return inspection.ancestor(tensor, name)
+        return inspection.ancestor(tensor, name, self._proposal_steps)
 
     def find_trainable_layer(self, layer: keras.Layer) -> keras.Layer:
         """The layer with the weights inside (nested) time-distributed wrappers."""
@@ -402,7 +404,8 @@ class MaskRCNN:
 
         images: pictures; with image_metas [N, 12 + classes] they are taken as molded already. outputs:
         (label, symbolic tensor) pairs, such as ("rpn_class", keras_model.get_layer("rpn_class").output).
-        Returns label to array, logged one by one. Raises ValueError for a missing tensor.
+        A set of outputs is compiled at its first call. Returns label to array, logged one by one.
+        Raises ValueError for a missing tensor.
         """
         self._require_inference("run_graph")
         missing = [label for label, tensor in outputs if tensor is None]
@@ -413,8 +416,7 @@ class MaskRCNN:
         else:
             molded = np.asarray(images)
         anchors = self.get_anchors(molded[0].shape)
-        model = keras.Model(self._graph.inputs, dict(outputs))
-        values = execution.compiled(model)(
+        values = self._graph_call(outputs)(
             {
                 "input_image": molded.astype(np.float32),
                 "input_image_meta": np.asarray(image_metas, np.float32),
@@ -425,3 +427,11 @@ class MaskRCNN:
         for label, value in found.items():
             log(label, value)
         return found
+
+    def _graph_call(self, outputs: Sequence[tuple[str, Any]]) -> Callable:
+        """The compiled call that computes these tensors, kept for the next time they are asked for."""
+        key = tuple((label, id(tensor)) for label, tensor in outputs)
+        if key not in self._graph_calls:  # the call keeps its tensors, so that no other one gets their ids
+            model = keras.Model(self._graph.inputs, dict(outputs))
+            self._graph_calls[key] = execution.compiled(model)
+        return self._graph_calls[key]

@@ -66,7 +66,7 @@ def display_images(
     titles: one an image; missing ones are empty.
     cmap, norm, interpolation: as in matplotlib's `imshow`; cmap is grey by default.
 
-    Returns the figure (None in a notebook).
+    Returns the figure.
     """
     rows = max(1, math.ceil(len(images) / cols))
     figure = figures.pyplot().figure(figsize=(14, max(1, 14 * rows // cols)), layout="constrained")
@@ -110,7 +110,7 @@ def display_instances(
     scores. colors: [N] RGB, distinct ones by default.
     ax: axes to draw on; without it a figure of `figsize` inches is made and shown.
 
-    Returns the figure (None in a notebook).
+    Returns the figure.
     Raises ValueError if boxes, masks and class_ids differ in number, masks and image in size, or
     if there are fewer colors, captions or scores than boxes.
     """
@@ -166,7 +166,7 @@ def display_differences(
     any order. The IoU is that with the matched ground truth, or the best one if there is no match.
     iou_threshold, score_threshold: see `compute_matches`, which compares both with IoU.
 
-    Returns the figure (None in a notebook).
+    Returns the figure.
     Raises ValueError if the counts differ within ground truth or predictions.
     """
     gt_box, gt_mask, gt_class_id, _ = _present(image, gt_box, gt_mask, gt_class_id)
@@ -214,7 +214,7 @@ def draw_rois(
     rois, refined_rois: [N, 4]; mask: [N, mh, mw] in 0..1, relative to the ROI; class_ids: [N].
     Background ROIs are grey; positive ones have their refined box (solid), class and mask.
 
-    Returns the figure (None in a notebook).
+    Returns the figure.
     """
     class_ids = np.asarray(class_ids).reshape(-1)
     chosen = np.random.permutation(len(class_ids))[:limit]
@@ -251,7 +251,7 @@ def display_top_masks(
     mask: [H, W, N]; class_ids: [N]. The j-th instance of a class, counted from 1, adds j to the
     class's picture. Classes that are missing give an empty picture titled "-".
 
-    Returns the figure (None in a notebook).
+    Returns the figure.
     Raises ValueError if mask and class_ids differ in number.
     """
     mask, class_ids = drawing.to_bool(mask), np.asarray(class_ids).reshape(-1)
@@ -279,7 +279,7 @@ def display_top_masks(
 def plot_precision_recall(AP: float, precisions: np.ndarray, recalls: np.ndarray):
     """Plot the precision-recall curve of `compute_ap`; the title states AP@50.
 
-    Returns the figure (None in a notebook); does not show it.
+    Returns the figure; does not show it.
     """
     figure, ax = figures.pyplot().subplots(1)
     ax.set_title(f"Precision-Recall Curve. AP@50 = {AP:.3f}")
@@ -302,7 +302,7 @@ def plot_overlaps(
     padding. overlaps: [P, G]. Cells above `threshold` say whether the classes agree; zeros are not
     written where there are more than 1000 cells.
 
-    Returns the figure (None in a notebook); does not show it.
+    Returns the figure; does not show it.
     Raises ValueError if overlaps does not fit the ids.
     """
     gt_class_ids, pred_class_ids = np.asarray(gt_class_ids), np.asarray(pred_class_ids)
@@ -347,6 +347,7 @@ def draw_boxes(
     visibilities: Sequence[int] | np.ndarray | None = None,
     title: str = "",
     ax: Any = None,
+    colors: Sequence[Color] | np.ndarray | None = None,
 ):
     """Draw boxes before and after refinement, with their masks and captions.
 
@@ -356,12 +357,13 @@ def draw_boxes(
     visibilities: [N], 1 by default. 0: grey, dotted, faint, without the refined box; 1: coloured,
     dotted; 2: coloured, solid. Refined boxes are solid.
     ax: axes to draw on; without it a figure is made. Does not show it.
+    colors: [N] RGB, distinct ones by default.
 
-    Returns the figure (None in a notebook).
+    Returns the figure.
     Raises ValueError without any boxes, or if the arguments differ in number.
     """
     boxes, refined_boxes, visibilities = _check_boxes(boxes, refined_boxes, masks, captions, visibilities)
-    colors = instance_colors(None, len(visibilities))
+    colors = instance_colors(colors, len(visibilities))
     colors[visibilities == 0] = GREY
     canvas = to_rgb(image)
     if masks is not None and len(visibilities):
