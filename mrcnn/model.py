@@ -300,12 +300,14 @@ class MaskRCNN:
         image_ids: Sequence[int] | None = None,
         iou_types: Sequence[str] = ("box", "mask"),
         results_path: str | os.PathLike | None = None,
+        min_score: float | None = None,
         verbose: int = 1,
     ) -> dict[str, list]:
         """Measure the detector on a dataset as COCO does; see `mrcnn.evaluation.evaluate`.
 
         dataset: a prepared Dataset; image_ids: all if None; iou_types: "box", "mask" or both; results_path:
-        a file for the detections in COCO's form; verbose: 1 shows progress and prints a table.
+        a file for the detections in COCO's form; min_score: with a number also AP(tau) and panoptic quality
+        of the detections scored at least so; verbose: 1 shows progress and prints tables.
         Of each image and class the best DETECTION_MAX_INSTANCES detections count, at least COCO's 100.
         Returns columns of a table for `pandas.DataFrame`, the first row over all classes.
         Raises ValueError in training mode or without images.
@@ -319,6 +321,7 @@ class MaskRCNN:
             iou_types=iou_types,
             max_detections=(1, 10, max(100, self.config.DETECTION_MAX_INSTANCES)),
             results_path=results_path,
+            min_score=min_score,
             verbose=verbose,
         )
 

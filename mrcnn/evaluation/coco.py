@@ -41,6 +41,30 @@ def encode_masks(instance_masks: np.ndarray) -> list[Record]:
     return [{"size": list(code["size"]), "counts": code["counts"].decode("ascii")} for code in encoded]
 
 
+def encode_labels(labels: np.ndarray, count: int) -> list[Record]:
+    """COCO run lengths of the instances 1 to `count` of a label image [H, W]; some may be empty."""
+    encoded: list[Record] = []
+    for start in range(1, count + 1, MASKS_AT_A_TIME):
+        numbers = np.arange(start, min(start + MASKS_AT_A_TIME, count + 1))
+        encoded += encode_masks(labels[..., np.newaxis] == numbers)
+    return encoded
+
+
+def as_run_lengths(segmentation: Any, image_shape: Sequence[int]) -> Record:
+    """Compressed run lengths of any segmentation of a COCO file: polygons, run lengths as numbers or text.
+
+    segmentation: as in the file; image_shape: (height, width, ...).
+    """
+    from pycocotools import mask as run_lengths
+
+    height, width = (int(side) for side in image_shape[:2])
+    if isinstance(segmentation, list):
+        return run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
+    if isinstance(segmentation["counts"], list):
+        return run_lengths.frPyObjects(segmentation, height, width)
+    return segmentation
+
+
 def annotations_of(instance_masks: np.ndarray, class_ids: Sequence[int] | np.ndarray) -> list[Record]:
     """COCO annotations of an image's true objects.
 

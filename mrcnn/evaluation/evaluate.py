@@ -8,12 +8,19 @@ import numpy as np
 from tqdm import tqdm
 
 from mrcnn.evaluation import coco
+from mrcnn.evaluation.instances import InstanceMetrics
 
 Detections = dict[str, np.ndarray]
 Detect = Callable[[list[np.ndarray]], list[Detections]]
 
-# What the printed table shows of all columns.
-SHOWN = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+# What the printed tables show of all columns.
+SHOWN = (
+    *(
+        [f"{kind}_{name}" for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")]
+        for kind in ("box", "mask")
+    ),
+    ["tau_AP", *(f"tau_AP{tau}" for tau in range(50, 100, 10)), "precision50", "recall50", "PQ", "SQ", "RQ"],
+)
 
 
 def evaluate(
@@ -24,6 +31,7 @@ def evaluate(
     iou_types: Sequence[str] = ("box", "mask"),
     max_detections: Sequence[int] = (1, 10, 100),
     results_path: str | os.PathLike | None = None,
+    min_score: float | None = None,
     verbose: int = 1,
 ) -> dict[str, list]:
     """Detect the objects of a dataset's images and measure them as COCO does.
@@ -33,30 +41,37 @@ def evaluate(
     class ids; a dataset with a method `coco_annotations(image_id)` that returns COCO annotations with its
     own class ids as category_id is asked for these instead. image_ids: all if None. batch_size: images
     given to detect at a time. iou_types, max_detections: see `coco.CocoMetrics`. results_path: a file for
-    the detections in COCO's form, with the ids of images and classes of the dataset's source. verbose: 1
-    shows progress and prints a table.
+    the detections in COCO's form, with the ids of images and classes of the dataset's source. min_score:
+    with a number AP(tau) and PQ are measured, too, of the detections scored at least so, see
+    `instances.InstanceMetrics`. verbose: 1 shows progress and prints a table.
 
-    Returns `coco.CocoMetrics.results()`: columns of a table, the first row over all classes.
+    Returns `coco.CocoMetrics.results()`: columns of a table, the first row over all classes; with min_score
+    those of `InstanceMetrics.results()` follow.
     Raises ValueError without images, and what loading and detecting raise.
     """
     image_ids = [int(image_id) for image_id in (dataset.image_ids if image_ids is None else image_ids)]
     if not image_ids:
         raise ValueError("There is nothing to evaluate: image_ids or the dataset is empty.")
-    names = source_ids(dataset, image_ids)
-    classes = source_classes(dataset)
-    metrics = coco.CocoMetrics(
-        {classes[number]: dataset.class_names[number] for number in classes}, iou_types, max_detections
-    )
+    names, classes = source_ids(dataset, image_ids), source_classes(dataset)
+    class_names = {classes[number]: dataset.class_names[number] for number in classes}
+    ranked = coco.CocoMetrics(class_names, iou_types, max_detections)
+    matched = None if min_score is None else InstanceMetrics(class_names)
     for image_id, image, found in detected(detect, dataset, image_ids, batch_size, verbose):
-        truth, detections = true_annotations(dataset, image_id), coco.detections_of(found)
-        for record in (*truth, *detections):
+        class_ids = np.array([classes[int(number)] for number in found["class_ids"]], int)
+        found = {**found, "class_ids": class_ids}
+        truth = true_annotations(dataset, image_id)
+        for record in truth:
             record["category_id"] = classes[record["category_id"]]
-        metrics.add(names[image_id], image.shape, truth, detections)
+        ranked.add(names[image_id], image.shape, truth, coco.detections_of(found))
+        if matched is not None:
+            matched.add(truth, found)
     if results_path is not None:
-        metrics.write_detections(results_path)
-    results = metrics.results()
+        ranked.write_detections(results_path)
+    results = ranked.results()
+    if matched is not None and min_score is not None:
+        results |= matched.results(min_score)
     if verbose:
-        print(as_text(results, [f"{name}_{measure}" for name in iou_types for measure in SHOWN]))
+        print_results(results)
     return results
 
 
@@ -97,16 +112,21 @@ def source_classes(dataset: Any) -> dict[int, int]:
     return dict(zip(numbers, named if distinct else numbers, strict=True))
 
 
+def print_results(results: dict[str, list]) -> None:
+    """Print the columns of SHOWN that there are: for boxes, masks and instances a table each."""
+    for names in SHOWN:
+        there = [name for name in names if name in results]
+        if there:
+            print(as_text(results, ["class", "objects", *there]))
+
+
 def as_text(results: dict[str, list], columns: Sequence[str]) -> str:
-    """A table of some columns of results as text, aligned, numbers with three digits."""
-    columns = ["class", "objects", *columns]
-    rows = [columns]
+    """Some columns of results as aligned text, numbers with three digits."""
+    rows = [list(columns)]
     for values in zip(*(results[name] for name in columns), strict=True):
         rows.append([f"{value:.3f}" if isinstance(value, float) else str(value) for value in values])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    first = widths[0]
-    lines = [
-        "  ".join([row[0].ljust(first), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
-    ]
-    return "\n".join(lines)
+    )

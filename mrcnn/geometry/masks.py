@@ -70,6 +70,20 @@ def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray
         return (intersection / union).astype(np.float32)
 
 
+def label_image(masks: np.ndarray, scores: Sequence[float] | np.ndarray) -> np.ndarray:
+    """One image in which every pixel names its instance.
+
+    masks: bool [H, W, N]; scores: [N]. A pixel of several masks goes to the best-scored; of equal scores to
+    the first.
+
+    Returns int32 [H, W]: 0 outside, i + 1 on mask i. A mask wholly under better ones leaves no pixel.
+    """
+    labels = np.zeros(masks.shape[:2], dtype=np.int32)
+    for index in np.argsort(-np.asarray(scores), kind="stable")[::-1]:
+        labels[masks[..., index].astype(bool)] = index + 1
+    return labels
+
+
 def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: Sequence[int]) -> np.ndarray:
     """Cut each mask to its box and resize it to a small fixed size.
 

@@ -194,6 +194,7 @@ def test_evaluate_goes_through_a_dataset(tmp_path, capsys):
     table = capsys.readouterr().out.splitlines()
     assert table[0].split()[:4] == ["class", "objects", "box_AP", "box_AP50"]
     assert table[3].split()[:3] == ["other", "1", "1.000"]
+    assert table[4].split()[:4] == ["class", "objects", "mask_AP", "mask_AP50"] and len(table) == 8
 
 
 def crowded_scene():

@@ -256,3 +256,14 @@ def unpack_expanded(recording, name):
     shape = recording[f"expand{name}_shape"]
     bits = np.unpackbits(recording[f"expand{name}_out"])[: np.prod(shape)]
     return bits.reshape(shape).astype(bool)
+
+
+def test_label_image():
+    """The better of two masks has the pixels of both; one under a better one has none."""
+    mask = np.zeros((2, 5, 3), bool)
+    mask[:, :3, 0] = mask[:, 2:, 1] = mask[:, 1:2, 2] = True
+    labels = masks.label_image(mask, [0.5, 0.9, 0.1])
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, [[1, 1, 2, 2, 2]] * 2)
+    np.testing.assert_array_equal(masks.label_image(mask[..., :2], [0.5, 0.5]), [[1, 1, 1, 2, 2]] * 2)
+    assert not masks.label_image(mask[..., :0], []).any()
