@@ -119,6 +119,10 @@ class Dataset:
         """The path or address given to add_image."""
         return self.image_info[image_id]["path"]
 
+    def open_image(self, image_id: int) -> Any:
+        """What load_image decodes: the path or address, or in datasets of archives an open binary file."""
+        return self.image_info[image_id]["path"]
+
     def load_image(self, image_id: int) -> np.ndarray:
         """Read an image file as [height, width, 3] RGB in the file's own dtype.
 
@@ -129,7 +133,7 @@ class Dataset:
         path = self.image_info[image_id]["path"]
         if path is None:
             raise ValueError(f"Image id {image_id} has no path: override load_image for it.")
-        image = _read(path, image_id)
+        image = _read(self.open_image(image_id), path, image_id)
         if image.dtype == bool:  # one bit per pixel
             image = image.astype(np.uint8) * 255
         if image.ndim == 4 and len(image) == 1:  # a single frame
@@ -160,9 +164,9 @@ class Dataset:
         return np.empty([0, 0, 0]), np.empty([0], np.int32)
 
 
-def _read(path: Any, image_id: int) -> np.ndarray:
+def _read(file: Any, path: Any, image_id: int) -> np.ndarray:
     try:
-        return skimage.io.imread(path)
+        return skimage.io.imread(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"No file {path} of image id {image_id}") from error
     except Exception as error:  # decoders raise SyntaxError, EOFError and others

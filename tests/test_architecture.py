@@ -31,6 +31,8 @@ ALLOWED = {
     "evaluation": {"geometry"},
     "drawing": {"colors", "geometry"},
     "figures": {"colors"},
+    # datasets that need no code
+    "formats": {"dataset", "figures", "geometry"},
     # weight files and devices
     "weight_files": set(),
     "weight_report": {"weight_files"},

@@ -1,0 +1,172 @@
+"""What is in a dataset, in numbers and pictures, before training on it."""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from mrcnn import figures
+from mrcnn.formats import problems
+from mrcnn.formats.base import FormatDataset
+from mrcnn.geometry import masks as mask_geometry
+
+QUANTILES = (0, 25, 50, 75, 100)
+RARE = 0.02  # a class with a smaller share of the objects is named
+SMALL = 8  # pixels; smaller objects are hard to find at the image's own size
+BARS = 40  # classes in the picture; the largest
+LIMIT = 1000
+
+
+@dataclasses.dataclass
+class Findings:
+    """What a pass over images has gathered: one entry for each image, or for each object."""
+
+    sizes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    counts: list[int] = dataclasses.field(default_factory=list)
+    class_ids: list[int] = dataclasses.field(default_factory=list)
+    sides: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    areas: list[int] = dataclasses.field(default_factory=list)
+
+
+def describe(dataset: Any, limit: int | None = LIMIT) -> dict[str, Any]:
+    """Print and plot what a prepared dataset holds, and what is broken in it.
+
+    dataset: any prepared Dataset; those of mrcnn.formats are read without decoding pictures. limit: images
+    looked at, evenly spread over the dataset; None for all.
+
+    Returns a dict: images, images_looked_at, image_heights, image_widths, instances, instances_per_image,
+    instance_heights, instance_widths, instance_areas (each the quantiles 0, 25, 50, 75, 100 % in pixels or
+    numbers), images_without_instances, crowds, classes (objects by class name), problems (entries by kind),
+    warnings (texts) and figure, a matplotlib figure that is not shown (None in a notebook, which shows it).
+    Raises ValueError for a dataset without images.
+    """
+    count = len(dataset.image_ids)
+    if count == 0:
+        raise ValueError("The dataset has no images: add some, then call prepare().")
+    looked_at = np.unique(np.linspace(0, count - 1, min(count, limit or count)).astype(int))
+    noted = dataset.problems if isinstance(dataset, FormatDataset) else problems.Problems()
+    found = Findings()
+    for image_id in looked_at:
+        try:
+            _look(dataset, int(image_id), found)
+        except Exception as error:  # whatever a user's reader raises, the next image may be whole
+            kind = problems.STATED_SIZE if isinstance(dataset, FormatDataset) else problems.UNREADABLE_IMAGE
+            noted.add(kind, f"image id {image_id}, {dataset.image_reference(image_id)}: {error}")
+    numbers = _summary(dataset, found, count)
+    numbers["problems"] = noted.counts
+    numbers["warnings"] = [*noted.lines(), *_advice(numbers)]
+    print(_text(numbers))
+    numbers["figure"] = _plot(found, numbers["classes"])
+    return numbers
+
+
+def _look(dataset: Any, image_id: int, found: Findings) -> None:
+    """Add the size and the objects of one image."""
+    if isinstance(dataset, FormatDataset):
+        size = dataset.image_size(image_id)
+        objects = [(one.class_id, one.box, int(one.mask.sum())) for one in dataset.load_instances(image_id)]
+    else:
+        size = tuple(dataset.load_image(image_id).shape[:2])
+        masks, class_ids = dataset.load_mask(image_id)
+        boxes = mask_geometry.extract_bboxes(masks)
+        areas = np.count_nonzero(masks, axis=(0, 1))
+        objects = list(zip(class_ids, boxes, areas, strict=True))
+    found.sizes.append(size)
+    found.counts.append(len(objects))
+    for class_id, (y1, x1, y2, x2), area in objects:
+        found.class_ids.append(int(class_id))
+        found.sides.append((int(y2 - y1), int(x2 - x1)))
+        found.areas.append(int(area))
+
+
+def _summary(dataset: Any, found: Findings, count: int) -> dict[str, Any]:
+    by_class = Counter(abs(class_id) for class_id in found.class_ids)
+    sizes, sides = (np.array(rows).reshape(-1, 2) for rows in (found.sizes, found.sides))
+    return {
+        "images": count,
+        "images_looked_at": len(found.sizes),
+        "image_heights": _quantiles(sizes[:, 0]),
+        "image_widths": _quantiles(sizes[:, 1]),
+        "instances": len(found.class_ids),
+        "instances_per_image": _quantiles(found.counts),
+        "images_without_instances": found.counts.count(0),
+        "crowds": sum(class_id < 0 for class_id in found.class_ids),
+        "instance_heights": _quantiles(sides[:, 0]),
+        "instance_widths": _quantiles(sides[:, 1]),
+        "instance_areas": _quantiles(found.areas),
+        "classes": {name: by_class[index] for index, name in enumerate(dataset.class_names) if index},
+    }
+
+
+def _quantiles(values: Any) -> list[float]:
+    return [round(float(value), 1) for value in np.percentile(values, QUANTILES)] if len(values) else []
+
+
+def _advice(numbers: dict[str, Any]) -> list[str]:
+    """What in the numbers is worth a second look before training."""
+    total = numbers["instances"]
+    if total == 0:
+        return ["no image that was looked at has an object"]
+    advice = []
+    absent = [name for name, objects in numbers["classes"].items() if objects == 0]
+    rare = [name for name, objects in numbers["classes"].items() if 0 < objects < RARE * total]
+    if absent:
+        advice.append(f"classes without an object: {', '.join(absent)}")
+    if rare:
+        advice.append(f"classes with less than {RARE:.0%} of the objects: {', '.join(rare)}")
+    if numbers["images_without_instances"]:
+        advice.append(
+            f"{numbers['images_without_instances']} images without an object: training leaves them out"
+        )
+    smallest = min(numbers["instance_heights"][1], numbers["instance_widths"][1])
+    if smallest < SMALL:
+        advice.append(
+            f"a quarter of the objects or more is {smallest:.0f} pixels high or wide, or less: enlarge "
+            "images (IMAGE_MIN_SCALE, IMAGE_MIN_DIM) and use smaller RPN_ANCHOR_SCALES"
+        )
+    if numbers["instances_per_image"][-1] > 100:
+        advice.append(
+            f"up to {numbers['instances_per_image'][-1]:.0f} objects in an image: MAX_GT_INSTANCES and "
+            "DETECTION_MAX_INSTANCES are 100 by default"
+        )
+    return advice
+
+
+def _text(numbers: dict[str, Any]) -> str:
+    looked_at, total = numbers["images_looked_at"], numbers["instances"]
+    partly = "" if looked_at == numbers["images"] else f", {looked_at} of them looked at"
+    rows = ("image_heights", "image_widths", "instances_per_image", "instance_heights", "instance_widths")
+    lines = [
+        f"{numbers['images']} images{partly}; {total} objects, {numbers['crowds']} of them crowds",
+        f"{'':22}" + "".join(f"{name:>9}" for name in ("least", "25 %", "median", "75 %", "most")),
+    ]
+    for name in (*rows, "instance_areas"):
+        lines.append(f"{name.replace('_', ' '):22}" + "".join(f"{value:9g}" for value in numbers[name]))
+    lines.append("classes:")
+    for name, objects in numbers["classes"].items():
+        lines.append(f"  {name:20}{objects:9d}{objects / max(total, 1):9.1%}")
+    lines += [f"warning: {text}" for text in numbers["warnings"]]
+    return "\n".join(lines)
+
+
+def _plot(found: Findings, classes: dict[str, int]) -> Any:
+    """Image sizes, objects in an image, object sizes and classes, one panel each."""
+    figure, axes = figures.pyplot().subplots(2, 2, figsize=(12, 9), layout="constrained")
+    (by_size, by_count), (by_side, by_class) = axes
+    sizes, sides = (np.array(rows).reshape(-1, 2) for rows in (found.sizes, found.sides))
+    by_size.scatter(sizes[:, 1], sizes[:, 0], alpha=0.4)
+    by_size.set(title="Image sizes", xlabel="width (pixels)", ylabel="height (pixels)")
+    by_size.set(xlim=(0, None), ylim=(0, None))
+    by_count.hist(found.counts, bins=min(30, max([1, *found.counts])))
+    by_count.set(title="Objects in an image", xlabel="objects", ylabel="images")
+    if len(sides):
+        by_side.scatter(sides[:, 1], sides[:, 0], alpha=0.3, s=9)
+        by_side.set(xscale="log", yscale="log")
+    by_side.set(title="Object sizes", xlabel="width (pixels)", ylabel="height (pixels)")
+    largest = sorted(classes.items(), key=lambda item: -item[1])[:BARS][::-1]
+    by_class.barh([name for name, _ in largest], [objects for _, objects in largest])
+    by_class.set(
+        title="Objects of a class" + (f", largest {BARS}" if len(classes) > BARS else ""), xlabel="objects"
+    )
+    return figures.finish(figure, show=False)
