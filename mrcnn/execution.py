@@ -63,6 +63,31 @@ def compiled(model: keras.Model) -> Callable[[Inputs], dict[str, Tensor]]:
     return _eager_call(model)
 
 
+def loss_gradients(
+    network: keras.Model, loss: Callable[[Inputs], Tensor]
+) -> Callable[[Inputs], list[np.ndarray | None]]:
+    """A call that differentiates a loss by the trainable variables of a network, and changes nothing.
+
+    loss: from {input name: tensor} to a scalar; it runs the network.
+    Returns a function from {input name: array} to the gradients in the order of network.trainable_variables,
+    None for a variable that the loss does not depend on. Random states and statistics are put back.
+    """
+    backend = keras.backend.backend()
+    gradients = {"tensorflow": _tensorflow_gradients, "jax": _jax_gradients, "torch": _torch_gradients}
+    call = gradients[backend](network, loss)
+
+    def run(inputs: Inputs) -> list[np.ndarray | None]:
+        state = [to_numpy(variable.value) for variable in network.non_trainable_variables]
+        try:
+            tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
+            return [None if gradient is None else to_numpy(gradient) for gradient in call(tensors)]
+        finally:
+            for variable, value in zip(network.non_trainable_variables, state, strict=True):
+                variable.assign(value)
+
+    return run
+
+
 def to_numpy(tensor: Tensor) -> np.ndarray:
     """A tensor of any backend as an array on the host."""
     return np.asarray(keras.ops.convert_to_numpy(tensor))
@@ -105,3 +130,47 @@ def _eager_call(model: keras.Model) -> Callable:
             return model(tensors, training=False)
 
     return run
+
+
+def _tensorflow_gradients(network: keras.Model, loss: Callable) -> Callable:
+    import tensorflow
+
+    @tensorflow.function
+    def call(inputs):
+        with tensorflow.GradientTape() as tape:
+            value = loss(inputs)
+        return tape.gradient(value, [variable.value for variable in network.trainable_variables])
+
+    return call
+
+
+def _jax_gradients(network: keras.Model, loss: Callable) -> Callable:
+    import jax
+
+    def loss_of(trainable, non_trainable, inputs):
+        state = [
+            *zip(network.trainable_variables, trainable, strict=True),
+            *zip(network.non_trainable_variables, non_trainable, strict=True),
+        ]
+        with keras.StatelessScope(state_mapping=state):
+            return loss(inputs)
+
+    gradient = jax.jit(jax.grad(loss_of))
+
+    def call(inputs):
+        trainable = [variable.value for variable in network.trainable_variables]
+        non_trainable = [variable.value for variable in network.non_trainable_variables]
+        return gradient(trainable, non_trainable, inputs)
+
+    return call
+
+
+def _torch_gradients(network: keras.Model, loss: Callable) -> Callable:
+    import torch
+
+    def call(inputs):
+        variables = [variable.value for variable in network.trainable_variables]
+        with torch.enable_grad():
+            return torch.autograd.grad(loss(inputs), variables, allow_unused=True)
+
+    return call

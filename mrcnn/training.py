@@ -102,14 +102,21 @@ class TrainingNetwork(weights.NamedWeightsModel):
             ),
         }
 
+    def weighted_losses(self, x: dict, outputs: dict) -> dict[str, Any]:
+        """The five losses times their factors, from the model's inputs and outputs."""
+        losses_by_name = self.head_losses(x, outputs)
+        return {name: loss * self.loss_weights.get(name, 1.0) for name, loss in losses_by_name.items()}
+
+    def total_loss(self, weighted: dict[str, Any]) -> Any:
+        """What training lowers: the sum of the weighted losses and the L2 penalty of what trains."""
+        return l2_penalty(self.trainable_variables, self.weight_decay) + sum(weighted.values())
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The weighted sum of the five losses and the L2 penalty of what trains."""
-        total = l2_penalty(self.trainable_variables, self.weight_decay)
-        for name, loss in self.head_losses(x, y_pred).items():
-            loss = loss * self.loss_weights.get(name, 1.0)
+        """The total loss; each part is tracked under its name."""
+        weighted = self.weighted_losses(x, y_pred)
+        for name, loss in weighted.items():
             self.loss_trackers[name].update_state(loss)
-            total = total + loss
-        return total
+        return self.total_loss(weighted)
 
 
 def compile_network(network: TrainingNetwork, config: Any, learning_rate: Any, momentum: float) -> None:

@@ -165,6 +165,23 @@ def _check(
         )
 
 
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Give the layers of one network the weights of another's layers of the same names.
+
+    Such as those of a training network to an inference network; layers that only one has stay as they are.
+    Raises ValueError naming the tensor if shapes differ.
+    """
+    given = model_weights(source)
+    for layer, named in model_weights(target).items():
+        for (name, variable), other in zip(named.items(), given.get(layer, {}).values(), strict=False):
+            if tuple(variable.shape) != tuple(other.shape):
+                raise ValueError(
+                    f"The weights of layers of one name must have one shape. Received: {name} of shape "
+                    f"{tuple(other.shape)} for {tuple(variable.shape)}. Do the two configurations agree?"
+                )
+            variable.assign(other.value)
+
+
 def save_weights(model: keras.Model, filepath: str | os.PathLike, training: bool | None = None) -> None:
     """Write all weights in the Keras 2 layout, in the order in which the original lists them.
 

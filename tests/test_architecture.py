@@ -64,7 +64,17 @@ ALLOWED = {
     "utils": {"dataset", "downloads", "evaluation", "geometry", "network"},
     "parallel_model": {"distribution"},
     # what looks inside a model
-    "steps": {"data", "drawing", "evaluation", "figures", "geometry", "visualize", "weight_statistics"},
+    "steps": {
+        "data",
+        "drawing",
+        "evaluation",
+        "execution",
+        "figures",
+        "geometry",
+        "visualize",
+        "weight_statistics",
+        "weights",
+    },
 }
 # Names for users; nothing below is built on them.
 FOR_USERS = {"model", "visualize", "utils", "parallel_model"}
@@ -85,6 +95,8 @@ NEED_KERAS = {
     "model.py",
     "network",
     "parallel_model.py",
+    "steps/tensorboard.py",
+    "steps/network_graph.py",
     "training.py",
     "utils.py",
     "weights.py",

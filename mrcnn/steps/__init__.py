@@ -24,5 +24,10 @@ from mrcnn.steps.proposals import proposal_recall as proposal_recall
 from mrcnn.steps.proposals import sort_anchors as sort_anchors
 from mrcnn.steps.result import compose_result as compose_result
 from mrcnn.steps.result import draw_result as draw_result
+from mrcnn.steps.tensorboard import DetectionImages as DetectionImages
+from mrcnn.steps.tensorboard import GradientHistograms as GradientHistograms
+from mrcnn.steps.tensorboard import NetworkGraph as NetworkGraph
+from mrcnn.steps.tensorboard import WeightHistograms as WeightHistograms
+from mrcnn.steps.tensorboard import tensorboard_callbacks as tensorboard_callbacks
 from mrcnn.steps.weights import draw_weight_histograms as draw_weight_histograms
 from mrcnn.steps.weights import weight_statistics as weight_statistics

@@ -1,0 +1,60 @@
+"""The network as TensorBoard draws it: a box for each part of the paper's figure, layers inside."""
+
+import re
+from typing import Any
+
+import keras
+from tensorboard.compat.proto import attr_value_pb2, graph_pb2, node_def_pb2
+
+# The part that a layer belongs to by its name; a layer of another name goes on with the part of its input.
+PARTS = (
+    (r"input_.*", "inputs"),
+    (r"fpn_.*", "pyramid"),
+    (r"rpn_.*", "rpn"),
+    (r"(ROI|anchors)", "proposals"),
+    (r"proposal_targets", "targets"),
+    (r"(mrcnn_mask|roi_align_mask).*", "mask_head"),
+    (r"mrcnn_detection", "detections"),
+    (r"(mrcnn_|roi_align_classifier|pool_).*", "box_head"),
+)
+AFTER_INPUTS = "backbone"
+
+
+def network_graph(network: keras.Model) -> graph_pb2.GraphDef:
+    """The layers of a functional model and their connections, in the parts of PARTS.
+
+    Models inside the model (the RPN) are one node.
+    """
+    parents = {operation.name: _parents(operation) for operation in network.operations}
+    places: dict[str, str] = {}
+    for name in parents:
+        _place(name, parents, places)
+    nodes = [_node(operation, parents, places) for operation in network.operations]
+    return graph_pb2.GraphDef(node=nodes)
+
+
+def _parents(operation: Any) -> list[str]:
+    """Names of the operations whose outputs an operation takes, each once."""
+    tensors = [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
+    return list(dict.fromkeys(tensor._keras_history.operation.name for tensor in tensors))
+
+
+def _place(name: str, parents: dict[str, list[str]], places: dict[str, str]) -> str:
+    """The part that an operation belongs to."""
+    if name not in places:
+        by_name = [part for pattern, part in PARTS if re.fullmatch(pattern, name)]
+        before = [] if by_name else [_place(parent, parents, places) for parent in parents[name][:1]]
+        part = [*by_name, *before, AFTER_INPUTS][0]
+        places[name] = AFTER_INPUTS if part == "inputs" and not by_name else part
+    return places[name]
+
+
+def _node(operation: Any, parents: dict[str, list[str]], places: dict[str, str]) -> node_def_pb2.NodeDef:
+    shape = str(getattr(operation, "output_shape", ""))
+    name = operation.name
+    return node_def_pb2.NodeDef(
+        name=f"{places[name]}/{name}",
+        op=type(operation).__name__,
+        input=[f"{places[parent]}/{parent}" for parent in parents[name]],
+        attr={"output": attr_value_pb2.AttrValue(s=shape.encode())} if shape else {},
+    )

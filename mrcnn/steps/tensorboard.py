@@ -1,0 +1,232 @@
+"""Step 6, TensorBoard: what training can show beyond the losses and the learning rate.
+
+`MaskRCNN.train` always writes the losses by name, for training and validation, and the learning rate. These
+callbacks add to it; pass them, or all of them from `tensorboard_callbacks`, as custom_callbacks.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+
+from mrcnn import drawing, execution, weights
+from mrcnn.data.generator import DataGenerator
+from mrcnn.geometry import masks as mask_geometry
+from mrcnn.steps.event_files import EventFile
+from mrcnn.steps.network_graph import network_graph
+from mrcnn.weight_statistics import weight_statistics
+
+LARGEST_SIDE = 640  # pixels of a picture in an event file
+SMALLEST_SIDE = 320  # smaller pictures are magnified, so that labels are legible
+
+
+class EventCallback(keras.callbacks.Callback):
+    """Write something into an event file at the end of epochs.
+
+    model: the MaskRCNN that trains; the file lies in the sub-folder `folder` of its run folder.
+    every: epochs from one time to the next.
+    """
+
+    folder = ""
+
+    def __init__(self, model: Any, every: int = 1):
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every must be a number of epochs from 1 on. Received: every={every}")
+        self.mask_rcnn = model
+        self.every = every
+        self._events: EventFile | None = None
+
+    def on_train_begin(self, logs=None):
+        self._events = EventFile(f"{self.mask_rcnn.log_dir}/{self.folder}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch % self.every == 0 and self._events is not None:
+            self.write(self._events, epoch)
+            self._events.flush()
+
+    def on_train_end(self, logs=None):
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+    def write(self, events: EventFile, epoch: int) -> None:
+        """Add what there is to see after an epoch, counted from 0."""
+        raise NotImplementedError
+
+
+class DetectionImages(EventCallback):
+    """Pictures of the truth (left) and of what the network finds (right), after each epoch.
+
+    model, every: see EventCallback. dataset: a prepared Dataset, as a rule the validation set. image_ids: of
+    that dataset; by default `limit` ids at equal distances.
+    config: of the inference network; by default the training one with one image at a time, and whole padded
+    images instead of crops. The network is built once and gets the weights by layer name.
+    """
+
+    folder = "detections"
+
+    def __init__(
+        self,
+        model: Any,
+        dataset: Any,
+        image_ids: Sequence[int] | None = None,
+        limit: int = 4,
+        config: Any = None,
+        every: int = 1,
+    ):
+        super().__init__(model, every)
+        self.dataset = dataset
+        known = np.asarray(dataset.image_ids)
+        places = np.linspace(0, len(known) - 1, min(limit, len(known))).astype(int)
+        self.image_ids = list(known[places] if image_ids is None else image_ids)
+        self.config = config or inference_config(model.config)
+        self._detector: Any = None
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        if self._detector is None:
+            owner = self.mask_rcnn
+            self._detector = type(owner)("inference", self.config, owner.model_dir)
+
+    def write(self, events: EventFile, epoch: int) -> None:
+        """Add a picture for each image."""
+        weights.copy_weights(self.mask_rcnn.keras_model, self._detector.keras_model)
+        for image_id in self.image_ids:
+            tag = f"truth left, detections right/{self.dataset.image_info[image_id]['id']}"
+            events.add_image(tag, self.picture(image_id), epoch)
+
+    def picture(self, image_id: int) -> np.ndarray:
+        """Truth and detections side by side, uint8 RGB [h, 2 w + gap, 3]."""
+        image = self.dataset.load_image(image_id)
+        masks, class_ids = self.dataset.load_mask(image_id)
+        names = self.dataset.class_names
+        found = self._detector.detect([image])[0]
+        scale = max(1, round(SMALLEST_SIDE / max(image.shape[:2])))
+        truth = drawing.overlay_instances(
+            image, mask_geometry.extract_bboxes(masks), masks, class_ids, names, scale=scale
+        )
+        detected = drawing.overlay_instances(
+            image,
+            found["rois"],
+            found["masks"],
+            found["class_ids"],
+            names,
+            found["scores"],
+            scale=scale,
+        )
+        gap = np.full((len(truth), max(2, len(truth) // 64), 3), 255, np.uint8)
+        return _at_most(np.concatenate([truth, gap, detected], axis=1), 2 * LARGEST_SIDE)
+
+
+class WeightHistograms(EventCallback):
+    """Histograms of every weight tensor, whole, the RPN's among them, after each epoch."""
+
+    folder = "weights"
+
+    def write(self, events: EventFile, epoch: int) -> None:
+        """Add a histogram for each tensor."""
+        for tensor in weight_statistics(self.mask_rcnn):
+            events.add_histogram(tensor.name, tensor.values, epoch)
+
+
+class GradientHistograms(EventCallback):
+    """Histograms of the loss's gradient by each weight that trains, for one batch, after each epoch.
+
+    dataset: a prepared Dataset; the batch is its first, the same each time. Costs a forward and a backward
+    pass, and on TensorFlow and JAX one compilation.
+    """
+
+    folder = "gradients"
+
+    def __init__(self, model: Any, dataset: Any, every: int = 1):
+        super().__init__(model, every)
+        self.dataset = dataset
+        self._gradients: Any = None
+        self._batch: dict[str, np.ndarray] = {}
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        network = self.mask_rcnn.keras_model
+        batches = DataGenerator(self.dataset, self.mask_rcnn.config, shuffle=False, steps=1)
+        self._batch = batches[0][0]
+
+        def loss(inputs):
+            return network.total_loss(network.weighted_losses(inputs, network(inputs, training=True)))
+
+        self._gradients = execution.loss_gradients(network, loss)
+
+    def write(self, events: EventFile, epoch: int) -> None:
+        """Add a histogram for each tensor that the loss depends on."""
+        network = self.mask_rcnn.keras_model
+        names = {
+            id(variable): name.split(":")[0]
+            for named in weights.model_weights(network).values()
+            for name, variable in named.items()
+        }
+        gradients = self._gradients(self._batch)
+        for variable, gradient in zip(network.trainable_variables, gradients, strict=True):
+            if gradient is not None:
+                events.add_histogram(names[id(variable)], gradient, epoch)
+
+
+class NetworkGraph(EventCallback):
+    """The graph of the network, once: backbone, pyramid, RPN and heads as boxes, their layers inside."""
+
+    folder = "graph"
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._events.add_graph(network_graph(self.mask_rcnn.keras_model))
+        self._events.flush()
+
+    def write(self, events: EventFile, epoch: int) -> None:
+        """Nothing: the graph stays as it is."""
+
+
+def tensorboard_callbacks(
+    model: Any,
+    dataset: Any,
+    images: int = 4,
+    weights: bool = True,
+    gradients: bool = False,
+    graph: bool = True,
+    every: int = 1,
+) -> list[EventCallback]:
+    """Callbacks that show a training in TensorBoard: `model.train(..., custom_callbacks=these)`.
+
+    model: the MaskRCNN that trains. dataset: a prepared Dataset, as a rule the validation set. images: how
+    many pictures of detections, 0 for none. weights, gradients, graph: whether to write those. every: epochs
+    from one time to the next.
+    """
+    callbacks: list[EventCallback] = []
+    if images:
+        callbacks.append(DetectionImages(model, dataset, limit=images, every=every))
+    if weights:
+        callbacks.append(WeightHistograms(model, every))
+    if gradients:
+        callbacks.append(GradientHistograms(model, dataset, every))
+    if graph:
+        callbacks.append(NetworkGraph(model))
+    return callbacks
+
+
+def inference_config(config: Any) -> Any:
+    """A training Config for whole images, one at a time: where training crops, they are padded instead."""
+    config = copy.copy(config)
+    config.GPU_COUNT = config.IMAGES_PER_GPU = 1
+    if config.IMAGE_RESIZE_MODE == "crop":
+        config.IMAGE_RESIZE_MODE = "pad64"
+    return config
+
+
+def _at_most(picture: np.ndarray, side: int) -> np.ndarray:
+    """The picture, made smaller where a side is longer."""
+    factor = side / max(picture.shape[:2])
+    if factor >= 1:
+        return picture
+    size = [max(1, round(length * factor)) for length in picture.shape[1::-1]]
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
