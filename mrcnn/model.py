@@ -3,6 +3,7 @@
 At its end stand the names that scripts and notebooks take from this module.
 """
 
+import copy
 import logging
 import os
 import warnings
@@ -113,6 +114,25 @@ class MaskRCNN:
         self.set_log_dir(filepath if resume else None)
         return report
 
+    def copy_weights(self, other: "MaskRCNN") -> None:
+        """Take over the present weights of another model, by layer name; see `weights.copy_weights`."""
+        weights.copy_weights(other.keras_model, self.keras_model)
+
+    def inference_model(self, config: Any = None) -> "MaskRCNN":
+        """A model of mode "inference" with this one's present weights, to look at results while it trains.
+
+        config: settings of detection; if None, this model's for one image at a time, whole and padded where
+        training crops. Later weights are brought over by its `copy_weights(this model)`.
+        """
+        if config is None:
+            config = copy.deepcopy(self.config)
+            config.GPU_COUNT = config.IMAGES_PER_GPU = 1
+            if config.IMAGE_RESIZE_MODE == "crop":
+                config.IMAGE_RESIZE_MODE = "pad64"
+        detector = type(self)("inference", config, self.model_dir)
+        detector.copy_weights(self)
+        return detector
+
     def get_imagenet_weights(self) -> str:
         """Download the ImageNet weights of ResNet-50, if they are not there, and give their path."""
         if self.config.BACKBONE != "resnet50":
@@ -175,7 +195,8 @@ class MaskRCNN:
         keras schedule. epochs: counted from the run's beginning, so a resumed run trains the rest. layers:
         "heads", "3+", "4+", "5+", "all" or a regular expression of layer names. augmentation: an imgaug
         augmenter or another of mrcnn.data.augmentation; no_augmentation_sources: sources that are left as
-        they are. custom_callbacks: more keras callbacks.
+        they are. custom_callbacks: more keras callbacks, such as those of mrcnn.callbacks; what they add to
+        the logs of an epoch goes to TensorBoard, too.
 
         Returns the keras History; None if nothing was left to train.
         Raises ValueError in the wrong mode or if classes do not fit, RuntimeError if too many images cannot
@@ -197,14 +218,14 @@ class MaskRCNN:
         self.set_trainable(training.layer_pattern(layers))
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
         saver = training.SaveWeights(self.checkpoint_path)
-        callbacks = training.default_callbacks(self.log_dir, saver, batches)
+        callbacks = training.default_callbacks(self.log_dir, saver, batches, custom_callbacks or ())
         history = self.keras_model.fit(
             batches,
             initial_epoch=self.epoch,
             epochs=epochs,
             validation_data=validation,
             shuffle=False,  # the batches have their own order, and errors name images by it
-            callbacks=[*callbacks, *(custom_callbacks or ())],
+            callbacks=callbacks,
         )
         self.epoch = max(self.epoch, epochs)
         if batches.skipped:

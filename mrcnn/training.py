@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,13 +213,17 @@ class KeepHostMemory(keras.callbacks.Callback):
         execution.keep_host_memory()
 
 
-def default_callbacks(log_dir: str | os.PathLike, saver: SaveWeights, batches: Any) -> list:
-    """What every training does after its steps and epochs: watch the loss, save, write TensorBoard files."""
-    callbacks: list[keras.callbacks.Callback] = [
-        KeepHostMemory(),
-        StopWhenNotFinite(saver, batches),
-        saver,
-    ]
+def default_callbacks(
+    log_dir: str | os.PathLike,
+    saver: SaveWeights,
+    batches: Any,
+    custom: Sequence[keras.callbacks.Callback] = (),
+) -> list[keras.callbacks.Callback]:
+    """What every training does after its steps and epochs: watch the loss, save, write TensorBoard files.
+
+    custom: more callbacks; they come before TensorBoard, so that it writes what they add to the logs.
+    """
+    callbacks = [KeepHostMemory(), StopWhenNotFinite(saver, batches), saver, *custom]
     if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(log_dir=str(log_dir), write_graph=False))
     else:

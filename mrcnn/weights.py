@@ -208,6 +208,28 @@ def save_weights(model: keras.Model, filepath: str | os.PathLike, training: bool
     )
 
 
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Give a model the present weights of another one's layers of the same names; all of them or none.
+
+    source, target: such as a training and an inference network of one architecture.
+    Raises ValueError naming the layers of `target` that `source` lacks or has in another shape.
+    """
+    have, want = model_weights(source), model_weights(target)
+    unfit = [layer for layer in want if _shapes(have.get(layer, {})) != _shapes(want[layer])]
+    if unfit:
+        raise ValueError(
+            f"The weights of {source.name!r} do not fit {target.name!r}: {len(unfit)} layers are missing or "
+            f"have another shape. Received: {unfit[:10]}. Build both with the same settings of the network."
+        )
+    for layer, named in want.items():
+        for variable, original in zip(named.values(), have[layer].values(), strict=True):
+            variable.assign(keras.ops.convert_to_numpy(original.value))
+
+
+def _shapes(named: dict[str, keras.Variable]) -> list[tuple]:
+    return [tuple(variable.shape) for variable in named.values()]
+
+
 @keras.saving.register_keras_serializable(package="mrcnn")
 class NamedWeightsModel(keras.Model):
     """A model whose save_weights and load_weights go by layer name.

@@ -44,6 +44,7 @@ ALLOWED = {
     "inspection": {"network"},
     "inference": {"execution", "geometry", "network"},
     "training": {"execution", "network", "weights"},
+    "callbacks": {"weights"},
     # what users touch
     "model": {
         "data",
@@ -86,6 +87,7 @@ IMPORT_A_FRAMEWORK = {"execution.py", "distribution.py"}
 NAME_A_FRAMEWORK = IMPORT_A_FRAMEWORK | {"network/box_ops.py", "training.py", "weight_files.py"}
 # Everything else works without Keras.
 NEED_KERAS = {
+    "callbacks.py",
     "data/generator.py",
     "distribution.py",
     "execution.py",

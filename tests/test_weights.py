@@ -318,3 +318,16 @@ def test_model_trains_after_loading(tmp_path):
     model.save_weights(tmp_path / "trained.h5")
     read = weight_files.read_weight_file(tmp_path / "trained.h5")
     np.testing.assert_array_equal(read["conv1"][0], after["conv1/kernel:0"])
+
+
+def test_copy_weights_by_name():
+    """Between a training and an inference network, whose layers come in another order; all or nothing."""
+    source = tiny_network.randomize(tiny_network.build(training=True), seed=1)
+    copied = tiny_network.randomize(tiny_network.build(), seed=2)
+    weights.copy_weights(source, copied)
+    tiny_network.assert_equal(copied, source)
+    other = tiny_network.randomize(tiny_network.build(classes=5), seed=3)
+    before = tiny_network.values_of(other)
+    with pytest.raises(ValueError, match="mrcnn_class_logits"):
+        weights.copy_weights(source, other)
+    assert all(np.array_equal(before[name], value) for name, value in tiny_network.values_of(other).items())
