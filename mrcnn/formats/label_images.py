@@ -64,8 +64,8 @@ class LabelImageDataset(FormatDataset):
         info, size = self.image_info[image_id], self.image_size(image_id)
         if info["labels"] is None:
             return
-        labels = read_labels(info["root"], info["labels"])
-        values = np.arange(MANY_VALUES + 1)
+        labels: np.ndarray = read_labels(info["root"], info["labels"])
+        values: np.ndarray = np.arange(MANY_VALUES + 1)
         if labels.max() > MANY_VALUES:
             values, numbers = np.unique(labels, return_inverse=True)
             labels = numbers.reshape(size) + int(values[0] != 0)
