@@ -25,6 +25,7 @@ ALLOWED = {
     "colors": set(),
     "weight_statistics": set(),
     "tables": {"weight_statistics"},
+    "video": set(),
     # neighbours that do not know each other
     "network": {"geometry"},
     "data": {"geometry"},
