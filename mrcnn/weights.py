@@ -166,20 +166,25 @@ def _check(
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Give the layers of one network the weights of another's layers of the same names.
+    """Give a model the present weights of another one's layers of the same names; all of them or none.
 
-    Such as those of a training network to an inference network; layers that only one has stay as they are.
-    Raises ValueError naming the tensor if shapes differ.
+    source, target: such as a training and an inference network of one architecture.
+    Raises ValueError naming the layers of `target` that `source` lacks or has in another shape.
     """
-    given = model_weights(source)
-    for layer, named in model_weights(target).items():
-        for (name, variable), other in zip(named.items(), given.get(layer, {}).values(), strict=False):
-            if tuple(variable.shape) != tuple(other.shape):
-                raise ValueError(
-                    f"The weights of layers of one name must have one shape. Received: {name} of shape "
-                    f"{tuple(other.shape)} for {tuple(variable.shape)}. Do the two configurations agree?"
-                )
-            variable.assign(other.value)
+    have, want = model_weights(source), model_weights(target)
+    unfit = [layer for layer in want if _shapes(have.get(layer, {})) != _shapes(want[layer])]
+    if unfit:
+        raise ValueError(
+            f"The weights of {source.name!r} do not fit {target.name!r}: {len(unfit)} layers are missing or "
+            f"have another shape. Received: {unfit[:10]}. Build both with the same settings of the network."
+        )
+    for layer, named in want.items():
+        for variable, original in zip(named.values(), have[layer].values(), strict=True):
+            variable.assign(keras.ops.convert_to_numpy(original.value))
+
+
+def _shapes(named: dict[str, keras.Variable]) -> list[tuple]:
+    return [tuple(variable.shape) for variable in named.values()]
 
 
 def save_weights(model: keras.Model, filepath: str | os.PathLike, training: bool | None = None) -> None:
@@ -206,28 +211,6 @@ def save_weights(model: keras.Model, filepath: str | os.PathLike, training: bool
             for layer in weight_files.reference_order(variables, training)
         },
     )
-
-
-def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Give a model the present weights of another one's layers of the same names; all of them or none.
-
-    source, target: such as a training and an inference network of one architecture.
-    Raises ValueError naming the layers of `target` that `source` lacks or has in another shape.
-    """
-    have, want = model_weights(source), model_weights(target)
-    unfit = [layer for layer in want if _shapes(have.get(layer, {})) != _shapes(want[layer])]
-    if unfit:
-        raise ValueError(
-            f"The weights of {source.name!r} do not fit {target.name!r}: {len(unfit)} layers are missing or "
-            f"have another shape. Received: {unfit[:10]}. Build both with the same settings of the network."
-        )
-    for layer, named in want.items():
-        for variable, original in zip(named.values(), have[layer].values(), strict=True):
-            variable.assign(keras.ops.convert_to_numpy(original.value))
-
-
-def _shapes(named: dict[str, keras.Variable]) -> list[tuple]:
-    return [tuple(variable.shape) for variable in named.values()]
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_model import TinyConfig
+from tiny_model import TinyConfig
 from tiny_network import build, randomize
 from toy_data import toy_dataset
 

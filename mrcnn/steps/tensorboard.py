@@ -4,7 +4,6 @@
 callbacks add to it; pass them, or all of them from `tensorboard_callbacks`, as custom_callbacks.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,8 +62,8 @@ class DetectionImages(EventCallback):
 
     model, every: see EventCallback. dataset: a prepared Dataset, as a rule the validation set. image_ids: of
     that dataset; by default `limit` ids at equal distances.
-    config: of the inference network; by default the training one with one image at a time, and whole padded
-    images instead of crops. The network is built once and gets the weights by layer name.
+    config: of the inference network; by default that of `MaskRCNN.inference_model`. The network is built once
+    and gets the weights by layer name.
     """
 
     folder = "detections"
@@ -83,18 +82,17 @@ class DetectionImages(EventCallback):
         known = np.asarray(dataset.image_ids)
         places = np.linspace(0, len(known) - 1, min(limit, len(known))).astype(int)
         self.image_ids = list(known[places] if image_ids is None else image_ids)
-        self.config = config or inference_config(model.config)
+        self.config = config
         self._detector: Any = None
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         if self._detector is None:
-            owner = self.mask_rcnn
-            self._detector = type(owner)("inference", self.config, owner.model_dir)
+            self._detector = self.mask_rcnn.inference_model(self.config)
 
     def write(self, events: EventFile, epoch: int) -> None:
         """Add a picture for each image."""
-        weights.copy_weights(self.mask_rcnn.keras_model, self._detector.keras_model)
+        self._detector.copy_weights(self.mask_rcnn)
         for image_id in self.image_ids:
             tag = f"truth left, detections right/{self.dataset.image_info[image_id]['id']}"
             events.add_image(tag, self.picture(image_id), epoch)
@@ -212,15 +210,6 @@ def tensorboard_callbacks(
     if graph:
         callbacks.append(NetworkGraph(model))
     return callbacks
-
-
-def inference_config(config: Any) -> Any:
-    """A training Config for whole images, one at a time: where training crops, they are padded instead."""
-    config = copy.copy(config)
-    config.GPU_COUNT = config.IMAGES_PER_GPU = 1
-    if config.IMAGE_RESIZE_MODE == "crop":
-        config.IMAGE_RESIZE_MODE = "pad64"
-    return config
 
 
 def _at_most(picture: np.ndarray, side: int) -> np.ndarray:

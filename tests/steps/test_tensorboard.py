@@ -62,7 +62,7 @@ def test_pictures_of_truth_and_detections_after_each_epoch(trained):
 
 def test_the_inference_network_has_the_weights_of_the_last_epoch(trained):
     model, (images, *_) = trained
-    last = MaskRCNN("inference", tensorboard.inference_config(model.config), model.model_dir)
+    last = model.inference_model()
     last.load_weights(model.find_last())
     ours = weights.model_weights(images._detector.keras_model)
     for layer, named in weights.model_weights(last.keras_model).items():
