@@ -42,17 +42,24 @@ def finish(figure: Any, show: bool) -> Any:
 
 
 def _display_later(figure: Any, own_cell: int | None) -> None:
-    """What a notebook calls for a figure that is the value of a cell."""
-    if _cell_number() != own_cell:
-        del figure._ipython_display_
-        sys.modules["IPython"].display.display(figure)
+    """What a notebook calls for a figure: as the value of a cell, and to show new ones below the cell."""
+    shell = _shell()
+    is_value = getattr(getattr(shell, "displayhook", None), "exec_result", None) is not None
+    if is_value and _cell_number() == own_cell:
+        return
+    del figure._ipython_display_
+    sys.modules["IPython"].display.display(figure)
 
 
 def _cell_number() -> int | None:
     """The number of the notebook's cell that runs now; None outside notebooks."""
+    return getattr(_shell(), "execution_count", None)
+
+
+def _shell() -> Any:
+    """IPython's shell; None outside of it."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "execution_count", None)
+    return ipython.get_ipython() if ipython is not None else None
 
 
 def panels(shape: Sequence[int], rows: int, cols: int, side: float = 5.0) -> tuple[Any, np.ndarray]:

@@ -74,7 +74,8 @@ def draw_masks(found: GeneratedMasks, class_names: Sequence[str], limit: int = 4
         raw.imshow(found.raw[row], cmap="gray", vmin=0, vmax=1)
         raw.set_title(f"{names[row]}: {height} x {width}")
         scaled.imshow(found.scaled[row], cmap="gray", vmin=0, vmax=1)
-        scaled.contour(found.scaled[row], [0.5], colors="orange")
+        if min(found.scaled[row].shape) > 1:  # a line needs two pixels
+            scaled.contour(found.scaled[row], [0.5], colors="orange")
         scaled.set_title("{} x {}, border at 0.5".format(*found.scaled[row].shape))
         visualize.display_instances(
             found.seen.picture,
