@@ -121,6 +121,10 @@ class Config:
     # Channels of the input. Other than 3 needs a matching MEAN_PIXEL, a Dataset.load_image that
     # returns so many, and a first convolution trained anew.
     IMAGE_CHANNEL_COUNT = 3
+    # Stretch each channel so that these two percentiles of the picture become 0 and 255, in training and in
+    # detection; None takes pictures as they are. For images whose brightness, exposure or tint says
+    # nothing, as in microscopy: (1, 99.8). Weights hold only for the value they were trained with.
+    CONTRAST_PERCENTILES: Sequence[float] | None = None
     # Mean of each channel (RGB, 0 to 255), subtracted from every image.
     MEAN_PIXEL: Any = np.array([123.7, 116.8, 103.9])
 
@@ -163,7 +167,9 @@ class Config:
 
     # Step size. Not read by the library: pass it to train(). The paper's 0.02 diverges here.
     LEARNING_RATE = 0.001
-    # Momentum of the gradient descent, 0 to below 1.
+    # "sgd" is the paper's, with momentum. "adam" learns from scratch in far fewer steps, at rates near 0.001.
+    OPTIMIZER = "sgd"
+    # Momentum of the gradient descent, 0 to below 1; Adam's first decay rate.
     LEARNING_MOMENTUM = 0.9
     # Factor of the mean square of each weight in the total loss.
     WEIGHT_DECAY = 0.0001

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 KNOWN_BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
+OPTIMIZERS = ("sgd", "adam")
 RESIZE_MODES = ("square", "pad64", "crop", "none")
 LOSSES = (
     *("rpn_class_loss", "rpn_bbox_loss"),
@@ -99,6 +100,7 @@ def _optional_rules(config: Any) -> Iterator[Rule]:
     clip = config.GRADIENT_CLIP_NORM
     kept = clip is None or (_is_number(clip) and clip > 0)
     yield "GRADIENT_CLIP_NORM", kept, "a positive number, or None to leave gradients as they are"
+    yield "OPTIMIZER", config.OPTIMIZER in OPTIMIZERS, f"one of {OPTIMIZERS}"
     kept = any(config.TRAIN_BN is choice for choice in (False, None, True))
     yield "TRAIN_BN", kept, "False (stored statistics), None (follow the phase) or True"
 
@@ -130,6 +132,11 @@ def _image_rules(config: Any) -> Iterator[Rule]:
         yield "IMAGE_MAX_DIM", *_size_rule(config.IMAGE_MAX_DIM)
     elif mode in ("crop", "pad64") and config.IMAGE_MIN_DIM:
         yield "IMAGE_MIN_DIM", *_size_rule(config.IMAGE_MIN_DIM)
+    limits = config.CONTRAST_PERCENTILES
+    kept = limits is None or (
+        np.shape(limits) == (2,) and all(_is_number(v, 0, 100) for v in limits) and limits[0] < limits[1]
+    )
+    yield "CONTRAST_PERCENTILES", kept, "two rising percentiles from 0 to 100, such as (1, 99.8), or None"
     kept = np.size(config.MEAN_PIXEL) == config.IMAGE_CHANNEL_COUNT
     wanted = f"one number for each channel, and IMAGE_CHANNEL_COUNT={config.IMAGE_CHANNEL_COUNT}"
     yield "MEAN_PIXEL", kept, wanted

@@ -162,7 +162,7 @@ class MaskRCNN:
     # --- Training ---
 
     def compile(self, learning_rate: Any, momentum: float) -> None:
-        """Give the training network its optimiser: SGD, gradients clipped by their joint norm."""
+        """Give the training network its optimiser (OPTIMIZER), gradients clipped by their joint norm."""
         training.compile_network(self.keras_model, self.config, learning_rate, momentum)
 
     def set_trainable(

@@ -121,14 +121,16 @@ class TrainingNetwork(weights.NamedWeightsModel):
 
 
 def compile_network(network: TrainingNetwork, config: Any, learning_rate: Any, momentum: float) -> None:
-    """Give the network its optimiser: SGD with momentum, gradients clipped by their joint norm.
+    """Give the network its optimiser: SGD with momentum or Adam, gradients clipped by their joint norm.
 
     learning_rate: a number or a keras schedule. The optimiser's state starts from zero.
     """
     network.configure(config.LOSS_WEIGHTS, config.WEIGHT_DECAY)
-    optimizer = keras.optimizers.SGD(
-        learning_rate=learning_rate, momentum=momentum, global_clipnorm=config.GRADIENT_CLIP_NORM
-    )
+    common = {"learning_rate": learning_rate, "global_clipnorm": config.GRADIENT_CLIP_NORM}
+    if config.OPTIMIZER == "adam":
+        optimizer = keras.optimizers.Adam(beta_1=momentum, **common)
+    else:
+        optimizer = keras.optimizers.SGD(momentum=momentum, **common)
     network.compile(optimizer=optimizer, jit_compile=execution.compiles_with_xla())
 
 

@@ -289,3 +289,13 @@ def test_keras_model_saves_and_loads_by_layer_name(trained, tmp_path):
     network.load_weights(path)
     for weight, old in zip(network.weights, before, strict=True):
         np.testing.assert_array_equal(np.array(weight), old)
+
+
+def test_adam_is_the_optimizer_that_was_asked_for(tmp_path):
+    config = TinyConfig()
+    config.OPTIMIZER, config.LEARNING_MOMENTUM = "adam", 0.8
+    model = MaskRCNN("training", config, tmp_path)
+    model.compile(0.002, config.LEARNING_MOMENTUM)
+    optimizer = model.keras_model.optimizer
+    assert isinstance(optimizer, keras.optimizers.Adam) and optimizer.beta_1 == 0.8
+    assert optimizer.global_clipnorm == config.GRADIENT_CLIP_NORM

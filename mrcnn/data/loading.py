@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data import augmentation as augmentations
-from mrcnn.geometry import images
+from mrcnn.geometry import images, pictures
 from mrcnn.geometry import masks as mask_geometry
 
 _python_random_lock = threading.Lock()
@@ -27,13 +27,14 @@ def load_image_gt(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Load an image, its objects and the facts about it, as the network takes them.
 
-    dataset: a prepared Dataset. config: IMAGE_* and MINI_MASK_SHAPE are read. augment: mirror with
-    probability 1/2; deprecated. augmentation: see mrcnn.data.augmentation. use_mini_mask: crop each
+    dataset: a prepared Dataset. config: IMAGE_*, CONTRAST_PERCENTILES and MINI_MASK_SHAPE are read.
+    augment: mirror with probability 1/2; deprecated. augmentation: see mrcnn.data.augmentation. use_mini_mask: crop each
     mask to its box and resize it to MINI_MASK_SHAPE. rng: makes random crops and augmentation
     repeatable; without it Python's `random` and the augmenter's own state are used.
 
     Returns
-    - image: [H, W, channels] in the dataset's dtype; the mean is not subtracted
+    - image: [H, W, channels] in the dataset's dtype, uint8 where contrast is stretched; the mean is not
+      subtracted
     - meta: [12 + dataset.num_classes], see geometry.images.compose_image_meta; its window is that
       before augmentation
     - class_ids: int32 [N], negative for crowds; N may be 0
@@ -45,6 +46,7 @@ def load_image_gt(
     """
     num_classes = dataset.num_classes  # fails with advice before prepare()
     image, masks, class_ids = _load_checked(dataset, config, image_id)
+    image = pictures.stretch_contrast(image, config.CONTRAST_PERCENTILES)
     original_shape = image.shape
     with _seeded_crop(config, rng):
         image, window, scale, padding, crop = images.resize_image(

@@ -1,10 +1,15 @@
 """Pictures as files and cameras give them, brought to the channels and the scale of the network."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 ALPHA_CHANNELS = 4
+# An 8-bit channel of fewer grey levels than this is not stretched to the full range: that would be noise.
+LEAST_LEVELS = 8
+# Percentiles are taken of every so many pixels of a large picture.
+PIXELS_LOOKED_AT = 1 << 16
 
 
 def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
@@ -55,6 +60,28 @@ def on_network_scale(picture: np.ndarray, mean_pixel: Any) -> np.ndarray:
     return picture
 
 
+def stretch_contrast(picture: np.ndarray, percentiles: Sequence[float] | None) -> np.ndarray:
+    """Each channel shifted and scaled so that two of its percentiles become 0 and 255.
+
+    picture: [h, w, channels] of any dtype; percentiles: (low, high) in 0..100; None changes nothing.
+    Takes away differences of exposure, gain and tint. Values outside are clipped. A channel of one value
+    becomes 0; an 8-bit one that spans less than LEAST_LEVELS is scaled as if it spanned that.
+    Returns uint8 of the same shape.
+    """
+    if percentiles is None or picture.size == 0:
+        return picture
+    step = max(1, int(np.sqrt(picture.shape[0] * picture.shape[1] / PIXELS_LOOKED_AT)))
+    low, high = np.percentile(picture[::step, ::step], percentiles, axis=(0, 1)).astype(np.float32)
+    least = LEAST_LEVELS if picture.dtype == np.uint8 else np.finfo(np.float32).tiny
+    scale = np.float32(255) / np.maximum(high - low, least)
+    return np.clip((picture - low) * scale + np.float32(0.5), 0, 255).astype(np.uint8)
+
+
 def as_network_image(picture: np.ndarray, config: Any) -> np.ndarray:
-    """`with_channels` and `on_network_scale` by config.IMAGE_CHANNEL_COUNT and config.MEAN_PIXEL."""
-    return on_network_scale(with_channels(picture, config.IMAGE_CHANNEL_COUNT), config.MEAN_PIXEL)
+    """A picture of any kind with the channels, the contrast and the scale that a Config asks for.
+
+    `with_channels` by IMAGE_CHANNEL_COUNT, `stretch_contrast` by CONTRAST_PERCENTILES, `on_network_scale` by
+    MEAN_PIXEL.
+    """
+    picture = with_channels(picture, config.IMAGE_CHANNEL_COUNT)
+    return on_network_scale(stretch_contrast(picture, config.CONTRAST_PERCENTILES), config.MEAN_PIXEL)

@@ -10,6 +10,7 @@ from toy_data import ArrayDataset, ToyConfig, recorded_config, recorded_dataset,
 
 from mrcnn.data.loading import load_image_gt
 from mrcnn.dataset import Dataset
+from mrcnn.geometry.pictures import as_network_image
 
 
 @pytest.mark.parametrize("path", golden_params("utils_data*.npz"))
@@ -176,3 +177,18 @@ def test_random_crops_repeat_with_a_generator_and_leave_python_random_alone():
     assert random.getstate() == before
     np.testing.assert_array_equal(crops[0], crops[3])
     assert not np.array_equal(crops[0], crops[1])
+
+
+def test_contrast_of_the_whole_picture_is_stretched_before_the_crop():
+    """The crop sees the same values as detection does, whatever it contains."""
+    image, masks, class_ids = rectangles(2, shape=(128, 128))
+    config = ToyConfig()
+    config.CONTRAST_PERCENTILES = (1, 99.8)
+    config.IMAGE_RESIZE_MODE, config.IMAGE_MIN_DIM = "crop", 64
+    loaded = load_image_gt(item(image=image, masks=masks, class_ids=class_ids), config, 0)[0]
+    whole = as_network_image(image, config)
+    assert loaded.dtype == np.uint8
+    windows = np.lib.stride_tricks.sliding_window_view(whole, loaded.shape)
+    assert (windows == loaded).all(axis=(-3, -2, -1)).any()
+    dark = load_image_gt(item(image=image // 2, masks=masks, class_ids=class_ids), config, 0)[0]
+    assert dark.max() == 255

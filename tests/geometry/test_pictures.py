@@ -51,6 +51,32 @@ def test_values_that_are_not_finite_are_refused():
 
 
 def test_both_by_config():
-    config = SimpleNamespace(IMAGE_CHANNEL_COUNT=3, MEAN_PIXEL=MEAN)
+    config = SimpleNamespace(IMAGE_CHANNEL_COUNT=3, CONTRAST_PERCENTILES=None, MEAN_PIXEL=MEAN)
     image = pictures.as_network_image(np.full((2, 2), 65535, np.uint16), config)
     np.testing.assert_allclose(image, np.full((2, 2, 3), 255.0))
+
+
+def test_contrast_by_hand():
+    """Channel by channel: 20..40 becomes 0..255, a flat one 0, one of four grey levels as if of eight."""
+    picture = np.zeros((1, 5, 3), np.uint8)
+    picture[0, :, 0] = [20, 25, 30, 35, 40]
+    picture[0, :, 1] = 9
+    picture[0, :, 2] = [0, 1, 2, 3, 4]
+    stretched = pictures.stretch_contrast(picture, (0, 100))
+    assert stretched.dtype == np.uint8
+    assert stretched[0, :, 0].tolist() == [0, 64, 128, 191, 255]
+    assert not stretched[..., 1].any()
+    assert stretched[0, :, 2].tolist() == [0, 32, 64, 96, 128]
+    # the outer quarters are clipped
+    assert pictures.stretch_contrast(picture, (25, 75))[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+    assert pictures.stretch_contrast(picture, None) is picture
+
+
+@pytest.mark.parametrize("change", [lambda p: p / 8, lambda p: p * 40 + 700, lambda p: p * [0.5, 1, 1.5] + 3])
+@pytest.mark.parametrize("size", [40, 700])
+def test_exposure_gain_and_tint_are_taken_away(change, size):
+    picture = np.random.default_rng(0).uniform(0, 150, (size, size + 3, 3))
+    expected = pictures.stretch_contrast(picture, (1, 99.8)).astype(int)
+    stretched = pictures.stretch_contrast(change(picture), (1, 99.8))
+    assert np.abs(stretched - expected).max() <= 1
+    assert expected.min() == 0 and expected.max() == 255
