@@ -17,6 +17,7 @@ PALETTE = (
     (0.835, 0.369, 0.000),
     (0.800, 0.475, 0.655),
 )
+GREY = (0.5, 0.5, 0.5)
 GOLDEN_RATIO = 0.618034  # steps of this share of the hue circle never come close to an earlier hue
 
 Color = Sequence[float]
@@ -45,6 +46,16 @@ def distinct_colors(N: int) -> list[tuple[float, float, float]]:
         for i in range(N - len(PALETTE))
     )
     return [*PALETTE[:N], *extra]
+
+
+def class_colors(class_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The colour of each id's class, [N, (red, green, blue)] float64 in 0..1, the same in all pictures.
+
+    class_ids: from 1 on; a negative id is a crowd of that class, 0 (background) is grey.
+    """
+    numbers = np.abs(np.asarray(class_ids, dtype=np.int64)).reshape(-1)
+    palette = np.array([GREY, *distinct_colors(int(numbers.max(initial=0)))])
+    return palette[numbers]
 
 
 def instance_colors(colors: Sequence[Color] | np.ndarray | None, N: int) -> np.ndarray:

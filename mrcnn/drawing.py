@@ -7,17 +7,16 @@ Images are [H, W, channels], RGB; boxes are [N, (y1, x1, y2, x2)] in pixels, y2 
 masks are [H, W, N]; colours are RGB triples in 0..1 unless a function says otherwise.
 """
 
-import unicodedata
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from mrcnn.colors import Color, instance_colors, text_color, to_255
+from mrcnn.colors import Color, class_colors, instance_colors, to_255
 from mrcnn.geometry import masks as mask_geometry
+from mrcnn.labels import class_legend, draw_labels, draw_legend, instance_captions
 
-CROWDED = 50  # of more labels than this, those that would hide much are left out
-FONT = cv2.FONT_HERSHEY_SIMPLEX
+COLOR_BY = ("instance", "class")
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:
@@ -58,52 +57,6 @@ def to_bool(mask: np.ndarray) -> np.ndarray:
     if mask.dtype == bool:
         return mask
     return mask >= 0.5 if mask.dtype.kind == "f" else mask != 0
-
-
-def class_name(class_id: int, class_names: Sequence[str]) -> str:
-    """The name of a class; a negative id is a crowd of the class with the positive id.
-
-    Raises ValueError if there is no such name.
-    """
-    try:
-        name = class_names[abs(int(class_id))]
-    except (IndexError, KeyError, TypeError) as error:
-        count = "None" if class_names is None else f"{len(class_names)} names"
-        raise ValueError(
-            f"Every class id needs a name (background is 0). Received: class_id={class_id}, "
-            f"class_names={count}"
-        ) from error
-    return f"{name} (crowd)" if class_id < 0 else str(name)
-
-
-def instance_captions(
-    class_ids: np.ndarray,
-    class_names: Sequence[str],
-    scores: Sequence[float] | np.ndarray | None = None,
-    captions: Sequence[str] | np.ndarray | None = None,
-) -> list[str]:
-    """The text of each instance: its caption if captions are given, else "name 0.987".
-
-    A caption of None or "" stays empty; a score of None or NaN is left out, a score of 0 is not.
-
-    Returns a list of len(class_ids) strings.
-    Raises ValueError if there are fewer captions or scores than instances.
-    """
-    for name, values in (("captions", captions), ("scores", scores)):
-        if values is not None and len(values) < len(class_ids):
-            raise ValueError(
-                f"One of `{name}` an instance is wanted, {len(class_ids)}. Received: {len(values)}"
-            )
-    if captions is not None:
-        return ["" if text is None else str(text) for text in captions[: len(class_ids)]]
-    texts = [class_name(class_id, class_names) for class_id in class_ids]
-    if scores is None:
-        return texts
-    has_score = [score is not None and not np.isnan(score) for score in scores[: len(texts)]]
-    return [
-        f"{text} {score:.3f}" if known else text
-        for text, score, known in zip(texts, scores, has_score, strict=False)
-    ]
 
 
 def check_instances(
@@ -245,6 +198,7 @@ def overlay_instances(
     show_caption: bool = True,
     alpha: float = 0.5,
     scale: int = 1,
+    color_by: str = "instance",
 ) -> np.ndarray:
     """A copy of the image with masks, outlines, dashed boxes and labels painted onto its pixels.
 
@@ -252,6 +206,8 @@ def overlay_instances(
     class_ids: [N]. class_names: a name for each id, background first. scores, captions: see
     `instance_captions`. colors: see `instance_colors`. alpha: opacity of the masks.
     scale: whole-number magnification, so that lines and letters are fine on small images.
+    color_by: "class" gives a class one colour in all pictures, and adds a legend of the classes and
+    their counts; without effect on colours that are given.
     Labels know ASCII only: accents are dropped, other letters become question marks. Of more than
     50 labels, those wider than their box or without a free place are left out.
 
@@ -259,7 +215,7 @@ def overlay_instances(
     Raises ValueError if the arguments describe different numbers of instances.
     """
     boxes, masks, class_ids = check_instances(image, boxes, masks, class_ids)
-    colors = instance_colors(colors, len(boxes))
+    colors = choose_colors(colors, class_ids, color_by)
     texts = instance_captions(class_ids, class_names, scores, captions) if show_caption else []
     canvas = to_rgb(image)
     if scale > 1:
@@ -274,7 +230,23 @@ def overlay_instances(
             draw_dashed_box(canvas, box, to_255(color))
     shown_texts = [text for text, shown in zip(texts, is_shown, strict=False) if shown]
     draw_labels(canvas, boxes, shown_texts, colors[is_shown])
+    if color_by == "class":
+        draw_legend(canvas, *class_legend(class_ids[is_shown], class_names, colors[is_shown]))
     return canvas
+
+
+def choose_colors(
+    colors: Sequence[Color] | np.ndarray | None, class_ids: np.ndarray, color_by: str
+) -> np.ndarray:
+    """The colours [N, 3] of instances: those given, else one an instance or one a class.
+
+    Raises ValueError for another `color_by`, or fewer colours than instances.
+    """
+    if color_by not in COLOR_BY:
+        raise ValueError(f"color_by must be one of {COLOR_BY}. Received: color_by={color_by!r}")
+    if colors is None and color_by == "class":
+        return class_colors(class_ids)
+    return instance_colors(colors, len(class_ids))
 
 
 def draw_dashed_box(canvas: np.ndarray, box: np.ndarray, color: Color) -> None:
@@ -293,56 +265,3 @@ def draw_dashed_box(canvas: np.ndarray, box: np.ndarray, color: Color) -> None:
         canvas[max(y, 0) : max(y + width, 0), columns] = color
     for x in (x1, x2 - width):
         canvas[rows, max(x, 0) : max(x + width, 0)] = color
-
-
-def draw_labels(canvas: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colors: np.ndarray) -> None:
-    """Write a text on a patch of the instance's colour at each box, in place.
-
-    canvas: [H, W, 3] uint8. boxes: [N, 4] in its pixels. texts: [N], empty ones are skipped, or
-    none at all. A label stands above its box, else inside, else below, where it covers no earlier
-    label; if all three places are taken it stands above. Of more than 50 labels, those without a
-    free place and those wider than their box are left out.
-    """
-    size = max(0.4, max(canvas.shape[:2]) / 2400)
-    stroke = max(1, round(size * 1.5))
-    is_crowded = sum(bool(text) for text in texts) > CROWDED
-    taken = np.zeros([0, 4], dtype=np.int64)
-    for box, text, color in zip(boxes, texts, colors, strict=False):
-        text = _to_ascii(text)
-        if not text:
-            continue
-        (width, height), descent = cv2.getTextSize(text, FONT, size, stroke)
-        if is_crowded and width > box[3] - box[1]:
-            continue
-        places = _label_places(box, height + descent + 2, width + 4, canvas.shape)
-        free = [place for place in places if not _overlaps_any(place, taken)]
-        if not free and is_crowded:
-            continue
-        place = free[0] if free else places[0]
-        taken = np.vstack([taken, place])
-        y1, x1, y2, x2 = place
-        canvas[y1:y2, x1:x2] = to_255(color)
-        origin = (int(x1) + 2, int(y2) - descent - 1)
-        ink = to_255(text_color(color))
-        cv2.putText(canvas, text, origin, FONT, size, ink, stroke, cv2.LINE_AA)
-
-
-def _label_places(
-    box: np.ndarray, height: int, width: int, shape: tuple[int, ...]
-) -> list[tuple[int, int, int, int]]:
-    """Boxes above, inside and below an instance's box for its label, pushed into the canvas."""
-    x = max(0, min(int(box[1]), shape[1] - width))
-    tops = (int(box[0]) - height, int(box[0]), int(box[2]))
-    inside = [max(0, min(top, shape[0] - height)) for top in tops]
-    return [(top, x, top + height, x + width) for top in inside]
-
-
-def _overlaps_any(box: tuple[int, int, int, int], others: np.ndarray) -> bool:
-    y1, x1, y2, x2 = box
-    vertical = (others[:, 0] < y2) & (others[:, 2] > y1)
-    return bool((vertical & (others[:, 1] < x2) & (others[:, 3] > x1)).any())
-
-
-def _to_ascii(text: str) -> str:
-    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return " ".join(plain.encode("ascii", "replace").decode().split())

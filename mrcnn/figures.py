@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from mrcnn import labels
 from mrcnn.colors import Color, text_color
 
 # Backends that only write files: showing a figure with them does nothing but warn.
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
+TEXT_SIZE = 10  # points
+TEXT_HEIGHT = 12  # of a line of that size
+TEXT_PAD = 1.5  # of the patch behind it
 
 
 def pyplot() -> Any:
@@ -62,21 +66,31 @@ def _shell() -> Any:
     return ipython.get_ipython() if ipython is not None else None
 
 
-def panels(shape: Sequence[int], rows: int, cols: int, side: float = 5.0) -> tuple[Any, np.ndarray]:
+def panels(
+    shape: Sequence[int],
+    rows: int,
+    cols: int,
+    side: float = 5.0,
+    widths: Sequence[float] | None = None,
+) -> tuple[Any, np.ndarray]:
     """A figure with a grid of axes for pictures of one size.
 
-    shape: (height, width, ...) of a picture; side: inches of the longer side of each.
+    shape: (height, width, ...) of a picture; side: inches of the longer side of each. widths: of the columns,
+    in widths of a picture, 1 each by default.
 
     Returns the figure and its axes [rows, cols], without ticks.
     """
     height, width = (side * length / max(shape[:2]) for length in shape[:2])
+    widths = widths or [1.0] * cols
     figure, axes = pyplot().subplots(
         rows,
         cols,
-        figsize=(cols * (width + 0.1), rows * (height + 0.4)),
+        figsize=(sum(widths) * width + 0.1 * cols, rows * (height + 0.4)),
+        width_ratios=widths,
         squeeze=False,
-        layout="constrained",
+        layout="compressed",
     )
+    figure.get_layout_engine().set(h_pad=0.08)
     for ax in axes.flat:
         ax.axis("off")
     return figure, axes
@@ -111,22 +125,71 @@ def show_canvas(ax: Any, canvas: np.ndarray, shape: Sequence[int], margin: float
     ax.set_title(title)
 
 
-def write_caption(ax: Any, box: np.ndarray, text: str, color: Color) -> None:
-    """Write a text on a patch of colour above a box; inside it at the upper border of the view."""
-    if not text:
-        return
+def write_captions(ax: Any, boxes: np.ndarray, texts: Sequence[str], colors: np.ndarray) -> None:
+    """Write texts [N] at boxes [N, 4] where they do not cover each other; empty ones are skipped.
+
+    The axes must have their picture and their limits. See `labels.place_labels`.
+    """
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    corner = np.array([top, left, top, left]) + 0.5
+    sizes = _text_sizes(ax, texts)
+    places = labels.place_labels(boxes - corner, sizes, (bottom - top, right - left))
+    for place, text, color in zip(places, texts, colors, strict=True):
+        if place is not None:
+            _write_text(ax, place + corner, text, color)
+
+
+def _text_sizes(ax: Any, texts: Sequence[str]) -> np.ndarray:
+    """Height and width [N, 2] that texts will take on the axes with their patches, in its own units.
+
+    Zero for empty texts.
+    """
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    sizes = np.zeros([len(texts), 2])
+    if any(texts):
+        unit = _units_per_point(ax)
+        font = FontProperties(size=TEXT_SIZE)
+        for i, text in enumerate(texts):
+            if text:
+                width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+                sizes[i] = (TEXT_HEIGHT + 2 * TEXT_PAD) * unit, (width + 2 * TEXT_PAD) * unit
+    return sizes
+
+
+def _units_per_point(ax: Any) -> float:
+    """How much of the axes' vertical scale a typographic point is, as the figure is laid out now."""
+    engine = ax.figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(ax.figure)
+    ax.apply_aspect()
     bottom, top = ax.get_ylim()
-    is_above = box[0] - top > 0.05 * (bottom - top)
+    return abs(bottom - top) / ax.get_window_extent().height * ax.figure.dpi / 72
+
+
+def _write_text(ax: Any, place: np.ndarray, text: str, color: Color) -> None:
+    """Write a text on a patch of colour at a place (y1, x1, y2, x2) of the size of `_text_sizes`."""
+    unit = (place[2] - place[0]) / (TEXT_HEIGHT + 2 * TEXT_PAD)
     ax.text(
-        box[1] - 0.5,
-        box[0] - 0.5,
+        place[1] + TEXT_PAD * unit - 0.5,
+        (place[0] + place[2]) / 2 - 0.5,
         text,
         color=text_color(color),
-        fontsize=10,
-        verticalalignment="bottom" if is_above else "top",
-        bbox={"facecolor": tuple(color), "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
+        fontsize=TEXT_SIZE,
+        verticalalignment="center_baseline",
+        bbox={"facecolor": tuple(color), "alpha": 0.8, "edgecolor": "none", "pad": TEXT_PAD},
         parse_math=False,  # a dollar sign in a class name is no formula
     )
+
+
+def add_legend(ax: Any, texts: Sequence[str], colors: np.ndarray) -> None:
+    """Put a list of texts beside patches of their colours [N, 3] to the right of the picture."""
+    from matplotlib.patches import Patch
+
+    if len(texts):
+        patches = [Patch(color=color, label=text) for text, color in zip(texts, colors, strict=True)]
+        ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
 def add_lines(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
+from mrcnn.weight_statistics import weight_statistics
+
 
 def display_table(table: Sequence[Sequence[Any]]) -> None:
     """Show rows of values: as an HTML table in a notebook, else as aligned text on stdout.
@@ -30,37 +32,27 @@ def display_table(table: Sequence[Sequence[Any]]) -> None:
 def display_weight_stats(model: Any) -> None:
     """Show shape, minimum, maximum and deviation of every weight tensor, and what looks wrong.
 
-    model: a `MaskRCNN`. "dead?" marks tensors of one value (but not the bias of a convolution,
-    which starts as zeros), "Overflow?" values beyond 1000 or not finite.
+    model: a `MaskRCNN`. "dead?" marks tensors of one value (but not the bias of a convolution, which
+    starts as zeros), with "constant" where that value is not zero; "Overflow?" values beyond 1000 or not
+    finite. See `weight_statistics`.
     """
     table = [["WEIGHT NAME", "SHAPE", "MIN", "MAX", "STD"]]
-    for layer in model.get_trainable_layers():
-        for i, (variable, values) in enumerate(zip(layer.weights, layer.get_weights(), strict=True)):
-            if values.size == 0:
-                continue
-            low, high = values.min(), values.max()
-            is_bias = type(layer).__name__ == "Conv2D" and i == 1
-            warning = ""
-            if low == high and not is_bias:
-                warning += _in_red(" dead?")
-            if not (abs(low) <= 1000 and abs(high) <= 1000):
-                warning += _in_red(" Overflow?")
-            table.append(
-                [
-                    html.escape(_weight_name(layer, variable)) + warning,
-                    str(values.shape),
-                    f"{low:+9.4f}",
-                    f"{high:+10.4f}",
-                    f"{values.std():+9.4f}",
-                ]
-            )
+    for tensor in weight_statistics(model):
+        warning = ""
+        if tensor.is_constant:
+            warning += _in_red(" dead?" if tensor.is_dead else " constant, dead?")
+        if tensor.is_exploding:
+            warning += _in_red(" Overflow?")
+        table.append(
+            [
+                html.escape(tensor.name) + warning,
+                str(tensor.values.shape),
+                f"{tensor.low:+9.4f}",
+                f"{tensor.high:+10.4f}",
+                f"{tensor.std:+9.4f}",
+            ]
+        )
     display_table(table)
-
-
-def _weight_name(layer: Any, variable: Any) -> str:
-    """Layer and variable, as "conv1/kernel": Keras 3 keeps the layer in `path` alone."""
-    name = getattr(variable, "path", variable.name)
-    return name if "/" in name else f"{layer.name}/{name}"
 
 
 def _plain_text(cell: str) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import drawing, figures
-from mrcnn.colors import Color, instance_colors, random_colors
+from mrcnn import drawing, figures, labels
+from mrcnn.colors import GREY, Color, instance_colors, random_colors
 from mrcnn.drawing import apply_mask, draw_box, overlay_instances, to_rgb
 from mrcnn.evaluation import matching
 from mrcnn.geometry import masks as mask_geometry
@@ -47,7 +47,6 @@ MAX_ZEROS = 1000  # in a heat map with more cells, only overlaps above 0 are wri
 SCREEN_PIXELS = 800  # smaller images are magnified before lines and letters are painted
 GROUND_TRUTH = (0.0, 0.75, 0.5)
 PREDICTION = (0.95, 0.25, 0.1)
-GREY = (0.5, 0.5, 0.5)
 
 
 def display_images(
@@ -102,12 +101,14 @@ def display_instances(
     colors: Sequence[Color] | np.ndarray | None = None,
     captions: Sequence[str] | np.ndarray | None = None,
     show_outline: bool = True,
+    color_by: str = "instance",
 ):
     """Show an image with its instances: mask, outline, dashed box, and "name score" or a caption.
 
     boxes: [N, 4]; rows of zeros are skipped. masks: [H, W, N], or None. class_ids: [N].
     class_names: a name for each id. scores: [N] or None; captions: [N] texts instead of names and
     scores. colors: [N] RGB, distinct ones by default.
+    color_by: "class" gives a class one colour in all pictures and adds a legend of the classes.
     ax: axes to draw on; without it a figure of `figsize` inches is made and shown.
 
     Returns the figure.
@@ -115,11 +116,11 @@ def display_instances(
     if there are fewer colors, captions or scores than boxes.
     """
     boxes, masks, class_ids = drawing.check_instances(image, boxes, masks, class_ids)
-    colors = instance_colors(colors, len(boxes))
-    texts = drawing.instance_captions(class_ids, class_names, scores, captions)
+    colors = drawing.choose_colors(colors, class_ids, color_by)
+    texts = labels.instance_captions(class_ids, class_names, scores, captions)
     if len(boxes) == 0:
         print("No instances to display")
-    is_shown = boxes.any(axis=1)
+    is_shown = np.asarray(boxes.any(axis=1))
     has_text_objects = np.count_nonzero(is_shown) <= MAX_TEXTS
     canvas = overlay_instances(
         image,
@@ -137,9 +138,12 @@ def display_instances(
     )
     figure, ax, is_own = figures.get_axes(ax, figsize)
     figures.show_canvas(ax, canvas, np.shape(image), margin=10, title=title)
+    if color_by == "class":
+        figures.add_legend(ax, *labels.class_legend(class_ids[is_shown], class_names, colors[is_shown]))
     if has_text_objects:
-        for i in np.flatnonzero(is_shown):
-            figures.write_caption(ax, boxes[i], texts[i], colors[i])
+        figures.write_captions(
+            ax, boxes, [t if s else "" for t, s in zip(texts, is_shown, strict=True)], colors
+        )
     return figures.finish(figure, show=is_own)
 
 
@@ -233,7 +237,7 @@ def draw_rois(
         boxes=rois,
         refined_boxes=refined_rois,
         masks=pasted,
-        captions=[drawing.class_name(i, class_names) if i > 0 else "" for i in class_ids[chosen]],
+        captions=[labels.class_name(i, class_names) if i > 0 else "" for i in class_ids[chosen]],
         visibilities=(class_ids[chosen] > 0).astype(int),
         title=f"{len(chosen)} of {len(class_ids)} ROIs",
     )
@@ -269,7 +273,7 @@ def display_top_masks(
         for j, i in enumerate(np.flatnonzero(class_ids == class_id), start=1):
             numbers[mask[..., i]] += j
         pictures.append(numbers)
-        titles.append(drawing.class_name(class_id, class_names))
+        titles.append(labels.class_name(class_id, class_names))
     missing = limit - len(top)
     pictures += [np.zeros([height, width])] * missing
     titles += ["-"] * missing
@@ -319,10 +323,10 @@ def plot_overlaps(
     figure, ax = figures.pyplot().subplots(1, figsize=(12, 10))
     if overlaps.size:
         ax.imshow(overlaps, cmap="Blues", vmin=0, aspect="auto")
-    names = [drawing.class_name(i, class_names) for i in pred_ids]
-    labels = [f"{name} ({score:.2f})" for name, score in zip(names, scores, strict=True)]
-    ax.set_yticks(np.arange(len(pred_ids)), labels)
-    gt_names = [drawing.class_name(i, class_names) for i in gt_ids]
+    names = [labels.class_name(i, class_names) for i in pred_ids]
+    row_names = [f"{name} ({score:.2f})" for name, score in zip(names, scores, strict=True)]
+    ax.set_yticks(np.arange(len(pred_ids)), row_names)
+    gt_names = [labels.class_name(i, class_names) for i in gt_ids]
     ax.set_xticks(np.arange(len(gt_ids)), gt_names, rotation=90)
     ax.set(xlabel="Ground truth", ylabel="Predictions")
     half = overlaps.max(initial=0) / 2
@@ -385,10 +389,9 @@ def draw_boxes(
     ):
         figures.add_lines(ax, lines[kept], colors[kept], opacity[kept], style[kept])
     if captions is not None:
-        texts = drawing.instance_captions(visibilities, [], captions=captions)
-        for i in np.flatnonzero(has_box | has_refined):
-            box = refined_boxes[i] if has_refined[i] else boxes[i]
-            figures.write_caption(ax, box, texts[i], colors[i])
+        texts = labels.instance_captions(visibilities, [], captions=captions)
+        shown = [t if s else "" for t, s in zip(texts, has_box | has_refined, strict=True)]
+        figures.write_captions(ax, np.where(has_refined[:, np.newaxis], refined_boxes, boxes), shown, colors)
     return figures.finish(figure, show=False)
 
 

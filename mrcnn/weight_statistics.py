@@ -10,14 +10,20 @@ EXPLODING = 1000  # the largest trained weight that is believed
 
 @dataclass(frozen=True)
 class WeightStatistics:
-    """One weight tensor. name: "conv1/kernel". layer_class: of its layer, such as "Conv2D".
+    """One weight tensor.
 
-    shape, low, high, mean, std: of all its values. values: the tensor itself.
+    layer: "conv1"; kind: "kernel"; layer_class: such as "Conv2D". values: the tensor itself.
     """
 
-    name: str
+    layer: str
+    kind: str
     layer_class: str
     values: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Layer and kind, as "conv1/kernel"."""
+        return f"{self.layer}/{self.kind}"
 
     @property
     def low(self) -> float:
@@ -37,8 +43,8 @@ class WeightStatistics:
     @property
     def is_constant(self) -> bool:
         """Whether all values are one; biases of convolutions are left out, they start as zeros."""
-        is_bias = self.name.endswith("bias") and self.layer_class.startswith("Conv")
-        return self.low == self.high and not is_bias
+        starts_as_zeros = self.kind == "bias" and "Conv" in self.layer_class
+        return self.low == self.high and not starts_as_zeros
 
     @property
     def is_dead(self) -> bool:
@@ -53,19 +59,15 @@ class WeightStatistics:
 
 def weight_statistics(model: Any) -> list[WeightStatistics]:
     """Statistics of every weight tensor of a `MaskRCNN`, the RPN's layers one by one, in model order."""
+    layers = [part for layer in model.get_trainable_layers() for part in getattr(layer, "layers", [layer])]
     return [
-        WeightStatistics(name, layer_class, values)
-        for layer in model.get_trainable_layers()
-        for name, layer_class, values in _tensors(layer)
+        WeightStatistics(layer.name, _kind(variable), type(layer).__name__, values)
+        for layer in layers
+        for variable, values in zip(layer.weights, layer.get_weights(), strict=True)
         if values.size
     ]
 
 
-def _tensors(layer: Any) -> list[tuple[str, str, np.ndarray]]:
-    """Name, layer class and values of each tensor of a layer, or of the layers of a model."""
-    parts = [part for part in getattr(layer, "layers", [layer]) if part.weights]
-    return [
-        (f"{part.name}/{variable.name.split('/')[-1].split(':')[0]}", type(part).__name__, values)
-        for part in parts
-        for variable, values in zip(part.weights, part.get_weights(), strict=True)
-    ]
+def _kind(variable: Any) -> str:
+    """ "kernel" of "conv1/kernel:0" and of "kernel"."""
+    return variable.name.split("/")[-1].split(":")[0]

@@ -30,8 +30,9 @@ ALLOWED = {
     "network": {"geometry"},
     "data": {"geometry"},
     "evaluation": {"geometry"},
-    "drawing": {"colors", "geometry"},
-    "figures": {"colors"},
+    "labels": {"colors"},
+    "drawing": {"colors", "geometry", "labels"},
+    "figures": {"colors", "labels"},
     # datasets that need no code
     "formats": {"dataset", "figures", "geometry"},
     # weight files and devices
@@ -62,17 +63,19 @@ ALLOWED = {
         "training",
         "weights",
     },
-    "visualize": {"colors", "drawing", "evaluation", "figures", "geometry", "tables"},
+    "visualize": {"colors", "drawing", "evaluation", "figures", "geometry", "labels", "tables"},
     "utils": {"dataset", "downloads", "evaluation", "geometry", "network"},
     "parallel_model": {"distribution"},
     # what looks inside a model
     "steps": {
+        "colors",
         "data",
         "drawing",
         "evaluation",
         "execution",
         "figures",
         "geometry",
+        "labels",
         "visualize",
         "weight_statistics",
         "weights",

@@ -79,3 +79,11 @@ def test_instance_colors_refuse_what_is_no_color_each():
         colors.instance_colors([(1, 0, 0)], 2)
     with pytest.raises(ValueError, match="three or four numbers"):
         colors.instance_colors([(1, 0), (0, 1)], 2)
+
+
+def test_class_colors_are_those_of_the_class_whatever_else_is_there():
+    few, many = colors.class_colors([2, -2]), colors.class_colors(np.arange(20))
+    np.testing.assert_array_equal(few, [colors.distinct_colors(2)[1]] * 2)
+    np.testing.assert_array_equal(few[0], many[2])
+    np.testing.assert_array_equal(many[0], colors.GREY)
+    assert colors.class_colors([]).shape == (0, 3)

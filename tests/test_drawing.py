@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mrcnn import drawing
+from mrcnn.colors import class_colors
 
 NAMES = ["BG", "cat", "dog"]
 RED, BLUE = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
@@ -197,36 +198,6 @@ class TestOverlay:
             assert (patch == background).all(axis=-1).mean() > 0.3
             assert np.abs(patch.astype(int) - ink).sum(axis=-1).min() < 60
 
-    def test_labels_avoid_each_other_and_stay_on_the_canvas(self):
-        canvas = np.zeros([120, 200, 3], np.uint8)
-        boxes = np.array([[0, 0, 40, 60], [0, 0, 40, 60], [0, 150, 100, 200]])
-        colors = np.array([RED, (0.0, 1.0, 0.0), (1.0, 1.0, 0.0)])
-        drawing.draw_labels(canvas, boxes, ["first", "second", "a long name"], colors)
-        patches = [(canvas == np.array(c) * 255).all(axis=-1) for c in colors]
-        assert all(patch.sum() > 100 for patch in patches)
-        second = np.argwhere(patches[1])
-        assert second[:, 0].min() > np.argwhere(patches[0])[:, 0].max()
-        assert patches[2][0, 199]
-
-    def test_a_crowd_keeps_only_labels_that_fit(self):
-        n = 60
-        boxes = np.array([[5 * i, 0, 5 * i + 5, 10] for i in range(n)] + [[0, 100, 300, 290]])
-        canvas = np.zeros([300, 300, 3], np.uint8)
-        drawing.draw_labels(canvas, boxes, ["cell"] * (n + 1), np.array([RED] * (n + 1)))
-        assert not canvas[:, :100].any()
-        assert canvas[:, 100:].any()
-        drawing.draw_labels(canvas, boxes[:50], ["cell"] * 50, np.array([RED] * 50))
-        assert canvas[:250, :20].any(axis=-1).mean() > 0.9
-
-    def test_letters_beyond_ascii_become_something_readable(self):
-        def label(text):
-            canvas = np.zeros([40, 100, 3], np.uint8)
-            drawing.draw_labels(canvas, np.array([[20, 5, 40, 90]]), [text], np.array([RED]))
-            return canvas
-
-        np.testing.assert_array_equal(label("Müll\neimer"), label("Mull eimer"))
-        np.testing.assert_array_equal(label("猫"), label("?"))
-
     def test_rows_of_zeros_are_skipped(self, image, instances):
         boxes, masks, ids = instances
         padded = np.concatenate([boxes, np.zeros([1, 4], int)])
@@ -276,22 +247,27 @@ class TestOverlay:
             drawing.overlay_instances(image, boxes[0], masks[..., 0], ids[:1], NAMES)
 
 
-class TestCaptions:
-    def test_name_and_score_also_zero(self):
-        captions = drawing.instance_captions(np.array([1, 2, 1]), NAMES, np.array([0.98765, 0.0, 1]))
-        assert captions == ["cat 0.988", "dog 0.000", "cat 1.000"]
-        assert drawing.instance_captions([2], NAMES, [None]) == ["dog"]
-        assert drawing.instance_captions([-2], NAMES) == ["dog (crowd)"]
+class TestColorBy:
+    def test_class_colours_and_a_legend_of_the_classes(self):
+        image = np.full([200, 300, 3], 50, np.uint8)
+        boxes = np.array([[100, 5, 120, 15], [100, 20, 120, 30], [100, 60, 120, 70]])
+        masks = np.zeros([200, 300, 3], bool)
+        for i, (y1, x1, y2, x2) in enumerate(boxes):
+            masks[y1:y2, x1:x2, i] = True
+        options = {"show_bbox": False, "show_outline": False, "show_caption": False, "alpha": 1.0}
+        out = drawing.overlay_instances(image, boxes, masks, [2, 1, 2], NAMES, color_by="class", **options)
+        of_class = np.rint(255 * class_colors([1, 2])).astype(int)
+        for x, number in ((10, 2), (25, 1), (65, 2)):
+            np.testing.assert_allclose(out[110, x], of_class[number - 1], atol=1)
+        legend = out[:60, :24].reshape(-1, 3).tolist()
+        assert of_class[0].tolist() in legend and of_class[1].tolist() in legend
+        assert (out[:60, :80] != image[:60, :80]).all(axis=-1).mean() > 0.3
+        np.testing.assert_array_equal(out[:, 200:], image[:, 200:])
 
-    def test_given_captions_win_as_arrays_too(self):
-        given = np.array(["a", "b"])
-        assert drawing.instance_captions([1, 2], NAMES, [0.1, 0.2], given) == ["a", "b"]
-        assert drawing.instance_captions([1, 2], None, captions=[None, 7]) == ["", "7"]
+    def test_given_colours_win(self, image, instances):
+        colors = drawing.choose_colors([RED, BLUE], np.array([1, 1]), "class")
+        np.testing.assert_array_equal(colors, [RED, BLUE])
 
-    def test_refuses_too_few_and_unknown_classes(self):
-        with pytest.raises(ValueError, match="`captions`"):
-            drawing.instance_captions([1, 2], NAMES, captions=["a"])
-        with pytest.raises(ValueError, match="`scores`"):
-            drawing.instance_captions([1, 2], NAMES, scores=[0.5])
-        with pytest.raises(ValueError, match="class_id=3, class_names=3 names"):
-            drawing.instance_captions([3], NAMES)
+    def test_refuses_other_words(self, image, instances):
+        with pytest.raises(ValueError, match="color_by='score'"):
+            drawing.overlay_instances(image, *instances, NAMES, color_by="score")

@@ -48,6 +48,15 @@ def texts(ax):
     return [text.get_text() for text in ax.texts]
 
 
+def caption_box(ax, caption):
+    """The patch behind a caption as (y1, x1, y2, x2) in pixels of the picture."""
+    rendered(ax.figure)
+    (text,) = (text for text in ax.texts if text.get_text() == caption)
+    extent = text.get_bbox_patch().get_window_extent()
+    (x1, y2), (x2, y1) = ax.transData.inverted().transform(extent.get_points()) + 0.5
+    return y1, x1, y2, x2
+
+
 def shown_pixels(ax, shape):
     """The picture on the axes, one value a pixel of the image that it shows."""
     (picture,) = ax.images
@@ -121,6 +130,24 @@ class TestDisplayInstances:
         with pytest.raises(ValueError, match="Received: 2 axes"):
             visualize.display_instances(image, *instances, NAMES, ax=plt.subplots(1, 2)[1])
 
+    def test_captions_of_neighbours_do_not_cover_each_other(self, image):
+        boxes = np.array([[20, 10 + 3 * i, 40, 30 + 3 * i] for i in range(3)])
+        (ax,) = visualize.display_instances(
+            image, boxes, None, [1, 1, 2], NAMES, captions=["first", "second", "third"], figsize=(5, 4)
+        ).axes
+        places = [caption_box(ax, text) for text in ("first", "second", "third")]
+        for i, (y1, x1, y2, x2) in enumerate(places):
+            for other in places[:i]:
+                assert y2 <= other[0] or other[2] <= y1 or x2 <= other[1] or other[3] <= x1
+
+    def test_class_legend(self, image, instances):
+        boxes, masks, _ = instances
+        (ax,) = visualize.display_instances(image, boxes, masks, [2, 2], NAMES, color_by="class").axes
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == ["dog (2)"]
+        (patch,) = ax.get_legend().get_patches()
+        np.testing.assert_allclose(patch.get_facecolor()[:3], distinct_colors(2)[1])
+        rendered(ax.figure)
+
     def test_no_instances_show_the_image_and_say_so(self, image, capsys):
         figure = visualize.display_instances(
             image, np.zeros([0, 4]), np.zeros([60, 80, 0]), np.zeros(0, int), NAMES, np.zeros(0)
@@ -190,8 +217,7 @@ class TestDisplayDifferences:
         assert set(texts(ax)) == {"0.90 / 0.67", "0.60 / 1.00", "0.60 / 0.00"}
         assert texts(ax)[0] == "0.90 / 0.67"
         assert "green" in ax.get_title()
-        captions = {text.get_text(): text.get_position() for text in ax.texts}
-        assert captions["0.60 / 1.00"] == (4.5, 9.5)
+        np.testing.assert_allclose(caption_box(ax, "0.60 / 1.00")[1:3], (5, 10), atol=0.6)
         # Ground truth alone, left of the second prediction, is green; the wrong cat is redder.
         red, green, _ = shown_pixels(ax, image.shape)[40, 43].astype(int) - image[40, 43]
         assert green > red
@@ -297,8 +323,9 @@ class TestDrawBoxes:
         assert is_dotted == [True, True, False]
         np.testing.assert_allclose(joints.get_segments()[0], [[39.5, 24.5], [42.5, 22.5]])
         assert texts(ax) == ["hidden", "one", "two"]
-        assert ax.texts[0].get_position() == (4.5, 9.5)  # at the box, having no refined one
-        assert ax.texts[1].get_position() == (42.5, 22.5)
+        # At the box, having no refined one.
+        np.testing.assert_allclose(caption_box(ax, "hidden")[1:3], (5, 10), atol=0.6)
+        np.testing.assert_allclose(caption_box(ax, "one")[1:3], (43, 23), atol=0.6)
         rendered(figure)
 
     def test_refined_boxes_alone_on_a_given_axis(self, image):

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from mrcnn import figures
+from mrcnn.drawing import to_rgb
 from mrcnn.steps import fetching
 
 PYRAMID = ("fpn_p2", "fpn_p3", "fpn_p4", "fpn_p5")
@@ -59,24 +61,16 @@ def draw_activations(
     channels: how many, or which. The liveliest are those of the largest standard deviation.
     names: of layers of `found.maps`, by default all whose output is a map [h, w, channels].
 
-    Returns the figure; the picture is in its top-left corner.
+    Returns the figure. The first column is the picture at the resolution of the maps.
     """
     maps = {name: found.maps[name] for name in names or found.maps if found.maps[name].ndim == 3}
     number = channels if isinstance(channels, int) else len(channels)
     figure, axes = figures.panels(found.seen.picture.shape, len(maps), number + 1, side=2.2)
-    axes[0, 0].imshow(found.seen.picture.squeeze())
-    axes[0, 0].set_title("picture", fontsize=9)
     for row, (name, values) in zip(axes, maps.items(), strict=True):
         height, width, depth = values.shape
-        row[0].text(
-            0.5,
-            -0.02,
-            f"{name}\n{height} x {width} x {depth}",
-            transform=row[0].transAxes,
-            ha="center",
-            va="top",
-            fontsize=9,
-        )
+        small = cv2.resize(to_rgb(found.seen.picture), (width, height), interpolation=cv2.INTER_AREA)
+        row[0].imshow(small)
+        row[0].set_title(f"{name}\n{height} x {width} x {depth}", fontsize=9)
         if isinstance(channels, int):
             chosen = np.argsort(-values.std(axis=(0, 1)), kind="stable")[:channels]
         else:

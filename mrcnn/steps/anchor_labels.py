@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 
 from mrcnn import figures, visualize
+from mrcnn.colors import PALETTE
 from mrcnn.data import rpn_targets
 from mrcnn.data.samples import AnchorCache
 from mrcnn.geometry import boxes
+
+NEGATIVE_COLOR, NEUTRAL_COLOR = PALETTE[5], PALETTE[1]  # vermilion, sky blue
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,17 @@ def draw_anchor_labels(labelled: AnchorLabels, limit: int = 100, seed: int = 0) 
         ax=positive,
     )
     rng = np.random.default_rng(seed)
-    for ax, name, anchors in (
-        (negative, "negative", labelled.negative),
-        (neutral, "neutral", labelled.neutral),
+    for ax, name, anchors, color in (
+        (negative, "negative", labelled.negative, NEGATIVE_COLOR),
+        (neutral, "neutral", labelled.neutral, NEUTRAL_COLOR),
     ):
         chosen = anchors[np.sort(rng.permutation(len(anchors))[:limit])]
         visualize.draw_boxes(
-            labelled.image, boxes=chosen, title=f"{len(chosen)} of {len(anchors)} {name} anchors", ax=ax
+            labelled.image,
+            boxes=chosen,
+            visibilities=np.full(len(chosen), 2),
+            title=f"{len(chosen)} of {len(anchors)} {name} anchors",
+            ax=ax,
+            colors=[color] * len(chosen),
         )
     return figures.finish(figure, show=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import drawing, figures, visualize
+from mrcnn import figures, labels, visualize
 from mrcnn.geometry import boxes
 from mrcnn.steps import fetching
 
@@ -188,5 +188,5 @@ def _sample(indices: np.ndarray, limit: int, seed: int) -> np.ndarray:
 
 
 def _captions(found: RefinedBoxes, chosen: np.ndarray, class_names: Sequence[str]) -> list[str]:
-    texts = drawing.instance_captions(found.class_ids[chosen], class_names, found.scores[chosen])
+    texts = labels.instance_captions(found.class_ids[chosen], class_names, found.scores[chosen])
     return [text if wanted else "" for text, wanted in zip(texts, found.is_object[chosen], strict=True)]

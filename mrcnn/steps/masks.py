@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import drawing, figures, visualize
+from mrcnn import figures, labels, visualize
 from mrcnn.geometry import boxes, images, masks
 from mrcnn.steps import fetching
 
@@ -66,8 +66,9 @@ def draw_masks(found: GeneratedMasks, class_names: Sequence[str], limit: int = 4
     Returns the figure, a row for each of at most `limit` detections.
     """
     count = min(limit, len(found.boxes))
-    figure, axes = figures.panels(found.seen.picture.shape, max(count, 1), 3, side=3.2)
-    names = drawing.instance_captions(found.class_ids, class_names, found.scores)
+    wide = found.seen.picture.shape[1] / found.seen.picture.shape[0]
+    figure, axes = figures.panels((1, 1), max(count, 1), 3, side=2.2, widths=(1, 1, wide))
+    names = labels.instance_captions(found.class_ids, class_names, found.scores)
     height, width = found.raw.shape[1:3]
     for row in range(count):
         raw, scaled, placed = axes[row]

@@ -7,8 +7,7 @@ from mrcnn import figures
 from mrcnn.weight_statistics import WeightStatistics
 from mrcnn.weight_statistics import weight_statistics as weight_statistics
 
-# Layers that compute with kernels, as against normalisation.
-LAYER_CLASSES = ("Conv2D", "DepthwiseConv2D", "Conv2DTranspose", "Dense", "RoiConv2D")
+KINDS = ("kernel", "depthwise_kernel", "bias")  # of layers that compute, as against normalisation
 COLUMNS = 4
 
 
@@ -23,7 +22,7 @@ def draw_weight_histograms(model: Any, layer_regex: str = ".*", bins: int = 50) 
     chosen = [
         tensor
         for tensor in weight_statistics(model)
-        if tensor.layer_class in LAYER_CLASSES and re.fullmatch(layer_regex, tensor.name.split("/")[0])
+        if tensor.kind in KINDS and re.fullmatch(layer_regex, tensor.layer)
     ]
     if not chosen:
         raise ValueError(
@@ -47,4 +46,6 @@ def _draw_histogram(ax: Any, tensor: WeightStatistics, bins: int) -> None:
     ax.hist(finite.ravel(), bins=bins)
     ax.set_title(tensor.name, fontsize=8, color="red" if suspicious else "black")
     ax.tick_params(labelsize=7)
-    ax.yaxis.set_major_locator(figures.pyplot().MaxNLocator(3))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(figures.pyplot().MaxNLocator(3))
+        axis.get_offset_text().set_fontsize(7)
