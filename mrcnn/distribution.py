@@ -1,56 +1,358 @@
-"""Several devices of one machine: the backend's own data parallelism, asked for in one way."""
+"""Several devices, of one machine or of several: the backend's own data parallelism behind one interface.
+
+Each step's batch is cut into equal parts, one for each device; every device holds all weights, and gradients
+are added up before the weights move. TensorFlow: tf.distribute; JAX: keras.distribution; torch:
+DistributedDataParallel. Machines find each other by the environment variables of the backend.
+"""
 
 import contextlib
+import functools
+import os
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any
 
 import keras
+from keras import ops
+
+Tensor = Any
+
+# The variables that `keras.distribution.initialize` reads, and one of those that torchrun sets.
+JAX_PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
+TORCH_PROCESSES = "WORLD_SIZE"
+
+
+class Devices:
+    """The devices that share each batch; this class itself is a single one.
+
+    count: devices of all processes. processes: processes that train together, one for each machine
+    (TensorFlow, JAX) or for each device (torch). process: number of this one from 0; the first writes files.
+    """
+
+    count = 1
+    processes = 1
+    process = 0
+
+    @property
+    def is_first_process(self) -> bool:
+        """Whether this process writes what is written once."""
+        return self.process == 0
+
+    def scope(self) -> AbstractContextManager:
+        """A context to build, compile and call networks in."""
+        return contextlib.nullcontext()
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Mean over the devices of a float tensor that each computed; no gradient flows through it."""
+        return value
+
+    def of_first(self, value: Tensor) -> Tensor:
+        """The first device's value of a float tensor, on all devices."""
+        return value
+
+    def optimizer(self, kind: type) -> type:
+        """The class of optimisers of this kind that clip the gradients of the whole batch."""
+        return kind
+
+    def training_loss(self, loss: Tensor) -> Tensor:
+        """What a training step returns: the devices' mean as value, this device's share as gradient."""
+        return loss
+
+    def logs(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a step shows, as Keras takes it from each device."""
+        return values
+
+    def agree(self, number: int) -> int:
+        """The first process' number below 2**31, in all processes."""
+        return number
+
+    def forward(self, model: keras.Model, call: Callable) -> Callable:
+        """The forward pass of a training step, f(inputs, training=True), prepared to share gradients.
+
+        model: owner of the weights whose `trainable` is settled; call: its own forward pass.
+        """
+        return call
+
+    def batches(self, dataset: Any) -> Any:
+        """A DataGenerator of this process' parts of the batches as `fit` takes them; it may be endless."""
+        return dataset
+
+    def steps(self, dataset: Any) -> int | None:
+        """The number of steps to give to `fit` with `batches`."""
+        return None
+
+
+def devices(device_count: int, training: bool = True) -> Devices:
+    """The devices to build a network for.
+
+    device_count: GPU_COUNT of the config, devices of all machines together. training: False for a network
+    that detects: each process then works for itself, with its own devices.
+    Fewer devices than asked for: a warning, and the whole batch runs on one.
+    Raises ValueError if several processes were started and device_count is not the number of their devices.
+    """
+    backend = keras.backend.backend()
+    choose = {"tensorflow": _tensorflow_devices, "jax": _jax_devices, "torch": _torch_devices}[backend]
+    return choose(device_count, training)
 
 
 def scope(device_count: int) -> AbstractContextManager:
-    """A context in which a network has to be built so that its batches are shared by the devices.
+    """A context to build a network in whose batches the devices of this machine share, see `devices`."""
+    return devices(device_count).scope()
 
-    device_count: GPU_COUNT of the config. One device, or fewer devices than asked for (with a warning): the
-    whole batch runs on one. TensorFlow: MirroredStrategy; JAX: keras.distribution.DataParallel, for the whole
-    process; torch: not available in one process, so a warning.
-    """
-    if device_count < 2:
-        return contextlib.nullcontext()
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        return _tensorflow_scope(device_count)
-    if backend == "jax":
-        return _jax_scope(device_count)
+
+def _one_device(wanted: int, present: int, cure: str = "") -> Devices:
     warnings.warn(
-        f"GPU_COUNT={device_count}: with torch one process uses one device; the whole batch runs on it.",
-        stacklevel=3,
+        f"GPU_COUNT={wanted}, but there are {present} devices: the whole batch runs on one. {cure}Set "
+        "GPU_COUNT=1 and raise IMAGES_PER_GPU to silence this.",
+        stacklevel=5,
     )
-    return contextlib.nullcontext()
+    return Devices()
 
 
-def _tensorflow_scope(device_count: int) -> AbstractContextManager:
+def _check_count(wanted: int, present: int, processes: int) -> None:
+    if wanted != present:
+        raise ValueError(
+            f"GPU_COUNT must be the number of devices of all processes. Received: GPU_COUNT={wanted}; "
+            f"{processes} processes with {present} devices have been started."
+        )
+
+
+# --- TensorFlow ---
+
+
+class _ClipsAfterSum:
+    """Part of an optimiser: clip gradients after tf.distribute has added up the devices'; Keras does before."""
+
+    def _clip_gradients(self, grads):
+        return grads
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
+        return list(zip(super()._clip_gradients(list(grads)), variables, strict=True))
+
+
+class _TensorFlowDevices(Devices):
+    """The replicas of a tf.distribute strategy."""
+
+    def __init__(self, strategy: Any):
+        resolver = strategy.cluster_resolver
+        self.strategy = strategy
+        self.count = strategy.num_replicas_in_sync
+        if resolver is not None and resolver.cluster_spec().jobs:
+            self.processes = strategy.extended._num_workers
+            self.process = int(resolver.task_id or 0) if resolver.task_type == "worker" else 0
+
+    def scope(self):
+        return self.strategy.scope()
+
+    def mean(self, value):
+        import tensorflow
+
+        return self._reduced(tensorflow.distribute.ReduceOp.MEAN, value)
+
+    def of_first(self, value):
+        import tensorflow
+
+        context = tensorflow.distribute.get_replica_context()
+        if context is None:
+            return value
+        is_first = ops.equal(context.replica_id_in_sync_group, 0)
+        return self._reduced(tensorflow.distribute.ReduceOp.SUM, ops.where(is_first, value, 0.0))
+
+    def _reduced(self, operation, value):
+        import tensorflow
+
+        context = tensorflow.distribute.get_replica_context()
+        value = ops.stop_gradient(value)
+        return value if context is None else context.all_reduce(operation, value)
+
+    def optimizer(self, kind):
+        return type(kind.__name__, (_ClipsAfterSum, kind), {})
+
+    def training_loss(self, loss):
+        # Keras multiplies what it shows by the number of replicas, and adds up their gradients.
+        return (loss + ops.stop_gradient(self.mean(loss) - loss)) / self.count
+
+    def logs(self, values):
+        if self.processes == 1:
+            return values
+        # Keras 3.15 takes the mean over the machines' first axis, which a scalar lacks.
+        return {name: ops.reshape(value, (1,)) for name, value in values.items()}
+
+    def batches(self, dataset):
+        import tensorflow
+
+        data = tensorflow.data
+        signature = _signature(dataset)
+        endless = data.experimental.assert_cardinality(data.INFINITE_CARDINALITY)
+
+        def read(_):
+            parts = data.Dataset.from_generator(lambda: _endless(dataset), output_signature=signature)
+            parts = parts.apply(endless)
+            return parts.rebatch(dataset.batch_size // self.count).prefetch(data.AUTOTUNE)
+
+        return self.strategy.distribute_datasets_from_function(read)
+
+    def steps(self, dataset):
+        return len(dataset)
+
+    def agree(self, number):
+        import tensorflow
+
+        @tensorflow.function
+        def shared():
+            return self.strategy.run(self.of_first, args=(tensorflow.constant(number, "float64"),))
+
+        return int(self.strategy.experimental_local_results(shared())[0])
+
+
+def _endless(dataset: Any) -> Iterator[dict]:
+    """Inputs of a DataGenerator, epoch after epoch, for tf.data, which reads ahead of the training."""
+    while True:
+        dataset.on_epoch_begin()
+        for index in range(len(dataset)):
+            yield dataset[index][0]
+        dataset.on_epoch_end()
+
+
+def _signature(dataset: Any) -> dict[str, Any]:
+    """Shapes and types of a DataGenerator's inputs; what differs between its first batches is left open."""
     import tensorflow
 
-    devices = tensorflow.config.list_logical_devices("GPU") or tensorflow.config.list_logical_devices("CPU")
-    if len(devices) < device_count:
-        return _one_device(device_count, len(devices))
-    names = [device.name for device in devices[:device_count]]
-    return tensorflow.distribute.MirroredStrategy(names).scope()
+    batches = [dataset[index][0] for index in range(min(2, len(dataset)))]
+    signature = {}
+    for name, array in batches[0].items():
+        shapes = zip(*(batch[name].shape[1:] for batch in batches), strict=True)
+        shape = [sides[0] if len(set(sides)) == 1 else None for sides in shapes]
+        signature[name] = tensorflow.TensorSpec((None, *shape), array.dtype)
+    return signature
 
 
-def _jax_scope(device_count: int) -> AbstractContextManager:
-    devices = keras.distribution.list_devices()
-    if len(devices) < device_count:
-        return _one_device(device_count, len(devices))
-    parallel = keras.distribution.DataParallel(devices=devices[:device_count])
-    keras.distribution.set_distribution(parallel)
-    return contextlib.nullcontext()
+@functools.cache
+def _strategy_of_machines() -> Any:
+    """The strategy of the machines in TF_CONFIG; there may be only one in a process."""
+    import tensorflow
+
+    return tensorflow.distribute.MultiWorkerMirroredStrategy()
 
 
-def _one_device(wanted: int, present: int) -> AbstractContextManager:
-    warnings.warn(
-        f"GPU_COUNT={wanted}, but there are {present} devices: the whole batch runs on one. Set GPU_COUNT=1 "
-        "and raise IMAGES_PER_GPU to silence this.",
-        stacklevel=4,
+def _tensorflow_devices(device_count: int, training: bool) -> Devices:
+    import tensorflow
+
+    if training and os.environ.get("TF_CONFIG"):
+        several = _TensorFlowDevices(_strategy_of_machines())
+        _check_count(device_count, several.count, several.processes)
+        return several
+    if device_count < 2:
+        return Devices()
+    names = tensorflow.config.list_logical_devices("GPU") or tensorflow.config.list_logical_devices("CPU")
+    if len(names) < device_count:
+        return _one_device(device_count, len(names))
+    strategy = tensorflow.distribute.MirroredStrategy([device.name for device in names[:device_count]])
+    return _TensorFlowDevices(strategy)
+
+
+# --- JAX ---
+
+
+class _JaxDevices(Devices):
+    """A row of devices among which JAX itself shares the work: a step is written as for the whole batch."""
+
+    def __init__(self, names: list[str]):
+        import jax
+
+        self.distribution = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
+        self.count = len(names)
+        self.processes = jax.process_count()
+        self.process = jax.process_index()
+
+    def scope(self):
+        return self.distribution.scope()
+
+    def agree(self, number):
+        from jax.experimental import multihost_utils
+
+        return int(multihost_utils.broadcast_one_to_all(number))
+
+
+def _jax_devices(device_count: int, training: bool) -> Devices:
+    import jax
+
+    if os.environ.get(JAX_PROCESSES) and not jax.distributed.is_initialized():
+        keras.distribution.initialize()
+    if training and jax.process_count() > 1:
+        names = keras.distribution.list_devices()
+        _check_count(device_count, len(names), jax.process_count())
+        return _JaxDevices(names)
+    if device_count < 2:
+        return Devices()
+    names = keras.distribution.list_devices()
+    if len(names) < device_count:
+        return _one_device(device_count, len(names))
+    return _JaxDevices(names[:device_count])
+
+
+# --- torch ---
+
+
+class _TorchDevices(Devices):
+    """One process for each device, as torchrun starts them."""
+
+    def __init__(self):
+        import torch.distributed
+
+        self.count = self.processes = torch.distributed.get_world_size()
+        self.process = torch.distributed.get_rank()
+
+    def mean(self, value):
+        import torch.distributed
+
+        total = value.detach().clone()
+        torch.distributed.all_reduce(total)
+        return total / self.count
+
+    def of_first(self, value):
+        import torch.distributed
+
+        value = value.detach().clone()
+        torch.distributed.broadcast(value, src=0)
+        return value
+
+    def training_loss(self, loss):
+        return loss + (self.mean(loss) - loss.detach())
+
+    def agree(self, number):
+
+        return int(self.of_first(ops.convert_to_tensor(number, "int64")))
+
+    def forward(self, model, call):
+        import torch
+
+        class Forward(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.model = model
+
+            def forward(self, inputs, training):
+                return call(inputs, training=training)
+
+        return torch.nn.parallel.DistributedDataParallel(Forward()).__call__
+
+
+def _torch_devices(device_count: int, training: bool) -> Devices:
+    import torch.distributed
+
+    if training and os.environ.get(TORCH_PROCESSES) and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group()
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if training and torch.distributed.is_initialized():
+        several = _TorchDevices()
+        _check_count(device_count, several.count, several.processes)
+        return several
+    if device_count < 2 or not training:
+        return Devices()
+    return _one_device(
+        device_count, 1, f"Start the script with torchrun --nproc-per-node={device_count} to use all. "
     )
-    return contextlib.nullcontext()

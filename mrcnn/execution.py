@@ -23,12 +23,14 @@ Inputs = Mapping[str, np.ndarray | Tensor]
 def compiles_with_xla() -> bool:
     """Whether XLA is worth its compile time: with JAX always, with TensorFlow on an accelerator.
 
-    TensorFlow's own kernels are as fast on a CPU and start a minute earlier; torch runs eagerly.
+    TensorFlow's own kernels are as fast on a CPU and start a minute earlier, and XLA does not compile for
+    several devices there; torch runs eagerly.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 
-        return bool(tensorflow.config.list_physical_devices("GPU"))
+        one_device = tensorflow.distribute.get_strategy().num_replicas_in_sync == 1
+        return one_device and bool(tensorflow.config.list_physical_devices("GPU"))
     return keras.backend.backend() == "jax"
 
 

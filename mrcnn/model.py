@@ -81,17 +81,18 @@ class MaskRCNN:
         self._proposal_steps: dict[keras.Layer, dict[str, Any]] = {}
         self._graph_calls: dict[tuple, Callable] = {}
         self.set_log_dir()
+        self.devices = distribution.devices(config.GPU_COUNT, training=mode == "training")
         self.keras_model = self.build(mode=mode, config=config)
 
     def build(self, mode: str, config: Any) -> keras.Model:
         """The network of a mode with fresh weights; see `mrcnn.network.build`."""
-        with distribution.scope(config.GPU_COUNT):
-            if mode == "training":
-                self._graph = build.training_graph(config)
-                return training.TrainingNetwork(self._graph.inputs, self._graph.outputs, name="mask_rcnn")
-            self._graph = build.inference_graph(config)
-            outputs = [self._graph.outputs[name] for name in INFERENCE_OUTPUTS]
-            return weights.NamedWeightsModel(list(self._graph.inputs.values()), outputs, name="mask_rcnn")
+        graph = build.training_graph if mode == "training" else build.inference_graph
+        with self.devices.scope():  # for the layers; Keras expects less of a model that is made outside
+            self._graph = graph(config)
+        if mode == "training":
+            return training.TrainingNetwork(self._graph.inputs, self._graph.outputs, name="mask_rcnn")
+        outputs = [self._graph.outputs[name] for name in INFERENCE_OUTPUTS]
+        return weights.NamedWeightsModel(list(self._graph.inputs.values()), outputs, name="mask_rcnn")
 
     # --- Weights and runs ---
 
@@ -163,7 +164,8 @@ class MaskRCNN:
 
     def compile(self, learning_rate: Any, momentum: float) -> None:
         """Give the training network its optimiser (OPTIMIZER), gradients clipped by their joint norm."""
-        training.compile_network(self.keras_model, self.config, learning_rate, momentum)
+        with self.devices.scope():
+            training.compile_network(self.keras_model, self.config, learning_rate, momentum, self.devices)
 
     def set_trainable(
         self,
@@ -212,21 +214,27 @@ class MaskRCNN:
             )
             return None
         batches, validation = self._batches(train_dataset, val_dataset, augmentation, no_augmentation_sources)
-        training.open_run_folder(self.log_dir, self.config)
+        first = self.devices.is_first_process
+        if first:
+            training.open_run_folder(self.log_dir, self.config)
         log(f"\nStarting at epoch {self.epoch}. LR={learning_rate}\n")
         log(f"Checkpoint Path: {self.checkpoint_path}")
         self.set_trainable(training.layer_pattern(layers))
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
-        saver = training.SaveWeights(self.checkpoint_path)
+        saver = training.SaveWeights(self.checkpoint_path) if first else None
         callbacks = training.default_callbacks(self.log_dir, saver, batches, custom_callbacks or ())
-        history = self.keras_model.fit(
-            batches,
-            initial_epoch=self.epoch,
-            epochs=epochs,
-            validation_data=validation,
-            shuffle=False,  # the batches have their own order, and errors name images by it
-            callbacks=callbacks,
-        )
+        with self.devices.scope():
+            history = self.keras_model.fit(
+                self.devices.batches(batches),
+                initial_epoch=self.epoch,
+                epochs=epochs,
+                steps_per_epoch=self.devices.steps(batches),
+                validation_data=validation and self.devices.batches(validation),
+                validation_steps=validation and self.devices.steps(validation),
+                shuffle=False,  # the batches have their own order, and errors name images by it
+                callbacks=callbacks,
+                verbose="auto" if first else 0,
+            )
         self.epoch = max(self.epoch, epochs)
         if batches.skipped:
             logger.warning("%d images could not be used: %s", len(batches.skipped), batches.skipped)
@@ -234,10 +242,14 @@ class MaskRCNN:
 
     def _batches(self, train_dataset, val_dataset, augmentation, unaugmented):
         """The training batches, and the validation batches: the same images in every epoch."""
-        config = self.config
+        config, devices = self.config, self.devices
+        part = (devices.process, devices.processes)
+        seed = devices.agree(np.random.randint(2**31)) if config.SEED is None else config.SEED
         batches = DataGenerator(
             train_dataset,
             config,
+            seed=seed,
+            part=part,
             augmentation=augmentation,
             no_augmentation_sources=unaugmented,
             workers=config.LOADER_WORKERS,
@@ -248,7 +260,13 @@ class MaskRCNN:
         one_pass = -(-len(val_dataset.image_ids) // config.BATCH_SIZE)
         steps = min(config.VALIDATION_STEPS or one_pass, max(one_pass, 1))
         return batches, DataGenerator(
-            val_dataset, config, shuffle=False, steps=steps, workers=config.LOADER_WORKERS
+            val_dataset,
+            config,
+            shuffle=False,
+            seed=seed,
+            part=part,
+            steps=steps,
+            workers=config.LOADER_WORKERS,
         )
 
     # --- Detection ---

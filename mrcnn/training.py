@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mrcnn import execution, weights
+from mrcnn import distribution, execution, weights
 from mrcnn.network import losses
 
 logger = logging.getLogger(__name__)
@@ -76,30 +76,49 @@ def l2_penalty(variables: list[keras.Variable], weight_decay: float) -> Any:
 class TrainingNetwork(weights.NamedWeightsModel):
     """A functional model of `build.training_graph` that knows its losses.
 
-    loss_weights: factor of each loss by name, 1 where missing; weight_decay: factor of the L2 penalty.
-    Set both with `configure` before `compile`. Losses appear, weighted, under their names in logs.
+    loss_weights: factor of each loss by name, 1 where missing; weight_decay: factor of the L2 penalty;
+    devices: those that share each batch. Set them with `configure` before `compile`, when it is settled what
+    trains. Losses appear, weighted, under their names in logs.
     """
 
-    def configure(self, loss_weights: dict[str, float], weight_decay: float) -> None:
-        """Set the factors of the losses and of the L2 penalty."""
+    devices = distribution.Devices()
+    _shared_call: Callable | None = None
+
+    def configure(
+        self, loss_weights: dict[str, float], weight_decay: float, devices: distribution.Devices
+    ) -> None:
+        """Set the factors of the losses and of the L2 penalty, and the devices."""
+        self.devices = devices
+        self._shared_call = devices.forward(self, super().call)
         self.loss_weights = dict(loss_weights)
         self.weight_decay = float(weight_decay)
         self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in LOSS_NAMES}
 
+    def call(self, inputs, training=None, mask=None):
+        if training and self._shared_call is not None:
+            return self._shared_call(inputs, training=True)
+        return super().call(inputs, training=training, mask=mask)
+
     def head_losses(self, x: dict, outputs: dict) -> dict[str, Any]:
         """The five losses, not weighted, from the model's inputs and outputs."""
+        mean_count = self.devices.mean
         ids = outputs["target_class_ids"]
         places = outputs["target_mask"].shape[1]
         match = x["input_rpn_match"]
+        active_class_ids = self.devices.of_first(x["input_image_meta"][:1, 12:])
         return {
-            "rpn_class_loss": losses.rpn_class_loss(match, outputs["rpn_class_logits"]),
-            "rpn_bbox_loss": losses.rpn_bbox_loss(x["input_rpn_bbox"], match, outputs["rpn_bbox"]),
-            "mrcnn_class_loss": losses.mrcnn_class_loss(
-                ids, outputs["mrcnn_class_logits"], x["input_image_meta"][:, 12:]
+            "rpn_class_loss": losses.rpn_class_loss(match, outputs["rpn_class_logits"], mean_count),
+            "rpn_bbox_loss": losses.rpn_bbox_loss(
+                x["input_rpn_bbox"], match, outputs["rpn_bbox"], mean_count
             ),
-            "mrcnn_bbox_loss": losses.mrcnn_bbox_loss(outputs["target_bbox"], ids, outputs["mrcnn_bbox"]),
+            "mrcnn_class_loss": losses.mrcnn_class_loss(
+                ids, outputs["mrcnn_class_logits"], active_class_ids, mean_count
+            ),
+            "mrcnn_bbox_loss": losses.mrcnn_bbox_loss(
+                outputs["target_bbox"], ids, outputs["mrcnn_bbox"], mean_count
+            ),
             "mrcnn_mask_loss": losses.mrcnn_mask_loss(
-                outputs["target_mask"], ids[:, :places], outputs["mrcnn_mask"]
+                outputs["target_mask"], ids[:, :places], outputs["mrcnn_mask"], mean_count
             ),
         }
 
@@ -116,22 +135,35 @@ class TrainingNetwork(weights.NamedWeightsModel):
         """The total loss; each part is tracked under its name."""
         weighted = self.weighted_losses(x, y_pred)
         for name, loss in weighted.items():
-            self.loss_trackers[name].update_state(loss)
-        return self.total_loss(weighted)
+            self.loss_trackers[name].update_state(self.devices.mean(loss))
+        return self.devices.training_loss(self.total_loss(weighted))
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """The losses so far in this epoch."""
+        return self.devices.logs(super().compute_metrics(x, y, y_pred, sample_weight))
 
 
-def compile_network(network: TrainingNetwork, config: Any, learning_rate: Any, momentum: float) -> None:
+def compile_network(
+    network: TrainingNetwork,
+    config: Any,
+    learning_rate: Any,
+    momentum: float,
+    devices: distribution.Devices | None = None,
+) -> None:
     """Give the network its optimiser: SGD with momentum or Adam, gradients clipped by their joint norm.
 
-    learning_rate: a number or a keras schedule. The optimiser's state starts from zero.
+    learning_rate: a number or a keras schedule. devices: those that share each batch, in whose scope this is
+    called; one if None. The optimiser's state starts from zero.
     """
-    network.configure(config.LOSS_WEIGHTS, config.WEIGHT_DECAY)
+    devices = devices or distribution.Devices()
+    network.configure(config.LOSS_WEIGHTS, config.WEIGHT_DECAY, devices)
     common = {"learning_rate": learning_rate, "global_clipnorm": config.GRADIENT_CLIP_NORM}
     if config.OPTIMIZER == "adam":
-        optimizer = keras.optimizers.Adam(beta_1=momentum, **common)
+        optimizer = devices.optimizer(keras.optimizers.Adam)(beta_1=momentum, **common)
     else:
-        optimizer = keras.optimizers.SGD(momentum=momentum, **common)
+        optimizer = devices.optimizer(keras.optimizers.SGD)(momentum=momentum, **common)
     network.compile(optimizer=optimizer, jit_compile=execution.compiles_with_xla())
+    network.optimizer.build(network.trainable_variables)
 
 
 class SaveWeights(keras.callbacks.Callback):
@@ -154,12 +186,13 @@ class SaveWeights(keras.callbacks.Callback):
 class StopWhenNotFinite(keras.callbacks.Callback):
     """Stop at the first step whose loss, or the weights after it, are not finite, with the last good weights.
 
-    saver: the SaveWeights of the same training; batches: the training data, asked for the images of the step.
+    saver: the SaveWeights of the same training, None where another process writes; batches: the training
+    data, asked for the images of the step.
     Raises FloatingPointError naming epoch, step, losses, image ids and cures; before that the model gets back
     the weights of the last epoch, or those it began with.
     """
 
-    def __init__(self, saver: SaveWeights, batches: Any):
+    def __init__(self, saver: SaveWeights | None, batches: Any):
         super().__init__()
         self.saver = saver
         self.batches = batches
@@ -172,7 +205,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
-        if self.saver.last_path is not None:
+        if self.saver is not None and self.saver.last_path is not None:
             self._start = None  # the file holds them from here on
 
     def on_train_batch_end(self, batch, logs=None):
@@ -200,7 +233,7 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         )
 
     def _restore(self) -> str:
-        path = self.saver.last_path
+        path = None if self.saver is None else self.saver.last_path
         if path is None:
             self.model.set_weights(self._start)
             return "the weights it began with"
@@ -217,15 +250,18 @@ class KeepHostMemory(keras.callbacks.Callback):
 
 def default_callbacks(
     log_dir: str | os.PathLike,
-    saver: SaveWeights,
+    saver: SaveWeights | None,
     batches: Any,
     custom: Sequence[keras.callbacks.Callback] = (),
 ) -> list[keras.callbacks.Callback]:
     """What every training does after its steps and epochs: watch the loss, save, write TensorBoard files.
 
+    saver: None in a process that leaves files to another; it writes no TensorBoard files either.
     custom: more callbacks; they come before TensorBoard, so that it writes what they add to the logs.
     """
-    callbacks = [KeepHostMemory(), StopWhenNotFinite(saver, batches), saver, *custom]
+    callbacks = [KeepHostMemory(), StopWhenNotFinite(saver, batches), *([saver] if saver else []), *custom]
+    if saver is None:
+        return callbacks
     if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(log_dir=str(log_dir), write_graph=False))
     else:

@@ -45,7 +45,7 @@ ALLOWED = {
     "graph_functions": {"network"},
     "inspection": {"network"},
     "inference": {"execution", "geometry", "network"},
-    "training": {"execution", "network", "weights"},
+    "training": {"distribution", "execution", "network", "weights"},
     "callbacks": {"weights"},
     # what users touch
     "model": {

@@ -41,6 +41,8 @@ class DataGenerator(keras.utils.PyDataset):
     every epoch begins at the first image.
     augment: mirror half of the images; deprecated. augmentation: see mrcnn.data.augmentation.
     batch_size: config.BATCH_SIZE if not given.
+    part: (number, of how many) the equal part of each batch that is built here, for one of several
+    processes that share it; they need one seed.
     no_augmentation_sources: sources whose images are not augmented.
     steps: batches per epoch, config.STEPS_PER_EPOCH if not given; "all" or None for one pass, whose
     last batch is filled up from the beginning.
@@ -76,6 +78,7 @@ class DataGenerator(keras.utils.PyDataset):
         workers: int | None = None,
         use_multiprocessing: bool = False,
         max_queue_size: int | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         workers = config.LOADER_WORKERS if workers is None else workers
         self._threads = 0 if use_multiprocessing else workers
@@ -95,6 +98,7 @@ class DataGenerator(keras.utils.PyDataset):
         self.augmentation = augmentation
         self.no_augmentation_sources = tuple(no_augmentation_sources or ())
         self.batch_size = batch_size or config.BATCH_SIZE
+        self.part = part
         self.steps = _number_of_steps(dataset, config, self.batch_size, steps)
         seed = config.SEED if seed is None else seed
         self.seed = int(np.random.randint(2**31)) if seed is None else seed
@@ -145,8 +149,10 @@ class DataGenerator(keras.utils.PyDataset):
         # Validation has to be comparable from epoch to epoch.
         repeats = not (self.shuffle or self.augment or self.augmentation is not None)
         epoch = 0 if repeats else self.epoch
-        first = index * self.batch_size
-        samples = [self._sample(epoch, first + slot) for slot in range(self.batch_size)]
+        number, parts = self.part
+        size = self.batch_size // parts
+        first = index * self.batch_size + number * size
+        samples = [self._sample(epoch, first + slot) for slot in range(size)]
         named = zip(INPUT_DTYPES.items(), stack(samples, self.config), strict=True)
         return ({name: array.astype(dtype, copy=False) for (name, dtype), array in named},)
 

@@ -23,7 +23,13 @@ class BatchNorm(keras.layers.BatchNormalization):
     def build(self, input_shape):
         super().build(input_shape)
         self.updates = self.add_weight(
-            shape=(), initializer="zeros", dtype="float32", trainable=False, autocast=False, name="updates"
+            shape=(),
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            aggregation="only_first_replica",
+            name="updates",
         )
 
     @property
