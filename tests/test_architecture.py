@@ -22,6 +22,7 @@ ALLOWED = {
     "dataset": set(),
     "downloads": set(),
     "runs": set(),
+    "augmentation_policies": set(),
     "colors": set(),
     "weight_statistics": set(),
     "tables": {"weight_statistics"},

@@ -28,9 +28,9 @@ def load_image_gt(
     """Load an image, its objects and the facts about it, as the network takes them.
 
     dataset: a prepared Dataset. config: IMAGE_*, CONTRAST_PERCENTILES and MINI_MASK_SHAPE are read.
-    augment: mirror with probability 1/2; deprecated. augmentation: see mrcnn.data.augmentation. use_mini_mask: crop each
-    mask to its box and resize it to MINI_MASK_SHAPE. rng: makes random crops and augmentation
-    repeatable; without it Python's `random` and the augmenter's own state are used.
+    augment: mirror with probability 1/2; deprecated. augmentation: see mrcnn.data.augmentation.
+    use_mini_mask: crop each mask to its box and resize it to MINI_MASK_SHAPE. rng: makes random crops and
+    augmentation repeatable; without it Python's `random` and the augmenter's own state are used.
 
     Returns
     - image: [H, W, channels] in the dataset's dtype, uint8 where contrast is stretched; the mean is not
