@@ -1,0 +1,266 @@
+"""Our contestants: detect() and the training step, through what users call."""
+
+import tempfile
+import time
+from typing import Any
+
+import keras
+import numpy as np
+
+from benchmarks import arithmetic, synthetic
+from benchmarks.workers import Case
+from mrcnn import training
+from mrcnn.config import Config, LightConfig
+from mrcnn.data.generator import DataGenerator
+from mrcnn.model import MaskRCNN
+
+# The learning rate only has to leave the network as it is: every repeat shall do the same work.
+LEARNING_RATE = 1e-6
+# The factor of the norm that ends each residual block: fresh weights would double the variance every block.
+LAST_NORM = 0.2
+# Logit of class 1 for every RoI, so that there are as many detections as may be kept.
+CLASS_LOGIT = 10.0
+
+
+class TinyConfig(Config):
+    """A network that builds in a second, to try the benchmarks."""
+
+    TOP_DOWN_PYRAMID_SIZE = 8
+    RPN_CHANNELS = 8
+    FPN_CLASSIF_FC_LAYERS_SIZE = 16
+    MASK_HEAD_CHANNELS = 8
+    RPN_ANCHOR_SCALES = (8, 16, 32, 64, 128)
+    PRE_NMS_LIMIT = 200
+    POST_NMS_ROIS_TRAINING = 40
+    TRAIN_ROIS_PER_IMAGE = 12
+
+    @staticmethod
+    def BACKBONE(image, stage5=True, train_bn=None):  # noqa: N802
+        """One strided convolution per stage."""
+        stages = [image]
+        for stage, stride in enumerate((4, 1, 2, 2, 2), start=1):
+            convolution = keras.layers.Conv2D(8, 3, stride, padding="same", name=f"res{stage}_tiny")
+            stages.append(convolution(stages[-1]))
+        return stages[1:]
+
+    @staticmethod
+    def COMPUTE_BACKBONE_SHAPE(shape):  # noqa: N802
+        """Sizes of P2 to P6."""
+        return [[-(-shape[0] // stride), -(-shape[1] // stride)] for stride in (4, 8, 16, 32, 64)]
+
+
+def config_of(case: Case) -> Config:
+    """The settings of a case. The light network keeps its preset's numbers of proposals."""
+    presets = {"light": LightConfig, "tiny": TinyConfig}
+    config = presets.get(case.network, Config)()
+    config.NAME = "benchmark"
+    config.NUM_CLASSES = case.classes
+    config.IMAGES_PER_GPU = case.batch
+    config.SEED = 0
+    config.LOADER_WORKERS = case.workers
+    config.DETECTION_MIN_CONFIDENCE = 0
+    config.DETECTION_MAX_INSTANCES = case.detections
+    if case.network not in presets:
+        config.BACKBONE = case.network
+    if case.network != "light":
+        config.POST_NMS_ROIS_INFERENCE = case.proposals
+    config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM = case.height, case.width
+    if case.height != case.width:
+        config.IMAGE_RESIZE_MODE, config.IMAGE_MIN_DIM = "pad64", None  # padded, not enlarged
+        config.IMAGE_MAX_DIM = max(molded_sides(case))
+    return config
+
+
+def molded_sides(case: Case) -> tuple[int, int]:
+    """Height and width of the network's input: the picture's, padded to multiples of 64."""
+    return -(-case.height // 64) * 64, -(-case.width // 64) * 64
+
+
+def build(case: Case) -> "Detection | TrainingStep | Training":
+    """The contestant of a case; in mixed precision through the global policy of Keras."""
+    policy = "float32" if case.precision == "float32" else f"mixed_{case.precision}"
+    keras.config.set_dtype_policy(policy)
+    return {"detect": Detection, "train": TrainingStep, "fit": Training}[case.task](case)
+
+
+class Detection:
+    """detect() of a batch of pictures by a network with random weights that finds as many as it may keep."""
+
+    def __init__(self, case: Case):
+        self.config = config_of(case)
+        self.case = case
+        self.model = MaskRCNN("inference", self.config, model_dir=tempfile.gettempdir())
+        settle(self.model.keras_model)
+        self.pictures = [synthetic.picture(case.height, case.width, seed) for seed in range(case.batch)]
+
+    def run(self) -> list[dict[str, np.ndarray]]:
+        """Pictures in, boxes, classes, scores and masks out."""
+        return self.model.detect(self.pictures)
+
+    def describe(self, result: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+        """Detections per picture (the fewest), the side of their boxes, proposals computed."""
+        boxes = np.concatenate([found["rois"] for found in result])
+        return {
+            "detections": min(len(found["rois"]) for found in result),
+            "box_side": float(np.median(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)))),
+            "proposals": self.config.POST_NMS_ROIS_INFERENCE,
+        }
+
+    def gflop(self) -> dict[str, float]:
+        """Arithmetic by part; the mask head's last layer for each detection's own class."""
+        return arithmetic.of_inference(
+            self.model.keras_model, self.config, molded_sides(self.case), self.case.batch
+        )
+
+    def device_peak(self) -> int | None:
+        """Peak of GPU memory, as the backend counts it."""
+        return device_peak()
+
+
+class TrainingStep:
+    """Training steps of all layers on one batch of the real generator, as train() makes them.
+
+    The losses, gradients, clipping and update are inside; building the batch is not, see data_pipeline.
+    """
+
+    def __init__(self, case: Case):
+        self.config = config_of(case)
+        self.case = case
+        model = MaskRCNN("training", self.config, model_dir=tempfile.gettempdir())
+        self.network = model.keras_model
+        settle(self.network)
+        dataset = synthetic.SyntheticDataset(
+            case.batch, case.height, case.width, case.instances, case.classes
+        )
+        batches = DataGenerator(dataset, self.config, shuffle=False, steps=1, workers=0)
+        self.batches = RepeatedBatch(batches[0], case.steps)
+        model.set_trainable(training.layer_pattern("all"), verbose=0)
+        model.compile(LEARNING_RATE, self.config.LEARNING_MOMENTUM)
+
+    def run(self) -> keras.callbacks.History:
+        """One short epoch."""
+        return self.network.fit(
+            self.batches, epochs=1, verbose=0, shuffle=False, callbacks=[training.KeepHostMemory()]
+        )
+
+    def describe(self, result: keras.callbacks.History) -> dict[str, Any]:
+        """The loss, and how many places the heads compute in each image."""
+        return {
+            "loss": result.history["loss"][-1],
+            "steps": self.case.steps,
+            "box_rois": self.config.TRAIN_ROIS_PER_IMAGE,
+            "mask_rois": self.network.get_layer("mrcnn_mask").output.shape[1],
+        }
+
+    def gflop(self) -> dict[str, float]:
+        """Arithmetic of the steps by part: forward, gradient of the inputs, gradient of the weights."""
+        forward = arithmetic.of_graph(self.network, molded_sides(self.case), self.case.batch)
+        return {part: 3 * self.case.steps * value for part, value in forward.items()}
+
+    def device_peak(self) -> int | None:
+        """Peak of GPU memory, as the backend counts it."""
+        return device_peak()
+
+
+class Training:
+    """train() as users call it, with its loader and callbacks; the seconds are those of its last steps.
+
+    Every call of train() compiles anew, so one long run says more than several.
+    """
+
+    def __init__(self, case: Case):
+        self.config = config_of(case)
+        self.case = case
+        ahead = case.workers + 2  # batches that may be ready before the first step, which compiles
+        self.config.STEPS_PER_EPOCH = ahead + case.steps
+        self.folder = tempfile.TemporaryDirectory()
+        self.model = MaskRCNN("training", self.config, self.folder.name)
+        settle(self.model.keras_model)
+        images = 2 * case.batch
+        self.dataset = synthetic.SyntheticDataset(
+            images, case.height, case.width, case.instances, case.classes
+        )
+
+    def run(self) -> np.ndarray:
+        """One epoch; returns the seconds of each of its last steps."""
+        clock = StepClock()
+        self.model.train(
+            self.dataset, None, LEARNING_RATE, self.model.epoch + 1, "all", custom_callbacks=[clock]
+        )
+        return np.diff(clock.moments)[-self.case.steps :]
+
+    def describe(self, result: np.ndarray) -> dict[str, Any]:
+        """The seconds that count: all of those steps; and the quartiles of one."""
+        quartiles = np.quantile(result, (0.25, 0.5, 0.75)).tolist()
+        return {"seconds": float(result.sum()), "steps": self.case.steps, "step_quartiles": quartiles}
+
+    def gflop(self) -> dict[str, float]:
+        """As of the training step."""
+        forward = arithmetic.of_graph(self.model.keras_model, molded_sides(self.case), self.case.batch)
+        return {part: 3 * self.case.steps * value for part, value in forward.items()}
+
+    def device_peak(self) -> int | None:
+        """Peak of GPU memory, as the backend counts it."""
+        return device_peak()
+
+
+class StepClock(keras.callbacks.Callback):
+    """When each training step ended."""
+
+    def __init__(self):
+        super().__init__()
+        self.moments: list[float] = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.moments.append(time.perf_counter())
+
+
+class RepeatedBatch(keras.utils.PyDataset):
+    """An epoch of one batch again and again."""
+
+    def __init__(self, batch: Any, steps: int):
+        super().__init__()
+        self.batch, self.steps = batch, steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: int) -> Any:
+        return self.batch
+
+
+def settle(network: keras.Model) -> None:
+    """Set some of the random weights so that activations stay small and detections are many.
+
+    The norms that end a residual block are damped; boxes stay what the anchors are; every RoI is of class 1.
+    Which anchors become proposals stays random.
+    """
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            settle(layer)
+        elif layer.name.startswith("bn") and layer.name.endswith("branch2c"):
+            layer.gamma.assign(np.full(layer.gamma.shape, LAST_NORM))
+        elif layer.name in ("rpn_bbox_pred", "mrcnn_bbox_fc"):
+            layer.kernel.assign(np.zeros(layer.kernel.shape))
+        elif layer.name == "mrcnn_class_logits":
+            layer.kernel.assign(np.zeros(layer.kernel.shape))
+            layer.bias.assign(CLASS_LOGIT * (np.arange(layer.bias.shape[0]) == 1))
+
+
+def device_peak() -> int | None:
+    """Most bytes of GPU memory that the backend had in use, None without a GPU."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+    if backend == "jax":
+        import jax
+
+        counted = jax.devices()[0].memory_stats() or {}
+        return counted.get("peak_bytes_in_use")
+    import tensorflow
+
+    if not tensorflow.config.list_physical_devices("GPU"):
+        return None
+    return tensorflow.config.experimental.get_memory_info("GPU:0")["peak"]

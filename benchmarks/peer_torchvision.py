@@ -1,0 +1,206 @@
+"""The peer: torchvision's maskrcnn_resnet50_fpn, with the settings that make its work comparable.
+
+Runs in the peer's own environment, which needs torch, torchvision and NumPy only. What differs from ours is
+listed in README.md. The numbers that both sides share are those of the Case.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+from benchmarks.workers import Case
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+# As in ours.py: the work of a repeat shall not depend on those before it.
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-6, 0.9, 1e-4
+LAST_NORM, CLASS_LOGIT = 0.2, 10.0
+# Ours: TRAIN_ROIS_PER_IMAGE and ROI_POSITIVE_RATIO, POST_NMS_ROIS_TRAINING, DETECTION_NMS_THRESHOLD.
+TRAIN_ROIS, POSITIVE_RATIO, TRAIN_PROPOSALS, DETECTION_NMS = 200, 0.33, 2000, 0.3
+
+PARTS = {
+    "backbone": ["backbone.body"],
+    "FPN": ["backbone.fpn"],
+    "RPN": ["rpn"],
+    "box head": ["roi_heads.box_head", "roi_heads.box_predictor"],
+    "mask head": ["roi_heads.mask_head", "roi_heads.mask_predictor"],
+}
+
+
+def eager(case: Case) -> "Detection | TrainingStep":
+    """The model as it comes."""
+    return _task(case, _model(case))
+
+
+def compiled(case: Case) -> "Detection | TrainingStep":
+    """Its backbone and pyramid through torch.compile; the rest has shapes that depend on the data."""
+    model = _model(case)
+    model.backbone = torch.compile(model.backbone)
+    return _task(case, model)
+
+
+def _task(case: Case, model: MaskRCNN) -> "Detection | TrainingStep":
+    return Detection(case, model) if case.task == "detect" else TrainingStep(case, model)
+
+
+def _model(case: Case) -> MaskRCNN:
+    """The detector with random weights.
+
+    In training its batch norms are frozen, as in torchvision's fine-tuning and as ours, and all layers train.
+    """
+    torch.manual_seed(0)
+    training = case.task == "train"
+    norm = torchvision.ops.FrozenBatchNorm2d if training else torch.nn.BatchNorm2d
+    network = {"light": "resnet50", "tiny": "resnet18"}.get(case.network, case.network)
+    backbone = resnet_fpn_backbone(backbone_name=network, weights=None, norm_layer=norm, trainable_layers=5)
+    model = MaskRCNN(
+        backbone,
+        num_classes=case.classes,
+        min_size=min(case.height, case.width),
+        max_size=max(case.height, case.width),
+        rpn_pre_nms_top_n_train=TRAIN_PROPOSALS,
+        rpn_post_nms_top_n_train=TRAIN_PROPOSALS,
+        rpn_post_nms_top_n_test=case.proposals,
+        box_detections_per_img=case.detections,
+        box_nms_thresh=DETECTION_NMS,
+        box_batch_size_per_image=TRAIN_ROIS,
+        box_positive_fraction=POSITIVE_RATIO,
+    )
+    settle(model)
+    return model.to(DEVICE).train(training)
+
+
+def settle(model: MaskRCNN) -> None:
+    """As ours: damped residual blocks, boxes stay what the anchors are, every RoI is of class 1."""
+    with torch.no_grad():
+        for name, module in model.backbone.named_modules():
+            if name.endswith("bn3"):
+                module.weight.fill_(LAST_NORM)
+        predictor = model.roi_heads.box_predictor
+        for layer in (model.rpn.head.bbox_pred, predictor.bbox_pred, predictor.cls_score):
+            layer.weight.zero_()
+        torch.nn.init.normal_(model.rpn.head.cls_logits.weight, std=0.05)
+        predictor.cls_score.bias.zero_()
+        predictor.cls_score.bias[1] = CLASS_LOGIT
+
+
+class Contestant:
+    """What both tasks share: mixed precision, and counters in front of the heads."""
+
+    def __init__(self, case: Case, model: MaskRCNN):
+        self.case, self.model = case, model
+        self.rois: dict[str, int] = {}
+        model.roi_heads.box_head.register_forward_pre_hook(self._counter("box_rois"))
+        model.roi_heads.mask_head.register_forward_pre_hook(self._counter("mask_rois"))
+        rng = np.random.default_rng(0)
+        shape = (case.height, case.width, 3)
+        self.pictures = [rng.integers(0, 256, shape).astype(np.uint8) for _ in range(case.batch)]
+
+    def _counter(self, name: str):
+        def count(module, inputs):
+            self.rois[name] = len(inputs[0]) // self.case.batch
+
+        return count
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision, or none."""
+        return torch.autocast(
+            DEVICE.type,
+            dtype=PRECISIONS.get(self.case.precision),
+            enabled=self.case.precision in PRECISIONS,
+        )
+
+    def images(self) -> list[torch.Tensor]:
+        """The pictures as the model takes them: float [3, height, width], 0 to 1."""
+        return [
+            torch.from_numpy(image).to(DEVICE).permute(2, 0, 1).float().div(255) for image in self.pictures
+        ]
+
+    def gflop(self) -> dict[str, float]:
+        """Arithmetic of one run by part, as PyTorch counts it."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            self.run()
+        counted = {name: sum(parts.values()) / 1e9 for name, parts in counter.get_flop_counts().items()}
+        name = type(self.model).__name__
+        return {
+            part: sum(counted.get(f"{name}.{module}", 0.0) for module in modules)
+            for part, modules in PARTS.items()
+        }
+
+    def device_peak(self) -> int | None:
+        """Most bytes of GPU memory in use so far, None on a CPU."""
+        return torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else None
+
+
+class Detection(Contestant):
+    """From uint8 pictures to boxes, classes, scores and bool masks in host memory, as ours."""
+
+    def run(self) -> list[dict[str, np.ndarray]]:
+        """One batch."""
+        with torch.inference_mode(), self.autocast():
+            found = self.model(self.images())
+            for result in found:
+                result["masks"] = result["masks"] > 0.5
+            return [{name: value.cpu().numpy() for name, value in result.items()} for result in found]
+
+    def describe(self, result: list[dict[str, np.ndarray]]) -> dict[str, Any]:
+        """As ours, and the RoIs that the heads computed per picture."""
+        boxes = np.concatenate([found["boxes"] for found in result])
+        return {
+            "detections": min(len(found["boxes"]) for found in result),
+            "box_side": float(np.median(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)))),
+            "proposals": self.rois["box_rois"],
+        }
+
+
+class TrainingStep(Contestant):
+    """Forward, backward and update of all layers on one batch; whole masks, as its dataset gives them."""
+
+    def __init__(self, case: Case, model: MaskRCNN):
+        super().__init__(case, model)
+        self.targets = [self._truth(seed) for seed in range(case.batch)]
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+        )
+        self.scaler = torch.amp.GradScaler(DEVICE.type, enabled=case.precision == "float16")
+
+    def _truth(self, seed: int) -> dict[str, torch.Tensor]:
+        """Ellipses like those of synthetic.py."""
+        rng = np.random.default_rng(seed)
+        sides = np.array([self.case.height, self.case.width])
+        radii = rng.uniform(1 / 16, 1 / 8, (self.case.instances, 2)) * sides
+        centres = rng.uniform(radii, sides - radii)
+        rows, columns = np.ogrid[: sides[0], : sides[1]]
+        masks = [
+            ((rows - y) / ry) ** 2 + ((columns - x) / rx) ** 2 <= 1
+            for (y, x), (ry, rx) in zip(centres, radii, strict=True)
+        ]
+        boxes = np.concatenate([centres - radii, centres + radii], axis=1)[:, [1, 0, 3, 2]]
+        labels = np.arange(self.case.instances) % (self.case.classes - 1) + 1
+        return {
+            "boxes": torch.from_numpy(boxes.astype(np.float32)),
+            "labels": torch.from_numpy(labels),
+            "masks": torch.from_numpy(np.stack(masks).astype(np.uint8)),
+        }
+
+    def run(self) -> float:
+        """The steps of one run; returns the last loss."""
+        for _ in range(self.case.steps):
+            targets = [{name: x.to(DEVICE) for name, x in truth.items()} for truth in self.targets]
+            with self.autocast():
+                loss = sum(self.model(self.images(), targets).values())
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        return loss.item()
+
+    def describe(self, result: float) -> dict[str, Any]:
+        """The loss, and the RoIs that the heads computed per picture."""
+        return {"loss": result, "steps": self.case.steps, **self.rois}

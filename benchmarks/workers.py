@@ -1,0 +1,241 @@
+"""Contestants: each builds its network in a process of its own and runs it when asked, so they alternate.
+
+A worker process imports a module, calls its builder with a Case and answers requests, one JSON object per
+line. So each contestant has its own framework, backend, environment and memory, and a burst of other work on
+the machine hits all of them. This file needs the standard library alone: a peer has its own environment.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from benchmarks import measure
+
+ROOT = Path(__file__).resolve().parent.parent
+LINES_OF_ERROR = 12
+
+
+@dataclass(frozen=True)
+class Case:
+    """What to run: the same for every contestant.
+
+    task: "detect", "train" (on a ready batch) or "fit" (with the loader); network: "resnet50", "resnet101",
+    "light" or "tiny"; height, width: pixels of each picture; batch: pictures at once; precision: "float32",
+    "bfloat16" or "float16" (mixed); classes: with background; detections: kept per picture; proposals: of the
+    RPN; instances: true objects per picture in training; steps: training steps per run; workers: of the
+    loader.
+    """
+
+    task: str = "detect"
+    network: str = "resnet50"
+    height: int = 512
+    width: int = 512
+    batch: int = 1
+    precision: str = "float32"
+    classes: int = 81
+    detections: int = 20
+    proposals: int = 1000
+    instances: int = 20
+    steps: int = 1
+    workers: int = 0
+
+
+class Task(Protocol):
+    """What a builder returns."""
+
+    def run(self) -> Any:
+        """The work that is timed; its results are on the host when it returns."""
+
+    def describe(self, result: Any) -> dict[str, Any]:
+        """What came out, for the record; not timed. "seconds" replaces those of the whole run."""
+
+    def gflop(self) -> dict[str, float] | None:
+        """Arithmetic of one run by part of the network, in 10^9 floating point operations."""
+
+    def device_peak(self) -> int | None:
+        """Most bytes of GPU memory in use so far; None on a CPU."""
+
+
+class WorkerError(RuntimeError):
+    """A contestant could not be built or run; the message ends with what it printed last."""
+
+
+class InProcess:
+    """A contestant inside this process, for tests and debuggers; its memory figures are of the whole process.
+
+    name: for tables; builder: "module:function"; case: what to build.
+    """
+
+    def __init__(self, name: str, builder: str, case: Case):
+        self.name, self.case = name, case
+        self.server = Server(builder, case)
+        self.facts = self.server.facts
+
+    def ask(self, request: str) -> dict[str, Any]:
+        """Answer of a request, see `Server.answer`."""
+        return self.server.answer(request)
+
+    def close(self) -> None:
+        """Forget the network."""
+        del self.server
+
+
+class Subprocess:
+    """A contestant in a process of its own.
+
+    name: for tables; builder: "module:function"; case: what to build; python: its interpreter; backend:
+    KERAS_BACKEND, for ours. Returns when it is built; `facts` says what it told of itself.
+    Raises WorkerError if that fails.
+    """
+
+    def __init__(
+        self, name: str, builder: str, case: Case, python: str = sys.executable, backend: str | None = None
+    ):
+        self.name, self.case = name, case
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as the process)
+        environment = {
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # the GPU is shared with the other contestants
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            **os.environ,
+            **({"KERAS_BACKEND": backend} if backend else {}),
+        }
+        started = time.perf_counter()
+        self.process = subprocess.Popen(
+            [python, "-m", "benchmarks.workers", builder, json.dumps(asdict(case))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        self.facts = self._read()
+        self.facts["ready_seconds"] = time.perf_counter() - started
+
+    def ask(self, request: str) -> dict[str, Any]:
+        """Answer of a request, see `Server.answer`. Raises WorkerError if the process ends instead."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended: reading says why
+            self.process.stdin.write(request + "\n")
+            self.process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if line:
+            return json.loads(line)
+        code = self.process.wait()
+        self.log.seek(0)
+        last = "".join(self.log.readlines()[-LINES_OF_ERROR:])
+        self.close()
+        raise WorkerError(f"{self.name} ended with code {code}:\n{last}")
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(BrokenPipeError):  # it has ended already
+            self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+
+
+Contestant = InProcess | Subprocess
+
+
+class Server:
+    """The worker's side: builds the task and answers."""
+
+    def __init__(self, builder: str, case: Case):
+        module, function = builder.split(":")
+        started = time.perf_counter()
+        build = getattr(importlib.import_module(module), function)
+        imported = time.perf_counter()
+        self.task: Task = build(case)
+        self.facts = {
+            "import_seconds": imported - started,
+            "build_seconds": time.perf_counter() - imported,
+            "versions": measure.versions(),
+        }
+
+    def answer(self, request: str) -> dict[str, Any]:
+        """The answer of a request; ValueError for one that is none of these.
+
+        "run": seconds, cpu_seconds of all threads, and what came out; "gflop": arithmetic by part; "memory":
+        peaks so far, in bytes.
+        """
+        if request == "gflop":
+            return {"gflop": self.task.gflop()}
+        if request == "memory":
+            return {"peak_rss": peak_rss(), "device_peak": self.task.device_peak()}
+        if request != "run":
+            raise ValueError(f'A request must be "run", "gflop" or "memory". Received: {request!r}')
+        cpu, wall = time.process_time(), time.perf_counter()
+        result = self.task.run()
+        seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+        return {"seconds": seconds, "cpu_seconds": cpu_seconds, **self.task.describe(result)}
+
+
+def peak_rss() -> int:
+    """Most memory this process ever had in RAM, in bytes."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # not Linux; the unit is bytes on macOS
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss: a child process inherits its parent's.
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
+def alternate(
+    contestants: Sequence[Contestant], warmup: int, repeats: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Let the contestants run in turn; returns the answers of the measured runs by name, round by round."""
+    for _ in range(warmup):
+        for contestant in contestants:
+            contestant.ask("run")
+    answers: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in contestants}
+    for _ in range(repeats):
+        for contestant in contestants:
+            answers[contestant.name].append(contestant.ask("run"))
+    return answers
+
+
+@contextlib.contextmanager
+def opened(makers: Sequence[Callable[[], Contestant]]) -> Iterator[list[Contestant]]:
+    """The contestants of all makers, built one after the other, closed at the end; failures are printed."""
+    with contextlib.ExitStack() as stack:
+        contestants = []
+        for make in makers:
+            try:
+                contestant = make()
+            except WorkerError as error:
+                print(f"\nLeft out: {error}", file=sys.stderr, flush=True)
+                continue
+            stack.callback(contestant.close)
+            contestants.append(contestant)
+        yield contestants
+
+
+def main() -> None:
+    """Serve one contestant: arguments "module:function" and a Case as JSON; requests on standard input."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a framework prints must not look like an answer
+    builder, case = sys.argv[1:]
+    server = Server(builder, Case(**json.loads(case)))
+    print(json.dumps(server.facts), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(server.answer(line.strip())), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
