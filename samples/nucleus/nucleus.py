@@ -16,19 +16,18 @@ masks/), or with train.zip and val.zip, which hold images/<id>.png and label ima
 
 import argparse
 import datetime
-import io
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import imgaug.augmenters as iaa
 import keras
 import matplotlib
 import numpy as np
-from skimage.io import imread
 from tqdm import tqdm
 
-from mrcnn import utils, visualize
+from mrcnn import formats, utils, visualize
 from mrcnn.config import Config, LightConfig
+from mrcnn.formats.base import Instance
 from mrcnn.model import MaskRCNN
 
 ROOT_DIR = Path(__file__).resolve().parents[2]
@@ -131,69 +130,46 @@ class LightNucleusInferenceConfig(LightNucleusConfig):
     RPN_NMS_THRESHOLD = 0.7
 
 
-class NucleusDataset(utils.Dataset):
+class NucleusDataset(formats.LabelImageDataset, formats.MaskFileDataset):
     """Images with one mask file per nucleus, or zipped images with label images."""
 
     def load_nucleus(self, dataset_dir: str | Path, subset: str) -> None:
         """Add the images of a subset.
 
         subset: a stage's folder; "train" or "val": the zip of that name if there is one, else stage1_train
-        without, or only, VAL_IMAGE_IDS. Raises ValueError for another subset, FileNotFoundError for a missing
-        folder.
+        without, or only, the images held back. Raises ValueError for another subset, FileNotFoundError for a
+        missing folder.
         """
-        self.add_class("nucleus", 1, "nucleus")
         if subset not in ("train", "val", *STAGES):
             raise ValueError(f"subset must be train, val or one of {STAGES}. Received: subset={subset!r}")
         archive = Path(dataset_dir) / f"{subset}.zip"
         if archive.exists():
-            self._load_zip(archive)
+            formats.LabelImageDataset.load(self, archive, classes=["nucleus"], source="nucleus")
             return
         stage = Path(dataset_dir) / ("stage1_train" if subset in ("train", "val") else subset)
         if not stage.is_dir():
             raise FileNotFoundError(f"There is neither {archive} nor the folder {stage}. Check --dataset.")
-        image_ids = sorted(path.name for path in stage.iterdir() if path.is_dir())
+        image_ids = {path.name for path in stage.iterdir() if path.is_dir()}
         if subset == "val":
-            image_ids = [image_id for image_id in VAL_IMAGE_IDS if image_id in set(image_ids)]
+            image_ids = held_back(image_ids)
         elif subset == "train":
-            image_ids = [image_id for image_id in image_ids if image_id not in VAL_IMAGE_IDS]
-        for image_id in image_ids:
-            self.add_image("nucleus", image_id, stage / image_id / "images" / f"{image_id}.png")
+            image_ids -= held_back(image_ids)
+        formats.MaskFileDataset.load(self, stage, "nucleus", only=image_ids, source="nucleus")
 
-    def _load_zip(self, archive: Path) -> None:
-        with zipfile.ZipFile(archive) as files:
-            names = [name for name in files.namelist() if name.startswith("images/")]
-        for name in sorted(names):
-            self.add_image("nucleus", Path(name).stem, archive, member=name)
-
-    def load_image(self, image_id: int) -> np.ndarray:
-        """RGB, uint8 [h, w, 3]."""
-        info = self.image_info[image_id]
-        if "member" not in info:
-            return super().load_image(image_id)
-        return read_member(info["path"], info["member"])[:, :, :3]
-
-    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """Masks bool [h, w, N] and class ids int32 [N]; an image without masks has none."""
-        info = self.image_info[image_id]
-        if "member" in info:
-            labels = read_member(info["path"], info["member"].replace("images/", "labels/"))
-            masks = labels[:, :, None] == np.arange(1, labels.max() + 1)
-        else:
-            files = sorted((Path(info["path"]).parents[1] / "masks").glob("*.png"))
-            if not files:
-                return super().load_mask(image_id)
-            masks = np.stack([imread(file) > 0 for file in files], axis=-1)
-        return masks, np.ones(masks.shape[-1], dtype=np.int32)
+    def load_instances(self, image_id: int) -> Iterator[Instance]:
+        """The nuclei one by one, from whichever files the image has."""
+        has_files = "masks" in self.image_info[image_id]
+        reader = formats.MaskFileDataset if has_files else formats.LabelImageDataset
+        return reader.load_instances(self, image_id)
 
     def image_reference(self, image_id: int) -> str:
         """The image's id in the competition."""
         return self.image_info[image_id]["id"]
 
 
-def read_member(archive: Path, member: str) -> np.ndarray:
-    """Decode one picture of a zip archive."""
-    with zipfile.ZipFile(archive) as files:
-        return imread(io.BytesIO(files.read(member)))
+def held_back(image_ids: set[str]) -> set[str]:
+    """The images to validate with: VAL_IMAGE_IDS; every fifth of an excerpt that has none of them."""
+    return image_ids & set(VAL_IMAGE_IDS) or set(sorted(image_ids)[::5])
 
 
 def augmentation() -> iaa.Augmenter:

@@ -1,0 +1,197 @@
+"""Balloons: train on outlines of the VGG Image Annotator, then keep balloons in colour, the rest in grey.
+
+    # Train, starting from the published COCO weights; or go on with the last run
+    python balloon.py train --dataset=/path/to/balloon --weights=coco
+    python balloon.py train --dataset=/path/to/balloon --weights=last
+
+    # Colour splash on an image, a video, or what camera 0 sees (Ctrl-C ends it)
+    python balloon.py splash --weights=/path/to/weights.h5 --image=<file or address>
+    python balloon.py splash --weights=last --video=<file, address or number of a camera>
+
+    # A light network, from scratch, on a CPU
+    python balloon.py train --dataset=/path/to/balloon --weights=scratch --light --epochs=1 --steps=10
+
+The data set is a folder with train/ and val/, each with pictures and via_region_data.json of VIA 1.x or 2.x.
+"""
+
+import argparse
+import datetime
+import os
+import urllib.request
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image, ImageOps
+from skimage.color import gray2rgb, rgb2gray
+
+from mrcnn import formats, utils
+from mrcnn.config import Config, LightConfig
+from mrcnn.model import MaskRCNN
+from mrcnn.video import detect_video
+
+ROOT_DIR = Path(__file__).resolve().parents[2]
+COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"
+# Layers whose shapes depend on the number of classes.
+CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
+SUBSETS = ("train", "val")
+
+
+class BalloonConfig(Config):
+    """ResNet-101; a GPU of 12 GB holds two images."""
+
+    NAME = "balloon"
+    IMAGES_PER_GPU = 2
+    NUM_CLASSES = 1 + 1  # background and balloon
+    STEPS_PER_EPOCH = 100
+    DETECTION_MIN_CONFIDENCE = 0.9
+
+
+class LightBalloonConfig(LightConfig, BalloonConfig):
+    """A light network at half the size, trained from scratch on a CPU."""
+
+    NAME = "balloon-light"
+    IMAGE_MIN_DIM = 384
+    IMAGE_MAX_DIM = 512
+    RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
+    TRAIN_ROIS_PER_IMAGE = 64
+    DETECTION_MIN_CONFIDENCE = 0.7
+    LEARNING_RATE = 0.02
+
+
+class BalloonDataset(formats.ViaDataset):
+    """Pictures with a polygon for each balloon."""
+
+    def load_balloon(self, dataset_dir: str | Path, subset: str) -> None:
+        """Add the images of a subset, train or val, that have a balloon.
+
+        Raises ValueError for another subset, FileNotFoundError naming the annotation file if it is missing.
+        """
+        if subset not in SUBSETS:
+            raise ValueError(f"subset must be one of {SUBSETS}. Received: subset={subset!r}")
+        self.load(Path(dataset_dir) / subset / "via_region_data.json", classes=["balloon"], source="balloon")
+
+
+def dataset_of(dataset_dir: Path, subset: str) -> BalloonDataset:
+    """A prepared data set."""
+    dataset = BalloonDataset()
+    dataset.load_balloon(dataset_dir, subset)
+    dataset.prepare()
+    return dataset
+
+
+def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Train the heads, which is enough after COCO; from scratch everything, with a warm-up."""
+    rate = model.config.LEARNING_RATE
+    epochs = arguments.epochs or 30
+    layers = "heads"
+    if arguments.weights == "scratch":
+        layers = "all"
+        steps = epochs * model.config.STEPS_PER_EPOCH
+        warm_up = max(1, steps // 10)
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 10, max(1, steps - warm_up), warmup_target=rate, warmup_steps=warm_up
+        )
+    datasets = [dataset_of(arguments.dataset, subset) for subset in SUBSETS]
+    model.train(*datasets, learning_rate=rate, epochs=epochs, layers=layers)
+
+
+def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image in grey, in colour where a mask is.
+
+    image: uint8 [h, w, 3] RGB; mask: bool [h, w, N]. Returns uint8 [h, w, 3].
+    """
+    grey = (gray2rgb(rgb2gray(image)) * 255).astype(np.uint8)
+    inside = np.any(mask, axis=-1, keepdims=True)
+    return np.where(inside, image, grey)
+
+
+def read_image(path: str) -> np.ndarray:
+    """A picture from a file or an address as uint8 [h, w, 3] RGB, turned as viewers show it."""
+    file = urllib.request.urlopen(path) if "://" in path else path
+    with Image.open(file) as picture:
+        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+
+
+def detect_and_color_splash(
+    model: MaskRCNN, image_path: str | None = None, video_path: str | None = None
+) -> Path:
+    """Splash an image (file or address) or a video (file, address or number of a camera).
+
+    Writes splash_<time>.png or .avi into the current folder and returns its name. A video keeps its frame
+    rate; Ctrl-C leaves no file, except with a camera, where it ends the recording.
+    Raises ValueError without a source, OSError if it cannot be read.
+    """
+    if not (image_path or video_path):
+        raise ValueError("Give an image_path or a video_path. Received: none")
+    stem = f"splash_{datetime.datetime.now():%Y%m%dT%H%M%S}"
+    if image_path:
+        image = read_image(image_path)
+        found = model.detect([image], verbose=1)[0]
+        output = Path(f"{stem}.png")
+        temporary = Path(f".{stem}.part.png")
+        Image.fromarray(color_splash(image, found["masks"])).save(temporary)
+        os.replace(temporary, output)
+    else:
+        output = Path(f"{stem}.avi")
+        detect_video(
+            video_path, output, model.detect, lambda frame, found: color_splash(frame, found["masks"])
+        )
+    print("Saved to", output)
+    return output
+
+
+def load_weights(model: MaskRCNN, choice: str) -> None:
+    """Load "coco", "imagenet", "last", a path, or nothing for "scratch"."""
+    if choice == "scratch":
+        return
+    if choice == "coco":
+        if not COCO_WEIGHTS.exists():
+            utils.download_trained_weights(COCO_WEIGHTS)
+        model.load_weights(COCO_WEIGHTS, by_name=True, exclude=CLASS_LAYERS)
+    elif choice == "imagenet":
+        model.load_weights(model.get_imagenet_weights(), by_name=True)
+    else:
+        model.load_weights(model.find_last() if choice == "last" else choice, by_name=True)
+
+
+def config_for(arguments: argparse.Namespace) -> Config:
+    """The settings of a command."""
+    config = LightBalloonConfig() if arguments.light else BalloonConfig()
+    config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
+    if arguments.command == "splash":
+        config.GPU_COUNT = 1
+        config.IMAGES_PER_GPU = 1
+    return config
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("command", choices=["train", "splash"])
+    parser.add_argument("--dataset", type=Path, help="folder with train/ and val/")
+    parser.add_argument("--weights", required=True, help="coco, imagenet, last, scratch, or a path")
+    parser.add_argument("--logs", type=Path, default=ROOT_DIR / "logs")
+    parser.add_argument("--image", help="file or address of an image to splash")
+    parser.add_argument("--video", help="file or address of a video to splash, or number of a camera")
+    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
+    parser.add_argument("--epochs", type=int, default=None)
+    parser.add_argument("--steps", type=int, default=None, help="steps per epoch")
+    arguments = parser.parse_args()
+    if arguments.command == "train" and not arguments.dataset:
+        parser.error("train needs --dataset")
+    if arguments.command == "splash" and not (arguments.image or arguments.video):
+        parser.error("splash needs --image or --video")
+
+    config = config_for(arguments)
+    config.display()
+    model = MaskRCNN("training" if arguments.command == "train" else "inference", config, arguments.logs)
+    load_weights(model, arguments.weights)
+    if arguments.command == "train":
+        train(model, arguments)
+    else:
+        detect_and_color_splash(model, arguments.image, arguments.video)
+
+
+if __name__ == "__main__":
+    main()
