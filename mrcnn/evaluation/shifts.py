@@ -1,7 +1,7 @@
 """Fixed changes of camera and illumination, to see how much of a detector's accuracy survives them.
 
-Each takes a picture uint8 [h, w, 3] and returns one of the same shape and type, the same in every call; what is
-in it stays in place. Not the augmentation of training: these are for the test.
+Each takes a picture uint8 [h, w, 3] and returns one of the same shape and type, the same in every call; what
+is in it stays in place. Not the augmentation of training: these are for the test.
 """
 
 import io
