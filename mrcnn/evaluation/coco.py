@@ -183,10 +183,6 @@ class CocoMetrics:
             table |= {f"{name}_{measure}": values for measure, values in measured.items()}
         return table
 
-    def write_detections(self, path: str | os.PathLike) -> None:
-        """Write the detections as a COCO result file, whole or not at all."""
-        write_json(path, self._found)
-
     def write_truth(self, path: str | os.PathLike) -> None:
         """Write the true objects as a COCO annotation file, whole or not at all."""
         write_json(path, self._dataset())

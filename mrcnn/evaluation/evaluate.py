@@ -1,7 +1,7 @@
 """A detector measured on a dataset: one pass over its images, of which nothing but run lengths is kept."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,35 +43,71 @@ def evaluate(
     given to detect at a time. iou_types, max_detections: see `coco.CocoMetrics`. results_path: a file for
     the detections in COCO's form, with the ids of images and classes of the dataset's source. min_score:
     with a number AP(tau) and PQ are measured, too, of the detections scored at least so, see
-    `instances.InstanceMetrics`. verbose: 1 shows progress and prints a table.
+    `instances.InstanceMetrics`. verbose: 1 shows progress and prints tables.
 
     Returns `coco.CocoMetrics.results()`: columns of a table, the first row over all classes; with min_score
     those of `InstanceMetrics.results()` follow.
     Raises ValueError without images, and what loading and detecting raise.
     """
-    image_ids = [int(image_id) for image_id in (dataset.image_ids if image_ids is None else image_ids)]
-    if not image_ids:
-        raise ValueError("There is nothing to evaluate: image_ids or the dataset is empty.")
+    everything = {"all": dataset.image_ids if image_ids is None else image_ids}
+    return evaluate_groups(
+        detect,
+        dataset,
+        everything,
+        batch_size=batch_size,
+        iou_types=iou_types,
+        max_detections=max_detections,
+        results_path=results_path,
+        min_score=min_score,
+        verbose=verbose,
+    )["all"]
+
+
+def evaluate_groups(
+    detect: Detect,
+    dataset: Any,
+    groups: Mapping[str, Sequence[int]],
+    batch_size: int = 1,
+    iou_types: Sequence[str] = ("box", "mask"),
+    max_detections: Sequence[int] = (1, 10, 100),
+    results_path: str | os.PathLike | None = None,
+    min_score: float | None = None,
+    verbose: int = 1,
+) -> dict[str, dict[str, list]]:
+    """As `evaluate`, for several groups of images, such as all and each kind, in one pass.
+
+    groups: name to image ids; they may overlap, each image is detected once.
+    Returns the results of each group by its name.
+    """
+    members = {name: {int(image_id) for image_id in ids} for name, ids in groups.items()}
+    image_ids = sorted(set().union(*members.values()))
+    if not all(members.values()) or not image_ids:
+        raise ValueError(f"There is nothing to evaluate: no images. Received: {dict(groups)}")
     names, classes = source_ids(dataset, image_ids), source_classes(dataset)
     class_names = {classes[number]: dataset.class_names[number] for number in classes}
-    ranked = coco.CocoMetrics(class_names, iou_types, max_detections)
-    matched = None if min_score is None else InstanceMetrics(class_names)
+    ranked = {group: coco.CocoMetrics(class_names, iou_types, max_detections) for group in groups}
+    matched = {group: InstanceMetrics(class_names) for group in groups if min_score is not None}
+    written: list[coco.Record] = []
     for image_id, image, found in detected(detect, dataset, image_ids, batch_size, verbose):
         class_ids = np.array([classes[int(number)] for number in found["class_ids"]], int)
         found = {**found, "class_ids": class_ids}
-        truth = true_annotations(dataset, image_id)
+        truth, detections = true_annotations(dataset, image_id), coco.detections_of(found)
         for record in truth:
             record["category_id"] = classes[record["category_id"]]
-        ranked.add(names[image_id], image.shape, truth, coco.detections_of(found))
-        if matched is not None:
-            matched.add(truth, found)
+        for group in groups:
+            if image_id in members[group]:
+                ranked[group].add(names[image_id], image.shape, truth, detections)
+                if group in matched:
+                    matched[group].add(truth, found)
+        written += [{"image_id": names[image_id], **record} for record in detections]
     if results_path is not None:
-        ranked.write_detections(results_path)
-    results = ranked.results()
-    if matched is not None and min_score is not None:
-        results |= matched.results(min_score)
+        coco.write_json(results_path, written)
+    results = {group: metrics.results() for group, metrics in ranked.items()}
+    for group, instances in matched.items():
+        results[group] |= instances.results(0.0 if min_score is None else min_score)
     if verbose:
-        print_results(results)
+        for group, table in results.items():
+            print_results(table, "" if len(results) == 1 else group)
     return results
 
 
@@ -112,8 +148,10 @@ def source_classes(dataset: Any) -> dict[int, int]:
     return dict(zip(numbers, named if distinct else numbers, strict=True))
 
 
-def print_results(results: dict[str, list]) -> None:
+def print_results(results: dict[str, list], title: str = "") -> None:
     """Print the columns of SHOWN that there are: for boxes, masks and instances a table each."""
+    if title:
+        print(f"\n{title}")
     for names in SHOWN:
         there = [name for name in names if name in results]
         if there:

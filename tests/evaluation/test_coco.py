@@ -87,18 +87,19 @@ def reference(truth, found, iou_type):
 def test_agrees_with_pycocotools(tmp_path):
     """The written files in pycocotools' own hands give the twelve numbers that are returned."""
     rng = np.random.default_rng(0)
-    metrics = coco.CocoMetrics({1: "thing", 2: "other"})
+    metrics, found = coco.CocoMetrics({1: "thing", 2: "other"}), []
     for image_id in (30, 4, 12):
-        masks, class_ids, found = crowded(rng)
-        metrics.add(image_id, masks.shape, coco.annotations_of(masks, class_ids), coco.detections_of(found))
+        masks, class_ids, seen = crowded(rng)
+        records = coco.detections_of(seen)
+        metrics.add(image_id, masks.shape, coco.annotations_of(masks, class_ids), records)
+        found += [{"image_id": image_id, **record} for record in records]
     results = metrics.results()
-    metrics.write_truth(tmp_path / "truth.json")
-    metrics.write_detections(tmp_path / "new" / "found.json")
-    found = json.loads((tmp_path / "new" / "found.json").read_text())
+    metrics.write_truth(tmp_path / "new" / "truth.json")
+    truth = (tmp_path / "new" / "truth.json").read_text()
     assert not list(tmp_path.rglob("*.part"))
     for name, iou_type, other in (("box", "bbox", "segmentation"), ("mask", "segm", "bbox")):
         rows = [{k: v for k, v in row.items() if k != other} for row in found]
-        stats = reference(json.loads((tmp_path / "truth.json").read_text()), rows, iou_type)
+        stats = reference(json.loads(truth), rows, iou_type)
         assert stats.min() > 0 and stats.max() < 1  # every measure says something
         np.testing.assert_allclose([results[f"{name}_{stat}"][0] for stat in STATS], stats, atol=1e-12)
 
@@ -195,6 +196,24 @@ def test_evaluate_goes_through_a_dataset(tmp_path, capsys):
     assert table[0].split()[:4] == ["class", "objects", "box_AP", "box_AP50"]
     assert table[3].split()[:3] == ["other", "1", "1.000"]
     assert table[4].split()[:4] == ["class", "objects", "mask_AP", "mask_AP50"] and len(table) == 8
+
+
+def test_groups_of_images_in_one_pass():
+    """Perfect in the first image, blind in the second; each is detected once."""
+    scenes = [(squares((0, 0)), np.array([1])), (squares((20, 20)), np.array([1]))]
+    calls = []
+
+    def detect(images):
+        calls.append(len(images))
+        return [detections(scenes[0][0] if int(image[0, 0, 0]) == 0 else squares()) for image in images]
+
+    groups = {"both": [0, 1], "first": [0], "second": np.array([1])}
+    results = evaluate.evaluate_groups(detect, Pictures(scenes), groups, min_score=0.5, verbose=0)
+    assert calls == [1, 1]
+    assert [results[name]["tau_AP50"][1] for name in groups] == [0.5, 1.0, 0.0]
+    assert [results[name]["mask_AP50"][1] for name in groups] == pytest.approx([51 / 101, 1, 0])
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluate.evaluate_groups(detect, Pictures(scenes), {"none": []})
 
 
 def crowded_scene():
