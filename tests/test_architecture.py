@@ -48,6 +48,7 @@ ALLOWED = {
     "inference": {"execution", "geometry", "network"},
     "training": {"distribution", "execution", "network", "weights"},
     "callbacks": {"weights"},
+    "prediction_files": {"evaluation", "formats", "geometry"},
     # what users touch
     "model": {
         "data",
