@@ -1,17 +1,23 @@
 """Nuclei: segment cell nuclei of the 2018 Data Science Bowl.
 
-    # Train, starting from the published COCO weights (ResNet-50: "imagenet")
+    # Train as in 2018, starting from the published COCO weights (ResNet-50: "imagenet")
     python nucleus.py train --dataset=/path/to/nuclei --subset=train --weights=coco
 
-    # Train a light network from scratch on a laptop, then measure it
-    python nucleus.py train --dataset=/path/to/nuclei --subset=train --weights=scratch --light
+    # Train from scratch: ResNet-50 on a GPU, or a light network on a laptop; then measure it
+    python nucleus.py train --dataset=/path/to/nuclei --weights=scratch --recipe=scratch
+    python nucleus.py train --dataset=/path/to/nuclei --weights=scratch --light
     python nucleus.py evaluate --dataset=/path/to/nuclei --subset=val --weights=last --light
+    python nucleus.py robustness --dataset=/path/to/nuclei --subset=val --weights=last --light
+
+    # Any folder or zip of pictures: label images, COCO JSON and counts
+    python nucleus.py predict --input=pictures.zip --output=found --weights=last --light
 
     # Predict, and write a submission file and pictures
     python nucleus.py detect --dataset=/path/to/nuclei --subset=stage1_test --weights=last
 
 The data set is a folder with stage1_train/, stage1_test/ ... as published (one folder an image: images/ and
-masks/), or with train.zip and val.zip, which hold images/<id>.png and label images labels/<id>.png.
+masks/), or with train.zip and val.zip, which hold images/<id>.png and label images labels/<id>.png. Where a
+split.json names the modality of each image, evaluate also measures fluorescence images and the rest apart.
 """
 
 import argparse
@@ -25,8 +31,10 @@ import matplotlib
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn import formats, utils, visualize
+from mrcnn import augmentation_policies, callbacks, formats, prediction_files, utils, visualize
 from mrcnn.config import Config, LightConfig
+from mrcnn.evaluation import coco, shifts
+from mrcnn.evaluation.evaluate import evaluate_groups
 from mrcnn.formats.base import Instance
 from mrcnn.model import MaskRCNN
 
@@ -103,7 +111,44 @@ class NucleusInferenceConfig(NucleusConfig):
     RPN_NMS_THRESHOLD = 0.7
 
 
-class LightNucleusConfig(LightConfig, NucleusConfig):
+class FromScratch:
+    """What learns from random weights here; docs/recipes.md says why and what each brought."""
+
+    OPTIMIZER = "adam"
+    LEARNING_RATE = 0.001
+    TRAIN_BN = None
+    ROI_INCLUDE_GT = True
+    CONTRAST_PERCENTILES = (1, 99.8)
+    RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 256
+    DETECTION_MIN_CONFIDENCE = 0.05
+    DETECTION_NMS_THRESHOLD = 0.5
+
+
+class WholeImages:
+    """Detection in whole images, padded, one at a time."""
+
+    GPU_COUNT = 1
+    IMAGES_PER_GPU = 1
+    IMAGE_RESIZE_MODE = "pad64"
+    RPN_NMS_THRESHOLD = 0.7
+    PRE_NMS_LIMIT = 8000
+    POST_NMS_ROIS_INFERENCE = 2000
+
+
+class ScratchNucleusConfig(FromScratch, NucleusConfig):
+    """ResNet-50 trained from scratch, on a GPU."""
+
+    NAME = "nucleus-scratch"
+    IMAGES_PER_GPU = 8
+    STEPS_PER_EPOCH = 100
+
+
+class ScratchNucleusInferenceConfig(WholeImages, ScratchNucleusConfig):
+    """Its detection."""
+
+
+class LightNucleusConfig(FromScratch, LightConfig, NucleusConfig):
     """A light network, trained from scratch on a CPU: smaller crops, fewer regions."""
 
     NAME = "nucleus-light"
@@ -114,20 +159,21 @@ class LightNucleusConfig(LightConfig, NucleusConfig):
     IMAGE_MAX_DIM = 256
     RPN_NMS_THRESHOLD = 0.8
     POST_NMS_ROIS_TRAINING = 400
-    POST_NMS_ROIS_INFERENCE = 1000
     PRE_NMS_LIMIT = 3000
     TRAIN_ROIS_PER_IMAGE = 64
     MAX_GT_INSTANCES = 100
-    DETECTION_MIN_CONFIDENCE = 0.3
-    LEARNING_RATE = 0.05
 
 
-class LightNucleusInferenceConfig(LightNucleusConfig):
-    """Whole images, padded, one at a time."""
+class LightNucleusInferenceConfig(WholeImages, LightNucleusConfig):
+    """Its detection."""
 
-    IMAGES_PER_GPU = 1
-    IMAGE_RESIZE_MODE = "pad64"
-    RPN_NMS_THRESHOLD = 0.7
+
+# Settings for training and for detection.
+RECIPES = {
+    "original": (NucleusConfig, NucleusInferenceConfig),
+    "scratch": (ScratchNucleusConfig, ScratchNucleusInferenceConfig),
+    "light": (LightNucleusConfig, LightNucleusInferenceConfig),
+}
 
 
 class NucleusDataset(formats.LabelImageDataset, formats.MaskFileDataset):
@@ -173,7 +219,7 @@ def held_back(image_ids: set[str]) -> set[str]:
 
 
 def augmentation() -> iaa.Augmenter:
-    """Up to two of: a flip, a quarter turn, another brightness, blur."""
+    """That of 2018: up to two of a flip, a quarter turn, another brightness, blur."""
     return iaa.SomeOf(
         (0, 2),
         [
@@ -186,65 +232,104 @@ def augmentation() -> iaa.Augmenter:
     )
 
 
-def dataset_of(dataset_dir: Path, subset: str) -> NucleusDataset:
-    """A prepared data set."""
+AUGMENTATIONS = {
+    "camera": augmentation_policies.camera_policy,
+    "original": augmentation,
+    "none": lambda: None,
+}
+
+
+def dataset_of(dataset_dir: Path, subset: str, images: int | None = None) -> NucleusDataset:
+    """A prepared data set; `images` of it in a fixed order of chance, so that fewer are among more."""
     dataset = NucleusDataset()
     dataset.load_nucleus(dataset_dir, subset)
+    if images is not None:
+        chosen = np.random.default_rng(0).permutation(len(dataset.image_info))[:images]
+        dataset.image_info = [dataset.image_info[index] for index in sorted(chosen)]
     dataset.prepare()
     return dataset
 
 
 def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Heads first, then all layers; from scratch all layers at once, with a warm-up."""
-    datasets = [dataset_of(arguments.dataset, name) for name in (arguments.subset or "train", "val")]
+    """Heads first, then all layers; from scratch all layers at once, with a warm-up.
+
+    Detections on the validation images are measured five times; the weights of the best mask AP are kept as
+    best.h5 beside those of each epoch.
+    """
+    dataset = dataset_of(arguments.dataset, arguments.subset or "train", arguments.images)
+    validation = dataset_of(arguments.dataset, "val")
     rate = model.config.LEARNING_RATE
     if arguments.weights == "scratch":
         epochs = arguments.epochs or 10
         steps = epochs * model.config.STEPS_PER_EPOCH
         warm_up = max(1, steps // 10)
         schedule = keras.optimizers.schedules.CosineDecay(
-            rate / 10, steps - warm_up, alpha=0.1, warmup_target=rate, warmup_steps=warm_up
+            rate / 10, steps - warm_up, alpha=0.05, warmup_target=rate, warmup_steps=warm_up
         )
         stages = [(epochs, "all", schedule)]
     else:
         epochs = arguments.epochs or 20
         stages = [(epochs, "heads", rate), (2 * epochs, "all", rate)]
+    measure = callbacks.Evaluate(
+        model,
+        validation,
+        RECIPES[arguments.recipe][1](),
+        every=max(1, stages[-1][0] // 5),
+        min_score=arguments.min_score,
+    )
+    keep = callbacks.SaveBest(Path(model.log_dir) / "best.h5")
+    default = "original" if arguments.recipe == "original" else "camera"
     for epochs, layers, learning_rate in stages:
         model.train(
-            *datasets,
+            dataset,
+            validation,
             learning_rate=learning_rate,
             epochs=epochs,
             layers=layers,
-            augmentation=augmentation(),
+            augmentation=AUGMENTATIONS[arguments.augmentation or default](),
+            custom_callbacks=[measure, keep],
         )
 
 
-def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Average precision of masks at IoU 0.5, for each image and over all of them."""
-    dataset = dataset_of(arguments.dataset, arguments.subset or "val")
-    per_image, scores, hits, objects = [], [], [], 0
-    for image_id in tqdm(dataset.image_ids):
-        masks, class_ids = dataset.load_mask(image_id)
-        found = model.detect([dataset.load_image(image_id)])[0]
-        truth = (utils.extract_bboxes(masks), class_ids, masks)
-        predicted = (found["rois"], found["class_ids"], found["scores"], found["masks"])
-        per_image.append(utils.compute_ap(*truth, *predicted)[0])
-        _, pred_match, _ = utils.compute_matches(*truth, *predicted)
-        scores.append(np.sort(found["scores"])[::-1])
-        hits.append(pred_match >= 0)
-        objects += len(class_ids)
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    ap = pooled_average_precision(np.concatenate(hits)[order], objects)
-    print(f"{len(dataset.image_ids)} images, {objects} nuclei, {len(order)} detections")
-    print(f"Mask AP50, all detections in one ranking: {ap:.3f}")
-    print(f"Mask AP50, mean over the images: {np.nanmean(per_image):.3f}")
+def modalities(dataset: NucleusDataset, dataset_dir: Path) -> dict[str, list[int]]:
+    """Image ids of fluorescence images and of the rest, if split.json tells; else nothing."""
+    path = dataset_dir / "split.json"
+    if not path.exists():
+        return {}
+    split = formats.files.read_json(path)
+    known = {entry["id"]: entry["modality"] for subset in ("train", "val") for entry in split[subset]}
+    groups: dict[str, list[int]] = {"fluorescence": [], "other": []}
+    for image_id in dataset.image_ids:
+        modality = known.get(dataset.image_info[image_id]["id"])
+        groups["fluorescence" if modality == "fluorescence" else "other"].append(int(image_id))
+    return {name: ids for name, ids in groups.items() if ids}
 
 
-def pooled_average_precision(hits: np.ndarray, objects: int) -> float:
-    """Area under the precision-recall curve of ranked detections: bool [N], best score first."""
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    precision = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(precision[hits].sum() / objects)
+def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, dict[str, list]]:
+    """COCO's AP and AP(tau), over all images and by modality; detections go to a file if --output says so."""
+    dataset = dataset_of(arguments.dataset, arguments.subset or "val", arguments.images)
+    return evaluate_groups(
+        model.detect,
+        dataset,
+        {"all": dataset.image_ids, **modalities(dataset, arguments.dataset)},
+        max_detections=(1, 10, model.config.DETECTION_MAX_INSTANCES),
+        results_path=arguments.output and arguments.output / "detections.json",
+        min_score=arguments.min_score,
+    )
+
+
+def robustness(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, list]:
+    """The same under other light and cameras; the table goes to a file if --output says so."""
+    dataset = dataset_of(arguments.dataset, arguments.subset or "val", arguments.images)
+    table = shifts.evaluate_under_shifts(
+        model.detect,
+        dataset,
+        max_detections=(1, 10, model.config.DETECTION_MAX_INSTANCES),
+        min_score=arguments.min_score,
+    )
+    if arguments.output:
+        coco.write_json(arguments.output / "robustness.json", table)
+    return table
 
 
 def rle_encode(mask: np.ndarray) -> str:
@@ -329,32 +414,45 @@ def load_weights(model: MaskRCNN, choice: str) -> None:
 
 
 def config_for(arguments: argparse.Namespace) -> Config:
-    """The settings of a command, for the light network or ResNet-50."""
-    training = arguments.command == "train"
-    if arguments.light:
-        config = LightNucleusConfig() if training else LightNucleusInferenceConfig()
-    else:
-        config = NucleusConfig() if training else NucleusInferenceConfig()
+    """The settings of a command."""
+    config = RECIPES[arguments.recipe][arguments.command != "train"]()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
     return config
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line; errors name what is missing."""
+    parser = argparse.ArgumentParser(description="Segment cell nuclei")
+    commands = ["train", "evaluate", "robustness", "predict", "detect"]
+    parser.add_argument("command", choices=commands)
+    parser.add_argument("--dataset", type=Path, help="folder of the data set; for all commands but predict")
+    parser.add_argument("--weights", required=True, help="scratch, coco, imagenet, last, or a path")
+    parser.add_argument("--logs", type=Path, default=ROOT_DIR / "logs")
+    parser.add_argument("--subset", help=f"train, val, or one of {', '.join(STAGES)}")
+    parser.add_argument("--images", type=int, help="use this many of its images only")
+    parser.add_argument("--recipe", choices=list(RECIPES), default="original", help="network and settings")
+    parser.add_argument("--light", dest="recipe", action="store_const", const="light", help="--recipe=light")
+    parser.add_argument("--augmentation", choices=list(AUGMENTATIONS), help="default: that of the recipe")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--steps", type=int, help="steps per epoch")
+    parser.add_argument("--input", type=Path, help="predict: folder or zip of pictures")
+    parser.add_argument("--output", type=Path, help="folder of results")
+    parser.add_argument(
+        "--min-score", type=float, default=0.5, help="of a nucleus in label images and counts"
+    )
+    arguments = parser.parse_args()
+    needed = ["input", "output"] if arguments.command == "predict" else ["dataset"]
+    needed += ["subset"] if arguments.command == "detect" else []
+    missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
+    if missing:
+        parser.error(f"{arguments.command} needs {' and '.join(missing)}")
+    return arguments
 
 
 def main() -> None:
     """Command line."""
     matplotlib.use("Agg")  # pictures go to files
-    parser = argparse.ArgumentParser(description="Segment cell nuclei")
-    parser.add_argument("command", choices=["train", "evaluate", "detect"])
-    parser.add_argument("--dataset", type=Path, required=True, help="folder of the data set")
-    parser.add_argument("--weights", required=True, help="scratch, coco, imagenet, last, or a path")
-    parser.add_argument("--logs", type=Path, default=ROOT_DIR / "logs")
-    parser.add_argument("--subset", help=f"train, val, or one of {', '.join(STAGES)}")
-    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
-    parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--steps", type=int, default=None, help="steps per epoch")
-    arguments = parser.parse_args()
-    if arguments.command == "detect" and not arguments.subset:
-        parser.error("detect needs --subset")
-
+    arguments = parse_arguments()
     config = config_for(arguments)
     config.display()
     mode = "training" if arguments.command == "train" else "inference"
@@ -364,6 +462,12 @@ def main() -> None:
         train(model, arguments)
     elif arguments.command == "evaluate":
         evaluate(model, arguments)
+    elif arguments.command == "robustness":
+        robustness(model, arguments)
+    elif arguments.command == "predict":
+        prediction_files.write_predictions(
+            model.detect, arguments.input, arguments.output, {1: "nucleus"}, arguments.min_score
+        )
     else:
         detect(model, arguments.dataset, arguments.subset)
 
