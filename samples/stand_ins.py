@@ -26,6 +26,7 @@ COIN_CROPS = {"train": (0, 48, 96, 144, 192, 240), "val": (0, 80, 160, 240)}  # 
 COIN_CROP_WIDTH = 144
 TISSUE_TILE = 256  # pixels; the picture has 2 x 2 of them, the last one is held back for validation
 SMALLEST_NUCLEUS = 40  # pixels
+SHAPE_IDS = (101, 111, 121)  # square, circle, triangle: none of COCO's ids, and with gaps like those
 
 
 def write_coins_as_via(folder: str | Path) -> Path:
@@ -115,7 +116,7 @@ def write_shapes_as_coco(folder: str | Path, count: int = 50, height: int = 192,
     """Drawn shapes as a COCO data set of 2017: train2017/, val2017/ and annotations/instances_*.json.
 
     count: training images; there are a tenth as many to validate with, but two at least. The categories have
-    the ids 10, 20 and 30, with gaps as in COCO. Returns the folder.
+    the ids SHAPE_IDS. Returns the folder.
     """
     for subset, images in (("train2017", count), ("val2017", max(2, count // 10))):
         dataset = shapes.ShapesDataset()
@@ -128,11 +129,14 @@ def write_shapes_as_coco(folder: str | Path, count: int = 50, height: int = 192,
             name = f"{image_id:012}.png"
             io.imsave(place / name, dataset.load_image(image_id), check_contrast=False)
             records.append({"id": int(image_id), "file_name": name, "height": height, "width": width})
-            for mask, class_id in zip(*in_turn(dataset.load_mask(image_id)), strict=True):
-                annotations.append(
-                    coco_annotation(mask, 10 * int(class_id), int(image_id), len(annotations) + 1)
-                )
-        categories = [{"id": 10 * n, "name": dataset.class_names[n]} for n in (1, 2, 3)]
+            masks, class_ids = dataset.load_mask(image_id)
+            for mask, class_id in zip(np.moveaxis(masks, -1, 0), class_ids, strict=True):
+                polygons = visible_pieces(mask)
+                if polygons:
+                    identity = {"id": len(annotations) + 1, "image_id": int(image_id)}
+                    annotations.append(identity | coco_annotation(polygons, SHAPE_IDS[class_id - 1]))
+        names = dataset.class_names[1:]
+        categories = [{"id": n, "name": name} for n, name in zip(SHAPE_IDS, names, strict=True)]
         described = {"images": records, "annotations": annotations, "categories": categories}
         file = Path(folder) / "annotations" / f"instances_{subset}.json"
         file.parent.mkdir(exist_ok=True)
@@ -140,22 +144,21 @@ def write_shapes_as_coco(folder: str | Path, count: int = 50, height: int = 192,
     return Path(folder)
 
 
-def in_turn(truth: tuple[np.ndarray, np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Masks [h, w, N] as a list of N masks, with their class ids; masks without a pixel are left out."""
-    masks, class_ids = truth
-    seen = np.flatnonzero(masks.any(axis=(0, 1)))
-    return [masks[:, :, index] for index in seen], class_ids[seen]
-
-
-def coco_annotation(mask: np.ndarray, category_id: int) -> dict:
-    """COCO's record of one object: a polygon for each visible piece, box (x, y, width, height) and area."""
+def visible_pieces(mask: np.ndarray) -> list[np.ndarray]:
+    """Outlines int [N, (x, y)] of the pieces of a mask bool [h, w] that are more than a line."""
     pieces, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = int(rows[0]), int(columns[0])
+    return [piece[:, 0] for piece in pieces if cv2.contourArea(piece) > 0]
+
+
+def coco_annotation(polygons: list[np.ndarray], category_id: int) -> dict:
+    """COCO's record of one object with these outlines: polygons, box (x, y, width, height) and area."""
+    corners = np.concatenate(polygons)
+    left, top = (int(value) for value in corners.min(axis=0))
+    width, height = (int(value) for value in np.ptp(corners, axis=0))
     return {
         "category_id": category_id,
         "iscrowd": 0,
-        "area": int(mask.sum()),
-        "bbox": [left, top, int(columns[-1]) - left + 1, int(rows[-1]) - top + 1],
-        "segmentation": [piece.reshape(-1).tolist() for piece in pieces if len(piece) >= 3],
+        "area": float(sum(cv2.contourArea(polygon) for polygon in polygons)),
+        "bbox": [left, top, width, height],
+        "segmentation": [polygon.reshape(-1).tolist() for polygon in polygons],
     }

@@ -20,9 +20,11 @@ LARGEST_TOTAL = 1_000_000  # bytes of all notebooks
 # Parameters that make a notebook small, and what has to be true after its last cell.
 DATA = ({"RATIO_IMAGES": 2, "RATIO_ROIS": 1000, "BATCH": 2}, ["len(ratios) == 2", "max(ratios) > 0"])
 NOTEBOOKS = {
+    "balloon/inspect_balloon_data.ipynb": DATA,
     "nucleus/inspect_nucleus_data.ipynb": DATA,
+    "coco/inspect_data.ipynb": DATA,
 }
-QUICK = ("nucleus/inspect_nucleus_data.ipynb",)
+QUICK = ("balloon/inspect_balloon_data.ipynb",)
 
 
 def read(name):
