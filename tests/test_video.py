@@ -1,5 +1,8 @@
 """Videos: a round trip, the frame rate, threads, and nothing half-written."""
 
+import signal
+import subprocess
+import sys
 import threading
 
 import cv2
@@ -119,6 +122,27 @@ def test_nothing_is_left_after_an_error_or_ctrl_c(stage, error, clip, tmp_path):
         video.detect_video(clip, output, failing(bright, "detect"), failing(paint, "draw"), progress=False)
     assert list(output.parent.iterdir()) == []
     assert threading.active_count() == 1 or not any("code" in t.name for t in threading.enumerate())
+
+
+def test_ctrl_c_in_a_terminal_leaves_nothing(clip, tmp_path):
+    """A real interrupt, in a process of its own, while frames are drawn and decoded."""
+    output = tmp_path / "out" / "x.avi"
+    program = (
+        "import sys, time\nfrom mrcnn import video\n"
+        "def detect(frames):\n    print('frame', flush=True)\n    time.sleep(0.2)\n    return frames\n"
+        "video.detect_video(sys.argv[1], sys.argv[2], detect, lambda frame, result: frame, progress=False)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(clip), str(output)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    for _ in range(3):
+        assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0 and b"KeyboardInterrupt" in errors
+    assert list(output.parent.iterdir()) == []
 
 
 def test_an_old_file_stays_after_an_error(clip, tmp_path):
