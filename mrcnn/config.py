@@ -62,6 +62,9 @@ class Config:
     COMPUTE_BACKBONE_SHAPE: Callable | None = None
     # Input pixels per cell of P2..P6. Determined by the backbone.
     BACKBONE_STRIDES: Sequence[int] = [4, 8, 16, 32, 64]
+    # "batch" normalises over the batch, as published weights need (see TRAIN_BN); "group" over groups of
+    # channels of one image (Wu and He 2018), which learns from scratch with any batch size, a little slower.
+    NORM = "batch"
     # Units of the two hidden layers in the classifier head.
     FPN_CLASSIF_FC_LAYERS_SIZE = 1024
     # Channels of every pyramid map. Fewer is faster; published weights need 256.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 KNOWN_BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
+NORMS = ("batch", "group")
 OPTIMIZERS = ("sgd", "adam")
 RESIZE_MODES = ("square", "pad64", "crop", "none")
 LOSSES = (
@@ -109,6 +110,7 @@ def _network_rules(config: Any) -> Iterator[Rule]:
     backbone = config.BACKBONE
     kept = callable(backbone) or backbone in KNOWN_BACKBONES
     yield "BACKBONE", kept, f"one of {KNOWN_BACKBONES} or a callable"
+    yield "NORM", config.NORM in NORMS, f"one of {NORMS}"
     kept = not callable(backbone) or callable(config.COMPUTE_BACKBONE_SHAPE)
     wanted = "a callable, image_shape to [[height, width], ...] of P2..P6, beside a callable BACKBONE"
     yield "COMPUTE_BACKBONE_SHAPE", kept, wanted

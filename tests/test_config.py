@@ -200,6 +200,7 @@ def test_valid_settings_pass(values):
         ("IMAGES_PER_GPU", 0, "at least 1"),
         ("BACKBONE", "resnet18", "mobilenetv2"),
         ("OPTIMIZER", "adagrad", "'adam'"),
+        ("NORM", "layer", "'group'"),
         ("CONTRAST_PERCENTILES", (99, 1), "rising percentiles"),
         ("CONTRAST_PERCENTILES", (1, 999), "rising percentiles"),
         ("CONTRAST_PERCENTILES", 1, "rising percentiles"),

@@ -48,7 +48,7 @@ def region_proposals(image: Tensor, config) -> tuple[list[Tensor], list[Tensor]]
     Returns P2 to P6, and logits [B, A, 2], probabilities [B, A, 2] and deltas [B, A, 4] of all anchors in
     the order P2 to P6.
     """
-    stages = backbone_stages(image, config.BACKBONE, config.TRAIN_BN)
+    stages = backbone_stages(image, config.BACKBONE, config.TRAIN_BN, config.NORM)
     pyramid = feature_pyramid(stages, config.TOP_DOWN_PYRAMID_SIZE)
     rpn = build_rpn_model(
         config.RPN_ANCHOR_STRIDE,
@@ -74,6 +74,7 @@ def _box_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config) -
         config.NUM_CLASSES,
         train_bn=config.TRAIN_BN,
         fc_layers_size=config.FPN_CLASSIF_FC_LAYERS_SIZE,
+        norm=config.NORM,
     )
 
 
@@ -86,6 +87,7 @@ def _mask_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config) 
         config.NUM_CLASSES,
         train_bn=config.TRAIN_BN,
         channels=config.MASK_HEAD_CHANNELS,
+        norm=config.NORM,
     )
 
 
@@ -134,7 +136,7 @@ def training_graph(config) -> Graph:
     )
     logits, probs, deltas = _box_head(rois, pyramid, image_meta, config)
     positives_only = config.MASK_POSITIVES_ONLY or (
-        config.MASK_POSITIVES_ONLY is None and config.TRAIN_BN is False
+        config.MASK_POSITIVES_ONLY is None and (config.TRAIN_BN is False or config.NORM == "group")
     )
     mask_places = targets.max_positives if positives_only else config.TRAIN_ROIS_PER_IMAGE
     pred_masks = _mask_head(rois[:, :mask_places], pyramid, image_meta, config)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from mrcnn.network.normalization import BatchNorm
+from mrcnn.network.normalization import normalization
 from mrcnn.network.roi_align import PyramidROIAlign
 
 Tensor = Any
@@ -131,20 +131,23 @@ def box_head(
     num_classes: int,
     train_bn: bool | None = True,
     fc_layers_size: int = 1024,
+    norm: str = "batch",
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Class and box of each RoI.
 
-    rois: [B, N, 4] normalised; feature_maps: P2 to P5, [B, h, w, C] each; image_meta: [B, 12 + classes].
+    rois: [B, N, 4] normalised; feature_maps: P2 to P5, [B, h, w, C] each; image_meta: [B, 12 + classes];
+    train_bn, norm: see `normalization`.
     Returns class logits [B, N, classes], probabilities of the same shape, and deltas [B, N, classes, 4],
     the last two float32.
     """
     x = PyramidROIAlign((pool_size, pool_size), name="roi_align_classifier")(
         [rois, image_meta, *feature_maps]
     )
+    layer = normalization(norm, train_bn)
     x = RoiConv2D(fc_layers_size, pool_size, padding="valid", name="mrcnn_class_conv1")(x)
-    x = layers.ReLU()(BatchNorm(train_bn=train_bn, name="mrcnn_class_bn1")(x))
+    x = layers.ReLU()(layer("mrcnn_class_bn1")(x))
     x = RoiConv2D(fc_layers_size, 1, name="mrcnn_class_conv2")(x)
-    x = layers.ReLU()(BatchNorm(train_bn=train_bn, name="mrcnn_class_bn2")(x))
+    x = layers.ReLU()(layer("mrcnn_class_bn2")(x))
     x = layers.Reshape((-1, fc_layers_size), name="pool_squeeze")(x)
     logits = layers.Dense(num_classes, dtype="float32", name="mrcnn_class_logits")(x)
     probs = layers.Softmax(dtype="float32", name="mrcnn_class")(logits)
@@ -160,12 +163,14 @@ def mask_head_features(
     pool_size: int,
     train_bn: bool | None = True,
     channels: int = 256,
+    norm: str = "batch",
 ) -> Tensor:
     """The mask head up to its last layer: [B, N, 2 * pool_size, 2 * pool_size, channels]."""
+    layer = normalization(norm, train_bn)
     x = PyramidROIAlign((pool_size, pool_size), name="roi_align_mask")([rois, image_meta, *feature_maps])
     for number in range(1, 5):
         x = RoiConv2D(channels, 3, name=f"mrcnn_mask_conv{number}")(x)
-        x = layers.ReLU()(BatchNorm(train_bn=train_bn, name=f"mrcnn_mask_bn{number}")(x))
+        x = layers.ReLU()(layer(f"mrcnn_mask_bn{number}")(x))
     return RoiConv2DTranspose(channels, activation="relu", name="mrcnn_mask_deconv")(x)
 
 
@@ -177,11 +182,12 @@ def mask_head(
     num_classes: int,
     train_bn: bool | None = True,
     channels: int = 256,
+    norm: str = "batch",
 ) -> Tensor:
     """Mask probabilities of each RoI for every class.
 
     rois: [B, N, 4] normalised; feature_maps: P2 to P5; image_meta: [B, 12 + classes].
     Returns [B, N, 2 * pool_size, 2 * pool_size, classes] float32.
     """
-    x = mask_head_features(rois, feature_maps, image_meta, pool_size, train_bn, channels)
+    x = mask_head_features(rois, feature_maps, image_meta, pool_size, train_bn, channels, norm)
     return RoiConv2D(num_classes, 1, activation="sigmoid", dtype="float32", name="mrcnn_mask")(x)

@@ -1,11 +1,17 @@
-"""Batch normalisation with the original's three ways to train it."""
+"""Normalisation: over the batch with the original's three ways to train it, or over groups of channels."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 Tensor = Any
+# From a layer's name to the layer.
+Norm = Callable[[str], keras.Layer]
+
+MOST_GROUPS = 32  # Wu and He 2018, section 4
 
 
 class BatchNorm(keras.layers.BatchNormalization):
@@ -72,3 +78,51 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def get_config(self):
         return {**super().get_config(), "train_bn": self.train_bn}
+
+
+class GroupNorm(keras.layers.Layer):
+    """Group normalisation (Wu and He 2018): mean and variance over a group of channels of each image or RoI.
+
+    Needs no statistics of a batch: small batches and padding do no harm, training and inference compute the
+    same. Call with [B, h, w, C], or with [B, N, h, w, C], where every RoI is normalised by itself. The number
+    of groups is the largest divisor of C that divides 32. Weights: gamma (C), beta (C).
+    """
+
+    def __init__(self, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.groups = math.gcd(channels, MOST_GROUPS)
+        self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
+
+    def call(self, inputs):
+        shape = ops.shape(inputs)
+        channels = inputs.shape[-1]
+        x = ops.cast(inputs, "float32")
+        x = ops.reshape(x, (*shape[:-1], self.groups, channels // self.groups))
+        mean, variance = ops.moments(x, axes=(-4, -3, -1), keepdims=True)
+        x = ops.reshape((x - mean) * ops.rsqrt(variance + self.epsilon), shape)
+        x = x * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
+        return ops.cast(x, inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+def normalization(norm: str, train_bn: bool | None) -> Norm:
+    """What makes the normalisation layers of a network, given their names.
+
+    norm: "batch" or "group"; train_bn: see BatchNorm, without meaning for groups.
+    Raises ValueError for another norm.
+    """
+    if norm == "group":
+        return lambda name: GroupNorm(name=name)
+    if norm == "batch":
+        return lambda name: BatchNorm(train_bn=train_bn, name=name)
+    raise ValueError(f'norm must be "batch" or "group". Received: norm={norm!r}')

@@ -1,12 +1,14 @@
-"""The three ways to train batch norm."""
+"""The three ways to train batch norm; group norm."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
-from tensor_tools import array, gradients, rebuilt, run
+from tensor_tools import array, check_layer, gradients, rebuilt, run
 
-from mrcnn.network.normalization import BatchNorm
+from mrcnn.network.backbone import mobilenet_v2
+from mrcnn.network.heads import mask_head_features
+from mrcnn.network.normalization import BatchNorm, GroupNorm, normalization
 
 X = np.random.default_rng(1).normal(3, 2, (4, 5, 5, 3)).astype("float32")
 GAMMA, BETA = np.array([1, 2, 0.5]), np.array([0, -1, 1])
@@ -116,3 +118,40 @@ def test_mixed_precision_keeps_the_input_type(train_bn):
     assert {w.dtype for w in layer.weights} == {"float32"}
     if train_bn:
         np.testing.assert_allclose(statistics(layer)[0], X.mean((0, 1, 2)), rtol=0.01)
+
+
+def grouped(x, groups, gamma, beta):
+    """Group norm of one image or RoI [h, w, C] in plain numpy."""
+    parts = np.split(x.astype(np.float64), groups, axis=-1)
+    parts = [(part - part.mean()) / np.sqrt(part.var() + 1e-5) for part in parts]
+    return np.concatenate(parts, axis=-1) * gamma + beta
+
+
+@pytest.mark.parametrize("channels, groups", [(64, 32), (24, 8), (3, 1)])
+@pytest.mark.parametrize("rois", [(), (3,)], ids=["images", "rois"])
+def test_group_norm_of_each_image_or_roi_by_itself(channels, groups, rois):
+    rng = np.random.default_rng(2)
+    x = rng.normal(3, 2, (2, *rois, 4, 5, channels)).astype("float32")
+    layer = GroupNorm()
+    layer.build(x.shape)
+    gamma, beta = rng.normal(size=(2, channels))
+    layer.set_weights([gamma, beta])
+    expected = [grouped(part, groups, gamma, beta) for part in x.reshape(-1, 4, 5, channels)]
+    for training in (False, True):
+        found = run(layer, x, training=training)
+        np.testing.assert_allclose(found, np.reshape(expected, x.shape), rtol=1e-3, atol=1e-3)
+    check_layer(layer, x)
+
+
+def test_a_network_of_group_norms():
+    """No layer looks at the batch; names are those of batch norm."""
+    image = keras.Input((64, 64, 3))
+    stages = mobilenet_v2(image, norm="group")
+    rois, meta = keras.Input((5, 4)), keras.Input((14,))
+    mask = mask_head_features(rois, [keras.Input((None, None, 8))] * 4, meta, 4, channels=8, norm="group")
+    model = keras.Model(image, stages[1:])
+    assert not any(isinstance(layer, BatchNorm) for layer in model.layers)
+    assert isinstance(model.get_layer("bn_Conv1"), GroupNorm)
+    assert mask.shape == (None, 5, 8, 8, 8)
+    with pytest.raises(ValueError, match="layer"):
+        normalization("layer", None)
