@@ -7,6 +7,7 @@ DistributedDataParallel. Machines find each other by the environment variables o
 
 import contextlib
 import functools
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -40,8 +41,12 @@ class Devices:
         return self.process == 0
 
     def scope(self) -> AbstractContextManager:
-        """A context to build, compile and call networks in."""
+        """A context to build, compile, train and call networks in."""
         return contextlib.nullcontext()
+
+    def hold(self, model: keras.Model) -> bool:
+        """Whether a model's weights were made in the scope, so that each device has them."""
+        return True
 
     def mean(self, value: Tensor) -> Tensor:
         """Mean over the devices of a float tensor that each computed; no gradient flows through it."""
@@ -122,7 +127,7 @@ def _check_count(wanted: int, present: int, processes: int) -> None:
 
 
 class _ClipsAfterSum:
-    """Part of an optimiser: clip gradients after tf.distribute has added up the devices'; Keras does before."""
+    """Part of an optimiser: clip gradients after tf.distribute has added them up; Keras clips before."""
 
     def _clip_gradients(self, grads):
         return grads
@@ -145,6 +150,10 @@ class _TensorFlowDevices(Devices):
 
     def scope(self):
         return self.strategy.scope()
+
+    def hold(self, model):
+        created_here = self.strategy.extended.variable_created_in_scope
+        return all(created_here(variable.value) for variable in model.variables)
 
     def mean(self, value):
         import tensorflow
@@ -237,20 +246,30 @@ def _strategy_of_machines() -> Any:
     return tensorflow.distribute.MultiWorkerMirroredStrategy()
 
 
+@functools.cache
+def _strategy_of_machine(*names: str) -> Any:
+    """The strategy of these devices, one for all models, so that they can share weights."""
+    import tensorflow
+
+    return tensorflow.distribute.MirroredStrategy(names)
+
+
 def _tensorflow_devices(device_count: int, training: bool) -> Devices:
     import tensorflow
 
-    if training and os.environ.get("TF_CONFIG"):
+    machines = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
+    if training and len(machines) > 1:
         several = _TensorFlowDevices(_strategy_of_machines())
         _check_count(device_count, several.count, several.processes)
         return several
-    if device_count < 2:
+    wanted = device_count // max(len(machines), 1)
+    if wanted < 2:
         return Devices()
-    names = tensorflow.config.list_logical_devices("GPU") or tensorflow.config.list_logical_devices("CPU")
-    if len(names) < device_count:
-        return _one_device(device_count, len(names))
-    strategy = tensorflow.distribute.MirroredStrategy([device.name for device in names[:device_count]])
-    return _TensorFlowDevices(strategy)
+    kind = "GPU" if tensorflow.config.list_physical_devices("GPU") else "CPU"
+    here = [device.name for device in tensorflow.config.list_logical_devices(kind)]
+    if len(here) < wanted:
+        return _one_device(wanted, len(here))
+    return _TensorFlowDevices(_strategy_of_machine(*here[:wanted]))
 
 
 # --- JAX ---
@@ -259,9 +278,10 @@ def _tensorflow_devices(device_count: int, training: bool) -> Devices:
 class _JaxDevices(Devices):
     """A row of devices among which JAX itself shares the work: a step is written as for the whole batch."""
 
-    def __init__(self, names: list[str]):
+    def __init__(self, members: list[Any]):
         import jax
 
+        names = [f"{device.platform}:{device.id}" for device in members]
         self.distribution = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
         self.count = len(names)
         self.processes = jax.process_count()
@@ -269,6 +289,9 @@ class _JaxDevices(Devices):
 
     def scope(self):
         return self.distribution.scope()
+
+    def hold(self, model):
+        return all(len(variable.value.sharding.device_set) == self.count for variable in model.variables)
 
     def agree(self, number):
         from jax.experimental import multihost_utils
@@ -281,16 +304,15 @@ def _jax_devices(device_count: int, training: bool) -> Devices:
 
     if os.environ.get(JAX_PROCESSES) and not jax.distributed.is_initialized():
         keras.distribution.initialize()
-    if training and jax.process_count() > 1:
-        names = keras.distribution.list_devices()
-        _check_count(device_count, len(names), jax.process_count())
-        return _JaxDevices(names)
-    if device_count < 2:
+    processes = jax.process_count()
+    if training and processes > 1:
+        _check_count(device_count, jax.device_count(), processes)
+        return _JaxDevices(jax.devices())
+    here = jax.local_devices()
+    wanted = device_count // processes
+    if wanted < 2:
         return Devices()
-    names = keras.distribution.list_devices()
-    if len(names) < device_count:
-        return _one_device(device_count, len(names))
-    return _JaxDevices(names[:device_count])
+    return _JaxDevices(here[:wanted]) if len(here) >= wanted else _one_device(wanted, len(here))
 
 
 # --- torch ---

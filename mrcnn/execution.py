@@ -20,6 +20,10 @@ Tensor = Any
 Inputs = Mapping[str, np.ndarray | Tensor]
 
 
+class Parts(tuple):
+    """The tensors that several TensorFlow devices hold of one batch, in the batch's order."""
+
+
 def compiles_with_xla() -> bool:
     """Whether XLA is worth its compile time: with JAX always, with TensorFlow on an accelerator.
 
@@ -55,11 +59,16 @@ def compiled(model: keras.Model) -> Callable[[Inputs], dict[str, Tensor]]:
     """A fast inference call of a model with named inputs and outputs.
 
     Returns a function from {input name: array} to {output name: tensor on the device}; it compiles once for
-    each set of input shapes, and always uses the model's present weights.
+    each set of input shapes, and always uses the model's present weights. Called in the scope of several
+    devices (see `distribution.Devices`), they share each batch, which has to be a multiple of their number.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        return _tensorflow_call(model)
+        import tensorflow
+
+        strategy = tensorflow.distribute.get_strategy()
+        several = strategy.num_replicas_in_sync > 1
+        return _shared_tensorflow_call(model, strategy) if several else _tensorflow_call(model)
     if backend == "jax":
         return _jax_call(model)
     return _eager_call(model)
@@ -91,7 +100,9 @@ def loss_gradients(
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
-    """A tensor of any backend as an array on the host."""
+    """A tensor of any backend, or its parts on several devices, as an array on the host."""
+    if isinstance(tensor, Parts):
+        return np.concatenate([np.asarray(part) for part in tensor])
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
@@ -108,6 +119,27 @@ def _tensorflow_call(model: keras.Model) -> Callable:
     return run
 
 
+def _shared_tensorflow_call(model: keras.Model, strategy: Any) -> Callable:
+    import tensorflow
+
+    @tensorflow.function
+    def call(inputs):
+        return strategy.run(lambda part: model(part, training=False), args=(inputs,))
+
+    def on_devices(value: np.ndarray | Parts) -> Tensor:
+        if not isinstance(value, Parts):
+            value = Parts(np.split(value, strategy.num_replicas_in_sync))
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tensorflow.convert_to_tensor(value[context.replica_id_in_sync_group])
+        )
+
+    def run(inputs: Inputs) -> dict[str, Parts]:
+        outputs = call({name: on_devices(value) for name, value in inputs.items()})
+        return {name: Parts(strategy.experimental_local_results(value)) for name, value in outputs.items()}
+
+    return run
+
+
 def _jax_call(model: keras.Model) -> Callable:
     import jax
 
@@ -115,10 +147,17 @@ def _jax_call(model: keras.Model) -> Callable:
     def call(trainable, non_trainable, inputs):
         return model.stateless_call(trainable, non_trainable, inputs, training=False)[0]
 
+    distribution = keras.distribution.distribution()
+
+    def on_devices(value: np.ndarray | Tensor) -> Tensor:
+        if distribution is None:
+            return value
+        return keras.distribution.distribute_tensor(value, distribution.get_data_layout(value.shape))
+
     def run(inputs: Inputs) -> dict[str, Tensor]:
         trainable = [variable.value for variable in model.trainable_variables]
         non_trainable = [variable.value for variable in model.non_trainable_variables]
-        return call(trainable, non_trainable, dict(inputs))
+        return call(trainable, non_trainable, {name: on_devices(value) for name, value in inputs.items()})
 
     return run
 

@@ -117,10 +117,12 @@ class Detector:
     """The compiled detector of one inference model.
 
     graph: a graph of `build.inference_graph`; model: the model with its layers; config: its Config.
+    device_count: devices that share each batch, in whose scope this is made.
     """
 
-    def __init__(self, graph: build.Graph, model: keras.Model, config: Any):
+    def __init__(self, graph: build.Graph, model: keras.Model, config: Any, device_count: int = 1):
         self.config = config
+        self.device_count = device_count
         found = {name: graph.outputs[name] for name in ("mrcnn_detection", "P2", "P3", "P4", "P5")}
         self._find = execution.compiled(keras.Model(graph.inputs, found))
         masks_graph = build.own_mask_graph(model, config)
@@ -132,9 +134,10 @@ class Detector:
         """Detections [D, 6] and own-class masks [N, h, w] of each molded image, in order.
 
         molded: images of one size; metas: their image metas; anchors: [A, 4] normalised. Batches of
-        config.BATCH_SIZE are formed, the last one filled up, so that one size compiles once.
+        config.IMAGES_PER_GPU for each device are formed, the last one filled up: one size compiles once.
         """
-        size = min(self.config.BATCH_SIZE, len(molded))
+        images_each = min(self.config.IMAGES_PER_GPU, -(-len(molded) // self.device_count))
+        size = images_each * self.device_count
         for start in range(0, len(molded), size):
             here = range(start, min(start + size, len(molded)))
             rows = [*here, *[here[-1]] * (size - len(here))]

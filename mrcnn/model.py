@@ -367,7 +367,10 @@ class MaskRCNN:
     def _detect(self, molded, metas, windows, original_shapes) -> list[dict[str, np.ndarray]]:
         """Detections of each molded image in the coordinates of its picture."""
         if self._detector is None:
-            self._detector = inference.Detector(self._graph, self.keras_model, self.config)
+            with self.devices.scope():
+                self._detector = inference.Detector(
+                    self._graph, self.keras_model, self.config, self.devices.count
+                )
         by_shape: dict[tuple, list[int]] = {}
         for index, image in enumerate(molded):
             by_shape.setdefault(image.shape, []).append(index)

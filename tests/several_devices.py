@@ -1,0 +1,121 @@
+"""Train or detect with given numbers of devices, in a process of its own; the job is its argument, as JSON.
+
+Virtual devices have to be asked for before a framework starts, and processes find each other by their
+environment. See test_distribution.py.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def virtual_cpus(count):
+    """Let the framework see so many CPUs."""
+    backend = os.environ["KERAS_BACKEND"]
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    elif backend == "jax":
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", count)
+
+
+job = json.loads(sys.argv[1])
+virtual_cpus(job["virtual"])
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+from test_model import TinyConfig  # noqa: E402
+from toy_data import ArrayDataset, rectangles  # noqa: E402
+
+from mrcnn import distribution  # noqa: E402
+from mrcnn.model import MaskRCNN  # noqa: E402
+from mrcnn.parallel_model import ParallelModel  # noqa: E402
+
+BATCH = 4
+
+
+class TwoSources(ArrayDataset):
+    """Images of two sources, whose classes differ: the class loss looks at the first image's alone."""
+
+    def __init__(self, count):
+        super().__init__(rectangles(seed) for seed in range(count))
+        self.add_class("other", 1, "class 1 of another source")
+        for info in self.image_info[::2]:
+            info["source"] = "other"
+        self.prepare()
+
+    def load_mask(self, image_id):
+        masks, class_ids = super().load_mask(image_id)
+        return masks, np.full_like(class_ids, 4) if image_id % 2 == 0 else class_ids
+
+
+def config(count):
+    settings = TinyConfig()
+    settings.NUM_CLASSES = 5
+    settings.GPU_COUNT = count
+    settings.IMAGES_PER_GPU = BATCH // count
+    settings.STEPS_PER_EPOCH = 5
+    return settings
+
+
+def train(count, folder, start):
+    """Ten steps, then every weight and loss in a file; folder: of the runs; start: weights to begin with."""
+    model = MaskRCNN("training", config(count), folder)
+    for layer in model.keras_model.layers:
+        if hasattr(layer, "shuffle"):
+            layer.shuffle = False  # each device draws for itself
+    if start.exists():
+        model.load_weights(start)
+    else:
+        model.keras_model.save_weights(start)
+    validation = TwoSources(3) if job.get("validate") else None
+    history = model.train(TwoSources(7), validation, 0.02, epochs=2, layers="all").history
+    values = {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.keras_model.weights}
+    out = Path(job["out"]) / f"train_{count}_{model.devices.process}.npz"
+    np.savez(out, **{f"weight:{path}": value for path, value in values.items()}, **history)
+
+
+def detect(count, folder, start):
+    """What is found in three pictures, and in one, in a file."""
+    model = MaskRCNN("inference", config(count), folder)
+    model.load_weights(start)
+    pictures = [rectangles(seed)[0] for seed in range(3)]
+    found = model.detect(pictures) + model.detect(pictures[:1])
+    arrays = {f"{name} {index}": array for index, one in enumerate(found) for name, array in one.items()}
+    np.savez(Path(job["out"]) / f"detect_{count}_{model.devices.process}.npz", **arrays)
+
+
+def wrap(count, folder, start):
+    """Weights and predictions of a small model after ten steps, inside ParallelModel for several devices."""
+    x = np.random.default_rng(1).normal(size=(40, 3)).astype("float32")
+    y = x @ np.arange(6, dtype="float32").reshape(3, 2)
+    with distribution.scope(count):
+        image = keras.Input((3,))
+        dense = keras.layers.Dense(2, kernel_initializer="ones")
+        model = keras.Model(image, dense(image))
+        optimizer = keras.optimizers.SGD(0.1)
+    if count > 1:
+        model = ParallelModel(model, count)
+    model.compile(optimizer=optimizer, loss="mse")
+    history = model.fit(x, y, batch_size=4, epochs=1, shuffle=False).history
+    path = Path(job["out"]) / f"wrap_{count}.npz"
+    np.savez(path, found=model.predict(x), kernel=np.array(dense.kernel), loss=history["loss"])
+    outside = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    if count > 1:
+        with contextlib.suppress(ValueError):
+            ParallelModel(outside, count)
+            raise AssertionError("weights on one device were accepted")
+
+
+keras.utils.set_random_seed(1)
+for number in job["counts"]:
+    task = {"train": train, "detect": detect, "wrap": wrap}[job["task"]]
+    task(number, Path(job["out"]) / job["folder"] / str(number), Path(job["start"]))
