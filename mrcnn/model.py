@@ -223,18 +223,7 @@ class MaskRCNN:
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
         saver = training.SaveWeights(self.checkpoint_path) if first else None
         callbacks = training.default_callbacks(self.log_dir, saver, batches, custom_callbacks or ())
-        with self.devices.scope():
-            history = self.keras_model.fit(
-                self.devices.batches(batches),
-                initial_epoch=self.epoch,
-                epochs=epochs,
-                steps_per_epoch=self.devices.steps(batches),
-                validation_data=validation and self.devices.batches(validation),
-                validation_steps=validation and self.devices.steps(validation),
-                shuffle=False,  # the batches have their own order, and errors name images by it
-                callbacks=callbacks,
-                verbose="auto" if first else 0,
-            )
+        history = training.fit(self.keras_model, batches, validation, self.epoch, epochs, callbacks)
         self.epoch = max(self.epoch, epochs)
         if batches.skipped:
             logger.warning("%d images could not be used: %s", len(batches.skipped), batches.skipped)
@@ -252,22 +241,14 @@ class MaskRCNN:
             part=part,
             augmentation=augmentation,
             no_augmentation_sources=unaugmented,
-            workers=config.LOADER_WORKERS,
         )
         batches.epoch = self.epoch
         if val_dataset is None:
             return batches, None
         one_pass = -(-len(val_dataset.image_ids) // config.BATCH_SIZE)
         steps = min(config.VALIDATION_STEPS or one_pass, max(one_pass, 1))
-        return batches, DataGenerator(
-            val_dataset,
-            config,
-            shuffle=False,
-            seed=seed,
-            part=part,
-            steps=steps,
-            workers=config.LOADER_WORKERS,
-        )
+        validation = DataGenerator(val_dataset, config, shuffle=False, steps=steps, seed=seed, part=part)
+        return batches, validation
 
     # --- Detection ---
 
@@ -367,10 +348,9 @@ class MaskRCNN:
     def _detect(self, molded, metas, windows, original_shapes) -> list[dict[str, np.ndarray]]:
         """Detections of each molded image in the coordinates of its picture."""
         if self._detector is None:
+            count = self.devices.count
             with self.devices.scope():
-                self._detector = inference.Detector(
-                    self._graph, self.keras_model, self.config, self.devices.count
-                )
+                self._detector = inference.Detector(self._graph, self.keras_model, self.config, count)
         by_shape: dict[tuple, list[int]] = {}
         for index, image in enumerate(molded):
             by_shape.setdefault(image.shape, []).append(index)

@@ -166,6 +166,34 @@ def compile_network(
     network.optimizer.build(network.trainable_variables)
 
 
+def fit(
+    network: TrainingNetwork,
+    batches: Any,
+    validation: Any,
+    first_epoch: int,
+    epochs: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> keras.callbacks.History:
+    """Train a compiled network on its devices.
+
+    batches, validation: DataGenerators of this process' parts, or None for no validation; first_epoch: epochs
+    that are done; epochs: the total. Returns the history.
+    """
+    devices = network.devices
+    with devices.scope():
+        return network.fit(
+            devices.batches(batches),
+            initial_epoch=first_epoch,
+            epochs=epochs,
+            steps_per_epoch=devices.steps(batches),
+            validation_data=validation and devices.batches(validation),
+            validation_steps=validation and devices.steps(validation),
+            shuffle=False,  # the batches have their own order, and errors name images by it
+            callbacks=callbacks,
+            verbose="auto" if devices.is_first_process else 0,
+        )
+
+
 class SaveWeights(keras.callbacks.Callback):
     """Write the weights after each epoch, whole or not at all.
 
