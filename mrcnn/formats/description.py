@@ -14,7 +14,7 @@ from mrcnn.geometry import masks as mask_geometry
 QUANTILES = (0, 25, 50, 75, 100)
 RARE = 0.02  # a class with a smaller share of the objects is named
 SMALL = 8  # pixels; smaller objects are hard to find at the image's own size
-BARS = 40  # classes in the picture; the largest
+BARS = 40  # at most in a panel; of more classes, the largest
 LIMIT = 1000
 
 
@@ -158,11 +158,15 @@ def _plot(found: Findings, classes: dict[str, int]) -> Any:
     by_size.scatter(sizes[:, 1], sizes[:, 0], alpha=0.4)
     by_size.set(title="Image sizes", xlabel="width (pixels)", ylabel="height (pixels)")
     by_size.set(xlim=(0, None), ylim=(0, None))
-    by_count.hist(found.counts, bins=min(30, max([1, *found.counts])))
+    most = max([1, *found.counts])
+    by_count.hist(found.counts, bins=np.arange(-0.5, most + 1) if most < BARS else BARS)
     by_count.set(title="Objects in an image", xlabel="objects", ylabel="images")
     if len(sides):
         by_side.scatter(sides[:, 1], sides[:, 0], alpha=0.3, s=9)
-        by_side.set(xscale="log", yscale="log")
+        by_side.set_xscale("log", base=2)
+        by_side.set_yscale("log", base=2)
+        for axis in (by_side.xaxis, by_side.yaxis):
+            axis.set_major_formatter("{x:g}")
     by_side.set(title="Object sizes", xlabel="width (pixels)", ylabel="height (pixels)")
     largest = sorted(classes.items(), key=lambda item: -item[1])[:BARS][::-1]
     by_class.barh([name for name, _ in largest], [objects for _, objects in largest])

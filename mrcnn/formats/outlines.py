@@ -29,7 +29,8 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float, turn: float = 
 def area(points: np.ndarray) -> float:
     """Area inside a polygon [P, (x, y)], in square pixels."""
     x, y = np.asarray(points, dtype=np.float64).T
-    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
+    open_sum = np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])
+    return abs(float(open_sum + x[-1] * y[0] - y[-1] * x[0])) / 2
 
 
 def reaches_outside(parts: Sequence[np.ndarray], size: tuple[int, int]) -> bool:
