@@ -114,7 +114,7 @@ class FormatDataset(Dataset):
             try:
                 header = self._read_header(info)
             except OSError as error:
-                self.problems.add(problems.UNREADABLE_IMAGE, f"{_name(info)}: {error}")
+                self.problems.add(problems.UNREADABLE_IMAGE, str(error))
                 return None
             info.update(size=header.shown_size, orientation=header.orientation)
             if header.orientation > 1:
@@ -149,8 +149,11 @@ class FormatDataset(Dataset):
         return files.open_member(info["path"], info["member"]) if info["member"] else info["path"]
 
     def _read_header(self, info: dict[str, Any]) -> files.Header:
-        header = files.read_header(self._open(info))
-        if header.mode.startswith("I;16"):
+        try:
+            header = files.read_header(self._open(info))
+        except OSError as error:
+            raise OSError(f"Cannot read {_name(info)}: {error}") from error
+        if ";16" in header.mode:
             self.problems.add(problems.SIXTEEN_BIT, _name(info))
         if "A" in header.mode and header.mode != "LAB":
             self.problems.add(problems.ALPHA, _name(info))

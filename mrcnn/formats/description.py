@@ -51,7 +51,8 @@ def describe(dataset: Any, limit: int | None = LIMIT) -> dict[str, Any]:
         try:
             _look(dataset, int(image_id), found)
         except Exception as error:  # whatever a user's reader raises, the next image may be whole
-            kind = problems.STATED_SIZE if isinstance(dataset, FormatDataset) else problems.UNREADABLE_IMAGE
+            is_size = isinstance(dataset, FormatDataset) and isinstance(error, ValueError)
+            kind = problems.STATED_SIZE if is_size else problems.UNREADABLE_IMAGE
             noted.add(kind, f"image id {image_id}, {dataset.image_reference(image_id)}: {error}")
     numbers = _summary(dataset, found, count)
     numbers["problems"] = noted.counts

@@ -11,9 +11,13 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
+import tifffile
+from PIL.TiffImagePlugin import TiffImageFile
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-EXIF_ORIENTATION = 274  # the number of this tag
+# Numbers of tags.
+EXIF_ORIENTATION = 274
+BITS_PER_SAMPLE = 258
 
 KIND_NAMES = {dict: "an object {...}", list: "a list", str: "a text", int: "a whole number"}
 
@@ -59,7 +63,10 @@ def field(entry: Any, name: str, kind: type | tuple[type, ...], where: Any) -> A
 
 @dataclass(frozen=True)
 class Header:
-    """What the beginning of an image file says: size as stored, EXIF orientation 1..8, Pillow's mode."""
+    """What the beginning of an image file says: size as stored, EXIF orientation 1..8, Pillow's mode.
+
+    "RGB;16" is added to the modes, for colour of 16 bits.
+    """
 
     width: int
     height: int
@@ -80,15 +87,53 @@ class Header:
 def read_header(file: str | os.PathLike | BinaryIO) -> Header:
     """Size, orientation and mode of an image file; its pixels are not decoded.
 
-    Raises OSError if the file is missing or no image.
+    Raises OSError if the file is missing, no image, or larger than Pillow dares to decode.
     """
-    with PIL.Image.open(file) as picture:
-        # A PNG without this entry would be decoded in search of it.
-        has_exif = picture.format != "PNG" or "exif" in picture.info
-        orientation = picture.getexif().get(EXIF_ORIENTATION, 1) if has_exif else 1
-        known = isinstance(orientation, int) and 1 <= orientation <= 8
-        width, height = picture.size
-        return Header(width, height, orientation if known else 1, picture.mode)
+    try:
+        with PIL.Image.open(file) as picture:
+            width, height = picture.size
+            return Header(width, height, _orientation(picture), _mode(picture))
+    except PIL.UnidentifiedImageError:
+        return _tiff_header(file)
+    except PIL.Image.DecompressionBombError as error:
+        raise OSError(
+            f"{error}. Raise PIL.Image.MAX_IMAGE_PIXELS if the file is what it should be."
+        ) from error
+
+
+def _mode(picture: PIL.Image.Image) -> str:
+    """Pillow's mode; for TIFF files of 16 bits, whose colours Pillow reads with 8, "RGB;16"."""
+    bits = picture.tag_v2.get(BITS_PER_SAMPLE, ()) if isinstance(picture, TiffImageFile) else ()
+    return f"{picture.mode};16" if 16 in bits and ";16" not in picture.mode else picture.mode
+
+
+def _orientation(picture: PIL.Image.Image) -> int:
+    """EXIF orientation 1..8; 1 where there is none, or the EXIF data are broken."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return 1  # it would be decoded in search of one
+    try:
+        orientation = picture.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # of many kinds, and the picture itself may be whole
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _tiff_header(file: str | os.PathLike | BinaryIO) -> Header:
+    """The header of a TIFF of a kind that Pillow does not know, such as colour of 16 bits.
+
+    Raises OSError if it is none.
+    """
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            page = tiff.pages.first
+            width, height, dtype = page.imagewidth, page.imagelength, page.dtype
+    except tifffile.TiffFileError as error:
+        raise OSError(f"no image that Pillow or tifffile knows ({error})") from error
+    is_single = page.samplesperpixel == 1
+    mode = ("I" if np.issubdtype(dtype, np.integer) else "F") if is_single else "RGB"
+    return Header(width, height, 1, f"{mode};16" if dtype == np.uint16 else mode)
 
 
 def turned(picture: np.ndarray, orientation: int) -> np.ndarray:

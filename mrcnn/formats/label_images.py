@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import tifffile
 from scipy import ndimage
 
 from mrcnn.formats import files, problems
@@ -119,18 +120,22 @@ def read_labels(root: str | os.PathLike, name: str) -> np.ndarray:
 
     root: folder or zip file, name: below it. Raises OSError naming the file if it cannot be decoded.
     """
+    file = _file(Path(root), name)
     try:
-        with PIL.Image.open(_file(Path(root), name)) as picture:
-            labels = np.asarray(picture)
-            return labels.astype(np.uint8) if labels.dtype == bool else labels
-    except (OSError, SyntaxError) as error:
+        if Path(name).suffix.lower() in (".tif", ".tiff"):  # which may have 64 bits
+            labels = tifffile.imread(file)
+        else:
+            with PIL.Image.open(file) as picture:
+                labels = np.asarray(picture)
+    except (OSError, SyntaxError, ValueError) as error:
         raise OSError(f"Cannot read {root}/{name}: {error}") from error
+    return labels.astype(np.uint8) if labels.dtype == bool else labels
 
 
 def _labels_size(root: Path, name: str) -> tuple[int, int]:
     """(height, width) of a label image, from its header; ValueError if it has several channels."""
     header = files.read_header(_file(root, name))
-    if header.mode not in ("1", "L", "P", "I") and not header.mode.startswith("I;16"):
+    if header.mode.partition(";")[0] not in ("1", "L", "P", "I"):
         raise ValueError(f"a label image has one channel of whole numbers. Received: mode {header.mode}")
     return header.stored_size
 

@@ -6,7 +6,7 @@ logger = logging.getLogger(__name__)
 
 # Each kind says what is wrong and what happens to the entry.
 MISSING_IMAGE = "image file is missing: left out"
-UNREADABLE_IMAGE = "image file cannot be read: left out"
+UNREADABLE_IMAGE = "image file cannot be read: left out, in training at the latest"
 UNKNOWN_IMAGE = "annotation of an image that is not listed: left out"
 BROKEN_FIELD = "field is missing or of a wrong kind: left out"
 UNKNOWN_CLASS = "class id or name is unknown: left out"
@@ -14,7 +14,7 @@ NO_OUTLINE = "shape has no inside, or a box stands in the outline's place: left 
 NO_AREA = "object has no area: left out"
 OUTSIDE = "object reaches outside its image: clipped"
 MASK_SIZE = "mask has another size than its image: left out"
-STATED_SIZE = "image has another size than its annotations state: fails when it is loaded"
+STATED_SIZE = "image has another size than its annotations state: left out in training"
 MISSING_LABELS = "image has no labels: taken as without objects"
 BROKEN_MASK = "mask file cannot be read or holds no mask: left out"
 SIXTEEN_BIT = "picture has 16 bits a channel: 0..65535 are taken as 0..255"

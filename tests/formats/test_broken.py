@@ -6,6 +6,7 @@ import annotation_files as files
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 
 from mrcnn import formats
 from mrcnn.formats import problems
@@ -313,6 +314,37 @@ def test_16_bit_and_rgba_pictures_are_read_and_named(tmp_path):
         image = dataset.load_image(0)
         assert image.shape == (files.HEIGHT, files.WIDTH, 3) and image.dtype == picture.dtype
         assert np.array_equal(image, picture[..., :3] if picture.ndim == 3 else np.dstack([picture] * 3))
+
+
+def test_tiff_files_that_pillow_does_not_know(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 2**16, (files.HEIGHT, files.WIDTH, 3)).astype(np.uint16)
+    for folder, pixels in (("images", picture), ("labels", files.labels(np.int64))):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "a.tif", pixels)
+    dataset = formats.LabelImageDataset()
+    dataset.load(tmp_path)
+    dataset.prepare()
+    only(dataset, problems.SIXTEEN_BIT)
+    assert np.array_equal(dataset.load_image(0), picture)
+    assert np.array_equal(dataset.load_mask(0)[0], np.stack(files.masks(), axis=-1))
+    tifffile.imwrite(tmp_path / "labels" / "a.tif", files.labels(np.float32))
+    with pytest.raises(ValueError, match="one channel of whole numbers"):
+        formats.LabelImageDataset().load(tmp_path)
+
+
+def test_broken_exif_data_do_not_matter(tmp_path):
+    path = files.write_picture(tmp_path / "images" / "a.jpg", orientation=6)
+    content = path.read_bytes()
+    start = content.index(b"Exif") + 6
+    path.write_bytes(content[:start] + b"XXXXXXXX" + content[start + 8 :])
+    dataset = label_dataset(tmp_path)
+    assert dataset.problems.counts == {} and dataset.load_image(0).shape[:2] == (files.HEIGHT, files.WIDTH)
+
+
+def test_an_image_too_large_for_pillow_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"a\.png: .*MAX_IMAGE_PIXELS"):
+        label_dataset(tmp_path)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
