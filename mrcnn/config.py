@@ -96,6 +96,9 @@ class Config:
     CROWD_IOU = 0.001
     # Anchors per image that train the RPN, at most half of them positive.
     RPN_TRAIN_ANCHORS_PER_IMAGE = 256
+    # Label the anchors inside the network, so that batches hold images and their truth alone. False: batches
+    # bring input_rpn_match and input_rpn_bbox as well, as those of data_generator do.
+    RPN_TARGETS_IN_GRAPH = True
     # Anchors kept by score before non-maximum suppression. Fewer is faster and may lose objects.
     PRE_NMS_LIMIT = 6000
     # Proposals kept after it, in training and in detection.
@@ -200,6 +203,9 @@ class Config:
     SEED: int | None = None
     # Threads that prepare batches beside the training step; 0 prepares them in turn.
     LOADER_WORKERS = 1
+    # Processes instead of threads: for an accelerator that one Python process cannot keep busy. Each holds
+    # a copy of the data set. Give it about as many workers as the machine has cores.
+    LOADER_PROCESSES = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

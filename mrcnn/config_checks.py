@@ -33,7 +33,7 @@ FRACTIONS = (
     "DETECTION_MIN_CONFIDENCE",
 )
 NOT_NEGATIVE = ("IMAGE_MIN_SCALE", "LEARNING_RATE", "WEIGHT_DECAY")
-SWITCHES = ("USE_MINI_MASK", "USE_RPN_ROIS")
+SWITCHES = ("USE_MINI_MASK", "USE_RPN_ROIS", "RPN_TARGETS_IN_GRAPH", "LOADER_PROCESSES")
 
 # A setting's name, whether its rule is kept, and what the rule wants.
 Rule = tuple[str, bool, str]

@@ -1,5 +1,6 @@
 """Training: the network with its losses, what trains, the optimiser, and what happens after each epoch."""
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -104,12 +105,12 @@ class TrainingNetwork(weights.NamedWeightsModel):
         mean_count = self.devices.mean
         ids = outputs["target_class_ids"]
         places = outputs["target_mask"].shape[1]
-        match = x["input_rpn_match"]
+        match = outputs["target_rpn_match"]
         active_class_ids = self.devices.of_first(x["input_image_meta"][:1, 12:])
         return {
             "rpn_class_loss": losses.rpn_class_loss(match, outputs["rpn_class_logits"], mean_count),
             "rpn_bbox_loss": losses.rpn_bbox_loss(
-                x["input_rpn_bbox"], match, outputs["rpn_bbox"], mean_count
+                outputs["target_rpn_bbox"], match, outputs["rpn_bbox"], mean_count
             ),
             "mrcnn_class_loss": losses.mrcnn_class_loss(
                 ids, outputs["mrcnn_class_logits"], active_class_ids, mean_count
@@ -177,10 +178,11 @@ def fit(
     """Train a compiled network on its devices.
 
     batches, validation: DataGenerators of this process' parts, or None for no validation; first_epoch: epochs
-    that are done; epochs: the total. Returns the history.
+    that are done; epochs: the total. Their threads and processes end with the training, however it ends.
+    Returns the history.
     """
     devices = network.devices
-    with devices.scope():
+    with devices.scope(), batches, validation or contextlib.nullcontext():
         return network.fit(
             devices.batches(batches),
             initial_epoch=first_epoch,

@@ -35,15 +35,19 @@ class ImageFailures:
         except (AugmentationError, MemoryError):  # not the image's fault
             raise
         except Exception as error:
-            self._note(image_id, error)
+            self._note(image_id, f"{type(error).__name__}: {error}", error)
 
-    def _note(self, image_id: int, error: Exception) -> None:
+    def merge(self, reasons: dict[int, str]) -> None:
+        """Note failures that another process met; RuntimeError when there are too many."""
+        for image_id, reason in reasons.items():
+            self._note(image_id, reason)
+
+    def _note(self, image_id: int, reason: str, error: Exception | None = None) -> None:
         with self._lock:
             if image_id in self.reasons:
                 return
-            self.reasons[image_id] = f"{type(error).__name__}: {error}"
-            where = describe_image(self._dataset, image_id)
-            logger.warning("Left out %s: %s", where, self.reasons[image_id])
+            self.reasons[image_id] = reason
+            logger.warning("Left out %s: %s", describe_image(self._dataset, image_id), reason)
             if len(self.reasons) > self._limit:
                 raise RuntimeError(
                     f"{len(self.reasons)} images could not be loaded; MAX_IMAGE_ERRORS="

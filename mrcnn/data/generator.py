@@ -1,6 +1,5 @@
 """Batches for training: DataGenerator for Keras, data_generator for callers of the original."""
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,27 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from mrcnn.data.batches import Batch, BatchBuilder, nothing_usable, tries
 from mrcnn.data.failures import ImageFailures
 from mrcnn.data.prefetch import Prefetcher
+from mrcnn.data.processes import BatchProcesses
 from mrcnn.data.samples import AnchorCache, Sample, build_sample, stack
-
-# The training network's inputs, in the order of the original's list.
-INPUT_DTYPES = {
-    "input_image": "float32",
-    "input_image_meta": "float32",
-    "input_rpn_match": "int32",
-    "input_rpn_bbox": "float32",
-    "input_gt_class_ids": "int32",
-    "input_gt_boxes": "float32",
-    "input_gt_masks": "bool",
-}
-
-# Tries to find an image with an object before a small dataset counts as empty: a random crop or
-# augmentation may miss the only object several times.
-LEAST_TRIES = 50
-
-# What random numbers are for; each use has a stream of its own.
-ORDER, REPLACEMENT, DRAW = 1, 2, 3
 
 
 class DataGenerator(keras.utils.PyDataset):
@@ -49,18 +32,19 @@ class DataGenerator(keras.utils.PyDataset):
     seed: config.SEED if not given; if that is None, drawn from NumPy's global state.
     workers: threads that build batches while Keras trains, config.LOADER_WORKERS if not given; 0
     builds them in turn. max_queue_size: batches ready at most, workers + 1 if not given.
-    use_multiprocessing: processes of keras.utils.PyDataset instead of threads.
+    use_multiprocessing: as many processes instead, see `processes.BatchProcesses`;
+    config.LOADER_PROCESSES if not given.
 
-    generator[i] is `(inputs,)`, inputs a dict of the arrays in INPUT_DTYPES. It depends on seed,
-    epoch and i only, whatever thread asks for it. `epoch` counts by itself and may be set. Without
+    generator[i] is `(inputs,)`, inputs a dict of the arrays in `batches.INPUT_DTYPES`, without
+    input_rpn_match and input_rpn_bbox if config.RPN_TARGETS_IN_GRAPH. It depends on seed, epoch and
+    i only, whatever thread or process builds it. `epoch` counts by itself and may be set. Without
     shuffling and augmentation all epochs are equal. Call fit with shuffle=False: it would ask for
     the batches in an order of its own.
 
     Images without an object of a class are replaced: by the next one, or by another random one when
     shuffling. So are those that cannot be loaded: they are logged once and listed in `skipped`,
     image id to reason; when more than config.MAX_IMAGE_ERRORS have failed, RuntimeError names them.
-    With use_multiprocessing each process counts for itself. ValueError if the numbers of classes
-    differ, no image has an object, or a batch mixes sizes.
+    ValueError if the numbers of classes differ, no image has an object, or a batch mixes sizes.
     """
 
     def __init__(
@@ -76,56 +60,61 @@ class DataGenerator(keras.utils.PyDataset):
         steps: int | str | None = "config",
         seed: int | None = None,
         workers: int | None = None,
-        use_multiprocessing: bool = False,
+        use_multiprocessing: bool | None = None,
         max_queue_size: int | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
         workers = config.LOADER_WORKERS if workers is None else workers
-        self._threads = 0 if use_multiprocessing else workers
-        queue = max_queue_size or workers + 1
-        # Keras' own threads are not used: on JAX and torch they begin an epoch with batches left
-        # over from the one before, as many as happened to be ready.
-        super().__init__(
-            workers=workers if use_multiprocessing else 1,
-            use_multiprocessing=use_multiprocessing,
-            max_queue_size=queue,
-        )
+        use_processes = config.LOADER_PROCESSES if use_multiprocessing is None else use_multiprocessing
+        # Keras' own workers are not used: on JAX and torch its threads begin an epoch with batches left over
+        # from the one before, as many as happened to be ready, and its processes are forked.
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=max_queue_size or workers + 1)
         _check_dataset(dataset, config)
+        batch_size = batch_size or config.BATCH_SIZE
+        seed = config.SEED if seed is None else seed
+        self._builder = BatchBuilder(
+            dataset,
+            config,
+            _number_of_steps(dataset, config, batch_size, steps),
+            batch_size,
+            int(np.random.randint(2**31)) if seed is None else seed,
+            anchors,
+            shuffle,
+            augment,
+            augmentation,
+            no_augmentation_sources or (),
+            part,
+        )
         self.dataset = dataset
         self.config = config
-        self.shuffle = shuffle
-        self.augment = augment
-        self.augmentation = augmentation
-        self.no_augmentation_sources = tuple(no_augmentation_sources or ())
-        self.batch_size = batch_size or config.BATCH_SIZE
-        self.part = part
-        self.steps = _number_of_steps(dataset, config, self.batch_size, steps)
-        seed = config.SEED if seed is None else seed
-        self.seed = int(np.random.randint(2**31)) if seed is None else seed
+        self.batch_size = batch_size
         self.epoch = 0
+        self._threads = workers
+        self._processes = BatchProcesses(self._builder, workers) if use_processes and workers else None
         self._prefetcher: Prefetcher | None = None
         self._within_epoch = False
         self._last_batch_seen = False
-        self._anchors = AnchorCache(config, anchors)
-        self._failures = ImageFailures(dataset, config.MAX_IMAGE_ERRORS)
-        self._without_objects: set[int] = set()
-        self._pass: tuple[int, np.ndarray] = (-1, np.zeros(0, dtype=int))
 
     def __len__(self) -> int:
-        return self.steps
+        return self._builder.steps
+
+    @property
+    def seed(self) -> int:
+        """What order and augmentation follow from."""
+        return self._builder.seed
 
     @property
     def skipped(self) -> dict[int, str]:
         """Images that could not be loaded so far: image id to reason."""
-        return dict(self._failures.reasons)
+        return dict(self._builder.failures.reasons)
 
     def on_epoch_begin(self) -> None:
         """Start to build batches in advance. Called by Keras."""
         self._within_epoch = True
-        self._last_batch_seen = self.use_multiprocessing  # other processes' batches go unseen
+        self._last_batch_seen = False
         self._stop_prefetching()  # an error may have cut off the last epoch
         if self._threads:
-            self._prefetcher = Prefetcher(self._batch, self.steps, self._threads, self.max_queue_size)
+            self._prefetcher = Prefetcher(self._batch, len(self), self._threads, self.max_queue_size)
 
     def on_epoch_end(self) -> None:
         """Count the epoch. Called by Keras, also where there was none or just a first look."""
@@ -138,80 +127,28 @@ class DataGenerator(keras.utils.PyDataset):
             self._prefetcher.close()
             self._prefetcher = None
 
-    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray]]:
-        if index == self.steps - 1:
+    def __enter__(self) -> "DataGenerator":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End threads and processes, as `with` does; batches are then built when they are asked for."""
+        self._stop_prefetching()
+        if self._processes is not None:
+            self._processes.close()
+
+    def __getitem__(self, index: int) -> tuple[Batch]:
+        if index == len(self) - 1:
             self._last_batch_seen = True
         # Keras may end the epoch in another thread at any moment.
         prefetcher = self._prefetcher
         return self._batch(index) if prefetcher is None else prefetcher.get(index)
 
-    def _batch(self, index: int) -> tuple[dict[str, np.ndarray]]:
-        # Validation has to be comparable from epoch to epoch.
-        repeats = not (self.shuffle or self.augment or self.augmentation is not None)
-        epoch = 0 if repeats else self.epoch
-        number, parts = self.part
-        size = self.batch_size // parts
-        first = index * self.batch_size + number * size
-        samples = [self._sample(epoch, first + slot) for slot in range(size)]
-        named = zip(INPUT_DTYPES.items(), stack(samples, self.config), strict=True)
-        return ({name: array.astype(dtype, copy=False) for (name, dtype), array in named},)
-
-    def _sample(self, epoch: int, place: int) -> Sample:
-        """The sample at one place of an epoch, made of the first candidate that is usable."""
-        for attempt, image_id in enumerate(self._candidates(epoch, place)):
-            if image_id in self._failures.reasons or image_id in self._without_objects:
-                continue
-            sample = self._build(image_id, self._rng(DRAW, epoch, place, attempt))
-            if sample is not None:
-                return sample
-        raise _nothing_usable(self.dataset, self._failures)
-
-    def _candidates(self, epoch: int, place: int) -> Iterator[int]:
-        """The image whose turn it is, then those that may replace it."""
-        position = place + (epoch * self.steps * self.batch_size if self.shuffle else 0)
-        yield self._image_id(position)
-        others = self.dataset.image_ids
-        if self.shuffle:
-            others = self._rng(REPLACEMENT, epoch, place).permutation(others)
-        else:
-            others = np.roll(others, -position - 1)
-        yield from map(int, itertools.islice(itertools.cycle(others), _tries(self.dataset)))
-
-    def _rng(self, *key: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, *key])
-
-    def _image_id(self, position: int) -> int:
-        """The image at a position of the endless row of passes over the data."""
-        image_ids = self.dataset.image_ids
-        number, place = divmod(position, len(image_ids))
-        if not self.shuffle:
-            return int(image_ids[place])
-        known, order = self._pass
-        if known != number:
-            order = self._rng(ORDER, number).permutation(image_ids)
-            self._pass = (number, order)
-        return int(order[place])
-
-    def _build(self, image_id: int, rng: np.random.Generator) -> Sample | None:
-        sample = None
-        with self._failures.watch(image_id):
-            sample = build_sample(
-                self.dataset,
-                self.config,
-                image_id,
-                self._anchors,
-                augment=self.augment,
-                augmentation=self._augmentation_of(image_id),
-                rng=rng,
-            )
-            crops = self.config.IMAGE_RESIZE_MODE == "crop"
-            if sample is None and not (crops or self.augmentation is not None):
-                self._without_objects.add(image_id)
-        return sample
-
-    def _augmentation_of(self, image_id: int) -> Any:
-        source = self.dataset.image_info[image_id]["source"]
-        return None if source in self.no_augmentation_sources else self.augmentation
+    def _batch(self, index: int) -> tuple[Batch]:
+        source = self._builder if self._processes is None else self._processes
+        return (source.batch(self.epoch, index),)
 
 
 def data_generator(
@@ -248,8 +185,8 @@ def data_generator(
     fruitless = 0
     for image_id in _endless_ids(dataset, shuffle):
         fruitless += 1
-        if fruitless > _tries(dataset):
-            raise _nothing_usable(dataset, failures)
+        if fruitless > tries(dataset):
+            raise nothing_usable(dataset, failures)
         if image_id in failures.reasons:
             continue
         plain = dataset.image_info[image_id]["source"] in (no_augmentation_sources or ())
@@ -264,13 +201,14 @@ def data_generator(
                 augmentation=None if plain else augmentation,
                 random_rois=random_rois,
                 detection_targets=detection_targets,
+                rpn_targets=True,
             )
         if sample is None:
             continue
         fruitless = 0
         samples.append(sample)
         if len(samples) == batch_size:
-            inputs = [*stack(samples, config), *_stack_rois(samples, "rois")]
+            inputs = [*stack(samples, config).values(), *_stack_rois(samples, "rois")]
             yield inputs, _stack_rois(samples, "roi_targets")
             samples = []
 
@@ -298,17 +236,6 @@ def _number_of_steps(dataset: Any, config: Any, batch_size: int, steps: int | st
     if not isinstance(steps, (int, np.integer)) or steps < 1:
         raise ValueError(f'steps must be a positive integer, None or "all". Received: {steps=}')
     return int(steps)
-
-
-def _tries(dataset: Any) -> int:
-    return max(len(dataset.image_ids), LEAST_TRIES)
-
-
-def _nothing_usable(dataset: Any, failures: ImageFailures) -> ValueError:
-    return ValueError(
-        f"None of the dataset's {len(dataset.image_ids)} images has an object of a class. Check "
-        f"load_mask. Images that could not be loaded: {failures.listing() or 'none'}"
-    )
 
 
 def _endless_ids(dataset: Any, shuffle: bool) -> Iterator[int]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mrcnn.data import augmentation as augmentations
 from mrcnn.geometry import images, pictures
-from mrcnn.geometry import masks as mask_geometry
+from mrcnn.geometry.mask_crops import MaskCrops
 
 _python_random_lock = threading.Lock()
 
@@ -56,29 +56,33 @@ def load_image_gt(
             max_dim=config.IMAGE_MAX_DIM,
             mode=config.IMAGE_RESIZE_MODE,
         )
-    masks = images.resize_mask(masks, scale, padding, crop)
-
-    if augment:
-        warnings.warn(
-            "augment=True is deprecated: pass augmentation=imgaug.augmenters.Fliplr(0.5) instead.",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        image, masks = augmentations.mirror_half(image, masks, rng)
-    if augmentation is not None:
-        image, masks = augmentations.apply(augmentation, image, masks, rng)
-
-    left = np.any(masks, axis=(0, 1))
-    if not left.all():
-        masks, class_ids = masks[:, :, left], class_ids[left]
-    bbox = mask_geometry.extract_bboxes(masks)
-    if use_mini_mask:
-        masks = mask_geometry.minimize_mask(bbox, masks, tuple(config.MINI_MASK_SHAPE))
+    crops, left = MaskCrops.cut(masks).resize(scale, padding, crop)
+    class_ids = class_ids[left]
+    if augment or augmentation is not None:
+        image, masks = _augmented(image, crops.whole(), augment, augmentation, rng)
+        left = np.any(masks, axis=(0, 1))
+        crops, class_ids = MaskCrops.cut(masks[:, :, left]), class_ids[left]
+    masks = crops.mini(config.MINI_MASK_SHAPE) if use_mini_mask else crops.whole()
 
     of_source = set(_class_ids_of_source(dataset, image_id))
     active = [int(class_id in of_source) for class_id in range(num_classes)]
     meta = images.compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
-    return image, meta, class_ids, bbox, masks
+    return image, meta, class_ids, crops.boxes, masks
+
+
+def _augmented(
+    image: np.ndarray, masks: np.ndarray, mirror: bool, augmentation: Any, rng: np.random.Generator | None
+) -> tuple[np.ndarray, np.ndarray]:
+    if mirror:
+        warnings.warn(
+            "augment=True is deprecated: pass augmentation=imgaug.augmenters.Fliplr(0.5) instead.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+        image, masks = augmentations.mirror_half(image, masks, rng)
+    if augmentation is not None:
+        image, masks = augmentations.apply(augmentation, image, masks, rng)
+    return image, masks
 
 
 def describe_image(dataset: Any, image_id: int) -> str:
@@ -101,7 +105,7 @@ def _load_checked(dataset: Any, config: Any, image_id: int) -> tuple[np.ndarray,
         raise ValueError(f"{problem} At {describe_image(dataset, image_id)}.")
     if len(class_ids) == 0:
         return image, np.zeros((*image.shape[:2], 0), dtype=bool), np.zeros(0, dtype=np.int32)
-    return image, np.asarray(masks).astype(bool), np.asarray(class_ids).astype(np.int32)
+    return image, np.asarray(masks).astype(bool, copy=False), np.asarray(class_ids).astype(np.int32)
 
 
 def _image_problem(image: np.ndarray, channels: int) -> str | None:

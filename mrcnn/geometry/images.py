@@ -144,19 +144,29 @@ def resize_mask(
             "resize_mask wants [height, width, instances]. "
             f"Received: mask of shape {mask.shape}. Add the axis of instances."
         )
-    rows = interpolation.nearest_index(mask.shape[0], scaled_side(mask.shape[0], scale))
-    columns = interpolation.nearest_index(mask.shape[1], scaled_side(mask.shape[1], scale))
-    if crop is not None:
-        y, x, height, width = crop
-        rows, columns = rows[y : y + height], columns[x : x + width]
-        padding = [(0, 0), (0, 0), (0, 0)]
-    (top, bottom), (left, right) = padding[:2]
-    resized = np.zeros(
-        (top + len(rows) + bottom, left + len(columns) + right, mask.shape[2]), dtype=mask.dtype
-    )
-    window = resized[top : top + len(rows), left : left + len(columns)]
-    window[...] = mask.take(rows, axis=0).take(columns, axis=1)
+    rows = mask_index(mask.shape[0], scale, padding[0], crop and (crop[0], crop[2]))
+    columns = mask_index(mask.shape[1], scale, padding[1], crop and (crop[1], crop[3]))
+    part = mask.take(rows[rows >= 0], axis=0).take(columns[columns >= 0], axis=1)
+    top, left = (0, 0) if crop is not None else (padding[0][0], padding[1][0])
+    resized = np.zeros((len(rows), len(columns), mask.shape[2]), dtype=mask.dtype)
+    resized[top : top + part.shape[0], left : left + part.shape[1]] = part
     return resized
+
+
+def mask_index(
+    side: int, scale: float, padding: tuple[int, int], crop: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Where `resize_mask` reads a mask along one axis.
+
+    side: pixels of the mask; scale: of `resize_image`; padding: (before, after) in pixels; crop: (first,
+    length) of the scaled mask to cut out, or None; the padding is not added then.
+
+    Returns int [pixels of the result]: row or column of the mask, -1 in the padding.
+    """
+    index = interpolation.nearest_index(side, scaled_side(side, scale))
+    if crop is not None:
+        return index[crop[0] : crop[0] + crop[1]]
+    return np.pad(index, padding, constant_values=-1)
 
 
 def mold_image(images: np.ndarray, config: Any) -> np.ndarray:

@@ -104,7 +104,7 @@ def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: Sequence[int])
                 f"{i} with box {[int(v) for v in bbox[i, :4]]} in a mask of {mask.shape[:2]}. "
                 "Drop instances without a mask first."
             )
-        mini_mask[..., i] = _resized(cut.astype(bool), mini_shape)
+        mini_mask[..., i] = resize_cut(cut.astype(bool), mini_shape)
     return mini_mask
 
 
@@ -123,7 +123,7 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[i
     mask = np.zeros((*image_shape[:2], mini_mask.shape[-1]), dtype=bool)
     for i, box in enumerate(bbox[:, :4]):
         (rows, columns), size = _window(box, image_shape, f"instance {i}")
-        mask[rows, columns, i] = _resized(mini_mask[..., i], size)
+        mask[rows, columns, i] = resize_cut(mini_mask[..., i], size)
     return mask
 
 
@@ -167,7 +167,8 @@ def _inside(pixels: np.ndarray) -> np.ndarray:
     return inside.astype(np.float32)
 
 
-def _resized(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:
+def resize_cut(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """One mask, bool [h, w], at a size (height, width): where the bilinear value is above 0.5."""
     values = np.empty(size)
     interpolation.bilinear_into(mask, values, break_ties=True)
     return values > 0.5

@@ -1,12 +1,55 @@
 """Anchors inside the graph, for whatever size the image has (tensor twin of `geometry.anchors`)."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from mrcnn.network import box_ops
+
+Tensor = Any
+
+
+def pixel_anchors(
+    size: tuple[Tensor, Tensor],
+    scales: Sequence[float],
+    ratios: Sequence[float],
+    strides: Sequence[int],
+    anchor_stride: int,
+) -> tuple[Tensor, Tensor]:
+    """Anchors of every pyramid level in pixels, by their middle and their half sides.
+
+    size: (height, width) of the image in pixels, numbers or tensors; scales: anchor side in pixels, one per
+    level; ratios: width / height; strides: pixels per cell of each level; anchor_stride: cells per anchor.
+    Returns two float32 [A, (y, x)], level after level, ordered by row, column, ratio. Middles lie on the
+    cells' top-left corners, so they are whole numbers.
+    """
+    centers, halves = [], []
+    for scale, stride in zip(scales, strides, strict=True):
+        step = stride * anchor_stride
+        rows, columns = (-(-side // step) for side in size)
+        y = ops.cast(ops.arange(rows), "float32") * float(step)
+        x = ops.cast(ops.arange(columns), "float32") * float(step)
+        corner = ops.stack(ops.meshgrid(y, x, indexing="ij"), axis=-1)[:, :, None]  # [rows, columns, 1, 2]
+        half = [(scale / math.sqrt(ratio) / 2, scale * math.sqrt(ratio) / 2) for ratio in ratios]
+        half = ops.zeros_like(corner) + ops.convert_to_tensor(np.array(half, "float32"))
+        centers.append(ops.reshape(corner + ops.zeros_like(half), (-1, 2)))
+        halves.append(ops.reshape(half, (-1, 2)))
+    return ops.concatenate(centers, axis=0), ops.concatenate(halves, axis=0)
+
+
+def anchor_count(
+    size: Sequence[int | None], ratios: int, strides: Sequence[int], anchor_stride: int
+) -> int | None:
+    """Number of anchors of all levels for an image of (height, width) pixels; None if a side is unknown."""
+    height, width = size
+    if height is None or width is None:
+        return None
+    steps = [stride * anchor_stride for stride in strides]
+    return ratios * sum(-(-height // step) * -(-width // step) for step in steps)
 
 
 class Anchors(keras.layers.Layer):
@@ -27,38 +70,16 @@ class Anchors(keras.layers.Layer):
 
     def call(self, images):
         batch, height, width = ops.shape(images)[:3]
-        levels = [
-            self._level(height, width, scale, stride)
-            for scale, stride in zip(self.scales, self.strides, strict=True)
-        ]
-        anchors = box_ops.norm_boxes(ops.concatenate(levels, axis=0), (height, width))
+        center, half = pixel_anchors(
+            (height, width), self.scales, self.ratios, self.strides, self.anchor_stride
+        )
+        anchors = ops.concatenate([center - half, center + half], axis=-1)
+        anchors = box_ops.norm_boxes(anchors, (height, width))
         return ops.broadcast_to(anchors[None], (batch, ops.shape(anchors)[0], 4))
 
-    def _level(self, height, width, scale: float, stride: int):
-        """Pixel anchors [cells * ratios, 4] of one level; centres at the cells' top-left corners."""
-        rows = -(-height // (stride * self.anchor_stride))
-        columns = -(-width // (stride * self.anchor_stride))
-        step = float(stride * self.anchor_stride)
-        y = ops.cast(ops.arange(rows), "float32") * step
-        x = ops.cast(ops.arange(columns), "float32") * step
-        corner = ops.stack(ops.meshgrid(y, x, indexing="ij"), axis=-1)  # [rows, columns, 2]
-        centers = ops.concatenate([corner, corner], axis=-1)[:, :, None]
-        half = np.array(
-            [(scale / math.sqrt(ratio) / 2, scale * math.sqrt(ratio) / 2) for ratio in self.ratios],
-            "float32",
-        )
-        boxes = centers + ops.convert_to_tensor(np.concatenate([-half, half], axis=1))
-        return ops.reshape(boxes, (-1, 4))
-
     def compute_output_shape(self, input_shape):
-        batch, height, width = input_shape[:3]
-        if height is None or width is None:
-            return (batch, None, 4)
-        cells = (
-            -(-height // (s * self.anchor_stride)) * -(-width // (s * self.anchor_stride))
-            for s in self.strides
-        )
-        return (batch, len(self.ratios) * sum(cells), 4)
+        batch, *size = input_shape[:3]
+        return (batch, anchor_count(size, len(self.ratios), self.strides, self.anchor_stride), 4)
 
     def get_config(self):
         return {

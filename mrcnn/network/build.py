@@ -18,6 +18,7 @@ from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.fpn import feature_pyramid
 from mrcnn.network.proposals import ProposalLayer
 from mrcnn.network.rpn import build_rpn_model
+from mrcnn.network.rpn_targets import RpnTargetLayer
 
 Tensor = Any
 
@@ -92,22 +93,24 @@ def _mask_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config) 
 
 
 def training_graph(config) -> Graph:
-    """Seven inputs (eight with USE_RPN_ROIS off), and what the losses need.
+    """An image with its truth, and what the losses need.
 
-    gt_boxes and input_roi are pixels of the molded image. Outputs mrcnn_mask and target_mask hold the
-    places of positives only (the first of each image) if MASK_POSITIVES_ONLY says so.
+    Inputs: input_image, input_image_meta, input_gt_class_ids [B, N], input_gt_boxes [B, N, 4] and
+    input_gt_masks [B, h, w, M]; besides input_rpn_match and input_rpn_bbox without RPN_TARGETS_IN_GRAPH, and
+    input_roi without USE_RPN_ROIS. gt_boxes and input_roi are pixels of the molded image. The first stage
+    learns from all N objects, the second from the M that have a mask. Outputs mrcnn_mask and
+    target_mask hold the places of positives only (the first of each image) if MASK_POSITIVES_ONLY says so.
     """
     image, image_meta = image_input(config), meta_input(config)
     mask_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else tuple(image.shape[1:3])
     inputs = {
         "input_image": image,
         "input_image_meta": image_meta,
-        "input_rpn_match": keras.Input((None, 1), dtype="int32", name="input_rpn_match"),
-        "input_rpn_bbox": keras.Input((None, 4), name="input_rpn_bbox"),
         "input_gt_class_ids": keras.Input((None,), dtype="int32", name="input_gt_class_ids"),
         "input_gt_boxes": keras.Input((None, 4), name="input_gt_boxes"),
         "input_gt_masks": keras.Input((*mask_size, None), dtype="bool", name="input_gt_masks"),
     }
+    rpn_match, rpn_bbox = _rpn_targets(inputs, config)
     pyramid, (rpn_logits, rpn_probs, rpn_deltas) = region_proposals(image, config)
     normalize = NormBoxes(name="norm_gt_boxes")
     anchors = Anchors(
@@ -129,8 +132,8 @@ def training_graph(config) -> Graph:
     rois, class_ids, bbox, masks = targets(
         [
             proposals,
-            inputs["input_gt_class_ids"],
-            normalize([inputs["input_gt_boxes"], image]),
+            inputs["input_gt_class_ids"][:, : config.MAX_GT_INSTANCES],
+            normalize([inputs["input_gt_boxes"][:, : config.MAX_GT_INSTANCES], image]),
             inputs["input_gt_masks"],
         ]
     )
@@ -153,16 +156,24 @@ def training_graph(config) -> Graph:
         "target_class_ids": class_ids,
         "target_bbox": bbox,
         "target_mask": masks[:, :mask_places],
+        "target_rpn_match": rpn_match,
+        "target_rpn_bbox": rpn_bbox,
     }
-    return Graph(inputs, outputs | _rpn_targets(inputs))
+    return Graph(inputs, outputs)
 
 
-def _rpn_targets(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The RPN's targets as outputs, too: Keras before 3.14 wants every input to lead to one."""
-    names = ("rpn_match", "rpn_bbox")
-    return {
-        f"target_{name}": layers.Identity(name=f"target_{name}")(inputs[f"input_{name}"]) for name in names
+def _rpn_targets(inputs: dict[str, Tensor], config) -> list[Tensor]:
+    """The RPN's targets, made of the truth or, without RPN_TARGETS_IN_GRAPH, two more inputs."""
+    if config.RPN_TARGETS_IN_GRAPH:
+        targets = RpnTargetLayer(config, name="rpn_targets", seed=config.SEED)
+        return list(targets([inputs[f"input_{name}"] for name in ("image", "gt_class_ids", "gt_boxes")]))
+    given = {
+        "input_rpn_match": keras.Input((None, 1), dtype="int32", name="input_rpn_match"),
+        "input_rpn_bbox": keras.Input((None, 4), name="input_rpn_bbox"),
     }
+    inputs |= given
+    # Keras before 3.14 wants every input to lead to an output by way of a layer.
+    return [layers.Identity(name=name.replace("input", "target"))(x) for name, x in given.items()]
 
 
 def inference_graph(config) -> Graph:

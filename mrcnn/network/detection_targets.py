@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mrcnn.network import box_ops, roi_align
+from mrcnn.network import box_ops, roi_align, sampling
 
 Tensor = Any
 
@@ -21,13 +21,6 @@ def _overlaps(proposals: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
     overlaps = box_ops.compute_overlaps(ops.stop_gradient(proposals), ops.stop_gradient(boxes))
     overlaps = ops.where(ops.isnan(overlaps), ops.zeros_like(overlaps), overlaps)
     return ops.where(ops.expand_dims(counts, 1), overlaps, -ops.ones_like(overlaps))
-
-
-def _draw(eligible: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Up to `count` of the eligible places, by falling key: index [B, count] and how many [B]."""
-    index = box_ops.top_k(ops.where(eligible, keys, -1.0), count)
-    available = ops.sum(ops.cast(eligible, "int32"), axis=1)
-    return index, ops.minimum(available, count)
 
 
 def sample_rois(
@@ -41,8 +34,8 @@ def sample_rois(
     """
     limit = int(rois_per_image * positive_ratio)
     places = positive.shape[1]
-    positive_index, positives = _draw(positive, keys, min(limit, places))
-    negative_index, negatives = _draw(negative, keys, min(rois_per_image, places))
+    positive_index, positives = sampling.draw(positive, keys, min(limit, places))
+    negative_index, negatives = sampling.draw(negative, keys, min(rois_per_image, places))
     ratio = np.float32(1.0 / positive_ratio)
     wanted = ops.cast(ratio * ops.cast(positives, "float32"), "int32") - positives
     total = positives + ops.minimum(negatives, wanted)
@@ -147,8 +140,9 @@ class DetectionTargetLayer(keras.layers.Layer):
         positive = ops.logical_and(best >= self.positive_iou, filled)
         negative = ops.logical_and(best < self.positive_iou, crowd < self.crowd_iou)
         negative = ops.logical_and(negative, filled)
+        keys = sampling.priorities(best, self.shuffle, self.seed_generator)
         index, positives, total = sample_rois(
-            positive, negative, self._keys(best), self.rois_per_image, self.positive_ratio
+            positive, negative, keys, self.rois_per_image, self.positive_ratio
         )
         place = ops.arange(self.rois_per_image)[None]
         is_roi = place < total[:, None]
@@ -163,14 +157,6 @@ class DetectionTargetLayer(keras.layers.Layer):
             self._deltas(rois, boxes, is_positive),
             self._masks(rois, boxes, gt_masks, assigned, is_positive),
         )
-
-    def _keys(self, like: Tensor) -> Tensor:
-        """Sampling priority of each proposal, [B, P] in [0, 1]."""
-        if self.shuffle:
-            return keras.random.uniform(ops.shape(like), seed=self.seed_generator)
-        count = like.shape[1]
-        order = np.arange(count, 0, -1, dtype="float32") / count
-        return ops.zeros_like(like) + ops.convert_to_tensor(order)
 
     def _deltas(self, rois: Tensor, boxes: Tensor, is_positive: Tensor) -> Tensor:
         """Deltas [B, R, 4] of the positives, zero elsewhere."""

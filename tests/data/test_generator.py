@@ -20,7 +20,8 @@ from toy_data import (
 )
 
 from mrcnn.data.augmentation import AugmentationError
-from mrcnn.data.generator import INPUT_DTYPES, DataGenerator, data_generator
+from mrcnn.data.batches import INPUT_DTYPES
+from mrcnn.data.generator import DataGenerator, data_generator
 from mrcnn.dataset import Dataset
 
 INPUTS = ("images", "image_meta", "rpn_match", "rpn_bbox", "gt_class_ids", "gt_boxes", "gt_masks")
@@ -129,7 +130,7 @@ def test_some_sources_are_not_augmented():
 
 
 def test_a_batch_has_the_networks_inputs():
-    values = config()
+    values = config(RPN_TARGETS_IN_GRAPH=False)
     (batch,) = DataGenerator(toy_dataset(), values, seed=0)[1]
     shapes = {
         "input_image": (2, 128, 128, 3),
@@ -146,6 +147,10 @@ def test_a_batch_has_the_networks_inputs():
     assert not batch["input_gt_boxes"][:, 3:].any()
     assert not batch["input_gt_masks"][..., 3:].any()
     np.testing.assert_allclose(batch["input_image"][0, 0, 0], -np.asarray(values.MEAN_PIXEL), rtol=1e-6)
+    values.RPN_TARGETS_IN_GRAPH = True
+    (light,) = DataGenerator(toy_dataset(), values, seed=0)[1]
+    assert batch.keys() - light.keys() == {"input_rpn_match", "input_rpn_bbox"}
+    assert_same_batches([light], [{name: batch[name] for name in light}])
 
 
 def test_unscaled_first_images_do_not_truncate_the_scale():
@@ -154,27 +159,34 @@ def test_unscaled_first_images_do_not_truncate_the_scale():
     np.testing.assert_allclose(batch["input_image_meta"][:, 11], [1, 128 / 120], rtol=1e-6)
 
 
-def test_too_many_objects_are_thinned_after_the_rpn_targets():
+def test_too_many_objects_are_thinned_for_the_second_stage_alone():
     dataset = ArrayDataset([rectangles(0, count=9)])
     few = config(MAX_GT_INSTANCES=4, IMAGES_PER_GPU=1, RPN_TRAIN_ANCHORS_PER_IMAGE=20_000)
     many = config(MAX_GT_INSTANCES=20, IMAGES_PER_GPU=1, RPN_TRAIN_ANCHORS_PER_IMAGE=20_000)
     (thin,) = DataGenerator(dataset, few, seed=1)[0]
     (full,) = DataGenerator(dataset, many, seed=1)[0]
+    assert thin["input_gt_class_ids"].shape == (1, 16)  # doubled until all fit
+    assert thin["input_gt_masks"].shape[-1] == 4
+    everything = full["input_gt_boxes"][0, :9].tolist()
+    assert sorted(thin["input_gt_boxes"][0, :9].tolist()) == sorted(everything)
+    assert thin["input_gt_boxes"][0, :4].tolist() != everything[:4]
+    for place in range(9):
+        same = everything.index(thin["input_gt_boxes"][0, place].tolist())
+        assert thin["input_gt_class_ids"][0, place] == full["input_gt_class_ids"][0, same]
+        if place < 4:
+            np.testing.assert_array_equal(
+                thin["input_gt_masks"][..., place], full["input_gt_masks"][..., same]
+            )
+    few.RPN_TARGETS_IN_GRAPH = many.RPN_TARGETS_IN_GRAPH = False
+    (thin,) = DataGenerator(dataset, few, seed=1)[0]
+    (full,) = DataGenerator(dataset, many, seed=1)[0]
+    assert thin["input_gt_class_ids"].shape == (1, 4)
     np.testing.assert_array_equal(thin["input_rpn_match"], full["input_rpn_match"])
-    everything = {tuple(box) for box in full["input_gt_boxes"][0, :9].tolist()}
-    kept = {tuple(box) for box in thin["input_gt_boxes"][0].tolist()}
-    assert len(kept) == 4
-    assert kept < everything
-    for box, mask in zip(
-        thin["input_gt_boxes"][0], np.moveaxis(thin["input_gt_masks"][0], -1, 0), strict=True
-    ):
-        place = full["input_gt_boxes"][0].tolist().index(box.tolist())
-        np.testing.assert_array_equal(mask, full["input_gt_masks"][0, :, :, place])
 
 
 def test_anchors_follow_the_real_size():
     dataset = ArrayDataset([rectangles(0, shape=(100, 180)), rectangles(1, shape=(64, 64))])
-    values = config(IMAGE_RESIZE_MODE="pad64", IMAGE_MIN_DIM=64, IMAGES_PER_GPU=1)
+    values = config(IMAGE_RESIZE_MODE="pad64", IMAGE_MIN_DIM=64, IMAGES_PER_GPU=1, RPN_TARGETS_IN_GRAPH=False)
     generator = DataGenerator(dataset, values, shuffle=False)
     sizes = [generator[index][0]["input_rpn_match"].shape[1] for index in range(2)]
     cells = [(128 // s) * (192 // s) for s in (4, 8, 16, 32, 64)]
@@ -185,7 +197,7 @@ def test_anchors_follow_the_real_size():
 
 def test_given_anchors_are_used_for_the_nominal_size():
     anchors = np.array([[0.0, 0, 64, 64], [500, 500, 510, 510]])
-    (batch,) = DataGenerator(toy_dataset(), config(), anchors=anchors)[0]
+    (batch,) = DataGenerator(toy_dataset(), config(RPN_TARGETS_IN_GRAPH=False), anchors=anchors)[0]
     assert batch["input_rpn_match"].shape == (2, 2, 1)
 
 
@@ -193,6 +205,7 @@ def test_a_callable_backbone_gives_its_own_levels():
     values = config(
         BACKBONE=lambda image, **kw: image,
         COMPUTE_BACKBONE_SHAPE=lambda shape: [[1, 1]] * 5,
+        RPN_TARGETS_IN_GRAPH=False,
     )
     (batch,) = DataGenerator(toy_dataset(), values)[0]
     assert batch["input_rpn_match"].shape == (2, 15, 1)
@@ -318,14 +331,6 @@ def test_keras_gets_the_same_batches_whatever_the_workers(workers):
         wanted = np.mean([train[index][0]["input_image"].mean() for index in range(4)])
         np.testing.assert_allclose(history["loss"][epoch], wanted, rtol=1e-5)
     assert len(set(history["val_loss"])) == 1
-
-
-def test_keras_may_use_processes():
-    generator = DataGenerator(toy_dataset(), config(), workers=2, use_multiprocessing=True)
-    assert (generator.workers, generator.use_multiprocessing) == (2, True)
-    generator.on_epoch_begin()
-    generator.on_epoch_end()
-    assert generator.epoch == 1
 
 
 # --- DataGenerator: images that cannot be used ---
