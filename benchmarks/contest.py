@@ -60,6 +60,7 @@ def makers(arguments: argparse.Namespace, cases: Sequence[Case]) -> list[Callabl
     """What opens each contestant: ours for each case and backend, then the peers for each network once."""
     found: list[Callable[[], Contestant]] = []
     for case in cases:
+        case = replace(case, settings=dict(arguments.set))
         for backend in arguments.backends:
             name = f"ours, {backend}, {case.network}"
             if arguments.in_process:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contest, measure, original
+from benchmarks import contest, measure, original, ours
 from benchmarks.synthetic import SyntheticDataset
 from mrcnn.config import Config
 from mrcnn.data.generator import DataGenerator
@@ -42,6 +42,7 @@ def settings(arguments: argparse.Namespace) -> Config:
     config.IMAGES_PER_GPU = arguments.batch
     config.IMAGE_MIN_DIM = config.IMAGE_MAX_DIM = 64 if arguments.quick else arguments.size
     config.SEED = 0
+    ours.change(config, dict(arguments.set))
     return config
 
 
@@ -128,7 +129,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the benchmark; returns the path of its JSON file."""
-    arguments = options().parse_args(argv)
+    arguments = measure.parsed(options(), argv)
     report = measure.Report("data_pipeline", arguments, [os.environ.get("KERAS_BACKEND", "tensorflow")])
     config = settings(arguments)
     height, width = arguments.picture or (config.IMAGE_MAX_DIM, config.IMAGE_MAX_DIM)

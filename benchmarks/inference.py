@@ -54,7 +54,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the benchmark; returns the path of its JSON file."""
-    arguments = options().parse_args(argv)
+    arguments = measure.parsed(options(), argv)
     report = measure.Report("inference", arguments, arguments.backends)
     limits = contest.limits(report, arguments, arguments.precisions)
     for group in cases(arguments):

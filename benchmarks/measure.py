@@ -1,6 +1,7 @@
 """What every benchmark shares: statistics of repeats, the machine, its versions, tables, results as JSON."""
 
 import argparse
+import ast
 import importlib.metadata
 import json
 import os
@@ -88,8 +89,28 @@ def add_arguments(parser: argparse.ArgumentParser, repeats: int, warmup: int = 2
     parser.add_argument("--warmup", type=int, default=warmup, help="runs before (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="a tiny network once: does the script work?")
     parser.add_argument(
+        "--set", nargs="+", default=[], type=setting, metavar="NAME=VALUE", help="fields of our Config"
+    )
+    parser.add_argument(
         "--output", type=Path, help="JSON file to write (default results/QUESTION-BACKENDS.json)"
     )
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Name and value of "NAME=VALUE"; the value is a Python literal, or else a word."""
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a command line; --quick repeats little, whatever else is asked for."""
+    arguments = parser.parse_args(argv)
+    if arguments.quick:
+        arguments.repeats, arguments.warmup = min(arguments.repeats, 2), min(arguments.warmup, 1)
+    return arguments
 
 
 class Report:

@@ -85,7 +85,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the benchmark; returns the path of its JSON file."""
-    arguments = options().parse_args(argv)
+    arguments = measure.parsed(options(), argv)
     report = measure.Report("memory", arguments, arguments.backends)
     rows = []
     for case in cases(arguments):

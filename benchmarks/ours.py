@@ -2,6 +2,7 @@
 
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -68,7 +69,16 @@ def config_of(case: Case) -> Config:
     if case.height != case.width:
         config.IMAGE_RESIZE_MODE, config.IMAGE_MIN_DIM = "pad64", None  # padded, not enlarged
         config.IMAGE_MAX_DIM = max(molded_sides(case))
+    change(config, case.settings)
     return config
+
+
+def change(config: Config, settings: Mapping[str, Any]) -> None:
+    """Set fields of a Config. Raises ValueError for one that it does not have."""
+    for name, value in settings.items():
+        if not hasattr(config, name):
+            raise ValueError(f"A setting must be a field of Config. Received: {name}={value!r}")
+        setattr(config, name, value)
 
 
 def molded_sides(case: Case) -> tuple[int, int]:

@@ -59,7 +59,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the benchmark; returns the path of its JSON file."""
-    arguments = options().parse_args(argv)
+    arguments = measure.parsed(options(), argv)
     report = measure.Report("start", arguments, arguments.backends)
     sizes = [inference.sides(text) for text in arguments.sizes]
     cases = [Case("detect", network, *size) for size in sizes for network in arguments.networks]

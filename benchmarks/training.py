@@ -60,7 +60,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> Path:
     """Run the benchmark; returns the path of its JSON file."""
-    arguments = options().parse_args(argv)
+    arguments = measure.parsed(options(), argv)
     if arguments.loader is not None:
         arguments.warmup, arguments.repeats = 0, 1
     report = measure.Report("training", arguments, arguments.backends)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,7 +33,7 @@ class Case:
     "light" or "tiny"; height, width: pixels of each picture; batch: pictures at once; precision: "float32",
     "bfloat16" or "float16" (mixed); classes: with background; detections: kept per picture; proposals: of the
     RPN; instances: true objects per picture in training; steps: training steps per run; workers: of the
-    loader.
+    loader; settings: fields of our Config that are set besides.
     """
 
     task: str = "detect"
@@ -48,6 +48,7 @@ class Case:
     instances: int = 20
     steps: int = 1
     workers: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 class Task(Protocol):

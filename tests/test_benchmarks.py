@@ -13,6 +13,7 @@ from benchmarks import (
     measure,
     memory,
     original,
+    ours,
     start,
     synthetic,
     training,
@@ -52,8 +53,9 @@ def counter(monkeypatch):
 
 
 def test_inference_finds_the_stated_number_of_objects(run):
-    written = run(inference, "--in-process")
+    written = run(inference, "--in-process", "--set", "PRE_NMS_LIMIT=150")
     limit, other, row = written["rows"]
+    assert row["settings"] == {"PRE_NMS_LIMIT": 150}
     assert limit["gflops"] > 0 and other["gflops"] > 0
     assert row["seen"]["detections"] == 5
     assert row["min"] <= row["seconds"] <= row["max"] and len(row["all_seconds"]) == 2
@@ -114,6 +116,13 @@ def test_a_contestant_that_fails_is_named_and_left_out(counter, capsys):
     assert "Left out: counter" in capsys.readouterr().err
     with pytest.raises(WorkerError, match="dance"):
         counter().ask("dance")
+
+
+def test_settings_of_the_command_line():
+    assert measure.setting("A=(1, 2)") == ("A", (1, 2))
+    assert measure.setting("B=bfloat16") == ("B", "bfloat16")
+    with pytest.raises(ValueError, match="NO_SUCH_FIELD"):
+        ours.config_of(Case(settings={"NO_SUCH_FIELD": 1}))
 
 
 def test_statistics_and_table():
