@@ -60,6 +60,17 @@ def run(monkeypatch, tmp_path):
     return command
 
 
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    """A tiny network with random weights for one class, which detects one image at a time."""
+
+    class OneClassConfig(TinyConfig):
+        NUM_CLASSES = 1 + 1
+        IMAGES_PER_GPU = 1
+
+    return MaskRCNN("inference", OneClassConfig(), tmp_path_factory.mktemp("logs"))
+
+
 def balloon_folder(root):
     regions = [files.via_region("leaf"), files.via_region("nut")]
     for subset, number in (("train", 0), ("val", 1)):
@@ -114,19 +125,15 @@ def test_scripts_start_in_their_own_folder(name):
     assert result.returncode == 0 and "--logs" in result.stdout, result.stderr
 
 
-def test_balloon_splashes_image_and_video(tmp_path, monkeypatch, capsys):
-    class Tiny(TinyConfig):
-        IMAGES_PER_GPU = 1
-
+def test_balloon_splashes_image_and_video(detector, tmp_path, monkeypatch, capsys):
     picture = files.write_picture(tmp_path / "photo.png", orientation=6)
     with VideoWriter(tmp_path / "clip.mp4", 12) as writer:
         for number in range(3):
             writer.write(files.picture(64, 96, seed=number))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    model = MaskRCNN("inference", Tiny(), tmp_path / "logs")
-    image = balloon.detect_and_color_splash(model, image_path=str(picture))
-    video = balloon.detect_and_color_splash(model, video_path=str(tmp_path / "clip.mp4"))
+    image = balloon.detect_and_color_splash(detector, image_path=str(picture))
+    video = balloon.detect_and_color_splash(detector, video_path=str(tmp_path / "clip.mp4"))
     assert sorted(Path().iterdir()) == sorted([image, video])
     assert np.asarray(PIL.Image.open(image)).shape == (files.WIDTH, files.HEIGHT, 3)  # turned
     with VideoReader(video) as reader:
@@ -294,17 +301,10 @@ def test_nucleus_run_lengths():
     assert nucleus.mask_to_rle("x", np.zeros((3, 4, 0)), np.zeros(0)) == "x,"
 
 
-@pytest.mark.slow
-def test_nucleus_trains_evaluates_and_writes_a_submission(run, tmp_path, capsys, monkeypatch):
+def test_nucleus_writes_a_submission_and_pictures(detector, tmp_path, monkeypatch):
     monkeypatch.setattr(nucleus, "RESULTS_DIR", tmp_path / "results")
-    data = nucleus_folder(tmp_path / "data")
-    common = ("--dataset", data, "--weights")
-    light = "LightNucleusInferenceConfig"
-    run(nucleus, "LightNucleusConfig", "train", *common, "scratch", "--subset=train", "--epochs=1")
-    run(nucleus, light, "evaluate", *common, "last", "--subset=val")
-    assert "1 images, 2 nuclei" in capsys.readouterr().out
-    run(nucleus, light, "detect", *common, "last", "--subset=stage1_test")
-    (folder,) = (tmp_path / "results").iterdir()
+    folder = nucleus.detect(detector, nucleus_folder(tmp_path / "data"), "stage1_test")
+    assert folder.parent == tmp_path / "results"
     assert sorted(path.name for path in folder.iterdir()) == ["c.png", "submit.csv"]
     with open(folder / "submit.csv") as file:
         rows = list(csv.reader(file))
