@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -127,7 +128,7 @@ def read_labels(root: str | os.PathLike, name: str) -> np.ndarray:
         else:
             with PIL.Image.open(file) as picture:
                 labels = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # decoders raise many kinds
         raise OSError(f"Cannot read {root}/{name}: {error}") from error
     return labels.astype(np.uint8) if labels.dtype == bool else labels
 
@@ -140,5 +141,5 @@ def _labels_size(root: Path, name: str) -> tuple[int, int]:
     return header.stored_size
 
 
-def _file(root: Path, name: str):
+def _file(root: Path, name: str) -> Path | BinaryIO:
     return root / name if root.is_dir() else files.open_member(root, name)

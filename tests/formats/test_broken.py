@@ -269,6 +269,22 @@ def test_label_image_of_another_size_or_with_channels(tmp_path):
     assert dataset.load_mask(1)[0].shape == (files.HEIGHT, files.WIDTH, 0)
 
 
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_a_label_image_that_is_cut_off_fails_by_name(ending, tmp_path):
+    files.write_picture(tmp_path / "images" / "a.png")
+    path = tmp_path / "labels" / f"a.{ending}"
+    path.parent.mkdir()
+    # Pillow writes the directory of a TIFF to its end, tifffile to its beginning.
+    write = tifffile.imwrite if ending == "tif" else files.write_picture
+    write(path, files.picture()[..., 0])
+    path.write_bytes(path.read_bytes()[:-3000])
+    dataset = formats.LabelImageDataset()
+    dataset.load(tmp_path)
+    dataset.prepare()
+    with pytest.raises(OSError, match=rf"Cannot read .*labels/a\.{ending}"):
+        dataset.load_mask(0)
+
+
 def test_label_image_with_an_unknown_class(tmp_path, caplog):
     labels = files.labels(np.uint16)
     labels[labels == 7] = 9007
