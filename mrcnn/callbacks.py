@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn import weights
+from mrcnn import distribution, weights
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +81,9 @@ class Evaluate(keras.callbacks.Callback):
 class SaveBest(keras.callbacks.Callback):
     """Write the weights by layer name whenever a monitored number is the best so far.
 
-    path: the file; it is replaced, whole or not at all. monitor: a name in the epoch's logs; epochs
-    without it are passed over. mode: "max" or "min". baseline: only better ones are written, such as the
-    best of an earlier part of the run.
+    path: the file; it is replaced, whole or not at all; of several processes the first writes.
+    monitor: a name in the epoch's logs; epochs without it are passed over. mode: "max" or "min". baseline:
+    only better ones are written, such as the best of an earlier part of the run.
     Raises ValueError for another mode; warns in the log after a training in which no epoch had that name.
     """
 
@@ -110,7 +110,8 @@ class SaveBest(keras.callbacks.Callback):
             return
         self._seen = True
         if self.best is None or self._sign * value > self._sign * self.best:
-            weights.save_weights(self.model, self.path)
+            if getattr(self.model, "devices", distribution.Devices()).is_first_process:
+                weights.save_weights(self.model, self.path)
             self.best, self.best_epoch = float(value), epoch
             logger.info("Best %s so far: %.4f, epoch %d, %s", self.monitor, value, epoch + 1, self.path)
 

@@ -38,7 +38,7 @@ class Config:
 
     # Short name; lower-cased in names of run folders and weight files. A model needs one.
     NAME: str | None = None
-    # Devices that share each batch. Use 1 on a CPU.
+    # Devices that share each batch, on all machines together; see docs/several-devices.md. Use 1 on a CPU.
     GPU_COUNT = 1
     # Images per device and step. More steadies the gradient and costs memory in proportion: the
     # first thing to lower when memory runs out.

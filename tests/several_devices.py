@@ -36,6 +36,7 @@ from test_model import TinyConfig  # noqa: E402
 from toy_data import ArrayDataset, rectangles  # noqa: E402
 
 from mrcnn import distribution  # noqa: E402
+from mrcnn.callbacks import SaveBest  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
 from mrcnn.parallel_model import ParallelModel  # noqa: E402
 
@@ -77,7 +78,10 @@ def train(count, folder, start):
     else:
         model.keras_model.save_weights(start)
     validation = TwoSources(3) if job.get("validate") else None
-    history = model.train(TwoSources(7), validation, 0.02, epochs=2, layers="all").history
+    best = SaveBest(folder / "best.h5", monitor="loss", mode="min")
+    history = model.train(
+        TwoSources(7), validation, 0.02, epochs=2, layers="all", custom_callbacks=[best]
+    ).history
     values = {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.keras_model.weights}
     out = Path(job["out"]) / f"train_{count}_{model.devices.process}.npz"
     np.savez(out, **{f"weight:{path}": value for path, value in values.items()}, **history)

@@ -47,7 +47,7 @@ ALLOWED = {
     "inspection": {"network"},
     "inference": {"execution", "geometry", "network"},
     "training": {"distribution", "execution", "network", "weights"},
-    "callbacks": {"weights"},
+    "callbacks": {"distribution", "weights"},
     "prediction_files": {"evaluation", "formats", "geometry"},
     # what users touch
     "model": {

@@ -4,6 +4,7 @@
 callbacks add to it; pass them, or all of them from `tensorboard_callbacks`, as custom_callbacks.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ class EventCallback(keras.callbacks.Callback):
     """Write something into an event file at the end of epochs.
 
     model: the MaskRCNN that trains; the file lies in the sub-folder `folder` of its run folder.
-    every: epochs from one time to the next.
+    every: epochs from one time to the next. Of several processes that train together the first writes.
     """
 
     folder = ""
@@ -40,7 +41,8 @@ class EventCallback(keras.callbacks.Callback):
         self._events: EventFile | None = None
 
     def on_train_begin(self, logs=None):
-        self._events = EventFile(f"{self.mask_rcnn.log_dir}/{self.folder}")
+        if self.mask_rcnn.devices.is_first_process:
+            self._events = EventFile(f"{self.mask_rcnn.log_dir}/{self.folder}")
 
     def on_epoch_end(self, epoch, logs=None):
         if epoch % self.every == 0 and self._events is not None:
@@ -147,6 +149,9 @@ class GradientHistograms(EventCallback):
         self._batch: dict[str, np.ndarray] = {}
 
     def on_train_begin(self, logs=None):
+        if self.mask_rcnn.devices.count > 1:
+            warnings.warn("There are no gradient histograms where devices share a batch.", stacklevel=2)
+            return
         super().on_train_begin(logs)
         network = self.mask_rcnn.keras_model
         batches = DataGenerator(self.dataset, self.mask_rcnn.config, shuffle=False, steps=1)
@@ -178,8 +183,9 @@ class NetworkGraph(EventCallback):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
-        self._events.add_graph(network_graph(self.mask_rcnn.keras_model))
-        self._events.flush()
+        if self._events is not None:
+            self._events.add_graph(network_graph(self.mask_rcnn.keras_model))
+            self._events.flush()
 
     def write(self, events: EventFile, epoch: int) -> None:
         """Nothing: the graph stays as it is."""
