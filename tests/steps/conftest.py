@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+from tiny_model import TinyConfig
+from toy_data import rectangles
+
+from mrcnn import weights
+from mrcnn.model import MaskRCNN
+
+
+def randomize(network):
+    """Kernels that are the same on every backend, which Keras' initialisers are not."""
+    rng = np.random.default_rng(4)
+    for named in weights.model_weights(network).values():
+        for name, variable in named.items():
+            if "kernel" in name:
+                fan_in = np.prod(variable.shape[:-1])
+                variable.assign(rng.normal(0, 1 / np.sqrt(fan_in), variable.shape))
+
+
+def spread(model, image, layer, tensor, deviation):
+    """Scale a linear layer so that what it leads to for this image has mean 0 and this deviation."""
+    values = model.run_graph([image], [("values", tensor)])["values"]
+    kernel, bias = layer.get_weights()
+    factor = deviation / values.std()
+    shift = np.resize(values.reshape(-1, len(bias)).mean(axis=0), len(bias))
+    layer.set_weights([kernel * factor, (bias - shift) * factor])
+
+
+@pytest.fixture(scope="package")
+def image():
+    return rectangles(3)[0]
+
+
+@pytest.fixture(scope="package")
+def detector(tmp_path_factory, image):
+    """A network that was not trained, with heads that give all kinds of answers."""
+    config = TinyConfig()
+    config.DETECTION_MIN_CONFIDENCE = 0.3
+    config.DETECTION_NMS_THRESHOLD = 0.1
+    config.DETECTION_MAX_INSTANCES = 20
+    model = MaskRCNN("inference", config, tmp_path_factory.mktemp("logs"))
+    randomize(model.keras_model)
+    network, outputs = model.keras_model, model._graph.outputs
+    rpn, logits = network.get_layer("rpn_model"), network.get_layer("mrcnn_class_logits")
+    spread(model, image, rpn.get_layer("rpn_bbox_pred"), outputs["rpn_bbox"], 1.0)
+    spread(model, image, rpn.get_layer("rpn_class_raw"), outputs["rpn_class_logits"], 2.0)
+    spread(model, image, logits, logits.output, 1.0)
+    spread(model, image, network.get_layer("mrcnn_bbox_fc"), outputs["mrcnn_bbox"], 1.0)
+    return model
+
+
+@pytest.fixture
+def close_figures():
+    import matplotlib.pyplot as plt
+
+    yield
+    plt.close("all")
