@@ -168,6 +168,11 @@ class Config:
     DETECTION_MIN_CONFIDENCE: float = 0.7
     # IoU above which the lower-scored of two detections of a class is dropped.
     DETECTION_NMS_THRESHOLD = 0.3
+    # Mask IoU above which the lower-scored of two detections of a class is dropped, after that; None is off.
+    MASK_NMS_THRESHOLD: float | None = None
+    # Detect in flipped copies, too, and join the results: "none", "horizontal" (twice the time) or "all"
+    # (four times, for objects without an upright position).
+    TEST_TIME_FLIPS = "none"
 
     # --- Training ---
 

@@ -10,6 +10,7 @@ import numpy as np
 KNOWN_BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
 NORMS = ("batch", "group")
 OPTIMIZERS = ("sgd", "adam")
+FLIPS = ("none", "horizontal", "all")
 RESIZE_MODES = ("square", "pad64", "crop", "none")
 LOSSES = (
     *("rpn_class_loss", "rpn_bbox_loss"),
@@ -101,6 +102,10 @@ def _optional_rules(config: Any) -> Iterator[Rule]:
     clip = config.GRADIENT_CLIP_NORM
     kept = clip is None or (_is_number(clip) and clip > 0)
     yield "GRADIENT_CLIP_NORM", kept, "a positive number, or None to leave gradients as they are"
+    overlap = config.MASK_NMS_THRESHOLD
+    kept = overlap is None or _is_number(overlap, 0, 1)
+    yield "MASK_NMS_THRESHOLD", kept, "a number from 0 to 1, or None to look at boxes alone"
+    yield "TEST_TIME_FLIPS", config.TEST_TIME_FLIPS in FLIPS, f"one of {FLIPS}"
     yield "OPTIMIZER", config.OPTIMIZER in OPTIMIZERS, f"one of {OPTIMIZERS}"
     kept = any(config.TRAIN_BN is choice for choice in (False, None, True))
     yield "TRAIN_BN", kept, "False (stored statistics), None (follow the phase) or True"

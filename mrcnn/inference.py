@@ -4,6 +4,7 @@ The masks are a second call, for the detections that exist and each one's own cl
 those of the whole graph, which computes every class for every possible detection.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -20,6 +21,15 @@ from mrcnn.network import build
 MASK_BATCHES = (1, 4, 16, 48)
 
 Detection = dict[str, np.ndarray]
+
+
+def whole_image_config(config: Any) -> Any:
+    """A copy of a training Config for detection in one whole image at a time, padded where training crops."""
+    config = copy.deepcopy(config)
+    config.GPU_COUNT = config.IMAGES_PER_GPU = 1
+    if config.IMAGE_RESIZE_MODE == "crop":
+        config.IMAGE_RESIZE_MODE = "pad64"
+    return config
 
 
 def mold_inputs(pictures: Sequence[np.ndarray], config: Any) -> tuple[list, list, list]:

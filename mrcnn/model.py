@@ -3,7 +3,6 @@
 At its end stand the names that scripts and notebooks take from this module.
 """
 
-import copy
 import logging
 import os
 import warnings
@@ -21,6 +20,7 @@ from mrcnn.data.loading import load_image_gt as load_image_gt
 from mrcnn.data.roi_targets import build_detection_targets as build_detection_targets
 from mrcnn.data.roi_targets import generate_random_rois as generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets as build_rpn_targets
+from mrcnn.detection_options import detect_with_options
 from mrcnn.evaluation import evaluate as evaluation
 from mrcnn.geometry import boxes
 from mrcnn.geometry.images import compose_image_meta as compose_image_meta
@@ -125,11 +125,7 @@ class MaskRCNN:
         config: settings of detection; if None, this model's for one image at a time, whole and padded where
         training crops. Later weights are brought over by its `copy_weights(this model)`.
         """
-        if config is None:
-            config = copy.deepcopy(self.config)
-            config.GPU_COUNT = config.IMAGES_PER_GPU = 1
-            if config.IMAGE_RESIZE_MODE == "crop":
-                config.IMAGE_RESIZE_MODE = "pad64"
+        config = config or inference.whole_image_config(self.config)
         detector = type(self)("inference", config, self.model_dir)
         detector.copy_weights(self)
         return detector
@@ -282,11 +278,15 @@ class MaskRCNN:
             log(f"Processing {len(pictures)} images")
             for picture in pictures:
                 log("image", np.asarray(picture))
+            molded, metas, _ = inference.mold_inputs(pictures, self.config)
+            if len({image.shape for image in molded}) == 1:
+                log("molded_images", np.stack(molded))
+                log("image_metas", np.stack(metas))
+                log("anchors", self.get_anchors(molded[0].shape))
+        return detect_with_options(self._detect_once, pictures, self.config)
+
+    def _detect_once(self, pictures: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         molded, metas, windows = inference.mold_inputs(pictures, self.config)
-        if verbose and len({image.shape for image in molded}) == 1:
-            log("molded_images", np.stack(molded))
-            log("image_metas", np.stack(metas))
-            log("anchors", self.get_anchors(molded[0].shape))
         shapes = [np.asarray(picture).shape for picture in pictures]
         return self._detect(molded, metas, windows, shapes)
 

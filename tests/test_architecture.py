@@ -47,11 +47,13 @@ ALLOWED = {
     "inspection": {"network"},
     "inference": {"execution", "geometry", "network"},
     "training": {"distribution", "execution", "network", "weights"},
+    "detection_options": {"geometry"},
     "callbacks": {"distribution", "weights"},
     "prediction_files": {"evaluation", "formats", "geometry"},
     # what users touch
     "model": {
         "data",
+        "detection_options",
         "distribution",
         "downloads",
         "evaluation",

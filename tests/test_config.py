@@ -201,6 +201,8 @@ def test_valid_settings_pass(values):
         ("BACKBONE", "resnet18", "mobilenetv2"),
         ("OPTIMIZER", "adagrad", "'adam'"),
         ("NORM", "layer", "'group'"),
+        ("MASK_NMS_THRESHOLD", 2, "0 to 1"),
+        ("TEST_TIME_FLIPS", True, "'horizontal'"),
         ("CONTRAST_PERCENTILES", (99, 1), "rising percentiles"),
         ("CONTRAST_PERCENTILES", (1, 999), "rising percentiles"),
         ("CONTRAST_PERCENTILES", 1, "rising percentiles"),

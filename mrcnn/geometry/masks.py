@@ -84,6 +84,38 @@ def label_image(masks: np.ndarray, scores: Sequence[float] | np.ndarray) -> np.n
     return labels
 
 
+def non_max_suppression_masks(
+    masks: np.ndarray, bbox: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, threshold: float
+) -> np.ndarray:
+    """Greedy suppression of instances by the overlap of their masks, class by class.
+
+    masks: bool [H, W, N]; bbox: int [N, (y1, x1, y2, x2)] in pixels, which hold the masks; scores, class_ids:
+    [N]; threshold: mask IoU with a better instance of the class above which one is dropped.
+
+    Returns the indices of those kept, best score first; of equal scores the first.
+    """
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    areas = np.count_nonzero(masks, axis=(0, 1))
+    kept: list[int] = []
+    for index in order:
+        y1, x1, y2, x2 = bbox[index]
+        own = masks[y1:y2, x1:x2, index]
+        others = [
+            other
+            for other in kept
+            if class_ids[other] == class_ids[index]
+            and max(y1, bbox[other][0]) < min(y2, bbox[other][2])
+            and max(x1, bbox[other][1]) < min(x2, bbox[other][3])
+        ]
+        common = [np.count_nonzero(own & masks[y1:y2, x1:x2, other]) for other in others]
+        if all(
+            part <= threshold * (areas[index] + areas[other] - part)
+            for part, other in zip(common, others, strict=True)
+        ):
+            kept.append(int(index))
+    return np.array(kept, dtype=int)
+
+
 def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: Sequence[int]) -> np.ndarray:
     """Cut each mask to its box and resize it to a small fixed size.
 
