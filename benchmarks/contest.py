@@ -1,4 +1,4 @@
-"""Who takes part: ours on each backend, and torchvision as it comes and compiled."""
+"""Who takes part: ours on each backend, and torchvision as it comes and in its variants."""
 
 import argparse
 import os
@@ -10,10 +10,8 @@ from benchmarks import measure, original, peak
 from benchmarks.workers import Case, Contestant, InProcess, Subprocess, WorkerError, alternate, opened
 
 OURS = "benchmarks.ours:build"
-PEERS = {
-    "torchvision": "benchmarks.peer_torchvision:eager",
-    "torchvision, compiled": "benchmarks.peer_torchvision:compiled",
-}
+PEER = "benchmarks.peer_torchvision"
+PEER_VARIANTS = ("compiled", "channels_last")
 # The network that the peer runs beside each of ours.
 PEER_NETWORKS = {"light": "resnet50"}
 QUICK = {
@@ -50,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peer-python", help="interpreter of an environment with torch and torchvision; without it no peer"
     )
-    parser.add_argument("--peer-compiled", action="store_true", help="the peer through torch.compile, too")
+    parser.add_argument(
+        "--peer-variants", nargs="+", default=[], choices=PEER_VARIANTS, help="the peer in other ways, too"
+    )
     parser.add_argument(
         "--in-process", action="store_true", help="ours inside this process, for tests and debuggers"
     )
@@ -74,12 +74,12 @@ def makers(arguments: argparse.Namespace, cases: Sequence[Case]) -> list[Callabl
     if not arguments.peer_python or any(case.task == "fit" for case in cases):
         return found
     peers = {case.network: case for case in (peer_case(case) for case in cases)}
-    kinds = [kind for kind in PEERS if arguments.peer_compiled or kind == "torchvision"]
     for network, case in peers.items():
-        for kind in kinds:
+        for variant in ("eager", *arguments.peer_variants):
+            name = f"torchvision, {network}" if variant == "eager" else f"torchvision, {variant}, {network}"
             found.append(
-                lambda kind=kind, network=network, case=case: Subprocess(
-                    f"{kind}, {network}", PEERS[kind], case, arguments.peer_python
+                lambda name=name, variant=variant, case=case: Subprocess(
+                    name, f"{PEER}:{variant}", case, arguments.peer_python
                 )
             )
     return found

@@ -34,17 +34,20 @@ ask() {
 
 {
   full="--precisions bfloat16 --sizes ${SIZE:-1024}"
+  cores=$(nproc)
+  processes="--set LOADER_PROCESSES=True"
   peer="--peer-python ${PEER_PYTHON:-$python}"
   # shellcheck disable=SC2086 (lists of options)
   {
-    ask inference 170 inference $full --batches 8 --backends $backends $peer --repeats 10 --warmup 3
-    ask training 200 training $full --batches 8 16 --steps 10 --backends "$first" $peer --repeats 5 --warmup 2
-    ask loader 40 data_pipeline --batch 8 --workers 4 "$(nproc)" --repeats 40 --warmup 5
-    ask train_with_loader 90 training $full --batches 8 --steps 40 --loader "$(nproc)" --backends "$first"
-    ask loader_jpeg 40 data_pipeline --batch 8 --workers "$(nproc)" --jpeg --picture 750 1000 --repeats 40 --warmup 5
+    ask inference 150 inference $full --batches 8 --backends $backends $peer --repeats 10 --warmup 3
+    ask training_8 150 training $full --batches 8 --steps 10 --backends "$first" $peer --repeats 5 --warmup 2
+    ask training_16 120 training $full --batches 16 --steps 10 --backends "$first" $peer --repeats 5 --warmup 2
+    ask loader 30 data_pipeline --batch 8 --workers 4 "$cores" $processes --repeats 40 --warmup 5
+    ask train_with_loader 80 training $full --batches 8 --steps 40 --loader "$cores" $processes --backends "$first"
+    ask loader_jpeg 40 data_pipeline --batch 8 --workers "$cores" $processes --jpeg --picture 750 1000 --repeats 40 --warmup 5
     ask memory 80 memory --precisions bfloat16 --sizes 1024 --detect-batches 8 --train-batches 8 --backends "$first" $peer
     ask training_torch 100 training $full --batches 8 --steps 10 --backends torch --repeats 5 --warmup 2
-    ask compiled 100 inference $full --batches 8 --backends "$first" $peer --peer-compiled --repeats 10 --warmup 3
+    ask variants 100 inference $full --batches 8 --backends "$first" $peer --peer-variants compiled channels_last --repeats 10
     ask latency 100 inference $full --batches 1 --backends "$first" $peer --networks resnet50 light --repeats 20
   }
 } 2>&1 | tee "$folder/gpu.log"

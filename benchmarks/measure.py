@@ -22,7 +22,7 @@ PACKAGES = ("mrcnn", "keras", "tensorflow", "jax", "torch", "torchvision", "nump
 def summary(values: Sequence[float]) -> dict[str, float]:
     """Median, quartiles, extremes and number of repeats of a measured quantity."""
     ordered = sorted(values)
-    low, _, high = statistics.quantiles(ordered, n=4) if len(ordered) > 1 else ordered * 3
+    low, _, high = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
     return {
         "median": statistics.median(ordered),
         "lower_quartile": low,
