@@ -199,6 +199,20 @@ class Config:
     TRAIN_BN: bool | None = False
     # Largest norm of all gradients together; None does not clip.
     GRADIENT_CLIP_NORM: float | None = 5.0
+    # Steps whose gradients are averaged before the weights move: a batch too large for the memory, in parts.
+    GRADIENT_ACCUMULATION_STEPS = 1
+    # Share that a running mean of the weights keeps at each step, such as 0.999. The mean is what validation
+    # sees and what weight files hold; the weights train on beside it. None is off.
+    EMA_MOMENTUM: float | None = None
+
+    # --- Speed ---
+
+    # "float32", or half precision on accelerators made for it: "bfloat16", or "float16" with loss scaling.
+    # Weights, boxes, NMS and losses stay float32 in each.
+    PRECISION = "float32"
+    # Compile the training step with XLA (on torch with torch.compile). None does so where it pays: always on
+    # JAX, with TensorFlow on an accelerator.
+    JIT_COMPILE: bool | None = None
 
     # --- Loading of training data ---
 

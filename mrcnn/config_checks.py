@@ -11,6 +11,7 @@ KNOWN_BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
 NORMS = ("batch", "group")
 OPTIMIZERS = ("sgd", "adam")
 FLIPS = ("none", "horizontal", "all")
+PRECISIONS = ("float32", "bfloat16", "float16")
 RESIZE_MODES = ("square", "pad64", "crop", "none")
 LOSSES = (
     *("rpn_class_loss", "rpn_bbox_loss"),
@@ -27,6 +28,7 @@ COUNTS = (
     *("RPN_TRAIN_ANCHORS_PER_IMAGE", "PRE_NMS_LIMIT", "POST_NMS_ROIS_TRAINING"),
     *("POST_NMS_ROIS_INFERENCE", "IMAGE_CHANNEL_COUNT", "TRAIN_ROIS_PER_IMAGE", "POOL_SIZE"),
     *("MASK_POOL_SIZE", "MAX_GT_INSTANCES", "DETECTION_MAX_INSTANCES"),
+    "GRADIENT_ACCUMULATION_STEPS",
 )
 FRACTIONS = (
     *("RPN_NMS_THRESHOLD", "RPN_POSITIVE_IOU", "RPN_NEGATIVE_IOU", "CROWD_IOU"),
@@ -107,6 +109,12 @@ def _optional_rules(config: Any) -> Iterator[Rule]:
     yield "MASK_NMS_THRESHOLD", kept, "a number from 0 to 1, or None to look at boxes alone"
     yield "TEST_TIME_FLIPS", config.TEST_TIME_FLIPS in FLIPS, f"one of {FLIPS}"
     yield "OPTIMIZER", config.OPTIMIZER in OPTIMIZERS, f"one of {OPTIMIZERS}"
+    momentum = config.EMA_MOMENTUM
+    kept = momentum is None or (_is_number(momentum, 0, 1) and momentum < 1)
+    yield "EMA_MOMENTUM", kept, "a number from 0 to below 1, such as 0.999, or None for no running mean"
+    yield "PRECISION", config.PRECISION in PRECISIONS, f"one of {PRECISIONS}"
+    kept = any(config.JIT_COMPILE is choice for choice in (False, None, True))
+    yield "JIT_COMPILE", kept, "True, False, or None to compile where it pays"
     kept = any(config.TRAIN_BN is choice for choice in (False, None, True))
     yield "TRAIN_BN", kept, "False (stored statistics), None (follow the phase) or True"
 

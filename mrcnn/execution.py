@@ -24,12 +24,15 @@ class Parts(tuple):
     """The tensors that several TensorFlow devices hold of one batch, in the batch's order."""
 
 
-def compiles_with_xla() -> bool:
-    """Whether XLA is worth its compile time: with JAX always, with TensorFlow on an accelerator.
+def compiles_with_xla(choice: bool | None = None) -> bool:
+    """The user's choice or, if None, whether XLA is worth its compile time.
 
+    That is so with JAX always, with TensorFlow on an accelerator.
     TensorFlow's own kernels are as fast on a CPU and start a minute earlier, and XLA does not compile for
     several devices there; torch runs eagerly.
     """
+    if choice is not None:
+        return choice
     if keras.backend.backend() == "tensorflow":
         import tensorflow
 

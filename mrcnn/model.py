@@ -13,7 +13,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn import distribution, downloads, execution, inference, inspection, runs, training, weights
+from mrcnn import (
+    distribution,
+    downloads,
+    execution,
+    inference,
+    inspection,
+    precision,
+    runs,
+    training,
+    weights,
+)
 from mrcnn.data.generator import DataGenerator
 from mrcnn.data.generator import data_generator as data_generator
 from mrcnn.data.loading import load_image_gt as load_image_gt
@@ -87,12 +97,13 @@ class MaskRCNN:
     def build(self, mode: str, config: Any) -> keras.Model:
         """The network of a mode with fresh weights; see `mrcnn.network.build`."""
         graph = build.training_graph if mode == "training" else build.inference_graph
-        with self.devices.scope():  # for the layers; Keras expects less of a model that is made outside
-            self._graph = graph(config)
-        if mode == "training":
-            return training.TrainingNetwork(self._graph.inputs, self._graph.outputs, name="mask_rcnn")
-        outputs = [self._graph.outputs[name] for name in INFERENCE_OUTPUTS]
-        return weights.NamedWeightsModel(list(self._graph.inputs.values()), outputs, name="mask_rcnn")
+        with precision.scope(config.PRECISION):
+            with self.devices.scope():  # for the layers; Keras expects less of a model that is made outside
+                self._graph = graph(config)
+            if mode == "training":
+                return training.TrainingNetwork(self._graph.inputs, self._graph.outputs, name="mask_rcnn")
+            outputs = [self._graph.outputs[name] for name in INFERENCE_OUTPUTS]
+            return weights.NamedWeightsModel(list(self._graph.inputs.values()), outputs, name="mask_rcnn")
 
     # --- Weights and runs ---
 
@@ -218,7 +229,10 @@ class MaskRCNN:
         self.set_trainable(training.layer_pattern(layers))
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
         saver = training.SaveWeights(self.checkpoint_path) if first else None
-        callbacks = training.default_callbacks(self.log_dir, saver, batches, custom_callbacks or ())
+        mean_weights = self.config.EMA_MOMENTUM is not None
+        callbacks = training.default_callbacks(
+            self.log_dir, saver, batches, custom_callbacks or (), mean_weights
+        )
         history = training.fit(self.keras_model, batches, validation, self.epoch, epochs, callbacks)
         self.epoch = max(self.epoch, epochs)
         if batches.skipped:

@@ -154,16 +154,24 @@ def compile_network(
     """Give the network its optimiser: SGD with momentum or Adam, gradients clipped by their joint norm.
 
     learning_rate: a number or a keras schedule. devices: those that share each batch, in whose scope this is
-    called; one if None. The optimiser's state starts from zero.
+    called; one if None. GRADIENT_ACCUMULATION_STEPS, EMA_MOMENTUM and JIT_COMPILE are read, too. The loss is
+    scaled if the network was built with PRECISION "float16". The optimiser's state starts from zero.
     """
     devices = devices or distribution.Devices()
     network.configure(config.LOSS_WEIGHTS, config.WEIGHT_DECAY, devices)
-    common = {"learning_rate": learning_rate, "global_clipnorm": config.GRADIENT_CLIP_NORM}
+    common = {
+        "learning_rate": learning_rate,
+        "global_clipnorm": config.GRADIENT_CLIP_NORM,
+        "use_ema": config.EMA_MOMENTUM is not None,
+        "ema_momentum": config.EMA_MOMENTUM or 0.0,
+    }
+    if config.GRADIENT_ACCUMULATION_STEPS > 1:
+        common["gradient_accumulation_steps"] = config.GRADIENT_ACCUMULATION_STEPS
     if config.OPTIMIZER == "adam":
         optimizer = devices.optimizer(keras.optimizers.Adam)(beta_1=momentum, **common)
     else:
         optimizer = devices.optimizer(keras.optimizers.SGD)(momentum=momentum, **common)
-    network.compile(optimizer=optimizer, jit_compile=execution.compiles_with_xla())
+    network.compile(optimizer=optimizer, jit_compile=execution.compiles_with_xla(config.JIT_COMPILE))
     network.optimizer.build(network.trainable_variables)
 
 
@@ -283,13 +291,19 @@ def default_callbacks(
     saver: SaveWeights | None,
     batches: Any,
     custom: Sequence[keras.callbacks.Callback] = (),
+    mean_weights: bool = False,
 ) -> list[keras.callbacks.Callback]:
     """What every training does after its steps and epochs: watch the loss, save, write TensorBoard files.
 
     saver: None in a process that leaves files to another; it writes no TensorBoard files either.
     custom: more callbacks; they come before TensorBoard, so that it writes what they add to the logs.
+    mean_weights: the optimiser keeps a running mean of the weights (EMA_MOMENTUM), which takes their place
+    for validation and from the end of an epoch to the beginning of the next, for saver and custom.
     """
-    callbacks = [KeepHostMemory(), StopWhenNotFinite(saver, batches), *([saver] if saver else []), *custom]
+    callbacks = [KeepHostMemory(), StopWhenNotFinite(saver, batches)]
+    if mean_weights:
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    callbacks += [*([saver] if saver else []), *custom]
     if saver is None:
         return callbacks
     if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):

@@ -42,6 +42,7 @@ ALLOWED = {
     "weights": {"weight_files", "weight_report"},
     "distribution": set(),
     "execution": set(),
+    "precision": set(),
     # what a model does
     "graph_functions": {"network"},
     "inspection": {"network"},
@@ -63,6 +64,7 @@ ALLOWED = {
         "inference",
         "inspection",
         "network",
+        "precision",
         "runs",
         "training",
         "weights",
@@ -105,6 +107,7 @@ NEED_KERAS = {
     "model.py",
     "network",
     "parallel_model.py",
+    "precision.py",
     "steps/tensorboard.py",
     "steps/network_graph.py",
     "training.py",

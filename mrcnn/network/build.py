@@ -173,7 +173,9 @@ def _rpn_targets(inputs: dict[str, Tensor], config) -> list[Tensor]:
     }
     inputs |= given
     # Keras before 3.14 wants every input to lead to an output by way of a layer.
-    return [layers.Identity(name=name.replace("input", "target"))(x) for name, x in given.items()]
+    return [
+        layers.Identity(name=name.replace("input", "target"), dtype="float32")(x) for name, x in given.items()
+    ]
 
 
 def inference_graph(config) -> Graph:
