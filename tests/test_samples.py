@@ -48,8 +48,7 @@ def run(monkeypatch, tmp_path):
 
     def command(module, light, *arguments):
         own = getattr(module, light)
-        kept = {"NAME": own.NAME, "NUM_CLASSES": own.NUM_CLASSES}
-        tiny = type(light, (TinyConfig, own), {**kept, "IMAGE_MIN_DIM": 128, "IMAGE_MAX_DIM": 128})
+        tiny = type(light, (TinyConfig, own), {"NAME": own.NAME, "NUM_CLASSES": own.NUM_CLASSES})
         monkeypatch.setattr(module, light, tiny)
         logs = "--logs", str(tmp_path / "logs")
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments), "--light", *logs])
