@@ -140,13 +140,10 @@ class _ClipsAfterSum:
 class _TensorFlowDevices(Devices):
     """The replicas of a tf.distribute strategy."""
 
-    def __init__(self, strategy: Any):
-        resolver = strategy.cluster_resolver
+    def __init__(self, strategy: Any, process: int = 0, processes: int = 1):
         self.strategy = strategy
         self.count = strategy.num_replicas_in_sync
-        if resolver is not None and resolver.cluster_spec().jobs:
-            self.processes = strategy.extended._num_workers
-            self.process = int(resolver.task_id or 0) if resolver.task_type == "worker" else 0
+        self.process, self.processes = process, processes
 
     def scope(self):
         return self.strategy.scope()
@@ -238,6 +235,15 @@ def _signature(dataset: Any) -> dict[str, Any]:
     return signature
 
 
+def _this_machine() -> tuple[int, int]:
+    """The number of this machine among those in TF_CONFIG, and how many they are; a chief comes first."""
+    settings = json.loads(os.environ.get("TF_CONFIG", "{}"))
+    cluster, task = settings.get("cluster", {}), settings.get("task", {})
+    chiefs, workers = (len(cluster.get(kind, [])) for kind in ("chief", "worker"))
+    index = int(task.get("index", 0))
+    return index + (chiefs if task.get("type") == "worker" else 0), max(chiefs + workers, 1)
+
+
 @functools.cache
 def _strategy_of_machines() -> Any:
     """The strategy of the machines in TF_CONFIG; there may be only one in a process."""
@@ -257,12 +263,12 @@ def _strategy_of_machine(*names: str) -> Any:
 def _tensorflow_devices(device_count: int, training: bool) -> Devices:
     import tensorflow
 
-    machines = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
-    if training and len(machines) > 1:
-        several = _TensorFlowDevices(_strategy_of_machines())
-        _check_count(device_count, several.count, several.processes)
+    machine, machines = _this_machine()
+    if training and machines > 1:
+        several = _TensorFlowDevices(_strategy_of_machines(), machine, machines)
+        _check_count(device_count, several.count, machines)
         return several
-    wanted = device_count // max(len(machines), 1)
+    wanted = device_count // machines
     if wanted < 2:
         return Devices()
     kind = "GPU" if tensorflow.config.list_physical_devices("GPU") else "CPU"
@@ -345,7 +351,6 @@ class _TorchDevices(Devices):
         return loss + (self.mean(loss) - loss.detach())
 
     def agree(self, number):
-
         return int(self.of_first(ops.convert_to_tensor(number, "int64")))
 
     def forward(self, model, call):
@@ -366,9 +371,9 @@ def _torch_devices(device_count: int, training: bool) -> Devices:
     import torch.distributed
 
     if training and os.environ.get(TORCH_PROCESSES) and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group()
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.distributed.init_process_group()
     if training and torch.distributed.is_initialized():
         several = _TorchDevices()
         _check_count(device_count, several.count, several.processes)

@@ -14,8 +14,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from toy_data import ToyConfig, toy_dataset
 
 from mrcnn import distribution
+from mrcnn.data.generator import DataGenerator
 
 HERE = Path(__file__).parent
 PATIENCE = 600  # seconds until a group of processes counts as hung
@@ -202,3 +204,37 @@ def test_fewer_devices_than_asked_for():
     with pytest.warns(UserWarning, match="GPU_COUNT=64"):
         devices = distribution.devices(64)
     assert devices.count == 1
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_parts_of_a_batch_make_it_whole(shuffle):
+    config = ToyConfig()
+    config.IMAGES_PER_GPU, config.GPU_COUNT, config.SEED = 2, 2, 5
+    whole, *parts = (
+        DataGenerator(toy_dataset(), config, shuffle=shuffle, part=part) for part in ((0, 1), (0, 2), (1, 2))
+    )
+    for generator in (whole, *parts):
+        generator.epoch = 1
+    for index in range(len(whole)):
+        expected = whole[index][0]
+        found = [part[index][0] for part in parts]
+        for name, array in expected.items():
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in found]), array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "task", "expected"),
+    [
+        ({"worker": ["a:1", "b:1"]}, {"type": "worker", "index": 1}, (1, 2)),
+        ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, {"type": "worker", "index": 0}, (1, 3)),
+        ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, {"type": "chief", "index": 0}, (0, 3)),
+    ],
+)
+def test_number_of_this_machine(monkeypatch, cluster, task, expected):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+    assert distribution._this_machine() == expected
+
+
+def test_no_machines_named(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert distribution._this_machine() == (0, 1)

@@ -48,7 +48,8 @@ def run(monkeypatch, tmp_path):
 
     def command(module, light, *arguments):
         own = getattr(module, light)
-        tiny = type(light, (TinyConfig, own), {"NAME": own.NAME, "NUM_CLASSES": own.NUM_CLASSES})
+        kept = {"NAME": own.NAME, "NUM_CLASSES": own.NUM_CLASSES}
+        tiny = type(light, (TinyConfig, own), {**kept, "IMAGE_MIN_DIM": 128, "IMAGE_MAX_DIM": 128})
         monkeypatch.setattr(module, light, tiny)
         logs = "--logs", str(tmp_path / "logs")
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments), "--light", *logs])
