@@ -6,6 +6,7 @@ Each step has a function that computes plain arrays and functions that draw them
 
 from mrcnn.steps.activations import draw_activations as draw_activations
 from mrcnn.steps.activations import layer_activations as layer_activations
+from mrcnn.steps.activations import stage_names as stage_names
 from mrcnn.steps.anchor_labels import draw_anchor_labels as draw_anchor_labels
 from mrcnn.steps.anchor_labels import label_anchors as label_anchors
 from mrcnn.steps.box_refinement import draw_box_filters as draw_box_filters

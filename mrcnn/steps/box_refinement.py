@@ -142,7 +142,7 @@ def draw_box_filters(found: RefinedBoxes, class_names: Sequence[str]) -> Any:
 
     Returns the figure, four panels whose titles count the boxes.
     """
-    figure, axes = figures.panels(found.seen.picture.shape, 2, 2, side=5)
+    figure, axes = figures.panels(found.seen.picture.shape, 2, 2, side=6)
     everything = np.ones(len(found.proposals), bool)
     left = (everything, found.is_object, found.is_confident, found.is_kept)
     for ax, (name, count), rows in zip(axes.flat, found.counts.items(), left, strict=True):

@@ -55,7 +55,7 @@ def draw_result(result: ComposedResult, class_names: Sequence[str]) -> Any:
     Returns the figure, four panels.
     """
     found = result.refined
-    figure, axes = figures.panels(found.seen.picture.shape, 2, 2, side=5.5)
+    figure, axes = figures.panels(found.seen.picture.shape, 2, 2, side=6)
     visualize.draw_boxes(
         found.seen.picture,
         boxes=found.proposals[found.is_object],
