@@ -21,6 +21,8 @@ LEARNING_RATE = 1e-6
 LAST_NORM = 0.2
 # Logit of class 1 for every RoI, so that there are as many detections as may be kept.
 CLASS_LOGIT = 10.0
+# Pictures of the set that train() reads: each loader process holds a copy of all of them.
+IMAGES = 4
 
 
 class TinyConfig(Config):
@@ -186,9 +188,8 @@ class Training:
         self.folder = tempfile.TemporaryDirectory()
         self.model = MaskRCNN("training", self.config, self.folder.name)
         settle(self.model.keras_model)
-        images = 2 * case.batch
         self.dataset = synthetic.SyntheticDataset(
-            images, case.height, case.width, case.instances, case.classes
+            IMAGES, case.height, case.width, case.instances, case.classes
         )
 
     def run(self) -> np.ndarray:
