@@ -59,6 +59,7 @@ def config_of(case: Case) -> Config:
     config.NAME = "benchmark"
     config.NUM_CLASSES = case.classes
     config.IMAGES_PER_GPU = case.batch
+    config.PRECISION = case.precision
     config.SEED = 0
     config.LOADER_WORKERS = case.workers
     config.DETECTION_MIN_CONFIDENCE = 0
@@ -89,9 +90,7 @@ def molded_sides(case: Case) -> tuple[int, int]:
 
 
 def build(case: Case) -> "Detection | TrainingStep | Training":
-    """The contestant of a case; in mixed precision through the global policy of Keras."""
-    policy = "float32" if case.precision == "float32" else f"mixed_{case.precision}"
-    keras.config.set_dtype_policy(policy)
+    """The contestant of a case."""
     return {"detect": Detection, "train": TrainingStep, "fit": Training}[case.task](case)
 
 
