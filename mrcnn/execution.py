@@ -41,6 +41,11 @@ def compiles_with_xla(choice: bool | None = None) -> bool:
     return keras.backend.backend() == "jax"
 
 
+def uses_native_kernels() -> bool:
+    """Whether graphs run on TensorFlow's own kernels, which XLA would not know."""
+    return keras.backend.backend() == "tensorflow" and not compiles_with_xla()
+
+
 def keep_host_memory() -> None:
     """Let the C library keep freed memory for the next step; only on Linux, without effect elsewhere.
 
@@ -58,20 +63,24 @@ def keep_host_memory() -> None:
     mallopt(M_TOP_PAD, ASKED_BYTES)
 
 
-def compiled(model: keras.Model) -> Callable[[Inputs], dict[str, Tensor]]:
+def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs], dict[str, Tensor]]:
     """A fast inference call of a model with named inputs and outputs.
 
-    Returns a function from {input name: array} to {output name: tensor on the device}; it compiles once for
-    each set of input shapes, and always uses the model's present weights. Called in the scope of several
-    devices (see `distribution.Devices`), they share each batch, which has to be a multiple of their number.
+    open_shapes: compile once for all sizes that the model's inputs leave open, where the backend can; it
+    then knows less while it compiles, which suits models of few layers.
+    Returns a function from {input name: array} to {output name: tensor on the device}; otherwise it compiles
+    once for each set of input shapes. It always uses the model's present weights. Called in the scope of
+    several devices (see `distribution.Devices`), they share each batch, which has to be a multiple of their
+    number.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow
 
         strategy = tensorflow.distribute.get_strategy()
-        several = strategy.num_replicas_in_sync > 1
-        return _shared_tensorflow_call(model, strategy) if several else _tensorflow_call(model)
+        if strategy.num_replicas_in_sync > 1:
+            return _shared_tensorflow_call(model, strategy)
+        return _tensorflow_call(model, open_shapes and uses_native_kernels())
     if backend == "jax":
         return _jax_call(model)
     return _eager_call(model)
@@ -109,10 +118,15 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
-def _tensorflow_call(model: keras.Model) -> Callable:
+def _tensorflow_call(model: keras.Model, open_shapes: bool) -> Callable:
     import tensorflow
 
-    @tensorflow.function(jit_compile=compiles_with_xla())
+    signature = None
+    if open_shapes:
+        inputs = keras.tree.flatten(model.inputs)
+        signature = [{x.name: tensorflow.TensorSpec(x.shape, x.dtype, name=x.name) for x in inputs}]
+
+    @tensorflow.function(jit_compile=compiles_with_xla(), input_signature=signature)
     def call(inputs):
         return model(inputs, training=False)
 
@@ -169,7 +183,7 @@ def _eager_call(model: keras.Model) -> Callable:
     import torch
 
     def run(inputs: Inputs) -> dict[str, Tensor]:
-        with torch.no_grad():
+        with torch.inference_mode():
             tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
             return model(tensors, training=False)
 

@@ -15,10 +15,11 @@ from mrcnn import execution
 from mrcnn.geometry import anchors as anchor_geometry
 from mrcnn.geometry import boxes, images, masks
 from mrcnn.geometry import pictures as pictures_geometry
-from mrcnn.network import build
+from mrcnn.network import build, crop_and_resize, folding
 
-# The mask head is compiled for these numbers of detections; larger ones are multiples of the last.
-MASK_BATCHES = (1, 4, 16, 48)
+# Where each shape is compiled by itself, the mask head is compiled for these numbers of detections; larger
+# ones are multiples of the last.
+MASK_BATCHES = (1, 4, 8, 16, 24, 32)
 
 Detection = dict[str, np.ndarray]
 
@@ -134,9 +135,12 @@ class Detector:
         self.config = config
         self.device_count = device_count
         found = {name: graph.outputs[name] for name in ("mrcnn_detection", "P2", "P3", "P4", "P5")}
-        self._find = execution.compiled(keras.Model(graph.inputs, found))
         masks_graph = build.own_mask_graph(model, config)
-        self._outline = execution.compiled(keras.Model(masks_graph.inputs, masks_graph.outputs))
+        networks = [keras.Model(graph.inputs, found), keras.Model(masks_graph.inputs, masks_graph.outputs)]
+        replacements = crop_and_resize.replacements(model) if execution.uses_native_kernels() else {}
+        self._networks = [folding.FoldedNetwork(network, replacements) for network in networks]
+        self._find = execution.compiled(self._networks[0].model)
+        self._outline = execution.compiled(self._networks[1].model, open_shapes=True)
 
     def run(
         self, molded: Sequence[np.ndarray], metas: Sequence[np.ndarray], anchors: np.ndarray
@@ -146,6 +150,8 @@ class Detector:
         molded: images of one size; metas: their image metas; anchors: [A, 4] normalised. Batches of
         config.IMAGES_PER_GPU for each device are formed, the last one filled up: one size compiles once.
         """
+        for network in self._networks:
+            network.refresh()
         images_each = min(self.config.IMAGES_PER_GPU, -(-len(molded) // self.device_count))
         size = images_each * self.device_count
         for start in range(0, len(molded), size):
@@ -172,9 +178,11 @@ class Detector:
         return detections, execution.to_numpy(masks_of["mrcnn_mask"])
 
     def _mask_places(self, count: int) -> int:
-        """How many masks to compute for `count` detections: a few sizes, so that few are compiled."""
+        """How many masks to compute for `count` detections: a few sizes where each is compiled by itself."""
         if self.config.TRAIN_BN is True:  # every place is part of the batch's statistics
             return self.config.DETECTION_MAX_INSTANCES
+        if self.device_count == 1 and not execution.compiles_with_xla():
+            return count
         for places in MASK_BATCHES:
             if count <= places:
                 return places

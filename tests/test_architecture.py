@@ -92,7 +92,7 @@ FOR_USERS = {"model", "visualize", "utils", "parallel_model"}
 ABOVE_A_MODEL = {"steps"}
 
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
-IMPORT_A_FRAMEWORK = {"execution.py", "distribution.py"}
+IMPORT_A_FRAMEWORK = {"execution.py", "distribution.py", "network/crop_and_resize.py"}
 # The running backend's name, and in weight_files.py an attribute of the file format.
 NAME_A_FRAMEWORK = IMPORT_A_FRAMEWORK | {"network/box_ops.py", "training.py", "weight_files.py"}
 # Everything else works without Keras.

@@ -49,13 +49,14 @@ class RoiConv2D(layers.Layer):
         if self.padding == "valid":
             flat = ops.reshape(inputs, (*shape[:2], 1, 1, -1))
             outputs = ops.matmul(flat, ops.reshape(self.kernel, (-1, self.filters)))
-        elif self.kernel_size == 1:
-            outputs = ops.matmul(inputs, self.kernel[0, 0])
-        else:
-            folded = ops.reshape(inputs, (-1, *shape[2:]))
-            outputs = ops.conv(folded, self.kernel, padding="same", data_format="channels_last")
-            outputs = ops.reshape(outputs, (*shape[:4], self.filters))
-        return self.activation(outputs + self.bias)
+            return self.activation(ops.add(outputs, self.bias))
+        if self.kernel_size == 1:
+            return self.activation(ops.add(ops.matmul(inputs, self.kernel[0, 0]), self.bias))
+        folded = ops.reshape(inputs, (-1, *shape[2:]))
+        outputs = ops.conv(folded, self.kernel, padding="same", data_format="channels_last")
+        # Directly behind the convolution, so that compilers make one operation of both.
+        outputs = self.activation(ops.add(outputs, self.bias))
+        return ops.reshape(outputs, (*shape[:4], self.filters))
 
     def own_channel(self, inputs: Tensor, channels: Tensor) -> Tensor:
         """The result of a 1x1 layer for one output channel of each RoI.
