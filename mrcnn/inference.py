@@ -15,11 +15,15 @@ from mrcnn import execution
 from mrcnn.geometry import anchors as anchor_geometry
 from mrcnn.geometry import boxes, images, masks
 from mrcnn.geometry import pictures as pictures_geometry
+from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.network import build, crop_and_resize, folding
 
 # Where each shape is compiled by itself, the mask head is compiled for these numbers of detections; larger
 # ones are multiples of the last.
 MASK_BATCHES = (1, 4, 8, 16, 24, 32)
+
+# How detect() gives masks: of the whole picture, inside their boxes, or as run lengths.
+MASK_FORMS = ("full", "cropped", "rle")
 
 Detection = dict[str, np.ndarray]
 
@@ -94,13 +98,13 @@ def place_in_image(
     original_shape: Sequence[int],
     image_shape: Sequence[int],
     window: Sequence[int],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, MaskCrops]:
     """Bring one image's detections from the molded image back to the picture.
 
     detections: [D, 6] normalised, zero rows at the end; own_masks: [N or more, h, w], probabilities of each
     detection's own class; original_shape: (h, w, ...) of the picture; image_shape: of the molded image;
     window: (y1, x1, y2, x2) pixels of the molded image.
-    Returns boxes int32 [N, 4] pixels, class ids int32 [N], scores float32 [N], masks bool [h, w, N].
+    Returns boxes int32 [N, 4] pixels, class ids int32 [N], scores float32 [N], and the masks in their boxes.
     """
     count = count_detections(detections)
     rows = detections[:count]
@@ -110,12 +114,36 @@ def place_in_image(
     scale = np.array([wy2 - wy1, wx2 - wx1, wy2 - wy1, wx2 - wx1])
     pixel_boxes = boxes.denorm_boxes((rows[:, :4] - shift) / scale, original_shape[:2])
 
-    sides = pixel_boxes[:, 2:] - pixel_boxes[:, :2]
-    kept = np.flatnonzero((sides > 0).all(axis=1))
-    full_masks = np.zeros((*original_shape[:2], len(kept)), dtype=bool)
-    for place, index in enumerate(kept):
-        full_masks[:, :, place] = masks.unmold_mask(own_masks[index], pixel_boxes[index], original_shape)
-    return pixel_boxes[kept], class_ids[kept], scores[kept], full_masks
+    kept = np.flatnonzero((pixel_boxes[:, 2:] > pixel_boxes[:, :2]).all(axis=1))
+    crops = tuple(masks.unmold_crop(own_masks[index], pixel_boxes[index]) for index in kept)
+    placed = MaskCrops((original_shape[0], original_shape[1]), pixel_boxes[kept], crops)
+    return pixel_boxes[kept], class_ids[kept], scores[kept], placed
+
+
+def masks_in_form(crops: MaskCrops, form: str) -> Any:
+    """Masks as `MaskRCNN.detect` gives them: form is one of MASK_FORMS.
+
+    "full": bool [h, w, N]. "cropped": the MaskCrops. "rle": N dicts of size [h, w] and counts, COCO's
+    compressed run lengths as text, ready for JSON. Raises ValueError for another form.
+    """
+    check_mask_form(form)
+    if form == "full":
+        return crops.whole()
+    if form == "cropped":
+        return crops
+
+    from pycocotools import mask as run_lengths
+
+    size = [int(side) for side in crops.shape]
+    records = [{"size": size, "counts": counts} for counts in crops.run_lengths()]
+    encoded = run_lengths.frPyObjects(records, *size) if records else []
+    return [{"size": size, "counts": code["counts"].decode("ascii")} for code in encoded]
+
+
+def check_mask_form(form: str) -> None:
+    """Raise ValueError if masks have no such form."""
+    if form not in MASK_FORMS:
+        raise ValueError(f"masks must be one of {MASK_FORMS}. Received: masks={form!r}")
 
 
 def count_detections(detections: np.ndarray) -> int:

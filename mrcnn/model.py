@@ -278,15 +278,20 @@ class MaskRCNN:
             )
         return np.stack(molded), np.stack(metas), np.stack(windows)
 
-    def detect(self, images: Sequence[np.ndarray], verbose: int = 0) -> list[dict[str, np.ndarray]]:
+    def detect(
+        self, images: Sequence[np.ndarray], verbose: int = 0, masks: str = "full"
+    ) -> list[dict[str, Any]]:
         """Find the objects of each picture.
 
         images: any number of pictures of any sizes, [h, w, channels] or grey [h, w]; uint8, uint16 or float.
+        masks: "full", or for large pictures with many objects "cropped" (a `MaskCrops`: each mask inside its
+        roi) or "rle" (COCO's run lengths); see `inference.masks_in_form`.
         Returns one dict per picture, in order: rois int32 [N, (y1, x1, y2, x2)] pixels of the picture,
-        class_ids int32 [N], scores float32 [N] falling, masks bool [h, w, N].
+        class_ids int32 [N], scores float32 [N] falling, masks bool [h, w, N] or in the other form.
         Raises ValueError in training mode, and for pictures that do not fit the config.
         """
         self._require_inference("detect")
+        inference.check_mask_form(masks)
         pictures = list(images)
         if verbose:
             log(f"Processing {len(pictures)} images")
@@ -302,7 +307,7 @@ class MaskRCNN:
     def _detect_once(self, pictures: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         molded, metas, windows = inference.mold_inputs(pictures, self.config)
         shapes = [np.asarray(picture).shape for picture in pictures]
-        return self._detect(molded, metas, windows, shapes)
+        return self._detect(molded, metas, windows, shapes, masks)
 
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
@@ -359,7 +364,7 @@ class MaskRCNN:
             verbose=verbose,
         )
 
-    def _detect(self, molded, metas, windows, original_shapes) -> list[dict[str, np.ndarray]]:
+    def _detect(self, molded, metas, windows, original_shapes, mask_form="full") -> list[dict[str, Any]]:
         """Detections of each molded image in the coordinates of its picture."""
         if self._detector is None:
             count = self.devices.count
@@ -368,16 +373,17 @@ class MaskRCNN:
         by_shape: dict[tuple, list[int]] = {}
         for index, image in enumerate(molded):
             by_shape.setdefault(image.shape, []).append(index)
-        results: list[dict[str, np.ndarray]] = [{} for _ in molded]
+        results: list[dict[str, Any]] = [{} for _ in molded]
         for shape, indices in by_shape.items():
             found = self._detector.run(
                 [molded[i] for i in indices], [metas[i] for i in indices], self.get_anchors(shape)
             )
             for index, (detections, own_masks) in zip(indices, found, strict=True):
-                placed = inference.place_in_image(
+                *placed, crops = inference.place_in_image(
                     detections, own_masks, original_shapes[index], shape, windows[index]
                 )
-                results[index] = dict(zip(("rois", "class_ids", "scores", "masks"), placed, strict=True))
+                results[index] = dict(zip(("rois", "class_ids", "scores"), placed, strict=True))
+                results[index]["masks"] = inference.masks_in_form(crops, mask_form)
         return results
 
     def unmold_detections(
@@ -396,7 +402,10 @@ class MaskRCNN:
         count = inference.count_detections(detections)
         class_ids = detections[:count, 4].astype(int)
         own_masks = np.asarray(mrcnn_mask)[np.arange(count), :, :, class_ids]
-        return inference.place_in_image(detections, own_masks, original_image_shape, image_shape, window)
+        rois, class_ids, scores, crops = inference.place_in_image(
+            detections, own_masks, original_image_shape, image_shape, window
+        )
+        return rois, class_ids, scores, crops.whole()
 
     def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
         """Normalised anchors float32 [A, 4] for a molded (H, W, channels) shape, kept for the next call.

@@ -1,11 +1,16 @@
 """The compiled detector: how often it compiles, and that it follows the weights."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
+from pycocotools import mask as run_lengths
 from tiny_model import TinyConfig
 
 from mrcnn import execution, inference
+from mrcnn.geometry import masks
+from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.model import MaskRCNN
 from mrcnn.network import detections, heads
 
@@ -26,10 +31,14 @@ def pictures(*shapes):
     return [rng.integers(0, 255, (*shape, 3)).astype(np.uint8) for shape in shapes]
 
 
-@pytest.fixture
-def detector(tmp_path):
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
     keras.utils.set_random_seed(8)
-    return MaskRCNN("inference", OpenConfig(), tmp_path)
+    model = MaskRCNN("inference", OpenConfig(), tmp_path_factory.mktemp("logs"))
+    outline = model.keras_model.get_layer("mrcnn_mask")
+    kernel, bias = outline.get_weights()
+    outline.set_weights([100.0 * kernel, bias])  # random masks that are neither full nor empty
+    return model
 
 
 @pytest.fixture
@@ -53,23 +62,16 @@ def compilations(monkeypatch):
 
 @pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
 def test_one_molded_size_compiles_once(tmp_path, compilations):
-    config = OpenConfig()
-    config.IMAGE_RESIZE_MODE = "square"
-    detector = MaskRCNN("inference", config, tmp_path)
+    detector = MaskRCNN("inference", OpenConfig(), tmp_path)
     assert len(detector.detect(pictures((64, 64)))[0]["scores"])
     first = dict(compilations)
     assert min(first.values()) > 0
-    detector.detect(pictures((50, 70), (200, 190), (30, 31)))
+    detector.detect(pictures((50, 50), (21, 21), (63, 63)))
     assert compilations == first
-
-
-@pytest.mark.skipif(not execution.uses_native_kernels(), reason="compiled for each size")
-def test_masks_compile_once_for_all_sizes_and_numbers(detector, compilations):
-    detector.detect(pictures((64, 64)))
-    first = dict(compilations)
     assert len(detector.detect(pictures((64, 128)))[0]["scores"])
-    assert compilations["masks"] == first["masks"]
-    assert compilations["detections"] == first["detections"] + 1
+    assert compilations["detections"] == 2 * first["detections"]
+    if execution.uses_native_kernels():  # their masks compile once for all sizes and numbers
+        assert compilations["masks"] == first["masks"]
 
 
 @pytest.mark.skipif(RUNS_EAGERLY or execution.uses_native_kernels(), reason="padded for XLA alone")
@@ -100,9 +102,42 @@ def test_detections_follow_the_weights(detector, tmp_path):
         np.testing.assert_allclose(weight, value.astype(np.float32))
 
 
+def test_forms_of_masks_agree(detector):
+    shapes = (64, 64), (50, 64)
+    full = detector.detect(pictures(*shapes))
+    cropped = detector.detect(pictures(*shapes), masks="cropped")
+    encoded = detector.detect(pictures(*shapes), 0, "rle")
+    assert any(whole["masks"].any() and not whole["masks"].all() for whole in full)
+    for shape, whole, crops, codes in zip(shapes, full, cropped, encoded, strict=True):
+        assert whole["masks"].shape == (*shape, len(whole["rois"]))
+        np.testing.assert_array_equal(crops["masks"].boxes, whole["rois"])
+        np.testing.assert_array_equal(crops["masks"].whole(), whole["masks"])
+        decoded = run_lengths.decode(json.loads(json.dumps(codes["masks"])))
+        np.testing.assert_array_equal(decoded, whole["masks"])
+    with pytest.raises(ValueError, match="boxes"):
+        detector.detect(pictures((64, 64)), masks="boxes")
+
+
+def test_many_masks_on_a_large_picture():
+    """A thousand masks on 4,000 x 4,000 pixels, 16 GB as whole masks, in each form."""
+    rng = np.random.default_rng(3)
+    corner, side = rng.uniform(0, 0.9, (1000, 2)), rng.uniform(0.005, 0.03, (1000, 2))
+    detections = np.concatenate([corner, corner + side, np.ones((1000, 2))], axis=1)
+    own_masks = rng.random((1000, 28, 28)).astype(np.float32)
+    shape, window = (4000, 4000, 3), (0, 0, 1024, 1024)
+    rois, _, _, crops = inference.place_in_image(detections, own_masks, shape, (1024, 1024, 3), window)
+    whole, encoded = (inference.masks_in_form(crops, form) for form in ("full", "rle"))
+    assert whole.shape == (4000, 4000, 1000)
+    assert not inference.masks_in_form(MaskCrops((9, 9), np.zeros((0, 4), np.int32), ()), "rle")
+    for index in range(0, 1000, 200):
+        expected = masks.unmold_mask(own_masks[index], rois[index], shape)
+        np.testing.assert_array_equal(whole[:, :, index], expected)
+        assert run_lengths.encode(np.asfortranarray(expected))["counts"].decode() == encoded[index]["counts"]
+
+
 def test_statistics_of_the_batch_are_not_folded(tmp_path):
     config = OpenConfig()
     config.TRAIN_BN = True
     model = MaskRCNN("inference", config, tmp_path)
-    model.detect(pictures((64, 64)))
-    assert [network.pairs for network in model._detector._networks] == [{}, {}]
+    detector = inference.Detector(model._graph, model.keras_model, config)
+    assert [network.pairs for network in detector._networks] == [{}, {}]

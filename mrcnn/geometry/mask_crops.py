@@ -16,8 +16,9 @@ from mrcnn.geometry import images, masks
 class MaskCrops:
     """Masks of one image.
 
-    shape: (height, width) of the image. boxes: int32 [N, (y1, x1, y2, x2)] in pixels, y2 and x2 outside,
-    tight; zeros for a mask without a pixel. crops: for each of them the bool pixels [y2 - y1, x2 - x1].
+    shape: (height, width) of the image. boxes: int32 [N, (y1, x1, y2, x2)] in pixels, y2 and x2 outside;
+    tight, and zeros for a mask without a pixel, where masks were cut; a detection's own box otherwise.
+    crops: for each of them the bool pixels [y2 - y1, x2 - x1].
     """
 
     shape: tuple[int, int]
@@ -67,11 +68,36 @@ class MaskCrops:
         return box, crop[top : bottom + 1, left : right + 1]
 
     def whole(self) -> np.ndarray:
-        """The masks as bool [H, W, N]."""
-        canvas = np.zeros((*self.shape, len(self.crops)), dtype=bool)
-        for index, ((y1, x1, y2, x2), crop) in enumerate(zip(self.boxes, self.crops, strict=True)):
-            canvas[y1:y2, x1:x2, index] = crop
-        return canvas
+        """The masks as bool [H, W, N].
+
+        In memory one mask follows the other, so that only the boxes are written: empty pages of an image
+        with many masks take no room.
+        """
+        canvas = np.zeros((len(self.crops), *self.shape), dtype=bool)
+        for mask, (y1, x1, y2, x2), crop in zip(canvas, self.boxes, self.crops, strict=True):
+            mask[y1:y2, x1:x2] = crop
+        return canvas.transpose(1, 2, 0)
+
+    def run_lengths(self) -> list[np.ndarray]:
+        """The masks as numbers of pixels, alternating outside and inside, column by column (COCO's counts).
+
+        Returns N int64 arrays, each beginning with the pixels before the mask. No whole mask is made.
+        """
+        height, width = self.shape
+        counts = []
+        for (y1, x1, _, _), crop in zip(self.boxes, self.crops, strict=True):
+            columns = np.pad(crop.T, ((0, 0), (1, 1))).astype(np.int8)
+            change = np.diff(columns, axis=1)
+            starts, ends = (
+                (x1 + column) * np.int64(height) + y1 + row
+                for column, row in (np.nonzero(change == 1), np.nonzero(change == -1))
+            )
+            # A run to the bottom of a column and one from the top of the next are one: no edge between.
+            edges = np.setxor1d(starts, ends, assume_unique=True)
+            edges = np.concatenate([[0], edges, [height * width]])
+            runs = np.diff(edges)
+            counts.append(runs if runs[-1] else runs[:-1])
+        return counts
 
     def mini(self, mini_shape: Sequence[int]) -> np.ndarray:
         """Each crop, none empty, at one small size, as by `masks.minimize_mask`: bool [height, width, N]."""

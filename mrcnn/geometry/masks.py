@@ -53,14 +53,12 @@ def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray
             "The overlap of masks wants masks of one image shape. Received: "
             f"masks1 of shape {masks1.shape}, masks2 of shape {masks2.shape}."
         )
-    pixels1 = masks1.reshape(-1, masks1.shape[-1])
-    pixels2 = masks2.reshape(-1, masks2.shape[-1])
     # Counts of a part are exact in float32, their sum over a large image only in float64.
-    intersection = np.zeros((pixels1.shape[1], pixels2.shape[1]))
-    area1, area2 = np.zeros(pixels1.shape[1]), np.zeros(pixels2.shape[1])
-    for start in range(0, len(pixels1), PIXELS_AT_A_TIME):
-        part1 = _inside(pixels1[start : start + PIXELS_AT_A_TIME])
-        part2 = _inside(pixels2[start : start + PIXELS_AT_A_TIME])
+    intersection = np.zeros((masks1.shape[-1], masks2.shape[-1]))
+    area1, area2 = np.zeros(masks1.shape[-1]), np.zeros(masks2.shape[-1])
+    rows = max(1, PIXELS_AT_A_TIME // max(1, masks1.shape[1]))
+    for start in range(0, len(masks1), rows):
+        part1, part2 = (_inside(masks[start : start + rows]) for masks in (masks1, masks2))
         intersection += part1.T @ part2
         ones = np.ones(len(part1), dtype=np.float32)  # a product sums over this axis the fastest
         area1 += ones @ part1
@@ -177,15 +175,23 @@ def unmold_mask(mask: np.ndarray, bbox: Sequence[int] | np.ndarray, image_shape:
     Raises ValueError if the box contains no pixel or is partly outside the image.
     """
     full_mask = np.zeros(image_shape[:2], dtype=bool)
-    window, size = _window(bbox, image_shape, "the detection")
-    full_mask[window] = images.resize(mask, size) >= 0.5
+    window, _ = _window(bbox, image_shape, "the detection")
+    full_mask[window] = unmold_crop(mask, bbox)
     return full_mask
 
 
+def unmold_crop(mask: np.ndarray, bbox: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The part of `unmold_mask` that lies in the box: bool [y2 - y1, x2 - x1]."""
+    y1, x1, y2, x2 = (int(value) for value in bbox)
+    return images.resize(mask, (y2 - y1, x2 - x1)) >= 0.5
+
+
 def _any_in_row(mask: np.ndarray) -> np.ndarray:
-    """The same as mask.any(axis=1). numpy loops over the last axis, which is short here; taking
-    COLUMNS_AT_A_TIME columns for one makes the loops longer and all of it several times faster.
+    """The same as mask.any(axis=1). Where instances lie side by side in memory, numpy loops over that short
+    axis; taking COLUMNS_AT_A_TIME columns for one makes the loops longer and all of it several times faster.
     """
+    if not mask.flags.c_contiguous:
+        return np.any(mask, axis=1)
     height, width, count = mask.shape
     whole = width - width % COLUMNS_AT_A_TIME
     shape = (height, whole // COLUMNS_AT_A_TIME, COLUMNS_AT_A_TIME * count)
@@ -194,9 +200,10 @@ def _any_in_row(mask: np.ndarray) -> np.ndarray:
     return np.any(in_groups, axis=1) | np.any(mask[:, whole:], axis=1)
 
 
-def _inside(pixels: np.ndarray) -> np.ndarray:
-    inside = pixels if pixels.dtype == bool else pixels > 0.5
-    return inside.astype(np.float32)
+def _inside(masks: np.ndarray) -> np.ndarray:
+    """Rows of masks [h, W, N] as [h * W, N] float32, 1 inside."""
+    inside = masks if masks.dtype == bool else masks > 0.5
+    return inside.reshape(-1, masks.shape[-1]).astype(np.float32)
 
 
 def resize_cut(mask: np.ndarray, size: Sequence[int]) -> np.ndarray:

@@ -61,3 +61,21 @@ def test_no_masks():
     assert crops.boxes.shape == (0, 4)
     assert crops.whole().shape == (44, 60, 0)
     assert crops.mini((7, 9)).shape == (7, 9, 0)
+
+
+def test_run_lengths_are_those_of_coco():
+    """Bytes equal to the reference's, runs over whole columns and empty masks included."""
+    from pycocotools import mask as reference
+
+    rng = np.random.default_rng(2)
+    whole = np.zeros((7, 9, 6), dtype=bool)
+    whole[:, 2:5, 0] = True
+    whole[2:6, 1:8, 1] = rng.random((4, 7)) > 0.5
+    whole[:, :, 2] = rng.random((7, 9)) > 0.3
+    whole[..., 3] = True
+    whole[6, 8, 4] = True
+    expected = reference.encode(np.asfortranarray(whole.astype(np.uint8)))
+    counts = MaskCrops.cut(whole).run_lengths()
+    assert [list(runs) for runs in counts[3:]] == [[0, 63], [62, 1], [63]]
+    records = [{"size": [7, 9], "counts": runs} for runs in counts]
+    assert reference.frPyObjects(records, 7, 9) == expected
