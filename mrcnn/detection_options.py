@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from mrcnn.geometry import masks as mask_geometry
+from mrcnn.geometry.mask_crops import MaskCrops
 
-Detections = dict[str, np.ndarray]
+Detections = dict[str, Any]
 Detect = Callable[[Sequence[np.ndarray]], list[Detections]]
 
 # Axes of a picture that are reversed: not at all, left and right, top and bottom, both.
@@ -22,7 +23,8 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
 def detect_with_options(detect_once: Detect, pictures: Sequence[np.ndarray], config: Any) -> list[Detections]:
     """Detections of each picture with the options of a Config.
 
-    detect_once: the plain detector, from pictures [h, w, ...] to dicts of rois, class_ids, scores, masks.
+    detect_once: the plain detector, from pictures [h, w, ...] to dicts of rois, class_ids, scores and masks
+    (MaskCrops, whose boxes are the rois).
     Reads TEST_TIME_FLIPS ("none", "horizontal" or "all"), MASK_NMS_THRESHOLD, DETECTION_NMS_THRESHOLD and
     DETECTION_MAX_INSTANCES. What flipped copies add is suppressed by masks, at MASK_NMS_THRESHOLD or, without
     it, at DETECTION_NMS_THRESHOLD. Returns dicts of the same kind, scores falling.
@@ -36,21 +38,22 @@ def detect_with_options(detect_once: Detect, pictures: Sequence[np.ndarray], con
     for number, picture in enumerate(pictures):
         parts = [_unflipped(view[number], axes, picture) for view, axes in zip(views, flips, strict=True)]
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "masks"}
-        found["masks"] = np.concatenate([part["masks"] for part in parts], axis=-1)
+        whole = np.concatenate([part["masks"] for part in parts], axis=-1)
         kept = mask_geometry.non_max_suppression_masks(
-            found["masks"],
+            whole,
             found["rois"],
             found["scores"],
             found["class_ids"],
             config.DETECTION_NMS_THRESHOLD if threshold is None else threshold,
         )[: config.DETECTION_MAX_INSTANCES]
-        results.append({name: v[..., kept] if name == "masks" else v[kept] for name, v in found.items()})
+        best = {name: values[kept] for name, values in found.items()}
+        results.append({**best, "masks": MaskCrops.cut(whole[..., kept], best["rois"])})
     return results
 
 
 def _unflipped(found: Detections, axes: Sequence[int], picture: np.ndarray) -> Detections:
-    """Detections of a flipped picture in the coordinates of the picture itself."""
+    """Detections of a flipped picture in the coordinates of the picture itself, masks bool [h, w, N]."""
     rois = found["rois"].copy()
     for axis in axes:
         rois[:, [axis, axis + 2]] = picture.shape[axis] - rois[:, [axis + 2, axis]]
-    return {**found, "rois": rois, "masks": np.flip(found["masks"], axes)}
+    return {**found, "rois": rois, "masks": np.flip(found["masks"].whole(), axes)}

@@ -5,7 +5,7 @@ those of the whole graph, which computes every class for every possible detectio
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -171,15 +171,29 @@ class Detector:
         self._outline = execution.compiled(self._networks[1].model, open_shapes=True)
 
     def run(
-        self, molded: Sequence[np.ndarray], metas: Sequence[np.ndarray], anchors: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        self,
+        molded: Sequence[np.ndarray],
+        metas: Sequence[np.ndarray],
+        anchors_of: Callable[[tuple[int, ...]], np.ndarray],
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Detections [D, 6] and own-class masks [N, h, w] of each molded image, in order.
 
-        molded: images of one size; metas: their image metas; anchors: [A, 4] normalised. Batches of
-        config.IMAGES_PER_GPU for each device are formed, the last one filled up: one size compiles once.
+        molded: images of any sizes; metas: their image metas; anchors_of: from the shape of an image to its
+        anchors [A, 4] normalised. Images of one size run together, and each size compiles once.
         """
         for network in self._networks:
             network.refresh()
+        by_shape: dict[tuple, list[int]] = {}
+        for index, image in enumerate(molded):
+            by_shape.setdefault(image.shape, []).append(index)
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for shape, indices in by_shape.items():
+            images, their_metas = [molded[i] for i in indices], [metas[i] for i in indices]
+            found.update(zip(indices, self._run_size(images, their_metas, anchors_of(shape)), strict=True))
+        return [found[index] for index in range(len(molded))]
+
+    def _run_size(self, molded: list, metas: list, anchors: np.ndarray) -> Iterator[tuple]:
+        """Batches of config.IMAGES_PER_GPU for each device, the last one filled up."""
         images_each = min(self.config.IMAGES_PER_GPU, -(-len(molded) // self.device_count))
         size = images_each * self.device_count
         for start in range(0, len(molded), size):

@@ -284,8 +284,7 @@ class MaskRCNN:
         """Find the objects of each picture.
 
         images: any number of pictures of any sizes, [h, w, channels] or grey [h, w]; uint8, uint16 or float.
-        masks: "full", or for large pictures with many objects "cropped" (a `MaskCrops`: each mask inside its
-        roi) or "rle" (COCO's run lengths); see `inference.masks_in_form`.
+        masks: "full", or for many objects in large images "cropped" or "rle", see `inference.masks_in_form`.
         Returns one dict per picture, in order: rois int32 [N, (y1, x1, y2, x2)] pixels of the picture,
         class_ids int32 [N], scores float32 [N] falling, masks bool [h, w, N] or in the other form.
         Raises ValueError in training mode, and for pictures that do not fit the config.
@@ -302,12 +301,13 @@ class MaskRCNN:
                 log("molded_images", np.stack(molded))
                 log("image_metas", np.stack(metas))
                 log("anchors", self.get_anchors(molded[0].shape))
-        return detect_with_options(self._detect_once, pictures, self.config)
+        found = detect_with_options(self._detect_once, pictures, self.config)
+        return [{**result, "masks": inference.masks_in_form(result["masks"], masks)} for result in found]
 
-    def _detect_once(self, pictures: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def _detect_once(self, pictures: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         molded, metas, windows = inference.mold_inputs(pictures, self.config)
         shapes = [np.asarray(picture).shape for picture in pictures]
-        return self._detect(molded, metas, windows, shapes, masks)
+        return self._detect(molded, metas, windows, shapes, "cropped")
 
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
@@ -370,20 +370,13 @@ class MaskRCNN:
             count = self.devices.count
             with self.devices.scope():
                 self._detector = inference.Detector(self._graph, self.keras_model, self.config, count)
-        by_shape: dict[tuple, list[int]] = {}
-        for index, image in enumerate(molded):
-            by_shape.setdefault(image.shape, []).append(index)
-        results: list[dict[str, Any]] = [{} for _ in molded]
-        for shape, indices in by_shape.items():
-            found = self._detector.run(
-                [molded[i] for i in indices], [metas[i] for i in indices], self.get_anchors(shape)
+        results = []
+        for index, found in enumerate(self._detector.run(molded, metas, self.get_anchors)):
+            *placed, crops = inference.place_in_image(
+                *found, original_shapes[index], molded[index].shape, windows[index]
             )
-            for index, (detections, own_masks) in zip(indices, found, strict=True):
-                *placed, crops = inference.place_in_image(
-                    detections, own_masks, original_shapes[index], shape, windows[index]
-                )
-                results[index] = dict(zip(("rois", "class_ids", "scores"), placed, strict=True))
-                results[index]["masks"] = inference.masks_in_form(crops, mask_form)
+            result: dict[str, Any] = dict(zip(("rois", "class_ids", "scores"), placed, strict=True))
+            results.append({**result, "masks": inference.masks_in_form(crops, mask_form)})
         return results
 
     def unmold_detections(
@@ -402,9 +395,8 @@ class MaskRCNN:
         count = inference.count_detections(detections)
         class_ids = detections[:count, 4].astype(int)
         own_masks = np.asarray(mrcnn_mask)[np.arange(count), :, :, class_ids]
-        rois, class_ids, scores, crops = inference.place_in_image(
-            detections, own_masks, original_image_shape, image_shape, window
-        )
+        place = (original_image_shape, image_shape, window)
+        rois, class_ids, scores, crops = inference.place_in_image(detections, own_masks, *place)
         return rois, class_ids, scores, crops.whole()
 
     def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:

@@ -26,9 +26,10 @@ class MaskCrops:
     crops: tuple[np.ndarray, ...]
 
     @classmethod
-    def cut(cls, whole: np.ndarray) -> "MaskCrops":
-        """Of bool [H, W, N]."""
-        boxes = masks.extract_bboxes(whole)
+    def cut(cls, whole: np.ndarray, boxes: np.ndarray | None = None) -> "MaskCrops":
+        """Of bool [H, W, N]. boxes: int [N, 4] that hold the masks; tight ones if None."""
+        if boxes is None:
+            boxes = masks.extract_bboxes(whole)
         crops = tuple(
             np.ascontiguousarray(whole[y1:y2, x1:x2, index]) for index, (y1, x1, y2, x2) in enumerate(boxes)
         )
