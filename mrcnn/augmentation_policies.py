@@ -26,8 +26,8 @@ GAIN = 0.2  # of each channel by itself
 KELVIN = 2500.0  # colour temperature about that of daylight
 DAYLIGHT = 6500.0
 HUE = 15.0  # of 255 steps around the circle; saturation by three times as many
-BLUR = 1.5  # standard deviation in pixels
-NOISE = 12.0  # standard deviation in grey levels
+BLUR = 1.5  # largest standard deviation in pixels
+NOISE = 20.0  # largest standard deviation in grey levels
 JPEG = (20, 80)  # quality
 RESOLUTION = 0.5  # factor of the smallest picture in between
 
