@@ -16,9 +16,9 @@ SLOW = ("square", "trainbn_none", "defaultconf")
 
 MATCHED_SHARE = 0.95
 
-# Of the photographs' hundred detections, those that rounding may replace by a near duplicate: two proposals of
-# nearly equal score can change places, and NMS then keeps the other. Noise of 1e-6 in the input did so to the
-# original itself; which ones, and whether any, depends on the processor's instructions.
+# Of the photographs' hundred detections, those that rounding may replace by a near duplicate: two proposals
+# of nearly equal score can change places, and NMS then keeps the other. Noise of 1e-6 in the input did so to
+# the original itself; which ones, and whether any, depends on the processor's instructions.
 REPLACED_SHARE = 0.03
 
 
