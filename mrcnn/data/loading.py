@@ -27,8 +27,9 @@ def load_image_gt(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Load an image, its objects and the facts about it, as the network takes them.
 
-    dataset: a prepared Dataset. config: IMAGE_*, CONTRAST_PERCENTILES and MINI_MASK_SHAPE are read.
-    augment: mirror with probability 1/2; deprecated. augmentation: see mrcnn.data.augmentation.
+    dataset: a prepared Dataset; one with a method load_mask_crops, which returns MaskCrops and class ids, is
+    asked for these instead of load_mask. config: IMAGE_*, CONTRAST_PERCENTILES and MINI_MASK_SHAPE are
+    read. augment: mirror with probability 1/2; deprecated. augmentation: see mrcnn.data.augmentation.
     use_mini_mask: crop each mask to its box and resize it to MINI_MASK_SHAPE. rng: makes random crops and
     augmentation repeatable; without it Python's `random` and the augmenter's own state are used.
 
@@ -45,7 +46,7 @@ def load_image_gt(
     ValueError, naming the image, for an image or masks that do not fit each other or the config.
     """
     num_classes = dataset.num_classes  # fails with advice before prepare()
-    image, masks, class_ids = _load_checked(dataset, config, image_id)
+    image, crops, class_ids = _load_checked(dataset, config, image_id)
     image = pictures.stretch_contrast(image, config.CONTRAST_PERCENTILES)
     original_shape = image.shape
     with _seeded_crop(config, rng):
@@ -56,7 +57,7 @@ def load_image_gt(
             max_dim=config.IMAGE_MAX_DIM,
             mode=config.IMAGE_RESIZE_MODE,
         )
-    crops, left = MaskCrops.cut(masks).resize(scale, padding, crop)
+    crops, left = crops.resize(scale, padding, crop)
     class_ids = class_ids[left]
     if augment or augmentation is not None:
         image, masks = _augmented(image, crops.whole(), augment, augmentation, rng)
@@ -92,20 +93,31 @@ def describe_image(dataset: Any, image_id: int) -> str:
     return f"image id {image_id} (source {info['source']!r}, {reference})"
 
 
-def _load_checked(dataset: Any, config: Any, image_id: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image [h, w, channels], masks bool [h, w, N] and class ids int32 [N] that fit each other."""
+def _load_checked(dataset: Any, config: Any, image_id: int) -> tuple[np.ndarray, MaskCrops, np.ndarray]:
+    """Image [h, w, channels], its masks and class ids int32 [N] that fit each other.
+
+    A dataset that can is asked for crops: whole masks of a large image with many objects are gigabytes.
+    """
     image = np.asarray(dataset.load_image(image_id))
-    masks, class_ids = dataset.load_mask(image_id)
+    if hasattr(dataset, "load_mask_crops"):
+        crops, class_ids = dataset.load_mask_crops(image_id)
+        mask_problem = _mask_problem((*crops.shape, len(crops.crops)), len(class_ids), image.shape)
+    else:
+        crops = None
+        masks, class_ids = dataset.load_mask(image_id)
+        mask_problem = _mask_problem(np.shape(masks), len(class_ids), image.shape)
     problem = (
         _image_problem(image, config.IMAGE_CHANNEL_COUNT)
-        or _mask_problem(np.asarray(masks), len(class_ids), image.shape)
+        or mask_problem
         or _class_problem(np.asarray(class_ids), dataset.num_classes)
     )
     if problem:
         raise ValueError(f"{problem} At {describe_image(dataset, image_id)}.")
     if len(class_ids) == 0:
-        return image, np.zeros((*image.shape[:2], 0), dtype=bool), np.zeros(0, dtype=np.int32)
-    return image, np.asarray(masks).astype(bool, copy=False), np.asarray(class_ids).astype(np.int32)
+        crops = MaskCrops.cut(np.zeros((*image.shape[:2], 0), dtype=bool))
+    elif crops is None:
+        crops = MaskCrops.cut(np.asarray(masks).astype(bool, copy=False))
+    return image, crops, np.asarray(class_ids).astype(np.int32)
 
 
 def _image_problem(image: np.ndarray, channels: int) -> str | None:
@@ -117,21 +129,21 @@ def _image_problem(image: np.ndarray, channels: int) -> str | None:
     return None
 
 
-def _mask_problem(masks: np.ndarray, objects: int, image_shape: tuple[int, ...]) -> str | None:
-    if masks.ndim != 3:
+def _mask_problem(shape: tuple[int, ...], objects: int, image_shape: tuple[int, ...]) -> str | None:
+    if len(shape) != 3:
         return (
             "load_mask must return masks [height, width, objects]. "
-            f"Received: shape {masks.shape}. Stack the masks along the last axis."
+            f"Received: shape {shape}. Stack the masks along the last axis."
         )
-    if masks.shape[2] != objects:
+    if shape[2] != objects:
         return (
             "load_mask must return a class id for each mask. "
-            f"Received: {masks.shape[2]} masks and {objects} class ids."
+            f"Received: {shape[2]} masks and {objects} class ids."
         )
-    if objects and masks.shape[:2] != image_shape[:2]:
+    if objects and shape[:2] != image_shape[:2]:
         return (
             "Masks must have the height and width of their image. "
-            f"Received: masks {masks.shape[:2]} and image {image_shape[:2]}."
+            f"Received: masks {shape[:2]} and image {image_shape[:2]}."
         )
     return None
 

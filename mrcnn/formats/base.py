@@ -11,6 +11,7 @@ import numpy as np
 from mrcnn.dataset import Dataset
 from mrcnn.formats import files, outlines, problems
 from mrcnn.geometry import masks as mask_geometry
+from mrcnn.geometry.mask_crops import MaskCrops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +85,25 @@ class FormatDataset(Dataset):
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
         """Masks bool [height, width, N] and class ids int32 [N], negative for crowds."""
+        crops, class_ids = self._instances(image_id)
+        return crops.whole(), class_ids
+
+    def load_mask_crops(self, image_id: int) -> tuple[MaskCrops, np.ndarray]:
+        """Masks as crops and class ids int32 [N], negative for crowds; training takes them from here.
+
+        Of a subclass that overrides load_mask, what that returns.
+        """
+        if type(self).load_mask is not FormatDataset.load_mask:
+            masks, class_ids = self.load_mask(image_id)
+            return MaskCrops.cut(masks), class_ids
+        return self._instances(image_id)
+
+    def _instances(self, image_id: int) -> tuple[MaskCrops, np.ndarray]:
         instances = list(self.load_instances(image_id))
-        masks = np.zeros([*self.image_size(image_id), len(instances)], dtype=bool)
-        for index, instance in enumerate(instances):
-            y1, x1, y2, x2 = instance.box
-            masks[y1:y2, x1:x2, index] = instance.mask
         self.problems.warn(changed=False)
-        return masks, np.array([instance.class_id for instance in instances], dtype=np.int32)
+        boxes = np.array([one.box for one in instances], dtype=np.int32).reshape(-1, 4)
+        crops = MaskCrops(self.image_size(image_id), boxes, tuple(one.mask for one in instances))
+        return crops, np.array([one.class_id for one in instances], dtype=np.int32)
 
     def _add_picture(
         self,
