@@ -19,6 +19,7 @@ from mrcnn.colors import Color, text_color
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 TEXT_SIZE = 10  # points
 TEXT_HEIGHT = 12  # of a line of that size
+HINTED = 1.08  # letters on pixels are at most so much wider than their outlines
 TEXT_PAD = 1.5  # of the patch behind it
 
 
@@ -154,7 +155,7 @@ def _text_sizes(ax: Any, texts: Sequence[str]) -> np.ndarray:
         for i, text in enumerate(texts):
             if text:
                 width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
-                sizes[i] = (TEXT_HEIGHT + 2 * TEXT_PAD) * unit, (width + 2 * TEXT_PAD) * unit
+                sizes[i] = (TEXT_HEIGHT + 2 * TEXT_PAD) * unit, (HINTED * width + 2 * TEXT_PAD) * unit
     return sizes
 
 

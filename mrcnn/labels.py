@@ -142,6 +142,16 @@ def draw_legend(canvas: np.ndarray, texts: Sequence[str], colors: np.ndarray) ->
         cv2.putText(canvas, texts[i], origin, FONT, size, (255, 255, 255), stroke, cv2.LINE_AA)
 
 
+def with_heading(picture: np.ndarray, text: str) -> np.ndarray:
+    """The picture [H, W, 3] uint8 below a white strip with a text, [more than H, W, 3]."""
+    size, stroke = _letters(picture)
+    text = _to_ascii(text)
+    (_, height), descent = cv2.getTextSize(text, FONT, size, stroke)
+    strip = np.full((height + descent + 8, picture.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, text, (4, height + 4), FONT, size, (0, 0, 0), stroke, cv2.LINE_AA)
+    return np.concatenate([strip, picture])
+
+
 def _letters(canvas: np.ndarray) -> tuple[float, int]:
     """Scale and stroke of letters that are legible when the whole canvas is on a screen."""
     size = max(0.4, max(canvas.shape[:2]) / 2400)

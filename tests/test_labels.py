@@ -94,3 +94,11 @@ def test_legend_has_a_line_a_class_and_leaves_out_what_does_not_fit():
     tiny = np.full([6, 6, 3], 90, np.uint8)
     labels.draw_legend(tiny, ["a"], colors)
     assert (tiny == 90).all()
+
+
+def test_heading_stands_above_the_picture():
+    picture = np.full([50, 120, 3], 90, np.uint8)
+    headed = labels.with_heading(picture, "truth")
+    np.testing.assert_array_equal(headed[-50:], picture)
+    strip = headed[:-50]
+    assert len(strip) > 10 and (strip == 255).mean() > 0.5 and strip.min() < 60

@@ -12,7 +12,7 @@ import cv2
 import keras
 import numpy as np
 
-from mrcnn import drawing, execution, weights
+from mrcnn import drawing, execution, labels, weights
 from mrcnn.data.generator import DataGenerator
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.steps.event_files import EventFile
@@ -60,7 +60,7 @@ class EventCallback(keras.callbacks.Callback):
 
 
 class DetectionImages(EventCallback):
-    """Pictures of the truth (left) and of what the network finds (right), after each epoch.
+    """Pictures of the truth and of what the network finds, after each epoch.
 
     model, every: see EventCallback. dataset: a prepared Dataset, as a rule the validation set. image_ids: of
     that dataset; by default `limit` ids at equal distances.
@@ -96,16 +96,17 @@ class DetectionImages(EventCallback):
         """Add a picture for each image."""
         self._detector.copy_weights(self.mask_rcnn)
         for image_id in self.image_ids:
-            tag = f"truth left, detections right/{self.dataset.image_info[image_id]['id']}"
+            tag = f"truth and detections/{self.dataset.image_info[image_id]['id']}"
             events.add_image(tag, self.picture(image_id), epoch)
 
     def picture(self, image_id: int) -> np.ndarray:
-        """Truth and detections side by side, uint8 RGB [h, 2 w + gap, 3]."""
+        """Truth and detections beside each other, a wide image's one above the other, uint8 RGB [H, W, 3]."""
         image = self.dataset.load_image(image_id)
         masks, class_ids = self.dataset.load_mask(image_id)
         names = self.dataset.class_names
         found = self._detector.detect([image])[0]
-        scale = max(1, round(SMALLEST_SIDE / max(image.shape[:2])))
+        height, width = image.shape[:2]
+        scale = max(1, round(SMALLEST_SIDE / max(height, width)))
         truth = drawing.overlay_instances(
             image, mask_geometry.extract_bboxes(masks), masks, class_ids, names, scale=scale
         )
@@ -118,8 +119,11 @@ class DetectionImages(EventCallback):
             found["scores"],
             scale=scale,
         )
-        gap = np.full((len(truth), max(2, len(truth) // 64), 3), 255, np.uint8)
-        return _at_most(np.concatenate([truth, gap, detected], axis=1), 2 * LARGEST_SIDE)
+        parts = [
+            labels.with_heading(_at_most(picture, LARGEST_SIDE), heading)
+            for picture, heading in ((truth, "truth"), (detected, "detections"))
+        ]
+        return np.concatenate(parts, axis=0 if width > height else 1)
 
 
 class WeightHistograms(EventCallback):

@@ -48,15 +48,17 @@ def test_losses_by_name_for_training_and_validation_and_the_learning_rate(traine
 def test_pictures_of_truth_and_detections_after_each_epoch(trained):
     model, (images, *_) = trained
     found = events(Path(model.log_dir) / "detections")
-    assert set(found.Tags()["images"]) == {f"truth left, detections right/{i}" for i in (0, 2)}
-    written = found.Images("truth left, detections right/2")
+    assert set(found.Tags()["images"]) == {f"truth and detections/{i}" for i in (0, 2)}
+    written = found.Images("truth and detections/2")
     assert [event.step for event in written] == [0, 1]
     picture = cv2.imdecode(np.frombuffer(written[-1].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(picture[..., ::-1], images.picture(2))
+    # The image is wider than high: the truth is above, the detections are below, each under its heading.
     image = images.dataset.load_image(2)
-    assert picture.shape[0] % len(image) == 0 and picture.shape[0] >= tensorboard.SMALLEST_SIDE // 2
-    left, right = picture[:, : picture.shape[0]], picture[:, -picture.shape[0] :]
-    assert (left != right).any()
+    assert picture.shape[1] % image.shape[1] == 0 and picture.shape[1] >= tensorboard.SMALLEST_SIDE // 2
+    above, below = np.split(picture, 2)
+    assert (above[0] == 255).all() and (below[0] == 255).all()
+    assert (above != below).any()
 
 
 def test_the_inference_network_has_the_weights_of_the_last_epoch(trained):
