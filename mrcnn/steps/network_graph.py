@@ -9,15 +9,15 @@ from tensorboard.compat.proto import attr_value_pb2, graph_pb2, node_def_pb2
 # The part that a layer belongs to by its name; a layer of another name goes on with the part of its input.
 PARTS = (
     (r"input_.*", "inputs"),
+    (r"(proposal|rpn)_targets|norm_gt_boxes|target_.*", "targets"),
     (r"fpn_.*", "pyramid"),
     (r"rpn_.*", "rpn"),
     (r"(ROI|anchors)", "proposals"),
-    (r"proposal_targets", "targets"),
     (r"(mrcnn_mask|roi_align_mask).*", "mask_head"),
     (r"mrcnn_detection", "detections"),
     (r"(mrcnn_|roi_align_classifier|pool_).*", "box_head"),
 )
-AFTER_INPUTS = "backbone"
+AFTER_IMAGE, AFTER_TRUTH = "backbone", "targets"
 
 
 def network_graph(network: keras.Model) -> graph_pb2.GraphDef:
@@ -43,9 +43,14 @@ def _place(name: str, parents: dict[str, list[str]], places: dict[str, str]) -> 
     """The part that an operation belongs to."""
     if name not in places:
         by_name = [part for pattern, part in PARTS if re.fullmatch(pattern, name)]
-        before = [] if by_name else [_place(parent, parents, places) for parent in parents[name][:1]]
-        part = [*by_name, *before, AFTER_INPUTS][0]
-        places[name] = AFTER_INPUTS if part == "inputs" and not by_name else part
+        if by_name:
+            places[name] = by_name[0]
+        else:
+            before = parents[name][0]
+            part = _place(before, parents, places)
+            if part == "inputs":
+                part = AFTER_IMAGE if before == "input_image" else AFTER_TRUTH
+            places[name] = part
     return places[name]
 
 

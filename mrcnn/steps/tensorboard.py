@@ -177,7 +177,7 @@ class GradientHistograms(EventCallback):
         gradients = self._gradients(self._batch)
         for variable, gradient in zip(network.trainable_variables, gradients, strict=True):
             if gradient is not None:
-                events.add_histogram(names[id(variable)], gradient, epoch)
+                events.add_histogram(f"{names[id(variable)]} (gradient)", gradient, epoch)
 
 
 class NetworkGraph(EventCallback):

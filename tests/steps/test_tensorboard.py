@@ -88,9 +88,10 @@ def test_histograms_of_gradients(trained):
     model = trained[0]
     found = events(Path(model.log_dir) / "gradients")
     tags = set(found.Tags()["tensors"])
-    assert {"res1_tiny/kernel", "rpn_class_raw/kernel", "mrcnn_class_logits/kernel"} <= tags
-    for tag in ("res1_tiny/kernel", "mrcnn_bbox_fc/kernel"):
-        buckets = make_ndarray(found.Tensors(tag)[0].tensor_proto)
+    layers = ("res1_tiny", "rpn_class_raw", "mrcnn_class_logits", "mrcnn_bbox_fc")
+    assert {f"{layer}/kernel (gradient)" for layer in layers} <= tags
+    for layer in layers:
+        buckets = make_ndarray(found.Tensors(f"{layer}/kernel (gradient)")[0].tensor_proto)
         assert buckets[-1, 1] > buckets[0, 0]
 
 
@@ -131,6 +132,8 @@ def test_graph_in_the_parts_of_the_paper(trained):
     assert nodes["backbone/res1_tiny"] == ["inputs/input_image"]
     assert nodes["pyramid/fpn_c5p5"] == ["backbone/res5_tiny"]
     assert len(nodes["rpn/rpn_model"]) == 5
+    from_inputs = {name.split("/")[0] for name, given in nodes.items() if "inputs/input_gt_boxes" in given}
+    assert from_inputs == {"targets"}
     assert {name.split("/")[0] for name in nodes} == {
         *("inputs", "backbone", "pyramid", "rpn", "proposals", "targets", "box_head", "mask_head")
     }
