@@ -58,10 +58,9 @@ class QuickShapesConfig(shapes.LightShapesConfig):
     RPN_TRAIN_ANCHORS_PER_IMAGE = 32  # few of them are positive here, and more negatives would drown these
     STEPS_PER_EPOCH = STEPS_PER_EPOCH
     IMAGES_PER_GPU = 4
-    RPN_CHANNELS = 32
     MASK_HEAD_CHANNELS = 32
     OPTIMIZER = "adam"
-    LEARNING_RATE = 0.004
+    LEARNING_RATE = 0.002  # at twice this rate, the RPN may die of it
     SEED = 1
 
 
@@ -69,7 +68,7 @@ class QuickShapesInferenceConfig(QuickShapesConfig):
     """One image at a time."""
 
     IMAGES_PER_GPU = 1
-    DETECTION_MIN_CONFIDENCE = 0.5
+    DETECTION_MIN_CONFIDENCE = 0.7
 
 
 class ManyShapesDataset(shapes.ShapesDataset):
@@ -94,7 +93,7 @@ def warm_up_and_decay(peak: float, steps: int) -> keras.optimizers.schedules.Lea
     )
 
 
-def trained_weights(logs: str | Path, steps: int = 800) -> Path:
+def trained_weights(logs: str | Path, steps: int = 600) -> Path:
     """The weight file of this network after so many training steps, trained now if it is not there.
 
     logs: folder of all runs; the file lies directly in it, and its name tells the steps. The images are the
