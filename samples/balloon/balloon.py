@@ -56,7 +56,8 @@ class LightBalloonConfig(LightConfig, BalloonConfig):
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
     TRAIN_ROIS_PER_IMAGE = 64
     DETECTION_MIN_CONFIDENCE = 0.7
-    LEARNING_RATE = 0.02
+    OPTIMIZER = "adam"  # learns faster from random weights
+    LEARNING_RATE = 0.001
 
 
 class BalloonDataset(formats.ViaDataset):

@@ -85,7 +85,8 @@ class LightCocoConfig(LightConfig, CocoConfig):
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
     TRAIN_ROIS_PER_IMAGE = 64
     STEPS_PER_EPOCH = 500
-    LEARNING_RATE = 0.01
+    OPTIMIZER = "adam"  # learns faster from random weights
+    LEARNING_RATE = 0.001
 
 
 class CocoDataset(formats.CocoDataset):
