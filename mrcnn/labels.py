@@ -97,9 +97,9 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, shape: Sequence[float]) -
     """Where labels can stand at their boxes without covering each other.
 
     boxes: [N, 4]; sizes: [N, (height, width)] of the labels, zero for none; shape: (height, width,
-    ...) of the canvas, all in one unit. A label stands above its box, else inside, else below, where
-    it covers no earlier label; if all three places are taken it stands above. Of more than 50 labels,
-    those without a free place and those wider than their box are left out.
+    ...) of the canvas, all in one unit. A label stands above its box, else inside, else below, at its
+    left or right side, where it covers no earlier label; if all places are taken it stands above. Of more
+    than 50 labels, those without a free place and those wider than their box are left out.
 
     Returns a list of N places (y1, x1, y2, x2), None for a label that is left out.
     """
@@ -168,11 +168,10 @@ def _write(canvas: np.ndarray, place: np.ndarray, text: str, descent: int, color
 
 
 def _label_places(box: np.ndarray, height: float, width: float, shape: Sequence[float]) -> list[np.ndarray]:
-    """Boxes above, inside and below an instance's box for its label, pushed into the canvas."""
-    x = max(0, min(box[1], shape[1] - width))
-    tops = (box[0] - height, box[0], box[2])
-    inside = [max(0, min(top, shape[0] - height)) for top in tops]
-    return [np.array([top, x, top + height, x + width]) for top in inside]
+    """Boxes for an instance's label above, inside and below its box, left then right, in the canvas."""
+    lefts = [max(0, min(x, shape[1] - width)) for x in (box[1], box[3] - width)]
+    tops = [max(0, min(y, shape[0] - height)) for y in (box[0] - height, box[0], box[2], box[2] - height)]
+    return [np.array([y, x, y + height, x + width]) for x in lefts for y in tops]
 
 
 def _overlaps_any(box: np.ndarray, others: Sequence[np.ndarray]) -> bool:

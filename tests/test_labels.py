@@ -62,12 +62,18 @@ def test_letters_beyond_ascii_become_something_readable():
     np.testing.assert_array_equal(label("猫"), label("?"))
 
 
-def test_places_are_above_then_inside_then_below_then_above_again():
-    box = np.array([[40.0, 10, 60, 50]] * 4)
-    places = labels.place_labels(box, np.array([[10, 30]] * 4), (100, 100))
-    assert [place[0] for place in places] == [30, 40, 60, 30]
-    assert [place[1] for place in places] == [10] * 4
-    assert [place[2] - place[0] for place in places] == [10] * 4
+def test_places_are_above_inside_and_below_and_above_again_when_all_are_taken():
+    box = np.array([[40.0, 10, 60, 50]] * 5)
+    places = labels.place_labels(box, np.array([[10, 30]] * 5), (100, 100))
+    assert [place[0] for place in places] == [30, 40, 60, 50, 30]
+    assert [place[1] for place in places] == [10] * 5
+    assert [place[2] - place[0] for place in places] == [10] * 5
+
+
+def test_the_right_side_is_free_where_the_left_is_taken():
+    boxes = np.array([[40.0, 10, 50, 50], [40, 10, 50, 50], [40, 10, 50, 50], [40, 10, 50, 80]])
+    places = labels.place_labels(boxes, np.array([[10, 35]] * 4), (100, 100))
+    np.testing.assert_array_equal(places[3], [30, 45, 40, 80])
 
 
 def test_labels_without_size_have_no_place():
