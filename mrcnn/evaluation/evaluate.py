@@ -149,9 +149,14 @@ def source_classes(dataset: Any) -> dict[int, int]:
 
 
 def print_results(results: dict[str, list], title: str = "") -> None:
-    """Print the columns of SHOWN that there are: for boxes, masks and instances a table each."""
+    """Print the columns of SHOWN that there are: for boxes, masks and instances a table each.
+
+    Classes without a true object, of which nothing can be measured, have no row.
+    """
     if title:
         print(f"\n{title}")
+    rows = [row for row, count in enumerate(results["objects"]) if count or row == 0]
+    results = {name: [values[row] for row in rows] for name, values in results.items()}
     for names in SHOWN:
         there = [name for name in names if name in results]
         if there:

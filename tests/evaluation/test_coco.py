@@ -198,6 +198,14 @@ def test_evaluate_goes_through_a_dataset(tmp_path, capsys):
     assert table[4].split()[:4] == ["class", "objects", "mask_AP", "mask_AP50"] and len(table) == 8
 
 
+def test_absent_classes_have_no_row_in_print(capsys):
+    results = {"class": ["all", "here", "absent"], "objects": [2, 2, 0], "mask_AP": [0.5, 0.5, float("nan")]}
+    evaluate.print_results(results)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["class", "all", "here"]
+    evaluate.print_results({name: [values[0]] for name, values in results.items()} | {"objects": [0]})
+    assert capsys.readouterr().out.split()[3] == "all"
+
+
 def test_groups_of_images_in_one_pass():
     """Perfect in the first image, blind in the second; each is detected once."""
     scenes = [(squares((0, 0)), np.array([1])), (squares((20, 20)), np.array([1]))]
