@@ -223,7 +223,10 @@ def _endless(dataset: Any) -> Iterator[dict]:
 
 
 def _signature(dataset: Any) -> dict[str, Any]:
-    """Shapes and types of a DataGenerator's inputs; what differs between its first batches is left open."""
+    """Shapes and types of a DataGenerator's inputs; what differs between its first batches is left open.
+
+    So is the number of objects, which grows with an image of more than MAX_GT_INSTANCES.
+    """
     import tensorflow
 
     batches = [dataset[index][0] for index in range(min(2, len(dataset)))]
@@ -231,6 +234,8 @@ def _signature(dataset: Any) -> dict[str, Any]:
     for name, array in batches[0].items():
         shapes = zip(*(batch[name].shape[1:] for batch in batches), strict=True)
         shape = [sides[0] if len(set(sides)) == 1 else None for sides in shapes]
+        if name in ("input_gt_class_ids", "input_gt_boxes"):
+            shape[0] = None
         signature[name] = tensorflow.TensorSpec((None, *shape), array.dtype)
     return signature
 
