@@ -17,7 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn import distribution, weights
+from mrcnn import distribution
+from mrcnn.checkpoints import weights
 
 logger = logging.getLogger(__name__)
 

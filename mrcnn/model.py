@@ -13,17 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn import (
-    distribution,
-    downloads,
-    execution,
-    inference,
-    inspection,
-    precision,
-    runs,
-    training,
-    weights,
-)
+from mrcnn import distribution, execution, inference, inspection, precision, training
+from mrcnn.checkpoints import downloads, runs, weights
 from mrcnn.data.generator import DataGenerator
 from mrcnn.data.generator import data_generator as data_generator
 from mrcnn.data.loading import load_image_gt as load_image_gt
@@ -115,7 +106,7 @@ class MaskRCNN:
         strict: bool = True,
         resume: bool = True,
     ) -> weights.LoadReport:
-        """Load weights by layer name, all or nothing; see `mrcnn.weights.load_weights`.
+        """Load weights by layer name, all or nothing; see `mrcnn.checkpoints.weights.load_weights`.
 
         by_name: accepted for old callers, names are used in any case. exclude: layers that keep their
         present weights. strict: False turns layers that only one side has from an error into a warning.

@@ -14,7 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from mrcnn import distribution, execution, weights
+from mrcnn import distribution, execution
+from mrcnn.checkpoints import weights
 from mrcnn.network import losses
 
 logger = logging.getLogger(__name__)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from mrcnn.checkpoints.downloads import COCO_MODEL_URL as COCO_MODEL_URL
+from mrcnn.checkpoints.downloads import download_trained_weights as download_trained_weights
 from mrcnn.dataset import Dataset as Dataset
-from mrcnn.downloads import COCO_MODEL_URL as COCO_MODEL_URL
-from mrcnn.downloads import download_trained_weights as download_trained_weights
 from mrcnn.evaluation.average_precision import compute_ap as compute_ap
 from mrcnn.evaluation.average_precision import compute_ap_range as compute_ap_range
 from mrcnn.evaluation.average_precision import compute_recall as compute_recall

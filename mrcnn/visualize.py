@@ -1,7 +1,7 @@
 """Pictures of images, instances, boxes, scores and weights, with matplotlib.
 
 matplotlib is imported at the first picture, so that importing this module is cheap on a server.
-Pixels are painted by `mrcnn.drawing`; a figure holds one image, whatever the number of instances.
+Pixels are painted by `mrcnn.drawing.overlays`; a figure holds one image, whatever the number of instances.
 
 Images are [H, W, 3] RGB (others are converted, see `to_rgb`); boxes are [N, (y1, x1, y2, x2)] in
 pixels, y2 and x2 outside; masks are [H, W, N] bool or integers; class id 0 is background.
@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import drawing, figures, labels
-from mrcnn.colors import GREY, Color, instance_colors, random_colors
-from mrcnn.drawing import apply_mask, draw_box, overlay_instances, to_rgb
+from mrcnn.drawing import figures, labels, overlays
+from mrcnn.drawing.colors import GREY, Color, instance_colors, random_colors
+from mrcnn.drawing.overlays import apply_mask, draw_box, overlay_instances, to_rgb
+from mrcnn.drawing.tables import display_table, display_weight_stats
 from mrcnn.evaluation import matching
 from mrcnn.geometry import masks as mask_geometry
-from mrcnn.tables import display_table, display_weight_stats
 
 __all__ = [
     "apply_mask",
@@ -115,8 +115,8 @@ def display_instances(
     Raises ValueError if boxes, masks and class_ids differ in number, masks and image in size, or
     if there are fewer colors, captions or scores than boxes.
     """
-    boxes, masks, class_ids = drawing.check_instances(image, boxes, masks, class_ids)
-    colors = drawing.choose_colors(colors, class_ids, color_by)
+    boxes, masks, class_ids = overlays.check_instances(image, boxes, masks, class_ids)
+    colors = overlays.choose_colors(colors, class_ids, color_by)
     texts = labels.instance_captions(class_ids, class_names, scores, captions)
     if len(boxes) == 0:
         print("No instances to display")
@@ -258,7 +258,7 @@ def display_top_masks(
     Returns the figure.
     Raises ValueError if mask and class_ids differ in number.
     """
-    mask, class_ids = drawing.to_bool(mask), np.asarray(class_ids).reshape(-1)
+    mask, class_ids = overlays.to_bool(mask), np.asarray(class_ids).reshape(-1)
     if mask.shape[-1] != len(class_ids):
         raise ValueError(
             f"Every mask has a class id. Received: mask.shape={mask.shape}, class_ids={len(class_ids)}"
@@ -373,7 +373,7 @@ def draw_boxes(
     if masks is not None and len(visibilities):
         scale = _magnification(image)
         canvas = canvas.repeat(scale, axis=0).repeat(scale, axis=1)
-        drawing.draw_masks(canvas, drawing.check_masks(image, masks), colors)
+        overlays.draw_masks(canvas, overlays.check_masks(image, masks), colors)
     figure, ax, _ = figures.get_axes(ax, (12, 12))
     figures.show_canvas(ax, canvas, np.shape(image), margin=np.shape(image)[0] // 10, title=title)
     has_box = boxes.any(axis=1)
@@ -407,7 +407,7 @@ def _present(
     scores: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Boxes, masks, class ids and scores of the rows that are no padding, best score first."""
-    boxes, masks, class_ids = drawing.check_instances(image, boxes, masks, class_ids)
+    boxes, masks, class_ids = overlays.check_instances(image, boxes, masks, class_ids)
     scores = np.zeros(len(boxes)) if scores is None else np.asarray(scores, dtype=np.float64)
     if len(scores) != len(boxes):
         raise ValueError(

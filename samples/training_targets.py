@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import figures, utils, visualize
+from mrcnn import utils, visualize
+from mrcnn.drawing import figures
 from mrcnn.model import compute_backbone_shapes, data_generator, unmold_image
 from mrcnn.steps.anchor_labels import AnchorLabels
 

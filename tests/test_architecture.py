@@ -20,26 +20,18 @@ ALLOWED = {
     "config_checks": set(),
     "config": {"config_checks"},
     "dataset": set(),
-    "downloads": set(),
-    "runs": set(),
     "augmentation_policies": set(),
-    "colors": set(),
     "weight_statistics": set(),
-    "tables": {"weight_statistics"},
     "video": set(),
     # neighbours that do not know each other
     "network": {"geometry"},
     "data": {"geometry"},
     "evaluation": {"geometry"},
-    "labels": {"colors"},
-    "drawing": {"colors", "geometry", "labels"},
-    "figures": {"colors", "labels"},
+    "drawing": {"geometry", "weight_statistics"},
     # datasets that need no code
-    "formats": {"dataset", "figures", "geometry"},
+    "formats": {"dataset", "drawing", "geometry"},
     # weight files and devices
-    "weight_files": set(),
-    "weight_report": {"weight_files"},
-    "weights": {"weight_files", "weight_report"},
+    "checkpoints": set(),
     "distribution": set(),
     "execution": set(),
     "precision": set(),
@@ -47,16 +39,16 @@ ALLOWED = {
     "graph_functions": {"network"},
     "inspection": {"network"},
     "inference": {"execution", "geometry", "network"},
-    "training": {"distribution", "execution", "network", "weights"},
+    "training": {"checkpoints", "distribution", "execution", "network"},
     "detection_options": {"geometry"},
-    "callbacks": {"distribution", "weights"},
+    "callbacks": {"checkpoints", "distribution"},
     "prediction_files": {"evaluation", "formats", "geometry"},
     # what users touch
     "model": {
+        "checkpoints",
         "data",
         "detection_options",
         "distribution",
-        "downloads",
         "evaluation",
         "execution",
         "geometry",
@@ -65,26 +57,21 @@ ALLOWED = {
         "inspection",
         "network",
         "precision",
-        "runs",
         "training",
-        "weights",
     },
-    "visualize": {"colors", "drawing", "evaluation", "figures", "geometry", "labels", "tables"},
-    "utils": {"dataset", "downloads", "evaluation", "geometry", "network"},
+    "visualize": {"drawing", "evaluation", "geometry"},
+    "utils": {"checkpoints", "dataset", "evaluation", "geometry", "network"},
     "parallel_model": {"distribution"},
     # what looks inside a model
     "steps": {
-        "colors",
+        "checkpoints",
         "data",
         "drawing",
         "evaluation",
         "execution",
-        "figures",
         "geometry",
-        "labels",
         "visualize",
         "weight_statistics",
-        "weights",
     },
 }
 # Names for users; nothing below is built on them.
@@ -94,10 +81,11 @@ ABOVE_A_MODEL = {"steps"}
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
 IMPORT_A_FRAMEWORK = {"execution.py", "distribution.py", "network/crop_and_resize.py"}
 # The running backend's name, and in weight_files.py an attribute of the file format.
-NAME_A_FRAMEWORK = IMPORT_A_FRAMEWORK | {"network/box_ops.py", "training.py", "weight_files.py"}
+NAME_A_FRAMEWORK = IMPORT_A_FRAMEWORK | {"checkpoints/weight_files.py", "network/box_ops.py", "training.py"}
 # Everything else works without Keras.
 NEED_KERAS = {
     "callbacks.py",
+    "checkpoints/weights.py",
     "data/generator.py",
     "distribution.py",
     "execution.py",
@@ -112,7 +100,6 @@ NEED_KERAS = {
     "steps/network_graph.py",
     "training.py",
     "utils.py",
-    "weights.py",
 }
 
 LONGEST_FILE = 480

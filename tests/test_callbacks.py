@@ -8,7 +8,8 @@ from tiny_model import TinyConfig
 from tiny_network import build, randomize
 from toy_data import toy_dataset
 
-from mrcnn import callbacks, weights
+from mrcnn import callbacks
+from mrcnn.checkpoints import weights
 from mrcnn.model import MaskRCNN
 
 

@@ -8,7 +8,8 @@ import pytest
 from golden_files import GOLDEN, golden_params, load, recipe_weights, unpack_bits
 from test_golden_networks import recorded_config
 
-from mrcnn import runs, training, weights
+from mrcnn import training
+from mrcnn.checkpoints import runs, weights
 from mrcnn.model import MaskRCNN
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"

@@ -10,7 +10,8 @@ import pytest
 from tiny_model import TinyConfig
 from toy_data import ArrayDataset, rectangles, toy_dataset
 
-from mrcnn import inspection, training, weights
+from mrcnn import inspection, training
+from mrcnn.checkpoints import weights
 from mrcnn.model import MaskRCNN, mold_image
 
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
-from mrcnn import weights
+from mrcnn.checkpoints import weights
 from mrcnn.data.generator import DataGenerator
 from mrcnn.model import MaskRCNN
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from mrcnn import weights
+from mrcnn.checkpoints import weights
 
 BLOCKS = ("a", "b")  # of stage 4; the real ones go to f (ResNet-50) or w (ResNet-101)
 

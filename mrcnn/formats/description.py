@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import figures
+from mrcnn.drawing import figures
 from mrcnn.formats import problems
 from mrcnn.formats.base import FormatDataset
 from mrcnn.geometry import masks as mask_geometry

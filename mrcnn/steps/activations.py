@@ -8,8 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mrcnn import figures
-from mrcnn.drawing import to_rgb
+from mrcnn.drawing import figures
+from mrcnn.drawing.overlays import to_rgb
 from mrcnn.steps import fetching
 
 PYRAMID = ("fpn_p2", "fpn_p3", "fpn_p4", "fpn_p5")

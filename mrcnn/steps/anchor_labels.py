@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import figures, visualize
-from mrcnn.colors import PALETTE
+from mrcnn import visualize
 from mrcnn.data import rpn_targets
 from mrcnn.data.samples import AnchorCache
+from mrcnn.drawing import figures
+from mrcnn.drawing.colors import PALETTE
 from mrcnn.geometry import boxes
 
 NEGATIVE_COLOR, NEUTRAL_COLOR = PALETTE[5], PALETTE[1]  # vermilion, sky blue

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import figures, labels, visualize
+from mrcnn import visualize
+from mrcnn.drawing import figures, labels
 from mrcnn.geometry import boxes, images, masks
 from mrcnn.steps import fetching
 

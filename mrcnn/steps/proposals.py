@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import figures, visualize
+from mrcnn import visualize
+from mrcnn.drawing import figures
 from mrcnn.evaluation import average_precision
 from mrcnn.geometry import boxes
 from mrcnn.steps import fetching

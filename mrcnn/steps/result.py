@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import figures, visualize
+from mrcnn import visualize
+from mrcnn.drawing import figures
 from mrcnn.steps import box_refinement, fetching, masks
 
 

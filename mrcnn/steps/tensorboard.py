@@ -12,8 +12,10 @@ import cv2
 import keras
 import numpy as np
 
-from mrcnn import drawing, execution, labels, weights
+from mrcnn import execution
+from mrcnn.checkpoints import weights
 from mrcnn.data.generator import DataGenerator
+from mrcnn.drawing import labels, overlays
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.steps.event_files import EventFile
 from mrcnn.steps.network_graph import network_graph
@@ -107,10 +109,10 @@ class DetectionImages(EventCallback):
         found = self._detector.detect([image])[0]
         height, width = image.shape[:2]
         scale = max(1, round(SMALLEST_SIDE / max(height, width)))
-        truth = drawing.overlay_instances(
+        truth = overlays.overlay_instances(
             image, mask_geometry.extract_bboxes(masks), masks, class_ids, names, scale=scale
         )
-        detected = drawing.overlay_instances(
+        detected = overlays.overlay_instances(
             image,
             found["rois"],
             found["masks"],

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from mrcnn import figures
+from mrcnn.drawing import figures
 from mrcnn.weight_statistics import WeightStatistics
 from mrcnn.weight_statistics import weight_statistics as weight_statistics
 

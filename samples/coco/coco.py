@@ -32,7 +32,8 @@ import numpy as np
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
-from mrcnn import downloads, formats, utils
+from mrcnn import formats, utils
+from mrcnn.checkpoints import downloads
 from mrcnn.config import Config, LightConfig
 from mrcnn.evaluation.coco import detections_of
 from mrcnn.formats.coco import to_rle
@@ -124,7 +125,7 @@ class CocoDataset(formats.CocoDataset):
     def auto_download(self, dataDir: str | Path, dataType: str, dataYear: str) -> None:
         """Download and unpack the images and annotations of a subset, unless they are there already.
 
-        Raises ConnectionError or OSError naming address and file, see `mrcnn.downloads.fetch`.
+        Raises ConnectionError or OSError naming address and file, see `mrcnn.checkpoints.downloads.fetch`.
         """
         root = Path(dataDir)
         subset = "val" if dataType in PART_URLS else dataType

@@ -3,7 +3,7 @@ import pytest
 from tiny_model import TinyConfig
 from toy_data import rectangles
 
-from mrcnn import weights
+from mrcnn.checkpoints import weights
 from mrcnn.model import MaskRCNN
 
 

@@ -8,7 +8,8 @@ from matplotlib.collections import LineCollection
 from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
-from mrcnn import steps, weights
+from mrcnn import steps
+from mrcnn.checkpoints import weights
 from mrcnn.geometry import boxes
 from mrcnn.geometry import images as image_geometry
 from mrcnn.model import load_image_gt

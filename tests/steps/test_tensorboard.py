@@ -11,7 +11,8 @@ from tensorboard.util.tensor_util import make_ndarray
 from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
-from mrcnn import steps, training, weights
+from mrcnn import steps, training
+from mrcnn.checkpoints import weights
 from mrcnn.model import MaskRCNN
 from mrcnn.steps import tensorboard
 from mrcnn.steps.event_files import EventFile

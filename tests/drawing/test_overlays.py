@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mrcnn import drawing
-from mrcnn.colors import class_colors
+from mrcnn.drawing import overlays
+from mrcnn.drawing.colors import class_colors
 
 NAMES = ["BG", "cat", "dog"]
 RED, BLUE = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
@@ -26,7 +26,7 @@ def instances():
 
 class TestToRgb:
     def test_colour_bytes_are_copied(self, image):
-        out = drawing.to_rgb(image)
+        out = overlays.to_rgb(image)
         np.testing.assert_array_equal(out, image)
         assert not np.shares_memory(out, image)
 
@@ -34,34 +34,34 @@ class TestToRgb:
         grey = image[..., 0]
         expected = np.stack([grey] * 3, axis=-1)
         for same in (grey, grey[..., None], np.stack([grey, np.full_like(grey, 255)], axis=-1)):
-            np.testing.assert_array_equal(drawing.to_rgb(same), expected)
-        np.testing.assert_array_equal(drawing.to_rgb(np.dstack([image, 255 - grey])), image)
+            np.testing.assert_array_equal(overlays.to_rgb(same), expected)
+        np.testing.assert_array_equal(overlays.to_rgb(np.dstack([image, 255 - grey])), image)
 
     def test_floats_of_either_range_look_the_same(self, image):
-        np.testing.assert_array_equal(drawing.to_rgb(image / 255.0), image)
-        np.testing.assert_array_equal(drawing.to_rgb(image.astype(np.float32)), image)
-        np.testing.assert_array_equal(drawing.to_rgb(image.astype(np.int64)), image)
+        np.testing.assert_array_equal(overlays.to_rgb(image / 255.0), image)
+        np.testing.assert_array_equal(overlays.to_rgb(image.astype(np.float32)), image)
+        np.testing.assert_array_equal(overlays.to_rgb(image.astype(np.int64)), image)
 
     def test_sixteen_bits_span_up_to_the_maximum(self):
         values = np.array([[0, 1000, 2000, 4000]], np.uint16)
-        np.testing.assert_array_equal(drawing.to_rgb(values)[0, :, 0], [0, 64, 128, 255])
+        np.testing.assert_array_equal(overlays.to_rgb(values)[0, :, 0], [0, 64, 128, 255])
         dark = np.array([[0, 100, 255]], np.uint16)
-        np.testing.assert_array_equal(drawing.to_rgb(dark)[0, :, 0], [0, 100, 255])
+        np.testing.assert_array_equal(overlays.to_rgb(dark)[0, :, 0], [0, 100, 255])
 
     def test_negative_values_are_stretched_and_overshoot_is_clipped(self):
         without_mean = np.array([[-100.0, 0.0, 100.0]])
-        np.testing.assert_array_equal(drawing.to_rgb(without_mean)[0, :, 0], [0, 128, 255])
+        np.testing.assert_array_equal(overlays.to_rgb(without_mean)[0, :, 0], [0, 128, 255])
         resized = np.array([[-0.01, 0.5, 1.02]])
-        np.testing.assert_array_equal(drawing.to_rgb(resized)[0, :, 0], [0, 128, 255])
+        np.testing.assert_array_equal(overlays.to_rgb(resized)[0, :, 0], [0, 128, 255])
 
     def test_bool_and_not_a_number(self):
-        np.testing.assert_array_equal(drawing.to_rgb(np.eye(2, dtype=bool))[..., 1], np.eye(2) * 255)
-        np.testing.assert_array_equal(drawing.to_rgb(np.array([[np.nan, 1.0]]))[0, :, 0], [0, 255])
+        np.testing.assert_array_equal(overlays.to_rgb(np.eye(2, dtype=bool))[..., 1], np.eye(2) * 255)
+        np.testing.assert_array_equal(overlays.to_rgb(np.array([[np.nan, 1.0]]))[0, :, 0], [0, 255])
 
     @pytest.mark.parametrize("shape", [(4,), (2, 4, 4, 3), (4, 4, 0)])
     def test_refuses_other_shapes(self, shape):
         with pytest.raises(ValueError, match="Received: shape="):
-            drawing.to_rgb(np.zeros(shape))
+            overlays.to_rgb(np.zeros(shape))
 
 
 class TestApplyMask:
@@ -74,26 +74,26 @@ class TestApplyMask:
             for c in range(3):
                 expected[y, x, c] = image[y, x, c] * (1 - alpha) + alpha * color[c] * 255
         given = image.astype(dtype)
-        assert drawing.apply_mask(given, mask, color, alpha) is given
+        assert overlays.apply_mask(given, mask, color, alpha) is given
         np.testing.assert_allclose(given, expected, rtol=1e-6)
 
     @pytest.mark.parametrize("make", [np.uint8, lambda m: m * np.uint8(255), np.float32, np.int64])
     def test_mask_types(self, image, instances, make):
         mask = instances[1][..., 1]
-        expected = drawing.apply_mask(image.copy(), mask, RED)
-        np.testing.assert_array_equal(drawing.apply_mask(image.copy(), make(mask), RED), expected)
+        expected = overlays.apply_mask(image.copy(), mask, RED)
+        np.testing.assert_array_equal(overlays.apply_mask(image.copy(), make(mask), RED), expected)
 
     def test_a_fourth_channel_is_left_alone(self, image):
         rgba = np.dstack([image, image[..., 0]])
-        drawing.apply_mask(rgba, np.ones([60, 80], bool), RED)
+        overlays.apply_mask(rgba, np.ones([60, 80], bool), RED)
         np.testing.assert_array_equal(rgba[..., 3], image[..., 0])
         assert (rgba[..., 0] >= 127).all()
 
     def test_refuses_grey_images_and_other_sizes(self, image):
         with pytest.raises(ValueError, match=r"image\.shape"):
-            drawing.apply_mask(image[..., 0].copy(), np.ones([60, 80]), RED)
+            overlays.apply_mask(image[..., 0].copy(), np.ones([60, 80]), RED)
         with pytest.raises(ValueError, match=r"mask\.shape"):
-            drawing.apply_mask(image.copy(), np.ones([56, 56]), RED)
+            overlays.apply_mask(image.copy(), np.ones([56, 56]), RED)
 
 
 def draw_box_oracle(image, box, color):
@@ -121,7 +121,7 @@ def draw_box_oracle(image, box, color):
 )
 def test_draw_box_paints_two_pixels_and_never_wraps(image, box):
     given = image.copy()
-    assert drawing.draw_box(given, np.array(box, np.float32), (255, 0, 9)) is given
+    assert overlays.draw_box(given, np.array(box, np.float32), (255, 0, 9)) is given
     np.testing.assert_array_equal(given, draw_box_oracle(image, box, (255, 0, 9)))
 
 
@@ -129,7 +129,7 @@ class TestOverlay:
     def test_pixels_change_inside_the_mask_only_and_the_input_never(self, image, instances):
         boxes, masks, ids = instances
         before = image.copy()
-        out = drawing.overlay_instances(
+        out = overlays.overlay_instances(
             image, boxes, masks, ids, NAMES, colors=[RED, BLUE], show_bbox=False, show_caption=False
         )
         np.testing.assert_array_equal(image, before)
@@ -142,7 +142,7 @@ class TestOverlay:
 
     def test_outline_is_the_border_of_the_mask_and_of_its_hole(self, image, instances):
         boxes, masks, ids = instances
-        out = drawing.overlay_instances(
+        out = overlays.overlay_instances(
             image,
             boxes[1:],
             masks[..., 1:],
@@ -161,7 +161,7 @@ class TestOverlay:
         np.testing.assert_array_equal(out[~red], image[~red])
 
     def test_box_is_dashed_just_inside_its_edges(self, image):
-        out = drawing.overlay_instances(
+        out = overlays.overlay_instances(
             image, [[10, 20, 40, 60]], None, [1], NAMES, colors=[RED], show_caption=False
         )
         changed = (out != image).any(axis=-1)
@@ -173,8 +173,8 @@ class TestOverlay:
     @pytest.mark.parametrize("dtype", [np.int32, np.uint16, np.float32])
     def test_array_types_do_not_matter(self, image, instances, dtype):
         boxes, masks, ids = instances
-        expected = drawing.overlay_instances(image, boxes, masks, ids, NAMES, [0.5, 0.25])
-        out = drawing.overlay_instances(
+        expected = overlays.overlay_instances(image, boxes, masks, ids, NAMES, [0.5, 0.25])
+        out = overlays.overlay_instances(
             image,
             boxes.astype(dtype),
             masks.astype(dtype),
@@ -187,7 +187,7 @@ class TestOverlay:
     def test_label_is_written_in_ink_that_fits_its_patch(self, image):
         boxes = np.array([[30, 10, 55, 60]])
         for color, ink in (((1.0, 1.0, 0.0), 0), ((0.0, 0.0, 0.6), 255)):
-            out = drawing.overlay_instances(
+            out = overlays.overlay_instances(
                 image, boxes, None, [1], NAMES, [0.0], colors=[color], show_bbox=False
             )
             changed = (out != image).any(axis=-1)
@@ -202,8 +202,8 @@ class TestOverlay:
         boxes, masks, ids = instances
         padded = np.concatenate([boxes, np.zeros([1, 4], int)])
         extra = np.concatenate([masks, np.ones([60, 80, 1], bool)], axis=-1)
-        out = drawing.overlay_instances(image, padded, extra, [*ids, 0], NAMES)
-        expected = drawing.overlay_instances(image, boxes, masks, ids, NAMES)
+        out = overlays.overlay_instances(image, padded, extra, [*ids, 0], NAMES)
+        expected = overlays.overlay_instances(image, boxes, masks, ids, NAMES)
         np.testing.assert_array_equal(out, expected)
 
     def test_small_masks_lie_on_large_ones_whatever_their_order(self, image):
@@ -212,15 +212,15 @@ class TestOverlay:
         masks[5:55, 5:75, 1] = True
         boxes = np.array([[20, 20, 30, 30], [5, 5, 55, 75]])
         options = {"show_bbox": False, "show_caption": False, "alpha": 1.0}
-        out = drawing.overlay_instances(image, boxes, masks, [1, 2], NAMES, colors=[RED, BLUE], **options)
+        out = overlays.overlay_instances(image, boxes, masks, [1, 2], NAMES, colors=[RED, BLUE], **options)
         np.testing.assert_array_equal(out[25, 25], (255, 0, 0))
         np.testing.assert_array_equal(out[40, 40], (0, 0, 255))
 
     def test_scale_magnifies_image_and_masks_alike(self, image, instances):
         boxes, masks, ids = instances
         options = {"show_bbox": False, "show_caption": False, "show_outline": False}
-        small = drawing.overlay_instances(image, boxes, masks, ids, NAMES, **options)
-        large = drawing.overlay_instances(image, boxes, masks, ids, NAMES, scale=3, **options)
+        small = overlays.overlay_instances(image, boxes, masks, ids, NAMES, **options)
+        large = overlays.overlay_instances(image, boxes, masks, ids, NAMES, scale=3, **options)
         np.testing.assert_array_equal(large, np.kron(small, np.ones([3, 3, 1], np.uint8)))
 
     def test_no_instances_give_the_plain_image(self, image):
@@ -229,22 +229,22 @@ class TestOverlay:
             ([], None),
             (np.zeros([0, 4], np.int32), np.zeros([0, 0, 0])),
         ):
-            out = drawing.overlay_instances(image, boxes, masks, [], NAMES)
+            out = overlays.overlay_instances(image, boxes, masks, [], NAMES)
             np.testing.assert_array_equal(out, image)
 
     def test_boxes_beyond_the_image_and_empty_masks_are_harmless(self, image):
         boxes = np.array([[-20, -30, 100, 200], [100, 100, 140, 140], [-9, -9, -2, -2]])
-        out = drawing.overlay_instances(image, boxes, np.zeros([60, 80, 3]), [1, 1, 2], NAMES)
+        out = overlays.overlay_instances(image, boxes, np.zeros([60, 80, 3]), [1, 1, 2], NAMES)
         np.testing.assert_array_equal(out[30, 40], image[30, 40])
 
     def test_counts_and_sizes_must_agree(self, image, instances):
         boxes, masks, ids = instances
         with pytest.raises(ValueError, match="boxes=2, masks=1, class_ids=2"):
-            drawing.overlay_instances(image, boxes, masks[..., :1], ids, NAMES)
+            overlays.overlay_instances(image, boxes, masks[..., :1], ids, NAMES)
         with pytest.raises(ValueError, match="expand_mask"):
-            drawing.overlay_instances(image, boxes, masks[:56, :56], ids, NAMES)
+            overlays.overlay_instances(image, boxes, masks[:56, :56], ids, NAMES)
         with pytest.raises(ValueError, match=r"boxes.shape=\(4,\)"):
-            drawing.overlay_instances(image, boxes[0], masks[..., 0], ids[:1], NAMES)
+            overlays.overlay_instances(image, boxes[0], masks[..., 0], ids[:1], NAMES)
 
 
 class TestColorBy:
@@ -255,7 +255,7 @@ class TestColorBy:
         for i, (y1, x1, y2, x2) in enumerate(boxes):
             masks[y1:y2, x1:x2, i] = True
         options = {"show_bbox": False, "show_outline": False, "show_caption": False, "alpha": 1.0}
-        out = drawing.overlay_instances(image, boxes, masks, [2, 1, 2], NAMES, color_by="class", **options)
+        out = overlays.overlay_instances(image, boxes, masks, [2, 1, 2], NAMES, color_by="class", **options)
         of_class = np.rint(255 * class_colors([1, 2])).astype(int)
         for x, number in ((10, 2), (25, 1), (65, 2)):
             np.testing.assert_allclose(out[110, x], of_class[number - 1], atol=1)
@@ -265,9 +265,9 @@ class TestColorBy:
         np.testing.assert_array_equal(out[:, 200:], image[:, 200:])
 
     def test_given_colours_win(self, image, instances):
-        colors = drawing.choose_colors([RED, BLUE], np.array([1, 1]), "class")
+        colors = overlays.choose_colors([RED, BLUE], np.array([1, 1]), "class")
         np.testing.assert_array_equal(colors, [RED, BLUE])
 
     def test_refuses_other_words(self, image, instances):
         with pytest.raises(ValueError, match="color_by='score'"):
-            drawing.overlay_instances(image, *instances, NAMES, color_by="score")
+            overlays.overlay_instances(image, *instances, NAMES, color_by="score")

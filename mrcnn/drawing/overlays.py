@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from mrcnn.colors import Color, class_colors, instance_colors, to_255
+from mrcnn.drawing.colors import Color, class_colors, instance_colors, to_255
+from mrcnn.drawing.labels import class_legend, draw_labels, draw_legend, instance_captions
 from mrcnn.geometry import masks as mask_geometry
-from mrcnn.labels import class_legend, draw_labels, draw_legend, instance_captions
 
 COLOR_BY = ("instance", "class")
 

@@ -15,10 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn import weight_files, weight_report
-from mrcnn.weight_files import read_weight_file as read_weight_file
-from mrcnn.weight_report import CLASS_LAYERS as CLASS_LAYERS
-from mrcnn.weight_report import LoadReport as LoadReport
+from mrcnn.checkpoints import weight_files, weight_report
+from mrcnn.checkpoints.weight_files import read_weight_file as read_weight_file
+from mrcnn.checkpoints.weight_report import CLASS_LAYERS as CLASS_LAYERS
+from mrcnn.checkpoints.weight_report import LoadReport as LoadReport
 
 logger = logging.getLogger(__name__)
 
@@ -222,7 +222,7 @@ class NamedWeightsModel(keras.Model):
     """
 
     def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **options: Any) -> None:
-        """Write all weights, see `mrcnn.weights.save_weights`.
+        """Write all weights, see `mrcnn.checkpoints.weights.save_weights`.
 
         overwrite: with False an existing file is a FileExistsError.
         options: passed on to Keras for its own formats; else none is understood.
@@ -243,7 +243,7 @@ class NamedWeightsModel(keras.Model):
         strict: bool = True,
         **options: Any,
     ) -> LoadReport | None:
-        """Load weights by layer name, see `mrcnn.weights.load_weights`.
+        """Load weights by layer name, see `mrcnn.checkpoints.weights.load_weights`.
 
         by_name: accepted for old callers; names are used in any case.
         options: passed on to Keras for its own formats; else none is understood.

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn import labels
-from mrcnn.colors import Color, text_color
+from mrcnn.drawing import labels
+from mrcnn.drawing.colors import Color, text_color
 
 # Backends that only write files: showing a figure with them does nothing but warn.
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}

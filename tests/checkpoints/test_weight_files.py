@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from mrcnn import weight_files
+from mrcnn.checkpoints import weight_files
 
 STRUCTURES = golden_files.golden_paths("structure_*.json")
 

@@ -7,7 +7,7 @@ import dataclasses
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 
-from mrcnn.weight_files import HEAD_PREFIXES
+from mrcnn.checkpoints.weight_files import HEAD_PREFIXES
 
 Shapes = Mapping[str, Sequence[tuple[int, ...]]]
 

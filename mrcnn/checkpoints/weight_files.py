@@ -1,7 +1,7 @@
 """The HDF5 layout of Keras 2 weight files: one group per layer, found by the layer's name.
 
 This is the layout of the published Mask R-CNN weights. Nothing here knows a model or a framework;
-`mrcnn.weights` connects the two.
+`mrcnn.checkpoints.weights` connects the two.
 """
 
 import contextlib
@@ -114,7 +114,7 @@ def _group_of_layers(file: h5py.File, path: Path) -> h5py.Group:
         raise ValueError(
             f"{path} has the .weights.h5 layout of Keras 3, which finds layers by class and "
             "position and not by name. Load it with keras.Model.load_weights into the model that "
-            "wrote it, then save that with mrcnn.weights.save_weights (or as .keras)."
+            "wrote it, then save that with mrcnn.checkpoints.weights.save_weights (or as .keras)."
         )
     raise ValueError(
         f"{path} is an HDF5 file, but not of Keras weights: it has no attribute layer_names. "

@@ -3,7 +3,7 @@ import json
 import golden_files
 import pytest
 
-from mrcnn import weight_report
+from mrcnn.checkpoints import weight_report
 
 STRUCTURES = {
     path.stem.removeprefix("structure_"): {

@@ -8,7 +8,7 @@ import pytest
 import tiny_network
 from keras import layers
 
-from mrcnn import weights
+from mrcnn.checkpoints import weights
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from mrcnn import tables
+from mrcnn.drawing import tables
 
 
 class Layers:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mrcnn import labels
+from mrcnn.drawing import labels
 
 NAMES = ["BG", "cat", "dog"]
 RED = (1.0, 0.0, 0.0)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from mrcnn.colors import Color, text_color, to_255
+from mrcnn.drawing.colors import Color, text_color, to_255
 
 CROWDED = 50  # of more labels than this, those that would hide much are left out
 FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -7,7 +7,7 @@ import pytest
 import tiny_network
 from keras import layers
 
-from mrcnn import weight_files, weights
+from mrcnn.checkpoints import weight_files, weights
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import h5py
 import pytest
 
-from mrcnn import downloads
+from mrcnn.checkpoints import downloads
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -188,7 +188,7 @@ def test_archive_with_a_damaged_member(server, tmp_path):
 def test_interrupt_leaves_nothing_under_the_final_name(server, tmp_path):
     release = threading.Event()
     url = server.put("a.h5", CONTENT * 100, event=release)
-    code = "import sys; from mrcnn import downloads; downloads.fetch(*sys.argv[1:])"
+    code = "import sys; from mrcnn.checkpoints import downloads; downloads.fetch(*sys.argv[1:])"
     process = subprocess.Popen(
         [sys.executable, "-c", code, url, str(tmp_path / "a.h5")], stderr=subprocess.PIPE, text=True
     )

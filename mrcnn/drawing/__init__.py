@@ -1,0 +1,1 @@
+"""What pictures are made of: colours, labels, painting onto pixels, matplotlib figures, tables."""
