@@ -217,7 +217,8 @@ def own_mask_graph(model: keras.Model, config) -> Graph:
     Inputs: P2 to P5, input_image_meta, detections [B, K, 6]. Output: mrcnn_mask [B, K, 28, 28].
     """
     channels = config.TOP_DOWN_PYRAMID_SIZE
-    maps = [keras.Input((None, None, channels), name=f"P{level}") for level in range(2, 6)]
+    dtype = model.get_layer("roi_align_mask").compute_dtype  # half floats in mixed precision
+    maps = [keras.Input((None, None, channels), dtype=dtype, name=f"P{level}") for level in range(2, 6)]
     image_meta = meta_input(config)
     detections = keras.Input((None, 6), name="detections")
     x = model.get_layer("roi_align_mask")([detections[..., :4], image_meta, *maps])

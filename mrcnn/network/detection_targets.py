@@ -132,6 +132,8 @@ class DetectionTargetLayer(keras.layers.Layer):
         gt_class_ids = ops.cast(gt_class_ids, "int32")
         if self.include_gt:
             objects = ops.where(gt_class_ids[..., None] > 0, gt_boxes, ops.zeros_like(gt_boxes))
+            if objects.shape[1] is None:  # left open; the masks say how many
+                objects = ops.reshape(objects, (-1, gt_masks.shape[3], 4))
             proposals = ops.concatenate([proposals, objects], axis=1)
         overlaps = _overlaps(proposals, gt_boxes, gt_class_ids > 0)
         crowd = ops.max(_overlaps(proposals, gt_boxes, gt_class_ids < 0), axis=2)
