@@ -102,14 +102,7 @@ def training_graph(config) -> Graph:
     target_mask hold the places of positives only (the first of each image) if MASK_POSITIVES_ONLY says so.
     """
     image, image_meta = image_input(config), meta_input(config)
-    mask_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else tuple(image.shape[1:3])
-    inputs = {
-        "input_image": image,
-        "input_image_meta": image_meta,
-        "input_gt_class_ids": keras.Input((None,), dtype="int32", name="input_gt_class_ids"),
-        "input_gt_boxes": keras.Input((None, 4), name="input_gt_boxes"),
-        "input_gt_masks": keras.Input((*mask_size, None), dtype="bool", name="input_gt_masks"),
-    }
+    inputs = {"input_image": image, "input_image_meta": image_meta, **_truth_inputs(image, config)}
     rpn_match, rpn_bbox = _rpn_targets(inputs, config)
     pyramid, (rpn_logits, rpn_probs, rpn_deltas) = region_proposals(image, config)
     normalize = NormBoxes(name="norm_gt_boxes")
@@ -138,10 +131,7 @@ def training_graph(config) -> Graph:
         ]
     )
     logits, probs, deltas = _box_head(rois, pyramid, image_meta, config)
-    positives_only = config.MASK_POSITIVES_ONLY or (
-        config.MASK_POSITIVES_ONLY is None and (config.TRAIN_BN is False or config.NORM == "group")
-    )
-    mask_places = targets.max_positives if positives_only else config.TRAIN_ROIS_PER_IMAGE
+    mask_places = targets.max_positives if _masks_of_positives_only(config) else config.TRAIN_ROIS_PER_IMAGE
     pred_masks = _mask_head(rois[:, :mask_places], pyramid, image_meta, config)
     outputs = {
         "rpn_class_logits": rpn_logits,
@@ -160,6 +150,23 @@ def training_graph(config) -> Graph:
         "target_rpn_bbox": rpn_bbox,
     }
     return Graph(inputs, outputs)
+
+
+def _truth_inputs(image: Tensor, config) -> dict[str, Tensor]:
+    """The objects of each image: class ids, boxes in pixels, masks whole or mini."""
+    mask_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else tuple(image.shape[1:3])
+    return {
+        "input_gt_class_ids": keras.Input((None,), dtype="int32", name="input_gt_class_ids"),
+        "input_gt_boxes": keras.Input((None, 4), name="input_gt_boxes"),
+        "input_gt_masks": keras.Input((*mask_size, None), dtype="bool", name="input_gt_masks"),
+    }
+
+
+def _masks_of_positives_only(config) -> bool:
+    """MASK_POSITIVES_ONLY; None: unless the statistics of batch norm need the other RoIs."""
+    if config.MASK_POSITIVES_ONLY is None:
+        return config.TRAIN_BN is False or config.NORM == "group"
+    return config.MASK_POSITIVES_ONLY
 
 
 def _rpn_targets(inputs: dict[str, Tensor], config) -> list[Tensor]:
