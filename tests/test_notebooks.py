@@ -28,7 +28,7 @@ NOTEBOOKS = {
     "coco/inspect_model.ipynb": ({}, ["mean_ap > 0.5", "len(proposals.proposals) > 0"]),
     "balloon/inspect_balloon_model.ipynb": (
         {},
-        ["found['masks'].shape[2] > 0", "splash.shape == image.shape"],
+        ["len(result.rois) > 0", "splash.shape == image.shape"],
     ),
     "nucleus/inspect_nucleus_model.ipynb": ({}, ["AP > 0.3", "max(APs) > 0.3"]),
     "demo.ipynb": ({}, [TRAINED, "len(overlays) == len(images)"]),
