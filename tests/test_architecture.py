@@ -21,6 +21,7 @@ ALLOWED = {
     "config": {"config_checks"},
     "dataset": set(),
     "augmentation_policies": set(),
+    "schedules": set(),
     "weight_statistics": set(),
     "video": set(),
     # neighbours that do not know each other
@@ -96,6 +97,7 @@ NEED_KERAS = {
     "network",
     "parallel_model.py",
     "precision.py",
+    "schedules.py",
     "steps/tensorboard.py",
     "steps/network_graph.py",
     "training.py",

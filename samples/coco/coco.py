@@ -27,12 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import imgaug.augmenters as iaa
-import keras
 import numpy as np
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
-from mrcnn import formats, utils
+from mrcnn import formats, schedules, utils
+from mrcnn.augmentation_policies import camera_policy
 from mrcnn.checkpoints import downloads
 from mrcnn.config import Config, LightConfig
 from mrcnn.evaluation.coco import detections_of
@@ -85,6 +85,7 @@ class LightCocoConfig(LightConfig, CocoConfig):
     IMAGE_MAX_DIM = 512
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
     TRAIN_ROIS_PER_IMAGE = 64
+    IMAGES_PER_GPU = 4  # batch norm learns its statistics from them
     STEPS_PER_EPOCH = 500
     OPTIMIZER = "adam"  # learns faster from random weights
     LEARNING_RATE = 0.001
@@ -242,15 +243,13 @@ def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
         train_set, val_set = dataset_of(arguments, "train"), dataset_of(arguments, "val")
     rate, unit = model.config.LEARNING_RATE, arguments.epochs or 40
     stages = [(unit, "heads", rate), (3 * unit, "4+", rate), (4 * unit, "all", rate / 10)]
+    augmentation = iaa.Fliplr(0.5)
     if arguments.model == "scratch":
         steps = unit * (model.config.STEPS_PER_EPOCH or len(train_set.image_ids) // model.config.BATCH_SIZE)
-        warm_up = max(1, steps // 10)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            rate / 10, max(1, steps - warm_up), warmup_target=rate, warmup_steps=warm_up
-        )
-        stages = [(unit, "all", schedule)]
+        stages = [(unit, "all", schedules.warm_up_and_decay(rate, steps))]
+        augmentation = camera_policy(any_orientation=False)
     for epochs, layers, learning_rate in stages:
-        model.train(train_set, val_set, learning_rate, epochs, layers, augmentation=iaa.Fliplr(0.5))
+        model.train(train_set, val_set, learning_rate, epochs, layers, augmentation=augmentation)
 
 
 def load_weights(model: MaskRCNN, choice: str) -> None:

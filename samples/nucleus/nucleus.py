@@ -26,12 +26,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import imgaug.augmenters as iaa
-import keras
 import matplotlib
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn import augmentation_policies, callbacks, formats, prediction_files, utils, visualize
+from mrcnn import augmentation_policies, callbacks, formats, prediction_files, schedules, utils, visualize
 from mrcnn.config import Config, LightConfig
 from mrcnn.evaluation import coco, shifts
 from mrcnn.evaluation.evaluate import evaluate_groups
@@ -261,11 +260,7 @@ def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
     if arguments.weights == "scratch":
         epochs = arguments.epochs or 10
         steps = epochs * model.config.STEPS_PER_EPOCH
-        warm_up = max(1, steps // 10)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            rate / 10, steps - warm_up, alpha=0.05, warmup_target=rate, warmup_steps=warm_up
-        )
-        stages = [(epochs, "all", schedule)]
+        stages = [(epochs, "all", schedules.warm_up_and_decay(rate, steps))]
     else:
         epochs = arguments.epochs or 20
         stages = [(epochs, "heads", rate), (2 * epochs, "all", rate)]

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from mrcnn import schedules
 from mrcnn.model import BatchNorm, MaskRCNN
 from samples.shapes import shapes
 
@@ -85,14 +86,6 @@ class ManyShapesDataset(shapes.ShapesDataset):
         return background, everything
 
 
-def warm_up_and_decay(peak: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """A learning rate that rises to `peak` while everything is random, then falls along a cosine."""
-    warm_up = max(1, steps // 10)
-    return keras.optimizers.schedules.CosineDecay(
-        peak / 10, max(1, steps - warm_up), alpha=0.02, warmup_target=peak, warmup_steps=warm_up
-    )
-
-
 def trained_weights(logs: str | Path, steps: int = 600) -> Path:
     """The weight file of this network after so many training steps, trained now if it is not there.
 
@@ -114,7 +107,7 @@ def trained_weights(logs: str | Path, steps: int = 600) -> Path:
     model.train(
         shapes.dataset_of(500, config),
         None,
-        learning_rate=warm_up_and_decay(config.LEARNING_RATE, steps),
+        learning_rate=schedules.warm_up_and_decay(config.LEARNING_RATE, steps, end=0.02),
         epochs=epochs,
         layers="all",
     )
