@@ -43,7 +43,7 @@ ALLOWED = {
     "training": {"checkpoints", "distribution", "execution", "network"},
     "detection_options": {"geometry"},
     "callbacks": {"checkpoints", "distribution"},
-    "prediction_files": {"evaluation", "formats", "geometry"},
+    "prediction_files": {"drawing", "evaluation", "formats", "geometry"},
     # what users touch
     "model": {
         "checkpoints",

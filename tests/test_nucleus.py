@@ -9,6 +9,9 @@ from PIL import Image
 from samples import stand_ins
 from samples.nucleus import nucleus
 
+# Of the picture that `count` takes by default. By eye it has about 300; far fewer or more is a broken file.
+LEAST_NUCLEI, MOST_NUCLEI = 30, 400
+
 
 @pytest.fixture(scope="module")
 def bowl(tmp_path_factory):
@@ -64,7 +67,13 @@ def test_modalities_of_the_split(bowl, tmp_path):
 def test_what_a_command_needs(arguments, capsys):
     assert arguments("train --dataset=d --weights=scratch --light").recipe == "light"
     assert arguments("evaluate --dataset=d --weights=last").recipe == "original"
+    for line in ("count", "predict --input=a --output=b", "train --dataset=d --weights=nucleus-light"):
+        assert (arguments(line).weights, arguments(line).recipe) == ("nucleus-light", "light")
+    assert arguments("count --weights=last").recipe == "original"
+    assert nucleus.config_for(arguments("count --scale=3"), "inference").IMAGE_MIN_SCALE == 3
     for line, missing in (
+        ("train --dataset=d", "--weights"),
+        ("count --recipe=scratch", "--recipe=light"),
         ("predict --weights=last --input=a", "--output"),
         ("evaluate --weights=last", "--dataset"),
         ("detect --weights=last --dataset=d", "--subset"),
@@ -72,6 +81,28 @@ def test_what_a_command_needs(arguments, capsys):
         with pytest.raises(SystemExit):
             arguments(line)
         assert missing in capsys.readouterr().err
+
+
+def test_missing_shipped_weights_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(nucleus, "SHIPPED_WEIGHTS", tmp_path / "nucleus-light.h5")
+    with pytest.raises(FileNotFoundError, match=r"nucleus-light\.h5.* clone of the repository"):
+        nucleus.load_weights(None, "nucleus-light")
+
+
+@pytest.mark.skipif(not nucleus.SHIPPED_WEIGHTS.exists(), reason="the weights are not there yet")
+def test_count_with_the_weights_that_are_here(tmp_path, monkeypatch, capsys):
+    """All layers load; the default picture has a few hundred nuclei."""
+    arguments = ["nucleus.py", "count", f"--output={tmp_path}", f"--logs={tmp_path}"]
+    monkeypatch.setattr("sys.argv", arguments)
+    nucleus.main()
+    rows = (tmp_path / "counts.csv").read_text().split()
+    assert rows[0] == "image,instances" and rows[1].startswith("immunohistochemistry,")
+    count = int(rows[1].partition(",")[2])
+    assert LEAST_NUCLEI <= count <= MOST_NUCLEI
+    assert f"immunohistochemistry: {count} nuclei" in capsys.readouterr().out
+    assert Image.open(tmp_path / "overlays" / "immunohistochemistry.png").size == (1024, 1024)
+    labels = np.asarray(Image.open(tmp_path / "labels" / "immunohistochemistry.png"))
+    assert labels.shape == (512, 512) and labels.max() == count
 
 
 @pytest.mark.slow

@@ -74,6 +74,20 @@ def test_what_is_written(pictures, tmp_path, caplog, capsys):
     assert not list(output.rglob("*.part"))
 
 
+def test_a_single_picture_and_its_overlay(tmp_path):
+    (tmp_path / "b.png").write_bytes(png(200))
+    output = tmp_path / "out"
+    counts = prediction_files.write_predictions(
+        detect, tmp_path / "b.png", output, {1: "cell"}, verbose=0, overlays=True
+    )
+    assert counts == {"b": 2}
+    overlay = np.asarray(Image.open(output / "overlays" / "b.png"))
+    scale = prediction_files.OVERLAY_SIDE // max(SIZE)
+    assert overlay.shape == (SIZE[0] * scale, SIZE[1] * scale, 3)
+    untouched = (overlay == 200).all(axis=-1)[::scale, ::scale]
+    assert untouched[15:18].all() and not untouched[3:11, 3:17].any()
+
+
 def test_written_labels_can_be_read_as_truth(pictures, tmp_path):
     output = tmp_path / "out"
     prediction_files.write_predictions(detect, pictures, output, {1: "cell"}, verbose=0)
@@ -91,6 +105,9 @@ def test_no_pictures(tmp_path):
         prediction_files.write_predictions(detect, tmp_path / "nothing", tmp_path, {1: "cell"})
     with pytest.raises(FileNotFoundError, match="no picture"):
         prediction_files.write_predictions(detect, tmp_path, tmp_path / "out", {1: "cell"})
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(ValueError, match=r"notes\.txt is neither a zip file nor a picture"):
+        prediction_files.write_predictions(detect, tmp_path / "notes.txt", tmp_path / "out", {1: "cell"})
 
 
 def test_compact():

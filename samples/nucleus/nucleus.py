@@ -1,5 +1,9 @@
 """Nuclei: segment cell nuclei of the 2018 Data Science Bowl.
 
+    # Count nuclei with the weights that are here, on a CPU: in a picture of scikit-image, or in yours
+    python nucleus.py count
+    python nucleus.py count --input=<picture, folder or zip>
+
     # Train as in 2018, starting from the published COCO weights (ResNet-50: "imagenet")
     python nucleus.py train --dataset=/path/to/nuclei --subset=train --weights=coco
 
@@ -9,7 +13,10 @@
     python nucleus.py evaluate --dataset=/path/to/nuclei --subset=val --weights=last --light
     python nucleus.py robustness --dataset=/path/to/nuclei --subset=val --weights=last --light
 
-    # Any folder or zip of pictures: label images, COCO JSON and counts
+    # Train the weights that are here on images of your own kind
+    python nucleus.py train --dataset=/path/to/yours --weights=nucleus-light
+
+    # Any picture, folder or zip: label images, COCO JSON and counts
     python nucleus.py predict --input=pictures.zip --output=found --weights=last --light
 
     # Predict, and write a submission file and pictures
@@ -28,6 +35,7 @@ from pathlib import Path
 import imgaug.augmenters as iaa
 import matplotlib
 import numpy as np
+from skimage import data, io
 from tqdm import tqdm
 
 from mrcnn import augmentation_policies, callbacks, formats, prediction_files, schedules, utils, visualize
@@ -35,10 +43,13 @@ from mrcnn.config import Config, LightConfig
 from mrcnn.evaluation import coco, shifts
 from mrcnn.evaluation.evaluate import evaluate_groups
 from mrcnn.formats.base import Instance
+from mrcnn.geometry.run_lengths import mask_to_rle, rle_decode, rle_encode  # noqa: F401 (old names)
 from mrcnn.model import MaskRCNN
 
 ROOT_DIR = Path(__file__).resolve().parents[2]
 COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"
+SHIPPED = "nucleus-light"
+SHIPPED_WEIGHTS = ROOT_DIR / "samples" / "nucleus" / "weights" / f"{SHIPPED}.h5"  # see MODEL_CARD.md
 RESULTS_DIR = ROOT_DIR / "results" / "nucleus"
 # Layers whose shapes depend on the number of classes.
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
@@ -249,17 +260,18 @@ def dataset_of(dataset_dir: Path, subset: str, images: int | None = None) -> Nuc
 
 
 def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Heads first, then all layers; from scratch all layers at once, with a warm-up.
+    """Heads first, then all layers; with the recipes from scratch all layers at once, with a warm-up.
 
-    Detections on the validation images are measured five times; the weights of the best mask AP are kept as
-    best.h5 beside those of each epoch.
+    The weights that are here go on at a quarter of the rate. Detections on the validation images are measured
+    five times; the weights of the best mask AP are kept as best.h5 beside those of each epoch.
     """
     dataset = dataset_of(arguments.dataset, arguments.subset or "train", arguments.images)
     validation = dataset_of(arguments.dataset, "val")
     rate = model.config.LEARNING_RATE
-    if arguments.weights == "scratch":
+    if arguments.weights == "scratch" or arguments.recipe != "original":
         epochs = arguments.epochs or 10
-        steps = epochs * model.config.STEPS_PER_EPOCH
+        steps = max(1, epochs - model.epoch) * model.config.STEPS_PER_EPOCH
+        rate /= 4 if arguments.weights == SHIPPED else 1
         stages = [(epochs, "all", schedules.warm_up_and_decay(rate, steps))]
     else:
         epochs = arguments.epochs or 20
@@ -267,7 +279,7 @@ def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
     measure = callbacks.Evaluate(
         model,
         validation,
-        RECIPES[arguments.recipe][1](),
+        config_for(arguments, "inference"),
         every=max(1, stages[-1][0] // 5),
         min_score=arguments.min_score,
     )
@@ -326,40 +338,26 @@ def robustness(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, list
     return table
 
 
-def rle_encode(mask: np.ndarray) -> str:
-    """Run lengths of a mask [h, w], column by column, as "start length start length ...", from 1."""
-    if mask.ndim != 2:
-        raise ValueError(f"mask must be [height, width]. Received: shape {mask.shape}")
-    pixels = np.concatenate([[0], mask.astype(bool).T.flatten().astype(np.int8), [0]])
-    changes = np.flatnonzero(np.diff(pixels)) + 1
-    runs = changes.reshape(-1, 2)
-    runs[:, 1] -= runs[:, 0]
-    return " ".join(map(str, runs.flatten()))
+def predict(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, int]:
+    """Label images, COCO JSON and counts of pictures; "count" also draws the nuclei and prints each count.
 
-
-def rle_decode(rle: str, shape: tuple[int, int]) -> np.ndarray:
-    """Inverse of `rle_encode`: bool [h, w]. Raises ValueError if a run leaves the image."""
-    runs = np.array(rle.split(), dtype=int).reshape(-1, 2)
-    mask = np.zeros(shape[0] * shape[1], dtype=bool)
-    for start, length in runs:
-        if start < 1 or start - 1 + length > mask.size:
-            raise ValueError(f"The run {start} {length} leaves an image of shape {tuple(shape)}")
-        mask[start - 1 : start - 1 + length] = True
-    return mask.reshape(shape[1], shape[0]).T
-
-
-def mask_to_rle(image_id: str, mask: np.ndarray, scores: np.ndarray) -> str:
-    """Lines of a submission file for masks [h, w, N]; a pixel goes to the best-scoring mask on it."""
-    if mask.ndim != 3:
-        raise ValueError(f"mask must be [height, width, N]. Received: shape {mask.shape}")
-    lines = []
-    free = np.ones(mask.shape[:2], dtype=bool)
-    for index in np.argsort(-np.asarray(scores), kind="stable"):
-        own = mask[:, :, index].astype(bool) & free
-        free &= ~own
-        if own.any():
-            lines.append(f"{image_id}, {rle_encode(own)}")
-    return "\n".join(lines) if lines else f"{image_id},"
+    Without --input it counts those of scikit-image's picture of a stained tissue section, see
+    `skimage.data.immunohistochemistry`; without --output the results go to a new folder of RESULTS_DIR.
+    """
+    is_count = arguments.command == "count"
+    output = arguments.output or RESULTS_DIR / f"count_{datetime.datetime.now():%Y%m%dT%H%M%S}"
+    source = arguments.input
+    if source is None:
+        source = output / "immunohistochemistry.png"
+        output.mkdir(parents=True, exist_ok=True)
+        io.imsave(source, data.immunohistochemistry())
+    counts = prediction_files.write_predictions(
+        model.detect, source, output, {1: "nucleus"}, arguments.min_score, overlays=is_count
+    )
+    if is_count:
+        for name, count in counts.items():
+            print(f"{name}: {count} nuclei, drawn in {output / 'overlays' / name}.png")
+    return counts
 
 
 def detect(model: MaskRCNN, dataset_dir: str | Path, subset: str) -> Path:
@@ -394,50 +392,67 @@ def detect(model: MaskRCNN, dataset_dir: str | Path, subset: str) -> Path:
 
 
 def load_weights(model: MaskRCNN, choice: str) -> None:
-    """Load "coco", "imagenet", "last", a path, or nothing for "scratch"."""
+    """Load SHIPPED, "coco", "imagenet", "last", a path, or nothing for "scratch"."""
     if choice == "scratch":
         return
     if choice == "coco":
         if not COCO_WEIGHTS.exists():
             utils.download_trained_weights(COCO_WEIGHTS)
         model.load_weights(COCO_WEIGHTS, by_name=True, exclude=CLASS_LAYERS)
+    elif choice == SHIPPED:
+        if not SHIPPED_WEIGHTS.exists():
+            raise FileNotFoundError(
+                f"There is no {SHIPPED_WEIGHTS}. A clone of the repository has it; or give --weights a path."
+            )
+        model.load_weights(SHIPPED_WEIGHTS, resume=False)
     elif choice == "imagenet":
         model.load_weights(model.get_imagenet_weights(), by_name=True)
     else:
         model.load_weights(model.find_last() if choice == "last" else choice, by_name=True)
 
 
-def config_for(arguments: argparse.Namespace) -> Config:
-    """The settings of a command."""
-    config = RECIPES[arguments.recipe][arguments.command != "train"]()
+def config_for(arguments: argparse.Namespace, mode: str) -> Config:
+    """The recipe's settings for the mode "training" or "inference"."""
+    config = RECIPES[arguments.recipe][mode == "inference"]()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
+    config.IMAGE_MIN_SCALE = arguments.scale or config.IMAGE_MIN_SCALE
     return config
 
 
 def parse_arguments() -> argparse.Namespace:
     """The command line; errors name what is missing."""
     parser = argparse.ArgumentParser(description="Segment cell nuclei")
-    commands = ["train", "evaluate", "robustness", "predict", "detect"]
+    commands = ["count", "train", "evaluate", "robustness", "predict", "detect"]
     parser.add_argument("command", choices=commands)
-    parser.add_argument("--dataset", type=Path, help="folder of the data set; for all commands but predict")
-    parser.add_argument("--weights", required=True, help="scratch, coco, imagenet, last, or a path")
+    parser.add_argument("--dataset", type=Path, help="folder of the data set; for all but count, predict")
+    parser.add_argument(
+        "--weights", help=f"{SHIPPED} (default of count, predict), scratch, coco, imagenet, last, or a path"
+    )
     parser.add_argument("--logs", type=Path, default=ROOT_DIR / "logs")
     parser.add_argument("--subset", help=f"train, val, or one of {', '.join(STAGES)}")
     parser.add_argument("--images", type=int, help="use this many of its images only")
-    parser.add_argument("--recipe", choices=list(RECIPES), default="original", help="network and settings")
+    parser.add_argument("--recipe", choices=list(RECIPES), help="network and settings; default: original")
     parser.add_argument("--light", dest="recipe", action="store_const", const="light", help="--recipe=light")
     parser.add_argument("--augmentation", choices=list(AUGMENTATIONS), help="default: that of the recipe")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--steps", type=int, help="steps per epoch")
-    parser.add_argument("--input", type=Path, help="predict: folder or zip of pictures")
-    parser.add_argument("--output", type=Path, help="folder of results")
+    parser.add_argument("--input", type=Path, help="count, predict: a picture, or a folder or zip of some")
     parser.add_argument(
-        "--min-score", type=float, default=0.5, help="of a nucleus in label images and counts"
+        "--scale", type=float, help="enlarge pictures so many times (2); more for smaller nuclei"
     )
+    parser.add_argument("--output", type=Path, help="folder of results")
+    parser.add_argument("--min-score", type=float, default=0.5, help="of nuclei in label images, counts")
     arguments = parser.parse_args()
-    needed = ["input", "output"] if arguments.command == "predict" else ["dataset"]
-    needed += ["subset"] if arguments.command == "detect" else []
-    missing = [f"--{name}" for name in needed if getattr(arguments, name) is None]
+    if arguments.command in ("count", "predict"):
+        arguments.weights = arguments.weights or SHIPPED
+    if arguments.weights == SHIPPED:
+        arguments.recipe = arguments.recipe or "light"
+        if arguments.recipe != "light":
+            parser.error(f"--weights={SHIPPED} are of --recipe=light. Received: --recipe={arguments.recipe}")
+    arguments.recipe = arguments.recipe or "original"
+    needed = {"count": [], "predict": ["input", "output"], "detect": ["dataset", "weights", "subset"]}
+    wanted = needed.get(arguments.command, ["dataset", "weights"])
+    missing = [f"--{name}" for name in wanted if getattr(arguments, name) is None]
     if missing:
         parser.error(f"{arguments.command} needs {' and '.join(missing)}")
     return arguments
@@ -447,23 +462,17 @@ def main() -> None:
     """Command line."""
     matplotlib.use("Agg")  # pictures go to files
     arguments = parse_arguments()
-    config = config_for(arguments)
-    config.display()
     mode = "training" if arguments.command == "train" else "inference"
+    config = config_for(arguments, mode)
+    if arguments.command != "count":
+        config.display()
     model = MaskRCNN(mode, config, arguments.logs)
     load_weights(model, arguments.weights)
-    if arguments.command == "train":
-        train(model, arguments)
-    elif arguments.command == "evaluate":
-        evaluate(model, arguments)
-    elif arguments.command == "robustness":
-        robustness(model, arguments)
-    elif arguments.command == "predict":
-        prediction_files.write_predictions(
-            model.detect, arguments.input, arguments.output, {1: "nucleus"}, arguments.min_score
-        )
-    else:
+    if arguments.command == "detect":
         detect(model, arguments.dataset, arguments.subset)
+    else:
+        commands = {"train": train, "evaluate": evaluate, "robustness": robustness}
+        commands.get(arguments.command, predict)(model, arguments)
 
 
 if __name__ == "__main__":
