@@ -34,10 +34,10 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("MRCNN_DATA", ROOT.parent / "shared" / "data"))
 MODULES = {"balloon": balloon, "coco": coco, "nucleus": nucleus, "pennfudan": pennfudan, "shapes": shapes}
 SCRIPTS = {
-    "balloon": "train splash --dataset --weights --logs --image --video --light",
+    "balloon": "train evaluate splash --dataset --weights --logs --image --video --light",
     "coco": "train evaluate --dataset --year --model --logs --limit --download --light",
-    "nucleus": "train detect evaluate --dataset --weights --logs --subset --light",
-    "pennfudan": "--dataset --weights --logs --classes --light",
+    "nucleus": "count train detect evaluate predict --dataset --weights --logs --subset --light",
+    "pennfudan": "--dataset --split --weights --logs --classes --light",
     "shapes": "train detect --weights --logs --light",
 }
 
@@ -144,9 +144,13 @@ def test_balloon_splashes_image_and_video(detector, tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.slow
-def test_balloon_trains_and_splashes(run, tmp_path):
+def test_balloon_trains_measures_and_splashes(run, tmp_path, capsys):
     data = balloon_folder(tmp_path / "data")
     run(balloon, "LightBalloonConfig", "train", "--dataset", data, "--weights=scratch", "--epochs=1")
+    trained = capsys.readouterr().out
+    run(balloon, "LightBalloonConfig", "evaluate", "--dataset", data, "--weights=last")
+    for printed in (trained, capsys.readouterr().out):
+        assert "mask_AP" in printed and "balloon" in printed
     picture = files.write_picture(tmp_path / "photo.png")
     run(balloon, "LightBalloonConfig", "splash", "--weights=last", "--image", picture)
     assert [path.suffix for path in Path().iterdir()] == [".png"]
@@ -310,6 +314,42 @@ def test_nucleus_writes_a_submission_and_pictures(detector, tmp_path, monkeypatc
     with open(folder / "submit.csv") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["ImageId", "EncodedPixels"] and {row[0] for row in rows[1:]} == {"c"}
+
+
+def test_pennfudan_takes_a_split_by_hand(tmp_path):
+    for name in "abc":
+        files.write_picture(tmp_path / "data" / "images" / f"{name}.jpg")
+        files.write_picture(tmp_path / "data" / "labels" / f"{name}.png", files.labels())
+    split = {"train": [{"id": "a"}, {"id": "c"}], "val": [{"id": "b"}]}
+    path = files.write_json(tmp_path / "split.json", split)
+    parts = pennfudan.datasets_of(tmp_path / "data", "leaf", path)
+    assert [[info["id"] for info in part.image_info] for part in parts] == [["a", "c"], ["b"]]
+    assert parts[1].class_names == ["BG", "leaf"]
+    sizes = [part.num_images for part in pennfudan.datasets_of(tmp_path / "data", "leaf", None)]
+    assert sizes == [2, 1]
+    files.write_json(path, {"train": [{"name": "a"}], "val": []})
+    with pytest.raises(ValueError, match=r"split\.json, train: field 'id'"):
+        pennfudan.datasets_of(tmp_path / "data", "leaf", path)
+
+
+@pytest.mark.parametrize(
+    "load",
+    [pennfudan.load_weights, partial(balloon.load_weights, new_classes=True)],
+    ids=["pennfudan", "balloon"],
+)
+def test_weights_of_other_objects_come_without_their_classes(load, detector, tmp_path):
+    path = tmp_path / "own20260101T0000" / "mask_rcnn_own_0007.h5"
+    path.parent.mkdir()
+    detector.keras_model.save_weights(path)
+    layers = {name: detector.keras_model.get_layer(name) for name in ("res1_tiny", "mrcnn_class_logits")}
+    begin = {name: layer.get_weights()[0] for name, layer in layers.items()}
+    for layer in layers.values():
+        layer.set_weights([values + 1 for values in layer.get_weights()])
+    load(detector, str(path))
+    assert np.array_equal(layers["res1_tiny"].get_weights()[0], begin["res1_tiny"])
+    assert np.array_equal(layers["mrcnn_class_logits"].get_weights()[0], begin["mrcnn_class_logits"] + 1)
+    assert detector.epoch == 0
+    detector.load_weights(path, resume=False)
 
 
 @pytest.mark.slow

@@ -8,8 +8,10 @@
     python balloon.py splash --weights=/path/to/weights.h5 --image=<file or address>
     python balloon.py splash --weights=last --video=<file, address or number of a camera>
 
-    # A light network, from scratch, on a CPU
-    python balloon.py train --dataset=/path/to/balloon --weights=scratch --light --epochs=1 --steps=10
+    # A light network on a CPU: from scratch in minutes, or from another light network's weights; measure it
+    python balloon.py train --dataset=/path/to/balloon --weights=scratch --light
+    python balloon.py train --dataset=/path/to/balloon --weights=/path/to/other.h5 --light --new-classes
+    python balloon.py evaluate --dataset=/path/to/balloon --weights=last --light
 
 The data set is a folder with train/ and val/, each with pictures and via_region_data.json of VIA 1.x or 2.x.
 """
@@ -20,14 +22,15 @@ import os
 import urllib.request
 from pathlib import Path
 
-import keras
 import numpy as np
 from PIL import Image, ImageOps
 from skimage.color import gray2rgb, rgb2gray
 
 from mrcnn import formats, utils
+from mrcnn.augmentation_policies import camera_policy
 from mrcnn.config import Config, LightConfig
 from mrcnn.model import MaskRCNN
+from mrcnn.schedules import warm_up_and_decay
 from mrcnn.video import detect_video
 
 ROOT_DIR = Path(__file__).resolve().parents[2]
@@ -48,11 +51,12 @@ class BalloonConfig(Config):
 
 
 class LightBalloonConfig(LightConfig, BalloonConfig):
-    """A light network at half the size, trained from scratch on a CPU."""
+    """A light network for a CPU that learns from random weights; pictures become 320 pixels large."""
 
     NAME = "balloon-light"
-    IMAGE_MIN_DIM = 384
-    IMAGE_MAX_DIM = 512
+    IMAGES_PER_GPU = 4  # batch norm learns its statistics from them
+    IMAGE_MIN_DIM = 320
+    IMAGE_MAX_DIM = 320
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
     TRAIN_ROIS_PER_IMAGE = 64
     DETECTION_MIN_CONFIDENCE = 0.7
@@ -82,19 +86,17 @@ def dataset_of(dataset_dir: Path, subset: str) -> BalloonDataset:
 
 
 def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Train the heads, which is enough after COCO; from scratch everything, with a warm-up."""
+    """Train the heads, which is enough after COCO; light or from scratch everything, with a warm-up."""
     rate = model.config.LEARNING_RATE
-    epochs = arguments.epochs or 30
-    layers = "heads"
-    if arguments.weights == "scratch":
-        layers = "all"
-        steps = epochs * model.config.STEPS_PER_EPOCH
-        warm_up = max(1, steps // 10)
-        rate = keras.optimizers.schedules.CosineDecay(
-            rate / 10, max(1, steps - warm_up), warmup_target=rate, warmup_steps=warm_up
-        )
+    epochs = arguments.epochs or (8 if arguments.light else 30)
+    layers, augmentation = "heads", None
+    if arguments.light or arguments.weights == "scratch":
+        steps = max(1, epochs - model.epoch) * model.config.STEPS_PER_EPOCH
+        layers, rate = "all", warm_up_and_decay(rate, steps)
+        augmentation = camera_policy(any_orientation=False)
     datasets = [dataset_of(arguments.dataset, subset) for subset in SUBSETS]
-    model.train(*datasets, learning_rate=rate, epochs=epochs, layers=layers)
+    model.train(*datasets, learning_rate=rate, epochs=epochs, layers=layers, augmentation=augmentation)
+    model.inference_model(config_for(arguments, "evaluate")).evaluate(datasets[1])
 
 
 def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -142,8 +144,11 @@ def detect_and_color_splash(
     return output
 
 
-def load_weights(model: MaskRCNN, choice: str) -> None:
-    """Load "coco", "imagenet", "last", a path, or nothing for "scratch"."""
+def load_weights(model: MaskRCNN, choice: str, new_classes: bool = False) -> None:
+    """Load "coco", "imagenet", "last", a path, or nothing for "scratch".
+
+    new_classes: leave out the layers that know the classes of a path, and begin a new run.
+    """
     if choice == "scratch":
         return
     if choice == "coco":
@@ -152,44 +157,51 @@ def load_weights(model: MaskRCNN, choice: str) -> None:
         model.load_weights(COCO_WEIGHTS, by_name=True, exclude=CLASS_LAYERS)
     elif choice == "imagenet":
         model.load_weights(model.get_imagenet_weights(), by_name=True)
+    elif new_classes:
+        model.load_weights(choice, by_name=True, exclude=CLASS_LAYERS, resume=False)
     else:
         model.load_weights(model.find_last() if choice == "last" else choice, by_name=True)
 
 
-def config_for(arguments: argparse.Namespace) -> Config:
+def config_for(arguments: argparse.Namespace, command: str) -> Config:
     """The settings of a command."""
     config = LightBalloonConfig() if arguments.light else BalloonConfig()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
-    if arguments.command == "splash":
+    if command != "train":
         config.GPU_COUNT = 1
         config.IMAGES_PER_GPU = 1
+    if command == "evaluate":
+        config.DETECTION_MIN_CONFIDENCE = 0  # average precision weighs detections by their scores
     return config
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["train", "splash"])
+    parser.add_argument("command", choices=["train", "evaluate", "splash"])
     parser.add_argument("--dataset", type=Path, help="folder with train/ and val/")
     parser.add_argument("--weights", required=True, help="coco, imagenet, last, scratch, or a path")
     parser.add_argument("--logs", type=Path, default=ROOT_DIR / "logs")
     parser.add_argument("--image", help="file or address of an image to splash")
     parser.add_argument("--video", help="file or address of a video to splash, or number of a camera")
     parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
+    parser.add_argument("--new-classes", action="store_true", help="train: weights of other objects")
     parser.add_argument("--epochs", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None, help="steps per epoch")
     arguments = parser.parse_args()
-    if arguments.command == "train" and not arguments.dataset:
-        parser.error("train needs --dataset")
+    if arguments.command != "splash" and not arguments.dataset:
+        parser.error(f"{arguments.command} needs --dataset")
     if arguments.command == "splash" and not (arguments.image or arguments.video):
         parser.error("splash needs --image or --video")
 
-    config = config_for(arguments)
+    config = config_for(arguments, arguments.command)
     config.display()
     model = MaskRCNN("training" if arguments.command == "train" else "inference", config, arguments.logs)
-    load_weights(model, arguments.weights)
+    load_weights(model, arguments.weights, arguments.new_classes)
     if arguments.command == "train":
         train(model, arguments)
+    elif arguments.command == "evaluate":
+        model.evaluate(dataset_of(arguments.dataset, "val"))
     else:
         detect_and_color_splash(model, arguments.image, arguments.video)
 
