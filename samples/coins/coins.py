@@ -12,15 +12,15 @@ import argparse
 import time
 from pathlib import Path
 
-import imgaug.augmenters as iaa
-import keras
 import numpy as np
 from scipy import ndimage
 from skimage import color, data, filters, io, measure, morphology, segmentation
 
 from mrcnn import utils, visualize
+from mrcnn.augmentation_policies import camera_policy
 from mrcnn.config import LightConfig
 from mrcnn.model import MaskRCNN
+from mrcnn.schedules import warm_up_and_decay
 
 CLASS_NAMES = ["BG", "coin"]
 SMALLEST_COIN = 400  # pixels
@@ -96,27 +96,15 @@ def halves() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarra
 
 
 def train(weights_dir: Path, epochs: int) -> MaskRCNN:
-    """Train on the upper half; every step sees other crops, sizes, turns and brightness of it."""
+    """Train on the upper half; every step sees other crops of it, in other places and light."""
     (picture, label), _ = halves()
     dataset = CoinsDataset()
     dataset.load_coins([picture], [label])
     dataset.prepare()
-    augmentation = iaa.Sequential(
-        [
-            iaa.Fliplr(0.5),
-            iaa.Flipud(0.5),
-            iaa.Affine(scale=(0.8, 1.25), rotate=(-20, 20), mode="reflect"),
-            iaa.Multiply((0.7, 1.3)),
-            iaa.GaussianBlur((0, 1.0)),
-        ]
-    )
     config = CoinsConfig()
-    steps = epochs * config.STEPS_PER_EPOCH
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.005, steps - 20, alpha=0.02, warmup_target=0.05, warmup_steps=20
-    )
+    rate = warm_up_and_decay(0.05, epochs * config.STEPS_PER_EPOCH, end=0.02)
     model = MaskRCNN("training", config, weights_dir)
-    model.train(dataset, None, learning_rate=rate, epochs=epochs, layers="all", augmentation=augmentation)
+    model.train(dataset, None, rate, epochs, layers="all", augmentation=camera_policy())
     return model
 
 
