@@ -106,11 +106,11 @@ def test_count_with_the_weights_that_are_here(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_train_evaluate_and_predict(bowl, tmp_path, monkeypatch):
+def test_train_evaluate_predict_and_go_on(bowl, tmp_path, monkeypatch):
     """Two steps of the light recipe, then every command that takes its weights."""
 
-    def run(line):
-        monkeypatch.setattr("sys.argv", ["nucleus.py", *line.split(), "--light", f"--logs={tmp_path}"])
+    def run(line, logs=tmp_path):
+        monkeypatch.setattr("sys.argv", ["nucleus.py", *line.split(), "--light", f"--logs={logs}"])
         nucleus.main()
 
     run(f"train --dataset={bowl} --weights=scratch --epochs=1 --steps=2")
@@ -122,3 +122,6 @@ def test_train_evaluate_and_predict(bowl, tmp_path, monkeypatch):
     Image.fromarray(np.zeros((70, 90), np.uint8)).save(pictures / "grey.png")
     run(f"predict --input={pictures} --output={tmp_path / 'found'} --weights=last --min-score=0.9")
     assert Image.open(tmp_path / "found" / "labels" / "grey.png").size == (90, 70)
+    monkeypatch.setattr(nucleus, "SHIPPED_WEIGHTS", best)
+    run(f"train --dataset={bowl} --weights=nucleus-light --epochs=1 --steps=2", tmp_path / "tuned")
+    assert len(list(tmp_path.glob("tuned/*/mask_rcnn_nucleus-light_0001.h5"))) == 1
