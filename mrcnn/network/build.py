@@ -18,6 +18,7 @@ from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.fpn import feature_pyramid
 from mrcnn.network.proposals import ProposalLayer
 from mrcnn.network.rpn import build_rpn_model
+from mrcnn.network.rpn_gradient import RpnGradient
 from mrcnn.network.rpn_targets import RpnTargetLayer
 
 Tensor = Any
@@ -43,11 +44,11 @@ def meta_input(config) -> Tensor:
     return keras.Input((config.IMAGE_META_SIZE,), name="input_image_meta")
 
 
-def region_proposals(image: Tensor, config) -> tuple[list[Tensor], list[Tensor]]:
+def region_proposals(image: Tensor, config) -> tuple[list[Tensor], keras.Model, list[Tensor]]:
     """Backbone, pyramid and RPN.
 
-    Returns P2 to P6, and logits [B, A, 2], probabilities [B, A, 2] and deltas [B, A, 4] of all anchors in
-    the order P2 to P6.
+    Returns P2 to P6, the RPN's head, and its logits [B, A, 2], probabilities [B, A, 2] and deltas [B, A, 4]
+    of all anchors in the order P2 to P6.
     """
     stages = backbone_stages(image, config.BACKBONE, config.TRAIN_BN, config.NORM)
     pyramid = feature_pyramid(stages, config.TOP_DOWN_PYRAMID_SIZE)
@@ -63,7 +64,7 @@ def region_proposals(image: Tensor, config) -> tuple[list[Tensor], list[Tensor]]
         layers.Concatenate(axis=1, dtype="float32", name=name)(list(parts))
         for name, parts in zip(names, zip(*levels, strict=True), strict=True)
     ]
-    return pyramid, joined
+    return pyramid, rpn, joined
 
 
 def _box_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config) -> tuple:
@@ -104,7 +105,15 @@ def training_graph(config) -> Graph:
     image, image_meta = image_input(config), meta_input(config)
     inputs = {"input_image": image, "input_image_meta": image_meta, **_truth_inputs(image, config)}
     rpn_match, rpn_bbox = _rpn_targets(inputs, config)
-    pyramid, (rpn_logits, rpn_probs, rpn_deltas) = region_proposals(image, config)
+    pyramid, rpn, (rpn_logits, rpn_probs, rpn_deltas) = region_proposals(image, config)
+    targets = DetectionTargetLayer(config, name="proposal_targets", seed=config.SEED)
+    rpn_logits, rpn_deltas = RpnGradient(
+        rpn,
+        config.RPN_ANCHOR_STRIDE,
+        len(config.RPN_ANCHOR_RATIOS),
+        config.RPN_TRAIN_ANCHORS_PER_IMAGE + targets.max_positives,
+        name="rpn_gradient",
+    )([rpn_logits, rpn_deltas, *pyramid])
     normalize = NormBoxes(name="norm_gt_boxes")
     anchors = Anchors(
         config.RPN_ANCHOR_SCALES,
@@ -121,7 +130,6 @@ def training_graph(config) -> Graph:
         shape = (config.POST_NMS_ROIS_TRAINING, 4)
         inputs["input_roi"] = keras.Input(shape, dtype="int32", name="input_roi")
         proposals = normalize([inputs["input_roi"], image])
-    targets = DetectionTargetLayer(config, name="proposal_targets", seed=config.SEED)
     rois, class_ids, bbox, masks = targets(
         [
             proposals,
@@ -193,7 +201,7 @@ def inference_graph(config) -> Graph:
     image, image_meta = image_input(config), meta_input(config)
     anchors = keras.Input((None, 4), name="input_anchors")
     inputs = {"input_image": image, "input_image_meta": image_meta, "input_anchors": anchors}
-    pyramid, (rpn_logits, rpn_probs, rpn_deltas) = region_proposals(image, config)
+    pyramid, _, (rpn_logits, rpn_probs, rpn_deltas) = region_proposals(image, config)
     rpn_rois = ProposalLayer(
         config.POST_NMS_ROIS_INFERENCE, config.RPN_NMS_THRESHOLD, config=config, name="ROI"
     )([rpn_probs, rpn_deltas, anchors])
