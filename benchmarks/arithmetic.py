@@ -15,10 +15,13 @@ PREFIXES = {"fpn_": "FPN", "rpn_": "RPN", "mrcnn_mask": "mask head", "mrcnn_": "
 PLACED_ON_INPUT = ("RoiConv2DTranspose", "Conv2DTranspose")
 
 
-def of_graph(network: keras.Model, sides: Sequence[int], batch: int) -> dict[str, float]:
+def of_graph(
+    network: keras.Model, sides: Sequence[int], batch: int, mask_places: int | None = None
+) -> dict[str, float]:
     """Arithmetic of one forward pass by part of the network, in GFLOP.
 
-    network: a network of `mrcnn.network.build`; sides: height and width of its image; batch: images.
+    network: a network of `mrcnn.network.build`; sides: height and width of its image; batch: images;
+    mask_places: RoIs an image that the mask head runs on, where the graph leaves that open.
     """
     counted = dict.fromkeys(PARTS, 0.0)
 
@@ -28,9 +31,8 @@ def of_graph(network: keras.Model, sides: Sequence[int], batch: int) -> dict[str
         outputs = layer(*inputs, **options)
         if hasattr(layer, "kernel"):
             placed = inputs[0] if type(layer).__name__ in PLACED_ON_INPUT else outputs
-            counted[part_of(layer.name)] += (
-                2e-9 * math.prod(layer.kernel.shape) * math.prod(placed.shape[:-1])
-            )
+            places = math.prod(mask_places if side is None else side for side in placed.shape[:-1])
+            counted[part_of(layer.name)] += 2e-9 * math.prod(layer.kernel.shape) * places
         return outputs
 
     def clone(model, inputs):
@@ -40,6 +42,22 @@ def of_graph(network: keras.Model, sides: Sequence[int], batch: int) -> dict[str
 
     clone(network, keras.tree.map_structure(lambda tensor: _fixed(tensor, sides, batch), network.input))
     return counted
+
+
+def of_training(
+    network: keras.Model, sides: Sequence[int], batch: int, mask_places: int | None
+) -> dict[str, float]:
+    """As `of_graph`, for a step: forward, gradients of the inputs, gradients of the weights.
+
+    The RPN's backward pass computes its window anew, and the two gradients, at few places only.
+    """
+    forward = of_graph(network, sides, batch, mask_places)
+    rpn = network.get_layer("rpn_model")
+    of_place = sum(2e-9 * math.prod(layer.kernel.shape) for layer in rpn.layers if hasattr(layer, "kernel"))
+    places = batch * network.get_layer("rpn_gradient").most
+    return {
+        part: forward[part] + 3 * places * of_place if part == "RPN" else 3 * forward[part] for part in PARTS
+    }
 
 
 def of_inference(network: keras.Model, config: Any, sides: Sequence[int], batch: int) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Our contestants: detect() and the training step, through what users call."""
 
+import functools
 import tempfile
 import time
 from collections.abc import Mapping
@@ -160,13 +161,17 @@ class TrainingStep:
             "loss": result.history["loss"][-1],
             "steps": self.case.steps,
             "box_rois": self.config.TRAIN_ROIS_PER_IMAGE,
-            "mask_rois": self.network.get_layer("mrcnn_mask").output.shape[1],
+            "mask_rois": self.mask_rois,
         }
 
+    @functools.cached_property
+    def mask_rois(self) -> int:
+        """Places an image that the mask head computes; without XLA they are those that the batch fills."""
+        return self.network(self.batches.batch[0], training=True)["target_mask"].shape[1]
+
     def gflop(self) -> dict[str, float]:
-        """Arithmetic of the steps by part: forward, gradient of the inputs, gradient of the weights."""
-        forward = arithmetic.of_graph(self.network, molded_sides(self.case), self.case.batch)
-        return {part: 3 * self.case.steps * value for part, value in forward.items()}
+        """Arithmetic of the steps by part."""
+        return of_steps(self.network, self.case, self.mask_rois)
 
     def device_peak(self) -> int | None:
         """Peak of GPU memory, as the backend counts it."""
@@ -205,13 +210,22 @@ class Training:
         return {"seconds": float(result.sum()), "steps": self.case.steps, "step_quartiles": quartiles}
 
     def gflop(self) -> dict[str, float]:
-        """As of the training step."""
-        forward = arithmetic.of_graph(self.model.keras_model, molded_sides(self.case), self.case.batch)
-        return {part: 3 * self.case.steps * value for part, value in forward.items()}
+        """As of the training step, with all places of the mask head."""
+        return of_steps(
+            self.model.keras_model,
+            self.case,
+            int(self.config.TRAIN_ROIS_PER_IMAGE * self.config.ROI_POSITIVE_RATIO),
+        )
 
     def device_peak(self) -> int | None:
         """Peak of GPU memory, as the backend counts it."""
         return device_peak()
+
+
+def of_steps(network: keras.Model, case: Case, mask_rois: int) -> dict[str, float]:
+    """Arithmetic of the steps of one run by part, in GFLOP."""
+    step = arithmetic.of_training(network, molded_sides(case), case.batch, mask_rois)
+    return {part: case.steps * value for part, value in step.items()}
 
 
 class StepClock(keras.callbacks.Callback):

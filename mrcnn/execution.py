@@ -41,6 +41,11 @@ def compiles_with_xla(choice: bool | None = None) -> bool:
     return keras.backend.backend() == "jax"
 
 
+def sizes_may_vary(choice: bool | None = None) -> bool:
+    """Whether the sizes of tensors may depend on the data, as they may not under XLA. choice: as above."""
+    return keras.backend.backend() != "jax" and not compiles_with_xla(choice)
+
+
 def uses_native_kernels() -> bool:
     """Whether graphs run on TensorFlow's own kernels, which XLA would not know."""
     return keras.backend.backend() == "tensorflow" and not compiles_with_xla()

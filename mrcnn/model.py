@@ -87,11 +87,16 @@ class MaskRCNN:
 
     def build(self, mode: str, config: Any) -> keras.Model:
         """The network of a mode with fresh weights; see `mrcnn.network.build`."""
-        graph = build.training_graph if mode == "training" else build.inference_graph
+        open_places = execution.sizes_may_vary(config.JIT_COMPILE)
+        training_mode = mode == "training"
         with precision.scope(config.PRECISION):
             with self.devices.scope():  # for the layers; Keras expects less of a model that is made outside
-                self._graph = graph(config)
-            if mode == "training":
+                self._graph = (
+                    build.training_graph(config, open_places)
+                    if training_mode
+                    else build.inference_graph(config)
+                )
+            if training_mode:
                 return training.TrainingNetwork(self._graph.inputs, self._graph.outputs, name="mask_rcnn")
             outputs = [self._graph.outputs[name] for name in INFERENCE_OUTPUTS]
             return weights.NamedWeightsModel(list(self._graph.inputs.values()), outputs, name="mask_rcnn")

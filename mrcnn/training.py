@@ -105,7 +105,7 @@ class TrainingNetwork(weights.NamedWeightsModel):
         """The five losses, not weighted, from the model's inputs and outputs."""
         mean_count = self.devices.mean
         ids = outputs["target_class_ids"]
-        places = outputs["target_mask"].shape[1]
+        places = ops.shape(outputs["target_mask"])[1]
         match = outputs["target_rpn_match"]
         active_class_ids = self.devices.of_first(x["input_image_meta"][:1, 12:])
         return {

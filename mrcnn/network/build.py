@@ -93,7 +93,7 @@ def _mask_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config) 
     )
 
 
-def training_graph(config) -> Graph:
+def training_graph(config, open_places: bool = False) -> Graph:
     """An image with its truth, and what the losses need.
 
     Inputs: input_image, input_image_meta, input_gt_class_ids [B, N], input_gt_boxes [B, N, 4] and
@@ -101,6 +101,8 @@ def training_graph(config) -> Graph:
     input_roi without USE_RPN_ROIS. gt_boxes and input_roi are pixels of the molded image. The first stage
     learns from all N objects, the second from the M that have a mask. Outputs mrcnn_mask and
     target_mask hold the places of positives only (the first of each image) if MASK_POSITIVES_ONLY says so.
+    open_places: leave out places that no image of the batch fills, too, where that changes no number; for
+    execution without XLA, which needs to know all sizes beforehand.
     """
     image, image_meta = image_input(config), meta_input(config)
     inputs = {"input_image": image, "input_image_meta": image_meta, **_truth_inputs(image, config)}
@@ -140,7 +142,10 @@ def training_graph(config) -> Graph:
     )
     logits, probs, deltas = _box_head(rois, pyramid, image_meta, config)
     mask_places = targets.max_positives if _masks_of_positives_only(config) else config.TRAIN_ROIS_PER_IMAGE
-    pred_masks = _mask_head(rois[:, :mask_places], pyramid, image_meta, config)
+    mask_rois, target_masks = rois[:, :mask_places], masks[:, :mask_places]
+    if open_places and _roi_statistics_are_fixed(config):
+        mask_rois, target_masks = FilledPlaces(name="filled_places")([class_ids, mask_rois, target_masks])
+    pred_masks = _mask_head(mask_rois, pyramid, image_meta, config)
     outputs = {
         "rpn_class_logits": rpn_logits,
         "rpn_class": rpn_probs,
@@ -153,7 +158,7 @@ def training_graph(config) -> Graph:
         "output_rois": rois,
         "target_class_ids": class_ids,
         "target_bbox": bbox,
-        "target_mask": masks[:, :mask_places],
+        "target_mask": target_masks,
         "target_rpn_match": rpn_match,
         "target_rpn_bbox": rpn_bbox,
     }
@@ -173,8 +178,13 @@ def _truth_inputs(image: Tensor, config) -> dict[str, Tensor]:
 def _masks_of_positives_only(config) -> bool:
     """MASK_POSITIVES_ONLY; None: unless the statistics of batch norm need the other RoIs."""
     if config.MASK_POSITIVES_ONLY is None:
-        return config.TRAIN_BN is False or config.NORM == "group"
+        return _roi_statistics_are_fixed(config)
     return config.MASK_POSITIVES_ONLY
+
+
+def _roi_statistics_are_fixed(config) -> bool:
+    """Whether the mask head treats each RoI by itself: no batch norm with the statistics of all."""
+    return config.TRAIN_BN is False or config.NORM == "group"
 
 
 def _rpn_targets(inputs: dict[str, Tensor], config) -> list[Tensor]:
@@ -259,6 +269,26 @@ class NormBoxes(layers.Layer):
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs[0].shape, "float32")
+
+
+class FilledPlaces(layers.Layer):
+    """The first K places of each image, K the largest number of positives of an image, at least 1.
+
+    Call with [class_ids int [B, R], 0 behind the positives; and any tensors [B, M, ...], K <= M <= R].
+    Returns those tensors as [B, K, ...].
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+
+    def call(self, inputs):
+        class_ids, *tensors = inputs
+        positives = ops.sum(ops.cast(class_ids > 0, "int32"), axis=1)
+        places = ops.maximum(ops.max(positives), 1)
+        return [tensor[:, :places] for tensor in tensors]
+
+    def compute_output_spec(self, inputs):
+        return [keras.KerasTensor((x.shape[0], None, *x.shape[2:]), x.dtype) for x in inputs[1:]]
 
 
 class OwnClassMasks(layers.Layer):

@@ -58,12 +58,12 @@ def cut(cells: Tensor, window: Tensor) -> Tensor:
     """Contents of windows: cells [B, S, C] and window int [B, T, 9] give float32 [B, T, 9 * C], 0 outside."""
     content = ops.take(ops.reshape(cells, (-1, cells.shape[-1])), _flat_index(cells, window), axis=0)
     content = ops.where(window[..., None] < 0, 0.0, ops.cast(content, "float32"))
-    return ops.reshape(content, (*ops.shape(window)[:2], -1))
+    return ops.reshape(content, (*ops.shape(window)[:2], SIDE * SIDE * cells.shape[-1]))
 
 
 def paste(content: Tensor, window: Tensor, cells: Tensor) -> Tensor:
     """The transpose of `cut`: windows' contents [B, T, 9 * C] added up at their cells, [B, S, C]."""
-    batch, count, channels = *ops.shape(cells)[:2], cells.shape[-1]
+    (batch, count), channels = ops.shape(cells)[:2], cells.shape[-1]
     content = ops.reshape(content, (*ops.shape(window), channels))
     content = ops.where(window[..., None] < 0, 0.0, content)
     summed = ops.segment_sum(
