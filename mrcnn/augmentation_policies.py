@@ -50,9 +50,9 @@ def camera_policy(strength: float = 1.0, any_orientation: bool = True) -> Any:
     place = [iaa.Fliplr(0.5)]
     if any_orientation:
         place += [iaa.Flipud(0.5), iaa.Rot90((0, 3))]
-    # Masks are filled with background outside the image, whatever the mode of the image is.
+    # Any grey outside the image, where there are no masks: its edge or mirror would show objects without one.
     turn = iaa.Affine(
-        rotate=(-TURN * strength, TURN * strength), scale=_around_one(SCALE * strength), mode="edge"
+        rotate=(-TURN * strength, TURN * strength), scale=_around_one(SCALE * strength), cval=(0, 255)
     )
     light = [
         iaa.Multiply(_around_one(BRIGHTNESS * strength)),
@@ -94,9 +94,7 @@ def albumentations_policy(strength: float = 1.0, any_orientation: bool = True) -
     place = [A.HorizontalFlip(p=0.5)]
     if any_orientation:
         place += [A.VerticalFlip(p=0.5), A.RandomRotate90(p=0.75)]
-    turn = A.Affine(
-        rotate=(-TURN * strength, TURN * strength), scale=_around_one(SCALE * strength), border_mode=1, p=0.5
-    )
+    turn = A.Affine(rotate=(-TURN * strength, TURN * strength), scale=_around_one(SCALE * strength), p=0.5)
     low, high = _around_one(GAMMA * strength)
     light = [
         A.RandomBrightnessContrast((-BRIGHTNESS * strength / 2, BRIGHTNESS * strength / 2), 0, p=1),
