@@ -22,9 +22,12 @@ from mrcnn.data.generator import DataGenerator
 HERE = Path(__file__).parent
 PATIENCE = 600  # seconds until a group of processes counts as hung
 
-# After ten steps; the devices add up in another order. The largest found: 3.5e-5 and 1e-5.
-LOSS_TOLERANCE = 2e-4
-WEIGHT_TOLERANCE = 5e-5
+# The devices add up in another order. After five steps losses differ by 4e-7 at most. Sooner or later
+# rounding exchanges two proposals of nearly equal score, or a unit near zero: then losses of the second
+# epoch differ by 2.2e-4 and weights by 2.7e-4 (the largest found).
+FIRST_TOLERANCE = 2e-5
+LOSS_TOLERANCE = 1e-3
+WEIGHT_TOLERANCE = 5e-4
 
 
 def start(backend, job, environment=None, command=(sys.executable,)):
@@ -83,9 +86,15 @@ def assert_trained_alike(folder, count, process=0):
     assert found.files == expected.files
     assert "loss" in found.files
     for name in found.files:
-        # Rounding can exchange two proposals of nearly equal score, which shows in few validation images.
-        loss_tolerance = 10 * LOSS_TOLERANCE if name.startswith("val_") else LOSS_TOLERANCE
-        tolerance = {"atol": WEIGHT_TOLERANCE} if name.startswith("weight:") else {"rtol": loss_tolerance}
+        if name.startswith("weight:"):
+            np.testing.assert_allclose(
+                found[name], expected[name], rtol=0, atol=WEIGHT_TOLERANCE, err_msg=name
+            )
+            continue
+        np.testing.assert_allclose(found[name][0], expected[name][0], rtol=FIRST_TOLERANCE, err_msg=name)
+        # An exchange shows in few validation images, and in the smallest of their losses.
+        validation = name.startswith("val_")
+        tolerance = {"rtol": LOSS_TOLERANCE, "atol": 5e-3 * validation}
         np.testing.assert_allclose(found[name], expected[name], err_msg=name, **tolerance)
 
 
