@@ -23,6 +23,7 @@ ALLOWED = {
     "augmentation_policies": set(),
     "schedules": set(),
     "weight_statistics": set(),
+    "stains": {"geometry"},
     "video": set(),
     # neighbours that do not know each other
     "network": {"geometry"},

@@ -70,7 +70,15 @@ def test_what_a_command_needs(arguments, capsys):
     for line in ("count", "predict --input=a --output=b", "train --dataset=d --weights=nucleus-light"):
         assert (arguments(line).weights, arguments(line).recipe) == ("nucleus-light", "light")
     assert arguments("count --weights=last").recipe == "original"
-    assert nucleus.config_for(arguments("count --scale=3"), "inference").IMAGE_MIN_SCALE == 3
+    for line, scale, stain in (
+        ("count", 3, "haematoxylin"),  # small nuclei among brown ones
+        ("count --scale=4 --stain=as-it-is", 4, "as-it-is"),
+        ("count --input=a", 2, "as-it-is"),
+        ("predict --input=a --output=b --stain=haematoxylin", 2, "haematoxylin"),
+    ):
+        chosen = arguments(line)
+        found = (nucleus.config_for(chosen, "inference").IMAGE_MIN_SCALE, chosen.stain)
+        assert found == (scale, stain), line
     for line, missing in (
         ("train --dataset=d", "--weights"),
         ("count --recipe=scratch", "--recipe=light"),

@@ -3,6 +3,7 @@
     # Count nuclei with the weights that are here, on a CPU: in a picture of scikit-image, or in yours
     python nucleus.py count
     python nucleus.py count --input=<picture, folder or zip>
+    python nucleus.py count --input=<stained section> --stain=haematoxylin --scale=3
 
     # Train as in 2018, starting from the published COCO weights (ResNet-50: "imagenet")
     python nucleus.py train --dataset=/path/to/nuclei --subset=train --weights=coco
@@ -38,13 +39,16 @@ import numpy as np
 from skimage import data, io
 from tqdm import tqdm
 
-from mrcnn import augmentation_policies, callbacks, formats, prediction_files, schedules, utils, visualize
+from mrcnn import callbacks, formats, prediction_files, utils, visualize
+from mrcnn.augmentation_policies import camera_policy
 from mrcnn.config import Config, LightConfig
 from mrcnn.evaluation import coco, shifts
 from mrcnn.evaluation.evaluate import evaluate_groups
 from mrcnn.formats.base import Instance
 from mrcnn.geometry.run_lengths import mask_to_rle, rle_decode, rle_encode  # noqa: F401 (old names)
 from mrcnn.model import MaskRCNN
+from mrcnn.schedules import warm_up_and_decay
+from mrcnn.stains import haematoxylin
 
 ROOT_DIR = Path(__file__).resolve().parents[2]
 COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"
@@ -219,12 +223,15 @@ def augmentation() -> iaa.Augmenter:
 def microscopes() -> iaa.Augmenter:
     """The camera policy; at times a negative, or no colour: stains differ more than cameras do."""
     turns = [iaa.Sometimes(0.15, iaa.Invert(1.0)), iaa.Sometimes(0.15, iaa.Grayscale(1.0))]
-    return iaa.Sequential([*turns, augmentation_policies.camera_policy()])
+    return iaa.Sequential([*turns, camera_policy()])
 
+
+# What the network sees of a picture.
+STAINS = {"as-it-is": np.asarray, "haematoxylin": haematoxylin}
 
 AUGMENTATIONS = {
     "microscopes": microscopes,
-    "camera": augmentation_policies.camera_policy,
+    "camera": camera_policy,
     "original": augmentation,
     "none": lambda: None,
 }
@@ -256,7 +263,7 @@ def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
         epochs = arguments.epochs or 10
         steps = max(1, epochs - model.epoch) * model.config.STEPS_PER_EPOCH
         rate /= 4 if arguments.weights == SHIPPED else 1
-        stages = [(epochs, "all", schedules.warm_up_and_decay(rate, steps))]
+        stages = [(epochs, "all", warm_up_and_decay(rate, steps))]
     else:
         epochs = arguments.epochs or 20
         stages = [(epochs, "heads", rate), (2 * epochs, "all", rate)]
@@ -337,6 +344,10 @@ def predict(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, int]:
     Without --input it counts those of scikit-image's picture of a stained tissue section, see
     `skimage.data.immunohistochemistry`; without --output the results go to a new folder of RESULTS_DIR.
     """
+
+    def found(images: list[np.ndarray]) -> list[dict]:
+        return model.detect([STAINS[arguments.stain](image) for image in images])
+
     is_count = arguments.command == "count"
     output = arguments.output or RESULTS_DIR / f"count_{datetime.datetime.now():%Y%m%dT%H%M%S}"
     source = arguments.input
@@ -345,7 +356,7 @@ def predict(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, int]:
         output.mkdir(parents=True, exist_ok=True)
         io.imsave(source, data.immunohistochemistry())
     counts = prediction_files.write_predictions(
-        model.detect, source, output, {1: "nucleus"}, arguments.min_score, overlays=is_count
+        found, source, output, {1: "nucleus"}, arguments.min_score, overlays=is_count
     )
     if is_count:
         for name, count in counts.items():
@@ -433,11 +444,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--scale", type=float, help="enlarge pictures so many times (2); more for smaller nuclei"
     )
+    parser.add_argument("--stain", choices=list(STAINS), help="look at one dye of a stained section alone")
     parser.add_argument("--output", type=Path, help="folder of results")
     parser.add_argument("--min-score", type=float, default=0.5, help="of nuclei in label images, counts")
     arguments = parser.parse_args()
     if arguments.command in ("count", "predict"):
         arguments.weights = arguments.weights or SHIPPED
+    if arguments.command == "count" and not arguments.input:  # small nuclei in a brown and blue section
+        arguments.scale = arguments.scale or 3
+        arguments.stain = arguments.stain or "haematoxylin"
+    arguments.stain = arguments.stain or "as-it-is"
     if arguments.weights == SHIPPED:
         arguments.recipe = arguments.recipe or "light"
         if arguments.recipe != "light":
