@@ -5,7 +5,7 @@
 #
 # PYTHON (default python3) needs mrcnn's requirements, torch and torchvision; PEER_PYTHON, if given, is the peer's.
 # BACKENDS (default "jax torch") are those of Keras; LIMIT (default 570) is the time for everything in seconds.
-# OPTIONS="--quick" tries the script with a tiny network.
+# OPTIONS="--quick" tries the script with a tiny network; PATIENCE=10 gives each question ten times its time.
 # A question that runs out of time keeps what it has measured; the log of all is FOLDER/gpu.log.
 set -u
 cd "$(dirname "$0")/.."
@@ -22,7 +22,7 @@ export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$(mktemp -d)}
 # ask NAME SECONDS MODULE OPTIONS...: run one question, at most so long and not past the end.
 ask() {
   # shellcheck disable=SC2086 (OPTIONS is a list)
-  local name=$1 most=$2 module=$3 left=$((end - SECONDS))
+  local name=$1 most=$(($2 * ${PATIENCE:-1})) module=$3 left=$((end - SECONDS))
   shift 3
   [ "$left" -gt 20 ] || { echo "no time left for $name"; return; }
   [ "$most" -lt "$left" ] || most=$left
