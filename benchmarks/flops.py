@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     cases = [Case("detect", network, *size) for network in arguments.networks for size in sizes]
     counts = arguments.detections
     if arguments.quick:
-        cases, counts = [Case("detect", **contest.QUICK)], [5]
+        cases, counts = [contest.quick(cases[0])], [5]
     limit = max(limits.values())
     rows = []
     for case, detections in itertools.product(cases, counts):

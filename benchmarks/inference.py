@@ -16,9 +16,7 @@ from benchmarks.workers import Case
 
 def cases(arguments: argparse.Namespace) -> list[list[Case]]:
     """Groups of cases that run side by side: the networks at one size, batch, precision and count."""
-    if arguments.quick:
-        return [[Case("detect", **contest.QUICK)]]
-    return [
+    groups = [
         [
             Case("detect", network, *size, batch, precision, arguments.classes, detections)
             for network in arguments.networks
@@ -30,6 +28,7 @@ def cases(arguments: argparse.Namespace) -> list[list[Case]]:
             arguments.detections,
         )
     ]
+    return [[contest.quick(groups[0][0])]] if arguments.quick else groups
 
 
 def sides(text: str) -> tuple[int, int]:

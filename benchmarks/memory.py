@@ -29,10 +29,8 @@ COLUMNS = {
 
 def cases(arguments: argparse.Namespace) -> list[Case]:
     """What is measured, each in a process of its own."""
-    if arguments.quick:
-        return [Case("detect", **contest.QUICK)]
     batches = {"detect": arguments.detect_batches, "train": arguments.train_batches}
-    return [
+    found = [
         Case(task, network, *size, batch, precision)
         for task, size, network, precision in itertools.product(
             arguments.tasks,
@@ -42,6 +40,7 @@ def cases(arguments: argparse.Namespace) -> list[Case]:
         )
         for batch in batches[task]
     ]
+    return [contest.quick(found[0])] if arguments.quick else found
 
 
 def measured(make: Callable[[], Contestant]) -> list[contest.Row]:

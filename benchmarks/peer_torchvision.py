@@ -153,7 +153,7 @@ class Detection(Contestant):
             found = self.model(self.images())
             for result in found:
                 result["masks"] = result["masks"] > 0.5
-            return [{name: value.cpu().numpy() for name, value in result.items()} for result in found]
+            return [{name: _array(value) for name, value in result.items()} for result in found]
 
     def describe(self, result: list[dict[str, np.ndarray]]) -> dict[str, Any]:
         """As ours, and the RoIs that the heads computed per picture."""
@@ -163,6 +163,11 @@ class Detection(Contestant):
             "box_side": float(np.median(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)))),
             "proposals": self.rois["box_rois"],
         }
+
+
+def _array(value: torch.Tensor) -> np.ndarray:
+    """In host memory; NumPy has no bfloat16."""
+    return (value.float() if value.is_floating_point() else value).cpu().numpy()
 
 
 class TrainingStep(Contestant):

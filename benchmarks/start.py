@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     sizes = [inference.sides(text) for text in arguments.sizes]
     cases = [Case("detect", network, *size) for size in sizes for network in arguments.networks]
     if arguments.quick:
-        cases = [Case("detect", **contest.QUICK)]
+        cases = [contest.quick(cases[0])]
     for case in cases:
         makers = contest.makers(arguments, [case])
         rounds = [[started(make) for make in makers] for _ in range(arguments.repeats)]

@@ -18,10 +18,8 @@ from benchmarks.workers import Case
 
 def cases(arguments: argparse.Namespace) -> list[list[Case]]:
     """Groups of cases that run side by side: the networks at one size, batch and precision."""
-    if arguments.quick:
-        return [[Case("train", **contest.QUICK)]]
     task = "train" if arguments.loader is None else "fit"
-    return [
+    groups = [
         [
             Case(
                 task,
@@ -39,6 +37,7 @@ def cases(arguments: argparse.Namespace) -> list[list[Case]]:
             [inference.sides(text) for text in arguments.sizes], arguments.batches, arguments.precisions
         )
     ]
+    return [[contest.quick(groups[0][0])]] if arguments.quick else groups
 
 
 def options() -> argparse.ArgumentParser:
