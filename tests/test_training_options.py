@@ -6,6 +6,7 @@ import pytest
 from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
+from mrcnn import execution
 from mrcnn.checkpoints import weights
 from mrcnn.data.generator import DataGenerator
 from mrcnn.model import MaskRCNN
@@ -94,6 +95,22 @@ def test_half_precision_trains_and_detects_as_float32(plain, batches, precision,
     assert len(result["scores"]) == result["masks"].shape[-1] > 0
     reference = model.inference_model(TinyConfig()).detect([picture])[0]
     np.testing.assert_allclose(result["scores"][:3], reference["scores"][:3], atol=3e-2)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="XLA has to know all sizes")
+def test_places_that_no_image_fills_are_left_out_and_change_no_number(batches, tmp_path, monkeypatch):
+    some = network(tmp_path, TRAIN_ROIS_PER_IMAGE=60)
+    monkeypatch.setattr(execution, "sizes_may_vary", lambda choice: False)
+    every = network(tmp_path, some, TRAIN_ROIS_PER_IMAGE=60)
+    outputs, full = (model.keras_model(batches[0], training=True) for model in (some, every))
+    positives = (keras.ops.convert_to_numpy(outputs["target_class_ids"]) > 0).sum(axis=1)
+    assert outputs["mrcnn_mask"].shape[1] == outputs["target_mask"].shape[1] == max(positives.max(), 1)
+    assert full["mrcnn_mask"].shape[1] == int(60 * 0.33) > positives.max()
+    logs, wanted = (m.keras_model.train_on_batch(batches[0], return_dict=True) for m in (some, every))
+    for name, loss in wanted.items():
+        np.testing.assert_allclose(float(logs[name]), float(loss), rtol=1e-5, err_msg=name)
+    for expected, now in zip(values(every), values(some), strict=True):
+        np.testing.assert_allclose(now, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_accumulated_gradients_are_those_of_one_large_step(plain, batches, tmp_path):
