@@ -22,6 +22,9 @@ LEARNING_RATE = 1e-6
 LAST_NORM = 0.2
 # Logit of class 1 for every RoI, so that there are as many detections as may be kept.
 CLASS_LOGIT = 10.0
+# Proposals of random weights hardly meet an object; at this IoU, and with the objects' own boxes among them,
+# they fill the mask head's places as those of a trained network do.
+FILLING_IOU = 0.1
 # Pictures of the set that train() reads: each loader process holds a copy of all of them.
 IMAGES = 4
 
@@ -64,6 +67,7 @@ def config_of(case: Case) -> Config:
     config.SEED = 0
     config.LOADER_WORKERS = case.workers
     config.DETECTION_MIN_CONFIDENCE = 0
+    config.ROI_INCLUDE_GT, config.ROI_POSITIVE_IOU = True, FILLING_IOU
     config.DETECTION_MAX_INSTANCES = case.detections
     if case.network not in presets:
         config.BACKBONE = case.network
