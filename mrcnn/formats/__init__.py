@@ -13,6 +13,7 @@ from mrcnn.formats.description import describe as describe
 from mrcnn.formats.label_images import LabelImageDataset as LabelImageDataset
 from mrcnn.formats.labelme import LabelMeDataset as LabelMeDataset
 from mrcnn.formats.mask_files import MaskFileDataset as MaskFileDataset
+from mrcnn.formats.subsets import repeat_rare as repeat_rare
 from mrcnn.formats.subsets import split as split
 from mrcnn.formats.subsets import subset as subset
 from mrcnn.formats.via import ViaDataset as ViaDataset

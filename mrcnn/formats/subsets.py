@@ -1,7 +1,7 @@
 """Parts of a dataset as datasets."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,3 +33,19 @@ def subset(dataset: Any, image_ids: Sequence[int]) -> Any:
     part.class_info = list(dataset.class_info)
     part.prepare()
     return part
+
+
+def repeat_rare(dataset: Any, groups: Mapping[str, Sequence[int]]) -> Any:
+    """A prepared dataset in which images of small groups come several times, next to all others.
+
+    groups: image ids by name. Each group gets about half as many entries as the largest has, if it has fewer.
+    For training: what is rare in it is seldom learnt.
+    """
+    most = max(map(len, groups.values()), default=0)
+    again = [
+        image_id
+        for image_ids in groups.values()
+        if image_ids
+        for image_id in list(image_ids) * (max(round(most / (2 * len(image_ids))), 1) - 1)
+    ]
+    return subset(dataset, [*range(len(dataset.image_info)), *again])

@@ -109,13 +109,11 @@ def training_graph(config, open_places: bool = False) -> Graph:
     rpn_match, rpn_bbox = _rpn_targets(inputs, config)
     pyramid, rpn, (rpn_logits, rpn_probs, rpn_deltas) = region_proposals(image, config)
     targets = DetectionTargetLayer(config, name="proposal_targets", seed=config.SEED)
-    rpn_logits, rpn_deltas = RpnGradient(
-        rpn,
-        config.RPN_ANCHOR_STRIDE,
-        len(config.RPN_ANCHOR_RATIOS),
-        config.RPN_TRAIN_ANCHORS_PER_IMAGE + targets.max_positives,
-        name="rpn_gradient",
-    )([rpn_logits, rpn_deltas, *pyramid])
+    few = config.RPN_TRAIN_ANCHORS_PER_IMAGE + targets.max_positives
+    rpn_gradient = RpnGradient(
+        rpn, config.RPN_ANCHOR_STRIDE, len(config.RPN_ANCHOR_RATIOS), most=few, name="rpn_gradient"
+    )
+    rpn_logits, rpn_deltas = rpn_gradient([rpn_logits, rpn_deltas, *pyramid])
     normalize = NormBoxes(name="norm_gt_boxes")
     anchors = Anchors(
         config.RPN_ANCHOR_SCALES,

@@ -257,7 +257,7 @@ def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
     dataset = dataset_of(arguments.dataset, arguments.subset or "train", arguments.images)
     validation = dataset_of(arguments.dataset, "val")
     if arguments.recipe != "original":
-        repeat_rare(dataset, modalities(dataset, arguments.dataset))
+        dataset = formats.repeat_rare(dataset, modalities(dataset, arguments.dataset))
     rate = model.config.LEARNING_RATE
     if arguments.weights == "scratch" or arguments.recipe != "original":
         epochs = arguments.epochs or 10
@@ -300,15 +300,6 @@ def modalities(dataset: NucleusDataset, dataset_dir: Path) -> dict[str, list[int
         modality = known.get(dataset.image_info[image_id]["id"])
         groups["fluorescence" if modality == "fluorescence" else "other"].append(int(image_id))
     return {name: ids for name, ids in groups.items() if ids}
-
-
-def repeat_rare(dataset: NucleusDataset, groups: dict[str, list[int]]) -> None:
-    """Let images of a group with few come several times, until it has about half of the largest one's."""
-    most = max(map(len, groups.values()), default=0)
-    for ids in groups.values():
-        again = max(round(most / (2 * len(ids))), 1) - 1
-        dataset.image_info += [dataset.image_info[image_id] for image_id in ids] * again
-    dataset.prepare()
 
 
 def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, dict[str, list]]:

@@ -11,7 +11,7 @@ import PIL.Image
 import pytest
 from pycocotools import mask as rle
 
-from mrcnn import formats
+from mrcnn import formats, utils
 from mrcnn.config import Config
 from mrcnn.data.loading import load_image_gt
 from mrcnn.dataset import Dataset
@@ -320,6 +320,17 @@ def test_several_sources_in_one_dataset(tmp_path):
     assert dataset.source_class_ids == {"": [0], "first": [0, 1, 2], "second": [0, 3]}
     assert dataset.load_mask(0)[1].tolist() == [1, 2]
     assert dataset.load_mask(1)[1].tolist() == [3]
+
+
+def test_rare_groups_come_again():
+    dataset = utils.Dataset()
+    for number in range(12):
+        dataset.add_image("toy", number, path=None)
+    balanced = formats.repeat_rare(dataset, {"many": range(8), "few": [8, 9], "none": [], "one": [10]})
+    ids = [info["id"] for info in balanced.image_info]
+    assert ids == [*range(12), 8, 9, 10, 10, 10]
+    assert balanced.num_images == 17 and len(dataset.image_info) == 12
+    assert formats.repeat_rare(dataset, {}).num_images == 12
 
 
 def test_split_and_subset(tmp_path):
