@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from mrcnn.network import graph_calls
+
 # Parameters of glibc's mallopt(3): how much free memory at the end of the heap goes back to the system, and
 # how much is asked for beyond what is needed.
 M_TRIM_THRESHOLD, M_TOP_PAD = -1, -2
@@ -89,6 +91,14 @@ def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs]
     if backend == "jax":
         return _jax_call(model)
     return _eager_call(model)
+
+
+def sparing(model: keras.Model, call: Callable) -> Callable:
+    """The forward pass of a functional model, f(inputs, training), in the way that takes the least memory.
+
+    call: the model's own, which is as good wherever a compiler decides what to keep.
+    """
+    return graph_calls.EagerRun(model) if keras.backend.backend() == "torch" else call
 
 
 def loss_gradients(
@@ -187,10 +197,11 @@ def _jax_call(model: keras.Model) -> Callable:
 def _eager_call(model: keras.Model) -> Callable:
     import torch
 
+    layers = graph_calls.EagerRun(model)
+
     def run(inputs: Inputs) -> dict[str, Tensor]:
         with torch.inference_mode():
-            tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
-            return model(tensors, training=False)
+            return layers({name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}, False)
 
     return run
 

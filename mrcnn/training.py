@@ -91,7 +91,7 @@ class TrainingNetwork(weights.NamedWeightsModel):
     ) -> None:
         """Set the factors of the losses and of the L2 penalty, and the devices."""
         self.devices = devices
-        self._shared_call = devices.forward(self, super().call)
+        self._shared_call = devices.forward(self, execution.sparing(self, super().call))
         self.loss_weights = dict(loss_weights)
         self.weight_decay = float(weight_decay)
         self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in LOSS_NAMES}

@@ -35,7 +35,7 @@ ALLOWED = {
     # weight files and devices
     "checkpoints": set(),
     "distribution": set(),
-    "execution": set(),
+    "execution": {"network"},
     "precision": set(),
     # what a model does
     "graph_functions": {"network"},
@@ -81,7 +81,12 @@ FOR_USERS = {"model", "visualize", "utils", "parallel_model"}
 ABOVE_A_MODEL = {"steps"}
 
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
-IMPORT_A_FRAMEWORK = {"execution.py", "distribution.py", "network/crop_and_resize.py"}
+IMPORT_A_FRAMEWORK = {
+    "execution.py",
+    "distribution.py",
+    "network/crop_and_resize.py",
+    "network/torch_kernels.py",
+}
 # The running backend's name, and in weight_files.py an attribute of the file format.
 NAME_A_FRAMEWORK = IMPORT_A_FRAMEWORK | {"checkpoints/weight_files.py", "network/box_ops.py", "training.py"}
 # Everything else works without Keras.

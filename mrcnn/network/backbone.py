@@ -9,6 +9,7 @@ from typing import Any
 
 from keras import layers
 
+from mrcnn.network.convolution import Conv2D, DepthwiseConv2D
 from mrcnn.network.normalization import Norm, normalization
 
 Tensor = Any
@@ -32,7 +33,7 @@ MOBILENET_GROUPS = (
 def _conv_norm(
     x: Tensor, filters: int, kernel: int, names: tuple[str, str], use_bias, norm: Norm, stride=1
 ) -> Tensor:
-    x = layers.Conv2D(filters, kernel, strides=stride, padding="same", use_bias=use_bias, name=names[0])(x)
+    x = Conv2D(filters, kernel, strides=stride, padding="same", use_bias=use_bias, name=names[0])(x)
     return norm(names[1])(x)
 
 
@@ -106,7 +107,7 @@ def resnet_graph(
             f"Received: architecture={architecture!r}"
         )
     x = layers.ZeroPadding2D(3)(input_image)
-    x = layers.Conv2D(64, 7, strides=2, name="conv1")(x)
+    x = Conv2D(64, 7, strides=2, name="conv1")(x)
     x = layers.ReLU()(normalization(norm, train_bn)("bn_conv1")(x))
     c1 = layers.MaxPooling2D(3, strides=2, padding="same")(x)
     how = {"train_bn": train_bn, "norm": norm}
@@ -159,7 +160,7 @@ def _inverted_residual(x, expansion: int, channels: int, stride: int, block: int
         names = (f"{name}expand", f"{name}expand_BN")
         x = _conv_norm(x, expansion * width, 1, names, False, norm)
         x = layers.ReLU(6.0, name=f"{name}expand_relu")(x)
-    x = layers.DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False, name=f"{name}depthwise")(x)
+    x = DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False, name=f"{name}depthwise")(x)
     x = norm(f"{name}depthwise_BN")(x)
     x = layers.ReLU(6.0, name=f"{name}depthwise_relu")(x)
     x = _conv_norm(x, channels, 1, (f"{name}project", f"{name}project_BN"), False, norm)

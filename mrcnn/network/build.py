@@ -146,7 +146,7 @@ def training_graph(config, open_places: bool = False) -> Graph:
     pred_masks = _mask_head(mask_rois, pyramid, image_meta, config)
     outputs = {
         "rpn_class_logits": rpn_logits,
-        "rpn_class": rpn_probs,
+        "rpn_class": ops.stop_gradient(rpn_probs),
         "rpn_bbox": rpn_deltas,
         "mrcnn_class_logits": logits,
         "mrcnn_class": probs,

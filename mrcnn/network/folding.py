@@ -5,6 +5,7 @@ section 3.1), which the kernel and the bias of the layer before can carry: one p
 each of them. The model itself keeps its layers, weights and weight files.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,12 +14,17 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from mrcnn.network import convolution, graph_calls
 from mrcnn.network.heads import RoiConv2D
 
 Tensor = Any
 
 # Layers whose result is kernel * input + bias, with the axis of output channels last.
 LINEAR_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, RoiConv2D)
+
+# Folding takes a copy of the kernel and saves a pass over the result. Kernels of more values than this belong
+# to small maps (stage 5 of a ResNet, the box head): most of the memory for little of the time.
+LARGEST_KERNEL = 600_000
 
 
 class FoldedNetwork:
@@ -46,6 +52,7 @@ class FoldedNetwork:
                 inputs[0] if id(layer) in norms else layer(*inputs, **options)
             ),
         )
+        convolution.lay_out(self.model)
         self._stale = True
         for layer, norm in self.pairs.values():
             for variable in (*layer.weights, *norm.weights):
@@ -93,9 +100,8 @@ def folded_weights(layer: layers.Layer, norm: layers.BatchNormalization) -> tupl
 
 def _foldable(model: keras.Model) -> Iterator[tuple[str, tuple[layers.Layer, layers.Layer]]]:
     """(name, (layer, its batch norm)) of each pair of a model that can become one layer."""
-    nodes = list(_nodes(model))
-    uses = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
-    uses.update(id(tensor) for tensor in keras.tree.flatten(model.outputs))
+    nodes = graph_calls.calls(model)
+    uses = graph_calls.uses(model, nodes)
     calls = Counter(id(node.operation) for node in nodes)
     for node in nodes:
         norm = node.operation
@@ -104,20 +110,9 @@ def _foldable(model: keras.Model) -> Iterator[tuple[str, tuple[layers.Layer, lay
         features = node.input_tensors[0]
         layer = features._keras_history.operation
         alone = uses[id(features)] == calls[id(layer)] == calls[id(norm)] == 1
-        if alone and _is_linear(layer) and norm.axis in (-1, len(features.shape) - 1):
+        small = math.prod(layer.weights[0].shape) <= LARGEST_KERNEL
+        if alone and small and _is_linear(layer) and norm.axis in (-1, len(features.shape) - 1):
             yield layer.name, (layer, norm)
-
-
-def _nodes(model: keras.Model) -> Iterator[Any]:
-    """The calls that lead from a model's inputs to its outputs, each once."""
-    waiting, seen = list(keras.tree.flatten(model.outputs)), set()
-    while waiting:
-        operation, index, _ = waiting.pop()._keras_history
-        node = operation._inbound_nodes[index]
-        if id(node) not in seen:
-            seen.add(id(node))
-            yield node
-            waiting.extend(node.input_tensors)
 
 
 def _is_linear(layer: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from mrcnn.network.convolution import convolve
 from mrcnn.network.normalization import normalization
 from mrcnn.network.roi_align import PyramidROIAlign
 
@@ -53,9 +54,7 @@ class RoiConv2D(layers.Layer):
         if self.kernel_size == 1:
             return self.activation(ops.add(ops.matmul(inputs, self.kernel[0, 0]), self.bias))
         folded = ops.reshape(inputs, (-1, *shape[2:]))
-        outputs = ops.conv(folded, self.kernel, padding="same", data_format="channels_last")
-        # Directly behind the convolution, so that compilers make one operation of both.
-        outputs = self.activation(ops.add(outputs, self.bias))
+        outputs = self.activation(convolve(folded, self.kernel, self.bias))
         return ops.reshape(outputs, (*shape[:4], self.filters))
 
     def own_channel(self, inputs: Tensor, channels: Tensor) -> Tensor:

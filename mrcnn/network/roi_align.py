@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.network import box_ops
+from mrcnn.network import box_ops, torch_kernels
 
 Tensor = Any
 
@@ -76,18 +76,36 @@ def bilinear_sample(
     left, right, weight_x, inside_x = _neighbours(x, extents[1])
     columns = ops.cast(extents[1], "int32")[..., None]
 
-    def read(rows, cols):
+    def at(rows, cols):
         row_start = start[..., None] + rows * columns  # [B, N, ph]
-        index = ops.expand_dims(row_start, -1) + ops.expand_dims(cols, 2)  # [B, N, ph, pw]
-        return ops.take(cells, index, axis=0)
+        return ops.expand_dims(row_start, -1) + ops.expand_dims(cols, 2)  # [B, N, ph, pw]
 
-    weight_x = ops.cast(weight_x[:, :, None, :, None], cells.dtype)
-    weight_y = ops.cast(weight_y[:, :, :, None, None], cells.dtype)
-    upper_left, lower_left = read(top, left), read(bottom, left)
-    upper = upper_left + (read(top, right) - upper_left) * weight_x
-    lower = lower_left + (read(bottom, right) - lower_left) * weight_x
-    inside = ops.logical_and(inside_y[:, :, :, None, None], inside_x[:, :, None, :, None])
-    return ops.where(inside, upper + (lower - upper) * weight_y, ops.zeros_like(upper))
+    weight_x = ops.cast(weight_x[:, :, None, :], cells.dtype)
+    weight_y = ops.cast(weight_y[:, :, :, None], cells.dtype)
+    inside = ops.logical_and(inside_y[:, :, :, None], inside_x[:, :, None, :])
+    corners = [at(top, left), at(top, right), at(bottom, left), at(bottom, right)]
+    if torch_kernels.serve():
+        weights = _corner_weights(weight_y, weight_x, inside)
+        return torch_kernels.weighted_rows(cells, ops.stack(corners, axis=-1), weights)
+    upper_left, upper_right, lower_left, lower_right = (ops.take(cells, x, axis=0) for x in corners)
+    upper = upper_left + (upper_right - upper_left) * weight_x[..., None]
+    lower = lower_left + (lower_right - lower_left) * weight_x[..., None]
+    outputs = upper + (lower - upper) * weight_y[..., None]
+    return ops.where(inside[..., None], outputs, ops.zeros_like(outputs))
+
+
+def _corner_weights(weight_y: Tensor, weight_x: Tensor, inside: Tensor) -> Tensor:
+    """Weights [B, N, ph, pw, 4] of the upper left, upper right, lower left and lower right cell.
+
+    weight_y [B, N, ph, 1], weight_x [B, N, 1, pw]: of the lower and the right ones; inside: [B, N, ph, pw].
+    """
+    pairs = [
+        (1 - weight_y, 1 - weight_x),
+        (1 - weight_y, weight_x),
+        (weight_y, 1 - weight_x),
+        (weight_y, weight_x),
+    ]
+    return ops.stack([ops.where(inside, y * x, ops.zeros_like(y * x)) for y, x in pairs], axis=-1)
 
 
 def pyramid_roi_align(

@@ -3,6 +3,8 @@
 import keras
 from keras import layers
 
+from mrcnn.network.convolution import Conv2D
+
 
 def build_rpn_model(
     anchor_stride: int, anchors_per_location: int, depth: int, channels: int = 512
@@ -15,7 +17,7 @@ def build_rpn_model(
     probabilities [B, A, (background, foreground)] and deltas [B, A, (dy, dx, log(dh), log(dw))], float32.
     """
     feature_map = keras.Input((None, None, depth), name="input_rpn_feature_map")
-    shared = layers.Conv2D(
+    shared = Conv2D(
         channels,
         3,
         strides=anchor_stride,
@@ -23,9 +25,9 @@ def build_rpn_model(
         activation="relu",
         name="rpn_conv_shared",
     )(feature_map)
-    x = layers.Conv2D(2 * anchors_per_location, 1, dtype="float32", name="rpn_class_raw")(shared)
+    x = Conv2D(2 * anchors_per_location, 1, dtype="float32", name="rpn_class_raw")(shared)
     logits = layers.Reshape((-1, 2), dtype="float32")(x)
     probs = layers.Softmax(dtype="float32", name="rpn_class_xxx")(logits)
-    x = layers.Conv2D(4 * anchors_per_location, 1, dtype="float32", name="rpn_bbox_pred")(shared)
+    x = Conv2D(4 * anchors_per_location, 1, dtype="float32", name="rpn_bbox_pred")(shared)
     deltas = layers.Reshape((-1, 4), dtype="float32")(x)
     return keras.Model(feature_map, [logits, probs, deltas], name="rpn_model")

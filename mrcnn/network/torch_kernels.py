@@ -1,0 +1,101 @@
+"""PyTorch's own operators, called so that they read the layout that Keras keeps: channels last.
+
+`keras.ops.conv` moves each feature map to channels first and back again, two copies a layer; a permuted view
+of the same memory does as well. Tensors are torch's throughout; shapes are those of Keras.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+Tensor = Any
+
+
+def serve() -> bool:
+    """Whether the running backend is PyTorch, so that these functions can be called."""
+    return keras.backend.backend() == "torch"
+
+
+def conv2d(
+    inputs: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    strides: Sequence[int] = (1, 1),
+    padding: str = "same",
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """Convolution with its bias in one operation.
+
+    inputs: [B, h, w, C]; kernel: [rows, columns, C / groups, filters]; bias: [filters]; padding: "same" or
+    "valid", as TensorFlow counts it. Returns [B, h', w', filters].
+    """
+    import torch
+
+    inputs, kernel = (keras.ops.convert_to_tensor(x) for x in (inputs, kernel))
+    bias = None if bias is None else keras.ops.convert_to_tensor(bias)
+    images = inputs.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+    margins = (0, 0)
+    if padding == "same":
+        (top, bottom), (left, right) = (
+            _margins(*along)
+            for along in zip(images.shape[2:], kernel.shape[:2], strides, dilation, strict=True)
+        )
+        if (top, left) == (bottom, right):
+            margins = (top, left)
+        else:
+            images = torch.nn.functional.pad(images, (left, right, top, bottom))
+    weights = kernel.permute(3, 2, 0, 1)
+    outputs = torch.nn.functional.conv2d(
+        images, weights, bias, tuple(strides), margins, tuple(dilation), groups
+    )
+    return outputs.permute(0, 2, 3, 1)
+
+
+def _margins(length: int, window: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Zeros before and after one side: as many as let the window start at every stride-th cell."""
+    places = -(-length // stride)
+    total = max((places - 1) * stride + (window - 1) * dilation + 1 - length, 0)
+    return total // 2, total - total // 2
+
+
+def normalize(
+    inputs: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+) -> Tensor:
+    """Batch normalisation with given statistics in one pass.
+
+    inputs: [..., C]; statistics, gamma and beta: [C]. Returns the inputs' shape and dtype; the arithmetic is
+    float32.
+    """
+    from torch.nn import functional
+
+    inputs = keras.ops.convert_to_tensor(inputs)
+    rows = inputs.reshape(1, -1, 1, inputs.shape[-1]).permute(0, 3, 1, 2)
+    mean, variance, gamma, beta = (keras.ops.cast(x, "float32") for x in (mean, variance, gamma, beta))
+    outputs = functional.batch_norm(rows, mean, variance, gamma, beta, eps=epsilon)
+    return outputs.permute(0, 2, 3, 1).reshape(inputs.shape)
+
+
+def weighted_rows(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of rows, without a copy of each row.
+
+    table: [S, C]; index: int [..., K] and weight [..., K], in the dtype of the table. Returns [..., C].
+    """
+    from torch.nn import functional
+
+    *places, each = index.shape
+    index, weight = index.reshape(-1, each), weight.reshape(-1, each)
+    return functional.embedding_bag(index, table, mode="sum", per_sample_weights=weight).reshape(*places, -1)
+
+
+def lay_out(variable: keras.Variable) -> None:
+    """Order the memory of a kernel [rows, columns, C, filters] as `conv2d` reads it; shape and values stay.
+
+    For weights that are read more often than updated: otherwise each call copies them.
+    """
+    import torch
+
+    with torch.no_grad():
+        kernel = variable.value.data.permute(3, 2, 0, 1)
+        variable.value.data = kernel.contiguous(memory_format=torch.channels_last).permute(2, 3, 1, 0)
