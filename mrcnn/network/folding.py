@@ -22,9 +22,9 @@ Tensor = Any
 # Layers whose result is kernel * input + bias, with the axis of output channels last.
 LINEAR_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, RoiConv2D)
 
-# Folding takes a copy of the kernel and saves a pass over the result. Kernels of more values than this belong
-# to small maps (stage 5 of a ResNet, the box head): most of the memory for little of the time.
-LARGEST_KERNEL = 600_000
+# Folding takes a copy of the kernel and saves a pass over the result. The box head's first kernel, for whole
+# windows, is a third of all weights, and its result a thousand numbers a RoI.
+LARGEST_KERNEL = 10_000_000
 
 
 class FoldedNetwork:
