@@ -16,7 +16,7 @@ from mrcnn.geometry import anchors as anchor_geometry
 from mrcnn.geometry import boxes, images, masks
 from mrcnn.geometry import pictures as pictures_geometry
 from mrcnn.geometry.mask_crops import MaskCrops
-from mrcnn.network import build, crop_and_resize, folding
+from mrcnn.network import build, crop_and_resize, folding, in_place, torch_kernels
 
 # Where each shape is compiled by itself, the mask head is compiled for these numbers of detections; larger
 # ones are multiples of the last.
@@ -152,6 +152,13 @@ def count_detections(detections: np.ndarray) -> int:
     return int(empty[0]) if len(empty) else len(detections)
 
 
+def _faster_layers(network: keras.Model) -> dict[str, keras.Layer]:
+    """Twins of a network's layers, by name, that the backend runs faster and training could not use."""
+    if execution.uses_native_kernels():
+        return crop_and_resize.replacements(network)
+    return in_place.replacements(network) if torch_kernels.serve() else {}
+
+
 class Detector:
     """The compiled detector of one inference model.
 
@@ -165,8 +172,7 @@ class Detector:
         found = {name: graph.outputs[name] for name in ("mrcnn_detection", "P2", "P3", "P4", "P5")}
         masks_graph = build.own_mask_graph(model, config)
         networks = [keras.Model(graph.inputs, found), keras.Model(masks_graph.inputs, masks_graph.outputs)]
-        replacements = crop_and_resize.replacements(model) if execution.uses_native_kernels() else {}
-        self._networks = [folding.FoldedNetwork(network, replacements) for network in networks]
+        self._networks = [folding.FoldedNetwork(network, _faster_layers(network)) for network in networks]
         self._find = execution.compiled(self._networks[0].model)
         self._outline = execution.compiled(self._networks[1].model, open_shapes=True)
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 from tensor_tools import BACKEND, array, call, run, tensor
 
-from mrcnn.network import convolution, roi_align, torch_kernels
+from mrcnn.network import convolution, folding, in_place, roi_align, torch_kernels
 
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own operators")
 
@@ -118,3 +118,38 @@ def test_gradient_of_roi_align():
     squared = sum((slope**2).sum() for slope in found)
     assert float(squared) > 1
     np.testing.assert_allclose(float(change), step * float(squared), rtol=1e-4)
+
+
+def relus():
+    """A ReLU that may overwrite its input, and those that may not, by name."""
+    image = keras.Input((6, 6, 3), name="image")
+    x = convolution.Conv2D(4, 3, name="conv")(image)
+    x = layers.ReLU(name="behind_conv")(x)
+    y = convolution.Conv2D(4, 1, name="output")(x)
+    z = layers.ReLU(name="input_is_an_output")(y)
+    z = layers.ReLU(max_value=6.0, name="limited")(convolution.Conv2D(4, 1)(z))
+    w = layers.ReLU(name="input_is_read_twice")(z)
+    w = layers.Add()([z, w])
+    w = layers.ReLU(name="behind_add")(w)
+    v = layers.ReLU(name="behind_a_view")(layers.Reshape((-1,))(w))
+    return keras.Model({"image": image}, {"y": y, "v": v})
+
+
+def test_which_relus_overwrite_their_input():
+    assert set(in_place.replacements(relus())) == {"behind_conv", "behind_add"}
+
+
+@on_torch
+def test_overwriting_changes_no_result():
+    import torch
+
+    model = relus()
+    inputs = {"image": tensor(features(2, 6, 6, 3))}
+    folded = folding.FoldedNetwork(model, in_place.replacements(model))
+    folded.refresh()
+    with torch.inference_mode():
+        before = array(inputs["image"])
+        found, expected = (x(inputs, training=False) for x in (folded.model, model))
+    for name in expected:
+        np.testing.assert_array_equal(array(found[name]), array(expected[name]))
+    np.testing.assert_array_equal(array(inputs["image"]), before)
