@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks import measure, original, peak
-from benchmarks.workers import Case, Contestant, InProcess, Subprocess, WorkerError, alternate, opened
+from benchmarks.workers import Case, Contestant, InProcess, Subprocess, alternate, opened
 
 OURS = "benchmarks.ours:build"
 PEER = "benchmarks.peer_torchvision"
@@ -127,11 +127,8 @@ def compare(
     limit: GFLOP/s of the machine; timed: seconds of the original, a table of original.py.
     """
     with opened(makers(arguments, cases)) as contestants:
-        try:
-            answers = alternate(contestants, arguments.warmup, arguments.repeats)
-        except WorkerError as error:
-            print(f"\nNot measured: {error}", flush=True)
-            return []
+        answers = alternate(contestants, arguments.warmup, arguments.repeats)
+        contestants = [contestant for contestant in contestants if contestant.name in answers]
         arithmetic = {c.name: c.ask("gflop")["gflop"] for c in contestants}
         for contestant in contestants:
             report.note_versions(contestant.name, contestant.facts["versions"])

@@ -200,14 +200,23 @@ def peak_rss() -> int:
 def alternate(
     contestants: Sequence[Contestant], warmup: int, repeats: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Let the contestants run in turn; returns the answers of the measured runs by name, round by round."""
-    for _ in range(warmup):
-        for contestant in contestants:
-            contestant.ask("run")
+    """Let the contestants run in turn; returns the answers of the measured runs by name, round by round.
+
+    Whoever fails is left out, with a message; the others go on.
+    """
     answers: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in contestants}
-    for _ in range(repeats):
+    for turn in range(warmup + repeats):
         for contestant in contestants:
-            answers[contestant.name].append(contestant.ask("run"))
+            if contestant.name not in answers:
+                continue
+            try:
+                answer = contestant.ask("run")
+            except WorkerError as error:
+                print(f"\nLeft out: {error}", file=sys.stderr, flush=True)
+                del answers[contestant.name]
+                continue
+            if turn >= warmup:
+                answers[contestant.name].append(answer)
     return answers
 
 

@@ -118,6 +118,15 @@ def test_a_contestant_that_fails_is_named_and_left_out(counter, capsys):
         counter().ask("dance")
 
 
+def test_the_others_go_on(counter, capsys):
+    first, second = counter(settings={"most": 2}), counter()
+    second.name = "second"
+    answers = workers.alternate([first, second], warmup=1, repeats=3)
+    assert [answer["calls"] for answer in answers.pop("second")] == [2, 3, 4]
+    assert not answers
+    assert "counted enough" in capsys.readouterr().err
+
+
 def test_settings_of_the_command_line():
     assert measure.setting("A=(1, 2)") == ("A", (1, 2))
     assert measure.setting("B=bfloat16") == ("B", "bfloat16")
