@@ -127,13 +127,17 @@ class Contestant:
         ]
 
     def gflop(self) -> dict[str, float]:
-        """Arithmetic of one run by part, as PyTorch counts it."""
+        """Arithmetic of one run by part, as PyTorch counts it; of a model of its own, as it comes.
+
+        What is compiled cannot be counted.
+        """
         from torch.utils.flop_counter import FlopCounterMode
 
+        model = _model(self.case)
         with FlopCounterMode(display=False) as counter:
-            self.run()
+            _task(self.case, model).run()
         counted = {name: sum(parts.values()) / 1e9 for name, parts in counter.get_flop_counts().items()}
-        name = type(self.model).__name__
+        name = type(model).__name__
         return {
             part: sum(counted.get(f"{name}.{module}", 0.0) for module in modules)
             for part, modules in PARTS.items()

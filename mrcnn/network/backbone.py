@@ -136,7 +136,7 @@ def mobilenet_v2(
     weights fit by name.
     """
     layer = normalization(norm, train_bn)
-    x = layers.Rescaling(1 / 127.5, name="mobilenet_rescaling")(input_image)
+    x = input_image * (1 / 127.5)  # not layers.Rescaling, which needs TensorFlow on every backend
     x = _conv_norm(x, 32, 3, ("Conv1", "bn_Conv1"), False, layer, 2)
     x = layers.ReLU(6.0, name="Conv1_relu")(x)
     stages = []

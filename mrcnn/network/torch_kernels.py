@@ -39,7 +39,7 @@ def conv2d(
     margins = (0, 0)
     if padding == "same":
         (top, bottom), (left, right) = (
-            _margins(*along)
+            same_margins(*along)
             for along in zip(images.shape[2:], kernel.shape[:2], strides, dilation, strict=True)
         )
         if (top, left) == (bottom, right):
@@ -53,7 +53,7 @@ def conv2d(
     return outputs.permute(0, 2, 3, 1)
 
 
-def _margins(length: int, window: int, stride: int, dilation: int) -> tuple[int, int]:
+def same_margins(length: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
     """Zeros before and after one side: as many as let the window start at every stride-th cell."""
     places = -(-length // stride)
     total = max((places - 1) * stride + (window - 1) * dilation + 1 - length, 0)

@@ -28,7 +28,7 @@ def backbone(input_image: Any, stage5: bool = True, train_bn: bool | None = None
 
     The signature is that of every callable BACKBONE; `stage5` is always True for the feature pyramid.
     """
-    x = layers.Rescaling(1 / 127.5, name="small_rescaling")(input_image)
+    x = input_image * (1 / 127.5)
     stages = []
     for stage, channels in enumerate(STAGE_CHANNELS, start=1):
         x = _conv_norm(x, channels, 2, f"small{stage}a", train_bn)
