@@ -152,11 +152,12 @@ class TrainingStep:
         self.batches = RepeatedBatch(batches[0], case.steps)
         model.set_trainable(training.layer_pattern("all"), verbose=0)
         model.compile(LEARNING_RATE, self.config.LEARNING_MOMENTUM)
+        self.read = model.devices.batches(self.batches)
 
     def run(self) -> keras.callbacks.History:
         """One short epoch."""
         return self.network.fit(
-            self.batches, epochs=1, verbose=0, shuffle=False, callbacks=[training.KeepHostMemory()]
+            self.read, epochs=1, verbose=0, shuffle=False, callbacks=[training.KeepHostMemory()]
         )
 
     def describe(self, result: keras.callbacks.History) -> dict[str, Any]:

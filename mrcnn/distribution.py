@@ -81,7 +81,9 @@ class Devices:
 
     def batches(self, dataset: Any) -> Any:
         """A DataGenerator of this process' parts of the batches as `fit` takes them; it may be endless."""
-        return dataset
+        if keras.backend.backend() != "tensorflow":
+            return dataset
+        return _tensorflow_data(dataset, lambda: _one_epoch(dataset), len(dataset)).prefetch(1)
 
     def steps(self, dataset: Any) -> int | None:
         """The number of steps to give to `fit` with `batches`."""
@@ -189,14 +191,10 @@ class _TensorFlowDevices(Devices):
     def batches(self, dataset):
         import tensorflow
 
-        data = tensorflow.data
-        signature = _signature(dataset)
-        endless = data.experimental.assert_cardinality(data.INFINITE_CARDINALITY)
-
         def read(_):
-            parts = data.Dataset.from_generator(lambda: _endless(dataset), output_signature=signature)
-            parts = parts.apply(endless)
-            return parts.rebatch(dataset.batch_size // self.count).prefetch(data.AUTOTUNE)
+            endless = tensorflow.data.INFINITE_CARDINALITY
+            parts = _tensorflow_data(dataset, lambda: _endless(dataset), endless)
+            return parts.rebatch(dataset.batch_size // self.count).prefetch(self.count)
 
         return self.strategy.distribute_datasets_from_function(read)
 
@@ -213,13 +211,32 @@ class _TensorFlowDevices(Devices):
         return int(self.strategy.experimental_local_results(shared())[0])
 
 
+def _tensorflow_data(dataset: Any, read: Callable[[], Iterator[dict]], count: int) -> Any:
+    """The batches that `read` gives of a DataGenerator, count of them, as a tf.data dataset.
+
+    Without tf.data's tuning, which has nothing to tune here: its thread sleeps longer and longer, up to a
+    minute, and the end of a pass often waits for it to wake up.
+    """
+    from tensorflow import data
+
+    options = data.Options()
+    options.autotune.enabled = False
+    batches = data.Dataset.from_generator(read, output_signature=_signature(dataset))
+    return batches.apply(data.experimental.assert_cardinality(count)).with_options(options)
+
+
+def _one_epoch(dataset: Any) -> Iterator[dict]:
+    """Inputs of a DataGenerator for tf.data, which reads ahead of the training."""
+    dataset.on_epoch_begin()
+    for index in range(len(dataset)):
+        yield dataset[index][0]
+    dataset.on_epoch_end()
+
+
 def _endless(dataset: Any) -> Iterator[dict]:
-    """Inputs of a DataGenerator, epoch after epoch, for tf.data, which reads ahead of the training."""
+    """Inputs of a DataGenerator, epoch after epoch."""
     while True:
-        dataset.on_epoch_begin()
-        for index in range(len(dataset)):
-            yield dataset[index][0]
-        dataset.on_epoch_end()
+        yield from _one_epoch(dataset)
 
 
 def _signature(dataset: Any) -> dict[str, Any]:
