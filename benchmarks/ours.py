@@ -24,7 +24,7 @@ LAST_NORM = 0.2
 CLASS_LOGIT = 10.0
 # Proposals of random weights hardly meet an object; at this IoU, and with the objects' own boxes among them,
 # they fill the mask head's places as those of a trained network do.
-FILLING_IOU = 0.1
+FILLING_IOU = 0.05
 # Pictures of the set that train() reads: each loader process holds a copy of all of them.
 IMAGES = 4
 

@@ -6,7 +6,7 @@ import pytest
 from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
-from mrcnn import execution
+from mrcnn import distribution, execution
 from mrcnn.checkpoints import weights
 from mrcnn.data.generator import DataGenerator
 from mrcnn.model import MaskRCNN
@@ -180,3 +180,22 @@ def test_wrong_settings_are_named(name, value):
     setattr(config, name, value)
     with pytest.raises(ValueError, match=f"{name} must be .*Received: {name}="):
         config.validate()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras hands batches over by itself")
+def test_tensorflow_reads_the_batches_of_an_epoch():
+    """The generator's own batches, epoch by epoch, without tf.data's tuning, for which epochs would wait."""
+    with DataGenerator(toy_dataset(), TinyConfig(), workers=2) as generator:
+        data = distribution.Devices().batches(generator)
+        assert not data.options().autotune.enabled
+        assert int(data.cardinality()) == len(generator) == TinyConfig.STEPS_PER_EPOCH
+        for epoch in range(2):
+            assert generator.epoch == epoch
+            read = list(data.as_numpy_iterator())
+            generator.epoch = epoch
+            for index, batch in enumerate(read):
+                [expected] = generator[index]
+                assert batch.keys() == expected.keys()
+                for name in expected:
+                    np.testing.assert_array_equal(batch[name], expected[name])
+            generator.epoch = epoch + 1
