@@ -65,10 +65,12 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
     """keras.layers.DepthwiseConv2D on [B, h, w, C]."""
 
     def call(self, inputs):
+        if self.data_format != "channels_last":
+            return super().call(inputs)
         if keras.backend.backend() == "jax" and set(self.dilation_rate) == {1}:
             outputs = depthwise(inputs, self.kernel, self.strides, self.padding)
             return self.activation(outputs if self.bias is None else ops.add(outputs, self.bias))
-        if not torch_kernels.serve() or self.data_format != "channels_last":
+        if not torch_kernels.serve():
             return super().call(inputs)
         rows, columns, channels, multiplier = self.kernel.shape
         kernel = ops.reshape(self.kernel, (rows, columns, 1, channels * multiplier))
