@@ -88,7 +88,12 @@ IMPORT_A_FRAMEWORK = {
     "network/torch_kernels.py",
 }
 # The running backend's name, and in weight_files.py an attribute of the file format.
-NAME_A_FRAMEWORK = IMPORT_A_FRAMEWORK | {"checkpoints/weight_files.py", "network/box_ops.py", "training.py"}
+NAME_A_FRAMEWORK = IMPORT_A_FRAMEWORK | {
+    "network/convolution.py",
+    "checkpoints/weight_files.py",
+    "network/box_ops.py",
+    "training.py",
+}
 # Everything else works without Keras.
 NEED_KERAS = {
     "callbacks.py",
