@@ -7,6 +7,7 @@ backward pass cuts the 3x3 windows of those anchors out of the pyramid and works
 Axes: B images, A anchors, T places with a gradient, S cells of all levels together, C channels.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -145,6 +146,16 @@ def _split(cells: Tensor, maps: list[Tensor]) -> list[Tensor]:
     return parts
 
 
+def _nothing_of(weights: Sequence[Tensor]) -> Tensor:
+    """Zero, computed from the weights, as long as they are finite.
+
+    TensorFlow knows by this that they are to be read before an optimiser moves them: without it, it may read
+    them for the backward pass when the first of them have moved already.
+    """
+    firsts = ops.stack([ops.reshape(x, (-1,))[0] for x in weights])
+    return ops.minimum(ops.sum(ops.abs(firsts)), 0.0)
+
+
 class RpnGradient(keras.layers.Layer):
     """Hand on what the RPN says; take back the gradient of a few anchors only.
 
@@ -177,7 +188,7 @@ class RpnGradient(keras.layers.Layer):
                 found = [ops.cast(x, source.dtype) for x, source in zip(found, sources, strict=True)]
                 return (ops.zeros_like(said), *found)
 
-            return said + 0.0, gradient
+            return said + _nothing_of(sources[levels:]), gradient
 
         weights = [ops.cast(ops.convert_to_tensor(variable), "float32") for variable in self._weights_of()]
         said = ops.stop_gradient(ops.concatenate([logits, deltas], axis=-1))
