@@ -1,16 +1,16 @@
-"""Convolutions: Keras' layers, which on PyTorch leave the features where they are in memory."""
+"""Convolutions: Keras' layers, in the formulation that each backend runs fastest."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers, ops
 
 from mrcnn.network import torch_kernels
-from mrcnn.network.torch_kernels import same_margins
+from mrcnn.network.torch_kernels import NO_MARGINS, Margins
 
 Tensor = Any
+Pair = Sequence[int]
 
 
 def convolve(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
@@ -19,46 +19,41 @@ def convolve(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     inputs: [B, h, w, C]; kernel: [rows, columns, C, filters]; bias: [filters]. Returns [B, h, w, filters].
     """
     if torch_kernels.serve():
-        return torch_kernels.conv2d(inputs, kernel, bias)
+        margins = margins_of("same", inputs.shape[1:3], kernel.shape[:2])
+        return torch_kernels.conv2d(inputs, kernel, bias, margins=margins)
     outputs = ops.conv(inputs, kernel, padding="same", data_format="channels_last")
     # Directly behind the convolution, so that compilers make one operation of both.
     return ops.add(outputs, bias)
+
+
+def margins_of(
+    padding: str, sides: Pair, window: Pair, strides: Pair = (1, 1), dilation: Pair = (1, 1)
+) -> Margins:
+    """Zeros around features of these sides, as TensorFlow counts them.
+
+    padding: "valid" for none, or "same" for as many as let the window start at every stride-th cell.
+    """
+    if padding == "valid":
+        return NO_MARGINS
+    margins = []
+    for length, cells, stride, step in zip(sides, window, strides, dilation, strict=True):
+        places = -(-length // stride)
+        total = max((places - 1) * stride + (cells - 1) * step + 1 - length, 0)
+        margins.append((total // 2, total - total // 2))
+    return margins
 
 
 class Conv2D(layers.Conv2D):
     """keras.layers.Conv2D on [B, h, w, C]."""
 
     def call(self, inputs):
-        if not torch_kernels.serve() or self.data_format != "channels_last":
-            return super().call(inputs)
-        options = (self.strides, self.padding, self.dilation_rate, self.groups)
-        return _activated(torch_kernels.conv2d(inputs, self.kernel, self.bias, *options), self.activation)
+        if torch_kernels.serve() and self.data_format == "channels_last":
+            return _on_torch(self, inputs, self.kernel, self.groups)
+        return super().call(inputs)
 
-
-def depthwise(inputs: Tensor, kernel: Tensor, strides: Sequence[int], padding: str) -> Tensor:
-    """Depthwise convolution as a sum of shifted products, one for each cell of the window.
-
-    XLA makes one loop over the features of it; its own depthwise convolution was six times slower on a CPU.
-    inputs: [B, h, w, C]; kernel: [rows, columns, C, multiplier]; padding: "same" or "valid", as TensorFlow
-    counts it. Returns [B, h', w', C * multiplier].
-    """
-    window, multiplier = kernel.shape[:2], kernel.shape[3]
-    sides = ops.shape(inputs)[1:3]
-    margins = [(0, 0)] * 2
-    if padding == "same":
-        margins = [same_margins(*along) for along in zip(sides, window, strides, strict=True)]
-        inputs = ops.pad(inputs, [(0, 0), *margins, (0, 0)])
-    height, width = (
-        (side + sum(margin) - cells) // stride + 1
-        for side, margin, cells, stride in zip(sides, margins, window, strides, strict=True)
-    )
-    outputs = 0.0
-    for row in range(window[0]):
-        for column in range(window[1]):
-            last = row + (height - 1) * strides[0], column + (width - 1) * strides[1]
-            seen = inputs[:, row : last[0] + 1 : strides[0], column : last[1] + 1 : strides[1], :, None]
-            outputs = outputs + seen * ops.convert_to_tensor(kernel)[row, column]
-    return ops.reshape(outputs, (-1, height, width, inputs.shape[-1] * multiplier))
+    def lay_out(self) -> None:
+        """See `lay_out` below."""
+        torch_kernels.lay_out(self.kernel)
 
 
 class DepthwiseConv2D(layers.DepthwiseConv2D):
@@ -70,28 +65,56 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
         if keras.backend.backend() == "jax" and set(self.dilation_rate) == {1}:
             outputs = depthwise(inputs, self.kernel, self.strides, self.padding)
             return self.activation(outputs if self.bias is None else ops.add(outputs, self.bias))
-        if not torch_kernels.serve():
-            return super().call(inputs)
-        rows, columns, channels, multiplier = self.kernel.shape
-        kernel = ops.reshape(self.kernel, (rows, columns, 1, channels * multiplier))
-        options = (self.strides, self.padding, self.dilation_rate, channels)
-        return _activated(torch_kernels.conv2d(inputs, kernel, self.bias, *options), self.activation)
+        if torch_kernels.serve():
+            rows, columns, channels, multiplier = self.kernel.shape
+            kernel = ops.reshape(self.kernel, (rows, columns, 1, channels * multiplier))
+            return _on_torch(self, inputs, kernel, channels)
+        return super().call(inputs)
+
+
+def depthwise(inputs: Tensor, kernel: Tensor, strides: Pair, padding: str) -> Tensor:
+    """Depthwise convolution as a sum of shifted products, one for each cell of the window.
+
+    XLA makes one loop over the features of it; its own depthwise convolution was 5 to 30 times slower on a
+    CPU.
+    inputs: [B, h, w, C]; kernel: [rows, columns, C, multiplier]; padding: "same" or "valid", as TensorFlow
+    counts it. Returns [B, h', w', C * multiplier].
+    """
+    window, multiplier = kernel.shape[:2], kernel.shape[3]
+    margins = margins_of(padding, ops.shape(inputs)[1:3], window, strides)
+    inputs = ops.pad(inputs, [(0, 0), *margins, (0, 0)])
+    height, width = (
+        (side - cells) // stride + 1
+        for side, cells, stride in zip(ops.shape(inputs)[1:3], window, strides, strict=True)
+    )
+    outputs = 0.0
+    for row in range(window[0]):
+        for column in range(window[1]):
+            last = row + (height - 1) * strides[0], column + (width - 1) * strides[1]
+            seen = inputs[:, row : last[0] + 1 : strides[0], column : last[1] + 1 : strides[1], :, None]
+            outputs = outputs + seen * ops.convert_to_tensor(kernel)[row, column]
+    return ops.reshape(outputs, (-1, height, width, inputs.shape[-1] * multiplier))
 
 
 def lay_out(model: keras.Model) -> None:
-    """Order the kernels of a model in memory as they are read; for inference, nothing else changes.
+    """Order the kernels of a model's convolutions in memory as they are read; only on PyTorch.
 
-    Training would have to bring its gradients into the same order.
+    For inference: training would have to bring its gradients into the same order. No value changes.
     """
-    if not torch_kernels.serve():
-        return
-    for layer in model.layers:
+    for layer in model.layers if torch_kernels.serve() else ():
         if isinstance(layer, keras.Model):
             lay_out(layer)
-        elif len(getattr(layer, "kernel", np.empty(0)).shape) == 4:
-            torch_kernels.lay_out(layer.kernel)
+        elif hasattr(layer, "lay_out"):
+            layer.lay_out()
 
 
-def _activated(outputs: Tensor, activation: Any) -> Tensor:
-    """An activation of a convolution's result, which nobody else reads."""
-    return outputs.relu_() if activation is keras.activations.relu else activation(outputs)
+def _on_torch(layer: Any, inputs: Tensor, kernel: Tensor, groups: int) -> Tensor:
+    """What a layer of Keras computes with this kernel [rows, columns, C / groups, filters]."""
+    margins = margins_of(
+        layer.padding, inputs.shape[1:3], kernel.shape[:2], layer.strides, layer.dilation_rate
+    )
+    outputs = torch_kernels.conv2d(
+        inputs, kernel, layer.bias, layer.strides, margins, layer.dilation_rate, groups
+    )
+    # Nobody else reads the result of the convolution.
+    return outputs.relu_() if layer.activation is keras.activations.relu else layer.activation(outputs)

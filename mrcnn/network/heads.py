@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from mrcnn.network import torch_kernels
 from mrcnn.network.convolution import convolve
 from mrcnn.network.normalization import normalization
 from mrcnn.network.roi_align import PyramidROIAlign
@@ -56,6 +57,11 @@ class RoiConv2D(layers.Layer):
         folded = ops.reshape(inputs, (-1, *shape[2:]))
         outputs = self.activation(convolve(folded, self.kernel, self.bias))
         return ops.reshape(outputs, (*shape[:4], self.filters))
+
+    def lay_out(self) -> None:
+        """See `convolution.lay_out`. Kernels of matrix products are read as they are."""
+        if self.padding == "same" and self.kernel_size > 1:
+            torch_kernels.lay_out(self.kernel)
 
     def own_channel(self, inputs: Tensor, channels: Tensor) -> Tensor:
         """The result of a 1x1 layer for one output channel of each RoI.

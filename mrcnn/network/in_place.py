@@ -9,6 +9,8 @@ from mrcnn.network import graph_calls
 from mrcnn.network.heads import RoiConv2D
 
 Tensor = Any
+# max_value, negative_slope and threshold of a ReLU that is max(x, 0).
+PLAIN = (None, 0, 0)
 
 # Layers whose result is new memory, not a view of their input's.
 MAKERS = (layers.Conv2D, layers.BatchNormalization, layers.Add, RoiConv2D)
@@ -31,11 +33,8 @@ def replacements(model: keras.Model) -> dict[str, InPlaceReLU]:
     found = {}
     for call in ordered:
         relu = call.operation
-        if type(relu) is layers.ReLU and (relu.max_value, relu.negative_slope, relu.threshold) == (
-            None,
-            0,
-            0,
-        ):
+        limits = (relu.max_value, relu.negative_slope, relu.threshold) if type(relu) is layers.ReLU else None
+        if limits == PLAIN:
             [features] = call.input_tensors
             if uses[id(features)] == 1 and isinstance(features._keras_history.operation, MAKERS):
                 found[relu.name] = InPlaceReLU(name=relu.name, dtype=relu.dtype_policy)

@@ -10,6 +10,9 @@ from typing import Any
 import keras
 
 Tensor = Any
+# Cells before and after, along rows and along columns.
+Margins = Sequence[tuple[int, int]]
+NO_MARGINS: Margins = ((0, 0), (0, 0))
 
 
 def serve() -> bool:
@@ -22,42 +25,30 @@ def conv2d(
     kernel: Tensor,
     bias: Tensor | None,
     strides: Sequence[int] = (1, 1),
-    padding: str = "same",
+    margins: Margins = NO_MARGINS,
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
 ) -> Tensor:
     """Convolution with its bias in one operation.
 
-    inputs: [B, h, w, C]; kernel: [rows, columns, C / groups, filters]; bias: [filters]; padding: "same" or
-    "valid", as TensorFlow counts it. Returns [B, h', w', filters].
+    inputs: [B, h, w, C]; kernel: [rows, columns, C / groups, filters]; bias: [filters]; margins: zeros before
+    and after rows and columns. Returns [B, h', w', filters].
     """
     import torch
 
     inputs, kernel = (keras.ops.convert_to_tensor(x) for x in (inputs, kernel))
     bias = None if bias is None else keras.ops.convert_to_tensor(bias)
     images = inputs.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-    margins = (0, 0)
-    if padding == "same":
-        (top, bottom), (left, right) = (
-            same_margins(*along)
-            for along in zip(images.shape[2:], kernel.shape[:2], strides, dilation, strict=True)
-        )
-        if (top, left) == (bottom, right):
-            margins = (top, left)
-        else:
-            images = torch.nn.functional.pad(images, (left, right, top, bottom))
+    (top, bottom), (left, right) = margins
+    alike = (top, left) == (bottom, right)
+    if not alike:
+        images = torch.nn.functional.pad(images, (left, right, top, bottom))
+    padding = (top, left) if alike else (0, 0)
     weights = kernel.permute(3, 2, 0, 1)
     outputs = torch.nn.functional.conv2d(
-        images, weights, bias, tuple(strides), margins, tuple(dilation), groups
+        images, weights, bias, tuple(strides), padding, tuple(dilation), groups
     )
     return outputs.permute(0, 2, 3, 1)
-
-
-def same_margins(length: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """Zeros before and after one side: as many as let the window start at every stride-th cell."""
-    places = -(-length // stride)
-    total = max((places - 1) * stride + (window - 1) * dilation + 1 - length, 0)
-    return total // 2, total - total // 2
 
 
 def normalize(

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 from tensor_tools import BACKEND, array, call, run, tensor
 
-from mrcnn.network import convolution, folding, in_place, roi_align, torch_kernels
+from mrcnn.network import convolution, folding, heads, in_place, roi_align, torch_kernels
 
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own operators")
 
@@ -78,6 +78,16 @@ def test_layout_spares_copies():
     layer.build((None, 6, 6, 3))
     convolution.lay_out(keras.Sequential([keras.Input((6, 6, 3)), layer]))
     assert layer.kernel.value.permute(3, 2, 0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+@on_torch
+def test_kernels_of_matrix_products_stay_as_they_are():
+    rois = keras.Input((3, 7, 7, 4))
+    x = heads.RoiConv2D(5, 7, padding="valid")(heads.RoiConv2D(4, 3)(rois))
+    model = keras.Model(rois, heads.RoiConv2DTranspose(2)(heads.RoiConv2D(5, 1)(x)))
+    convolution.lay_out(model)
+    stayed = [layer.kernel.value.is_contiguous() for layer in model.layers[1:]]
+    assert stayed == [False, True, True, True]  # of the 3x3 convolution, and of the products
 
 
 @on_torch

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from tensor_tools import call, gradients, run, tensor
+from tensor_tools import BACKEND, call, gradients, run, tensor
 
 from mrcnn.network import rpn_gradient
 from mrcnn.network.rpn import build_rpn_model
@@ -72,6 +72,28 @@ def some_anchors_loss(count):
         return ops.sum(ops.sin(said) * ops.convert_to_tensor(factors), axis=(1, 2))
 
     return loss
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="the order of reads and writes in TensorFlow's graphs")
+def test_the_results_wait_for_the_weights():
+    """Once results are there an optimiser may move weights: the backward pass must have read its own."""
+    import tensorflow
+
+    net, maps = network(1, most=6), [tensor(level) for level in MAPS]
+    graph = tensorflow.function(lambda: net(maps)).get_concrete_function().graph
+    waiting, needed = [graph.structured_outputs], set()
+    while waiting:
+        result = waiting.pop()
+        if result.name not in needed:
+            needed.add(result.name)
+            sources, place = (
+                result.op.inputs,
+                result.value_index,
+            )  # custom gradients hand all on in one operation
+            waiting += [sources[place]] if result.op.type == "IdentityN" else sources
+    reads = {x.outputs[0].name for x in graph.get_operations() if x.type == "ReadVariableOp"}
+    assert len(reads) >= 6
+    assert reads <= needed
 
 
 def test_too_many_anchors_are_no_gradient_at_all():
