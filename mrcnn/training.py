@@ -16,7 +16,7 @@ from keras import ops
 
 from mrcnn import distribution, execution
 from mrcnn.checkpoints import weights
-from mrcnn.network import losses
+from mrcnn.network import folding, losses
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,8 @@ class TrainingNetwork(weights.NamedWeightsModel):
     ) -> None:
         """Set the factors of the losses and of the L2 penalty, and the devices."""
         self.devices = devices
-        self._shared_call = devices.forward(self, execution.sparing(self, super().call))
+        folded = folding.folded_at_each_call(keras.Model(self.input, self.output))
+        self._shared_call = devices.forward(self, execution.sparing(folded, folded.call))
         self.loss_weights = dict(loss_weights)
         self.weight_decay = float(weight_decay)
         self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in LOSS_NAMES}
