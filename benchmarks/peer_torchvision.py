@@ -21,6 +21,7 @@ LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-6, 0.9, 1e-4
 LAST_NORM, CLASS_LOGIT = 0.2, 10.0
 # Ours: TRAIN_ROIS_PER_IMAGE and ROI_POSITIVE_RATIO, POST_NMS_ROIS_TRAINING, DETECTION_NMS_THRESHOLD.
 TRAIN_ROIS, POSITIVE_RATIO, TRAIN_PROPOSALS, DETECTION_NMS = 200, 0.33, 2000, 0.3
+FILLING_IOU = 0.05  # as in ours.py: the mask head's places are filled
 
 PARTS = {
     "backbone": ["backbone.body"],
@@ -75,6 +76,8 @@ def _model(case: Case) -> MaskRCNN:
         box_nms_thresh=DETECTION_NMS,
         box_batch_size_per_image=TRAIN_ROIS,
         box_positive_fraction=POSITIVE_RATIO,
+        box_fg_iou_thresh=FILLING_IOU,
+        box_bg_iou_thresh=FILLING_IOU,
     )
     settle(model)
     return model.to(DEVICE).train(training)

@@ -34,6 +34,8 @@ class Devices:
     count = 1
     processes = 1
     process = 0
+    # What of the loss one device differentiates, where the sum of gradients is that of the whole batch.
+    share_of_loss = 1.0
 
     @property
     def is_first_process(self) -> bool:
@@ -146,6 +148,7 @@ class _TensorFlowDevices(Devices):
         self.strategy = strategy
         self.count = strategy.num_replicas_in_sync
         self.process, self.processes = process, processes
+        self.share_of_loss = 1.0 / self.count
 
     def scope(self):
         return self.strategy.scope()
@@ -180,7 +183,7 @@ class _TensorFlowDevices(Devices):
 
     def training_loss(self, loss):
         # Keras multiplies what it shows by the number of replicas, and adds up their gradients.
-        return (loss + ops.stop_gradient(self.mean(loss) - loss)) / self.count
+        return (loss + ops.stop_gradient(self.mean(loss) - loss)) * self.share_of_loss
 
     def logs(self, values):
         if self.processes == 1:

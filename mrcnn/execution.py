@@ -5,7 +5,7 @@
 
 import ctypes
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -99,6 +99,16 @@ def sparing(model: keras.Model, call: Callable) -> Callable:
     call: the model's own, which is as good wherever a compiler decides what to keep.
     """
     return graph_calls.EagerRun(model) if keras.backend.backend() == "torch" else call
+
+
+def let_gradients_go(variables: Sequence[keras.Variable]) -> None:
+    """Free the gradients that PyTorch's variables hold, of a step that has used them.
+
+    Keras does it in the next step, when all features of its forward pass are there.
+    """
+    if keras.backend.backend() == "torch":
+        for variable in variables:
+            variable.value.grad = None
 
 
 def loss_gradients(

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from mrcnn import distribution, execution
+from mrcnn import distribution, execution, optimizers
 from mrcnn.checkpoints import weights
 from mrcnn.network import folding, losses
 
@@ -64,15 +64,6 @@ def set_trainable(model: keras.Model, layer_regex: str) -> list[keras.Layer]:
             if layer.trainable:
                 chosen.append(layer)
     return chosen
-
-
-def l2_penalty(variables: list[keras.Variable], weight_decay: float) -> Any:
-    """Weight decay of the original: the mean of squares of each tensor, gamma and beta left out.
-
-    variables: trainable ones; biases count, too. Returns a float32 scalar.
-    """
-    decayed = [v for v in variables if v.name not in ("gamma", "beta")]
-    return weight_decay * sum(ops.mean(ops.square(ops.cast(v, "float32"))) for v in decayed)
 
 
 class TrainingNetwork(weights.NamedWeightsModel):
@@ -132,14 +123,21 @@ class TrainingNetwork(weights.NamedWeightsModel):
 
     def total_loss(self, weighted: dict[str, Any]) -> Any:
         """What training lowers: the sum of the weighted losses and the L2 penalty of what trains."""
-        return l2_penalty(self.trainable_variables, self.weight_decay) + sum(weighted.values())
+        return self.penalty() + sum(weighted.values())
+
+    def penalty(self) -> Any:
+        """The L2 penalty of what trains."""
+        return optimizers.l2_penalty(self.trainable_variables, self.weight_decay)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The total loss; each part is tracked under its name."""
         weighted = self.weighted_losses(x, y_pred)
         for name, loss in weighted.items():
             self.loss_trackers[name].update_state(self.devices.mean(loss))
-        return self.devices.training_loss(self.total_loss(weighted))
+        if not optimizers.adds_penalty(self.optimizer):
+            return self.devices.training_loss(self.total_loss(weighted))
+        loss = ops.stop_gradient(self.penalty()) + sum(weighted.values())
+        return self.devices.training_loss(loss)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """The losses so far in this epoch."""
@@ -169,10 +167,10 @@ def compile_network(
     }
     if config.GRADIENT_ACCUMULATION_STEPS > 1:
         common["gradient_accumulation_steps"] = config.GRADIENT_ACCUMULATION_STEPS
-    if config.OPTIMIZER == "adam":
-        optimizer = devices.optimizer(keras.optimizers.Adam)(beta_1=momentum, **common)
-    else:
-        optimizer = devices.optimizer(keras.optimizers.SGD)(momentum=momentum, **common)
+    kind = keras.optimizers.Adam if config.OPTIMIZER == "adam" else keras.optimizers.SGD
+    common["beta_1" if config.OPTIMIZER == "adam" else "momentum"] = momentum
+    penalty = config.WEIGHT_DECAY * devices.share_of_loss
+    optimizer = optimizers.adding_penalty(devices.optimizer(kind), penalty)(**common)
     network.compile(optimizer=optimizer, jit_compile=execution.compiles_with_xla(config.JIT_COMPILE))
     network.optimizer.build(network.trainable_variables)
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from mrcnn.evaluation import coco
 from mrcnn.geometry import masks
@@ -90,6 +89,8 @@ def match(overlaps: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarra
 
     overlaps: IoU [P, G]. Returns two index arrays, the matched rows and their columns.
     """
+    from scipy.optimize import linear_sum_assignment  # 24 MB that detection does not need
+
     if not overlaps.size:
         return np.zeros(0, int), np.zeros(0, int)
     enough = overlaps >= threshold

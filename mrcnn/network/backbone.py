@@ -11,6 +11,7 @@ from keras import layers
 
 from mrcnn.network.convolution import Conv2D, DepthwiseConv2D
 from mrcnn.network.normalization import Norm, normalization
+from mrcnn.network.pooling import MaxPooling2D
 
 Tensor = Any
 Backbone = Callable[..., list[Tensor]]
@@ -109,7 +110,7 @@ def resnet_graph(
     x = layers.ZeroPadding2D(3)(input_image)
     x = Conv2D(64, 7, strides=2, name="conv1")(x)
     x = layers.ReLU()(normalization(norm, train_bn)("bn_conv1")(x))
-    c1 = layers.MaxPooling2D(3, strides=2, padding="same")(x)
+    c1 = MaxPooling2D(3, strides=2, padding="same")(x)
     how = {"train_bn": train_bn, "norm": norm}
     c2 = _resnet_stage(c1, 2, 3, 64, 1, how)
     c3 = _resnet_stage(c2, 3, 4, 128, 2, how)

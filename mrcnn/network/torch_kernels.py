@@ -51,6 +51,25 @@ def conv2d(
     return outputs.permute(0, 2, 3, 1)
 
 
+def max_pool(
+    inputs: Tensor, window: Sequence[int], strides: Sequence[int], margin: tuple[int, int]
+) -> Tensor:
+    """Largest value of each window. inputs: [B, h, w, C]. Returns [B, h', w', C].
+
+    margin: cells outside before and after each side, which count as -inf; equal, or one more after it where
+    strides are above 1.
+    """
+    from torch.nn import functional
+
+    before, after = margin
+    images = inputs.permute(0, 3, 1, 2)
+    # Rounded up, the number of windows has one that ends outside.
+    outputs = functional.max_pool2d(
+        images, tuple(window), tuple(strides), padding=before, ceil_mode=after > before
+    )
+    return outputs.permute(0, 2, 3, 1)
+
+
 def normalize(
     inputs: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
 ) -> Tensor:
