@@ -1,5 +1,6 @@
-"""ReLU that overwrites its input, for inference on PyTorch, which runs each layer by itself."""
+"""Layers that overwrite their input, for inference on PyTorch, which runs each layer by itself."""
 
+from collections import Counter
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ Tensor = Any
 PLAIN = (None, 0, 0)
 
 # Layers whose result is new memory, not a view of their input's.
-MAKERS = (layers.Conv2D, layers.BatchNormalization, layers.Add, RoiConv2D)
+MAKERS = (layers.Conv2D, layers.BatchNormalization, layers.Add, layers.UpSampling2D, RoiConv2D)
 
 
 class InPlaceReLU(layers.ReLU):
@@ -23,19 +24,44 @@ class InPlaceReLU(layers.ReLU):
         return inputs.relu_()
 
 
-def replacements(model: keras.Model) -> dict[str, InPlaceReLU]:
-    """{name: its twin} of each ReLU that may overwrite its input, see `folding.FoldedNetwork`.
+class InPlaceAdd(layers.Add):
+    """keras.layers.Add of two tensors of one shape, into the memory of one of them.
+
+    into: its place among the inputs.
+    """
+
+    def __init__(self, into: int, **kwargs):
+        super().__init__(**kwargs)
+        self.into = into
+
+    def call(self, inputs):
+        return inputs[self.into].add_(inputs[1 - self.into])
+
+
+def replacements(model: keras.Model) -> dict[str, layers.Layer]:
+    """{name: its twin} of each ReLU and Add that may overwrite an input, see `folding.FoldedNetwork`.
 
     The input must be fresh from one of MAKERS and read by nobody else.
     """
     ordered = graph_calls.calls(model)
     uses = graph_calls.uses(model, ordered)
-    found = {}
+    found: dict[str, layers.Layer] = {}
     for call in ordered:
-        relu = call.operation
-        limits = (relu.max_value, relu.negative_slope, relu.threshold) if type(relu) is layers.ReLU else None
-        if limits == PLAIN:
-            [features] = call.input_tensors
-            if uses[id(features)] == 1 and isinstance(features._keras_history.operation, MAKERS):
-                found[relu.name] = InPlaceReLU(name=relu.name, dtype=relu.dtype_policy)
+        layer, inputs = call.operation, call.input_tensors
+        own = [place for place, features in enumerate(inputs) if _is_own(features, uses)]
+        options = {"name": layer.name, "dtype": getattr(layer, "dtype_policy", None)}
+        if own and _is_plain_relu(layer):
+            found[layer.name] = InPlaceReLU(**options)
+        if own and type(layer) is layers.Add and len(inputs) == 2 and inputs[0].shape == inputs[1].shape:
+            found[layer.name] = InPlaceAdd(own[0], **options)
     return found
+
+
+def _is_own(features: Tensor, uses: Counter) -> bool:
+    return uses[id(features)] == 1 and isinstance(features._keras_history.operation, MAKERS)
+
+
+def _is_plain_relu(layer: Any) -> bool:
+    if type(layer) is not layers.ReLU:
+        return False
+    return (layer.max_value, layer.negative_slope, layer.threshold) == PLAIN

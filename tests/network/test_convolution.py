@@ -130,8 +130,8 @@ def test_gradient_of_roi_align():
     np.testing.assert_allclose(float(change), step * float(squared), rtol=1e-4)
 
 
-def relus():
-    """A ReLU that may overwrite its input, and those that may not, by name."""
+def eager_layers():
+    """ReLUs and sums that may overwrite an input, and those that may not, by name."""
     image = keras.Input((6, 6, 3), name="image")
     x = convolution.Conv2D(4, 3, name="conv")(image)
     x = layers.ReLU(name="behind_conv")(x)
@@ -141,19 +141,27 @@ def relus():
     w = layers.ReLU(name="input_is_read_twice")(z)
     w = layers.Add()([z, w])
     w = layers.ReLU(name="behind_add")(w)
-    v = layers.ReLU(name="behind_a_view")(layers.Reshape((-1,))(w))
+    fresh = convolution.Conv2D(4, 1)(w)
+    u = layers.Add(name="into_the_second")([w, fresh])
+    u = layers.Add(name="of_three")([u, convolution.Conv2D(4, 1)(u), convolution.Conv2D(4, 1)(u)])
+    u = layers.Add(name="spread")([convolution.Conv2D(1, 1)(u), u])
+    twice = convolution.Conv2D(4, 1)(u)
+    u = layers.Add(name="of_itself")([twice, twice])
+    v = layers.ReLU(name="behind_a_view")(layers.Reshape((-1,))(u))
     return keras.Model({"image": image}, {"y": y, "v": v})
 
 
-def test_which_relus_overwrite_their_input():
-    assert set(in_place.replacements(relus())) == {"behind_conv", "behind_add"}
+def test_which_layers_overwrite_an_input():
+    found = in_place.replacements(eager_layers())
+    assert set(found) == {"behind_conv", "behind_add", "into_the_second"}
+    assert found["into_the_second"].into == 1
 
 
 @on_torch
 def test_overwriting_changes_no_result():
     import torch
 
-    model = relus()
+    model = eager_layers()
     inputs = {"image": tensor(features(2, 6, 6, 3))}
     folded = folding.FoldedNetwork(model, in_place.replacements(model))
     folded.refresh()
