@@ -1,23 +1,27 @@
-"""Batch norms folded into the layers before them: the same outputs, the same stored weights."""
+"""Batch norms folded into the layers before them: the same outputs and gradients, the same stored weights."""
 
 import keras
 import numpy as np
 import pytest
-from keras import layers
-from tensor_tools import array, tensor
+from keras import layers, ops
+from tensor_tools import BACKEND, array, tensor
 
-from mrcnn.network.folding import FoldedNetwork
+from mrcnn import execution
+from mrcnn.network.folding import FoldedNetwork, folded_at_each_call
 from mrcnn.network.heads import RoiConv2D
 from mrcnn.network.normalization import BatchNorm
 
 
-def network():
-    """Each kind of layer with a batch norm that can be folded, and each that cannot, by name."""
+def network(train_bn=None):
+    """Each kind of layer with a batch norm that can be folded, and each that cannot, by name.
+
+    train_bn: of the norms that can, but for roi_conv's, which is False.
+    """
     image = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(6, 3, padding="same", name="conv")(image)
-    x = layers.ReLU()(BatchNorm(name="conv_bn")(x))
+    x = layers.ReLU()(BatchNorm(train_bn, name="conv_bn")(x))
     x = layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False, padding="same", name="depthwise")(x)
-    x = layers.BatchNormalization(scale=False, name="depthwise_bn")(x)
+    x = BatchNorm(train_bn, scale=False, name="depthwise_bn")(x)
     x = layers.Conv2D(4, 1, activation="relu", name="activated")(x)
     x = BatchNorm(train_bn=False, name="activated_bn")(x)
     two = layers.Conv2D(4, 1, name="two_uses")(x)
@@ -28,13 +32,17 @@ def network():
     rois = layers.Reshape((4, 4, 4, 4))(x)
     rois = BatchNorm(train_bn=False, name="roi_conv_bn")(RoiConv2D(5, 3, name="roi_conv")(rois))
     rois = RoiConv2D(7, 4, padding="valid", name="roi_dense")(rois)
-    rois = BatchNorm(train_bn=None, name="roi_dense_bn")(rois)
+    rois = BatchNorm(train_bn, name="roi_dense_bn")(rois)
     flat = layers.Dense(3, use_bias=False, name="dense")(layers.Flatten()(rois))
-    flat = layers.BatchNormalization(center=False, name="dense_bn")(flat)
+    flat = BatchNorm(train_bn, center=False, name="dense_bn")(flat)
+    other = layers.Dense(3, name="of_keras")(flat)
+    flat = layers.Add()([flat, layers.BatchNormalization(name="of_keras_bn")(other)])
     return keras.Model({"image": image}, {"map": x, "flat": flat})
 
 
-FOLDED = {"conv", "depthwise", "roi_conv", "roi_dense", "dense"}
+CAN_FOLD = {"conv", "depthwise", "roi_conv", "roi_dense", "dense"}
+FOLDED = CAN_FOLD | {"of_keras"}
+CANNOT = {"activated_bn", "two_uses_bn", "two_calls_bn", "by_batch_bn"}
 
 
 def randomize(model, seed):
@@ -53,6 +61,10 @@ def networks():
     return model, FoldedNetwork(model)
 
 
+def norms(model):
+    return {layer.name for layer in model.layers if isinstance(layer, layers.BatchNormalization)}
+
+
 def outputs(model):
     image = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
     return {name: array(value) for name, value in model({"image": tensor(image)}, training=False).items()}
@@ -68,8 +80,7 @@ def assert_same_outputs(model, folded):
 def test_only_what_can_be_folded_is(networks):
     _, folded = networks
     assert folded.pairs.keys() == FOLDED
-    left = {layer.name for layer in folded.model.layers if isinstance(layer, layers.BatchNormalization)}
-    assert left == {"activated_bn", "two_uses_bn", "two_calls_bn", "by_batch_bn"}
+    assert norms(folded.model) == CANNOT
 
 
 def test_outputs_are_equal_and_weights_untouched(networks):
@@ -115,3 +126,62 @@ def test_nothing_is_computed_anew_without_a_change(networks):
     folded._stale = True
     folded.refresh()
     np.testing.assert_allclose(array(copy), changed / 2.0)
+
+
+@pytest.mark.parametrize("train_bn", [False, None])
+def test_folding_at_each_call_keeps_outputs_and_gradients(train_bn):
+    model = network(train_bn)
+    randomize(model, seed=2)
+    folded = folded_at_each_call(model)
+    stay = (
+        CANNOT
+        | {"of_keras_bn"}
+        | ({f"{name}_bn" for name in CAN_FOLD - {"roi_conv"}} if train_bn is None else set())
+    )
+    assert norms(folded) == stay
+
+    def loss_of(net):
+        return lambda inputs: sum(ops.sum(ops.sin(x)) for x in net(inputs, training=True).values())
+
+    image = {"image": np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)}
+    wanted, found = (execution.loss_gradients(model, loss_of(net))(image) for net in (model, folded))
+    for variable, expected, gradient in zip(model.trainable_variables, wanted, found, strict=True):
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * scale, err_msg=variable.path)
+    for name, value in outputs(model).items():
+        np.testing.assert_allclose(outputs(folded)[name], value, rtol=1e-4, atol=1e-5 * np.abs(value).max())
+
+
+def test_large_kernels_stay_apart():
+    image = keras.Input((4, 4, 500), name="image")
+    x = layers.Conv2D(2001, 1, name="large")(image)
+    x = layers.Conv2D(5, 1, name="small")(BatchNorm(False, name="large_bn")(x))
+    model = keras.Model({"image": image}, {"x": BatchNorm(False, name="small_bn")(x)})
+    assert norms(FoldedNetwork(model).model) == norms(folded_at_each_call(model)) == {"large_bn"}
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch tells what it keeps")
+def test_the_backward_pass_needs_no_input_of_a_norm():
+    import torch
+
+    image = keras.Input((16, 16, 4), name="image")
+    x = image
+    for number in range(4):
+        x = layers.Conv2D(32, 1, name=f"conv{number}")(x)
+        x = layers.ReLU()(BatchNorm(False, name=f"bn{number}")(x))
+    model = keras.Model({"image": image}, x)
+
+    def kept(net):
+        storages = {}
+
+        def pack(x):
+            if x.numel() == 16 * 16 * 32:
+                storages[x.untyped_storage().data_ptr()] = x
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            net({"image": tensor(np.ones((1, 16, 16, 4), np.float32))}, training=True)
+        return len(storages)
+
+    assert kept(model) == 8
+    assert kept(folded_at_each_call(model)) == 4
