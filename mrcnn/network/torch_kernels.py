@@ -71,18 +71,25 @@ def max_pool(
 
 
 def normalize(
-    inputs: Tensor, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor, epsilon: float
+    inputs: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
 ) -> Tensor:
     """Batch normalisation with given statistics in one pass.
 
-    inputs: [..., C]; statistics, gamma and beta: [C]. Returns the inputs' shape and dtype; the arithmetic is
-    float32.
+    inputs: [..., C]; statistics, gamma and beta: [C]; no gamma is 1, no beta 0. Returns the inputs' shape and
+    dtype; the arithmetic is float32.
     """
     from torch.nn import functional
 
     inputs = keras.ops.convert_to_tensor(inputs)
     rows = inputs.reshape(1, -1, 1, inputs.shape[-1]).permute(0, 3, 1, 2)
-    mean, variance, gamma, beta = (keras.ops.cast(x, "float32") for x in (mean, variance, gamma, beta))
+    mean, variance, gamma, beta = (
+        None if x is None else keras.ops.cast(x, "float32") for x in (mean, variance, gamma, beta)
+    )
     outputs = functional.batch_norm(rows, mean, variance, gamma, beta, eps=epsilon)
     return outputs.permute(0, 2, 3, 1).reshape(inputs.shape)
 

