@@ -4,6 +4,7 @@
 """
 
 import ctypes
+import gc
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -60,14 +61,28 @@ def keep_host_memory() -> None:
     was as much processor time as the arithmetic of a training step of the light network. TensorFlow asks for
     this itself whenever it starts to read a generator, so the call has to be repeated after that.
     """
+    mallopt = _glibc("mallopt")
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        mallopt(M_TOP_PAD, ASKED_BYTES)
+
+
+def give_back_host_memory() -> None:
+    """Hand freed memory back to the system, such as that of building a network; only on Linux."""
+    trim = _glibc("malloc_trim")
+    if trim is not None:
+        gc.collect()
+        trim(0)
+
+
+def _glibc(name: str) -> Callable | None:
+    """A function of the GNU C library, None where there is another."""
     if not sys.platform.startswith("linux"):
-        return
+        return None
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):  # another C library
-        return
-    mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-    mallopt(M_TOP_PAD, ASKED_BYTES)
+        return getattr(ctypes.CDLL("libc.so.6"), name)
+    except (OSError, AttributeError):
+        return None
 
 
 def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs], dict[str, Tensor]]:

@@ -175,6 +175,7 @@ class Detector:
         self._networks = [folding.FoldedNetwork(network, _faster_layers(network)) for network in networks]
         self._find = execution.compiled(self._networks[0].model)
         self._outline = execution.compiled(self._networks[1].model, open_shapes=True)
+        execution.give_back_host_memory()
 
     def run(
         self,

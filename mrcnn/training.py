@@ -280,7 +280,10 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 
 
 class KeepHostMemory(keras.callbacks.Callback):
-    """Keep freed memory from step to step, see `execution.keep_host_memory`."""
+    """Keep freed memory from step to step, see `execution.keep_host_memory`, but not what building left."""
+
+    def on_train_begin(self, logs=None):
+        execution.give_back_host_memory()
 
     def on_train_batch_begin(self, batch, logs=None):
         execution.keep_host_memory()

@@ -111,11 +111,11 @@ class RoiConv2DTranspose(layers.Layer):
         batch, rois, height, width, channels = ops.shape(inputs)
         # With stride 2 no two windows overlap: each cell becomes a 2x2 block of its own.
         kernel = ops.reshape(ops.transpose(self.kernel, (3, 0, 1, 2)), (channels, -1))
-        blocks = ops.matmul(inputs, kernel)
-        blocks = ops.reshape(blocks, (-1, height, width, 2, 2, self.filters))
-        blocks = ops.transpose(blocks, (0, 1, 3, 2, 4, 5))
-        outputs = ops.reshape(blocks, (batch, rois, 2 * height, 2 * width, self.filters))
-        return self.activation(outputs + self.bias)
+        outputs = ops.add(ops.matmul(inputs, kernel), ops.tile(self.bias, 4))
+        outputs = ops.reshape(outputs, (-1, height, width, 2, 2, self.filters))
+        outputs = ops.transpose(outputs, (0, 1, 3, 2, 4, 5))
+        outputs = ops.reshape(outputs, (batch, rois, 2 * height, 2 * width, self.filters))
+        return self.activation(outputs)
 
     def compute_output_shape(self, input_shape):
         batch, rois, height, width, _ = input_shape
