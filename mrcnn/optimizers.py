@@ -52,9 +52,13 @@ class AddsPenalty:
 
 
 def adding_penalty(kind: type, penalty: float) -> type:
-    """The class of optimisers of this kind that add the gradient of an L2 penalty of this factor."""
+    """The class of optimisers of this kind that add the gradient of an L2 penalty of this factor.
+
+    Saved with a model and loaded again, one is of the kind itself, and the penalty is differentiated.
+    """
     kind = type(kind())  # on PyTorch Keras makes one of another class, which moves all weights at once
-    return type(kind.__name__, (AddsPenalty, kind), {"penalty": penalty})
+    members = {"penalty": penalty, "__module__": kind.__module__}
+    return type(kind.__name__, (AddsPenalty, kind), members)
 
 
 def adds_penalty(optimizer: keras.Optimizer | None) -> bool:

@@ -83,3 +83,11 @@ def test_who_adds_the_penalty():
     assert optimizers.adds_penalty(keras.optimizers.LossScaleOptimizer(adding))
     assert not optimizers.adds_penalty(keras.optimizers.SGD())
     assert not optimizers.adds_penalty(None)
+
+
+@pytest.mark.parametrize("kind", [keras.optimizers.SGD, keras.optimizers.Adam])
+def test_what_is_saved_is_of_the_kind_itself(kind):
+    adding = optimizers.adding_penalty(kind, 1.0)(learning_rate=0.25, global_clipnorm=3.0)
+    loaded = keras.optimizers.deserialize(keras.optimizers.serialize(adding))
+    assert type(loaded) is type(kind())
+    assert loaded.get_config() == adding.get_config()
