@@ -21,7 +21,7 @@ LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-6, 0.9, 1e-4
 LAST_NORM, CLASS_LOGIT = 0.2, 10.0
 # Ours: TRAIN_ROIS_PER_IMAGE and ROI_POSITIVE_RATIO, POST_NMS_ROIS_TRAINING, DETECTION_NMS_THRESHOLD.
 TRAIN_ROIS, POSITIVE_RATIO, TRAIN_PROPOSALS, DETECTION_NMS = 200, 0.33, 2000, 0.3
-FILLING_IOU = 0.05  # as in ours.py: the mask head's places are filled
+FILLING_IOU = 0.005  # as in ours.py: the mask head's places are filled
 
 PARTS = {
     "backbone": ["backbone.body"],

@@ -86,10 +86,12 @@ IMPORT_A_FRAMEWORK = {
     "execution.py",
     "distribution.py",
     "network/crop_and_resize.py",
+    "network/hardware.py",
     "network/torch_kernels.py",
 }
 # The running backend's name, and in weight_files.py an attribute of the file format.
 NAME_A_FRAMEWORK = IMPORT_A_FRAMEWORK | {
+    "network/conv_gradient.py",
     "network/convolution.py",
     "checkpoints/weight_files.py",
     "network/box_ops.py",

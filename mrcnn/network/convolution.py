@@ -6,18 +6,21 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from mrcnn.network import torch_kernels
+from mrcnn.network import conv_gradient, torch_kernels
 from mrcnn.network.torch_kernels import NO_MARGINS, Margins
 
 Tensor = Any
 Pair = Sequence[int]
 
 
-def convolve(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+def convolve(inputs: Tensor, kernel: Tensor, bias: Tensor, training: bool | None = False) -> Tensor:
     """Convolution with stride 1 and "same" padding, and its bias.
 
-    inputs: [B, h, w, C]; kernel: [rows, columns, C, filters]; bias: [filters]. Returns [B, h, w, filters].
+    inputs: [B, h, w, C]; kernel: [rows, columns, C, filters]; bias: [filters]; training: whether it will be
+    differentiated. Returns [B, h, w, filters].
     """
+    if training and conv_gradient.pays(inputs, kernel.shape[:2]):
+        return conv_gradient.convolution(inputs, kernel, bias)
     if torch_kernels.serve():
         margins = margins_of("same", inputs.shape[1:3], kernel.shape[:2])
         return torch_kernels.conv2d(inputs, kernel, bias, margins=margins)
@@ -46,10 +49,20 @@ def margins_of(
 class Conv2D(layers.Conv2D):
     """keras.layers.Conv2D on [B, h, w, C]."""
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
+        if training and self._is_plain() and conv_gradient.pays(inputs, self.kernel_size):
+            rows, columns = self.strides  # other than 1 for one cell, which is all that the stride leaves
+            seen = inputs[:, ::rows, ::columns] if max(self.strides) > 1 else inputs
+            return self.activation(conv_gradient.convolution(seen, self.kernel, self.bias))
         if torch_kernels.serve() and self.data_format == "channels_last":
             return _on_torch(self, inputs, self.kernel, self.groups)
         return super().call(inputs)
+
+    def _is_plain(self) -> bool:
+        """Whether this is a convolution with stride 1 and "same" padding, perhaps of every n-th cell."""
+        shifts = set(self.strides) == {1} and self.padding == "same"
+        one_piece = self.groups == 1 and set(self.dilation_rate) == {1}
+        return self.data_format == "channels_last" and one_piece and (shifts or self.kernel_size == (1, 1))
 
     def lay_out(self) -> None:
         """See `lay_out` below."""

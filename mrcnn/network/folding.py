@@ -8,6 +8,7 @@ copy of them for the gradient of gamma. The model itself keeps its layers, weigh
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from inspect import signature
 from typing import Any
 
 import keras
@@ -83,14 +84,15 @@ class FoldedLayer(layers.Layer):
 
     def __init__(self, layer: layers.Layer, norm: layers.BatchNormalization):
         super().__init__(name=layer.name, dtype=layer.dtype_policy)
+        self._knows_training = "training" in signature(layer.call).parameters
         self._both = lambda: (layer, norm)  # out of Keras' sight: weights must not appear twice
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         layer, norm = self._both()
         kernel, bias = folded_weights(layer, norm)
         values = list(zip(layer.weights, (kernel, bias), strict=False))
         with keras.StatelessScope(state_mapping=values):
-            outputs = layer.call(inputs)
+            outputs = layer.call(inputs, **({"training": training} if self._knows_training else {}))
         return outputs if len(values) == 2 else ops.add(outputs, ops.cast(bias, outputs.dtype))
 
     def compute_output_spec(self, inputs):

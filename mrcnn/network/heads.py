@@ -46,7 +46,7 @@ class RoiConv2D(layers.Layer):
         )
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         shape = ops.shape(inputs)
         if self.padding == "valid":
             flat = ops.reshape(inputs, (*shape[:2], 1, 1, -1))
@@ -55,7 +55,7 @@ class RoiConv2D(layers.Layer):
         if self.kernel_size == 1:
             return self.activation(ops.add(ops.matmul(inputs, self.kernel[0, 0]), self.bias))
         folded = ops.reshape(inputs, (-1, *shape[2:]))
-        outputs = self.activation(convolve(folded, self.kernel, self.bias))
+        outputs = self.activation(convolve(folded, self.kernel, self.bias, training))
         return ops.reshape(outputs, (*shape[:4], self.filters))
 
     def lay_out(self) -> None:

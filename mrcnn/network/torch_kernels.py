@@ -4,6 +4,7 @@
 of the same memory does as well. Tensors are torch's throughout; shapes are those of Keras.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,9 @@ def conv2d(
 
     inputs, kernel = (keras.ops.convert_to_tensor(x) for x in (inputs, kernel))
     bias = None if bias is None else keras.ops.convert_to_tensor(bias)
+    if tuple(kernel.shape[:2]) == (1, 1) and len(set(strides)) > 1:
+        # The same, and oneDNN's gradient of such a kernel is wrong for three or four channels.
+        inputs, strides = inputs[:, :: strides[0], :: strides[1]], (1, 1)
     images = inputs.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
     (top, bottom), (left, right) = margins
     alike = (top, left) == (bottom, right)
@@ -49,6 +53,65 @@ def conv2d(
         images, weights, bias, tuple(strides), padding, tuple(dilation), groups
     )
     return outputs.permute(0, 2, 3, 1)
+
+
+def conv2d_by_products(inputs: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """`conv_gradient.convolution`."""
+    images, weights = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
+    bias = None if bias is None else keras.ops.convert_to_tensor(bias)
+    convolution = _convolution_by_products().apply
+    return convolution(images.permute(0, 3, 1, 2), weights.permute(3, 2, 0, 1), bias).permute(0, 2, 3, 1)
+
+
+@functools.cache
+def _convolution_by_products() -> Any:
+    """The operation on [B, C, h, w], [filters, C, rows, columns] and [filters]; PyTorch is loaded late."""
+    import torch
+    from torch.nn import functional
+
+    class ConvolutionByProducts(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, images, weights, bias):
+            images = images.contiguous(memory_format=torch.channels_last)
+            ctx.save_for_backward(images, weights)
+            ctx.margin = tuple(side // 2 for side in weights.shape[2:])
+            return functional.conv2d(images, weights, bias, padding=ctx.margin)
+
+        @staticmethod
+        def backward(ctx, upstream):
+            images, weights = ctx.saved_tensors
+            upstream = upstream.contiguous(memory_format=torch.channels_last)
+            needed, found = ctx.needs_input_grad, [None, None, None]
+            if needed[0]:
+                found[0] = functional.conv_transpose2d(upstream, weights, padding=ctx.margin)
+            if needed[1]:
+                found[1] = _products(images, upstream, ctx.margin).permute(3, 2, 0, 1)
+            if needed[2]:
+                found[2] = upstream.sum((0, 2, 3))
+            return tuple(found)
+
+    return ConvolutionByProducts
+
+
+def _products(images: Tensor, upstream: Tensor, margin: Sequence[int]) -> Tensor:
+    """What `conv_gradient.of_kernel` computes, [rows, columns, C, filters], in one buffer for all cells.
+
+    images: [B, C, h, w]; upstream: [B, filters, h, w]; margin: cells around the window's centre.
+    """
+    import torch
+    from torch.nn import functional
+
+    images, upstream = images.permute(0, 2, 3, 1), upstream.permute(0, 2, 3, 1)
+    height, width, channels = images.shape[1:]
+    above, left = margin
+    padded = functional.pad(images, (0, 0, left, left, above, above))
+    flat, seen = upstream.reshape(-1, upstream.shape[-1]), images.new_empty(images.shape)
+    found = images.new_empty(2 * above + 1, 2 * left + 1, channels, flat.shape[-1])
+    for row, products in enumerate(found):
+        for column, product in enumerate(products):
+            seen.copy_(padded[:, row : row + height, column : column + width])
+            torch.mm(seen.view(-1, channels).t(), flat, out=product)
+    return found
 
 
 def max_pool(

@@ -1,0 +1,83 @@
+"""Convolutions with gradients as matrix products, for training on a CPU.
+
+The gradient of a kernel is a sum over all cells of a feature map, for each cell of the window one product
+[C, cells] x [cells, filters]. Backends hand it to convolution routines made for large windows: those of XLA
+and, without AVX-512, of oneDNN and Eigen reach between a tenth and two thirds of what matrix products do.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from mrcnn.network import hardware, torch_kernels
+
+Tensor = Any
+Pair = Sequence[int]
+
+# TensorFlow's own gradients are as good on maps of fewer cells.
+FEWEST_CELLS = 2048
+
+
+def pays(inputs: Tensor, window: Pair) -> bool:
+    """Whether `convolution` is the faster way to train on this machine.
+
+    inputs: [B, h, w, C]; window: sides of the kernel.
+    """
+    exact = keras.backend.standardize_dtype(inputs.dtype) == "float32"
+    if not exact or not all(side % 2 for side in window) or not hardware.is_on_cpu(inputs):
+        return False
+    if keras.backend.backend() == "jax":
+        return True
+    large = keras.backend.backend() == "torch" or _cells(inputs) >= FEWEST_CELLS
+    return large and max(window) > 1 and hardware.has_avx2_at_most()
+
+
+def convolution(inputs: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """Convolution with stride 1 and "same" padding, and its bias if there is one.
+
+    inputs: [B, h, w, C]; kernel: [rows, columns, C, filters], rows and columns odd; bias: [filters]; float32.
+    Returns [B, h, w, filters].
+    """
+    if torch_kernels.serve():
+        return torch_kernels.conv2d_by_products(inputs, kernel, bias)
+
+    @ops.custom_gradient
+    def convolved(inputs, kernel):
+        def gradient(upstream):
+            turned = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
+            return _forward(upstream, turned), of_kernel(inputs, upstream, kernel.shape[:2])
+
+        return _forward(inputs, kernel), gradient
+
+    # The cast reads a variable: TensorFlow takes it for one that the function hides otherwise.
+    outputs = convolved(inputs, ops.cast(kernel, "float32"))
+    return outputs if bias is None else ops.add(outputs, bias)
+
+
+def of_kernel(inputs: Tensor, upstream: Tensor, window: Pair) -> Tensor:
+    """The gradient [rows, columns, C, filters] of a convolution's kernel.
+
+    inputs: [B, h, w, C]; upstream: gradient [B, h, w, filters] of the result; window: rows and columns.
+    """
+    *cells, filters = ops.shape(upstream)
+    channels = inputs.shape[-1]
+    padded = ops.pad(inputs, [(0, 0), *((side // 2, side // 2) for side in window), (0, 0)])
+    upstream = ops.reshape(upstream, (-1, filters))
+    products = []
+    for row in range(window[0]):
+        for column in range(window[1]):
+            seen = ops.slice(padded, (0, row, column, 0), (*cells, channels))
+            products.append(ops.matmul(ops.transpose(ops.reshape(seen, (-1, channels))), upstream))
+    return ops.reshape(ops.stack(products), (*window, channels, filters))
+
+
+def _forward(inputs: Tensor, kernel: Tensor) -> Tensor:
+    return ops.conv(inputs, kernel, padding="same", data_format="channels_last")
+
+
+def _cells(inputs: Tensor) -> int:
+    """Cells of feature maps; what is not known counts as large."""
+    return math.prod(side or FEWEST_CELLS for side in inputs.shape[:3])
