@@ -31,8 +31,11 @@ def pays(inputs: Tensor, window: Pair) -> bool:
         return False
     if keras.backend.backend() == "jax":
         return True
-    large = keras.backend.backend() == "torch" or _cells(inputs) >= FEWEST_CELLS
-    return large and max(window) > 1 and hardware.has_avx2_at_most()
+    if max(window) == 1 or not hardware.has_avx2_at_most():
+        return False
+    # Several devices of TensorFlow keep its own gradients, with which they are known to equal one.
+    large = _cells(inputs) >= FEWEST_CELLS and not hardware.is_one_of_several()
+    return large or keras.backend.backend() == "torch"
 
 
 def convolution(inputs: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
@@ -79,5 +82,5 @@ def _forward(inputs: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _cells(inputs: Tensor) -> int:
-    """Cells of feature maps; what is not known counts as large."""
+    """Cells of feature maps; what is not known, such as the number of RoIs, counts as large."""
     return math.prod(side or FEWEST_CELLS for side in inputs.shape[:3])
