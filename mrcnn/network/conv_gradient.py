@@ -65,16 +65,21 @@ def of_kernel(inputs: Tensor, upstream: Tensor, window: Pair) -> Tensor:
 
     inputs: [B, h, w, C]; upstream: gradient [B, h, w, filters] of the result; window: rows and columns.
     """
-    *cells, filters = ops.shape(upstream)
-    channels = inputs.shape[-1]
-    padded = ops.pad(inputs, [(0, 0), *((side // 2, side // 2) for side in window), (0, 0)])
-    upstream = ops.reshape(upstream, (-1, filters))
+    channels, filters = inputs.shape[-1], upstream.shape[-1]
+    images, height, width = ops.shape(upstream)[:3]
+    above, left = (side // 2 for side in window)
+    # With the rows of all images outermost, what a row of the window sees is one piece of memory.
+    upstream = ops.reshape(ops.transpose(upstream, (1, 0, 2, 3)), (-1, filters))
+    padded = ops.pad(ops.transpose(inputs, (1, 0, 2, 3)), [(above, above), (0, 0), (left, left), (0, 0)])
     products = []
-    for row in range(window[0]):
-        for column in range(window[1]):
-            seen = ops.slice(padded, (0, row, column, 0), (*cells, channels))
-            products.append(ops.matmul(ops.transpose(ops.reshape(seen, (-1, channels))), upstream))
-    return ops.reshape(ops.stack(products), (*window, channels, filters))
+    for column in range(window[1]):
+        columns = ops.slice(padded, (0, 0, column, 0), (height + 2 * above, images, width, channels))
+        columns = ops.reshape(columns, (-1, channels))
+        for row in range(window[0]):
+            seen = ops.slice(columns, (row * images * width, 0), (height * images * width, channels))
+            products.append(ops.matmul(ops.transpose(seen), upstream))
+    found = ops.reshape(ops.stack(products), (window[1], window[0], channels, filters))
+    return ops.transpose(found, (1, 0, 2, 3))
 
 
 def _forward(inputs: Tensor, kernel: Tensor) -> Tensor:

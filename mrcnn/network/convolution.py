@@ -29,6 +29,13 @@ def convolve(inputs: Tensor, kernel: Tensor, bias: Tensor, training: bool | None
     return ops.add(outputs, bias)
 
 
+def affine(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """Matrix product and its bias. inputs: [..., C]; kernel: [C, filters]; bias: [filters]."""
+    if torch_kernels.serve():
+        return torch_kernels.affine(inputs, kernel, bias)
+    return ops.add(ops.matmul(inputs, kernel), bias)
+
+
 def margins_of(
     padding: str, sides: Pair, window: Pair, strides: Pair = (1, 1), dilation: Pair = (1, 1)
 ) -> Margins:

@@ -11,7 +11,7 @@ import keras
 from keras import layers, ops
 
 from mrcnn.network import torch_kernels
-from mrcnn.network.convolution import convolve
+from mrcnn.network.convolution import affine, convolve
 from mrcnn.network.normalization import normalization
 from mrcnn.network.roi_align import PyramidROIAlign
 
@@ -50,10 +50,10 @@ class RoiConv2D(layers.Layer):
         shape = ops.shape(inputs)
         if self.padding == "valid":
             flat = ops.reshape(inputs, (*shape[:2], 1, 1, -1))
-            outputs = ops.matmul(flat, ops.reshape(self.kernel, (-1, self.filters)))
-            return self.activation(ops.add(outputs, self.bias))
+            kernel = ops.reshape(self.kernel, (-1, self.filters))
+            return self.activation(affine(flat, kernel, self.bias))
         if self.kernel_size == 1:
-            return self.activation(ops.add(ops.matmul(inputs, self.kernel[0, 0]), self.bias))
+            return self.activation(affine(inputs, self.kernel[0, 0], self.bias))
         folded = ops.reshape(inputs, (-1, *shape[2:]))
         outputs = self.activation(convolve(folded, self.kernel, self.bias, training))
         return ops.reshape(outputs, (*shape[:4], self.filters))
@@ -111,7 +111,7 @@ class RoiConv2DTranspose(layers.Layer):
         batch, rois, height, width, channels = ops.shape(inputs)
         # With stride 2 no two windows overlap: each cell becomes a 2x2 block of its own.
         kernel = ops.reshape(ops.transpose(self.kernel, (3, 0, 1, 2)), (channels, -1))
-        outputs = ops.add(ops.matmul(inputs, kernel), ops.tile(self.bias, 4))
+        outputs = affine(inputs, kernel, ops.tile(self.bias, 4))
         outputs = ops.reshape(outputs, (-1, height, width, 2, 2, self.filters))
         outputs = ops.transpose(outputs, (0, 1, 3, 2, 4, 5))
         outputs = ops.reshape(outputs, (batch, rois, 2 * height, 2 * width, self.filters))

@@ -99,19 +99,40 @@ def _products(images: Tensor, upstream: Tensor, margin: Sequence[int]) -> Tensor
     images: [B, C, h, w]; upstream: [B, filters, h, w]; margin: cells around the window's centre.
     """
     import torch
+
+    # With the rows of all images outermost, what a row of the window sees is one piece of memory.
+    images, upstream = images.permute(2, 0, 3, 1), upstream.permute(2, 0, 3, 1)
+    height, channels = len(images), images.shape[-1]
+    above, left = margin
+    flat = upstream.reshape(-1, upstream.shape[-1])
+    columns = images.new_zeros(height + 2 * above, *images.shape[1:])
+    found = images.new_empty(2 * above + 1, 2 * left + 1, channels, flat.shape[-1])
+    for column in range(2 * left + 1):
+        _shift(images, column - left, columns[above : above + height])
+        for row in range(2 * above + 1):
+            seen = columns[row : row + height].view(-1, channels)
+            torch.mm(seen.t(), flat, out=found[row, column])
+    return found
+
+
+def _shift(images: Tensor, columns: int, into: Tensor) -> None:
+    """Write images [h, B, w, C] as they are seen so many columns further right, with zeros outside."""
+    width = images.shape[2]
+    first, last = min(max(0, -columns), width), max(0, width - max(0, columns))
+    into[:, :, :first] = 0
+    into[:, :, last:] = 0
+    into[:, :, first:last] = images[:, :, first + columns : last + columns]
+
+
+def affine(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """Matrix product with its bias in one operation.
+
+    inputs: [..., C]; kernel: [C, filters]; bias: [filters]. Returns [..., filters].
+    """
     from torch.nn import functional
 
-    images, upstream = images.permute(0, 2, 3, 1), upstream.permute(0, 2, 3, 1)
-    height, width, channels = images.shape[1:]
-    above, left = margin
-    padded = functional.pad(images, (0, 0, left, left, above, above))
-    flat, seen = upstream.reshape(-1, upstream.shape[-1]), images.new_empty(images.shape)
-    found = images.new_empty(2 * above + 1, 2 * left + 1, channels, flat.shape[-1])
-    for row, products in enumerate(found):
-        for column, product in enumerate(products):
-            seen.copy_(padded[:, row : row + height, column : column + width])
-            torch.mm(seen.view(-1, channels).t(), flat, out=product)
-    return found
+    inputs, kernel, bias = (keras.ops.convert_to_tensor(x) for x in (inputs, kernel, bias))
+    return functional.linear(inputs, kernel.t(), bias)
 
 
 def max_pool(
