@@ -14,6 +14,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage.io
@@ -52,7 +53,8 @@ def write_predictions(
     pixels enlarged by a whole number.
 
     In a label image a pixel of several masks belongs to the best-scored; an instance without a pixel left
-    has no number. Pictures that cannot be read or used are logged, left out and counted.
+    has no number. Pictures with an EXIF orientation are turned as viewers show them; what is written refers
+    to that. Pictures that cannot be read or used are logged, left out and counted.
     Returns the number of instances of each picture by name. Raises FileNotFoundError if there are no
     pictures, ValueError for a file that is none of these, OSError if the output cannot be written.
     """
@@ -120,9 +122,13 @@ def _pictures(source: Path) -> tuple[Path, dict[str, str]]:
 
 
 def _read(source: Path, member: str) -> np.ndarray:
-    if source.is_dir():
-        return skimage.io.imread(source / member)
-    return skimage.io.imread(files.open_member(source, member))
+    """A picture as viewers show it: turned by its EXIF orientation, as those that networks train on."""
+
+    def file() -> Any:
+        return source / member if source.is_dir() else files.open_member(source, member)
+
+    picture = files.turned(skimage.io.imread(file()), files.read_header(file()).orientation)
+    return np.ascontiguousarray(picture)
 
 
 def _scored_at_least(found: Detections, min_score: float) -> Detections:

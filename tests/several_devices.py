@@ -41,6 +41,7 @@ from mrcnn.model import MaskRCNN  # noqa: E402
 from mrcnn.parallel_model import ParallelModel  # noqa: E402
 
 BATCH = 4
+RATE = 0.002  # with larger ones the first losses, of 30 and more, make steps that magnify any rounding
 
 
 class TwoSources(ArrayDataset):
@@ -80,7 +81,7 @@ def train(count, folder, start):
     validation = TwoSources(3) if job.get("validate") else None
     best = SaveBest(folder / "best.h5", monitor="loss", mode="min")
     history = model.train(
-        TwoSources(7), validation, 0.02, epochs=2, layers="all", custom_callbacks=[best]
+        TwoSources(7), validation, RATE, epochs=2, layers="all", custom_callbacks=[best]
     ).history
     values = {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.keras_model.weights}
     out = Path(job["out"]) / f"train_{count}_{model.devices.process}.npz"

@@ -88,6 +88,23 @@ def test_a_single_picture_and_its_overlay(tmp_path):
     assert untouched[15:18].all() and not untouched[3:11, 3:17].any()
 
 
+def test_turned_as_viewers_show_it(tmp_path):
+    stored = np.full((SIZE[1], SIZE[0], 3), 200, np.uint8)
+    stored[:8] = 10  # shown on the right
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn to the right
+    Image.fromarray(stored).save(tmp_path / "b.jpg", exif=exif, quality=95)
+    seen = []
+
+    def look(images):
+        seen.extend(images)
+        return detect(images)
+
+    counts = prediction_files.write_predictions(look, tmp_path / "b.jpg", tmp_path, {1: "cell"}, verbose=0)
+    assert seen[0].shape == (*SIZE, 3) and seen[0][:, :30].min() > 150 and seen[0][:, 34:].max() < 60
+    assert counts == {"b": 2} and Image.open(tmp_path / "labels" / "b.png").size == SIZE[::-1]
+
+
 def test_written_labels_can_be_read_as_truth(pictures, tmp_path):
     output = tmp_path / "out"
     prediction_files.write_predictions(detect, pictures, output, {1: "cell"}, verbose=0)

@@ -33,9 +33,7 @@ def pays(inputs: Tensor, window: Pair) -> bool:
         return True
     if max(window) == 1 or not hardware.has_avx2_at_most():
         return False
-    # Several devices of TensorFlow keep its own gradients, with which they are known to equal one.
-    large = _cells(inputs) >= FEWEST_CELLS and not hardware.is_one_of_several()
-    return large or keras.backend.backend() == "torch"
+    return _cells(inputs) >= FEWEST_CELLS or keras.backend.backend() == "torch"
 
 
 def convolution(inputs: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
@@ -65,18 +63,22 @@ def of_kernel(inputs: Tensor, upstream: Tensor, window: Pair) -> Tensor:
 
     inputs: [B, h, w, C]; upstream: gradient [B, h, w, filters] of the result; window: rows and columns.
     """
-    channels, filters = inputs.shape[-1], upstream.shape[-1]
-    images, height, width = ops.shape(upstream)[:3]
-    above, left = (side // 2 for side in window)
-    # With the rows of all images outermost, what a row of the window sees is one piece of memory.
-    upstream = ops.reshape(ops.transpose(upstream, (1, 0, 2, 3)), (-1, filters))
-    padded = ops.pad(ops.transpose(inputs, (1, 0, 2, 3)), [(above, above), (0, 0), (left, left), (0, 0)])
+    # With the rows of all images outermost, what a row of the window sees is one piece of memory, which
+    # TensorFlow does not copy. XLA copies it anyway.
+    rows, order = (1, (0, 1, 2, 3)) if keras.backend.backend() == "jax" else (0, (1, 0, 2, 3))
+    inputs, upstream = (ops.transpose(maps, order) for maps in (inputs, upstream))
+    *cells, filters = ops.shape(upstream)
+    margins, channels = [0, 0, window[1] // 2, 0], inputs.shape[-1]
+    margins[rows] = window[0] // 2
+    padded = ops.pad(inputs, [(margin, margin) for margin in margins])
+    upstream = ops.reshape(upstream, (-1, filters))
     products = []
     for column in range(window[1]):
-        columns = ops.slice(padded, (0, 0, column, 0), (height + 2 * above, images, width, channels))
-        columns = ops.reshape(columns, (-1, channels))
+        columns = ops.slice(padded, (0, 0, column, 0), (*ops.shape(padded)[:2], cells[2], channels))
         for row in range(window[0]):
-            seen = ops.slice(columns, (row * images * width, 0), (height * images * width, channels))
+            start = [0] * 4
+            start[rows] = row
+            seen = ops.reshape(ops.slice(columns, start, (*cells, channels)), (-1, channels))
             products.append(ops.matmul(ops.transpose(seen), upstream))
     found = ops.reshape(ops.stack(products), (window[1], window[0], channels, filters))
     return ops.transpose(found, (1, 0, 2, 3))

@@ -25,15 +25,6 @@ def is_on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def is_one_of_several() -> bool:
-    """Whether this is a TensorFlow device among others that share each batch."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow
-
-    return tensorflow.distribute.get_strategy().num_replicas_in_sync > 1
-
-
 def has_avx2_at_most() -> bool:
     """Whether this is an x86 processor with AVX2 and without AVX-512."""
     return cv2.checkHardwareSupport(AVX2) and not cv2.checkHardwareSupport(AVX_512F)

@@ -149,13 +149,6 @@ def test_where_it_pays(monkeypatch):
     assert conv_gradient.pays(sides_unknown, (3, 3)) == (BACKEND == "jax")
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="devices that share a batch")
-def test_several_devices_keep_their_own(every_size, monkeypatch):
-    assert conv_gradient.pays(ops.zeros((1, 64, 64, 4)), (3, 3))
-    monkeypatch.setattr(hardware, "is_one_of_several", lambda: True)
-    assert not conv_gradient.pays(ops.zeros((1, 64, 64, 4)), (3, 3))
-
-
 def test_on_this_machine():
     assert isinstance(hardware.has_avx2_at_most(), bool)
     assert hardware.is_on_cpu(ops.zeros(1)) in (True, False)
