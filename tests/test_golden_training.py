@@ -15,7 +15,7 @@ from mrcnn.model import MaskRCNN
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Every recording on TensorFlow; one elsewhere.
 PATTERN = "train_*.npz" if TENSORFLOW else "train_ext_heads*.npz"
-SLOW = ("fullmask", "ext_all_bn", "rpn_all") if TENSORFLOW else ()
+SLOW = ("fullmask", "ext_heads", "ext_all_bn", "rpn_all") if TENSORFLOW else ()
 # The first number is the loss, L2 included.
 LOG_NAMES = ("loss", *training.LOSS_NAMES)
 
