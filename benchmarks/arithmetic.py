@@ -20,7 +20,7 @@ def of_graph(
 ) -> dict[str, float]:
     """Arithmetic of one forward pass by part of the network, in GFLOP.
 
-    network: a network of `mrcnn.network.build`; sides: height and width of its image; batch: images;
+    network: a network of `mrcnn.network.graphs`; sides: height and width of its image; batch: images;
     mask_places: RoIs an image that the mask head runs on, where the graph leaves that open.
     """
     counted = dict.fromkeys(PARTS, 0.0)

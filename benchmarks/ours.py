@@ -11,10 +11,10 @@ import numpy as np
 
 from benchmarks import arithmetic, synthetic
 from benchmarks.workers import Case
-from mrcnn import training
 from mrcnn.config import Config, LightConfig
 from mrcnn.data.generator import DataGenerator
 from mrcnn.model import MaskRCNN
+from mrcnn.training import network as training_network
 
 # The learning rate only has to leave the network as it is: every repeat shall do the same work.
 LEARNING_RATE = 1e-6
@@ -151,14 +151,14 @@ class TrainingStep:
         )
         batches = DataGenerator(dataset, self.config, shuffle=False, steps=1, workers=0)
         self.batches = RepeatedBatch(batches[0], case.steps)
-        model.set_trainable(training.layer_pattern("all"), verbose=0)
+        model.set_trainable(training_network.layer_pattern("all"), verbose=0)
         model.compile(LEARNING_RATE, self.config.LEARNING_MOMENTUM)
         self.read = model.devices.batches(self.batches)
 
     def run(self) -> keras.callbacks.History:
         """One short epoch."""
         return self.network.fit(
-            self.read, epochs=1, verbose=0, shuffle=False, callbacks=[training.KeepHostMemory()]
+            self.read, epochs=1, verbose=0, shuffle=False, callbacks=[training_network.KeepHostMemory()]
         )
 
     def describe(self, result: keras.callbacks.History) -> dict[str, Any]:

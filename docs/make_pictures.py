@@ -20,7 +20,7 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "samples" / "coins")]
 
 import coins  # noqa: E402
 
-from mrcnn import steps  # noqa: E402
+from mrcnn import inspection  # noqa: E402
 from mrcnn.model import MaskRCNN, load_image_gt  # noqa: E402
 
 NAMES = coins.CLASS_NAMES
@@ -50,25 +50,27 @@ def figures(model: MaskRCNN, dataset: coins.CoinsDataset) -> dict[str, Any]:
     """Every figure of the page, by the name of its file."""
     image = dataset.load_image(0)
     resized, _, class_ids, boxes, _ = load_image_gt(dataset, model.config, 0)
-    labelled = steps.label_anchors(resized, class_ids, boxes, model.config)
-    found = steps.sort_anchors(model, image)
-    refined = steps.refine_boxes(model, image)
-    maps = steps.layer_activations(model, image, names=[*steps.stage_names(model)[:3], "fpn_p2", "fpn_p3"])
-    print("Recall of the RPN at IoU 0.7:", steps.proposal_recall(found, boxes))
+    labelled = inspection.label_anchors(resized, class_ids, boxes, model.config)
+    found = inspection.sort_anchors(model, image)
+    refined = inspection.refine_boxes(model, image)
+    maps = inspection.layer_activations(
+        model, image, names=[*inspection.stage_names(model)[:3], "fpn_p2", "fpn_p3"]
+    )
+    print("Recall of the RPN at IoU 0.7:", inspection.proposal_recall(found, boxes))
     print("Boxes that the filters leave:", refined.counts)
     return {
-        "1-anchor-labels": steps.draw_anchor_labels(labelled, limit=60),
-        "1-top-anchors": steps.draw_top_anchors(found, limit=60),
-        "1-refined-anchors": steps.draw_refined_anchors(found, limit=25),
-        "1-proposals": steps.draw_proposals(found, limit=40),
-        "2-box-filters": steps.draw_box_filters(refined, NAMES),
-        "2-detections": steps.draw_detections(refined, NAMES),
-        "3-masks": steps.draw_masks(steps.generate_masks(model, image), NAMES, limit=3),
-        "4-activations": steps.draw_activations(maps, channels=5),
-        "5-weights": steps.draw_weight_histograms(
+        "1-anchor-labels": inspection.draw_anchor_labels(labelled, limit=60),
+        "1-top-anchors": inspection.draw_top_anchors(found, limit=60),
+        "1-refined-anchors": inspection.draw_refined_anchors(found, limit=25),
+        "1-proposals": inspection.draw_proposals(found, limit=40),
+        "2-box-filters": inspection.draw_box_filters(refined, NAMES),
+        "2-detections": inspection.draw_detections(refined, NAMES),
+        "3-masks": inspection.draw_masks(inspection.generate_masks(model, image), NAMES, limit=3),
+        "4-activations": inspection.draw_activations(maps, channels=5),
+        "5-weights": inspection.draw_weight_histograms(
             model, "rpn_.*|mrcnn_class_conv1|mrcnn_mask|mrcnn_mask_deconv"
         ),
-        "7-result": steps.draw_result(steps.compose_result(model, image), NAMES),
+        "7-result": inspection.draw_result(inspection.compose_result(model, image), NAMES),
     }
 
 

@@ -13,29 +13,35 @@ from typing import Any
 import keras
 import numpy as np
 
-from mrcnn import distribution, execution, inference, inspection, precision, training
-from mrcnn.checkpoints import downloads, runs, weights
+from mrcnn.backend import calls as execution
+from mrcnn.backend import devices as distribution
+from mrcnn.backend import precision
+from mrcnn.checkpoints import downloads, weights
 from mrcnn.data.generator import DataGenerator
 from mrcnn.data.generator import data_generator as data_generator
 from mrcnn.data.loading import load_image_gt as load_image_gt
 from mrcnn.data.roi_targets import build_detection_targets as build_detection_targets
 from mrcnn.data.roi_targets import generate_random_rois as generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets as build_rpn_targets
-from mrcnn.detection_options import detect_with_options
 from mrcnn.evaluation import evaluate as evaluation
 from mrcnn.geometry import boxes
 from mrcnn.geometry.images import compose_image_meta as compose_image_meta
 from mrcnn.geometry.images import mold_image as mold_image
 from mrcnn.geometry.images import parse_image_meta as parse_image_meta
 from mrcnn.geometry.images import unmold_image as unmold_image
-from mrcnn.graph_functions import *  # noqa: F403 (the original's names of the network's parts)
-from mrcnn.inspection import log as log
-from mrcnn.network import build
+from mrcnn.inference import detector as inference
+from mrcnn.inference.test_time_augmentation import detect_with_options
+from mrcnn.inspection import graph_search
+from mrcnn.inspection.graph_search import log as log
+from mrcnn.legacy.network_names import *  # noqa: F403 (the original's names of the network's parts)
+from mrcnn.network import graphs
 from mrcnn.network.detection_targets import DetectionTargetLayer as DetectionTargetLayer
 from mrcnn.network.detections import DetectionLayer as DetectionLayer
 from mrcnn.network.normalization import BatchNorm as BatchNorm
 from mrcnn.network.proposals import ProposalLayer as ProposalLayer
 from mrcnn.network.roi_align import PyramidROIAlign as PyramidROIAlign
+from mrcnn.training import network as training_network
+from mrcnn.training import runs
 
 logger = logging.getLogger(__name__)
 
@@ -86,18 +92,20 @@ class MaskRCNN:
         self.keras_model = self.build(mode=mode, config=config)
 
     def build(self, mode: str, config: Any) -> keras.Model:
-        """The network of a mode with fresh weights; see `mrcnn.network.build`."""
+        """The network of a mode with fresh weights; see `mrcnn.network.graphs`."""
         open_places = execution.sizes_may_vary(config.JIT_COMPILE)
         training_mode = mode == "training"
         with precision.scope(config.PRECISION):
             with self.devices.scope():  # for the layers; Keras expects less of a model that is made outside
                 self._graph = (
-                    build.training_graph(config, open_places)
+                    graphs.training_graph(config, open_places)
                     if training_mode
-                    else build.inference_graph(config)
+                    else graphs.inference_graph(config)
                 )
             if training_mode:
-                return training.TrainingNetwork(self._graph.inputs, self._graph.outputs, name="mask_rcnn")
+                return training_network.TrainingNetwork(
+                    self._graph.inputs, self._graph.outputs, name="mask_rcnn"
+                )
             outputs = [self._graph.outputs[name] for name in INFERENCE_OUTPUTS]
             return weights.NamedWeightsModel(list(self._graph.inputs.values()), outputs, name="mask_rcnn")
 
@@ -168,7 +176,9 @@ class MaskRCNN:
     def compile(self, learning_rate: Any, momentum: float) -> None:
         """Give the training network its optimiser (OPTIMIZER), gradients clipped by their joint norm."""
         with self.devices.scope():
-            training.compile_network(self.keras_model, self.config, learning_rate, momentum, self.devices)
+            training_network.compile_network(
+                self.keras_model, self.config, learning_rate, momentum, self.devices
+            )
 
     def set_trainable(
         self,
@@ -179,7 +189,7 @@ class MaskRCNN:
     ) -> None:
         """Let exactly those layers train whose whole name matches; log their names if verbose."""
         model = keras_model or self.keras_model
-        for layer in training.set_trainable(model, layer_regex):
+        for layer in training_network.set_trainable(model, layer_regex):
             if verbose:
                 log(f"{' ' * indent}{layer.name:<30} ({type(layer).__name__})")
 
@@ -200,8 +210,8 @@ class MaskRCNN:
         keras schedule. epochs: counted from the run's beginning, so a resumed run trains the rest. layers:
         "heads", "3+", "4+", "5+", "all" or a regular expression of layer names. augmentation: an imgaug
         augmenter or another of mrcnn.data.augmentation; no_augmentation_sources: sources that are left as
-        they are. custom_callbacks: more keras callbacks, such as those of mrcnn.callbacks; what they add to
-        the logs of an epoch goes to TensorBoard, too.
+        they are. custom_callbacks: more keras callbacks, such as those of mrcnn.training.callbacks; what
+        they add to the logs of an epoch goes to TensorBoard, too.
 
         Returns the keras History; None if nothing was left to train.
         Raises ValueError in the wrong mode or if classes do not fit, RuntimeError if too many images cannot
@@ -219,17 +229,17 @@ class MaskRCNN:
         batches, validation = self._batches(train_dataset, val_dataset, augmentation, no_augmentation_sources)
         first = self.devices.is_first_process
         if first:
-            training.open_run_folder(self.log_dir, self.config)
+            training_network.open_run_folder(self.log_dir, self.config)
         log(f"\nStarting at epoch {self.epoch}. LR={learning_rate}\n")
         log(f"Checkpoint Path: {self.checkpoint_path}")
-        self.set_trainable(training.layer_pattern(layers))
+        self.set_trainable(training_network.layer_pattern(layers))
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
-        saver = training.SaveWeights(self.checkpoint_path) if first else None
+        saver = training_network.SaveWeights(self.checkpoint_path) if first else None
         mean_weights = self.config.EMA_MOMENTUM is not None
-        callbacks = training.default_callbacks(
+        callbacks = training_network.default_callbacks(
             self.log_dir, saver, batches, custom_callbacks or (), mean_weights
         )
-        history = training.fit(self.keras_model, batches, validation, self.epoch, epochs, callbacks)
+        history = training_network.fit(self.keras_model, batches, validation, self.epoch, epochs, callbacks)
         self.epoch = max(self.epoch, epochs)
         if batches.skipped:
             logger.warning("%d images could not be used: %s", len(batches.skipped), batches.skipped)
@@ -417,7 +427,7 @@ class MaskRCNN:
 
         See `mrcnn.inspection.ancestor` for the names it knows; checked is not used.
         """
-        return inspection.ancestor(tensor, name, self._proposal_steps)
+        return graph_search.ancestor(tensor, name, self._proposal_steps)
 
     def find_trainable_layer(self, layer: keras.Layer) -> keras.Layer:
         """The layer with the weights inside (nested) time-distributed wrappers."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mrcnn import utils, visualize
-from mrcnn.drawing import figures
+from mrcnn.inspection.anchor_targets import AnchorLabels
 from mrcnn.model import compute_backbone_shapes, data_generator, unmold_image
-from mrcnn.steps.anchor_labels import AnchorLabels
+from mrcnn.visualize import figures
 
 INPUTS = ("images", "image_meta", "rpn_match", "rpn_bbox", "gt_class_ids", "gt_boxes", "gt_masks")
 ROI_INPUTS = ("rpn_rois", "rois")

@@ -35,10 +35,10 @@ import numpy as np  # noqa: E402
 from test_model import TinyConfig  # noqa: E402
 from toy_data import ArrayDataset, rectangles  # noqa: E402
 
-from mrcnn import distribution  # noqa: E402
-from mrcnn.callbacks import SaveBest  # noqa: E402
+from mrcnn.backend import devices as distribution  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
 from mrcnn.parallel_model import ParallelModel  # noqa: E402
+from mrcnn.training.callbacks import SaveBest  # noqa: E402
 
 BATCH = 4
 RATE = 0.002  # with larger ones the first losses, of 30 and more, make steps that magnify any rounding

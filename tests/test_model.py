@@ -10,9 +10,10 @@ import pytest
 from tiny_model import TinyConfig
 from toy_data import ArrayDataset, rectangles, toy_dataset
 
-from mrcnn import inspection, training
 from mrcnn.checkpoints import weights
+from mrcnn.inspection import graph_search
 from mrcnn.model import MaskRCNN, mold_image
+from mrcnn.training import network as training_network
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def detector(trained):
 
 def test_losses_by_name_for_training_and_validation(trained):
     history = trained[1].history
-    for name in ("loss", *training.LOSS_NAMES):
+    for name in ("loss", *training_network.LOSS_NAMES):
         assert np.isfinite(history[name]).all()
         assert np.isfinite(history[f"val_{name}"]).all()
     assert history["loss"][1] < history["loss"][0]
@@ -155,8 +156,8 @@ def test_steps_of_the_proposal_layer_by_name(detector):
 
 
 def test_log_prints_one_line(capsys):
-    inspection.log("image", np.arange(6.0).reshape(2, 3))
-    inspection.log("nothing", np.zeros((0, 4)))
+    graph_search.log("image", np.arange(6.0).reshape(2, 3))
+    graph_search.log("nothing", np.zeros((0, 4)))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("image ")
     assert "(2, 3)" in lines[0]
@@ -277,7 +278,7 @@ def test_weights_that_cannot_be_written_keep_the_old_file(trained, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with pytest.raises(OSError, match="file"):
-        training.open_run_folder(blocked / "run", TinyConfig())
+        training_network.open_run_folder(blocked / "run", TinyConfig())
 
 
 def test_keras_model_saves_and_loads_by_layer_name(trained, tmp_path):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.data.failures import ImageFailures
+from mrcnn.data.image_errors import ImageFailures
 from mrcnn.data.samples import AnchorCache, Sample, build_sample, stack
 
 # The arrays of a batch.

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from mrcnn.data.batches import Batch, BatchBuilder, nothing_usable, tries
-from mrcnn.data.failures import ImageFailures
+from mrcnn.data.image_errors import ImageFailures
 from mrcnn.data.prefetch import Prefetcher
 from mrcnn.data.processes import BatchProcesses
 from mrcnn.data.samples import AnchorCache, Sample, build_sample, stack

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data import augmentation as augmentations
-from mrcnn.geometry import images, pictures
+from mrcnn.geometry import images, preprocessing
 from mrcnn.geometry.mask_crops import MaskCrops
 
 _python_random_lock = threading.Lock()
@@ -47,7 +47,7 @@ def load_image_gt(
     """
     num_classes = dataset.num_classes  # fails with advice before prepare()
     image, crops, class_ids = _load_checked(dataset, config, image_id)
-    image = pictures.stretch_contrast(image, config.CONTRAST_PERCENTILES)
+    image = preprocessing.stretch_contrast(image, config.CONTRAST_PERCENTILES)
     original_shape = image.shape
     with _seeded_crop(config, rng):
         image, window, scale, padding, crop = images.resize_image(

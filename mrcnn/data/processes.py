@@ -20,7 +20,7 @@ import cloudpickle
 import loky
 import numpy as np
 
-from mrcnn.data import failures
+from mrcnn.data import image_errors
 from mrcnn.data.batches import Batch, BatchBuilder
 
 # Where Linux keeps files in memory.
@@ -120,7 +120,7 @@ def _start(pickled: bytes, folder: str, parent: int) -> None:
     global _builder, _folder
     _builder, _folder = cloudpickle.loads(pickled), folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the rest
-    failures.logger.disabled = True  # the first process hears of every failure and logs it
+    image_errors.logger.disabled = True  # the first process hears of every failure and logs it
     if os.name == "posix":
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

@@ -11,7 +11,7 @@ from mrcnn.data.loading import describe_image, load_image_gt
 from mrcnn.data.roi_targets import build_detection_targets, generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.geometry import anchors as anchor_geometry
-from mrcnn.geometry import images, pictures
+from mrcnn.geometry import images, preprocessing
 
 # The deepest pyramid level has stride 64.
 SIZE_STEP = 64
@@ -108,7 +108,7 @@ def build_sample(
         order = some if rpn_targets else np.concatenate([some, others])
         class_ids, gt_boxes, masks = class_ids[order], gt_boxes[order], masks[:, :, some]
     return Sample(
-        image=_subtract_mean(pictures.on_network_scale(image, config.MEAN_PIXEL), config),
+        image=_subtract_mean(preprocessing.on_network_scale(image, config.MEAN_PIXEL), config),
         meta=meta,
         class_ids=class_ids,
         boxes=gt_boxes,

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.drawing import figures
 from mrcnn.formats import problems
 from mrcnn.formats.base import FormatDataset
 from mrcnn.geometry import masks as mask_geometry
+from mrcnn.visualize import figures
 
 QUANTILES = (0, 25, 50, 75, 100)
 RARE = 0.02  # a class with a smaller share of the objects is named

@@ -6,8 +6,9 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from mrcnn.network import conv_gradient, torch_kernels
-from mrcnn.network.torch_kernels import NO_MARGINS, Margins
+from mrcnn.backend import torch_ops
+from mrcnn.backend.torch_ops import NO_MARGINS, Margins
+from mrcnn.fast import matmul_gradient
 
 Tensor = Any
 Pair = Sequence[int]
@@ -19,11 +20,11 @@ def convolve(inputs: Tensor, kernel: Tensor, bias: Tensor, training: bool | None
     inputs: [B, h, w, C]; kernel: [rows, columns, C, filters]; bias: [filters]; training: whether it will be
     differentiated. Returns [B, h, w, filters].
     """
-    if training and conv_gradient.pays(inputs, kernel.shape[:2]):
-        return conv_gradient.convolution(inputs, kernel, bias)
-    if torch_kernels.serve():
+    if training and matmul_gradient.pays(inputs, kernel.shape[:2]):
+        return matmul_gradient.convolution(inputs, kernel, bias)
+    if torch_ops.serve():
         margins = margins_of("same", inputs.shape[1:3], kernel.shape[:2])
-        return torch_kernels.conv2d(inputs, kernel, bias, margins=margins)
+        return torch_ops.conv2d(inputs, kernel, bias, margins=margins)
     outputs = ops.conv(inputs, kernel, padding="same", data_format="channels_last")
     # Directly behind the convolution, so that compilers make one operation of both.
     return ops.add(outputs, bias)
@@ -31,8 +32,8 @@ def convolve(inputs: Tensor, kernel: Tensor, bias: Tensor, training: bool | None
 
 def affine(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
     """Matrix product and its bias. inputs: [..., C]; kernel: [C, filters]; bias: [filters]."""
-    if torch_kernels.serve():
-        return torch_kernels.affine(inputs, kernel, bias)
+    if torch_ops.serve():
+        return torch_ops.affine(inputs, kernel, bias)
     return ops.add(ops.matmul(inputs, kernel), bias)
 
 
@@ -57,11 +58,11 @@ class Conv2D(layers.Conv2D):
     """keras.layers.Conv2D on [B, h, w, C]."""
 
     def call(self, inputs, training=None):
-        if training and self._is_plain() and conv_gradient.pays(inputs, self.kernel_size):
+        if training and self._is_plain() and matmul_gradient.pays(inputs, self.kernel_size):
             rows, columns = self.strides  # other than 1 for one cell, which is all that the stride leaves
             seen = inputs[:, ::rows, ::columns] if max(self.strides) > 1 else inputs
-            return self.activation(conv_gradient.convolution(seen, self.kernel, self.bias))
-        if torch_kernels.serve() and self.data_format == "channels_last":
+            return self.activation(matmul_gradient.convolution(seen, self.kernel, self.bias))
+        if torch_ops.serve() and self.data_format == "channels_last":
             return _on_torch(self, inputs, self.kernel, self.groups)
         return super().call(inputs)
 
@@ -73,7 +74,7 @@ class Conv2D(layers.Conv2D):
 
     def lay_out(self) -> None:
         """See `lay_out` below."""
-        torch_kernels.lay_out(self.kernel)
+        torch_ops.lay_out(self.kernel)
 
 
 class DepthwiseConv2D(layers.DepthwiseConv2D):
@@ -85,7 +86,7 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
         if keras.backend.backend() == "jax" and set(self.dilation_rate) == {1}:
             outputs = depthwise(inputs, self.kernel, self.strides, self.padding)
             return self.activation(outputs if self.bias is None else ops.add(outputs, self.bias))
-        if torch_kernels.serve():
+        if torch_ops.serve():
             rows, columns, channels, multiplier = self.kernel.shape
             kernel = ops.reshape(self.kernel, (rows, columns, 1, channels * multiplier))
             return _on_torch(self, inputs, kernel, channels)
@@ -121,7 +122,7 @@ def lay_out(model: keras.Model) -> None:
 
     For inference: training would have to bring its gradients into the same order. No value changes.
     """
-    for layer in model.layers if torch_kernels.serve() else ():
+    for layer in model.layers if torch_ops.serve() else ():
         if isinstance(layer, keras.Model):
             lay_out(layer)
         elif hasattr(layer, "lay_out"):
@@ -133,7 +134,7 @@ def _on_torch(layer: Any, inputs: Tensor, kernel: Tensor, groups: int) -> Tensor
     margins = margins_of(
         layer.padding, inputs.shape[1:3], kernel.shape[:2], layer.strides, layer.dilation_rate
     )
-    outputs = torch_kernels.conv2d(
+    outputs = torch_ops.conv2d(
         inputs, kernel, layer.bias, layer.strides, margins, layer.dilation_rate, groups
     )
     # Nobody else reads the result of the convolution.

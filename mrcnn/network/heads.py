@@ -10,7 +10,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from mrcnn.network import torch_kernels
+from mrcnn.backend import torch_ops
 from mrcnn.network.convolution import affine, convolve
 from mrcnn.network.normalization import normalization
 from mrcnn.network.roi_align import PyramidROIAlign
@@ -61,7 +61,7 @@ class RoiConv2D(layers.Layer):
     def lay_out(self) -> None:
         """See `convolution.lay_out`. Kernels of matrix products are read as they are."""
         if self.padding == "same" and self.kernel_size > 1:
-            torch_kernels.lay_out(self.kernel)
+            torch_ops.lay_out(self.kernel)
 
     def own_channel(self, inputs: Tensor, channels: Tensor) -> Tensor:
         """The result of a 1x1 layer for one output channel of each RoI.

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.network import torch_kernels
+from mrcnn.backend import torch_ops
 
 Tensor = Any
 # From a layer's name to the layer.
@@ -48,9 +48,9 @@ class BatchNorm(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         by_batch = training if self.train_bn is None else self.train_bn
         if not by_batch:
-            if torch_kernels.serve():
+            if torch_ops.serve():
                 statistics = (self.moving_mean, self.moving_variance, self.gamma, self.beta)
-                return torch_kernels.normalize(inputs, *statistics, self.epsilon)
+                return torch_ops.normalize(inputs, *statistics, self.epsilon)
             return super().call(inputs, training=False)
         return self._normalize_by_batch(inputs, follow=bool(training) and self.trainable)
 

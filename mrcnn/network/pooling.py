@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from mrcnn.network import torch_kernels
+from mrcnn.backend import torch_ops
 from mrcnn.network.convolution import margins_of
 
 
@@ -11,7 +11,7 @@ class MaxPooling2D(layers.MaxPooling2D):
     """keras.layers.MaxPooling2D on [B, h, w, C]."""
 
     def call(self, inputs):
-        if not torch_kernels.serve() or self.data_format != "channels_last":
+        if not torch_ops.serve() or self.data_format != "channels_last":
             return super().call(inputs)
         inputs = keras.ops.convert_to_tensor(inputs)
         rows, columns = margins_of(self.padding, inputs.shape[1:3], self.pool_size, self.strides)
@@ -20,4 +20,4 @@ class MaxPooling2D(layers.MaxPooling2D):
         known = before == after or (after - before == 1 and min(self.strides) > 1)
         if rows != columns or not known:
             return super().call(inputs)
-        return torch_kernels.max_pool(inputs, self.pool_size, self.strides, rows)
+        return torch_ops.max_pool(inputs, self.pool_size, self.strides, rows)

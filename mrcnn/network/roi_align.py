@@ -10,7 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.network import box_ops, torch_kernels
+from mrcnn.backend import torch_ops
+from mrcnn.network import box_ops
 
 Tensor = Any
 
@@ -84,9 +85,9 @@ def bilinear_sample(
     weight_y = ops.cast(weight_y[:, :, :, None], cells.dtype)
     inside = ops.logical_and(inside_y[:, :, :, None], inside_x[:, :, None, :])
     corners = [at(top, left), at(top, right), at(bottom, left), at(bottom, right)]
-    if torch_kernels.serve():
+    if torch_ops.serve():
         weights = _corner_weights(weight_y, weight_x, inside)
-        return torch_kernels.weighted_rows(cells, ops.stack(corners, axis=-1), weights)
+        return torch_ops.weighted_rows(cells, ops.stack(corners, axis=-1), weights)
     upper_left, upper_right, lower_left, lower_right = (ops.take(cells, x, axis=0) for x in corners)
     upper = upper_left + (upper_right - upper_left) * weight_x[..., None]
     lower = lower_left + (lower_right - lower_left) * weight_x[..., None]

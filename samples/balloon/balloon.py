@@ -27,11 +27,11 @@ from PIL import Image, ImageOps
 from skimage.color import gray2rgb, rgb2gray
 
 from mrcnn import formats, utils
-from mrcnn.augmentation_policies import camera_policy
 from mrcnn.config import Config, LightConfig
+from mrcnn.data.augmentation_policies import camera_policy
+from mrcnn.inference.video import detect_video
 from mrcnn.model import MaskRCNN
-from mrcnn.schedules import warm_up_and_decay
-from mrcnn.video import detect_video
+from mrcnn.training.schedules import warm_up_and_decay
 
 ROOT_DIR = Path(__file__).resolve().parents[2]
 COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"

@@ -31,13 +31,14 @@ import numpy as np
 from pycocotools import mask as run_lengths
 from pycocotools.coco import COCO
 
-from mrcnn import formats, schedules, utils
-from mrcnn.augmentation_policies import camera_policy
+from mrcnn import formats, utils
 from mrcnn.checkpoints import downloads
 from mrcnn.config import Config, LightConfig
+from mrcnn.data.augmentation_policies import camera_policy
 from mrcnn.evaluation.coco import detections_of
 from mrcnn.formats.coco import to_rle
 from mrcnn.model import MaskRCNN
+from mrcnn.training import schedules
 
 ROOT_DIR = Path(__file__).resolve().parents[2]
 COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"

@@ -17,10 +17,10 @@ from scipy import ndimage
 from skimage import color, data, filters, io, measure, morphology, segmentation
 
 from mrcnn import utils, visualize
-from mrcnn.augmentation_policies import camera_policy
 from mrcnn.config import LightConfig
+from mrcnn.data.augmentation_policies import camera_policy
 from mrcnn.model import MaskRCNN
-from mrcnn.schedules import warm_up_and_decay
+from mrcnn.training.schedules import warm_up_and_decay
 
 CLASS_NAMES = ["BG", "coin"]
 SMALLEST_COIN = 400  # pixels

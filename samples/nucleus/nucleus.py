@@ -39,16 +39,18 @@ import numpy as np
 from skimage import data, io
 from tqdm import tqdm
 
-from mrcnn import callbacks, formats, prediction_files, utils, visualize
-from mrcnn.augmentation_policies import camera_policy
+from mrcnn import formats, utils, visualize
 from mrcnn.config import Config, LightConfig
-from mrcnn.evaluation import coco, shifts
+from mrcnn.data.augmentation_policies import camera_policy
+from mrcnn.data.stains import haematoxylin
+from mrcnn.evaluation import coco, robustness
 from mrcnn.evaluation.evaluate import evaluate_groups
+from mrcnn.formats import predictions
 from mrcnn.formats.base import Instance
-from mrcnn.geometry.run_lengths import mask_to_rle, rle_decode, rle_encode  # noqa: F401 (old names)
+from mrcnn.geometry.rle import mask_to_rle, rle_decode, rle_encode  # noqa: F401 (old names)
 from mrcnn.model import MaskRCNN
-from mrcnn.schedules import warm_up_and_decay
-from mrcnn.stains import haematoxylin
+from mrcnn.training import callbacks
+from mrcnn.training.schedules import warm_up_and_decay
 
 ROOT_DIR = Path(__file__).resolve().parents[2]
 COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"
@@ -315,10 +317,10 @@ def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, dict[s
     )
 
 
-def robustness(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, list]:
+def measure_robustness(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, list]:
     """The same under other light and cameras; the table goes to a file if --output says so."""
     dataset = dataset_of(arguments.dataset, arguments.subset or "val", arguments.images)
-    table = shifts.evaluate_under_shifts(
+    table = robustness.evaluate_under_shifts(
         model.detect,
         dataset,
         max_detections=(1, 10, model.config.DETECTION_MAX_INSTANCES),
@@ -346,7 +348,7 @@ def predict(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, int]:
         source = output / "immunohistochemistry.png"
         output.mkdir(parents=True, exist_ok=True)
         io.imsave(source, data.immunohistochemistry())
-    counts = prediction_files.write_predictions(
+    counts = predictions.write_predictions(
         found, source, output, {1: "nucleus"}, arguments.min_score, overlays=is_count
     )
     if is_count:
@@ -471,7 +473,7 @@ def main() -> None:
     if arguments.command == "detect":
         detect(model, arguments.dataset, arguments.subset)
     else:
-        commands = {"train": train, "evaluate": evaluate, "robustness": robustness}
+        commands = {"train": train, "evaluate": evaluate, "robustness": measure_robustness}
         commands.get(arguments.command, predict)(model, arguments)
 
 

@@ -12,10 +12,10 @@ import argparse
 from pathlib import Path
 
 from mrcnn import formats, utils
-from mrcnn.augmentation_policies import camera_policy
 from mrcnn.config import Config, LightConfig
+from mrcnn.data.augmentation_policies import camera_policy
 from mrcnn.model import MaskRCNN
-from mrcnn.schedules import warm_up_and_decay
+from mrcnn.training.schedules import warm_up_and_decay
 
 COCO_WEIGHTS = Path(__file__).resolve().parents[2] / "mask_rcnn_coco.h5"
 # Layers whose shapes depend on the number of classes.

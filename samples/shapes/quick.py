@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from mrcnn import schedules
 from mrcnn.model import BatchNorm, MaskRCNN
+from mrcnn.training import schedules
 from samples.shapes import shapes
 
 STAGE_CHANNELS = (16, 32, 48, 64, 96)  # of C1 to C5, each half the size of the one before

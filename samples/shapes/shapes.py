@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 
 from mrcnn import utils, visualize
-from mrcnn.augmentation_policies import camera_policy
 from mrcnn.config import Config, LightConfig
+from mrcnn.data.augmentation_policies import camera_policy
 from mrcnn.model import MaskRCNN
-from mrcnn.schedules import warm_up_and_decay
+from mrcnn.training.schedules import warm_up_and_decay
 
 ROOT_DIR = Path(__file__).resolve().parents[2]
 COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"

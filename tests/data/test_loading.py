@@ -10,7 +10,7 @@ from toy_data import ArrayDataset, ToyConfig, recorded_config, recorded_dataset,
 
 from mrcnn.data.loading import load_image_gt
 from mrcnn.dataset import Dataset
-from mrcnn.geometry.pictures import as_network_image
+from mrcnn.geometry.preprocessing import as_network_image
 
 
 @pytest.mark.parametrize("path", golden_params("utils_data*.npz"))

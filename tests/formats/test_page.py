@@ -8,7 +8,7 @@ import annotation_files as files
 import numpy as np
 import pytest
 
-from mrcnn.video import VideoWriter
+from mrcnn.inference.video import VideoWriter
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "train-your-own.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

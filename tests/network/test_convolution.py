@@ -6,7 +6,9 @@ import pytest
 from keras import layers
 from tensor_tools import BACKEND, array, call, run, tensor
 
-from mrcnn.network import convolution, folding, heads, in_place, roi_align, torch_kernels
+from mrcnn.backend import torch_ops
+from mrcnn.fast import fold_batch_norm, inplace_relu
+from mrcnn.network import convolution, heads, roi_align
 
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's own operators")
 
@@ -106,7 +108,7 @@ def test_weighted_rows():
     table, index = features(9, 5), rng.integers(0, 9, (2, 3, 4))
     weight = rng.uniform(size=index.shape).astype(np.float32)
     expected = (table[index] * weight[..., None]).sum(-2)
-    np.testing.assert_allclose(call(torch_kernels.weighted_rows, table, index, weight), expected, rtol=1e-5)
+    np.testing.assert_allclose(call(torch_ops.weighted_rows, table, index, weight), expected, rtol=1e-5)
 
 
 @on_torch
@@ -152,7 +154,7 @@ def eager_layers():
 
 
 def test_which_layers_overwrite_an_input():
-    found = in_place.replacements(eager_layers())
+    found = inplace_relu.replacements(eager_layers())
     assert set(found) == {"behind_conv", "behind_add", "into_the_second"}
     assert found["into_the_second"].into == 1
 
@@ -163,7 +165,7 @@ def test_overwriting_changes_no_result():
 
     model = eager_layers()
     inputs = {"image": tensor(features(2, 6, 6, 3))}
-    folded = folding.FoldedNetwork(model, in_place.replacements(model))
+    folded = fold_batch_norm.FoldedNetwork(model, inplace_relu.replacements(model))
     folded.refresh()
     with torch.inference_mode():
         before = array(inputs["image"])

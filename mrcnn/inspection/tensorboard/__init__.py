@@ -1,0 +1,1 @@
+"""TensorBoard callbacks: weight and gradient histograms, detections as images, the network's graph."""

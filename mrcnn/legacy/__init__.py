@@ -1,0 +1,1 @@
+"""Names from the Keras 2 library, kept for existing programs."""

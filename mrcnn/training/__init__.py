@@ -1,0 +1,1 @@
+"""Training: the network with its losses, layer groups, optimizers, schedules, callbacks and run folders."""

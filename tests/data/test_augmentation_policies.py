@@ -1,0 +1,92 @@
+"""The policy in both libraries: pictures change, masks move with them, draws can be repeated."""
+
+import numpy as np
+import pytest
+from skimage import data
+
+from mrcnn.data import augmentation, augmentation_policies
+
+PICTURE = np.ascontiguousarray(data.immunohistochemistry()[:128, :128])
+
+
+each_policy = pytest.mark.parametrize(
+    "policy",
+    [augmentation_policies.camera_policy, augmentation_policies.albumentations_policy],
+    ids=["imgaug", "albumentations"],
+)
+
+
+def built(policy, **options):
+    if policy is augmentation_policies.albumentations_policy:
+        pytest.importorskip("albumentations")
+    return policy(**options)
+
+
+def marked():
+    """A black picture with two coloured squares, and their masks."""
+    masks = np.zeros((128, 128, 2), bool)
+    masks[20:50, 20:50, 0] = masks[80:100, 60:110, 1] = True
+    picture = np.zeros((128, 128, 3), np.uint8)
+    picture[masks[..., 0]] = (230, 60, 60)
+    picture[masks[..., 1]] = (60, 60, 230)
+    return picture, masks
+
+
+@each_policy
+def test_masks_move_with_the_picture(policy):
+    """The brighter pixels of the picture are those under the masks, in every draw; outlines are left out."""
+    picture, masks = marked()
+    whole = np.ones((128, 128, 1), bool)  # moves along, to tell the picture from what comes in beside it
+    augmenter = built(policy, strength=1)
+    moved = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        changed, moved_masks = augmentation.apply(augmenter, picture, np.dstack([masks, whole]), rng)
+        assert changed.shape == picture.shape and changed.dtype == np.uint8
+        new_masks, picture_there = moved_masks[..., :2], moved_masks[..., 2]
+        inside = new_masks.any(axis=2)
+        moved += (inside != masks.any(axis=2)).any()
+        if inside.all() or not inside.any():
+            continue
+        brightness = changed.astype(int).sum(axis=2)
+        edge = ~picture_there | inside ^ np.roll(inside, 1, 0) | inside ^ np.roll(inside, 1, 1)
+        clear = ~(
+            edge | np.roll(edge, 1, 0) | np.roll(edge, -1, 0) | np.roll(edge, 1, 1) | np.roll(edge, -1, 1)
+        )
+        half = (np.median(brightness[inside]) + np.median(brightness[picture_there & ~inside])) / 2
+        assert ((brightness > half) == inside)[clear].mean() > 0.97
+    assert moved >= 15
+
+
+@each_policy
+def test_light_changes_and_repeats(policy):
+    augmenter = built(policy)
+    none = np.zeros((128, 128, 0), bool)
+    draws = [
+        augmentation.apply(augmenter, PICTURE, none, np.random.default_rng(seed))[0] for seed in range(20)
+    ]
+    means = np.array([draw.mean(axis=(0, 1)) for draw in draws])
+    assert means.std(axis=0).min() > 5  # brightness and tint vary
+    assert (means - means.mean(axis=1, keepdims=True)).std(axis=0).max() > 2
+    again = augmentation.apply(augmenter, PICTURE, none, np.random.default_rng(3))[0]
+    np.testing.assert_array_equal(again, draws[3])
+
+
+@each_policy
+def test_upright_objects_stay_upright(policy):
+    """Light above, dark below, in every draw."""
+    picture = np.repeat(np.linspace(230, 20, 128).astype(np.uint8)[:, None], 128, axis=1)
+    picture = np.repeat(picture[..., None], 3, axis=2)
+    augmenter = built(policy, any_orientation=False)
+    none = np.zeros((128, 128, 0), bool)
+    for seed in range(20):
+        changed, _ = augmentation.apply(augmenter, picture, none, np.random.default_rng(seed))
+        assert changed[:40].mean() > changed[-40:].mean() + 20
+
+
+@each_policy
+def test_bad_strength(policy):
+    if policy is augmentation_policies.albumentations_policy:
+        pytest.importorskip("albumentations")
+    with pytest.raises(ValueError, match="strength=-1"):
+        policy(strength=-1)

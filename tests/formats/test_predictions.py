@@ -1,0 +1,134 @@
+"""Label images, COCO results and counts of a folder and of a zip file."""
+
+import csv
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as run_lengths
+
+from mrcnn.formats import LabelImageDataset, predictions
+
+SIZE = (30, 40)
+
+
+def png(value):
+    file = io.BytesIO()
+    Image.fromarray(np.full((*SIZE, 3), value, np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def detect(images):
+    """Three overlapping squares by falling score, and one that is not sure."""
+    masks = np.zeros((*SIZE, 4), bool)
+    masks[2:12, 2:12, 0] = masks[2:12, 8:18, 1] = masks[4:8, 4:8, 2] = masks[20:28, 20:28, 3] = True
+    rois = np.array([[2, 2, 12, 12], [2, 8, 12, 18], [4, 4, 8, 8], [20, 20, 28, 28]])
+    found = {
+        "rois": rois,
+        "class_ids": np.ones(4, int),
+        "scores": np.array([0.9, 0.8, 0.7, 0.2]),
+        "masks": masks,
+    }
+    if images[0].max() < 128:
+        found = {name: value[..., :0] if name == "masks" else value[:0] for name, value in found.items()}
+    return [found]
+
+
+@pytest.fixture(params=["folder", "zip"])
+def pictures(request, tmp_path):
+    """A bright and a dark picture, and one that is none."""
+    content = {"images/b.png": png(200), "images/a.png": png(10), "images/broken.png": b"none"}
+    if request.param == "zip":
+        with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+            for name, data in content.items():
+                archive.writestr(name, data)
+        return tmp_path / "in.zip"
+    (tmp_path / "in" / "images").mkdir(parents=True)
+    for name, data in content.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    return tmp_path / "in"
+
+
+def test_what_is_written(pictures, tmp_path, caplog, capsys):
+    output = tmp_path / "new" / "out"
+    counts = predictions.write_predictions(detect, pictures, output, {1: "cell"}, min_score=0.5)
+    assert counts == {"a": 0, "b": 2}  # the third square lies under the first
+    assert "broken.png" in caplog.text and "1 of 3 pictures" in caplog.text
+    assert "2 pictures, 2 instances (cell)" in capsys.readouterr().out
+
+    labels = np.asarray(Image.open(output / "labels" / "b.png"))
+    assert labels.dtype == np.uint16 and labels.shape == SIZE
+    assert labels[5, 5] == labels[5, 10] == 1 and labels[5, 15] == 2 and labels.max() == 2
+    assert not np.asarray(Image.open(output / "labels" / "a.png")).any()
+    records = json.loads((output / "detections.json").read_text())
+    assert [record["score"] for record in records] == [0.9, 0.8, 0.7]
+    assert {record["image_id"] for record in records} == {"b"}
+    assert records[1]["bbox"] == [8.0, 2.0, 10.0, 10.0]
+    assert run_lengths.area(records[1]["segmentation"]) == 100
+    rows = list(csv.reader((output / "counts.csv").read_text().splitlines()))
+    assert rows == [["image", "instances"], ["a", "0"], ["b", "2"]]
+    assert not list(output.rglob("*.part"))
+
+
+def test_a_single_picture_and_its_overlay(tmp_path):
+    (tmp_path / "b.png").write_bytes(png(200))
+    output = tmp_path / "out"
+    counts = predictions.write_predictions(
+        detect, tmp_path / "b.png", output, {1: "cell"}, verbose=0, overlays=True
+    )
+    assert counts == {"b": 2}
+    overlay = np.asarray(Image.open(output / "overlays" / "b.png"))
+    scale = predictions.OVERLAY_SIDE // max(SIZE)
+    assert overlay.shape == (SIZE[0] * scale, SIZE[1] * scale, 3)
+    untouched = (overlay == 200).all(axis=-1)[::scale, ::scale]
+    assert untouched[15:18].all() and not untouched[3:11, 3:17].any()
+
+
+def test_turned_as_viewers_show_it(tmp_path):
+    stored = np.full((SIZE[1], SIZE[0], 3), 200, np.uint8)
+    stored[:8] = 10  # shown on the right
+    exif = Image.Exif()
+    exif[274] = 6  # a quarter turn to the right
+    Image.fromarray(stored).save(tmp_path / "b.jpg", exif=exif, quality=95)
+    seen = []
+
+    def look(images):
+        seen.extend(images)
+        return detect(images)
+
+    counts = predictions.write_predictions(look, tmp_path / "b.jpg", tmp_path, {1: "cell"}, verbose=0)
+    assert seen[0].shape == (*SIZE, 3) and seen[0][:, :30].min() > 150 and seen[0][:, 34:].max() < 60
+    assert counts == {"b": 2} and Image.open(tmp_path / "labels" / "b.png").size == SIZE[::-1]
+
+
+def test_written_labels_can_be_read_as_truth(pictures, tmp_path):
+    output = tmp_path / "out"
+    predictions.write_predictions(detect, pictures, output, {1: "cell"}, verbose=0)
+    (output / "images").mkdir()
+    (output / "images" / "b.png").write_bytes(png(200))
+    dataset = LabelImageDataset()
+    dataset.load(output)
+    dataset.prepare()
+    masks, class_ids = dataset.load_mask(0)
+    assert masks.shape == (*SIZE, 2) and class_ids.tolist() == [1, 1]
+
+
+def test_no_pictures(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing"):
+        predictions.write_predictions(detect, tmp_path / "nothing", tmp_path, {1: "cell"})
+    with pytest.raises(FileNotFoundError, match="no picture"):
+        predictions.write_predictions(detect, tmp_path, tmp_path / "out", {1: "cell"})
+    (tmp_path / "notes.txt").write_text("no picture")
+    with pytest.raises(ValueError, match=r"notes\.txt is neither a zip file nor a picture"):
+        predictions.write_predictions(detect, tmp_path / "notes.txt", tmp_path / "out", {1: "cell"})
+
+
+def test_compact():
+    labels = predictions.compact(np.array([[0, 7], [3, 7]]))
+    assert labels.tolist() == [[0, 2], [1, 2]] and labels.dtype == np.uint16
+    assert predictions.compact(np.array([[5, 5]])).tolist() == [[1, 1]]
+    with pytest.raises(ValueError, match="65535"):
+        predictions.compact(np.arange(70000).reshape(100, 700))

@@ -1,0 +1,82 @@
+"""Channels and scale of pictures, by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mrcnn.geometry import preprocessing
+
+MEAN = np.array([123.7, 116.8, 103.9])
+
+
+def test_grey_becomes_rgb_and_alpha_goes():
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    rgb = preprocessing.with_channels(grey, 3)
+    assert rgb.shape == (2, 3, 3)
+    assert (rgb == grey[:, :, None]).all()
+    rgba = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.testing.assert_array_equal(preprocessing.with_channels(rgba, 3), rgba[:, :, :3])
+    assert preprocessing.with_channels(grey, 1).shape == (2, 3, 1)
+    assert preprocessing.with_channels(rgba, 4) is rgba
+
+
+@pytest.mark.parametrize("shape, channels", [((2, 3, 3), 1), ((2, 3, 5), 3), ((2,), 3), ((1, 2, 3, 3), 3)])
+def test_what_would_have_to_be_guessed_is_refused(shape, channels):
+    with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT"):
+        preprocessing.with_channels(np.zeros(shape), channels)
+
+
+def test_scale():
+    eight = np.array([0, 128, 255], np.uint8)
+    assert preprocessing.on_network_scale(eight, MEAN) is eight
+    sixteen = preprocessing.on_network_scale(eight.astype(np.uint16) * 257, MEAN)
+    np.testing.assert_allclose(sixteen, eight)
+    np.testing.assert_allclose(preprocessing.on_network_scale(eight / 255.0, MEAN), eight, rtol=1e-6)
+    np.testing.assert_array_equal(preprocessing.on_network_scale(np.array([True, False]), MEAN), [255, 0])
+
+
+def test_values_on_another_scale_stay():
+    unit = np.array([0.0, 0.5, 1.0])
+    assert preprocessing.on_network_scale(unit, np.array([0.4, 0.4, 0.4])) is unit
+    wide = np.array([0.0, 200.0])
+    assert preprocessing.on_network_scale(wide, MEAN) is wide
+    dark = np.array([0, 200], np.uint16)
+    assert preprocessing.on_network_scale(dark, MEAN) is dark
+
+
+def test_values_that_are_not_finite_are_refused():
+    with pytest.raises(ValueError, match="not finite"):
+        preprocessing.on_network_scale(np.array([0.0, np.inf]), MEAN)
+
+
+def test_both_by_config():
+    config = SimpleNamespace(IMAGE_CHANNEL_COUNT=3, CONTRAST_PERCENTILES=None, MEAN_PIXEL=MEAN)
+    image = preprocessing.as_network_image(np.full((2, 2), 65535, np.uint16), config)
+    np.testing.assert_allclose(image, np.full((2, 2, 3), 255.0))
+
+
+def test_contrast_by_hand():
+    """Channel by channel: 20..40 becomes 0..255, a flat one 0, one of four grey levels as if of eight."""
+    picture = np.zeros((1, 5, 3), np.uint8)
+    picture[0, :, 0] = [20, 25, 30, 35, 40]
+    picture[0, :, 1] = 9
+    picture[0, :, 2] = [0, 1, 2, 3, 4]
+    stretched = preprocessing.stretch_contrast(picture, (0, 100))
+    assert stretched.dtype == np.uint8
+    assert stretched[0, :, 0].tolist() == [0, 64, 128, 191, 255]
+    assert not stretched[..., 1].any()
+    assert stretched[0, :, 2].tolist() == [0, 32, 64, 96, 128]
+    # the outer quarters are clipped
+    assert preprocessing.stretch_contrast(picture, (25, 75))[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+    assert preprocessing.stretch_contrast(picture, None) is picture
+
+
+@pytest.mark.parametrize("change", [lambda p: p / 8, lambda p: p * 40 + 700, lambda p: p * [0.5, 1, 1.5] + 3])
+@pytest.mark.parametrize("size", [40, 700])
+def test_exposure_gain_and_tint_are_taken_away(change, size):
+    picture = np.random.default_rng(0).uniform(0, 150, (size, size + 3, 3))
+    expected = preprocessing.stretch_contrast(picture, (1, 99.8)).astype(int)
+    stretched = preprocessing.stretch_contrast(change(picture), (1, 99.8))
+    assert np.abs(stretched - expected).max() <= 1
+    assert expected.min() == 0 and expected.max() == 255

@@ -1,0 +1,95 @@
+"""Flipped copies and suppression by masks, by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mrcnn.geometry import masks as geometry
+from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.inference.test_time_augmentation import detect_with_options
+
+SHAPE = (20, 30)
+
+
+def config(flips="none", mask_nms=None, most=10):
+    return SimpleNamespace(
+        TEST_TIME_FLIPS=flips,
+        MASK_NMS_THRESHOLD=mask_nms,
+        DETECTION_NMS_THRESHOLD=0.3,
+        DETECTION_MAX_INSTANCES=most,
+    )
+
+
+def left_half(pictures):
+    """A detector that sees the left half alone: each bright value there is an instance, scored by itself."""
+    results = []
+    for picture in pictures:
+        values = [value for value in np.unique(picture[:, :15]) if value]
+        masks = np.zeros((*picture.shape[:2], len(values)), bool)
+        for index, value in enumerate(values):
+            masks[:, :15, index] = picture[:, :15] == value
+        scores = np.array(values, np.float32) / 100
+        rois = geometry.extract_bboxes(masks)
+        results.append(
+            {
+                "rois": rois,
+                "class_ids": np.ones(len(values), int),
+                "scores": scores,
+                "masks": MaskCrops.cut(masks),
+            }
+        )
+    return results
+
+
+def picture(*boxes):
+    """Values 10, 20, ... in boxes (y1, x1, y2, x2)."""
+    image = np.zeros(SHAPE, np.uint8)
+    for number, (y1, x1, y2, x2) in enumerate(boxes, start=1):
+        image[y1:y2, x1:x2] = 10 * number
+    return image
+
+
+def test_nothing_is_done_by_default():
+    calls = []
+    found = detect_with_options(lambda pictures: calls.append(pictures) or ["found"], ["picture"], config())
+    assert found == ["found"] and calls == [["picture"]]
+
+
+@pytest.mark.parametrize("flips", ["horizontal", "all"])
+def test_flips_find_what_one_view_misses(flips):
+    """One on the left, one on the right: boxes and masks come back in place, scores fall, none is double."""
+    image = picture((2, 3, 8, 9), (10, 22, 15, 28))
+    (found,) = detect_with_options(left_half, [image], config(flips))
+    assert found["rois"].tolist() == [[10, 22, 15, 28], [2, 3, 8, 9]]
+    np.testing.assert_allclose(found["scores"], [0.2, 0.1])
+    for index, value in enumerate((20, 10)):
+        np.testing.assert_array_equal(found["masks"].whole()[..., index], image == value)
+    (one,) = detect_with_options(left_half, [image], config(flips, most=1))
+    assert one["scores"].tolist() == found["scores"][:1].tolist() and one["masks"].whole().shape == (
+        *SHAPE,
+        1,
+    )
+    (none,) = detect_with_options(left_half, [picture()], config(flips))
+    assert none["masks"].whole().shape == (*SHAPE, 0)
+
+
+def test_suppression_by_masks_by_hand():
+    """Two triangles share a box and no pixel; a third mask covers half of the first."""
+    masks = np.zeros((10, 10, 3), bool)
+    masks[..., 0] = np.tri(10, dtype=bool)
+    masks[..., 1] = ~masks[..., 0]
+    masks[5:, :, 2] = masks[5:, :, 0]  # 40 of its 55 pixels: IoU 40 / 55 = 0.73
+    boxes = geometry.extract_bboxes(masks)
+    scores, class_ids = np.array([0.5, 0.9, 0.7]), np.array([1, 1, 1])
+
+    def kept(threshold, class_ids=class_ids):
+        return geometry.non_max_suppression_masks(masks, boxes, scores, class_ids, threshold).tolist()
+
+    assert kept(0.72) == [1, 2]
+    assert kept(0.73) == [1, 2, 0]
+    assert kept(0.0, np.array([1, 2, 3])) == [1, 2, 0]
+    found = {"rois": boxes, "class_ids": class_ids, "scores": scores, "masks": MaskCrops.cut(masks)}
+    (result,) = detect_with_options(lambda pictures: [found], [np.zeros((10, 10, 3))], config(mask_nms=0.5))
+    assert result["scores"].tolist() == [0.9, 0.7]
+    np.testing.assert_array_equal(result["masks"].whole(), masks[..., [1, 2]])

@@ -1,0 +1,396 @@
+"""The command lines of the samples, with tiny networks on data made here; and what they offer to importers.
+
+The networks are not trained to find anything: detections are random, and the files are what is looked at.
+"""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import annotation_files as files
+import numpy as np
+import PIL.Image
+import pytest
+from pycocotools.coco import COCO
+from tiny_model import TinyConfig
+
+from mrcnn.inference.video import VideoReader, VideoWriter
+from mrcnn.model import MaskRCNN
+from samples.balloon import balloon
+from samples.coco import coco
+from samples.nucleus import nucleus
+from samples.pennfudan import pennfudan
+from samples.shapes import shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("MRCNN_DATA", ROOT.parent / "shared" / "data"))
+MODULES = {"balloon": balloon, "coco": coco, "nucleus": nucleus, "pennfudan": pennfudan, "shapes": shapes}
+SCRIPTS = {
+    "balloon": "train evaluate splash --dataset --weights --logs --image --video --light",
+    "coco": "train evaluate --dataset --year --model --logs --limit --download --light",
+    "nucleus": "count train detect evaluate predict --dataset --weights --logs --subset --light",
+    "pennfudan": "--dataset --split --weights --logs --classes --light",
+    "shapes": "train detect --weights --logs --light",
+}
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Run a sample's command line in an empty folder with a tiny network in place of its light one."""
+
+    def command(module, light, *arguments):
+        own = getattr(module, light)
+        kept = {"NAME": own.NAME, "NUM_CLASSES": own.NUM_CLASSES}
+        tiny = type(light, (TinyConfig, own), {**kept, "IMAGE_MIN_DIM": 128, "IMAGE_MAX_DIM": 128})
+        monkeypatch.setattr(module, light, tiny)
+        logs = "--logs", str(tmp_path / "logs")
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments), "--light", *logs])
+        module.main()
+        monkeypatch.setattr(module, light, own)
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return command
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    """A tiny network with random weights for one class, which detects one image at a time."""
+
+    class OneClassConfig(TinyConfig):
+        NUM_CLASSES = 1 + 1
+        IMAGES_PER_GPU = 1
+
+    return MaskRCNN("inference", OneClassConfig(), tmp_path_factory.mktemp("logs"))
+
+
+def balloon_folder(root):
+    regions = [files.via_region("leaf"), files.via_region("nut")]
+    for subset, number in (("train", 0), ("val", 1)):
+        files.write_picture(root / subset / f"{number}.jpg", files.picture(seed=number))
+        content = files.via_content(dict(enumerate(regions)) if number else regions, f"{number}.jpg")
+        files.write_json(root / subset / "via_region_data.json", content)
+    return root
+
+
+def coco_folder(root):
+    for subset, image_id in (("train", 42), ("val", 7)):
+        files.write_picture(root / f"{subset}2017" / f"{image_id}.jpg", files.picture(seed=image_id))
+        content = files.coco_content(f"{image_id}.jpg")
+        content["images"][0]["id"] = image_id
+        content["categories"] = [{"id": 17, "name": "cat"}, {"id": 3, "name": "car"}]
+        for annotation in content["annotations"]:
+            annotation["image_id"] = image_id
+        content["annotations"][1]["iscrowd"] = int(subset == "train")
+        files.write_json(root / "annotations" / f"instances_{subset}2017.json", content)
+    return root
+
+
+def nucleus_folder(root, names=("a", "b", nucleus.VAL_IMAGE_IDS[0])):
+    for name in names:
+        files.write_picture(root / "stage1_train" / name / "images" / f"{name}.png")
+        for number, mask in enumerate(files.masks()):
+            path = root / "stage1_train" / name / "masks" / f"{number}.png"
+            files.write_picture(path, mask.astype(np.uint8) * 255)
+    files.write_picture(root / "stage1_test" / "c" / "images" / "c.png")
+    return root
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_lists_what_old_shell_histories_use(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        MODULES[name].main()
+    printed = capsys.readouterr().out
+    assert not [word for word in SCRIPTS[name].split() if word not in printed]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_start_in_their_own_folder(name):
+    result = subprocess.run(
+        [sys.executable, f"{name}.py", "--help"],
+        cwd=ROOT / "samples" / name,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0 and "--logs" in result.stdout, result.stderr
+
+
+def test_balloon_splashes_image_and_video(detector, tmp_path, monkeypatch, capsys):
+    picture = files.write_picture(tmp_path / "photo.png", orientation=6)
+    with VideoWriter(tmp_path / "clip.mp4", 12) as writer:
+        for number in range(3):
+            writer.write(files.picture(64, 96, seed=number))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    image = balloon.detect_and_color_splash(detector, image_path=str(picture))
+    video = balloon.detect_and_color_splash(detector, video_path=str(tmp_path / "clip.mp4"))
+    assert sorted(Path().iterdir()) == sorted([image, video])
+    assert np.asarray(PIL.Image.open(image)).shape == (files.WIDTH, files.HEIGHT, 3)  # turned
+    with VideoReader(video) as reader:
+        assert reader.rate == pytest.approx(12, rel=0.01)
+        assert [frame.shape for frame in reader] == [(64, 96, 3)] * 3
+    assert f"Saved to {video}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_balloon_trains_measures_and_splashes(run, tmp_path, capsys):
+    data = balloon_folder(tmp_path / "data")
+    run(balloon, "LightBalloonConfig", "train", "--dataset", data, "--weights=scratch", "--epochs=1")
+    trained = capsys.readouterr().out
+    run(balloon, "LightBalloonConfig", "evaluate", "--dataset", data, "--weights=last")
+    for printed in (trained, capsys.readouterr().out):
+        assert "mask_AP" in printed and "balloon" in printed
+    picture = files.write_picture(tmp_path / "photo.png")
+    run(balloon, "LightBalloonConfig", "splash", "--weights=last", "--image", picture)
+    assert [path.suffix for path in Path().iterdir()] == [".png"]
+
+
+def test_color_splash_keeps_colour_inside_masks():
+    image = files.picture()
+    leaf, nut = files.masks()
+    splash = balloon.color_splash(image, np.stack([leaf, nut], axis=-1))
+    assert splash.dtype == np.uint8
+    assert np.array_equal(splash[leaf | nut], image[leaf | nut])
+    outside = splash[~(leaf | nut)]
+    assert (outside == outside[:, :1]).all()
+    grey = balloon.color_splash(image, np.zeros((*image.shape[:2], 0), bool))
+    assert (grey == grey[..., :1]).all()
+    luminance = image @ [0.2125, 0.7154, 0.0721]
+    assert abs(grey[..., 0] - luminance).max() <= 1
+
+
+def test_balloon_refuses_what_it_lacks(tmp_path, monkeypatch, capsys):
+    with pytest.raises(ValueError, match="subset must be one of"):
+        balloon.BalloonDataset().load_balloon(tmp_path, "test")
+    with pytest.raises(ValueError, match="image_path or a video_path"):
+        balloon.detect_and_color_splash(None)
+    for arguments, message in ((["train"], "train needs --dataset"), (["splash"], "--image or --video")):
+        monkeypatch.setattr(sys, "argv", ["balloon.py", *arguments, "--weights=scratch"])
+        with pytest.raises(SystemExit):
+            balloon.main()
+        assert message in capsys.readouterr().err
+
+
+def test_coco_evaluates(run, tmp_path, capsys):
+    data = coco_folder(tmp_path / "coco")
+    run(coco, "LightCocoConfig", "evaluate", "--dataset", data, "--year=2017", "--model=SCRATCH", "--limit=0")
+    printed = capsys.readouterr().out
+    assert "year: 2017" in printed and "box_AP" in printed
+    assert "s for 1 images" in printed
+
+
+@pytest.mark.slow
+def test_coco_trains_in_stages_and_goes_on(run, tmp_path, capsys):
+    data = coco_folder(tmp_path / "coco")
+    run(coco, "LightCocoConfig", "train", "--dataset", data, "--year=2017", "--model=scratch", "--epochs=1")
+    run(coco, "LightCocoConfig", "train", "--dataset", data, "--year=2017", "--model=last", "--epochs=1")
+    written = sorted(path.name for path in (tmp_path / "logs").rglob("*.h5"))
+    assert written == [f"mask_rcnn_coco-light_000{epoch}.h5" for epoch in (1, 2, 3, 4)]
+
+
+def test_coco_dataset_has_all_categories_and_the_originals_records(tmp_path):
+    dataset = coco.CocoDataset()
+    truth = dataset.load_coco(coco_folder(tmp_path), "train", "2017", return_coco=True)
+    dataset.prepare()
+    assert isinstance(truth, COCO)
+    assert dataset.num_classes == 81 and dataset.class_names[-1] == "toothbrush"
+    assert dataset.class_names[16] == "cat" and dataset.get_source_class_id(80, "coco") == 90
+    assert dataset.load_mask(0)[1].tolist() == [3, -16]  # category 17 is class 16
+    info = dataset.image_info[0]
+    assert (info["id"], info["width"], info["height"]) == (42, files.WIDTH, files.HEIGHT)
+    assert dataset.image_reference(0) == "http://cocodataset.org/#explore?id=42"
+    mask = dataset.annToMask(info["annotations"][0], files.HEIGHT, files.WIDTH)
+    assert np.array_equal(mask, truth.annToMask(info["annotations"][0]))
+    chosen = coco.CocoDataset()
+    chosen.load_coco(tmp_path, "train", "2017", class_ids=[17])
+    chosen.prepare()
+    assert chosen.class_names == ["BG", "cat"] and chosen.load_mask(0)[1].tolist() == [-1]
+
+
+def test_coco_results_have_cocos_ids_and_boxes(tmp_path):
+    dataset = coco.CocoDataset()
+    truth = dataset.load_coco(coco_folder(tmp_path), "val", "2017", return_coco=True)
+    dataset.prepare()
+    masks, class_ids = dataset.load_mask(0)
+    rois = np.array([[8.04, 10, 30, 40], [20, 50, 50, 80]])
+    results = coco.build_coco_results(dataset, [7], rois, class_ids, np.array([0.9, 0.8]), masks)
+    assert [result["category_id"] for result in results] == [3, 17]
+    assert results[0]["bbox"] == pytest.approx([10, 8, 30, 22])
+    assert results[0]["image_id"] == 7
+    truth.loadRes(json.loads(json.dumps(results)))  # COCO's own reader takes them
+    assert coco.build_coco_results(dataset, [7], None, class_ids, class_ids, masks) == []
+
+
+def test_coco_downloads_what_is_missing(tmp_path, monkeypatch):
+    data = coco_folder(tmp_path / "there")
+    served = tmp_path / "served"
+    served.mkdir()
+    for name in ("train2017", "val2017", "annotations"):
+        archive = {"annotations": "annotations_trainval2017"}.get(name, name)
+        shutil.make_archive(str(served / archive), "zip", data, name)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(served))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *arguments: None)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(coco, "IMAGES_URL", address + "/{subset}{year}.zip")
+        monkeypatch.setattr(coco, "ANNOTATIONS_URL", address + "/annotations_trainval{year}.zip")
+        root = tmp_path / "new"
+        for subset in ("train", "val", "val"):
+            dataset = coco.CocoDataset()
+            dataset.load_coco(root, subset, "2017", auto_download=True)
+            assert len(dataset.image_info) == 1
+        server.shutdown()
+    assert sorted(path.name for path in root.iterdir()) == ["annotations", "train2017", "val2017"]
+
+
+@pytest.mark.parametrize("text, meant", [("True", True), ("anything", True), ("0", False), ("false", False)])
+def test_download_option_takes_a_value_or_none(text, meant):
+    assert coco.is_yes(text) is meant
+
+
+def test_nucleus_subsets(tmp_path):
+    nucleus_folder(tmp_path / "fixed")
+    nucleus_folder(tmp_path / "excerpt", [f"n{number}" for number in range(7)])
+    names = {}
+    for root in ("fixed", "excerpt"):
+        for subset in ("train", "val", "stage1_train"):
+            dataset = nucleus.dataset_of(tmp_path / root, subset)
+            names[root, subset] = [dataset.image_reference(image_id) for image_id in dataset.image_ids]
+    assert names["fixed", "val"] == [nucleus.VAL_IMAGE_IDS[0]] and names["fixed", "train"] == ["a", "b"]
+    assert names["excerpt", "val"] == ["n0", "n5"] and len(names["excerpt", "train"]) == 5
+    assert len(names["fixed", "stage1_train"]) == 3
+    masks, class_ids = nucleus.dataset_of(tmp_path / "fixed", "train").load_mask(0)
+    assert np.array_equal(masks, np.stack(files.masks(), axis=-1)) and class_ids.tolist() == [1, 1]
+    test = nucleus.dataset_of(tmp_path / "fixed", "stage1_test")
+    assert test.load_mask(0)[0].shape == (files.HEIGHT, files.WIDTH, 0)
+    with pytest.raises(ValueError, match="subset must be"):
+        nucleus.dataset_of(tmp_path, "stage3")
+    with pytest.raises(FileNotFoundError, match=r"train\.zip"):
+        nucleus.dataset_of(tmp_path, "train")
+
+
+def test_nucleus_reads_zip_files_of_label_images(tmp_path):
+    with zipfile.ZipFile(tmp_path / "val.zip", "w") as archive:
+        archive.write(files.write_picture(tmp_path / "a.png"), "images/a.png")
+        archive.write(files.write_picture(tmp_path / "b.png", files.labels(np.uint16)), "labels/a.png")
+    dataset = nucleus.dataset_of(tmp_path, "val")
+    masks, class_ids = dataset.load_mask(0)
+    assert np.array_equal(masks, np.stack(files.masks(), axis=-1)) and class_ids.tolist() == [1, 1]
+    assert np.array_equal(dataset.load_image(0), files.picture())
+
+
+def test_nucleus_run_lengths():
+    mask = np.zeros((3, 4), bool)
+    mask[1, 1] = mask[2, 1] = mask[0, 2] = True
+    assert nucleus.rle_encode(mask) == "5 3"
+    assert np.array_equal(nucleus.rle_decode("5 3", mask.shape), mask)
+    assert nucleus.rle_encode(np.zeros((3, 4), bool)) == ""
+    with pytest.raises(ValueError, match="leaves an image"):
+        nucleus.rle_decode("12 2", (3, 4))
+    both = np.stack([np.ones((3, 4), bool), mask], axis=-1)
+    lines = nucleus.mask_to_rle("x", both, np.array([0.5, 0.9])).splitlines()
+    assert lines == ["x, 5 3", "x, 1 4 8 5"]  # the better mask keeps its pixels
+    assert nucleus.mask_to_rle("x", np.zeros((3, 4, 0)), np.zeros(0)) == "x,"
+
+
+def test_nucleus_writes_a_submission_and_pictures(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(nucleus, "RESULTS_DIR", tmp_path / "results")
+    folder = nucleus.detect(detector, nucleus_folder(tmp_path / "data"), "stage1_test")
+    assert folder.parent == tmp_path / "results"
+    assert sorted(path.name for path in folder.iterdir()) == ["c.png", "submit.csv"]
+    with open(folder / "submit.csv") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["ImageId", "EncodedPixels"] and {row[0] for row in rows[1:]} == {"c"}
+
+
+def test_pennfudan_takes_a_split_by_hand(tmp_path):
+    for name in "abc":
+        files.write_picture(tmp_path / "data" / "images" / f"{name}.jpg")
+        files.write_picture(tmp_path / "data" / "labels" / f"{name}.png", files.labels())
+    split = {"train": [{"id": "a"}, {"id": "c"}], "val": [{"id": "b"}]}
+    path = files.write_json(tmp_path / "split.json", split)
+    parts = pennfudan.datasets_of(tmp_path / "data", "leaf", path)
+    assert [[info["id"] for info in part.image_info] for part in parts] == [["a", "c"], ["b"]]
+    assert parts[1].class_names == ["BG", "leaf"]
+    sizes = [part.num_images for part in pennfudan.datasets_of(tmp_path / "data", "leaf", None)]
+    assert sizes == [2, 1]
+    files.write_json(path, {"train": [{"name": "a"}], "val": []})
+    with pytest.raises(ValueError, match=r"split\.json, train: field 'id'"):
+        pennfudan.datasets_of(tmp_path / "data", "leaf", path)
+
+
+@pytest.mark.parametrize(
+    "load",
+    [pennfudan.load_weights, partial(balloon.load_weights, new_classes=True)],
+    ids=["pennfudan", "balloon"],
+)
+def test_weights_of_other_objects_come_without_their_classes(load, detector, tmp_path):
+    path = tmp_path / "own20260101T0000" / "mask_rcnn_own_0007.h5"
+    path.parent.mkdir()
+    detector.keras_model.save_weights(path)
+    layers = {name: detector.keras_model.get_layer(name) for name in ("res1_tiny", "mrcnn_class_logits")}
+    begin = {name: layer.get_weights()[0] for name, layer in layers.items()}
+    for layer in layers.values():
+        layer.set_weights([values + 1 for values in layer.get_weights()])
+    load(detector, str(path))
+    assert np.array_equal(layers["res1_tiny"].get_weights()[0], begin["res1_tiny"])
+    assert np.array_equal(layers["mrcnn_class_logits"].get_weights()[0], begin["mrcnn_class_logits"] + 1)
+    assert detector.epoch == 0
+    detector.load_weights(path, resume=False)
+
+
+@pytest.mark.slow
+def test_pennfudan_describes_trains_and_measures(run, tmp_path, capsys):
+    for number in range(5):
+        files.write_picture(tmp_path / "data" / "images" / f"{number}.jpg", files.picture(seed=number))
+        files.write_picture(tmp_path / "data" / "labels" / f"{number}.png", files.labels())
+    own = ("--dataset", tmp_path / "data", "--classes=leaf", "--weights=scratch", "--epochs=1", "--steps=2")
+    run(pennfudan, "LightOwnConfig", *own)
+    printed = capsys.readouterr().out
+    assert "4 images; 8 objects" in printed and "leaf" in printed and "mask_AP" in printed
+    assert Path("dataset.png").exists()
+
+
+@pytest.mark.slow
+def test_shapes_trains_and_draws(run, capsys):
+    run(shapes, "LightShapesConfig", "train", "--steps=2")
+    run(shapes, "LightShapesConfig", "detect", "--weights=last")
+    assert Path("shapes.png").exists() and "Found" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no {DATA} (set MRCNN_DATA)")
+def test_real_data_is_read_without_a_broken_entry(tmp_path):
+    with zipfile.ZipFile(DATA / "balloon" / "balloon.zip") as archive:
+        archive.extractall(tmp_path)
+    found = {}
+    for subset in ("train", "val"):
+        dataset = balloon.dataset_of(tmp_path / "balloon", subset)
+        outlines = sum(len(info["outlines"]) for info in dataset.image_info)
+        found["balloon", subset] = dataset.num_images, outlines, dataset.problems.counts
+        nuclei = nucleus.dataset_of(DATA / "nuclei", subset)
+        found["nuclei", subset] = nuclei.num_images, nuclei.problems.counts
+        people = coco.CocoDataset()
+        people.load_coco(DATA / "coco-mini", subset, "2017")
+        annotations = sum(len(info["annotations"]) for info in people.image_info)
+        found["coco", subset] = len(people.image_info), annotations, people.problems.counts
+    assert found == {
+        ("balloon", "train"): (61, 255, {}),
+        ("balloon", "val"): (13, 50, {}),
+        ("nuclei", "train"): (534, {}),
+        ("nuclei", "val"): (67, {}),
+        ("coco", "train"): (18, 78, {}),
+        ("coco", "val"): (7, 25, {}),
+    }

@@ -1,0 +1,29 @@
+"""The learning rate of a training from scratch."""
+
+import numpy as np
+import pytest
+
+from mrcnn.training.schedules import warm_up_and_decay
+
+
+def rates(schedule, steps):
+    return np.array([float(schedule(step)) for step in range(steps + 1)])
+
+
+def test_rises_in_a_line_and_falls_along_a_cosine():
+    found = rates(warm_up_and_decay(0.01, 100), 100)
+    assert found[:11] == pytest.approx(np.linspace(0.001, 0.01, 11), rel=1e-5)
+    way = np.linspace(0, np.pi, 91)
+    assert found[10:] == pytest.approx(0.01 * (0.05 + 0.95 * (1 + np.cos(way)) / 2), rel=1e-4)
+
+
+def test_shares_and_short_trainings():
+    found = rates(warm_up_and_decay(1.0, 10, warm_up=0.5, end=0.2), 20)
+    assert found.argmax() == 5 and found[10:] == pytest.approx(0.2, rel=1e-5)
+    assert rates(warm_up_and_decay(1.0, 1), 1) == pytest.approx([0.1, 1.0])
+
+
+@pytest.mark.parametrize("wrong", [{"peak": 0}, {"steps": 0}, {"warm_up": 1}, {"end": -0.1}])
+def test_refuses_what_is_no_schedule(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
+        warm_up_and_decay(**{"peak": 0.1, "steps": 10, **wrong})

@@ -1,0 +1,202 @@
+"""Settings of training that trade speed, memory and steadiness: what each does to one step, and to a run."""
+
+import keras
+import numpy as np
+import pytest
+from tiny_model import TinyConfig
+from toy_data import toy_dataset
+
+from mrcnn.backend import calls as execution
+from mrcnn.backend import devices as distribution
+from mrcnn.checkpoints import weights
+from mrcnn.data.generator import DataGenerator
+from mrcnn.model import MaskRCNN
+
+HALF = ("bfloat16", pytest.param("float16", marks=pytest.mark.slow))
+FLOAT32_OUTPUTS = (
+    *("rpn_class_logits", "rpn_class", "rpn_bbox", "ROI", "output_rois", "target_bbox", "target_mask"),
+    *("target_rpn_bbox", "mrcnn_class_logits", "mrcnn_class", "mrcnn_bbox", "mrcnn_mask"),
+)
+
+
+def network(folder, start=None, **changes):
+    """A compiled training model without chance, with the weights of another if one is given."""
+    config = TinyConfig()
+    for name, value in changes.items():
+        setattr(config, name, value)
+    model = MaskRCNN("training", config, folder)
+    for name in ("proposal_targets", "rpn_targets"):
+        model.keras_model.get_layer(name).shuffle = False
+    if start is not None:
+        model.copy_weights(start)
+    model.set_trainable(".*", verbose=0)
+    model.compile(0.01, 0.9)
+    return model
+
+
+def values(model):
+    return [keras.ops.convert_to_numpy(variable) for variable in model.keras_model.trainable_variables]
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return [DataGenerator(toy_dataset(), TinyConfig(), seed=0, workers=0)[index][0] for index in range(2)]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory, batches):
+    """A float32 model before its first step, its outputs, and the losses and weights after that step."""
+    folder = tmp_path_factory.mktemp("plain")
+    keras.utils.set_random_seed(1)
+    start = network(folder)
+    model = network(folder, start)
+    outputs = model.keras_model(batches[0], training=True)
+    logs = model.keras_model.train_on_batch(batches[0], return_dict=True)
+    return start, outputs, logs, values(model)
+
+
+@pytest.mark.parametrize("precision", HALF)
+def test_half_precision_trains_and_detects_as_float32(plain, batches, precision, tmp_path):
+    start, outputs, logs, after = plain
+    model = network(tmp_path, start, PRECISION=precision)
+    assert keras.config.dtype_policy().name == "float32"
+    half = model.keras_model(batches[0], training=True)
+    for name in FLOAT32_OUTPUTS:
+        assert keras.backend.standardize_dtype(half[name].dtype) == "float32", name
+    assert {variable.dtype for variable in model.keras_model.trainable_variables} == {"float32"}
+    features = model.keras_model.get_layer("fpn_p2")
+    assert features.compute_dtype == precision
+    for name in ("rpn_class", "rpn_bbox"):
+        wanted, found = (keras.ops.convert_to_numpy(x[name]) for x in (outputs, half))
+        assert 0 < np.linalg.norm(found - wanted) < 0.03 * np.linalg.norm(wanted), name
+    for name in ("target_rpn_match", "target_rpn_bbox"):  # boxes and IoUs are float32 in each
+        np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(x[name]) for x in (outputs, half)))
+    scaled = isinstance(model.keras_model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (precision == "float16")
+    for _ in range(
+        20
+    ):  # float16: the scale of the loss starts too high and is halved until gradients are finite
+        found = model.keras_model.train_on_batch(batches[0], return_dict=True)
+        if int(model.keras_model.optimizer.iterations) == 1:
+            break
+    np.testing.assert_allclose(float(found["loss"]), float(logs["loss"]), rtol=0.1)
+    changes = [
+        np.concatenate([(b - a).ravel() for a, b in zip(values(start), end, strict=True)])
+        for end in (values(model), after)
+    ]
+    cosine = changes[0] @ changes[1] / np.linalg.norm(changes[0]) / np.linalg.norm(changes[1])
+    assert cosine > 0.9
+
+    config = TinyConfig()
+    config.PRECISION = precision
+    detector = MaskRCNN("inference", config, tmp_path)
+    detector.copy_weights(model)
+    picture = toy_dataset(1).load_image(0)
+    (result,) = detector.detect([picture])
+    assert result["scores"].dtype == np.float32
+    assert len(result["scores"]) == result["masks"].shape[-1] > 0
+    reference = model.inference_model(TinyConfig()).detect([picture])[0]
+    # The best one: of the others rounding may take another of several boxes on an object.
+    np.testing.assert_allclose(result["scores"][0], reference["scores"][0], atol=3e-2)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="XLA has to know all sizes")
+def test_places_that_no_image_fills_are_left_out_and_change_no_number(batches, tmp_path, monkeypatch):
+    some = network(tmp_path, TRAIN_ROIS_PER_IMAGE=60)
+    monkeypatch.setattr(execution, "sizes_may_vary", lambda choice: False)
+    every = network(tmp_path, some, TRAIN_ROIS_PER_IMAGE=60)
+    outputs, full = (model.keras_model(batches[0], training=True) for model in (some, every))
+    positives = (keras.ops.convert_to_numpy(outputs["target_class_ids"]) > 0).sum(axis=1)
+    assert outputs["mrcnn_mask"].shape[1] == outputs["target_mask"].shape[1] == max(positives.max(), 1)
+    assert full["mrcnn_mask"].shape[1] == int(60 * 0.33) > positives.max()
+    logs, wanted = (m.keras_model.train_on_batch(batches[0], return_dict=True) for m in (some, every))
+    for name, loss in wanted.items():
+        np.testing.assert_allclose(float(logs[name]), float(loss), rtol=1e-5, err_msg=name)
+    for expected, now in zip(values(every), values(some), strict=True):
+        np.testing.assert_allclose(now, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_gradients_are_those_of_one_large_step(plain, batches, tmp_path):
+    start = plain[0]
+    model = network(tmp_path, start, GRADIENT_ACCUMULATION_STEPS=2)
+    model.keras_model.train_on_batch(batches[0])
+    for before, now in zip(values(start), values(model), strict=True):
+        np.testing.assert_array_equal(before, now)
+    model.keras_model.train_on_batch(batches[0])
+    for wanted, now in zip(plain[3], values(model), strict=True):  # twice the same batch: its own step
+        np.testing.assert_allclose(now, wanted, rtol=1e-4, atol=1e-6)
+
+
+class Watch(keras.callbacks.Callback):
+    """Weights as training and validation meet them."""
+
+    def __init__(self):
+        super().__init__()
+        self.trained, self.validated = [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.trained.append(self._first())
+
+    def on_test_begin(self, logs=None):
+        self.validated.append(self._first())
+
+    def _first(self):
+        return keras.ops.convert_to_numpy(self.model.trainable_variables[0])
+
+
+def test_a_schedule_trains_and_the_running_mean_of_weights_is_validated_and_saved(tmp_path):
+    config = TinyConfig()
+    config.EMA_MOMENTUM = 0.5
+    model = MaskRCNN("training", config, tmp_path)
+    watch = Watch()
+    warm_up = keras.optimizers.schedules.CosineDecay(0.0, 100, warmup_target=0.05, warmup_steps=10)
+    model.train(toy_dataset(4), toy_dataset(2), warm_up, epochs=2, layers="all", custom_callbacks=[watch])
+    np.testing.assert_allclose(float(model.keras_model.optimizer.learning_rate), 0.02, rtol=1e-5)
+    mean, means = watch.trained[0], []
+    for trained in watch.trained[1:]:
+        mean = 0.5 * mean + 0.5 * trained
+        means.append(mean)
+    layer, name = model.keras_model.trainable_variables[0].path.split("/")[-2:]
+    for epoch, expected in ((1, means[0]), (2, means[2])):
+        saved = weights.read_weight_file(model.checkpoint_path.format(epoch=epoch))[layer][0]
+        np.testing.assert_allclose(saved, expected, rtol=1e-4, atol=1e-6, err_msg=name)
+        assert np.abs(saved - watch.trained[2 * epoch - 1]).max() > 10 * np.abs(saved - expected).max()
+    now = keras.ops.convert_to_numpy(model.keras_model.trainable_variables[0])
+    np.testing.assert_allclose(now, means[2], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PRECISION", "half"),
+        ("JIT_COMPILE", "auto"),
+        ("EMA_MOMENTUM", 1.0),
+        ("GRADIENT_ACCUMULATION_STEPS", 0),
+        ("LOADER_PROCESSES", 4),
+        ("RPN_TARGETS_IN_GRAPH", None),
+    ],
+)
+def test_wrong_settings_are_named(name, value):
+    config = TinyConfig()
+    setattr(config, name, value)
+    with pytest.raises(ValueError, match=f"{name} must be .*Received: {name}="):
+        config.validate()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras hands batches over by itself")
+def test_tensorflow_reads_the_batches_of_an_epoch():
+    """The generator's own batches, epoch by epoch, without tf.data's tuning, for which epochs would wait."""
+    with DataGenerator(toy_dataset(), TinyConfig(), workers=2) as generator:
+        data = distribution.Devices().batches(generator)
+        assert not data.options().autotune.enabled
+        assert int(data.cardinality()) == len(generator) == TinyConfig.STEPS_PER_EPOCH
+        for epoch in range(2):
+            assert generator.epoch == epoch
+            read = list(data.as_numpy_iterator())
+            generator.epoch = epoch
+            for index, batch in enumerate(read):
+                [expected] = generator[index]
+                assert batch.keys() == expected.keys()
+                for name in expected:
+                    np.testing.assert_array_equal(batch[name], expected[name])
+            generator.epoch = epoch + 1
