@@ -12,8 +12,8 @@ class ParallelModel(keras.Model):
     """A model whose batches are shared by several devices; weight files are those of the inner model.
 
     keras_model: a functional model, built inside `mrcnn.backend.devices.scope(gpu_count)`, as its optimizer
-    has to be; gpu_count: at least 2. Compile and use it as any model. `MaskRCNN` needs no wrapper: it does the
-    same by GPU_COUNT.
+    has to be; gpu_count: at least 2. Compile and use it as any model. `MaskRCNN` needs no wrapper: it does
+    the same by GPU_COUNT.
     Raises ValueError for a gpu_count below 2, or a model whose weights are on one of the devices only.
     """
 
