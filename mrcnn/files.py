@@ -1,0 +1,56 @@
+"""Write a file whole or not at all."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; rename it to `path` when the block succeeds.
+
+    A reader never sees a half-written file: after an error, a kill or a full disk the previous `path` is
+    still there, unchanged. The temporary file is removed when the block raises. The temporary name starts
+    with a dot and keeps the suffix of `path`, which some writers need.
+
+    Args:
+        path: The file to write. Its folder is created if it is missing.
+
+    Raises:
+        OSError: If the file cannot be created or renamed; the error names `path`.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".part{path.suffix}", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) == path:
+            raise
+        raise OSError(error.errno, f"Cannot write {path}: {error.strerror or error}", str(path)) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = None) -> None:
+    """Write a JSON file whole or not at all; see `atomic_write`. `value` must be serializable."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+
+
+def _umask() -> int:
+    """The permissions that new files of this process lack; `mkstemp` makes private files."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

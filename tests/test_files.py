@@ -1,0 +1,32 @@
+import os
+
+import pytest
+
+from mrcnn import files
+
+
+def test_a_file_appears_whole_with_ordinary_permissions(tmp_path):
+    path = tmp_path / "new" / "table.json"
+    files.write_json(path, {"a": 1})
+    assert path.read_text() == '{"a": 1}\n'
+    (tmp_path / "ordinary").write_text("")
+    assert path.stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+    assert os.listdir(path.parent) == ["table.json"]
+
+
+def test_an_error_leaves_the_previous_file_and_nothing_else(tmp_path):
+    path = tmp_path / "weights.h5"
+    path.write_text("good")
+    with pytest.raises(KeyError), files.atomic_write(path) as temporary:
+        temporary.write_text("half")
+        assert temporary.suffix == ".h5"
+        raise KeyError
+    assert path.read_text() == "good"
+    assert os.listdir(tmp_path) == ["weights.h5"]
+
+
+def test_an_unwritable_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "table.json"
+    with pytest.raises(OSError, match=r"table\.json"), files.atomic_write(path):
+        pass
