@@ -14,7 +14,8 @@ from benchmarks.workers import Case
 from mrcnn.config import Config, LightConfig
 from mrcnn.data.generator import DataGenerator
 from mrcnn.model import MaskRCNN
-from mrcnn.training import network as training_network
+from mrcnn.training import callbacks as training_callbacks
+from mrcnn.training import layer_groups
 
 # The learning rate only has to leave the network as it is: every repeat shall do the same work.
 LEARNING_RATE = 1e-6
@@ -151,14 +152,14 @@ class TrainingStep:
         )
         batches = DataGenerator(dataset, self.config, shuffle=False, steps=1, workers=0)
         self.batches = RepeatedBatch(batches[0], case.steps)
-        model.set_trainable(training_network.layer_pattern("all"), verbose=0)
+        model.set_trainable(layer_groups.layer_pattern("all"), verbose=0)
         model.compile(LEARNING_RATE, self.config.LEARNING_MOMENTUM)
         self.read = model.devices.batches(self.batches)
 
     def run(self) -> keras.callbacks.History:
         """One short epoch."""
         return self.network.fit(
-            self.read, epochs=1, verbose=0, shuffle=False, callbacks=[training_network.KeepHostMemory()]
+            self.read, epochs=1, verbose=0, shuffle=False, callbacks=[training_callbacks.KeepHostMemory()]
         )
 
     def describe(self, result: keras.callbacks.History) -> dict[str, Any]:

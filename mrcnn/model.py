@@ -40,8 +40,9 @@ from mrcnn.network.detections import DetectionLayer as DetectionLayer
 from mrcnn.network.normalization import BatchNorm as BatchNorm
 from mrcnn.network.proposals import ProposalLayer as ProposalLayer
 from mrcnn.network.roi_align import PyramidROIAlign as PyramidROIAlign
+from mrcnn.training import callbacks as training_callbacks
+from mrcnn.training import layer_groups, runs
 from mrcnn.training import network as training_network
-from mrcnn.training import runs
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +190,7 @@ class MaskRCNN:
     ) -> None:
         """Let exactly those layers train whose whole name matches; log their names if verbose."""
         model = keras_model or self.keras_model
-        for layer in training_network.set_trainable(model, layer_regex):
+        for layer in layer_groups.set_trainable(model, layer_regex):
             if verbose:
                 log(f"{' ' * indent}{layer.name:<30} ({type(layer).__name__})")
 
@@ -229,14 +230,14 @@ class MaskRCNN:
         batches, validation = self._batches(train_dataset, val_dataset, augmentation, no_augmentation_sources)
         first = self.devices.is_first_process
         if first:
-            training_network.open_run_folder(self.log_dir, self.config)
+            runs.open_run_folder(self.log_dir, self.config)
         log(f"\nStarting at epoch {self.epoch}. LR={learning_rate}\n")
         log(f"Checkpoint Path: {self.checkpoint_path}")
-        self.set_trainable(training_network.layer_pattern(layers))
+        self.set_trainable(layer_groups.layer_pattern(layers))
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
-        saver = training_network.SaveWeights(self.checkpoint_path) if first else None
+        saver = training_callbacks.SaveWeights(self.checkpoint_path) if first else None
         mean_weights = self.config.EMA_MOMENTUM is not None
-        callbacks = training_network.default_callbacks(
+        callbacks = training_callbacks.default_callbacks(
             self.log_dir, saver, batches, custom_callbacks or (), mean_weights
         )
         history = training_network.fit(self.keras_model, batches, validation, self.epoch, epochs, callbacks)

@@ -11,9 +11,10 @@ from tiny_model import TinyConfig
 from toy_data import ArrayDataset, rectangles, toy_dataset
 
 from mrcnn.checkpoints import weights
+from mrcnn.config import LOSS_NAMES
 from mrcnn.inspection import graph_search
 from mrcnn.model import MaskRCNN, mold_image
-from mrcnn.training import network as training_network
+from mrcnn.training import runs
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def detector(trained):
 
 def test_losses_by_name_for_training_and_validation(trained):
     history = trained[1].history
-    for name in ("loss", *training_network.LOSS_NAMES):
+    for name in ("loss", *LOSS_NAMES):
         assert np.isfinite(history[name]).all()
         assert np.isfinite(history[f"val_{name}"]).all()
     assert history["loss"][1] < history["loss"][0]
@@ -278,7 +279,7 @@ def test_weights_that_cannot_be_written_keep_the_old_file(trained, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     with pytest.raises(OSError, match="file"):
-        training_network.open_run_folder(blocked / "run", TinyConfig())
+        runs.open_run_folder(blocked / "run", TinyConfig())
 
 
 def test_keras_model_saves_and_loads_by_layer_name(trained, tmp_path):

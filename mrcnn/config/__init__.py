@@ -19,6 +19,7 @@ import numpy as np
 
 from mrcnn.config import rules
 from mrcnn.config.rules import KNOWN_BACKBONES as KNOWN_BACKBONES
+from mrcnn.config.rules import LOSS_NAMES as LOSS_NAMES
 
 DERIVED = ("BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE")
 
@@ -185,13 +186,7 @@ class Config:
     # Factor of the mean square of each weight in the total loss.
     WEIGHT_DECAY = 0.0001
     # Factor of each loss in the total; a missing one counts as 1.
-    LOSS_WEIGHTS: Mapping[str, float] = {
-        "rpn_class_loss": 1.0,
-        "rpn_bbox_loss": 1.0,
-        "mrcnn_class_loss": 1.0,
-        "mrcnn_bbox_loss": 1.0,
-        "mrcnn_mask_loss": 1.0,
-    }
+    LOSS_WEIGHTS: Mapping[str, float] = dict.fromkeys(LOSS_NAMES, 1.0)
     # False trains the heads on ROIs given from outside instead of the RPN's.
     USE_RPN_ROIS = True
     # Batch norm: False uses stored statistics always, right for small batches and pretrained

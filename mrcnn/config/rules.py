@@ -13,7 +13,7 @@ OPTIMIZERS = ("sgd", "adam")
 FLIPS = ("none", "horizontal", "all")
 PRECISIONS = ("float32", "bfloat16", "float16")
 RESIZE_MODES = ("square", "pad64", "crop", "none")
-LOSSES = (
+LOSS_NAMES = (
     *("rpn_class_loss", "rpn_bbox_loss"),
     *("mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"),
 )
@@ -53,10 +53,10 @@ def check(config: Any) -> None:
             if not kept:
                 value = getattr(config, name)
                 raise ValueError(f"{name} must be {wanted}. Received: {name}={value!r}")
-    unknown = sorted(set(config.LOSS_WEIGHTS) - set(LOSSES))
+    unknown = sorted(set(config.LOSS_WEIGHTS) - set(LOSS_NAMES))
     if unknown:
         warnings.warn(
-            f"LOSS_WEIGHTS has factors that belong to no loss: {unknown}. Known: {list(LOSSES)}",
+            f"LOSS_WEIGHTS has factors that belong to no loss: {unknown}. Known: {list(LOSS_NAMES)}",
             UserWarning,
             stacklevel=3,
         )

@@ -9,6 +9,7 @@ Evaluate comes first: the others read from the logs what it has put there. Keras
 files by class and position of layers, which do not fit the inference network; SaveBest writes by name.
 """
 
+import importlib.util
 import logging
 import os
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from mrcnn.backend import calls as execution
 from mrcnn.backend import devices as distribution
 from mrcnn.checkpoints import weights
 
@@ -124,3 +126,115 @@ class SaveBest(keras.callbacks.Callback):
                 self.monitor,
                 sorted(self._known),
             )
+
+
+class SaveWeights(keras.callbacks.Callback):
+    """Write the weights after each epoch, whole or not at all.
+
+    checkpoint_path: with an {epoch:04d} place; epochs count from 1.
+    """
+
+    def __init__(self, checkpoint_path: str):
+        super().__init__()
+        self.checkpoint_path = checkpoint_path
+        self.last_path: str | None = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        path = self.checkpoint_path.format(epoch=epoch + 1)
+        weights.save_weights(self.model, path)
+        self.last_path = path
+
+
+class StopWhenNotFinite(keras.callbacks.Callback):
+    """Stop at the first step whose loss, or the weights after it, are not finite, with the last good weights.
+
+    saver: the SaveWeights of the same training, None where another process writes; batches: the training
+    data, asked for the images of the step.
+    Raises FloatingPointError naming epoch, step, losses, image ids and cures; before that the model gets back
+    the weights of the last epoch, or those it began with.
+    """
+
+    def __init__(self, saver: SaveWeights | None, batches: Any):
+        super().__init__()
+        self.saver = saver
+        self.batches = batches
+        self._start: list[np.ndarray] | None = None
+        self._epoch = 0
+        self._step = 0
+
+    def on_train_begin(self, logs=None):
+        self._start = self.model.get_weights()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        if self.saver is not None and self.saver.last_path is not None:
+            self._start = None  # the file holds them from here on
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._step = batch
+        broken = [name for name, value in (logs or {}).items() if not np.isfinite(float(value))]
+        if broken:
+            self._stop(broken)
+
+    def on_epoch_end(self, epoch, logs=None):
+        # A loss can be finite and its gradient not: such weights must not reach the file.
+        if not all(np.isfinite(array).all() for array in self.model.get_weights()):
+            self._stop(["weights"])
+
+    def _stop(self, broken: list[str]) -> None:
+        # The generator may have gone on to the next epoch.
+        now, self.batches.epoch = self.batches.epoch, self._epoch
+        meta = self.batches[self._step][0]["input_image_meta"]
+        self.batches.epoch = now
+        ids = [int(image_id) for image_id in meta[:, 0]]
+        kept = self._restore()
+        raise FloatingPointError(
+            f"The loss is not finite in epoch {self._epoch + 1}, step {self._step + 1} "
+            f"({', '.join(broken)}), image ids {ids}. The model has {kept}. Look at these images and their "
+            "masks; then try a lower learning rate, or a smaller GRADIENT_CLIP_NORM."
+        )
+
+    def _restore(self) -> str:
+        path = None if self.saver is None else self.saver.last_path
+        if path is None:
+            self.model.set_weights(self._start)
+            return "the weights it began with"
+        weights.load_weights(self.model, path)
+        return f"its weights of {path} back"
+
+
+class KeepHostMemory(keras.callbacks.Callback):
+    """Keep freed memory from step to step, see `execution.keep_host_memory`, but not what building left."""
+
+    def on_train_begin(self, logs=None):
+        execution.give_back_host_memory()
+
+    def on_train_batch_begin(self, batch, logs=None):
+        execution.keep_host_memory()
+
+
+def default_callbacks(
+    log_dir: str | os.PathLike,
+    saver: SaveWeights | None,
+    batches: Any,
+    custom: Sequence[keras.callbacks.Callback] = (),
+    mean_weights: bool = False,
+) -> list[keras.callbacks.Callback]:
+    """What every training does after its steps and epochs: watch the loss, save, write TensorBoard files.
+
+    saver: None in a process that leaves files to another; it writes no TensorBoard files either.
+    custom: more callbacks; they come before TensorBoard, so that it writes what they add to the logs.
+    mean_weights: the optimiser keeps a running mean of the weights (EMA_MOMENTUM), which takes their place
+    for validation and from the end of an epoch to the beginning of the next, for saver and custom.
+    """
+    callbacks = [KeepHostMemory(), StopWhenNotFinite(saver, batches)]
+    if mean_weights:
+        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    callbacks += [*([saver] if saver else []), *custom]
+    if saver is None:
+        return callbacks
+    if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):
+        callbacks.append(keras.callbacks.TensorBoard(log_dir=str(log_dir), write_graph=False))
+    else:
+        logger.warning("No TensorBoard files are written: they need the packages tensorflow and tensorboard.")
+    return callbacks

@@ -9,6 +9,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mrcnn import files
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 WEIGHTS_PATTERN = re.compile(
     r"(?:.*[/\\])?[\w-]*?(?P<date>\d{8}T\d{4})[/\\]mask_rcnn_[\w-]+?_?(?P<epoch>\d{4,})\.h5"
@@ -70,3 +76,18 @@ def find_last(model_dir: str | os.PathLike, name: str) -> Path:
         f"No weights mask_rcnn*.h5 in any run of {name!r} in {folder}: "
         f"{', '.join(run.name for run in runs)}. Did the first epoch finish?"
     )
+
+
+def open_run_folder(log_dir: str | os.PathLike[str], config: "Config") -> None:
+    """Create the folder of a run and write the settings into its config.json.
+
+    Raises:
+        OSError: If the folder cannot be written, before any training is lost; the error names the folder.
+    """
+    folder = Path(log_dir)
+    try:
+        files.write_json(folder / "config.json", config.to_dict(), indent=2)
+    except OSError as error:
+        raise OSError(
+            f"Cannot write to the run folder {folder}: {error}. Choose another model_dir, or free disk space."
+        ) from error

@@ -13,10 +13,10 @@ from toy_data import toy_dataset
 
 from mrcnn import inspection
 from mrcnn.checkpoints import weights
+from mrcnn.config import LOSS_NAMES
 from mrcnn.inspection.tensorboard import callbacks
 from mrcnn.inspection.tensorboard.event_files import EventFile
 from mrcnn.model import MaskRCNN
-from mrcnn.training import network as training_network
 
 EPOCHS = 2
 
@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
 
 
 def test_losses_by_name_for_training_and_validation_and_the_learning_rate(trained):
-    names = {f"epoch_{name}" for name in ("loss", *training_network.LOSS_NAMES)}
+    names = {f"epoch_{name}" for name in ("loss", *LOSS_NAMES)}
     train = events(Path(trained[0].log_dir) / "train")
     assert names | {"epoch_learning_rate"} <= set(train.Tags()["tensors"])
     assert names <= set(events(Path(trained[0].log_dir) / "validation").Tags()["tensors"])

@@ -9,16 +9,16 @@ from golden_files import GOLDEN, golden_params, load, recipe_weights, unpack_bit
 from test_golden_networks import recorded_config
 
 from mrcnn.checkpoints import weights
+from mrcnn.config import LOSS_NAMES
 from mrcnn.model import MaskRCNN
-from mrcnn.training import network as training_network
-from mrcnn.training import optimizers, runs
+from mrcnn.training import layer_groups, optimizers, runs
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 # Every recording on TensorFlow; one elsewhere.
 PATTERN = "train_*.npz" if TENSORFLOW else "train_ext_heads*.npz"
 SLOW = ("fullmask", "ext_heads", "ext_all_bn", "rpn_all") if TENSORFLOW else ()
 # The first number is the loss, L2 included.
-LOG_NAMES = ("loss", *training_network.LOSS_NAMES)
+LOG_NAMES = ("loss", *LOSS_NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def recording(request, folder):
     config.RPN_TARGETS_IN_GRAPH = False  # the labels of the anchors were drawn at random and recorded
     model = MaskRCNN("training", config, folder)
     model.load_weights(recipe_weights(str(z["structure"]), str(z["salt"]), folder))
-    model.set_trainable(training_network.layer_pattern(str(z["layers"])), verbose=0)
+    model.set_trainable(layer_groups.layer_pattern(str(z["layers"])), verbose=0)
     model.keras_model.get_layer("proposal_targets").shuffle = False
     model.compile(float(z["learning_rate"]), float(z["momentum"]))
     return z, model, inputs_of(z, model.config)
@@ -190,7 +190,7 @@ def resnet50(folder):
 def test_layers_of_each_stage(resnet50, stage):
     recorded = stages()[stage]
     network = resnet50.keras_model
-    chosen = training_network.set_trainable(network, training_network.layer_pattern(stage))
+    chosen = layer_groups.set_trainable(network, layer_groups.layer_pattern(stage))
     assert {layer.name for layer in chosen} == set(recorded["layers_reported_trainable"])
     named = variables_by_name(network)
     trainable = {variable.path for variable in network.trainable_variables}
