@@ -24,7 +24,7 @@ from mrcnn.data.roi_targets import build_detection_targets as build_detection_ta
 from mrcnn.data.roi_targets import generate_random_rois as generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets as build_rpn_targets
 from mrcnn.evaluation import evaluate as evaluation
-from mrcnn.geometry import boxes
+from mrcnn.geometry import anchors, boxes
 from mrcnn.geometry.images import compose_image_meta as compose_image_meta
 from mrcnn.geometry.images import mold_image as mold_image
 from mrcnn.geometry.images import parse_image_meta as parse_image_meta
@@ -65,7 +65,7 @@ def compute_backbone_shapes(config: Any, image_shape: Sequence[int]) -> np.ndarr
     image_shape: (H, W, ...) of the molded image. A callable BACKBONE is asked through
     config.COMPUTE_BACKBONE_SHAPE.
     """
-    return inference.backbone_shapes(config, image_shape)
+    return anchors.backbone_shapes(config, image_shape)
 
 
 class MaskRCNN:
@@ -84,7 +84,7 @@ class MaskRCNN:
         self.mode = mode
         self.config = config
         self.model_dir = model_dir
-        self._anchors: dict[tuple, np.ndarray] = {}
+        self._anchors = anchors.AnchorCache(config)
         self._detector: inference.Detector | None = None
         self._proposal_steps: dict[keras.Layer, dict[str, Any]] = {}
         self._graph_calls: dict[tuple, Callable] = {}
@@ -238,7 +238,7 @@ class MaskRCNN:
         saver = training_callbacks.SaveWeights(self.checkpoint_path) if first else None
         mean_weights = self.config.EMA_MOMENTUM is not None
         callbacks = training_callbacks.default_callbacks(
-            self.log_dir, saver, batches, custom_callbacks or (), mean_weights
+            self.log_dir, saver, batches, custom=custom_callbacks or (), mean_weights=mean_weights
         )
         history = training_network.fit(self.keras_model, batches, validation, self.epoch, epochs, callbacks)
         self.epoch = max(self.epoch, epochs)
@@ -411,11 +411,8 @@ class MaskRCNN:
 
         Also sets `anchors`, the same in pixels (float64).
         """
-        key = tuple(image_shape)
-        if key not in self._anchors:
-            self._anchors[key] = inference.pixel_anchors(self.config, key)
-        self.anchors = self._anchors[key]
-        return boxes.norm_boxes(self.anchors, key[:2])
+        self.anchors = self._anchors.of(image_shape)
+        return boxes.norm_boxes(self.anchors, image_shape[:2])
 
     def _require_inference(self, caller: str) -> None:
         if self.mode != "inference":
@@ -462,12 +459,12 @@ class MaskRCNN:
             molded, image_metas, _ = self.mold_inputs(images)
         else:
             molded = np.asarray(images)
-        anchors = self.get_anchors(molded[0].shape)
+        normalized = self.get_anchors(molded[0].shape)
         values = self._graph_call(outputs)(
             {
                 "input_image": molded.astype(np.float32),
                 "input_image_meta": np.asarray(image_metas, np.float32),
-                "input_anchors": np.broadcast_to(anchors, (len(molded), *anchors.shape)),
+                "input_anchors": np.broadcast_to(normalized, (len(molded), *normalized.shape)),
             }
         )
         found = OrderedDict((label, execution.to_numpy(values[label])) for label, _ in outputs)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data.image_errors import ImageFailures
-from mrcnn.data.samples import AnchorCache, Sample, build_sample, stack
+from mrcnn.data.samples import Sample, build_sample, stack
+from mrcnn.geometry.anchors import AnchorCache
 
 # The arrays of a batch.
 INPUT_DTYPES = {

@@ -11,7 +11,8 @@ from mrcnn.data.batches import Batch, BatchBuilder, nothing_usable, tries
 from mrcnn.data.image_errors import ImageFailures
 from mrcnn.data.prefetch import Prefetcher
 from mrcnn.data.processes import BatchProcesses
-from mrcnn.data.samples import AnchorCache, Sample, build_sample, stack
+from mrcnn.data.samples import Sample, build_sample, stack
+from mrcnn.geometry.anchors import AnchorCache
 
 
 class DataGenerator(keras.utils.PyDataset):

@@ -10,39 +10,11 @@ import numpy as np
 from mrcnn.data.loading import describe_image, load_image_gt
 from mrcnn.data.roi_targets import build_detection_targets, generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets
-from mrcnn.geometry import anchors as anchor_geometry
 from mrcnn.geometry import images, preprocessing
+from mrcnn.geometry.anchors import AnchorCache
 
 # The deepest pyramid level has stride 64.
 SIZE_STEP = 64
-
-
-class AnchorCache:
-    """Pixel anchors by image size; `anchors` are those of config.IMAGE_SHAPE if given."""
-
-    def __init__(self, config: Any, anchors: np.ndarray | None = None) -> None:
-        self._config = config
-        self._known: dict[tuple[int, int], np.ndarray] = {}
-        if anchors is not None:
-            height, width = config.IMAGE_SHAPE[:2]
-            self._known[height, width] = anchors
-
-    def of(self, image_shape: Sequence[int]) -> np.ndarray:
-        """Anchors [A, (y1, x1, y2, x2)] in pixels for images [height, width, ...]."""
-        config, size = self._config, (image_shape[0], image_shape[1])
-        if size not in self._known:
-            if callable(config.BACKBONE):
-                levels = config.COMPUTE_BACKBONE_SHAPE(image_shape)
-            else:
-                levels = anchor_geometry.feature_shapes(image_shape, config.BACKBONE_STRIDES)
-            self._known[size] = anchor_geometry.generate_pyramid_anchors(
-                config.RPN_ANCHOR_SCALES,
-                config.RPN_ANCHOR_RATIOS,
-                levels,
-                config.BACKBONE_STRIDES,
-                config.RPN_ANCHOR_STRIDE,
-            )
-        return self._known[size]
 
 
 @dataclass(frozen=True)

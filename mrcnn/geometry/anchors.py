@@ -1,8 +1,14 @@
 """Anchors of the region proposal network (Faster R-CNN, section 3.1.1; FPN, section 4.1)."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from mrcnn.typing import Boxes
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 
 def feature_shapes(image_shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:
@@ -73,3 +79,60 @@ def generate_pyramid_anchors(
             for scale, shape, stride in zip(scales, feature_shapes, feature_strides, strict=True)
         ]
     )
+
+
+def backbone_shapes(config: "Config", image_shape: Sequence[int]) -> np.ndarray:
+    """Return the feature map size of each pyramid level for one image size.
+
+    Args:
+        config: Read for BACKBONE_STRIDES, or for COMPUTE_BACKBONE_SHAPE if BACKBONE is a callable.
+        image_shape: (height, width, ...) of the molded image in pixels.
+
+    Returns:
+        int array [levels, (rows, columns)], P2 first.
+    """
+    if callable(config.BACKBONE):
+        return np.asarray(config.COMPUTE_BACKBONE_SHAPE(image_shape))
+    return feature_shapes(image_shape, config.BACKBONE_STRIDES)
+
+
+def pixel_anchors(config: "Config", image_shape: Sequence[int]) -> Boxes:
+    """Return all anchors for one image size, in the order of the RPN's outputs.
+
+    Args:
+        config: Read for RPN_ANCHOR_SCALES, RPN_ANCHOR_RATIOS, RPN_ANCHOR_STRIDE and `backbone_shapes`.
+        image_shape: (height, width, ...) of the molded image in pixels.
+
+    Returns:
+        float64 array [A, (y1, x1, y2, x2)] in pixels, not clipped to the image.
+    """
+    return generate_pyramid_anchors(
+        config.RPN_ANCHOR_SCALES,
+        config.RPN_ANCHOR_RATIOS,
+        backbone_shapes(config, image_shape),
+        config.BACKBONE_STRIDES,
+        config.RPN_ANCHOR_STRIDE,
+    )
+
+
+class AnchorCache:
+    """The anchors of one Config, computed once per image size.
+
+    Args:
+        config: See `pixel_anchors`.
+        anchors: Pixel anchors to use for images of size config.IMAGE_SHAPE; computed if None.
+    """
+
+    def __init__(self, config: "Config", anchors: Boxes | None = None) -> None:
+        self._config = config
+        self._by_size: dict[tuple[int, int], Boxes] = {}
+        if anchors is not None:
+            height, width = config.IMAGE_SHAPE[:2]
+            self._by_size[height, width] = anchors
+
+    def of(self, image_shape: Sequence[int]) -> Boxes:
+        """Return the anchors [A, (y1, x1, y2, x2)] in pixels for molded images (height, width, ...)."""
+        size = image_shape[0], image_shape[1]
+        if size not in self._by_size:
+            self._by_size[size] = pixel_anchors(self._config, image_shape)
+        return self._by_size[size]

@@ -14,7 +14,6 @@ import numpy as np
 from mrcnn.backend import calls as execution
 from mrcnn.backend import torch_ops
 from mrcnn.fast import fold_batch_norm, inplace_relu, native_roi_align
-from mrcnn.geometry import anchors as anchor_geometry
 from mrcnn.geometry import boxes, images, masks
 from mrcnn.geometry import preprocessing as pictures_geometry
 from mrcnn.geometry.mask_crops import MaskCrops
@@ -73,25 +72,6 @@ def check_size(shape: Sequence[int]) -> None:
             f"Received: {shape[0]} x {shape[1]}. The nearest smaller size is {below[0]} x {below[1]}; or use "
             'IMAGE_RESIZE_MODE = "square" or "pad64", which pad.'
         )
-
-
-def backbone_shapes(config: Any, image_shape: Sequence[int]) -> np.ndarray:
-    """(height, width) of each pyramid level for an (H, W, ...) input, int [levels, 2]."""
-    if callable(config.BACKBONE):
-        return np.asarray(config.COMPUTE_BACKBONE_SHAPE(image_shape))
-    return anchor_geometry.feature_shapes(image_shape, config.BACKBONE_STRIDES)
-
-
-def pixel_anchors(config: Any, image_shape: Sequence[int]) -> np.ndarray:
-    """All anchors [A, 4] for an (H, W, ...) input, float64 pixels, in the order of the RPN's output."""
-    shapes = backbone_shapes(config, image_shape)
-    return anchor_geometry.generate_pyramid_anchors(
-        config.RPN_ANCHOR_SCALES,
-        config.RPN_ANCHOR_RATIOS,
-        shapes,
-        config.BACKBONE_STRIDES,
-        config.RPN_ANCHOR_STRIDE,
-    )
 
 
 def place_in_image(

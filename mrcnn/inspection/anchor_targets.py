@@ -7,8 +7,8 @@ import numpy as np
 
 from mrcnn import visualize
 from mrcnn.data import rpn_targets
-from mrcnn.data.samples import AnchorCache
 from mrcnn.geometry import boxes
+from mrcnn.geometry.anchors import AnchorCache
 from mrcnn.visualize import figures
 from mrcnn.visualize.colors import PALETTE
 

@@ -9,7 +9,7 @@ from toy_data import ToyConfig, recorded_config, recorded_dataset
 
 from mrcnn.data.loading import load_image_gt
 from mrcnn.data.rpn_targets import build_rpn_targets
-from mrcnn.data.samples import AnchorCache
+from mrcnn.geometry.anchors import AnchorCache
 
 
 def anchors_of(config, shape=None):

@@ -9,7 +9,7 @@ from tensor_tools import array, call, check_layer, run
 from toy_data import ToyConfig, recorded_config
 
 from mrcnn.data.rpn_targets import build_rpn_targets
-from mrcnn.data.samples import AnchorCache
+from mrcnn.geometry.anchors import AnchorCache
 from mrcnn.network.rpn_targets import RpnTargetLayer, match_anchors
 
 
