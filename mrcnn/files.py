@@ -3,10 +3,14 @@
 import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+# Names of the temporary files of `atomic_write` and of `checkpoints.weight_files.write_weight_file`.
+LEFTOVER = re.compile(r"\..+-\w{8}\.part(\.\w+)?|\..+\.[0-9a-f]{8}\.tmp")
 
 
 @contextlib.contextmanager
@@ -27,7 +31,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=f".part{path.suffix}", dir=path.parent)
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.stem}-", suffix=f".part{path.suffix}", dir=path.parent
+        )
         os.close(handle)
         temporary = Path(name)
         temporary.chmod(0o666 & ~_umask())
@@ -47,6 +53,14 @@ def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = No
     """Write a JSON file whole or not at all; see `atomic_write`. `value` must be serializable."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that a killed process left in a folder. A file that resists is kept."""
+    for path in Path(folder).iterdir():
+        if LEFTOVER.fullmatch(path.name) and path.is_file():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def _umask() -> int:

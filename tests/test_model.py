@@ -264,7 +264,7 @@ class ExplodingDataset(ArrayDataset):
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights(tmp_path):
     model = MaskRCNN("training", TinyConfig(), tmp_path)
     dataset = ExplodingDataset(map(rectangles, range(4)))
-    with pytest.raises(FloatingPointError, match=r"epoch \d+, step \d+ .*image ids \[\d, \d\]"):
+    with pytest.raises(FloatingPointError, match=r"epoch \d+, step \d+: .*image ids \[\d, \d\]"):
         model.train(dataset, None, 0.01, epochs=60, layers="all")
     assert all(np.isfinite(np.array(weight)).all() for weight in model.keras_model.weights)
     last = weights.read_weight_file(model.find_last())

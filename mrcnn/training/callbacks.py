@@ -1,19 +1,21 @@
-"""Callbacks for `MaskRCNN.train(custom_callbacks=[...])`: measure detections, keep the best weights.
+"""Callbacks of every training, and more for `MaskRCNN.train(custom_callbacks=[...])`.
 
-    found = Evaluate(model, val_dataset, InferenceConfig(), every=2)
+    evaluate = Evaluate(model, val_dataset, InferenceConfig(), every=2)
     best = SaveBest(os.path.join(model.log_dir, "best.h5"))
     stop = keras.callbacks.EarlyStopping("val_mask_AP", mode="max", patience=5)
-    model.train(train_dataset, val_dataset, ..., custom_callbacks=[found, best, stop])
+    model.train(train_dataset, val_dataset, ..., custom_callbacks=[evaluate, best, stop])
 
-Evaluate comes first: the others read from the logs what it has put there. Keras' own ModelCheckpoint writes
-files by class and position of layers, which do not fit the inference network; SaveBest writes by name.
+Put Evaluate first: the other callbacks read its measures from the logs. Use SaveBest in place of Keras'
+ModelCheckpoint, which stores weights by position; SaveBest stores them by layer name, so that the inference
+network can load them.
 """
 
 import importlib.util
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import keras
 import numpy as np
@@ -21,211 +23,256 @@ import numpy as np
 from mrcnn.backend import calls as execution
 from mrcnn.backend import devices as distribution
 from mrcnn.checkpoints import weights
+from mrcnn.training import runs
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.data.generator import DataGenerator
+    from mrcnn.dataset import Dataset
+    from mrcnn.model import MaskRCNN
 
 logger = logging.getLogger(__name__)
 
-# What Evaluate adds to the logs, of the measures there are.
+# The measures that Evaluate adds to the logs by default.
 LOGGED = ("box_AP", "box_AP50", "mask_AP", "mask_AP50", "mask_AP75", "tau_AP", "tau_AP50", "PQ")
+
+# The logs of a step or an epoch, as Keras passes them to a callback.
+Logs = dict[str, Any] | None
 
 
 class Evaluate(keras.callbacks.Callback):
-    """Measure the detections of a validation set after every so many epochs, and add them to the logs.
+    """Evaluate the detections on a validation set and add the measures to the logs of the epoch.
 
-    model: the MaskRCNN that trains. dataset: a prepared Dataset. config: settings of detection; by default
-    those of `MaskRCNN.inference_model`. every: epochs between two evaluations. image_ids, iou_types,
-    min_score: see `MaskRCNN.evaluate`. measures: which of its columns are added, where they are there and
-    defined. The inference network is built once and then follows the weights.
+    The logs get `val_mask_AP`, `val_mask_AP50`, `val_box_AP` and so on, each averaged over all classes. They
+    appear in the History and in TensorBoard, and other callbacks can monitor them. Epochs without an
+    evaluation have none of them. The inference network is built once and gets the present weights before each
+    evaluation. `results` holds the complete table of the last evaluation.
 
-    After each evaluation the epoch's logs hold the measures over all classes, as val_mask_AP, val_mask_AP50,
-    val_box_AP and so on: in the History, in TensorBoard, and for callbacks that monitor one. Other epochs
-    have none, as with the validation_freq of Keras: a History then has fewer of them than epochs. `results`
-    holds the whole table of the last evaluation.
-    Raises ValueError if `every` is no positive number.
+    Args:
+        model: The MaskRCNN that trains.
+        dataset: A prepared Dataset to evaluate on.
+        config: Settings of detection, by default those of `MaskRCNN.inference_model`.
+        every: Number of epochs from one evaluation to the next.
+        image_ids: Images to evaluate, see `MaskRCNN.evaluate`.
+        iou_types: "box", "mask" or both, see `MaskRCNN.evaluate`.
+        min_score: Lowest score that counts for `tau_AP` and `PQ`, see `MaskRCNN.evaluate`.
+        measures: Columns of the table of `MaskRCNN.evaluate` to add, where they exist and are not NaN.
+
+    Raises:
+        ValueError: If `every` is less than 1.
     """
 
     def __init__(
         self,
-        model: Any,
-        dataset: Any,
-        config: Any = None,
+        model: "MaskRCNN",
+        dataset: "Dataset",
+        config: "Config | None" = None,
         every: int = 1,
         image_ids: Sequence[int] | None = None,
         iou_types: Sequence[str] = ("box", "mask"),
         min_score: float | None = None,
         measures: Sequence[str] = LOGGED,
-    ):
+    ) -> None:
         super().__init__()
         if every < 1:
-            raise ValueError(f"every must be at least 1. Received: every={every}")
+            raise ValueError(
+                f"`every` must be a number of epochs, at least 1. Received: every={every!r}. Use every=1 to "
+                "evaluate after each epoch."
+            )
         self.every, self.measures = every, tuple(measures)
         self.results: dict[str, list] | None = None
-        self._trained, self._config = model, config
-        self._arguments = {
+        self._trained_model, self._config = model, config
+        self._arguments: dict[str, Any] = {
             "dataset": dataset,
             "image_ids": image_ids,
             "iou_types": iou_types,
             "min_score": min_score,
         }
-        self._detector: Any = None
+        self._detector: MaskRCNN | None = None
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if (epoch + 1) % self.every:
             return
         if self._detector is None:
-            self._detector = self._trained.inference_model(self._config)
-        self._detector.copy_weights(self._trained)
+            self._detector = self._trained_model.inference_model(self._config)
+        self._detector.copy_weights(self._trained_model)
         self.results = self._detector.evaluate(**self._arguments, verbose=0)
+        # The first row of the table holds the means over all classes.
         overall = {name: self.results[name][0] for name in self.measures if name in self.results}
-        measures = {f"val_{name}": value for name, value in overall.items() if not np.isnan(value)}
         if logs is not None:
-            logs.update(measures)
+            logs.update({f"val_{name}": value for name, value in overall.items() if not np.isnan(value)})
 
 
 class SaveBest(keras.callbacks.Callback):
-    """Write the weights by layer name whenever a monitored number is the best so far.
+    """Save the weights whenever a monitored value is the best so far.
 
-    path: the file; it is replaced, whole or not at all; of several processes the first writes.
-    monitor: a name in the epoch's logs; epochs without it are passed over. mode: "max" or "min". baseline:
-    only better ones are written, such as the best of an earlier part of the run.
-    Raises ValueError for another mode; warns in the log after a training in which no epoch had that name.
+    After training, `best` and `best_epoch` (from 0) hold the value and its epoch. Where several processes
+    train together, only the first one writes. A training in which no epoch had the value ends with a warning.
+
+    Args:
+        path: The weight file. It is replaced as a whole: a kill never leaves a half-written file.
+        monitor: Name of a value in the logs. Epochs without this value are skipped.
+        mode: "max" if larger values are better, "min" if smaller ones are.
+        baseline: Save only values better than this, such as the best one of an earlier part of the run.
+
+    Raises:
+        ValueError: If `mode` is neither "max" nor "min".
     """
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike[str],
         monitor: str = "val_mask_AP",
-        mode: str = "max",
+        mode: Literal["max", "min"] = "max",
         baseline: float | None = None,
-    ):
+    ) -> None:
         super().__init__()
         if mode not in ("max", "min"):
-            raise ValueError(f'mode must be "max" or "min". Received: mode={mode!r}')
+            raise ValueError(f'`mode` must be "max" or "min". Received: mode={mode!r}')
         self.path, self.monitor = path, monitor
-        self.best, self.best_epoch = baseline, None
+        self.best: float | None = baseline
+        self.best_epoch: int | None = None
         self._sign = 1 if mode == "max" else -1
-        self._known: set[str] = set()
-        self._seen = False
+        self._log_names: set[str] = set()
 
-    def on_epoch_end(self, epoch, logs=None):
-        self._known |= set(logs or ())
-        value = (logs or {}).get(self.monitor)
-        if value is None:
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        logs = logs or {}
+        self._log_names |= set(logs)
+        value = logs.get(self.monitor)
+        if value is None or np.isnan(value):
             return
-        self._seen = True
         if self.best is None or self._sign * value > self._sign * self.best:
             if getattr(self.model, "devices", distribution.Devices()).is_first_process:
                 weights.save_weights(self.model, self.path)
             self.best, self.best_epoch = float(value), epoch
-            logger.info("Best %s so far: %.4f, epoch %d, %s", self.monitor, value, epoch + 1, self.path)
+            logger.info("Best %s so far: %.4f in epoch %d, %s", self.monitor, value, epoch + 1, self.path)
 
-    def on_train_end(self, logs=None):
-        if self._known and not self._seen:
+    def on_train_end(self, logs: Logs = None) -> None:
+        if self._log_names and self.monitor not in self._log_names:
             logger.warning(
-                "No best weights were kept: no epoch had %r. The logs had %s. Put Evaluate before SaveBest, "
-                "or correct `monitor`.",
+                "SaveBest saved no weights: the logs of no epoch contain monitor=%r. They contain %s. "
+                "Correct `monitor`, or put Evaluate before SaveBest in custom_callbacks.",
                 self.monitor,
-                sorted(self._known),
+                sorted(self._log_names),
             )
 
 
 class SaveWeights(keras.callbacks.Callback):
-    """Write the weights after each epoch, whole or not at all.
+    """Save the weights after each epoch. A kill never leaves a half-written file.
 
-    checkpoint_path: with an {epoch:04d} place; epochs count from 1.
+    Args:
+        checkpoint_path: Path with a field such as `{epoch:04d}` in its file name; epochs count from 1.
     """
 
-    def __init__(self, checkpoint_path: str):
+    def __init__(self, checkpoint_path: str) -> None:
         super().__init__()
         self.checkpoint_path = checkpoint_path
-        self.last_path: str | None = None
+        self.last_path: Path | None = None
 
-    def on_epoch_end(self, epoch, logs=None):
-        path = self.checkpoint_path.format(epoch=epoch + 1)
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        path = runs.weights_path(self.checkpoint_path, epoch + 1)
         weights.save_weights(self.model, path)
         self.last_path = path
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """Stop at the first step whose loss, or the weights after it, are not finite, with the last good weights.
+    """Stop at the first loss or weight that is not finite, and restore the last good weights.
 
-    saver: the SaveWeights of the same training, None where another process writes; batches: the training
-    data, asked for the images of the step.
-    Raises FloatingPointError naming epoch, step, losses, image ids and cures; before that the model gets back
-    the weights of the last epoch, or those it began with.
+    The model gets the weights of the last saved epoch, or those it started with.
+
+    Args:
+        saver: The SaveWeights callback of the same training, or None if another process saves.
+        batches: The training data, which tells the image ids of the step.
+
+    Raises:
+        FloatingPointError: The error names the epoch, step, losses and image ids, and what to try.
     """
 
-    def __init__(self, saver: SaveWeights | None, batches: Any):
+    def __init__(self, saver: SaveWeights | None, batches: "DataGenerator") -> None:
         super().__init__()
         self.saver = saver
         self.batches = batches
-        self._start: list[np.ndarray] | None = None
+        self._initial_weights: list[np.ndarray] | None = None
         self._epoch = 0
         self._step = 0
 
-    def on_train_begin(self, logs=None):
-        self._start = self.model.get_weights()
+    def on_train_begin(self, logs: Logs = None) -> None:
+        self._initial_weights = self.model.get_weights()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._epoch = epoch
         if self.saver is not None and self.saver.last_path is not None:
-            self._start = None  # the file holds them from here on
+            self._initial_weights = None  # from here on the weights are restored from the file
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         self._step = batch
-        broken = [name for name, value in (logs or {}).items() if not np.isfinite(float(value))]
-        if broken:
-            self._stop(broken)
+        not_finite = [name for name, value in (logs or {}).items() if not np.isfinite(float(value))]
+        if not_finite:
+            self._stop(not_finite)
 
-    def on_epoch_end(self, epoch, logs=None):
-        # A loss can be finite and its gradient not: such weights must not reach the file.
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        # A finite loss can have a gradient that is not finite. Such weights must not reach the file.
         if not all(np.isfinite(array).all() for array in self.model.get_weights()):
             self._stop(["weights"])
 
-    def _stop(self, broken: list[str]) -> None:
-        # The generator may have gone on to the next epoch.
-        now, self.batches.epoch = self.batches.epoch, self._epoch
-        meta = self.batches[self._step][0]["input_image_meta"]
-        self.batches.epoch = now
-        ids = [int(image_id) for image_id in meta[:, 0]]
-        kept = self._restore()
+    def _stop(self, not_finite: list[str]) -> None:
+        image_ids = self._image_ids()
+        restored = self._restore()
         raise FloatingPointError(
-            f"The loss is not finite in epoch {self._epoch + 1}, step {self._step + 1} "
-            f"({', '.join(broken)}), image ids {ids}. The model has {kept}. Look at these images and their "
-            "masks; then try a lower learning rate, or a smaller GRADIENT_CLIP_NORM."
+            f"Training stopped in epoch {self._epoch + 1}, step {self._step + 1}: {', '.join(not_finite)} "
+            f"not finite. The batch holds the image ids {image_ids}. The model was restored to {restored}. "
+            "Check these images and their masks; then try a lower learning rate or a smaller "
+            "GRADIENT_CLIP_NORM."
         )
 
+    def _image_ids(self) -> list[int]:
+        """Image ids of the present step's batch, which is built again."""
+        generator_epoch, self.batches.epoch = self.batches.epoch, self._epoch  # it may be an epoch ahead
+        metas = self.batches[self._step][0]["input_image_meta"]
+        self.batches.epoch = generator_epoch
+        return [int(image_id) for image_id in metas[:, 0]]
+
     def _restore(self) -> str:
+        """Restore the last good weights; describe them."""
         path = None if self.saver is None else self.saver.last_path
         if path is None:
-            self.model.set_weights(self._start)
-            return "the weights it began with"
+            self.model.set_weights(self._initial_weights)
+            return "the weights it started with"
         weights.load_weights(self.model, path)
-        return f"its weights of {path} back"
+        return f"the weights of {path}"
 
 
 class KeepHostMemory(keras.callbacks.Callback):
-    """Keep freed memory from step to step, see `execution.keep_host_memory`, but not what building left."""
+    """Let the process keep freed memory from step to step; see `execution.keep_host_memory`.
 
-    def on_train_begin(self, logs=None):
+    Memory that was freed while the network was built is returned to the system first.
+    """
+
+    def on_train_begin(self, logs: Logs = None) -> None:
         execution.give_back_host_memory()
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         execution.keep_host_memory()
 
 
 def default_callbacks(
-    log_dir: str | os.PathLike,
+    log_dir: str | os.PathLike[str],
     saver: SaveWeights | None,
-    batches: Any,
+    batches: "DataGenerator",
+    *,
     custom: Sequence[keras.callbacks.Callback] = (),
     mean_weights: bool = False,
 ) -> list[keras.callbacks.Callback]:
-    """What every training does after its steps and epochs: watch the loss, save, write TensorBoard files.
+    """Return the callbacks of every training.
 
-    saver: None in a process that leaves files to another; it writes no TensorBoard files either.
-    custom: more callbacks; they come before TensorBoard, so that it writes what they add to the logs.
-    mean_weights: the optimiser keeps a running mean of the weights (EMA_MOMENTUM), which takes their place
-    for validation and from the end of an epoch to the beginning of the next, for saver and custom.
+    Args:
+        log_dir: Folder of the run.
+        saver: Saves the weights. None in a process that leaves all files to another one.
+        batches: The training data.
+        custom: More callbacks. They run before TensorBoard, which writes what they add to the logs.
+        mean_weights: Whether the optimizer keeps a running mean of the weights (EMA_MOMENTUM). The mean then
+            replaces the weights from the end of an epoch to the start of the next: for the validation of the
+            epoch, for `saver` and for `custom`.
     """
     callbacks = [KeepHostMemory(), StopWhenNotFinite(saver, batches)]
     if mean_weights:
@@ -236,5 +283,5 @@ def default_callbacks(
     if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(log_dir=str(log_dir), write_graph=False))
     else:
-        logger.warning("No TensorBoard files are written: they need the packages tensorflow and tensorboard.")
+        logger.warning("Cannot write TensorBoard files: install the packages tensorflow and tensorboard.")
     return callbacks

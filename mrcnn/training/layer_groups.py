@@ -5,7 +5,7 @@ import re
 import keras
 
 HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"
-# Layers of each backbone stage: ResNet's by number, MobileNetV2's blocks by the stride they work at.
+# Layers of each backbone stage. ResNet names them by stage; MobileNetV2 blocks are assigned by their stride.
 STAGE_LAYERS = {
     3: r"(res3.*)|(bn3.*)|(block_[3-5]_.*)",
     4: r"(res4.*)|(bn4.*)|(block_([6-9]|1[0-2])_.*)",
@@ -21,22 +21,34 @@ LAYER_GROUPS = {
 
 
 def layer_pattern(layers: str) -> str:
-    """The regular expression of a group ("heads", "3+", "4+", "5+", "all"); another text is one itself."""
+    """Return the regular expression of a layer group.
+
+    Args:
+        layers: "heads", "3+", "4+", "5+" or "all". Any other text is returned unchanged, as a regular
+            expression of layer names.
+    """
     return LAYER_GROUPS.get(layers, layers)
 
 
 def set_trainable(model: keras.Model, layer_regex: str) -> list[keras.Layer]:
-    """Let exactly the layers train whose whole name matches, models inside the model layer by layer.
+    """Make exactly those layers trainable whose whole name matches.
 
-    Returns those layers, in model order. Layers without weights are left alone.
+    Models inside the model are searched layer by layer. Layers without weights are not changed.
+
+    Args:
+        model: A Keras model.
+        layer_regex: A regular expression, such as one of `layer_pattern`.
+
+    Returns:
+        The trainable layers, in the order of the model.
     """
-    chosen = []
+    trainable = []
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             layer.trainable = True
-            chosen += set_trainable(layer, layer_regex)
+            trainable += set_trainable(layer, layer_regex)
         elif layer.weights:
             layer.trainable = re.fullmatch(layer_regex, layer.name) is not None
             if layer.trainable:
-                chosen.append(layer)
-    return chosen
+                trainable.append(layer)
+    return trainable

@@ -1,7 +1,7 @@
-"""Names of run folders and weight files, as old runs and scripts know them.
+"""Folders of training runs and the names of their weight files.
 
-A run folder is <model_dir>/<name><YYYYmmdd>T<HHMM>, its weights mask_rcnn_<name>_<epoch, four digits>.h5,
-epochs counted from 1.
+A run writes to `<model_dir>/<name><YYYYmmdd>T<HHMM>/`, with `name` the lower-cased NAME of the config. Its
+weight files are named `mask_rcnn_<name>_<epoch>.h5`; epochs count from 1 and have at least four digits.
 """
 
 import datetime
@@ -16,70 +16,113 @@ from mrcnn import files
 if TYPE_CHECKING:
     from mrcnn.config import Config
 
-WEIGHTS_PATTERN = re.compile(
-    r"(?:.*[/\\])?[\w-]*?(?P<date>\d{8}T\d{4})[/\\]mask_rcnn_[\w-]+?_?(?P<epoch>\d{4,})\.h5"
-)
 DATE_FORMAT = "%Y%m%dT%H%M"
+DATE = r"\d{8}T\d{4}"
+# The last number of a weight file's name. Text after ".h5" is allowed, as in "mask_rcnn_coco_0001.h5.bak".
+EPOCH = r"(?<!\d)(?P<epoch>\d{4,})\.h5"
+# Names may hold any character but a separator. Windows paths are understood everywhere.
+WEIGHTS_PATTERN = re.compile(rf"(?P<date>{DATE})[/\\]mask_rcnn_[^/\\]*{EPOCH}[^/\\]*\Z")
+EPOCH_FIELD = re.compile(r"\{epoch(?::0?(?P<digits>\d+)d)?\}")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: where it writes, and how many epochs are done."""
+    """A training run: its folder, the pattern of its weight files, and the epochs that are done.
+
+    `checkpoint_path` holds the field `{epoch:04d}` in its file name; `weights_path` fills it in.
+    """
 
     log_dir: Path
     checkpoint_path: str
     epoch: int
 
 
-def new_run(model_dir: str | os.PathLike, name: str) -> Run:
-    """A run that begins now. Nothing is created on disk."""
+def new_run(model_dir: str | os.PathLike[str], name: str) -> Run:
+    """Return a run that starts now. Nothing is created on disk."""
     return _run(model_dir, name, datetime.datetime.now().strftime(DATE_FORMAT), 0)
 
 
-def resumed_run(model_dir: str | os.PathLike, name: str, weights_path: str | os.PathLike) -> Run | None:
-    """The run that a weight file belongs to, continued in `model_dir`; None if its path is not a run's.
+def resumed_run(
+    model_dir: str | os.PathLike[str], name: str, weights_path: str | os.PathLike[str]
+) -> Run | None:
+    """Return the run that a weight file belongs to.
 
-    The number in a file's name is the count of epochs done.
+    Args:
+        model_dir: The folder of all runs. The run continues there, wherever the weight file is.
+        name: NAME of the config.
+        weights_path: Path of a weight file. The number in its name is the number of epochs done.
+
+    Returns:
+        The run, or None if `weights_path` is not the path of a run's weight file.
     """
-    match = WEIGHTS_PATTERN.match(str(weights_path))
+    match = WEIGHTS_PATTERN.search(str(weights_path))
     if match is None:
         return None
     return _run(model_dir, name, match["date"], int(match["epoch"]))
 
 
-def _run(model_dir: str | os.PathLike, name: str, date: str, epoch: int) -> Run:
+def _run(model_dir: str | os.PathLike[str], name: str, date: str, epoch: int) -> Run:
     name = name.lower()
     log_dir = Path(model_dir) / f"{name}{date}"
     return Run(log_dir, str(log_dir / f"mask_rcnn_{name}_{{epoch:04d}}.h5"), epoch)
 
 
-def find_last(model_dir: str | os.PathLike, name: str) -> Path:
-    """The newest weights of the newest run of this name that has any.
+def weights_path(checkpoint_path: str | os.PathLike[str], epoch: int) -> Path:
+    """Return the path of an epoch's weight file.
 
-    Raises FileNotFoundError naming the folder and what was looked for.
+    Args:
+        checkpoint_path: A path with a field such as `{epoch:04d}` in its file name.
+        epoch: Number of the epoch, from 1.
+    """
+    # Not str.format: all other braces belong to the name or to the folder and stay as they are.
+    folder, pattern = os.path.split(checkpoint_path)
+    name = EPOCH_FIELD.sub(lambda field: f"{epoch:0{field['digits'] or 1}d}", pattern)
+    return Path(folder, name)
+
+
+def find_last(model_dir: str | os.PathLike[str], name: str) -> Path:
+    """Return the newest weight file of the newest run that has one.
+
+    Args:
+        model_dir: The folder of all runs.
+        name: NAME of the config.
+
+    Raises:
+        FileNotFoundError: If there is no such file; the error names the folder and the expected names.
     """
     folder, name = Path(model_dir), name.lower()
     if not folder.is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}, so no run of {name!r}. Check model_dir.")
-    pattern = re.compile(re.escape(name) + r"\d{8}T\d{4}")
-    runs = sorted(path for path in folder.iterdir() if path.is_dir() and pattern.fullmatch(path.name))
-    if not runs:
         raise FileNotFoundError(
-            f"No run of {name!r} in {folder}: no folder named like {name}20260131T1200. "
-            "Check model_dir and the config's NAME."
+            f"Cannot look for runs of NAME={name!r}: there is no folder {folder}. Check model_dir."
         )
-    for run in reversed(runs):
-        weights = sorted(run.glob("mask_rcnn*.h5"))
-        if weights:
-            return weights[-1]
+    pattern = re.compile(re.escape(name) + DATE)
+    run_folders = sorted(path for path in folder.iterdir() if path.is_dir() and pattern.fullmatch(path.name))
+    if not run_folders:
+        raise FileNotFoundError(
+            f"{folder} holds no run of NAME={name!r}. Expected a folder named like {name}20260131T1200. "
+            "Check model_dir and the NAME of the config."
+        )
+    for run_folder in reversed(run_folders):
+        weight_files = sorted(run_folder.glob("mask_rcnn*.h5"), key=_by_epoch)
+        if weight_files:
+            return weight_files[-1]
     raise FileNotFoundError(
-        f"No weights mask_rcnn*.h5 in any run of {name!r} in {folder}: "
-        f"{', '.join(run.name for run in runs)}. Did the first epoch finish?"
+        f"The runs of NAME={name!r} in {folder} hold no weight file mask_rcnn*.h5: "
+        f"{', '.join(path.name for path in run_folders)}. Weights are saved after each epoch; the first "
+        "epoch may not have finished."
     )
+
+
+def _by_epoch(path: Path) -> tuple[int, str]:
+    """Sort key: epoch 10000 comes after epoch 9999, and a file without a number comes first."""
+    match = re.search(EPOCH + r"\Z", path.name)
+    return int(match["epoch"]) if match else -1, path.name
 
 
 def open_run_folder(log_dir: str | os.PathLike[str], config: "Config") -> None:
     """Create the folder of a run and write the settings into its config.json.
+
+    Unfinished files that a killed run left in the folder are removed.
 
     Raises:
         OSError: If the folder cannot be written, before any training is lost; the error names the folder.
@@ -91,3 +134,4 @@ def open_run_folder(log_dir: str | os.PathLike[str], config: "Config") -> None:
         raise OSError(
             f"Cannot write to the run folder {folder}: {error}. Choose another model_dir, or free disk space."
         ) from error
+    files.remove_leftovers(folder)
