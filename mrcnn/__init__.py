@@ -1,3 +1,101 @@
-"""Mask R-CNN for Keras 3: detect, outline and name every object of an image."""
+"""Mask R-CNN for Keras 3: detect, outline and name every object of an image.
+
+This file is the table of contents. A name is imported when it is first used, so `import mrcnn` loads no
+framework, and neither do classes derived from `mrcnn.Config` and `mrcnn.Dataset`:
+
+    import mrcnn
+
+    class LeavesConfig(mrcnn.LightConfig):
+        NAME = "leaves"
+        NUM_CLASSES = 1 + 1  # background and leaf
+
+    model = mrcnn.MaskRCNN("training", LeavesConfig(), "logs")  # imports Keras
+
+Submodules stay importable by their own paths, such as `from mrcnn.model import MaskRCNN`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mrcnn._startup import quiet_tensorflow
+
+if TYPE_CHECKING:  # what type checkers and the API reference see
+    from mrcnn import config as config
+    from mrcnn import dataset as dataset
+    from mrcnn import evaluation as evaluation
+    from mrcnn import formats as formats
+    from mrcnn import inspection as inspection
+    from mrcnn import model as model
+    from mrcnn import utils as utils
+    from mrcnn import visualize as visualize
+    from mrcnn.config import Config as Config
+    from mrcnn.config import LightConfig as LightConfig
+    from mrcnn.data.augmentation_policies import camera_policy as camera_policy
+    from mrcnn.dataset import Dataset as Dataset
+    from mrcnn.evaluation.evaluate import evaluate as evaluate
+    from mrcnn.inference.video import detect_video as detect_video
+    from mrcnn.model import MaskRCNN as MaskRCNN
+    from mrcnn.training import callbacks as callbacks
+    from mrcnn.training import schedules as schedules
 
 __version__ = "3.0.0"
+
+# Name -> the module that holds it; a module itself stands under its own path.
+_CLASSES_AND_FUNCTIONS = {
+    "MaskRCNN": "mrcnn.model",
+    "Config": "mrcnn.config",
+    "LightConfig": "mrcnn.config",
+    "Dataset": "mrcnn.dataset",
+    "evaluate": "mrcnn.evaluation.evaluate",
+    "camera_policy": "mrcnn.data.augmentation_policies",
+    "detect_video": "mrcnn.inference.video",
+}
+_MODULES = {
+    "callbacks": "mrcnn.training.callbacks",
+    "config": "mrcnn.config",
+    "dataset": "mrcnn.dataset",
+    "evaluation": "mrcnn.evaluation",
+    "formats": "mrcnn.formats",
+    "inspection": "mrcnn.inspection",
+    "model": "mrcnn.model",
+    "schedules": "mrcnn.training.schedules",
+    "utils": "mrcnn.utils",
+    "visualize": "mrcnn.visualize",
+}
+
+__all__ = [
+    "Config",
+    "Dataset",
+    "LightConfig",
+    "MaskRCNN",
+    "callbacks",
+    "camera_policy",
+    "config",
+    "dataset",
+    "detect_video",
+    "evaluate",
+    "evaluation",
+    "formats",
+    "inspection",
+    "model",
+    "schedules",
+    "utils",
+    "visualize",
+]
+
+quiet_tensorflow()
+
+
+def __getattr__(name: str) -> Any:
+    if name in _CLASSES_AND_FUNCTIONS:
+        value = getattr(importlib.import_module(_CLASSES_AND_FUNCTIONS[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    else:
+        raise AttributeError(f"module 'mrcnn' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -4,7 +4,7 @@ import logging
 from typing import Any
 
 import numpy as np
-import skimage.io
+import skimage
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
+import scipy
 import tifffile
-from scipy import ndimage
 
 from mrcnn.formats import files, problems
 from mrcnn.formats.base import FormatDataset, Instance, chosen_classes
@@ -72,7 +72,7 @@ class LabelImageDataset(FormatDataset):
             values, numbers = np.unique(labels, return_inverse=True)
             labels = numbers.reshape(size) + int(values[0] != 0)
             values = np.union1d(0, values)
-        for number, place in enumerate(ndimage.find_objects(labels), start=1):
+        for number, place in enumerate(scipy.ndimage.find_objects(labels), start=1):
             if place is None:  # a gap
                 continue
             value = int(values[number])

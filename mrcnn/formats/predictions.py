@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage.io
+import skimage
 from PIL import Image
 from tqdm import tqdm
 
