@@ -25,9 +25,10 @@ from mrcnn.data.roi_targets import generate_random_rois as generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets as build_rpn_targets
 from mrcnn.evaluation import evaluate as evaluation
 from mrcnn.geometry import anchors, boxes
-from mrcnn.geometry.images import compose_image_meta as compose_image_meta
+from mrcnn.geometry.image_meta import compose_image_meta as compose_image_meta
+from mrcnn.geometry.image_meta import parse_image_meta as parse_image_meta
+from mrcnn.geometry.images import check_molded_size
 from mrcnn.geometry.images import mold_image as mold_image
-from mrcnn.geometry.images import parse_image_meta as parse_image_meta
 from mrcnn.geometry.images import unmold_image as unmold_image
 from mrcnn.inference import detector as inference
 from mrcnn.inference.test_time_augmentation import detect_with_options
@@ -335,7 +336,7 @@ class MaskRCNN:
             log("molded_images", np.asarray(molded_images))
             log("image_metas", np.asarray(image_metas))
         for image in molded_images:
-            inference.check_size(image.shape)
+            check_molded_size(image.shape)
         shapes = [image.shape for image in molded_images]
         windows = [(0, 0, *shape[:2]) for shape in shapes]
         return self._detect(list(molded_images), list(image_metas), windows, shapes)

@@ -1,6 +1,6 @@
-"""Settings of a model: what is trained on what, how large, how strict.
+"""Settings of a model.
 
-A project derives from Config and overrides what differs:
+Derive from Config and override what differs:
 
     class BalloonConfig(Config):
         NAME = "balloon"
@@ -20,206 +20,296 @@ import numpy as np
 from mrcnn.config import rules
 from mrcnn.config.rules import KNOWN_BACKBONES as KNOWN_BACKBONES
 from mrcnn.config.rules import LOSS_NAMES as LOSS_NAMES
+from mrcnn.geometry.image_meta import ACTIVE_CLASS_IDS
 
-DERIVED = ("BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE")
+# Settings that are computed, and those to set instead.
+DERIVED = {
+    "BATCH_SIZE": "IMAGES_PER_GPU and GPU_COUNT",
+    "IMAGE_SHAPE": "IMAGE_MIN_DIM, IMAGE_MAX_DIM and IMAGE_CHANNEL_COUNT",
+    "IMAGE_META_SIZE": "NUM_CLASSES",
+}
 
-# Similarity from which an unknown name counts as a misspelling: finds one or two wrong letters,
-# leaves names such as LEARNING_RATE_DECAY beside LEARNING_RATE alone.
+# Similarity above which an unknown name counts as misspelled. It catches one or two wrong letters and accepts
+# new names such as LEARNING_RATE_DECAY, although there is a LEARNING_RATE.
 MISSPELLING = 0.88
 
 
 class Config:
-    """Base settings; every upper-case attribute may be overridden in a subclass or on an instance.
+    """Base settings. Override any upper-case attribute in a subclass or on an instance.
 
-    Lists, dicts and arrays are copied per instance. BATCH_SIZE, IMAGE_SHAPE and IMAGE_META_SIZE are
-    derived and follow later edits. Call validate() after editing; models do so when they are built.
+    Lists, dicts and arrays are copied for each instance. BATCH_SIZE, IMAGE_SHAPE and IMAGE_META_SIZE are
+    computed from other settings and follow later edits. Models call validate() when they are built; call it
+    yourself after editing.
     """
 
     # --- Name and devices ---
 
-    # Short name; lower-cased in names of run folders and weight files. A model needs one.
     NAME: str | None = None
-    # Devices that share each batch, on all machines together; see docs/several-devices.md. Use 1 on a CPU.
+    """Short name of the project. Run folders and weight files carry it in lower case. A model needs one."""
+
     GPU_COUNT = 1
-    # Images per device and step. More steadies the gradient and costs memory in proportion: the
-    # first thing to lower when memory runs out.
+    """Devices that share each batch, on all machines together; see docs/several-devices.md. Use 1 on a
+    CPU."""
+
     IMAGES_PER_GPU = 2
+    """Images per device and step. More give a steadier gradient and cost memory in proportion. Lower this
+    first when memory runs out."""
 
     # --- Length of an epoch ---
 
-    # Training batches per epoch; None is one pass over the data. Weights are saved and validation
-    # runs once per epoch, so few steps mean more of both.
     STEPS_PER_EPOCH: int | None = 1000
-    # Validation batches after each epoch; None is one pass. More is steadier and slower.
+    """Training batches per epoch; None is one pass over the data. Weights are saved and validation runs
+    once per epoch, so fewer steps mean more of both."""
+
     VALIDATION_STEPS: int | None = 50
+    """Validation batches after each epoch; None or 0 is one pass over the data. More steps give a steadier
+    result and take longer."""
 
     # --- Network ---
 
-    # A name of KNOWN_BACKBONES or a callable f(input_image, stage5=True, train_bn=...) giving
-    # C1..C5. resnet101 is the most accurate, mobilenetv2 by far the fastest. In a class body a
-    # plain function has to be wrapped in staticmethod.
     BACKBONE: str | Callable = "resnet101"
-    # For a callable backbone: f(image_shape) giving [[height, width], ...] of P2..P6.
+    """Name of a backbone in KNOWN_BACKBONES, or a callable `f(input_image, stage5=True, train_bn=...)` that
+    returns C1 to C5. "resnet101" is the most accurate, "mobilenetv2" by far the fastest. Wrap a plain
+    function in staticmethod when you assign it in a class body."""
+
     COMPUTE_BACKBONE_SHAPE: Callable | None = None
-    # Input pixels per cell of P2..P6. Determined by the backbone.
+    """For a callable BACKBONE: `f(image_shape)` that returns [[height, width], ...] of P2 to P6."""
+
     BACKBONE_STRIDES: Sequence[int] = [4, 8, 16, 32, 64]
-    # "batch" normalises over the batch, as published weights need (see TRAIN_BN); "group" over groups of
-    # channels of one image (Wu and He 2018), which learns from scratch with any batch size, a little slower.
+    """Input pixels per location of P2 to P6. The backbone determines them."""
+
     NORM = "batch"
-    # Units of the two hidden layers in the classifier head.
+    """Kind of normalization. "batch" normalizes over the batch, which published weights need (see
+    TRAIN_BN). "group" normalizes over groups of channels of one image (Wu and He, 2018): it learns from
+    scratch with any batch size and is a little slower."""
+
     FPN_CLASSIF_FC_LAYERS_SIZE = 1024
-    # Channels of every pyramid map. Fewer is faster; published weights need 256.
+    """Units in each of the two hidden layers of the box head."""
+
     TOP_DOWN_PYRAMID_SIZE = 256
-    # Channels of the RPN's shared 3 x 3 convolution. Published weights need 512.
+    """Channels of every pyramid level. Fewer are faster; published weights need 256."""
+
     RPN_CHANNELS = 512
-    # Channels of the mask head's convolutions. Published weights need 256.
+    """Channels of the RPN's shared 3 x 3 convolution. Published weights need 512."""
+
     MASK_HEAD_CHANNELS = 256
-    # Classes including background, so 1 + the number of object classes.
+    """Channels of the mask head's convolutions. Published weights need 256."""
+
     NUM_CLASSES = 1
+    """Number of classes including the background: 1 + the number of object classes."""
 
     # --- Anchors and proposals (first stage) ---
 
-    # Side of the square anchor in input pixels, one for each of P2..P6. Match them to object sizes.
     RPN_ANCHOR_SCALES: Sequence[float] = (32, 64, 128, 256, 512)
-    # Width / height of the anchors at each place: 0.5 is tall, 2 is wide.
+    """Side of a square anchor in input pixels, one for each of P2 to P6. Match them to the object sizes."""
+
     RPN_ANCHOR_RATIOS: Sequence[float] = [0.5, 1, 2]
-    # Cells between anchors: 1 is every cell; 2 is a quarter of the anchors, for large objects.
-    # Weights hold only for the value they were trained with.
+    """Width / height of the anchors at each location: 0.5 is tall, 2 is wide."""
+
     RPN_ANCHOR_STRIDE = 1
-    # IoU above which the lower-scored of two proposals is dropped. Raise it to keep more proposals
-    # of crowded objects.
+    """Distance between anchors in locations: 1 puts anchors at every location, 2 at every second one in
+    both directions, for large objects. Weights are valid only for the value they were trained with."""
+
     RPN_NMS_THRESHOLD = 0.7
-    # IoU with an object from which an anchor is positive, and below which it is negative; anchors
-    # between the two do not train.
+    """IoU above which NMS drops the lower-scored of two proposals. Raise it to keep more proposals of
+    crowded objects."""
+
     RPN_POSITIVE_IOU = 0.7
+    """Least IoU of an anchor and an object that makes the anchor positive."""
+
     RPN_NEGATIVE_IOU = 0.3
-    # IoU with a crowd region from which an anchor or ROI is not used as a negative.
+    """IoU below which an anchor is negative. Anchors between RPN_NEGATIVE_IOU and RPN_POSITIVE_IOU are
+    neutral."""
+
     CROWD_IOU = 0.001
-    # Anchors per image that train the RPN, at most half of them positive.
+    """IoU with a crowd from which an anchor or RoI cannot be negative."""
+
     RPN_TRAIN_ANCHORS_PER_IMAGE = 256
-    # Label the anchors inside the network, so that batches hold images and their truth alone. False: batches
-    # bring input_rpn_match and input_rpn_bbox as well, as those of data_generator do.
+    """Anchors per image that train the RPN; at most half of them are positive."""
+
     RPN_TARGETS_IN_GRAPH = True
-    # Anchors kept by score before non-maximum suppression. Fewer is faster and may lose objects.
+    """Compute the RPN targets inside the network, so that batches hold only images and their ground truth.
+    With False, batches also hold `input_rpn_match` and `input_rpn_bbox`, as those of data_generator do."""
+
     PRE_NMS_LIMIT = 6000
-    # Proposals kept after it, in training and in detection.
+    """Highest-scored anchors that enter NMS. Fewer are faster and may lose objects."""
+
     POST_NMS_ROIS_TRAINING = 2000
+    """Proposals per image that NMS keeps in training."""
+
     POST_NMS_ROIS_INFERENCE = 1000
+    """Proposals per image that NMS keeps in detection."""
 
     # --- Masks ---
 
-    # Keep each true mask as a small crop of its box: far less memory, slightly rougher contours.
     USE_MINI_MASK = True
-    # Height, width of such a crop in pixels.
+    """Store each ground-truth mask as a mini-mask, a small crop of its box. This takes far less memory and
+    makes contours slightly rougher."""
+
     MINI_MASK_SHAPE: Sequence[int] = (56, 56)
+    """Height and width of a mini-mask in pixels."""
 
     # --- Input images ---
 
-    # square: scale, pad to IMAGE_MAX_DIM squared; any image. pad64: pad sides to multiples of 64,
-    # detection of large images. crop: random IMAGE_MIN_DIM squared piece, training only.
-    # none: images already have a valid size.
     IMAGE_RESIZE_MODE = "square"
-    # Short side in pixels that small images are enlarged to; None or 0 does not enlarge.
+    """How images are brought to the size of the network. "square": scale and pad to IMAGE_MAX_DIM squared;
+    works for any image. "pad64": pad the sides to multiples of 64, for detection in large images. "crop": a
+    random piece of IMAGE_MIN_DIM squared, for training only. "none": no change; images must have a valid
+    size."""
+
     IMAGE_MIN_DIM: int | None = 800
-    # Side of the square canvas in pixels. Cost grows with its square, small objects need it.
+    """Length in pixels to which the short side of a small image is enlarged. None or 0 enlarges nothing."""
+
     IMAGE_MAX_DIM: int | None = 1024
-    # Least scale factor, after IMAGE_MIN_DIM; 2 doubles every image. 0 is off.
+    """Side of the square input in pixels. The cost grows with its square; small objects need a large one."""
+
     IMAGE_MIN_SCALE: float = 0
-    # Channels of the input. Other than 3 needs a matching MEAN_PIXEL, a Dataset.load_image that
-    # returns so many, and a first convolution trained anew.
+    """Least scale factor, applied after IMAGE_MIN_DIM: 2 doubles every image. 0 is off."""
+
     IMAGE_CHANNEL_COUNT = 3
-    # Stretch each channel so that these two percentiles of the picture become 0 and 255, in training and in
-    # detection; None takes pictures as they are. For images whose brightness, exposure or tint says
-    # nothing, as in microscopy: (1, 99.8). Weights hold only for the value they were trained with.
+    """Channels of the input. A value other than 3 needs a matching MEAN_PIXEL, a Dataset.load_image that
+    returns as many channels, and a first convolution trained from scratch."""
+
     CONTRAST_PERCENTILES: Sequence[float] | None = None
-    # Mean of each channel (RGB, 0 to 255), subtracted from every image.
+    """Stretch each channel so that these two percentiles of the image become 0 and 255, in training and in
+    detection. None leaves images as they are. Use (1, 99.8) for images whose brightness, exposure or tint
+    carries no information, as in microscopy. Weights are valid only for the value they were trained
+    with."""
+
     MEAN_PIXEL: Any = np.array([123.7, 116.8, 103.9])
+    """Mean of each channel (RGB, 0 to 255), subtracted from every image."""
 
-    # --- ROIs and heads (second stage) ---
+    # --- RoIs and heads (second stage) ---
 
-    # ROIs per image that train the heads. More helps with many objects and costs memory.
     TRAIN_ROIS_PER_IMAGE = 200
-    # Share of positives among them.
+    """RoIs per image that train the heads. More help with many objects and cost memory."""
+
     ROI_POSITIVE_RATIO = 0.33
-    # IoU with an object from which an ROI is positive.
+    """Share of positives among them."""
+
     ROI_POSITIVE_IOU = 0.5
-    # Let the objects' own boxes join the proposals in training, so that the heads have positives to learn
-    # from before the RPN finds any. Off in the original; worth it when training from scratch.
+    """Least IoU of a RoI and an object that makes the RoI positive."""
+
     ROI_INCLUDE_GT = False
-    # In training, run the mask head on the places of positive ROIs alone: only they have a mask loss, and it
-    # is a third of the work. None does so wherever the result is the same, that is, unless batch norm
-    # takes its statistics from all ROIs.
+    """Add the ground-truth boxes to the proposals in training, so that the heads have positives to learn
+    from before the RPN finds any. Worth it when training from scratch. The Keras 2 library does not add
+    them."""
+
     MASK_POSITIVES_ONLY: bool | None = None
-    # Cells per side that ROIAlign cuts out for the classifier and for the mask head.
+    """In training, run the mask head on positive RoIs only: no other RoI has a mask loss, and it is a third
+    of the work. None does so where the result is the same, which is always the case unless batch norm takes
+    its statistics from all RoIs."""
+
     POOL_SIZE = 7
+    """Cells per side that ROIAlign pools for the box head."""
+
     MASK_POOL_SIZE = 14
-    # Height, width of a predicted mask in cells; twice MASK_POOL_SIZE.
+    """Cells per side that ROIAlign pools for the mask head."""
+
     MASK_SHAPE: Sequence[int] = [28, 28]
-    # True objects per image handed to the network; a random choice of them where there are more.
+    """Height and width of a predicted mask in cells: twice MASK_POOL_SIZE."""
+
     MAX_GT_INSTANCES = 100
-    # Standard deviations of (dy, dx, log dh, log dw) in the two stages; they divide the targets.
+    """Objects per image that train the heads. An image with more gives a random choice of them."""
+
     RPN_BBOX_STD_DEV: Any = np.array([0.1, 0.1, 0.2, 0.2])
+    """Standard deviations of the RPN's deltas (dy, dx, log(dh), log(dw)). Targets are divided by them."""
+
     BBOX_STD_DEV: Any = np.array([0.1, 0.1, 0.2, 0.2])
+    """Standard deviations of the box head's deltas (dy, dx, log(dh), log(dw)). Targets are divided by
+    them."""
 
     # --- Detections ---
 
-    # Most detections per image.
     DETECTION_MAX_INSTANCES = 100
-    # Least class probability of a detection; lower finds more and errs more. 0 keeps all.
+    """Most detections per image."""
+
     DETECTION_MIN_CONFIDENCE: float = 0.7
-    # IoU above which the lower-scored of two detections of a class is dropped.
+    """Least score of a detection. A lower value finds more objects and makes more errors. 0 keeps all."""
+
     DETECTION_NMS_THRESHOLD = 0.3
-    # Mask IoU above which the lower-scored of two detections of a class is dropped, after that; None is off.
+    """Box IoU above which NMS drops the lower-scored of two detections of the same class."""
+
     MASK_NMS_THRESHOLD: float | None = None
-    # Detect in flipped copies, too, and join the results: "none", "horizontal" (twice the time) or "all"
-    # (four times, for objects without an upright position).
+    """Mask IoU above which a second NMS drops the lower-scored of two detections of the same class. None is
+    off."""
+
     TEST_TIME_FLIPS = "none"
+    """Also detect in flipped copies of the image and merge the results: "none", "horizontal" (takes twice
+    as long) or "all" (four times as long, for objects without an upright position)."""
 
     # --- Training ---
 
-    # Step size. Not read by the library: pass it to train(). The paper's 0.02 diverges here.
     LEARNING_RATE = 0.001
-    # "sgd" is the paper's, with momentum. "adam" learns from scratch in far fewer steps, at rates near 0.001.
+    """Learning rate, for your own call of train(); the library does not read it. The 0.02 of the paper
+    diverges here."""
+
     OPTIMIZER = "sgd"
-    # Momentum of the gradient descent, 0 to below 1; Adam's first decay rate.
+    """Optimizer. "sgd" is that of the paper, with momentum. "adam" learns from scratch in far fewer steps,
+    at learning rates near 0.001."""
+
     LEARNING_MOMENTUM = 0.9
-    # Factor of the mean square of each weight in the total loss.
+    """Momentum of "sgd", from 0 to below 1; the first decay rate of "adam"."""
+
     WEIGHT_DECAY = 0.0001
-    # Factor of each loss in the total; a missing one counts as 1.
+    """Factor of the L2 penalty, which is the mean square of each weight tensor."""
+
     LOSS_WEIGHTS: Mapping[str, float] = dict.fromkeys(LOSS_NAMES, 1.0)
-    # False trains the heads on ROIs given from outside instead of the RPN's.
+    """Factor of each loss in the total, by the names in LOSS_NAMES. A missing name counts as 1."""
+
     USE_RPN_ROIS = True
-    # Batch norm: False uses stored statistics always, right for small batches and pretrained
-    # weights; None follows the phase; True uses the batch's statistics always.
+    """Train the heads on the RPN's proposals. With False they train on RoIs of the batch instead."""
+
     TRAIN_BN: bool | None = False
-    # Largest norm of all gradients together; None does not clip.
+    """Batch norm: False always uses the stored statistics, which suits small batches and pretrained
+    weights. None uses the batch's statistics in training and the stored ones in detection. True always uses
+    the batch's."""
+
     GRADIENT_CLIP_NORM: float | None = 5.0
-    # Steps whose gradients are averaged before the weights move: a batch too large for the memory, in parts.
+    """Largest norm of all gradients together. None does not clip."""
+
     GRADIENT_ACCUMULATION_STEPS = 1
-    # Share that a running mean of the weights keeps at each step, such as 0.999. The mean is what validation
-    # sees and what weight files hold; the weights train on beside it. None is off.
+    """Steps whose gradients are averaged before the weights change. Use it for a batch that is too large
+    for the memory."""
+
     EMA_MOMENTUM: float | None = None
+    """Momentum of a running mean of the weights, such as 0.999. Validation and weight files use the mean;
+    the weights themselves train on beside it. None is off."""
 
     # --- Speed ---
 
-    # "float32", or half precision on accelerators made for it: "bfloat16", or "float16" with loss scaling.
-    # Weights, boxes, NMS and losses stay float32 in each.
+    FAST_PATHS = True
+    """Use the fast paths of `mrcnn.fast`: same numbers, faster. False builds the plain network of the
+    paper."""
+
     PRECISION = "float32"
-    # Compile the training step with XLA (on torch with torch.compile). None does so where it pays: always on
-    # JAX, with TensorFlow on an accelerator.
+    """Floating-point type of the network: "float32", or half precision on accelerators made for it:
+    "bfloat16", or "float16" with loss scaling. Weights, boxes, NMS and losses always stay in float32."""
+
     JIT_COMPILE: bool | None = None
+    """Compile the training step with XLA, or with torch.compile on PyTorch. None compiles where it pays:
+    always on JAX, and with TensorFlow on an accelerator."""
 
     # --- Loading of training data ---
 
-    # Different images that may fail to load in one training run before it stops.
+    TRAIN_ON_EMPTY_IMAGES: bool | None = None
+    """Train on images without an object, as examples of background. None uses the images that an annotation
+    file lists without objects (see Dataset.is_listed_as_empty). True uses all others too, and crops that
+    miss every object. False replaces each of them with another image."""
+
     MAX_IMAGE_ERRORS = 5
-    # An integer makes order and augmentation of training data repeatable.
+    """Number of different images that may fail to load in a training before it stops."""
+
     SEED: int | None = None
-    # Threads that prepare batches beside the training step; 0 prepares them in turn.
+    """An integer makes the order and the augmentation of training data repeatable."""
+
     LOADER_WORKERS = 1
-    # Processes instead of threads: for an accelerator that one Python process cannot keep busy. Each holds
-    # a copy of the data set. Give it about as many workers as the machine has cores.
+    """Threads that prepare batches during the training step. 0 prepares them in the main thread."""
+
     LOADER_PROCESSES = False
+    """Prepare batches in processes instead of threads, for an accelerator that one Python process cannot
+    keep busy. Each process holds a copy of the dataset. Set LOADER_WORKERS to about the number of CPU
+    cores."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -243,16 +333,16 @@ class Config:
     def BATCH_SIZE(self, value: int) -> None:  # noqa: N802
         if value < 1 or value % self.GPU_COUNT:
             raise ValueError(
-                f"BATCH_SIZE must be a positive multiple of GPU_COUNT={self.GPU_COUNT}. "
-                f"Received: BATCH_SIZE={value}. Set IMAGES_PER_GPU instead."
+                f"BATCH_SIZE must be a positive multiple of GPU_COUNT={self.GPU_COUNT}. Received: "
+                f"BATCH_SIZE={value}. Set IMAGES_PER_GPU instead."
             )
         self.IMAGES_PER_GPU = value // self.GPU_COUNT
 
     @property
     def IMAGE_SHAPE(self) -> np.ndarray:  # noqa: N802
-        """Integer array (height, width, channels) of the network's input.
+        """Height, width and channels of the network's input, an integer array.
 
-        In modes pad64 and none it is a nominal size: the images have their own.
+        With IMAGE_RESIZE_MODE "pad64" or "none" each image has its own size, and this one is nominal.
         """
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         return np.array([side, side, self.IMAGE_CHANNEL_COUNT])
@@ -276,21 +366,20 @@ class Config:
 
     @property
     def IMAGE_META_SIZE(self) -> int:  # noqa: N802
-        """Length of an image's meta vector: id, shapes 3 + 3, window 4, scale, a flag per class."""
-        return 1 + 3 + 3 + 4 + 1 + self.NUM_CLASSES
+        """Length of the image meta: id, two shapes of 3, window of 4, scale, and a flag per class."""
+        return ACTIVE_CLASS_IDS.start + self.NUM_CLASSES
 
     @IMAGE_META_SIZE.setter
     def IMAGE_META_SIZE(self, value: int) -> None:  # noqa: N802
-        # Old code repeats the formula after an edit of NUM_CLASSES; that is harmless.
+        # Scripts for the Keras 2 library set it to the same formula after an edit of NUM_CLASSES.
         if value != self.IMAGE_META_SIZE:
             raise AttributeError(
-                f"IMAGE_META_SIZE follows from NUM_CLASSES ({self.IMAGE_META_SIZE} for "
-                f"{self.NUM_CLASSES} classes) and cannot be set. Received: {value}. "
-                "Set NUM_CLASSES instead."
+                f"IMAGE_META_SIZE cannot be set: it is computed from NUM_CLASSES={self.NUM_CLASSES} and is "
+                f"{self.IMAGE_META_SIZE}. Received: IMAGE_META_SIZE={value}. Set NUM_CLASSES instead."
             )
 
     def display(self) -> None:
-        """Print all settings in alphabetical order, callables left out."""
+        """Print all settings in alphabetical order. Callables are left out."""
         print("\nConfigurations:")
         for name in dir(self):
             if not name.startswith("__") and not callable(getattr(self, name)):
@@ -298,18 +387,20 @@ class Config:
         print("\n")
 
     def validate(self) -> None:
-        """Check every setting and how they fit together.
+        """Check every setting, and that the settings fit together.
 
-        Raises ValueError naming the setting, its value and the cure. Warns (UserWarning) of names
-        that look misspelled.
+        Warns (UserWarning) about names that look misspelled.
+
+        Raises:
+            ValueError: The error names the setting and its value and says what to do.
         """
         _warn_misspelled(self)
         rules.check(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """All settings as plain JSON types, for a record beside the weights.
+        """Return all settings as plain JSON types, to store beside the weights.
 
-        Derived settings and values JSON cannot hold are left out; callables are listed by name
+        Derived settings and values that JSON cannot hold are left out. The names of callables are listed
         under "CALLABLES".
         """
         values: dict[str, Any] = {}
@@ -327,14 +418,18 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
-        """An instance of this class with the settings of to_dict() put in place.
+        """Return an instance of this class with the settings of `to_dict`.
 
-        Warns (UserWarning) of callables, which have to be set by hand.
+        Warns (UserWarning) about callables, which are not stored: set them yourself.
         """
         config = cls()
         for name, value in values.items():
             if name == "CALLABLES":
-                warnings.warn(f"Set by hand, not stored: {value}", UserWarning, stacklevel=2)
+                warnings.warn(
+                    f"These settings are callables, which are not stored: {value}. Set them yourself.",
+                    UserWarning,
+                    stacklevel=2,
+                )
                 continue
             default = getattr(config, name, None)
             if isinstance(value, list) and isinstance(default, np.ndarray):
@@ -347,17 +442,17 @@ class Config:
 
 
 def _setting_names(config: Config) -> list[str]:
-    """Upper-case public names of class and instance without the derived ones, sorted."""
+    """Public upper-case names of class and instance without the derived ones, sorted."""
     return [n for n in dir(config) if n.isupper() and n[0] != "_" and n not in DERIVED]
 
 
 def _drop_shadowed(owner: type) -> None:
-    """Take plain values of derived settings out of a class body; the derived value wins."""
+    """Remove plain values of derived settings from a class body, so that the property is used."""
     for name in DERIVED:
         if name in vars(owner) and not isinstance(vars(owner)[name], property):
             warnings.warn(
-                f"{owner.__name__}.{name} is ignored: it follows from other settings. Set "
-                "IMAGES_PER_GPU, IMAGE_MIN_DIM and IMAGE_MAX_DIM, or NUM_CLASSES instead.",
+                f"{owner.__name__}.{name} is ignored: it is computed from other settings. Set "
+                f"{DERIVED[name]} instead.",
                 UserWarning,
                 stacklevel=3,
             )
@@ -365,12 +460,13 @@ def _drop_shadowed(owner: type) -> None:
 
 
 def _warn_misspelled(config: Config) -> None:
+    """Warn about names that are no settings but nearly one."""
     known = {name for name in vars(Config) if name.isupper()}
     for name in _setting_names(config):
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELLING)
         if name not in known and nearest:
             warnings.warn(
-                f"{type(config).__name__}.{name} is not a known setting. Is {nearest[0]} meant?",
+                f"{type(config).__name__}.{name} is not a setting. Did you mean {nearest[0]}?",
                 UserWarning,
                 stacklevel=3,
             )
@@ -382,16 +478,16 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    raise TypeError(f"no JSON form for {type(value).__name__}")
+    raise TypeError(f"JSON cannot hold a {type(value).__name__}")
 
 
 class LightConfig(Config):
-    """Preset for training and detecting on a CPU.
+    """Preset for training and detection on a CPU.
 
-    MobileNetV2 and narrow layers need a fraction of the default's arithmetic. Published weights of
-    the whole network do not fit these widths: it is trained from scratch, so batch norm has to
-    learn its statistics and TRAIN_BN follows the phase. Fewer proposals, because suppressing
-    thousands of boxes and running the heads on them takes a large share of the time without a GPU.
+    MobileNetV2 and narrow layers need a fraction of the default's arithmetic. Published weights of the whole
+    network do not fit these widths, so the network is trained from scratch and batch norm has to learn its
+    statistics (TRAIN_BN = None). There are fewer proposals, because NMS and the heads take a large share of
+    the time on a CPU.
     """
 
     BACKBONE = "mobilenetv2"

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mrcnn.geometry.images import SIZE_MULTIPLE
+
 KNOWN_BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
 NORMS = ("batch", "group")
 OPTIMIZERS = ("sgd", "adam")
@@ -18,9 +20,8 @@ LOSS_NAMES = (
     *("mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"),
 )
 
-# P2 to P6. The deepest has stride 64, so the sides of the network's input must be multiples of it.
+# P2 to P6.
 PYRAMID_LEVELS = 5
-SIZE_STEP = 64
 
 COUNTS = (
     *("GPU_COUNT", "IMAGES_PER_GPU", "FPN_CLASSIF_FC_LAYERS_SIZE", "TOP_DOWN_PYRAMID_SIZE"),
@@ -159,9 +160,9 @@ def _image_rules(config: Any) -> Iterator[Rule]:
 
 def _size_rule(side: int) -> tuple[bool, str]:
     """The rest of a rule: the side divides into the pyramid, and five sides near it that do."""
-    middle = max(round(side / SIZE_STEP), 3)
-    valid = ", ".join(str(SIZE_STEP * step) for step in range(middle - 2, middle + 3))
-    return side % SIZE_STEP == 0, f"a multiple of {SIZE_STEP}, such as {valid}"
+    middle = max(round(side / SIZE_MULTIPLE), 3)
+    valid = ", ".join(str(SIZE_MULTIPLE * step) for step in range(middle - 2, middle + 3))
+    return side % SIZE_MULTIPLE == 0, f"a multiple of {SIZE_MULTIPLE}, such as {valid}"
 
 
 def _target_rules(config: Any) -> Iterator[Rule]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from mrcnn.data import augmentation as augmentations
 from mrcnn.geometry import images, preprocessing
+from mrcnn.geometry.image_meta import compose_image_meta
 from mrcnn.geometry.mask_crops import MaskCrops
 
 _python_random_lock = threading.Lock()
@@ -36,7 +37,7 @@ def load_image_gt(
     Returns
     - image: [H, W, channels] in the dataset's dtype, uint8 where contrast is stretched; the mean is not
       subtracted
-    - meta: [12 + dataset.num_classes], see geometry.images.compose_image_meta; its window is that
+    - meta: [12 + dataset.num_classes], see geometry.image_meta.compose_image_meta; its window is that
       before augmentation
     - class_ids: int32 [N], negative for crowds; N may be 0
     - bbox: int32 [N, (y1, x1, y2, x2)] in pixels of `image`, computed from the masks
@@ -67,7 +68,7 @@ def load_image_gt(
 
     of_source = set(_class_ids_of_source(dataset, image_id))
     active = [int(class_id in of_source) for class_id in range(num_classes)]
-    meta = images.compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
+    meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
     return image, meta, class_ids, crops.boxes, masks
 
 

@@ -7,14 +7,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mrcnn.data.loading import describe_image, load_image_gt
+from mrcnn.data.loading import load_image_gt
 from mrcnn.data.roi_targets import build_detection_targets, generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.geometry import images, preprocessing
 from mrcnn.geometry.anchors import AnchorCache
-
-# The deepest pyramid level has stride 64.
-SIZE_STEP = 64
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def build_sample(
     )
     if not np.any(class_ids > 0):
         return None
-    _check_size(dataset, image_id, image.shape)
+    images.check_molded_size(image.shape)
     labels: tuple[np.ndarray, ...] = ()
     if rpn_targets:
         labels = build_rpn_targets(image.shape, anchors.of(image.shape), class_ids, gt_boxes, config, rng)
@@ -146,11 +143,3 @@ def stack(samples: Sequence[Sample], config: Any) -> dict[str, np.ndarray]:
         "input_gt_boxes": gt_boxes,
         "input_gt_masks": gt_masks,
     }
-
-
-def _check_size(dataset: Any, image_id: int, shape: Sequence[int]) -> None:
-    if shape[0] % SIZE_STEP or shape[1] % SIZE_STEP:
-        raise ValueError(
-            f"The network takes sides that are multiples of {SIZE_STEP}. Received: {shape[:2]} at "
-            f'{describe_image(dataset, image_id)}. Use another IMAGE_RESIZE_MODE than "none".'
-        )

@@ -1,4 +1,4 @@
-"""Images: resizing, mean removal, and the vector of facts that travels with each image."""
+"""Images: resizing to the size of the network, and mean removal."""
 
 import random
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ import numpy as np
 
 from mrcnn.geometry import interpolation
 
-# Sides that pad64 makes divisible: the coarsest level of the pyramid has stride 64.
-PAD_MULTIPLE = 64
+# The sides of a molded image must be multiples of this: the coarsest level of the pyramid has stride 64.
+SIZE_MULTIPLE = 64
 
 Padding = list[tuple[int, int]]
 Rectangle = tuple[int, int, int, int]
@@ -117,8 +117,8 @@ def resize_image(
     return _scale_and_pad(
         image,
         scale,
-        -scaled_side(height, scale) % PAD_MULTIPLE,
-        -scaled_side(width, scale) % PAD_MULTIPLE,
+        -scaled_side(height, scale) % SIZE_MULTIPLE,
+        -scaled_side(width, scale) % SIZE_MULTIPLE,
     )
 
 
@@ -190,44 +190,16 @@ def unmold_image(normalized_images: np.ndarray, config: Any) -> np.ndarray:
     return (normalized_images + config.MEAN_PIXEL).astype(np.int64).astype(np.uint8)
 
 
-def compose_image_meta(
-    image_id: int,
-    original_image_shape: Sequence[int],
-    image_shape: Sequence[int],
-    window: Sequence[int],
-    scale: float,
-    active_class_ids: Sequence[int] | np.ndarray,
-) -> np.ndarray:
-    """Pack the facts about one image into a vector.
-
-    original_image_shape, image_shape: (H, W, channels) before and after resizing and padding.
-    window: (y1, x1, y2, x2) of the resized image that is no padding, pixels. scale: resized /
-    original side. active_class_ids: one 0 or 1 per class, background included.
-
-    Returns float64 [12 + classes]: id, original shape, shape, window, scale, active classes.
-    Always floating, so that a batch which begins with an unscaled image keeps its other scales.
-    """
-    parts = [[image_id], original_image_shape, image_shape, window, [scale], active_class_ids]
-    return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])
-
-
-def parse_image_meta(meta: np.ndarray) -> dict[str, np.ndarray]:
-    """Unpack vectors made by `compose_image_meta`.
-
-    meta: [B, 12 + classes].
-
-    Returns image_id [B], original_image_shape [B, 3], image_shape [B, 3], window [B, 4],
-    active_class_ids [B, classes], all int32, and scale [B] float32.
-    """
-    meta = np.asarray(meta)
-    return {
-        "image_id": meta[:, 0].astype(np.int32),
-        "original_image_shape": meta[:, 1:4].astype(np.int32),
-        "image_shape": meta[:, 4:7].astype(np.int32),
-        "window": meta[:, 7:11].astype(np.int32),
-        "scale": meta[:, 11].astype(np.float32),
-        "active_class_ids": meta[:, 12:].astype(np.int32),
-    }
+def check_molded_size(shape: Sequence[int]) -> None:
+    """Raise ValueError unless both sides of a molded image (height, width, ...) suit the network."""
+    height, width = shape[:2]
+    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+        smaller = [max(SIZE_MULTIPLE, side - side % SIZE_MULTIPLE) for side in (height, width)]
+        raise ValueError(
+            f"The height and width of a molded image must be multiples of {SIZE_MULTIPLE}. "
+            f'Received: {height} x {width}. Set IMAGE_RESIZE_MODE to "square" or "pad64", which pad the '
+            f"image, or resize it first, for instance to {smaller[0]} x {smaller[1]}."
+        )
 
 
 def scaled_side(side: int, scale: float) -> int:
@@ -260,11 +232,11 @@ def _required(side: int | None, wanted: str) -> int:
 
 
 def _check_multiple(min_dim: int | None) -> None:
-    if min_dim and min_dim % PAD_MULTIPLE:
-        lower = min_dim - min_dim % PAD_MULTIPLE
+    if min_dim and min_dim % SIZE_MULTIPLE:
+        lower = min_dim - min_dim % SIZE_MULTIPLE
         raise ValueError(
-            f'Mode "pad64" wants min_dim to be a multiple of {PAD_MULTIPLE} or None. '
-            f"Received: {min_dim=}. The nearest are {lower} and {lower + PAD_MULTIPLE}."
+            f'Mode "pad64" wants min_dim to be a multiple of {SIZE_MULTIPLE} or None. '
+            f"Received: {min_dim=}. The nearest are {lower} and {lower + SIZE_MULTIPLE}."
         )
 
 

@@ -16,6 +16,7 @@ from mrcnn.backend import torch_ops
 from mrcnn.fast import fold_batch_norm, inplace_relu, native_roi_align
 from mrcnn.geometry import boxes, images, masks
 from mrcnn.geometry import preprocessing as pictures_geometry
+from mrcnn.geometry.image_meta import compose_image_meta
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.network import graphs
 
@@ -56,22 +57,11 @@ def mold_inputs(pictures: Sequence[np.ndarray], config: Any) -> tuple[list, list
             max_dim=config.IMAGE_MAX_DIM,
             mode=config.IMAGE_RESIZE_MODE,
         )
-        check_size(image.shape)
+        images.check_molded_size(image.shape)
         molded.append(images.mold_image(image, config))
-        metas.append(images.compose_image_meta(0, picture.shape, image.shape, window, scale, no_classes))
+        metas.append(compose_image_meta(0, picture.shape, image.shape, window, scale, no_classes))
         windows.append(window)
     return molded, metas, windows
-
-
-def check_size(shape: Sequence[int]) -> None:
-    """Raise ValueError if the network cannot take an image of this (height, width, ...)."""
-    if shape[0] % 64 or shape[1] % 64:
-        below = [max(64, side // 64 * 64) for side in shape[:2]]
-        raise ValueError(
-            "The height and width of the network's input must be multiples of 64. "
-            f"Received: {shape[0]} x {shape[1]}. The nearest smaller size is {below[0]} x {below[1]}; or use "
-            'IMAGE_RESIZE_MODE = "square" or "pad64", which pad.'
-        )
 
 
 def place_in_image(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.geometry import images
+from mrcnn.geometry.image_meta import WINDOW
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def fetch(
     seen = Seen(
         picture=np.clip(pixels, 0, 255).astype(np.uint8),
         meta=metas[0],
-        window=np.rint(metas[0, 7:11]).astype(np.int32),
+        window=np.rint(metas[0, WINDOW]).astype(np.int32),
     )
     return seen, {label: value[0] for label, value in values.items()}
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mrcnn.geometry.image_meta import FIELDS
 from mrcnn.network import box_ops, detection_targets, detections, heads, losses
 from mrcnn.network.backbone import conv_block, identity_block, resnet_graph
 from mrcnn.network.rpn import build_rpn_model
@@ -62,16 +63,9 @@ def refine_detections_graph(
 def parse_image_meta_graph(meta: Tensor) -> dict[str, Tensor]:
     """The parts of an image meta tensor [B, 12 + classes] by name, in its own dtype.
 
-    The names and shapes are those of `geometry.images.parse_image_meta`.
+    The names and shapes are those of `geometry.image_meta.parse_image_meta`.
     """
-    return {
-        "image_id": meta[:, 0],
-        "original_image_shape": meta[:, 1:4],
-        "image_shape": meta[:, 4:7],
-        "window": meta[:, 7:11],
-        "scale": meta[:, 11],
-        "active_class_ids": meta[:, 12:],
-    }
+    return {name: meta[:, field] for name, field in FIELDS.items()}
 
 
 def rpn_graph(feature_map: Tensor, anchors_per_location: int, anchor_stride: int) -> list[Tensor]:

@@ -466,7 +466,7 @@ def test_images_that_do_not_fit_the_pyramid_are_named():
     values = config(IMAGE_RESIZE_MODE="none")
     generator = DataGenerator(dataset, values, shuffle=False)
     assert ids(generator[0][0]) == [0, 0]
-    assert "multiples of 64. Received: (100, 128)" in generator.skipped[1]
+    assert "multiples of 64. Received: 100 x 128" in generator.skipped[1]
 
 
 def test_a_wrong_augmentation_is_not_blamed_on_the_images():

@@ -9,7 +9,7 @@ from golden_files import golden_params, load, text, unpack_bits
 from scipy import ndimage
 from skimage.transform import resize as skimage_resize
 
-from mrcnn.geometry import images
+from mrcnn.geometry import image_meta, images
 
 CONFIG = SimpleNamespace(MEAN_PIXEL=np.array([123.7, 116.8, 103.9]))
 
@@ -332,17 +332,17 @@ class TestMeta:
     ARGUMENTS = (7, (480, 640, 3), (512, 512, 3), (64, 0, 448, 512), 0.8, [1, 0, 1])
 
     def test_layout(self):
-        meta = images.compose_image_meta(*self.ARGUMENTS)
+        meta = image_meta.compose_image_meta(*self.ARGUMENTS)
         expected = [7, 480, 640, 3, 512, 512, 3, 64, 0, 448, 512, 0.8, 1, 0, 1]
         np.testing.assert_array_equal(meta, expected)
 
     def test_is_floating_at_scale_one_too(self):
         arguments = (*self.ARGUMENTS[:4], 1, np.array([0, 1], np.int32))
-        assert images.compose_image_meta(*arguments).dtype == np.float64
+        assert image_meta.compose_image_meta(*arguments).dtype == np.float64
 
     def test_round_trip(self):
-        meta = images.compose_image_meta(*self.ARGUMENTS)
-        parsed = images.parse_image_meta(np.stack([meta, meta]))
+        meta = image_meta.compose_image_meta(*self.ARGUMENTS)
+        parsed = image_meta.parse_image_meta(np.stack([meta, meta]))
         names = (
             "image_id", "original_image_shape", "image_shape", "window", "scale",
             "active_class_ids",
@@ -353,7 +353,7 @@ class TestMeta:
             np.testing.assert_allclose(parsed[name], [value, value], rtol=1e-7)
 
     def test_no_images(self):
-        parsed = images.parse_image_meta(np.zeros((0, 15)))
+        parsed = image_meta.parse_image_meta(np.zeros((0, 15)))
         assert parsed["image_id"].shape == (0,)
         assert parsed["active_class_ids"].shape == (0, 3)
 
@@ -422,9 +422,9 @@ class TestGoldenBasic:
     def test_meta(self, path):
         recording = load(path)
         meta = recording["meta_out"]
-        parsed = images.parse_image_meta(np.stack([meta, 2 * meta]))
+        parsed = image_meta.parse_image_meta(np.stack([meta, 2 * meta]))
         for name, values in parsed.items():
             assert values.dtype == recording[f"meta_parse_{name}"].dtype
             np.testing.assert_allclose(values, recording[f"meta_parse_{name}"], rtol=1e-6)
         facts = {name: values[0] for name, values in parsed.items()}
-        np.testing.assert_allclose(images.compose_image_meta(**facts), meta, rtol=1e-6)
+        np.testing.assert_allclose(image_meta.compose_image_meta(**facts), meta, rtol=1e-6)
