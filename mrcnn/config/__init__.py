@@ -115,7 +115,7 @@ class Config:
     crowded objects."""
 
     RPN_POSITIVE_IOU = 0.7
-    """Least IoU of an anchor and an object that makes the anchor positive."""
+    """Minimum IoU with an object that makes an anchor positive."""
 
     RPN_NEGATIVE_IOU = 0.3
     """IoU below which an anchor is negative. Anchors between RPN_NEGATIVE_IOU and RPN_POSITIVE_IOU are
@@ -164,7 +164,7 @@ class Config:
     """Side of the square input in pixels. The cost grows with its square; small objects need a large one."""
 
     IMAGE_MIN_SCALE: float = 0
-    """Least scale factor, applied after IMAGE_MIN_DIM: 2 doubles every image. 0 is off."""
+    """Minimum scale factor, applied after IMAGE_MIN_DIM: 2 doubles every image. 0 is off."""
 
     IMAGE_CHANNEL_COUNT = 3
     """Channels of the input. A value other than 3 needs a matching MEAN_PIXEL, a Dataset.load_image that
@@ -185,10 +185,10 @@ class Config:
     """RoIs per image that train the heads. More help with many objects and cost memory."""
 
     ROI_POSITIVE_RATIO = 0.33
-    """Share of positives among them."""
+    """Maximum share of positives among TRAIN_ROIS_PER_IMAGE."""
 
     ROI_POSITIVE_IOU = 0.5
-    """Least IoU of a RoI and an object that makes the RoI positive."""
+    """Minimum IoU with an object that makes a RoI positive."""
 
     ROI_INCLUDE_GT = False
     """Add the ground-truth boxes to the proposals in training, so that the heads have positives to learn
@@ -222,10 +222,10 @@ class Config:
     # --- Detections ---
 
     DETECTION_MAX_INSTANCES = 100
-    """Most detections per image."""
+    """Maximum number of detections per image."""
 
     DETECTION_MIN_CONFIDENCE: float = 0.7
-    """Least score of a detection. A lower value finds more objects and makes more errors. 0 keeps all."""
+    """Minimum score of a detection. A lower value finds more objects and makes more errors. 0 keeps all."""
 
     DETECTION_NMS_THRESHOLD = 0.3
     """Box IoU above which NMS drops the lower-scored of two detections of the same class."""
@@ -266,7 +266,7 @@ class Config:
     the batch's."""
 
     GRADIENT_CLIP_NORM: float | None = 5.0
-    """Largest norm of all gradients together. None does not clip."""
+    """Maximum norm of all gradients together. None does not clip."""
 
     GRADIENT_ACCUMULATION_STEPS = 1
     """Steps whose gradients are averaged before the weights change. Use it for a batch that is too large
@@ -298,7 +298,7 @@ class Config:
     miss every object. False replaces each of them with another image."""
 
     MAX_IMAGE_ERRORS = 5
-    """Number of different images that may fail to load in a training before it stops."""
+    """Different images that may fail to load before training stops."""
 
     SEED: int | None = None
     """An integer makes the order and the augmentation of training data repeatable."""

@@ -1,6 +1,8 @@
 """Settings: defaults, derived values, copies, warnings of misspelled names, rules, records."""
 
+import inspect
 import json
+import re
 import warnings
 
 import numpy as np
@@ -87,7 +89,7 @@ def test_the_meta_size_cannot_be_set_to_something_else():
 
 
 def test_class_values_of_derived_settings_are_ignored_with_a_warning():
-    with pytest.warns(UserWarning, match=r"Old\.BATCH_SIZE is ignored"):
+    with pytest.warns(UserWarning, match=r"Old\.BATCH_SIZE is ignored.*Set IMAGES_PER_GPU and GPU_COUNT"):
 
         class Old(ToyConfig):
             BATCH_SIZE = 16
@@ -141,13 +143,15 @@ def test_a_misspelled_class_attribute_is_named():
     class Misspelled(ToyConfig):
         DETECTION_MIN_CONFIDANCE = 0.9
 
-    with pytest.warns(UserWarning, match="Is DETECTION_MIN_CONFIDENCE meant"):
+    with pytest.warns(
+        UserWarning, match=r"Misspelled\.DETECTION_MIN_CONFIDANCE .* Did you mean DETECTION_MIN_CONFIDENCE"
+    ):
         Misspelled()
 
 
 def test_a_misspelled_instance_attribute_is_named_on_validation():
     config = changed(IMAGES_PRE_GPU=1)
-    with pytest.warns(UserWarning, match="Is IMAGES_PER_GPU meant"):
+    with pytest.warns(UserWarning, match="Did you mean IMAGES_PER_GPU"):
         config.validate()
 
 
@@ -182,6 +186,10 @@ def test_own_names_are_silent():
         {"STEPS_PER_EPOCH": None, "VALIDATION_STEPS": None, "SEED": 0},
         {"TRAIN_BN": None, "GRADIENT_CLIP_NORM": None, "DETECTION_MIN_CONFIDENCE": 0},
         {"RPN_ANCHOR_SCALES": np.array([8, 16, 32, 64, 128])},
+        {"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": np.array(115.0)},
+        {"MEAN_PIXEL": np.zeros((1, 1, 3), np.float32)},
+        {"USE_MINI_MASK": np.False_, "MASK_POSITIVES_ONLY": True, "TRAIN_ON_EMPTY_IMAGES": False},
+        *({"NAME": name} for name in ("my run", "a.b", "{b}", "..", "über")),
         *({"BACKBONE": name} for name in KNOWN_BACKBONES),
     ],
 )
@@ -194,10 +202,15 @@ def test_valid_settings_pass(values):
     [
         ("NAME", None, "short text"),
         ("NAME", "", "short text"),
-        ("NUM_CLASSES", 0, "at least 1"),
-        ("NUM_CLASSES", 2.0, "at least 1"),
-        ("NUM_CLASSES", True, "at least 1"),
-        ("IMAGES_PER_GPU", 0, "at least 1"),
+        ("NAME", "a/b", "short text without"),
+        ("NAME", "..\\up", "short text without"),
+        ("NAME", "a\0", "short text without"),
+        ("NUM_CLASSES", 0, "from 1 to"),
+        ("NUM_CLASSES", 2.0, "from 1 to"),
+        ("NUM_CLASSES", True, "from 1 to"),
+        ("NUM_CLASSES", 10**30, "from 1 to 65536"),
+        ("IMAGE_MAX_DIM", 64 * 10**9, "up to 65536"),
+        ("IMAGES_PER_GPU", 0, "from 1 to"),
         ("BACKBONE", "resnet18", "mobilenetv2"),
         ("OPTIMIZER", "adagrad", "'adam'"),
         ("NORM", "layer", "'group'"),
@@ -228,7 +241,21 @@ def test_valid_settings_pass(values):
         ("GRADIENT_CLIP_NORM", 0, "None"),
         ("USE_MINI_MASK", "yes", "True or False"),
         ("SEED", -1, "None"),
-        ("MAX_IMAGE_ERRORS", -1, "at least 0"),
+        ("SEED", 2**32, "from 0 to 4294967295"),
+        ("MAX_IMAGE_ERRORS", -1, "from 0 to"),
+        ("LEARNING_RATE", float("inf"), "finite"),
+        ("GRADIENT_CLIP_NORM", float("inf"), "finite"),
+        ("MASK_SHAPE", float("nan"), r"\(28, 28\)"),
+        ("MASK_SHAPE", 28, r"\(28, 28\)"),
+        ("MEAN_PIXEL", [1.0, "x", 2.0], "finite number per channel"),
+        ("MEAN_PIXEL", [1.0, float("nan"), 2.0], "finite number per channel"),
+        ("MASK_POSITIVES_ONLY", "False", "True, False or None"),
+        ("ROI_INCLUDE_GT", "False", "True or False"),
+        ("FAST_PATHS", None, "True or False"),
+        ("TRAIN_ON_EMPTY_IMAGES", "no", "True, False or None"),
+        ("COMPUTE_BACKBONE_SHAPE", "x", "callable"),
+        ("BACKBONE_STRIDES", [[4], [8, 16]], "5 positive numbers"),
+        ("LOSS_WEIGHTS", {3: 1.0}, "for each loss name"),
         ("LOSS_WEIGHTS", {"rpn_class_loss": -1}, "at least 0"),
     ],
 )
@@ -236,6 +263,40 @@ def test_broken_settings_are_named_with_value_and_cure(name, value, cure):
     config = changed(**{name: value})
     with pytest.raises(ValueError, match=rf"^{name} must be .*{cure}.*Received: {name}="):
         config.validate()
+
+
+def settings():
+    """The names of all settings that can be set."""
+    derived = ("BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE")
+    return [name for name in vars(Config) if name.isupper() and name not in derived]
+
+
+NONSENSE = {
+    "text": "nonsense/",
+    "NaN": float("nan"),
+    "array": np.zeros((2, 2)),
+    "vector": np.full(5, np.nan),
+    "ragged list": [1, [2, 3]],
+    "dict": {"a": "b"},
+    "object": object(),
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_every_setting_has_a_rule_that_names_it(kind):
+    names = settings()
+    assert len(names) > 60
+    for name in names:
+        with pytest.raises(ValueError, match=f"^{name} must be .*Received: {name}="):
+            changed(**{name: NONSENSE[kind]}).validate()
+
+
+def test_every_setting_is_documented():
+    source = inspect.getsource(Config)
+    undocumented = [
+        name for name in settings() if not re.search(rf'\n    {name}(: [^\n]*)? = [^\n]*\n    """\w', source)
+    ]
+    assert undocumented == []
 
 
 @pytest.mark.parametrize("mode", ["crop", "pad64"])
@@ -297,7 +358,7 @@ def test_callables_are_recorded_by_name_only():
     record = config.to_dict()
     assert "BACKBONE" not in record
     assert record["CALLABLES"] == {"BACKBONE": "Config.display"}
-    with pytest.warns(UserWarning, match="Set by hand"):
+    with pytest.warns(UserWarning, match=r"callables.*BACKBONE.*Set them yourself"):
         Config.from_dict(record)
 
 
