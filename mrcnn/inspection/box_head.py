@@ -9,7 +9,7 @@ import numpy as np
 from mrcnn import visualize
 from mrcnn.geometry import boxes
 from mrcnn.inspection import tensors
-from mrcnn.visualize import figures, labels
+from mrcnn.visualize import captions, figures
 
 LAYERS = {
     "proposals": "ROI",
@@ -189,5 +189,5 @@ def _sample(indices: np.ndarray, limit: int, seed: int) -> np.ndarray:
 
 
 def _captions(found: RefinedBoxes, chosen: np.ndarray, class_names: Sequence[str]) -> list[str]:
-    texts = labels.instance_captions(found.class_ids[chosen], class_names, found.scores[chosen])
+    texts = captions.instance_captions(found.class_ids[chosen], class_names, found.scores[chosen])
     return [text if wanted else "" for text, wanted in zip(texts, found.is_object[chosen], strict=True)]

@@ -9,7 +9,7 @@ import numpy as np
 from mrcnn import visualize
 from mrcnn.geometry import boxes, images, masks
 from mrcnn.inspection import tensors
-from mrcnn.visualize import figures, labels
+from mrcnn.visualize import captions, figures
 
 LAYERS = {"detections": "mrcnn_detection", "masks": "mrcnn_mask"}
 
@@ -69,7 +69,7 @@ def draw_masks(found: GeneratedMasks, class_names: Sequence[str], limit: int = 4
     count = min(limit, len(found.boxes))
     wide = found.seen.picture.shape[1] / found.seen.picture.shape[0]
     figure, axes = figures.panels((1, 1), max(count, 1), 3, side=2.2, widths=(1, 1, wide))
-    names = labels.instance_captions(found.class_ids, class_names, found.scores)
+    names = captions.instance_captions(found.class_ids, class_names, found.scores)
     height, width = found.raw.shape[1:3]
     for row in range(count):
         raw, scaled, placed = axes[row]

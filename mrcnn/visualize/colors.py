@@ -1,13 +1,17 @@
-"""Colours of instances: red, green, blue in 0..1, told apart by colour-blind readers where few."""
+"""Colors of instances and classes: RGB triples in 0..1, the first seven safe for color-blind readers."""
 
 import colorsys
 import random
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
+# Red, green, blue in 0..1; a fourth number (alpha) is ignored.
+Color: TypeAlias = Sequence[float]
+
 # Orange, sky blue, bluish green, yellow, blue, vermilion, reddish purple: Okabe and Ito, "Color
-# Universal Design", 2008. Told apart with every common form of colour blindness.
+# Universal Design", 2008. They stay apart with every common form of color blindness.
 PALETTE = (
     (0.902, 0.624, 0.000),
     (0.337, 0.706, 0.914),
@@ -17,18 +21,19 @@ PALETTE = (
     (0.835, 0.369, 0.000),
     (0.800, 0.475, 0.655),
 )
-GREY = (0.5, 0.5, 0.5)
-GOLDEN_RATIO = 0.618034  # steps of this share of the hue circle never come close to an earlier hue
-
-Color = Sequence[float]
+GRAY = (0.5, 0.5, 0.5)
+GOLDEN_RATIO = 0.618034  # hue steps of this share of the circle never come close to an earlier hue
 
 
 def random_colors(N: int, bright: bool = True) -> list[tuple[float, float, float]]:
-    """N fully saturated colours at equal steps of hue, in random order (Python's `random`).
+    """Make fully saturated colors at equal steps of hue, in random order (Python's `random`).
 
-    bright: value 1.0, else 0.7.
+    Args:
+        N: Number of colors.
+        bright: Whether the brightness (HSV value) is 1.0; otherwise it is 0.7.
 
-    Returns a list of N (red, green, blue) in 0..1.
+    Returns:
+        A list of N RGB triples in 0..1.
     """
     value = 1.0 if bright else 0.7
     colors = [colorsys.hsv_to_rgb(i / N, 1.0, value) for i in range(N)]
@@ -37,9 +42,10 @@ def random_colors(N: int, bright: bool = True) -> list[tuple[float, float, float
 
 
 def distinct_colors(N: int) -> list[tuple[float, float, float]]:
-    """The same N colours at every call: a palette for colour-blind readers, then further hues.
+    """Make N colors that are easy to tell apart, the same ones at every call.
 
-    Beyond the palette's seven, neighbours differ in hue (golden-ratio steps) and in brightness.
+    The first seven are `PALETTE`. The following ones differ from their neighbors in hue (golden-ratio
+    steps) and in brightness.
     """
     extra = (
         colorsys.hsv_to_rgb(i * GOLDEN_RATIO % 1.0, (1.0, 0.6, 0.8)[i % 3], (0.95, 1.0, 0.7)[i % 3])
@@ -49,38 +55,54 @@ def distinct_colors(N: int) -> list[tuple[float, float, float]]:
 
 
 def class_colors(class_ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """The colour of each id's class, [N, (red, green, blue)] float64 in 0..1, the same in all pictures.
+    """Look up the color of each class, which is the same in all images.
 
-    class_ids: from 1 on; a negative id is a crowd of that class, 0 (background) is grey.
+    Args:
+        class_ids: Class ids [N]. A negative id is a crowd of that class; 0, the background, is gray.
+
+    Returns:
+        RGB colors [N, 3], float64 in 0..1.
     """
     numbers = np.abs(np.asarray(class_ids, dtype=np.int64)).reshape(-1)
-    palette = np.array([GREY, *distinct_colors(int(numbers.max(initial=0)))])
-    return palette[numbers]
+    palette = np.array([GRAY, *distinct_colors(int(numbers.max(initial=0)))])
+    return np.take(palette, numbers, axis=0)
 
 
 def instance_colors(colors: Sequence[Color] | np.ndarray | None, N: int) -> np.ndarray:
-    """N colours from what a caller gave, or distinct ones if that is None.
+    """Convert the colors that a caller passed, or choose distinct ones.
 
-    colors: at least N colours of three or four numbers (alpha is dropped), in 0..1, or in 0..255 if
-        any number exceeds 1.
+    Args:
+        colors: At least N colors of three or four numbers, in 0..1, or in 0..255 if any number exceeds 1.
+            None chooses distinct colors.
+        N: Number of instances.
 
-    Returns [N, (red, green, blue)] float64 in 0..1.
-    Raises ValueError for fewer than N colours or colours of another length.
+    Returns:
+        RGB colors [N, 3], float64 in 0..1.
+
+    Raises:
+        ValueError: If there are fewer than N colors, or a color has another length.
     """
     if colors is None:
         colors = distinct_colors(N)
     elif len(colors) < N:
-        raise ValueError(f"One colour an instance is wanted, {N}. Received: {len(colors)} colours")
+        raise ValueError(
+            "`colors` must have one entry per instance. "
+            f"Received: len(colors)={len(colors)} for {N} instances"
+        )
     if N == 0:
         return np.zeros([0, 3])
-    if any(np.shape(color) not in ((3,), (4,)) for color in colors[:N]):
-        raise ValueError(f"A colour is three or four numbers (RGB or RGBA). Received: colors={colors!r}")
+    for i, color in enumerate(colors[:N]):
+        if np.shape(color) not in ((3,), (4,)):
+            raise ValueError(
+                "Each entry of `colors` must be three or four numbers (RGB or RGBA). "
+                f"Received: colors[{i}]={color!r}"
+            )
     values = np.array([np.asarray(color, dtype=np.float64)[:3] for color in colors[:N]])
     return values / 255.0 if values.max() > 1.0 else values
 
 
 def text_color(background: Color) -> tuple[float, float, float]:
-    """Black or white, whichever contrasts more with a background colour (WCAG 2 luminance)."""
+    """Choose black or white, whichever contrasts more with a background color (WCAG 2 luminance)."""
     rgb = np.asarray(background, dtype=np.float64)[:3]
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     luminance = linear @ (0.2126, 0.7152, 0.0722)
@@ -89,6 +111,6 @@ def text_color(background: Color) -> tuple[float, float, float]:
 
 
 def to_255(color: Color) -> tuple[int, int, int]:
-    """A colour in 0..1 as the whole numbers 0..255 that OpenCV wants; alpha is dropped."""
+    """Convert a color in 0..1 to the integers 0..255 that OpenCV expects; alpha is dropped."""
     red, green, blue = (round(255 * float(value)) for value in color[:3])
     return red, green, blue

@@ -1,40 +1,50 @@
-"""The few operations on matplotlib figures that the pictures of `mrcnn.visualize` share.
+"""What all figures of `mrcnn.visualize` and `mrcnn.inspection` share: panels, captions, lines, legends.
 
-matplotlib is imported by the functions, not by the module. Boxes are (y1, x1, y2, x2) in pixels,
-y2 and x2 outside; matplotlib puts the centre of a pixel at its whole number, so an edge lies half a
-pixel before it.
+The functions import matplotlib when they are called, so that importing the package is cheap on a server.
+
+Boxes are (y1, x1, y2, x2) in pixels, y2 and x2 exclusive. matplotlib puts the center of a pixel at its whole
+number, so an edge lies half a pixel before it.
 """
+
+from __future__ import annotations
 
 import functools
 import sys
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mrcnn.visualize import labels
+from mrcnn.typing import Boxes
+from mrcnn.visualize.captions import caption_positions
 from mrcnn.visualize.colors import Color, text_color
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
 
 # Backends that only write files: showing a figure with them does nothing but warn.
 FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 TEXT_SIZE = 10  # points
-TEXT_HEIGHT = 12  # of a line of that size
-HINTED = 1.08  # letters on pixels are at most so much wider than their outlines
-TEXT_PAD = 1.5  # of the patch behind it
+TEXT_HEIGHT = 12  # points: height of a line of that size
+HINTED = 1.08  # rendered letters are at most so much wider than their outlines
+TEXT_PAD = 1.5  # points around a text, on its patch
 
 
-def pyplot() -> Any:
-    """The module matplotlib.pyplot, imported at the first call."""
+def pyplot() -> ModuleType:
+    """Import matplotlib.pyplot at the first call and return it."""
     import matplotlib.pyplot
 
     return matplotlib.pyplot
 
 
-def finish(figure: Any, show: bool) -> Any:
-    """Show a figure if asked to and if there is a display, and give it to the caller.
+def finish(figure: Figure, show: bool) -> Figure:
+    """Return a finished figure to the caller, and show it if asked to and if there is a display.
 
-    Notebooks show every new figure below its cell by themselves. So that a figure that is the value of
-    that cell is not shown twice, it shows itself from the next cell on.
+    A notebook displays every new figure below the cell that made it. If that figure is also the value of
+    the cell, the notebook would display it twice; here the second time is suppressed.
     """
     import matplotlib
 
@@ -42,12 +52,13 @@ def finish(figure: Any, show: bool) -> Any:
     if show and backend not in FILE_BACKENDS:
         pyplot().show()
     if "inline" in backend:
-        figure._ipython_display_ = functools.partial(_display_later, figure, _cell_number())
+        hook = functools.partial(_display_in_notebook, figure, _cell_number())
+        figure._ipython_display_ = hook  # type: ignore[attr-defined]
     return figure
 
 
-def _display_later(figure: Any, own_cell: int | None) -> None:
-    """What a notebook calls for a figure: as the value of a cell, and to show new ones below the cell."""
+def _display_in_notebook(figure: Any, own_cell: int | None) -> None:
+    """Display a figure, unless it is the value of the cell that made it. IPython calls this."""
     shell = _shell()
     is_value = getattr(getattr(shell, "displayhook", None), "exec_result", None) is not None
     if is_value and _cell_number() == own_cell:
@@ -57,7 +68,7 @@ def _display_later(figure: Any, own_cell: int | None) -> None:
 
 
 def _cell_number() -> int | None:
-    """The number of the notebook's cell that runs now; None outside notebooks."""
+    """The number of the notebook cell that runs now; None outside notebooks."""
     return getattr(_shell(), "execution_count", None)
 
 
@@ -71,15 +82,21 @@ def panels(
     shape: Sequence[int],
     rows: int,
     cols: int,
+    *,
     side: float = 5.0,
     widths: Sequence[float] | None = None,
-) -> tuple[Any, np.ndarray]:
-    """A figure with a grid of axes for pictures of one size.
+) -> tuple[Figure, np.ndarray]:
+    """Make a figure with a grid of axes for images of one size.
 
-    shape: (height, width, ...) of a picture; side: inches of the longer side of each. widths: of the columns,
-    in widths of a picture, 1 each by default.
+    Args:
+        shape: (height, width, ...) of an image.
+        rows: Number of rows.
+        cols: Number of columns.
+        side: Length in inches of the longer side of an image.
+        widths: Widths of the columns, in widths of an image. 1 each by default.
 
-    Returns the figure and its axes [rows, cols], without ticks.
+    Returns:
+        The figure and its axes [rows, cols], without ticks.
     """
     height, width = (side * length / max(shape[:2]) for length in shape[:2])
     widths = widths or [1.0] * cols
@@ -97,26 +114,39 @@ def panels(
     return figure, axes
 
 
-def get_axes(ax: Any, figsize: tuple[float, float]) -> tuple[Any, Any, bool]:
-    """The axes to draw on: those given, alone or as an array of one, else those of a new figure.
+def get_axes(
+    ax: Axes | np.ndarray | Sequence[Axes] | None, figsize: tuple[float, float]
+) -> tuple[Figure, Axes, bool]:
+    """Return the axes to draw on: those of the caller, or those of a new figure.
 
-    Returns the figure, the axes and whether they are new.
-    Raises ValueError for several axes.
+    Args:
+        ax: Axes, alone or in an array of length 1; None makes a new figure.
+        figsize: Width and height of a new figure in inches.
+
+    Returns:
+        The figure, the axes, and whether they are new.
+
+    Raises:
+        ValueError: If `ax` holds several axes.
     """
     if ax is None:
-        figure, ax = pyplot().subplots(1, figsize=figsize, layout="constrained")
-        return figure, ax, True
+        figure, new = pyplot().subplots(1, figsize=figsize, layout="constrained")
+        return figure, new, True
     given = np.ravel(np.asarray(ax, dtype=object))
     if len(given) != 1:
-        raise ValueError(f"One picture needs one axis; choose one. Received: {len(given)} axes")
+        raise ValueError(f"`ax` must be one matplotlib axes. Received: {len(given)} axes")
     return given[0].figure, given[0], False
 
 
-def show_canvas(ax: Any, canvas: np.ndarray, shape: Sequence[int], margin: float, title: str) -> None:
-    """Put one picture on the axes, without ticks.
+def show_canvas(ax: Axes, canvas: np.ndarray, shape: Sequence[int], margin: float, title: str) -> None:
+    """Put an image on the axes, without ticks.
 
-    canvas: uint8 RGB of an image, magnified or not. shape: (H, W, ...) of that image, in whose
-    pixels the axes count; `margin` of them are left free on each side.
+    Args:
+        ax: Axes to draw on.
+        canvas: uint8 RGB image, possibly magnified.
+        shape: (H, W, ...) of the image before magnification. The axes count its pixels.
+        margin: Free space on each side, in those pixels.
+        title: Title of the axes.
     """
     height, width = shape[:2]
     ax.imshow(canvas, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
@@ -126,25 +156,26 @@ def show_canvas(ax: Any, canvas: np.ndarray, shape: Sequence[int], margin: float
     ax.set_title(title)
 
 
-def write_captions(ax: Any, boxes: np.ndarray, texts: Sequence[str], colors: np.ndarray) -> None:
-    """Write texts [N] at boxes [N, 4] where they do not cover each other; empty ones are skipped.
+def write_captions(ax: Axes, boxes: Boxes, texts: Sequence[str], colors: np.ndarray) -> None:
+    """Write captions at boxes where they do not cover each other; see `captions.caption_positions`.
 
-    The axes must have their picture and their limits. See `labels.place_labels`.
+    Args:
+        ax: Axes that have their image and their limits already.
+        boxes: Boxes [N, 4].
+        texts: Captions [N]; empty ones are skipped.
+        colors: Colors [N, 3] of the patches behind the captions.
     """
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     corner = np.array([top, left, top, left]) + 0.5
     sizes = _text_sizes(ax, texts)
-    places = labels.place_labels(boxes - corner, sizes, (bottom - top, right - left))
-    for place, text, color in zip(places, texts, colors, strict=True):
-        if place is not None:
-            _write_text(ax, place + corner, text, color)
+    positions = caption_positions(boxes - corner, sizes, (bottom - top, right - left))
+    for position, text, color in zip(positions, texts, colors, strict=True):
+        if position is not None:
+            _write_text(ax, position + corner, text, color)
 
 
-def _text_sizes(ax: Any, texts: Sequence[str]) -> np.ndarray:
-    """Height and width [N, 2] that texts will take on the axes with their patches, in its own units.
-
-    Zero for empty texts.
-    """
+def _text_sizes(ax: Axes, texts: Sequence[str]) -> np.ndarray:
+    """Height and width [N, 2] of texts with their patches, in units of the axes; zero for empty texts."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -159,50 +190,58 @@ def _text_sizes(ax: Any, texts: Sequence[str]) -> np.ndarray:
     return sizes
 
 
-def _units_per_point(ax: Any) -> float:
-    """How much of the axes' vertical scale a typographic point is, as the figure is laid out now."""
-    engine = ax.figure.get_layout_engine()
+def _units_per_point(ax: Axes) -> float:
+    """Length of a typographic point on the vertical scale of the axes, in the present layout."""
+    figure: Any = ax.figure
+    engine = figure.get_layout_engine()
     if engine is not None:
-        engine.execute(ax.figure)
+        engine.execute(figure)
     ax.apply_aspect()
     bottom, top = ax.get_ylim()
-    return abs(bottom - top) / ax.get_window_extent().height * ax.figure.dpi / 72
+    return float(abs(bottom - top) / ax.get_window_extent().height * figure.dpi / 72)
 
 
-def _write_text(ax: Any, place: np.ndarray, text: str, color: Color) -> None:
-    """Write a text on a patch of colour at a place (y1, x1, y2, x2) of the size of `_text_sizes`."""
-    unit = (place[2] - place[0]) / (TEXT_HEIGHT + 2 * TEXT_PAD)
+def _write_text(ax: Axes, position: np.ndarray, text: str, color: Color) -> None:
+    """Write a text on a patch of color at a position (y1, x1, y2, x2) of the size of `_text_sizes`."""
+    unit = (position[2] - position[0]) / (TEXT_HEIGHT + 2 * TEXT_PAD)
     ax.text(
-        place[1] + TEXT_PAD * unit - 0.5,
-        (place[0] + place[2]) / 2 - 0.5,
+        position[1] + TEXT_PAD * unit - 0.5,
+        (position[0] + position[2]) / 2 - 0.5,
         text,
         color=text_color(color),
         fontsize=TEXT_SIZE,
         verticalalignment="center_baseline",
         bbox={"facecolor": tuple(color), "alpha": 0.8, "edgecolor": "none", "pad": TEXT_PAD},
-        parse_math=False,  # a dollar sign in a class name is no formula
+        parse_math=False,  # a dollar sign in a class name does not start a formula
     )
 
 
-def add_legend(ax: Any, texts: Sequence[str], colors: np.ndarray) -> None:
-    """Put a list of texts beside patches of their colours [N, 3] to the right of the picture."""
+def add_legend(ax: Axes, texts: Sequence[str], colors: Sequence[Color] | np.ndarray) -> None:
+    """Put a legend to the right of the image: texts [N] beside patches of their colors [N, 3]."""
     from matplotlib.patches import Patch
 
     if len(texts):
-        patches = [Patch(color=color, label=text) for text, color in zip(texts, colors, strict=True)]
+        patches: list[Any] = [
+            Patch(color=tuple(color), label=text) for text, color in zip(texts, colors, strict=True)
+        ]
         ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
 def add_lines(
-    ax: Any,
+    ax: Axes,
     lines: np.ndarray,
     colors: np.ndarray,
     opacity: np.ndarray,
     styles: Sequence[str] | np.ndarray,
 ) -> None:
-    """Draw polylines as one object, which stays fast for thousands.
+    """Draw polylines as one matplotlib object, which stays fast for thousands of them.
 
-    lines: [N, points, (x, y)]; colors: [N, 3]; opacity: [N]; styles: [N] matplotlib line styles.
+    Args:
+        ax: Axes to draw on.
+        lines: Polylines [N, points, (x, y)].
+        colors: Colors [N, 3].
+        opacity: Opacities [N] in 0..1.
+        styles: matplotlib line styles [N].
     """
     from matplotlib.collections import LineCollection
 
@@ -214,15 +253,15 @@ def add_lines(
         )
 
 
-def box_lines(boxes: np.ndarray) -> np.ndarray:
-    """Boxes [N, 4] as closed polylines [N, 5, (x, y)] in matplotlib's coordinates."""
+def box_lines(boxes: Boxes) -> np.ndarray:
+    """Convert boxes [N, 4] to closed polylines [N, 5, (x, y)] in matplotlib's coordinates."""
     y1, x1, y2, x2 = np.asarray(boxes, dtype=np.float64).T - 0.5
     points = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
     return np.stack([np.stack(point, axis=1) for point in points], axis=1)
 
 
-def color_scale(values: np.ndarray) -> Any:
-    """A scale from dark blue for the smallest value to yellow for the largest, for lines and a colour bar."""
+def color_scale(values: np.ndarray) -> ScalarMappable:
+    """Make a scale from dark blue (smallest value) to yellow (largest), for lines and for a color bar."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 

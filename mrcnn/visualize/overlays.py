@@ -1,10 +1,10 @@
-"""Masks, outlines, boxes and labels painted into image arrays with OpenCV: arrays in, arrays out.
+"""Masks, outlines, boxes and captions painted into image arrays with OpenCV: arrays in, arrays out.
 
-Nothing here needs a display or matplotlib, so it serves servers, videos and pictures with thousands
-of instances; `mrcnn.visualize` puts the results into figures.
+Nothing here needs a display or matplotlib, so it works on servers, for videos and for images with thousands
+of instances. The other files of `mrcnn.visualize` put the results into figures.
 
-Images are [H, W, channels], RGB; boxes are [N, (y1, x1, y2, x2)] in pixels, y2 and x2 outside;
-masks are [H, W, N]; colours are RGB triples in 0..1 unless a function says otherwise.
+Images are [H, W, channels], RGB. Boxes are [N, (y1, x1, y2, x2)] in pixels, y2 and x2 exclusive. Masks are
+[H, W, N]. Colors are RGB triples in 0..1 unless a function says otherwise.
 """
 
 from collections.abc import Sequence
@@ -13,29 +13,37 @@ import cv2
 import numpy as np
 
 from mrcnn.geometry import masks as mask_geometry
+from mrcnn.typing import Boxes, ClassIds, Image, Masks
+from mrcnn.visualize.captions import class_legend, draw_captions, draw_legend, instance_captions
 from mrcnn.visualize.colors import Color, class_colors, instance_colors, to_255
-from mrcnn.visualize.labels import class_legend, draw_labels, draw_legend, instance_captions
 
 COLOR_BY = ("instance", "class")
 
 
-def to_rgb(image: np.ndarray) -> np.ndarray:
-    """Any image as the uint8 RGB picture a person expects to see; always a new array.
+def to_rgb(image: Image) -> np.ndarray:
+    """Convert an image of any kind to the uint8 RGB image that a person expects to see.
 
-    image: [H, W] or [H, W, channels]; one or two channels are shown as grey (the first), of more
-        than three the first three are shown (alpha is dropped).
-        uint8 is kept. Bool and floats up to 1 (with 50 % tolerance for overshoot) span 0..1, other
-        numbers up to 255 span 0..255, larger ones (uint16) 0..maximum. Clearly negative values,
-        as in an image without its mean, make the range minimum..maximum. NaN becomes black.
+    Args:
+        image: [H, W] or [H, W, channels]. Images of one or two channels are shown in gray (the first
+            channel), of more than three channels the first three are shown (alpha is dropped). uint8 is
+            kept. Bool and floats up to 1 (with 50 % tolerance for overshoot) span 0..1, other numbers up
+            to 255 span 0..255, larger ones (uint16) 0..maximum. Clearly negative values, as in an image
+            whose mean is subtracted, make the range minimum..maximum. NaN becomes black.
 
-    Returns [H, W, 3] uint8.
-    Raises ValueError if the array is no image.
+    Returns:
+        A new array [H, W, 3], uint8.
+
+    Raises:
+        ValueError: If the array has another number of axes or no channel.
     """
     image = np.asarray(image)
     if image.ndim == 2:
         image = image[..., np.newaxis]
     if image.ndim != 3 or image.shape[2] == 0:
-        raise ValueError(f"An image has the shape [H, W] or [H, W, channels]. Received: shape={image.shape}")
+        raise ValueError(
+            "`image` must have shape (height, width) or (height, width, channels). "
+            f"Received: image.shape={image.shape}"
+        )
     image = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
     if image.dtype == np.uint8 or image.size == 0:
         return np.array(image, dtype=np.uint8, order="C")
@@ -52,7 +60,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def to_bool(mask: np.ndarray) -> np.ndarray:
-    """A mask of any type as bool: non-zero is inside; floats are probabilities, inside from 0.5."""
+    """Convert a mask of any type to bool: nonzero is inside; floats are probabilities, inside from 0.5."""
     mask = np.asarray(mask)
     if mask.dtype == bool:
         return mask
@@ -60,67 +68,82 @@ def to_bool(mask: np.ndarray) -> np.ndarray:
 
 
 def check_instances(
-    image: np.ndarray,
-    boxes: np.ndarray,
+    image: Image,
+    boxes: Boxes | Sequence[Sequence[float]],
     masks: np.ndarray | None,
-    class_ids: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Instances as arrays that agree with each other and with the image.
+    class_ids: np.ndarray | Sequence[int],
+) -> tuple[Boxes, Masks | None, ClassIds]:
+    """Convert instances to arrays and check that they agree with each other and with the image.
 
-    boxes: [N, 4] of any number type. masks: [H, W, N] of any type, or None for boxes alone.
-    class_ids: [N].
+    Args:
+        image: Image [H, W] or [H, W, channels].
+        boxes: Boxes [N, 4] of any number type.
+        masks: Masks [H, W, N] of any type, or None.
+        class_ids: Class ids [N].
 
-    Returns boxes [N, 4] int64 (rounded), masks [H, W, N] bool or None, class_ids [N].
-    Raises ValueError if the counts differ or the masks have another size than the image.
+    Returns:
+        boxes int64 [N, 4] (rounded), masks bool [H, W, N] or None, and class_ids [N].
+
+    Raises:
+        ValueError: If the counts differ, or the masks have another size than the image.
     """
     class_ids = np.asarray(class_ids).reshape(-1)
     boxes = np.asarray(boxes)
     if boxes.size == 0:
         boxes = boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"Boxes have the shape [N, 4]. Received: boxes.shape={boxes.shape}")
+        raise ValueError(f"`boxes` must have shape (instances, 4). Received: boxes.shape={boxes.shape}")
     count = len(boxes)
     mask_count = count if masks is None else np.shape(masks)[-1]
     if not count == mask_count == len(class_ids):
         raise ValueError(
-            "Boxes, masks and class ids describe the same instances, so their counts are equal. "
+            "`boxes`, `masks` and `class_ids` must have the same number of instances. "
             f"Received: boxes={count}, masks={mask_count}, class_ids={len(class_ids)}"
         )
     boxes = np.rint(boxes).astype(np.int64)
     if masks is None or count == 0:
         return boxes, None, class_ids
-    masks = check_masks(image, masks)
-    return boxes, masks, class_ids
+    return boxes, check_masks(image, masks), class_ids
 
 
-def check_masks(image: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Masks as bool [H, W, N].
+def check_masks(image: Image, masks: np.ndarray) -> Masks:
+    """Convert masks to bool [H, W, N] and check that they have the size of the image.
 
-    Raises ValueError if their size differs from the image's.
+    Raises:
+        ValueError: If their size differs from the image's.
     """
     masks = to_bool(masks)
     if masks.ndim != 3 or masks.shape[:2] != np.shape(image)[:2]:
         raise ValueError(
-            "Masks have the shape [H, W, N] with the image's height and width; mini masks are "
-            f"brought to it by utils.expand_mask. Received: masks.shape={masks.shape}, "
-            f"image.shape={np.shape(image)}"
+            "`masks` must have shape (height, width, instances), with the height and width of the image. "
+            "Bring mini-masks to that size with `mrcnn.utils.expand_mask`. "
+            f"Received: masks.shape={masks.shape}, image.shape={np.shape(image)}"
         )
     return masks
 
 
 def apply_mask(image: np.ndarray, mask: np.ndarray, color: Color, alpha: float = 0.5) -> np.ndarray:
-    """Blend a colour into the image where the mask is; the image is changed in place.
+    """Blend a color into the image inside a mask, in place.
 
-    image: [H, W, 3 or more], values 0..255 of any type; the first three channels are blended.
-    mask: [H, W], see `to_bool`. color: RGB in 0..1. alpha: share of the colour.
+    Each channel becomes `channel * (1 - alpha) + alpha * color * 255`, truncated for integers.
 
-    Returns the image itself: channel * (1 - alpha) + alpha * color * 255, truncated for integers.
-    Raises ValueError if the image has no three channels or the mask another size.
+    Args:
+        image: [H, W, 3 or more], values 0..255 of any type, changed in place. The first three channels
+            are blended.
+        mask: [H, W], bool, integers or probabilities (see `to_bool`).
+        color: RGB in 0..1.
+        alpha: Opacity of the color.
+
+    Returns:
+        The image itself.
+
+    Raises:
+        ValueError: If the image has fewer than three channels, or the mask another size.
     """
     inside = to_bool(mask)
     if image.ndim != 3 or image.shape[2] < 3 or inside.shape != image.shape[:2]:
         raise ValueError(
-            "A colour is blended into [H, W, 3] images with a mask [H, W]. "
+            "`image` must have shape (height, width, 3) and `mask` the same height and width. "
             f"Received: image.shape={image.shape}, mask.shape={inside.shape}"
         )
     rgb = image[..., :3]
@@ -132,10 +155,16 @@ def apply_mask(image: np.ndarray, mask: np.ndarray, color: Color, alpha: float =
 def draw_box(image: np.ndarray, box: np.ndarray, color: Color) -> np.ndarray:
     """Paint the border of a box, 2 pixels thick, into the image in place.
 
-    The lines take rows y1, y1+1, y2, y2+1 and columns x1, x1+1, x2, x2+1; what lies outside the
-    image is left out. color: one value a channel, in the image's own range.
+    The lines take rows y1, y1+1, y2, y2+1 and columns x1, x1+1, x2, x2+1. Parts outside the image are left
+    out.
 
-    Returns the image itself.
+    Args:
+        image: [H, W, channels] or [H, W], changed in place.
+        box: (y1, x1, y2, x2) in pixels.
+        color: One value per channel, in the range of the image.
+
+    Returns:
+        The image itself.
     """
     y1, x1, y2, x2 = (int(value) for value in box)
     rows, columns = (slice(max(a, 0), max(b, 0)) for a, b in ((y1, y2), (x1, x2)))
@@ -148,15 +177,22 @@ def draw_box(image: np.ndarray, box: np.ndarray, color: Color) -> np.ndarray:
 
 def draw_masks(
     canvas: np.ndarray,
-    masks: np.ndarray,
+    masks: Masks,
     colors: np.ndarray,
+    *,
     alpha: float = 0.5,
     fill: bool = True,
     outline: bool = True,
 ) -> None:
     """Blend masks into the canvas and draw their outlines, in place; small masks end up on top.
 
-    canvas: [H * s, W * s, 3] uint8 for masks [H, W, N] bool, s a whole number. colors: [N, 3].
+    Args:
+        canvas: uint8 image [H * scale, W * scale, 3], changed in place; scale is a whole number.
+        masks: Masks [H, W, N].
+        colors: Colors [N, 3].
+        alpha: Opacity of the masks.
+        fill: Whether to blend the masks.
+        outline: Whether to draw the outlines.
     """
     scale = canvas.shape[0] // masks.shape[0]
     extents = mask_geometry.extract_bboxes(masks)
@@ -179,17 +215,18 @@ def draw_masks(
 
 
 def line_width(canvas: np.ndarray) -> int:
-    """The width of lines, in pixels, that stays visible when the whole canvas is on a screen."""
-    return max(1, round(max(canvas.shape[:2]) / 500))
+    """Choose a line width, in pixels, that stays visible when the whole canvas is on a screen."""
+    return max(1, round(int(max(canvas.shape[:2])) / 500))
 
 
 def overlay_instances(
-    image: np.ndarray,
-    boxes: np.ndarray,
+    image: Image,
+    boxes: Boxes,
     masks: np.ndarray | None,
-    class_ids: np.ndarray,
+    class_ids: ClassIds,
     class_names: Sequence[str],
     scores: Sequence[float] | np.ndarray | None = None,
+    *,
     colors: Sequence[Color] | np.ndarray | None = None,
     captions: Sequence[str] | np.ndarray | None = None,
     show_mask: bool = True,
@@ -200,19 +237,34 @@ def overlay_instances(
     scale: int = 1,
     color_by: str = "instance",
 ) -> np.ndarray:
-    """A copy of the image with masks, outlines, dashed boxes and labels painted onto its pixels.
+    """Paint masks, outlines, dashed boxes and captions onto a copy of an image.
 
-    image: see `to_rgb`. boxes: [N, 4], rows of zeros are skipped. masks: [H, W, N] or None.
-    class_ids: [N]. class_names: a name for each id, background first. scores, captions: see
-    `instance_captions`. colors: see `instance_colors`. alpha: opacity of the masks.
-    scale: whole-number magnification, so that lines and letters are fine on small images.
-    color_by: "class" gives a class one colour in all pictures, and adds a legend of the classes and
-    their counts; without effect on colours that are given.
-    Labels know ASCII only: accents are dropped, other letters become question marks. Of more than
-    50 labels, those wider than their box or without a free place are left out.
+    Captions are painted in ASCII: accents are dropped, other letters become question marks. With more than
+    50 captions, those wider than their box or without a free position are left out.
 
-    Returns [H * scale, W * scale, 3] uint8; save it with any image writer (OpenCV wants BGR).
-    Raises ValueError if the arguments describe different numbers of instances.
+    Args:
+        image: Image of any kind (see `to_rgb`).
+        boxes: Boxes [N, 4] in pixels; rows of zeros are skipped.
+        masks: Masks [H, W, N], or None.
+        class_ids: Class ids [N].
+        class_names: A name for each class id, the background first.
+        scores: Scores [N] for the captions.
+        colors: Colors [N, 3]; distinct ones by default.
+        captions: Texts [N] to show instead of names and scores.
+        show_mask: Whether to blend the masks.
+        show_bbox: Whether to draw the boxes.
+        show_outline: Whether to draw the outlines of the masks.
+        show_caption: Whether to write the captions.
+        alpha: Opacity of the masks.
+        scale: Whole-number magnification, so that lines and letters are fine on small images.
+        color_by: "instance", or "class" to give a class one color in all images and to add a legend of the
+            classes with their counts. `colors` take precedence.
+
+    Returns:
+        An RGB image [H * scale, W * scale, 3], uint8. Any image writer can save it (OpenCV expects BGR).
+
+    Raises:
+        ValueError: If the arguments describe different numbers of instances.
     """
     boxes, masks, class_ids = check_instances(image, boxes, masks, class_ids)
     colors = choose_colors(colors, class_ids, color_by)
@@ -223,36 +275,48 @@ def overlay_instances(
     is_shown = np.asarray(boxes.any(axis=1))
     if masks is not None:
         shown_masks = masks if is_shown.all() else masks[..., is_shown]
-        draw_masks(canvas, shown_masks, colors[is_shown], alpha, show_mask, show_outline)
+        draw_masks(canvas, shown_masks, colors[is_shown], alpha=alpha, fill=show_mask, outline=show_outline)
     boxes = boxes[is_shown] * scale
     if show_bbox:
         for box, color in zip(boxes, colors[is_shown], strict=True):
             draw_dashed_box(canvas, box, to_255(color))
     shown_texts = [text for text, shown in zip(texts, is_shown, strict=False) if shown]
-    draw_labels(canvas, boxes, shown_texts, colors[is_shown])
+    draw_captions(canvas, boxes, shown_texts, colors[is_shown])
     if color_by == "class":
         draw_legend(canvas, *class_legend(class_ids[is_shown], class_names, colors[is_shown]))
     return canvas
 
 
 def choose_colors(
-    colors: Sequence[Color] | np.ndarray | None, class_ids: np.ndarray, color_by: str
+    colors: Sequence[Color] | np.ndarray | None, class_ids: ClassIds, color_by: str
 ) -> np.ndarray:
-    """The colours [N, 3] of instances: those given, else one an instance or one a class.
+    """Choose the colors of instances: those of the caller, else one per instance or one per class.
 
-    Raises ValueError for another `color_by`, or fewer colours than instances.
+    Args:
+        colors: Colors [N, 3], or None.
+        class_ids: Class ids [N].
+        color_by: "instance" or "class".
+
+    Returns:
+        RGB colors [N, 3], float64 in 0..1.
+
+    Raises:
+        ValueError: If `color_by` is another word, or there are fewer colors than instances.
     """
     if color_by not in COLOR_BY:
-        raise ValueError(f"color_by must be one of {COLOR_BY}. Received: color_by={color_by!r}")
+        raise ValueError(f"`color_by` must be one of {COLOR_BY}. Received: color_by={color_by!r}")
     if colors is None and color_by == "class":
         return class_colors(class_ids)
     return instance_colors(colors, len(class_ids))
 
 
 def draw_dashed_box(canvas: np.ndarray, box: np.ndarray, color: Color) -> None:
-    """Paint the dashed border of a box just inside its edges, in place.
+    """Paint the dashed border of a box just inside its edges, in place; parts outside are left out.
 
-    canvas: [H, W, 3] uint8. color: one value a channel, 0..255. Parts outside are left out.
+    Args:
+        canvas: uint8 image [H, W, 3], changed in place.
+        box: (y1, x1, y2, x2) in pixels of the canvas.
+        color: One value per channel, 0..255.
     """
     y1, x1, y2, x2 = box
     width = line_width(canvas)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
-from mrcnn.visualize.weight_statistics import weight_statistics
+from mrcnn.visualize.weight_statistics import LayeredModel, weight_statistics
 
 
 def display_table(table: Sequence[Sequence[Any]]) -> None:
     """Show rows of values: as an HTML table in a notebook, else as aligned text on stdout.
 
-    Cells may hold HTML of their own, which the text leaves out.
+    Cells may contain HTML tags for emphasis and color. The text form leaves these out.
     """
     rows = [[str(cell) for cell in row] for row in table]
     if in_notebook():
@@ -29,12 +29,15 @@ def display_table(table: Sequence[Sequence[Any]]) -> None:
         print("  ".join(cells).rstrip())
 
 
-def display_weight_stats(model: Any) -> None:
-    """Show shape, minimum, maximum and deviation of every weight tensor, and what looks wrong.
+def display_weight_stats(model: LayeredModel) -> None:
+    """Show shape, minimum, maximum and standard deviation of every weight tensor, and flag suspicious ones.
 
-    model: a `MaskRCNN`. "dead?" marks tensors of one value (but not the bias of a convolution, which
-    starts as zeros), with "constant" where that value is not zero; "Overflow?" values beyond 1000 or not
-    finite. See `weight_statistics`.
+    "dead?" marks a tensor whose values are all equal, with "constant" if that value is not zero. Biases of
+    convolutions are exempt, because they start as zeros. "Overflow?" marks values beyond 1000 and values that
+    are not finite.
+
+    Args:
+        model: A `MaskRCNN` in either mode.
     """
     table = [["WEIGHT NAME", "SHAPE", "MIN", "MAX", "STD"]]
     for tensor in weight_statistics(model):
@@ -56,7 +59,7 @@ def display_weight_stats(model: Any) -> None:
 
 
 def _plain_text(cell: str) -> str:
-    # Only tags that mark text: a cell may hold "<lambda>".
+    # Remove only tags that mark text: a cell may hold "<lambda>".
     return html.unescape(re.sub(r"</?(?:span|font|b|i|em|strong)\b[^>]*>", "", cell))
 
 
@@ -65,6 +68,6 @@ def _in_red(text: str) -> str:
 
 
 def in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this code, which can show HTML."""
+    """Return whether a Jupyter kernel, which can show HTML, runs this code."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

@@ -1,18 +1,29 @@
-"""Numbers of every weight tensor of a network, and what looks wrong about them."""
+"""Statistics of every weight tensor of a network, and which tensors look wrong."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-EXPLODING = 1000  # the largest trained weight that is believed
+EXPLODING = 1000  # weights beyond this are suspicious; trained ones stay far below
+
+
+class LayeredModel(Protocol):
+    """A model that lists its layers with weights, such as `MaskRCNN`."""
+
+    def get_trainable_layers(self) -> list[Any]:
+        """Return the Keras layers with weights, in model order."""
 
 
 @dataclass(frozen=True)
 class WeightStatistics:
-    """One weight tensor.
+    """One weight tensor and its statistics.
 
-    layer: "conv1"; kind: "kernel"; layer_class: such as "Conv2D". values: the tensor itself.
+    Attributes:
+        layer: Name of the layer, such as "conv1".
+        kind: Name of the tensor in its layer, such as "kernel".
+        layer_class: Class name of the layer, such as "Conv2D".
+        values: The tensor itself.
     """
 
     layer: str
@@ -22,17 +33,17 @@ class WeightStatistics:
 
     @property
     def name(self) -> str:
-        """Layer and kind, as "conv1/kernel"."""
+        """Layer and kind, such as "conv1/kernel"."""
         return f"{self.layer}/{self.kind}"
 
     @property
     def low(self) -> float:
-        """The smallest value; NaN if there is one."""
+        """The smallest value; NaN if any value is NaN."""
         return float(self.values.min())
 
     @property
     def high(self) -> float:
-        """The largest value; NaN if there is one."""
+        """The largest value; NaN if any value is NaN."""
         return float(self.values.max())
 
     @property
@@ -42,13 +53,13 @@ class WeightStatistics:
 
     @property
     def is_constant(self) -> bool:
-        """Whether all values are one; biases of convolutions are left out, they start as zeros."""
+        """Whether all values are equal. Biases of convolutions are exempt, because they start as zeros."""
         starts_as_zeros = self.kind == "bias" and "Conv" in self.layer_class
         return self.low == self.high and not starts_as_zeros
 
     @property
     def is_dead(self) -> bool:
-        """Whether all values are zero, so that nothing passes."""
+        """Whether all values are zero, so that the tensor lets no signal through."""
         return self.is_constant and self.low == 0
 
     @property
@@ -57,8 +68,11 @@ class WeightStatistics:
         return not (abs(self.low) <= EXPLODING and abs(self.high) <= EXPLODING)
 
 
-def weight_statistics(model: Any) -> list[WeightStatistics]:
-    """Statistics of every weight tensor of a `MaskRCNN`, the RPN's layers one by one, in model order."""
+def weight_statistics(model: LayeredModel) -> list[WeightStatistics]:
+    """Compute statistics of every weight tensor of a `MaskRCNN`, in model order.
+
+    The layers inside the RPN are listed one by one.
+    """
     layers = [part for layer in model.get_trainable_layers() for part in getattr(layer, "layers", [layer])]
     return [
         WeightStatistics(layer.name, _kind(variable), type(layer).__name__, values)
@@ -70,4 +84,4 @@ def weight_statistics(model: Any) -> list[WeightStatistics]:
 
 def _kind(variable: Any) -> str:
     """ "kernel" of "conv1/kernel:0" and of "kernel"."""
-    return variable.name.split("/")[-1].split(":")[0]
+    return str(variable.name).split("/")[-1].split(":")[0]

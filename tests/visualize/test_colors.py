@@ -31,7 +31,7 @@ def test_text_is_legible_on_every_color():
         assert luminance_contrast(ink, color) >= luminance_contrast(other, color)
 
 
-def as_seen_with_deuteranopia(rgb):
+def with_deuteranopia(rgb):
     # Simulation matrix of Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
     matrix = [
         [0.367322, 0.860646, -0.227968],
@@ -43,12 +43,12 @@ def as_seen_with_deuteranopia(rgb):
 
 
 def test_first_colors_stay_apart_for_color_blind_readers():
-    seen = [as_seen_with_deuteranopia(color) for color in colors.distinct_colors(7)]
-    gaps = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
+    perceived = [with_deuteranopia(color) for color in colors.distinct_colors(7)]
+    gaps = [np.linalg.norm(a - b) for i, a in enumerate(perceived) for b in perceived[:i]]
     assert min(gaps) > 0.15
-    # Plain hues, in contrast, have neighbours that nearly fall together.
+    # Plain hues, in contrast, have neighbors that nearly fall together.
     hues = [colorsys.hsv_to_rgb(i / 7, 1, 1) for i in range(7)]
-    hues = [as_seen_with_deuteranopia(color) for color in hues]
+    hues = [with_deuteranopia(color) for color in hues]
     assert min(np.linalg.norm(a - b) for i, a in enumerate(hues) for b in hues[:i]) < min(gaps)
 
 
@@ -59,9 +59,9 @@ def test_distinct_colors_are_distinct_stable_and_in_range():
     assert np.min(many) >= 0 and np.max(many) <= 1
 
 
-def test_instance_colors_accept_what_users_pass():
+def test_instance_colors_accept_lists_arrays_bytes_and_alpha():
     expected = [[1.0, 0.0, 0.2], [0.0, 1.0, 0.4]]
-    for given in (
+    for values in (
         expected,
         np.array(expected),
         [(1.0, 0.0, 0.2, 0.8), (0.0, 1.0, 0.4)],
@@ -69,21 +69,21 @@ def test_instance_colors_accept_what_users_pass():
         np.array([(255, 0, 51), (0, 255, 102)], dtype=np.uint8),
         [*expected, (0.0, 0.0, 0.0)],
     ):
-        np.testing.assert_allclose(colors.instance_colors(given, 2), expected)
+        np.testing.assert_allclose(colors.instance_colors(values, 2), expected)
     assert colors.instance_colors(None, 0).shape == (0, 3)
     assert colors.instance_colors([], 0).shape == (0, 3)
 
 
-def test_instance_colors_refuse_what_is_no_color_each():
-    with pytest.raises(ValueError, match="Received: 1 colours"):
+def test_instance_colors_need_one_color_per_instance():
+    with pytest.raises(ValueError, match=r"len\(colors\)=1 for 2 instances"):
         colors.instance_colors([(1, 0, 0)], 2)
-    with pytest.raises(ValueError, match="three or four numbers"):
+    with pytest.raises(ValueError, match=r"three or four numbers.*colors\[0\]=\(1, 0\)"):
         colors.instance_colors([(1, 0), (0, 1)], 2)
 
 
-def test_class_colors_are_those_of_the_class_whatever_else_is_there():
+def test_class_colors_do_not_depend_on_other_classes():
     few, many = colors.class_colors([2, -2]), colors.class_colors(np.arange(20))
     np.testing.assert_array_equal(few, [colors.distinct_colors(2)[1]] * 2)
     np.testing.assert_array_equal(few[0], many[2])
-    np.testing.assert_array_equal(many[0], colors.GREY)
+    np.testing.assert_array_equal(many[0], colors.GRAY)
     assert colors.class_colors([]).shape == (0, 3)

@@ -25,17 +25,17 @@ def instances():
 
 
 class TestToRgb:
-    def test_colour_bytes_are_copied(self, image):
+    def test_color_bytes_are_copied(self, image):
         out = overlays.to_rgb(image)
         np.testing.assert_array_equal(out, image)
         assert not np.shares_memory(out, image)
 
-    def test_grey_alpha_and_extra_channels(self, image):
-        grey = image[..., 0]
-        expected = np.stack([grey] * 3, axis=-1)
-        for same in (grey, grey[..., None], np.stack([grey, np.full_like(grey, 255)], axis=-1)):
+    def test_gray_alpha_and_extra_channels(self, image):
+        gray = image[..., 0]
+        expected = np.stack([gray] * 3, axis=-1)
+        for same in (gray, gray[..., None], np.stack([gray, np.full_like(gray, 255)], axis=-1)):
             np.testing.assert_array_equal(overlays.to_rgb(same), expected)
-        np.testing.assert_array_equal(overlays.to_rgb(np.dstack([image, 255 - grey])), image)
+        np.testing.assert_array_equal(overlays.to_rgb(np.dstack([image, 255 - gray])), image)
 
     def test_floats_of_either_range_look_the_same(self, image):
         np.testing.assert_array_equal(overlays.to_rgb(image / 255.0), image)
@@ -60,7 +60,7 @@ class TestToRgb:
 
     @pytest.mark.parametrize("shape", [(4,), (2, 4, 4, 3), (4, 4, 0)])
     def test_refuses_other_shapes(self, shape):
-        with pytest.raises(ValueError, match="Received: shape="):
+        with pytest.raises(ValueError, match=r"Received: image\.shape="):
             overlays.to_rgb(np.zeros(shape))
 
 
@@ -73,9 +73,9 @@ class TestApplyMask:
         for y, x in np.argwhere(mask):
             for c in range(3):
                 expected[y, x, c] = image[y, x, c] * (1 - alpha) + alpha * color[c] * 255
-        given = image.astype(dtype)
-        assert overlays.apply_mask(given, mask, color, alpha) is given
-        np.testing.assert_allclose(given, expected, rtol=1e-6)
+        blended = image.astype(dtype)
+        assert overlays.apply_mask(blended, mask, color, alpha) is blended
+        np.testing.assert_allclose(blended, expected, rtol=1e-6)
 
     @pytest.mark.parametrize("make", [np.uint8, lambda m: m * np.uint8(255), np.float32, np.int64])
     def test_mask_types(self, image, instances, make):
@@ -89,7 +89,7 @@ class TestApplyMask:
         np.testing.assert_array_equal(rgba[..., 3], image[..., 0])
         assert (rgba[..., 0] >= 127).all()
 
-    def test_refuses_grey_images_and_other_sizes(self, image):
+    def test_refuses_gray_images_and_other_sizes(self, image):
         with pytest.raises(ValueError, match=r"image\.shape"):
             overlays.apply_mask(image[..., 0].copy(), np.ones([60, 80]), RED)
         with pytest.raises(ValueError, match=r"mask\.shape"):
@@ -120,9 +120,9 @@ def draw_box_oracle(image, box, color):
     ],
 )
 def test_draw_box_paints_two_pixels_and_never_wraps(image, box):
-    given = image.copy()
-    assert overlays.draw_box(given, np.array(box, np.float32), (255, 0, 9)) is given
-    np.testing.assert_array_equal(given, draw_box_oracle(image, box, (255, 0, 9)))
+    painted = image.copy()
+    assert overlays.draw_box(painted, np.array(box, np.float32), (255, 0, 9)) is painted
+    np.testing.assert_array_equal(painted, draw_box_oracle(image, box, (255, 0, 9)))
 
 
 class TestOverlay:
@@ -184,7 +184,7 @@ class TestOverlay:
         )
         np.testing.assert_array_equal(out, expected)
 
-    def test_label_is_written_in_ink_that_fits_its_patch(self, image):
+    def test_caption_contrasts_with_its_patch(self, image):
         boxes = np.array([[30, 10, 55, 60]])
         for color, ink in (((1.0, 1.0, 0.0), 0), ((0.0, 0.0, 0.6), 255)):
             out = overlays.overlay_instances(
@@ -248,7 +248,7 @@ class TestOverlay:
 
 
 class TestColorBy:
-    def test_class_colours_and_a_legend_of_the_classes(self):
+    def test_class_colors_and_a_legend_of_the_classes(self):
         image = np.full([200, 300, 3], 50, np.uint8)
         boxes = np.array([[100, 5, 120, 15], [100, 20, 120, 30], [100, 60, 120, 70]])
         masks = np.zeros([200, 300, 3], bool)
@@ -264,10 +264,10 @@ class TestColorBy:
         assert (out[:60, :80] != image[:60, :80]).all(axis=-1).mean() > 0.3
         np.testing.assert_array_equal(out[:, 200:], image[:, 200:])
 
-    def test_given_colours_win(self, image, instances):
+    def test_colors_of_the_caller_win(self, image, instances):
         colors = overlays.choose_colors([RED, BLUE], np.array([1, 1]), "class")
         np.testing.assert_array_equal(colors, [RED, BLUE])
 
-    def test_refuses_other_words(self, image, instances):
+    def test_other_words_raise(self, image, instances):
         with pytest.raises(ValueError, match="color_by='score'"):
             overlays.overlay_instances(image, *instances, NAMES, color_by="score")

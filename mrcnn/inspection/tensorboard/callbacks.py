@@ -18,7 +18,7 @@ from mrcnn.data.generator import DataGenerator
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.inspection.tensorboard.event_files import EventFile
 from mrcnn.inspection.tensorboard.network_graph import network_graph
-from mrcnn.visualize import labels, overlays
+from mrcnn.visualize import captions, overlays
 from mrcnn.visualize.weight_statistics import weight_statistics
 
 LARGEST_SIDE = 640  # pixels of a picture in an event file
@@ -122,7 +122,7 @@ class DetectionImages(EventCallback):
             scale=scale,
         )
         parts = [
-            labels.with_heading(_at_most(picture, LARGEST_SIDE), heading)
+            captions.with_heading(_at_most(picture, LARGEST_SIDE), heading)
             for picture, heading in ((truth, "truth"), (detected, "detections"))
         ]
         return np.concatenate(parts, axis=0 if width > height else 1)
