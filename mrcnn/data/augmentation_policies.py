@@ -1,99 +1,182 @@
-"""One policy of augmentation against other cameras, other light and few images, in two libraries.
+"""One augmentation policy against other cameras, other light and few images, in two versions.
 
-`MaskRCNN.train(..., augmentation=camera_policy())` through imgaug, or `albumentations_policy()` for users who
-have albumentations. Both draw from the ranges below, at `strength` 1; what moves pixels moves the masks alike.
+`MaskRCNN.train(..., augmentation=camera_policy())` needs no further package. `albumentations_policy()` is for
+users of albumentations. Both draw from the ranges below, at `strength` 1. Masks move with the image.
 
-| group | what | how often |
+| group | change | probability |
 |---|---|---|
-| place | mirrored left to right | 1 in 2 |
-| place, any_orientation | upside down, quarter turns | 1 in 2, 3 in 4 |
-| place | turned by up to 15 degrees and scaled by 0.8 to 1.25 | 1 in 2 |
-| light | up to three of: brightness, contrast, gamma, colour temperature, hue and saturation (stain), gain of each channel | 3 in 4 |
-| quality | one of: blur, noise, JPEG artefacts, lower resolution | 1 in 2 |
+| position | mirrored left to right | 1/2 |
+| position, any_orientation | upside down; quarter turns | 1/2; 3/4 |
+| position | rotated by up to 15 degrees and scaled by 0.8 to 1.25 | 1/2 |
+| light | up to three of: brightness, contrast, gamma, color temperature, hue and saturation (stain), gain of each channel | 3/4 |
+| quality | one of: blur, noise, JPEG artifacts, lower resolution | 1/2 |
 
-Crops come from IMAGE_RESIZE_MODE = "crop". Images are uint8 RGB; with CONTRAST_PERCENTILES they are so in any
-case. Objects that leave the image in part keep the part that is left.
+Random crops come from IMAGE_RESIZE_MODE = "crop". Images must be uint8 RGB; with CONTRAST_PERCENTILES they
+always are. Objects that leave the image in part keep the part that is left.
 """  # noqa: E501 (a table)
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-TURN = 15.0  # degrees to either side
+import numpy as np
+
+from mrcnn.data import image_changes
+from mrcnn.data.augmentation import AugmentationError
+from mrcnn.typing import Image, Masks
+
+TURN = 15.0  # largest angle in degrees, to either side
 SCALE = 0.25  # from 1 / (1 + SCALE) to 1 + SCALE
 BRIGHTNESS = 0.5  # factor from 1 / (1 + BRIGHTNESS) to 1 + BRIGHTNESS
 CONTRAST = 0.5
 GAMMA = 1.0  # 0.5 to 2
-GAIN = 0.2  # of each channel by itself
-KELVIN = 2500.0  # colour temperature about that of daylight
+GAIN = 0.2  # of each channel separately
+KELVIN = 2500.0  # color temperature, to either side of daylight
 DAYLIGHT = 6500.0
 HUE = 15.0  # of 255 steps around the circle; saturation by three times as many
 BLUR = 1.5  # largest standard deviation in pixels
-NOISE = 20.0  # largest standard deviation in grey levels
+NOISE = 20.0  # largest standard deviation in gray levels
 JPEG = (20, 80)  # quality
-RESOLUTION = 0.5  # factor of the smallest picture in between
+RESOLUTION = 0.5  # smallest factor
 
 
 def _around_one(width: float) -> tuple[float, float]:
     return 1 / (1 + width), 1 + width
 
 
-def camera_policy(strength: float = 1.0, any_orientation: bool = True) -> Any:
-    """The policy as an imgaug augmenter.
+@dataclass(frozen=True)
+class CameraPolicy:
+    """A random change of an image and its masks; see `camera_policy`. Call it with a NumPy generator."""
 
-    strength: factor of the ranges of light, blur, noise and turns; 0 leaves mirroring and JPEG alone.
-    any_orientation: whether objects may lie in any direction, as under a microscope or from above; with False
-    only left and right are exchanged. Quarter turns of an image that is not square distort it.
-    Raises ValueError for a negative strength.
-    """
-    import imgaug.augmenters as iaa
+    strength: float = 1.0
+    any_orientation: bool = True
 
-    _check(strength)
-    place = [iaa.Fliplr(0.5)]
-    if any_orientation:
-        place += [iaa.Flipud(0.5), iaa.Rot90((0, 3))]
-    # Any grey outside the image, where there are no masks: its edge or mirror would show objects without one.
-    turn = iaa.Affine(
-        rotate=(-TURN * strength, TURN * strength), scale=_around_one(SCALE * strength), cval=(0, 255)
-    )
-    light = [
-        iaa.Multiply(_around_one(BRIGHTNESS * strength)),
-        iaa.LinearContrast(_around_one(CONTRAST * strength)),
-        iaa.GammaContrast(_around_one(GAMMA * strength)),
-        iaa.ChangeColorTemperature((DAYLIGHT - KELVIN * strength, DAYLIGHT + KELVIN * strength)),
-        iaa.Sequential(
-            [
-                iaa.AddToHue((round(-HUE * strength), round(HUE * strength))),
-                iaa.AddToSaturation((round(-3 * HUE * strength), round(3 * HUE * strength))),
-            ]
-        ),
-        iaa.Multiply(_around_one(GAIN * strength), per_channel=True),
-    ]
-    quality = [
-        iaa.GaussianBlur((0.0, BLUR * strength)),
-        iaa.AdditiveGaussianNoise(scale=(0.0, NOISE * strength), per_channel=0.5),
-        iaa.JpegCompression(compression=(100 - JPEG[1], 100 - JPEG[0])),
-        iaa.KeepSizeByResize(iaa.Resize((RESOLUTION, 1.0))),
-    ]
-    return iaa.Sequential(
-        [
-            *place,
-            iaa.Sometimes(0.5, turn),
-            iaa.SomeOf((0, 3), light),
-            iaa.Sometimes(0.5, iaa.OneOf(quality)),
+    def __post_init__(self) -> None:
+        _check(self.strength)
+
+    def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
+        """Draw one change and apply it.
+
+        Args:
+            image: uint8 `[height, width, 3]` RGB.
+            masks: bool `[height, width, instances]`.
+            rng: source of the draws.
+
+        Returns:
+            The changed image and masks, of the same shapes.
+
+        Raises:
+            AugmentationError: If the image is not uint8 RGB.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise AugmentationError(
+                "`camera_policy` needs uint8 RGB images of shape (height, width, 3). Received: "
+                f"image.shape={image.shape}, image.dtype={image.dtype}. Set CONTRAST_PERCENTILES to convert "
+                "images to uint8, or use another augmentation."
+            )
+        image, masks = self._change_position(image, masks, rng)
+        lights = self._light_changes(rng)
+        # Any number from 0 to 3 of the changes, in the order of the list.
+        for index in sorted(rng.choice(len(lights), size=rng.integers(4), replace=False)):
+            image = lights[index](image)
+        if rng.random() < 0.5:
+            qualities = self._quality_changes(rng)
+            image = qualities[rng.integers(len(qualities))](image)
+        return np.ascontiguousarray(image), masks
+
+    def _change_position(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
+        if rng.random() < 0.5:
+            image, masks = np.fliplr(image), np.fliplr(masks)
+        if self.any_orientation:
+            if rng.random() < 0.5:
+                image, masks = np.flipud(image), np.flipud(masks)
+            image, masks = image_changes.quarter_turns(image, masks, int(rng.integers(4)))
+        if rng.random() < 0.5:
+            degrees = rng.uniform(-TURN * self.strength, TURN * self.strength)
+            scale = rng.uniform(*_around_one(SCALE * self.strength))
+            # A random gray outside the image. Its edge or mirror image would show objects without a mask.
+            fill = int(rng.integers(256))
+            image, masks = image_changes.rotate_and_scale(image, masks, degrees, scale, fill)
+        return image, masks
+
+    def _light_changes(self, rng: np.random.Generator) -> list[Callable[[Image], Image]]:
+        """One function per change, each with its number drawn when it is called."""
+        strength = self.strength
+        hue = round(HUE * strength)
+
+        def around_one(width: float, size: int | None = None) -> Any:
+            return rng.uniform(*_around_one(width * strength), size)
+
+        def hue_and_saturation(image: Image) -> Image:
+            # HUE counts 255 steps around the circle.
+            shift = int(rng.integers(-hue, hue + 1) * image_changes.HUES / 255)
+            return image_changes.shift_hue_and_saturation(image, shift, rng.integers(-3 * hue, 3 * hue + 1))
+
+        return [
+            lambda image: image_changes.multiply(image, around_one(BRIGHTNESS)),
+            lambda image: image_changes.change_contrast(image, around_one(CONTRAST)),
+            lambda image: image_changes.change_gamma(image, around_one(GAMMA)),
+            lambda image: image_changes.change_color_temperature(
+                image, rng.uniform(DAYLIGHT - KELVIN * strength, DAYLIGHT + KELVIN * strength)
+            ),
+            hue_and_saturation,
+            lambda image: image_changes.multiply(image, around_one(GAIN, size=3)),
         ]
-    )
+
+    def _quality_changes(self, rng: np.random.Generator) -> list[Callable[[Image], Image]]:
+        """One function per change, each with its number drawn when it is called."""
+
+        def noise(image: Image) -> Image:
+            sigma = rng.uniform(0, NOISE * self.strength)
+            channels = 3 if rng.random() < 0.5 else 1
+            return image_changes.add_noise(image, rng.normal(0, sigma, (*image.shape[:2], channels)))
+
+        return [
+            lambda image: image_changes.blur(image, rng.uniform(0, BLUR * self.strength)),
+            noise,
+            lambda image: image_changes.compress_as_jpeg(image, int(rng.integers(JPEG[0], JPEG[1] + 1))),
+            lambda image: image_changes.lower_resolution(image, rng.uniform(RESOLUTION, 1)),
+        ]
+
+
+def camera_policy(strength: float = 1.0, any_orientation: bool = True) -> CameraPolicy:
+    """Return the policy as a function of an image and its masks.
+
+    Args:
+        strength: Factor 0 to 2 of the ranges of light, blur, noise, rotation and scale. At 0, mirroring,
+            quarter turns, JPEG and lower resolution remain.
+        any_orientation: Whether objects may have any orientation, as under a microscope or from above.
+            False exchanges left and right only. Quarter turns stretch an image that is not square.
+
+    Returns:
+        An augmentation for `MaskRCNN.train`.
+
+    Raises:
+        ValueError: If `strength` is not a number from 0 to 2.
+    """
+    return CameraPolicy(strength, any_orientation)
 
 
 def albumentations_policy(strength: float = 1.0, any_orientation: bool = True) -> Any:
-    """The policy as an albumentations transform; arguments and errors as of `camera_policy`.
+    """Return the policy as an albumentations transform.
 
-    Raises ImportError where albumentations is not installed. Quarter turns need square images.
+    Args:
+        strength: As in `camera_policy`.
+        any_orientation: As in `camera_policy`. Quarter turns need square images.
+
+    Returns:
+        An `albumentations.Compose` for `MaskRCNN.train`.
+
+    Raises:
+        ImportError: If albumentations is not installed.
+        ValueError: If `strength` is not a number from 0 to 2.
     """
     import albumentations as A  # noqa: N812 (its users' name for it)
 
     _check(strength)
-    place = [A.HorizontalFlip(p=0.5)]
+    position = [A.HorizontalFlip(p=0.5)]
     if any_orientation:
-        place += [A.VerticalFlip(p=0.5), A.RandomRotate90(p=0.75)]
+        position += [A.VerticalFlip(p=0.5), A.RandomRotate90(p=0.75)]
     turn = A.Affine(rotate=(-TURN * strength, TURN * strength), scale=_around_one(SCALE * strength), p=0.5)
     low, high = _around_one(GAMMA * strength)
     light = [
@@ -112,9 +195,9 @@ def albumentations_policy(strength: float = 1.0, any_orientation: bool = True) -
         A.ImageCompression(quality_range=JPEG, p=1),
         A.Downscale(scale_range=(RESOLUTION, 0.99), p=1),
     ]
-    return A.Compose([*place, turn, A.SomeOf(light, n=2, p=0.75), A.OneOf(quality, p=0.5)])
+    return A.Compose([*position, turn, A.SomeOf(light, n=2, p=0.75), A.OneOf(quality, p=0.5)])
 
 
 def _check(strength: float) -> None:
     if not 0 <= strength <= 2:
-        raise ValueError(f"strength must be a number from 0 to 2. Received: strength={strength!r}")
+        raise ValueError(f"`strength` must be a number from 0 to 2. Received: strength={strength!r}")

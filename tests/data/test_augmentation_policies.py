@@ -1,4 +1,6 @@
-"""The policy in both libraries: pictures change, masks move with them, draws can be repeated."""
+"""The policy in both versions: images change, masks move with them, draws can be repeated."""
+
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ PICTURE = np.ascontiguousarray(data.immunohistochemistry()[:128, :128])
 each_policy = pytest.mark.parametrize(
     "policy",
     [augmentation_policies.camera_policy, augmentation_policies.albumentations_policy],
-    ids=["imgaug", "albumentations"],
+    ids=["camera", "albumentations"],
 )
 
 
@@ -90,3 +92,18 @@ def test_bad_strength(policy):
         pytest.importorskip("albumentations")
     with pytest.raises(ValueError, match="strength=-1"):
         policy(strength=-1)
+
+
+def test_other_images_are_refused():
+    none = np.zeros((8, 8, 0), bool)
+    policy = augmentation_policies.camera_policy()
+    for image in (np.zeros((8, 8, 3), np.uint16), np.zeros((8, 8, 1), np.uint8)):
+        with pytest.raises(augmentation.AugmentationError, match=r"uint8 RGB.*CONTRAST_PERCENTILES"):
+            augmentation.apply(policy, image, none, np.random.default_rng(0))
+
+
+def test_the_library_augments_without_imgaug(monkeypatch):
+    monkeypatch.setitem(sys.modules, "imgaug", None)
+    augmenter = augmentation_policies.camera_policy()
+    changed, _ = augmentation.apply(augmenter, *marked(), np.random.default_rng(1))
+    assert (changed != marked()[0]).any()

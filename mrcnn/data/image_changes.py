@@ -1,0 +1,133 @@
+"""Changes of position, light and quality that training applies to an image at random.
+
+Images are uint8 RGB `[height, width, 3]`, masks are bool `[height, width, instances]`. Each function computes
+one change without any randomness and keeps size and dtype. `augmentation_policies` draws the numbers.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from mrcnn.typing import Image, Masks
+
+# Color temperature in kelvin -> RGB color of a black body of that temperature.
+BLACK_BODY = {
+    **{1500: (255, 109, 0), 2000: (255, 137, 18), 2500: (255, 161, 72), 3000: (255, 180, 107)},
+    **{3500: (255, 196, 137), 4000: (255, 209, 163), 4500: (255, 219, 186), 5000: (255, 228, 206)},
+    **{5500: (255, 236, 224), 6000: (255, 243, 239), 6500: (255, 249, 253), 7000: (245, 243, 255)},
+    **{8000: (227, 233, 255), 9000: (214, 225, 255), 10000: (204, 219, 255), 12000: (191, 211, 255)},
+}
+HUES = 180  # steps around the circle of hues in OpenCV's HSV
+
+
+# --- Where objects lie: image and masks move together ---
+
+
+def quarter_turns(image: Image, masks: Masks, count: int) -> tuple[Image, Masks]:
+    """Rotate counterclockwise by `count` times 90 degrees. Images that are not square are stretched."""
+    height, width = image.shape[:2]
+    image, masks = np.rot90(image, count), np.rot90(masks, count)
+    if image.shape[:2] != (height, width):
+        image = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR)
+        rows = (np.arange(height) + 0.5) * masks.shape[0] / height
+        columns = (np.arange(width) + 0.5) * masks.shape[1] / width
+        masks = masks[rows.astype(int)][:, columns.astype(int)]
+    return image, masks
+
+
+def rotate_and_scale(
+    image: Image, masks: Masks, degrees: float, scale: float, fill: int
+) -> tuple[Image, Masks]:
+    """Rotate counterclockwise and enlarge about the center of the image.
+
+    Args:
+        image: uint8 `[height, width, 3]`, sampled bilinearly.
+        masks: bool `[height, width, instances]`, sampled at the nearest pixel.
+        degrees: angle.
+        scale: factor of the size of objects.
+        fill: gray level 0 to 255 of the pixels that come from outside the image. No mask has them.
+
+    Returns:
+        The changed image and masks.
+    """
+    height, width = image.shape[:2]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
+    image = cv2.warpAffine(
+        np.ascontiguousarray(image), matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(fill,) * 3
+    )
+    inverse = cv2.invertAffineTransform(matrix)
+    y, x = np.mgrid[:height, :width]
+    source_x, source_y = (np.rint(row[0] * x + row[1] * y + row[2]).astype(int) for row in inverse)
+    inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
+    moved = masks[source_y.clip(0, height - 1), source_x.clip(0, width - 1)]
+    return image, moved & inside[..., np.newaxis]
+
+
+# --- Light ---
+
+
+def multiply(image: Image, factor: float | Sequence[float] | np.ndarray) -> Image:
+    """Multiply the brightness by a factor, or each channel by its own. Values are clipped to 0..255."""
+    return _map_levels(image, np.arange(256)[:, np.newaxis] * np.broadcast_to(factor, 3))
+
+
+def change_contrast(image: Image, factor: float) -> Image:
+    """Multiply the distance of each value from the middle gray, 127, by a factor."""
+    return _map_levels(image, 127 + factor * (np.arange(256) - 127.0))
+
+
+def change_gamma(image: Image, exponent: float) -> Image:
+    """Map each value v of 0..1 to v ** exponent: below 1 lifts the shadows, above 1 deepens them."""
+    return _map_levels(image, 255 * (np.arange(256) / 255) ** exponent)
+
+
+def change_color_temperature(image: Image, kelvin: float) -> Image:
+    """Tint the image as light of a color temperature does: 1500 K (candle) to 12000 K (blue sky)."""
+    channels = zip(*BLACK_BODY.values(), strict=True)
+    color = [np.interp(kelvin, list(BLACK_BODY), channel) for channel in channels]
+    return multiply(image, np.array(color) / 255)
+
+
+def shift_hue_and_saturation(image: Image, hue: int, saturation: int) -> Image:
+    """Add to hue, in steps of 2 degrees around the circle, and to saturation, in levels of 0..255."""
+    channels = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV).astype(int)
+    channels[..., 0] = (channels[..., 0] + hue) % HUES
+    channels[..., 1] = np.clip(channels[..., 1] + saturation, 0, 255)
+    return cv2.cvtColor(channels.astype(np.uint8), cv2.COLOR_HSV2RGB)
+
+
+def _map_levels(image: Image, levels: np.ndarray) -> Image:
+    """Replace each value by its level. levels: [256], or [256, 3] with a column for each channel."""
+    table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return cv2.LUT(np.ascontiguousarray(image), table[np.newaxis] if table.ndim == 2 else table)
+
+
+# --- Quality of the picture ---
+
+
+def blur(image: Image, sigma: float) -> Image:
+    """Blur with a Gaussian of standard deviation `sigma` in pixels."""
+    if sigma < 0.01:  # OpenCV refuses 0
+        return image
+    return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), sigma)
+
+
+def add_noise(image: Image, noise: np.ndarray) -> Image:
+    """Add noise in gray levels, float `[height, width, 3]`, or `[height, width, 1]` to all channels."""
+    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+
+
+def compress_as_jpeg(image: Image, quality: int) -> Image:
+    """Return the image as it is read back from a JPEG file of a quality of 1 to 95."""
+    colors = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", colors, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def lower_resolution(image: Image, factor: float) -> Image:
+    """Shrink the image by a factor below 1 and enlarge it again to its size."""
+    height, width = image.shape[:2]
+    small = max(1, round(width * factor)), max(1, round(height * factor))
+    shrunk = cv2.resize(np.ascontiguousarray(image), small, interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC)
