@@ -43,10 +43,17 @@ def test_ids_names_and_maps(two_sources):
 def test_ids_to_and_from_the_source(two_sources):
     assert two_sources.map_source_class_id("b.7") == 2
     assert two_sources.get_source_class_id(2, "b") == 7
-    with pytest.raises(ValueError, match=r"Class 2 \(dog\) is of source 'b'"):
+    with pytest.raises(ValueError, match=r"must be 'b', the source of class 2 \(dog\).*source='a'"):
         two_sources.get_source_class_id(2, "a")
-    with pytest.raises(KeyError, match=r"No class 'c\.7'.*a\.7"):
+    with pytest.raises(KeyError, match=r"no class 'c\.7'.*a\.7"):
         two_sources.map_source_class_id("c.7")
+
+
+def test_images_are_listed_as_empty_only_by_their_annotations(two_sources):
+    two_sources.add_image("a", 100, None, is_empty=True)
+    two_sources.add_image("a", 101, None, is_empty=False)
+    listed = [two_sources.is_listed_as_empty(image_id) for image_id in range(4)]
+    assert listed == [False, False, True, False]
 
 
 def test_links_and_references(two_sources):
@@ -79,8 +86,8 @@ def test_use_before_prepare_says_so():
     with pytest.raises(RuntimeError, match=r"call prepare\(\)"):
         dataset.map_source_class_id("a.1")
     assert not hasattr(dataset, "num_images")
-    with pytest.raises(AttributeError, match="no attribute 'colour'"):
-        _ = dataset.colour
+    with pytest.raises(AttributeError, match="no attribute 'color'"):
+        _ = dataset.color
 
 
 def test_a_dataset_can_be_sent_to_another_process(two_sources):
@@ -93,7 +100,7 @@ def test_a_dataset_can_be_sent_to_another_process(two_sources):
 def test_default_mask_is_empty_and_logged(two_sources, caplog):
     with caplog.at_level(logging.WARNING, logger="mrcnn.dataset"):
         masks, class_ids = two_sources.load_mask(0)
-    assert masks.shape == (0, 0, 0)
+    assert (masks.shape, masks.dtype) == ((0, 0, 0), bool)
     assert (class_ids.shape, class_ids.dtype) == ((0,), np.int32)
     assert "image id 0 (source 'b')" in caplog.text
 
@@ -108,7 +115,7 @@ def stored(folder, name, array, mode=None):
 
 
 PIXELS = np.arange(5 * 6 * 4, dtype=np.uint8).reshape(5, 6, 4)
-GREY = PIXELS[..., 0]
+GRAY = PIXELS[..., 0]
 
 
 @pytest.mark.parametrize(
@@ -117,16 +124,16 @@ GREY = PIXELS[..., 0]
         ("rgb.png", PIXELS[..., :3], PIXELS[..., :3]),
         ("rgb.tif", PIXELS[..., :3], PIXELS[..., :3]),
         ("alpha.png", PIXELS, PIXELS[..., :3]),
-        ("grey.png", GREY, np.stack([GREY] * 3, -1)),
-        ("grey_alpha.png", PIXELS[..., :2], np.stack([GREY] * 3, -1)),
+        ("gray.png", GRAY, np.stack([GRAY] * 3, -1)),
+        ("gray_alpha.png", PIXELS[..., :2], np.stack([GRAY] * 3, -1)),
         (
             "deep.png",
-            GREY.astype(np.uint16) * 300,
-            np.stack([GREY.astype(np.uint16) * 300] * 3, -1),
+            GRAY.astype(np.uint16) * 300,
+            np.stack([GRAY.astype(np.uint16) * 300] * 3, -1),
         ),
-        ("real.tif", GREY.astype(np.float32) / 8, np.stack([GREY.astype(np.float32) / 8] * 3, -1)),
-        ("bits.png", GREY > 60, np.stack([(GREY > 60) * np.uint8(255)] * 3, -1)),
-        ("one_frame.gif", np.stack([GREY] * 3, -1), np.stack([GREY] * 3, -1)),
+        ("real.tif", GRAY.astype(np.float32) / 8, np.stack([GRAY.astype(np.float32) / 8] * 3, -1)),
+        ("bits.png", GRAY > 60, np.stack([(GRAY > 60) * np.uint8(255)] * 3, -1)),
+        ("one_frame.gif", np.stack([GRAY] * 3, -1), np.stack([GRAY] * 3, -1)),
     ],
 )
 def test_image_files_become_three_channels_in_their_own_dtype(tmp_path, name, array, wanted):
@@ -149,7 +156,7 @@ def test_a_broken_file_is_named(tmp_path, name, share):
     dataset, path = stored(tmp_path, name, noise)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(OSError, match=rf"{name} of image id 0"):
+    with pytest.raises(OSError, match=rf"Cannot read .*{name} \(image id 0\): \w"):
         dataset.load_image(0)
 
 
@@ -157,9 +164,9 @@ def test_missing_files_and_paths_are_named(tmp_path):
     dataset = Dataset()
     dataset.add_image("files", 0, str(tmp_path / "absent.png"))
     dataset.add_image("files", 1, None)
-    with pytest.raises(FileNotFoundError, match=r"absent\.png of image id 0"):
+    with pytest.raises(FileNotFoundError, match=r"no file .*absent\.png \(image id 0\)"):
         dataset.load_image(0)
-    with pytest.raises(ValueError, match="Image id 1 has no path: override load_image"):
+    with pytest.raises(ValueError, match=r"Image id 1 has no path\. Override load_image in Dataset"):
         dataset.load_image(1)
 
 
@@ -169,5 +176,5 @@ def test_several_pages_are_refused(tmp_path):
     page.save(path, save_all=True, append_images=[page])
     dataset = Dataset()
     dataset.add_image("files", 0, path)
-    with pytest.raises(ValueError, match=r"pages\.tif of image id 0.*\(2, 5, 6, 3\)"):
+    with pytest.raises(ValueError, match=r"pages\.tif \(image id 0\) must hold one.*\(2, 5, 6, 3\)"):
         dataset.load_image(0)
