@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
-import skimage.io
+import skimage  # loads skimage.io with the first image, which keeps `import mrcnn` fast
 
 from mrcnn.typing import ClassIds, Image, Masks
 

@@ -110,7 +110,8 @@ class CameraPolicy:
         def hue_and_saturation(image: Image) -> Image:
             # HUE counts 255 steps around the circle.
             shift = int(rng.integers(-hue, hue + 1) * image_changes.HUES / 255)
-            return image_changes.shift_hue_and_saturation(image, shift, rng.integers(-3 * hue, 3 * hue + 1))
+            saturation = int(rng.integers(-3 * hue, 3 * hue + 1))
+            return image_changes.shift_hue_and_saturation(image, shift, saturation)
 
         return [
             lambda image: image_changes.multiply(image, around_one(BRIGHTNESS)),

@@ -58,7 +58,9 @@ def rotate_and_scale(
     )
     inverse = cv2.invertAffineTransform(matrix)
     y, x = np.mgrid[:height, :width]
-    source_x, source_y = (np.rint(row[0] * x + row[1] * y + row[2]).astype(int) for row in inverse)
+    to_x, to_y = np.asarray(inverse)
+    source_x = np.rint(to_x[0] * x + to_x[1] * y + to_x[2]).astype(int)
+    source_y = np.rint(to_y[0] * x + to_y[1] * y + to_y[2]).astype(int)
     inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
     moved = masks[source_y.clip(0, height - 1), source_x.clip(0, width - 1)]
     return image, moved & inside[..., np.newaxis]
@@ -122,7 +124,8 @@ def compress_as_jpeg(image: Image, quality: int) -> Image:
     """Return the image as it is read back from a JPEG file of a quality of 1 to 95."""
     colors = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", colors, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    return cv2.cvtColor(np.asarray(decoded), cv2.COLOR_BGR2RGB)
 
 
 def lower_resolution(image: Image, factor: float) -> Image:

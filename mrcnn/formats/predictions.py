@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skimage
+import skimage  # loads skimage.io with the first image, which keeps `import mrcnn.formats` fast
 from PIL import Image
 from tqdm import tqdm
 
