@@ -5,13 +5,13 @@ from typing import Any
 
 import keras
 
-from mrcnn.backend import devices as distribution
+from mrcnn import backend
 
 
 class ParallelModel(keras.Model):
     """A model whose batches are shared by several devices; weight files are those of the inner model.
 
-    keras_model: a functional model, built inside `mrcnn.backend.devices.scope(gpu_count)`, as its optimizer
+    keras_model: a functional model, built inside `mrcnn.backend.get_devices(gpu_count).scope()`, as its optimizer
     has to be; gpu_count: at least 2. Compile and use it as any model. `MaskRCNN` needs no wrapper: it does
     the same by GPU_COUNT.
     Raises ValueError for a gpu_count below 2, or a model whose weights are on one of the devices only.
@@ -25,11 +25,11 @@ class ParallelModel(keras.Model):
             DeprecationWarning,
             stacklevel=2,
         )
-        devices = distribution.devices(gpu_count)
-        if not devices.hold(keras_model):
+        devices = backend.get_devices(gpu_count)
+        if not devices.own_variables(keras_model):
             raise ValueError(
                 "The weights must be on all devices: build keras_model inside "
-                f"mrcnn.backend.devices.scope({gpu_count}). Received: {keras_model.name!r}, built outside."
+                f"mrcnn.backend.get_devices({gpu_count}).scope(). Received: {keras_model.name!r}, built outside."
             )
         super().__init__(inputs=keras_model.input, outputs=keras_model.output, name=keras_model.name)
         self.inner_model = keras_model

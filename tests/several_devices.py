@@ -35,7 +35,7 @@ import numpy as np  # noqa: E402
 from test_model import TinyConfig  # noqa: E402
 from toy_data import ArrayDataset, rectangles  # noqa: E402
 
-from mrcnn.backend import devices as distribution  # noqa: E402
+from mrcnn import backend  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
 from mrcnn.parallel_model import ParallelModel  # noqa: E402
 from mrcnn.training.callbacks import SaveBest  # noqa: E402
@@ -102,7 +102,7 @@ def wrap(count, folder, start):
     """Weights and predictions of a small model after ten steps, inside ParallelModel for several devices."""
     x = np.random.default_rng(1).normal(size=(40, 3)).astype("float32")
     y = x @ np.arange(6, dtype="float32").reshape(3, 2)
-    with distribution.scope(count):
+    with backend.get_devices(count).scope():
         image = keras.Input((3,))
         dense = keras.layers.Dense(2, kernel_initializer="ones")
         model = keras.Model(image, dense(image))

@@ -1,26 +1,26 @@
-"""The calls of layers that a functional model consists of, in an order in which they can run."""
+"""A functional model as the calls of its layers: list them, replace some, run them one by one."""
 
 import gc
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from inspect import signature
 from typing import Any
 
 import keras
 
-Tensor = Any
-Call = Any
+from mrcnn.backend.keras_internals import Call, fill_arguments, parent_calls, producing_call
+from mrcnn.typing import Tensor
 
 
 def calls(model: keras.Model) -> list[Call]:
-    """Keras' nodes from a model's inputs to its outputs, each once and after those it needs."""
+    """Keras' nodes from a model's inputs to its outputs, each once and after those it depends on."""
     ordered, done = [], set()
-    waiting = [_made_by(tensor) for tensor in keras.tree.flatten(model.outputs)]
+    waiting = [producing_call(tensor) for tensor in keras.tree.flatten(model.outputs)]
     while waiting:
         call = waiting[-1]
-        needed = [before for before in call.parent_nodes if id(before) not in done]
-        if needed and id(call) not in done:
-            waiting += reversed(needed)
+        missing = [parent for parent in parent_calls(call) if id(parent) not in done]
+        if missing and id(call) not in done:
+            waiting += reversed(missing)
             continue
         waiting.pop()
         if id(call) not in done:
@@ -29,18 +29,41 @@ def calls(model: keras.Model) -> list[Call]:
     return ordered
 
 
-def uses(model: keras.Model, ordered: list[Call]) -> Counter:
-    """How often each tensor of a model, by its id, is read, as an output besides."""
-    counted = Counter(id(tensor) for call in ordered for tensor in call.input_tensors)
-    counted.update(id(tensor) for tensor in keras.tree.flatten(model.outputs))
-    return counted
+def count_uses(model: keras.Model, ordered: list[Call]) -> Counter[int]:
+    """How often each tensor of a model is read, by its id. An output of the model counts as a read."""
+    uses = Counter(id(tensor) for call in ordered for tensor in call.input_tensors)
+    uses.update(id(tensor) for tensor in keras.tree.flatten(model.outputs))
+    return uses
+
+
+def replace_layers(
+    model: keras.Model, replacements: Mapping[str, keras.Layer], removed: Collection[keras.Layer] = ()
+) -> keras.Model:
+    """A model with some layers replaced, by name, and some removed. All other layers are shared.
+
+    Args:
+        model: A functional model.
+        replacements: The new layer for the name of an old one, with the same inputs and outputs.
+        removed: Layers of one input whose output is then that input.
+
+    Returns:
+        A functional model with the inputs and outputs of `model`.
+    """
+    skipped = {id(layer) for layer in removed}
+    return keras.models.clone_model(
+        model,
+        clone_function=lambda layer: replacements.get(layer.name, layer),
+        call_function=lambda layer, *inputs, **options: (
+            inputs[0] if id(layer) in skipped else layer(*inputs, **options)
+        ),
+    )
 
 
 class EagerRun:
-    """A functional model, called layer by layer, that lets go of each tensor after its last use.
+    """Call a functional model layer by layer and release each tensor after its last use.
 
-    Keras itself holds every tensor until the last layer has run: under eager execution all features of all
-    layers, needed or not. Gradients are as ever: whoever computes them keeps what he needs.
+    Keras holds every tensor until the last layer has run. Under eager execution these are the features of all
+    layers, needed or not. Autograd is unaffected.
     """
 
     def __init__(self, model: keras.Model):
@@ -52,13 +75,18 @@ class EagerRun:
         self._calls = [(call, "training" in signature(call.operation.call).parameters) for call in ordered]
 
     def __call__(self, inputs: Mapping[str, Tensor], training: bool) -> Any:
-        """The model's outputs in their structure. inputs: by name; training: for layers that ask."""
+        """The model's outputs in their structure.
+
+        Args:
+            inputs: Tensors by the names of the model's inputs.
+            training: Passed to the layers that take it.
+        """
         values = {
             id(x): keras.ops.cast(inputs[x.name], x.dtype) for x in keras.tree.flatten(self.model.inputs)
         }
-        for call, asks in self._calls:
-            args, options = call.arguments.fill_in(values)
-            if asks:
+        for call, takes_training in self._calls:
+            args, options = fill_arguments(call, values)
+            if takes_training:
                 options = {**options, "training": training}
             results = keras.tree.flatten(call.operation(*args, **options))
             values.update((id(tensor), value) for tensor, value in zip(call.outputs, results, strict=True))
@@ -67,10 +95,6 @@ class EagerRun:
                 if self._last_read.get(id(tensor)) is call:
                     values.pop(id(tensor), None)
             if len(call.input_tensors) > 1:
-                gc.collect(1)  # Keras on PyTorch forgets lists of inputs in a circle of references
+                # Keras on PyTorch leaves lists of inputs in a reference cycle, which holds their memory.
+                gc.collect(1)
         return keras.tree.map_structure(lambda tensor: values[id(tensor)], self.model.output)
-
-
-def _made_by(tensor: Tensor) -> Call:
-    operation, index, _ = tensor._keras_history
-    return operation._inbound_nodes[index]

@@ -1,4 +1,4 @@
-"""Layers that overwrite their input, for inference on PyTorch, which runs each layer by itself."""
+"""ReLUs and sums that overwrite their input, for inference on a backend that runs each layer by itself."""
 
 from collections import Counter
 from typing import Any
@@ -6,62 +6,75 @@ from typing import Any
 import keras
 from keras import layers
 
-from mrcnn.backend import layer_graph
-from mrcnn.network.heads import RoiConv2D
+from mrcnn import backend
+from mrcnn.backend import keras_internals, layer_graph
+from mrcnn.network.roi_convolution import RoiConv2D
+from mrcnn.typing import Tensor
 
-Tensor = Any
 # max_value, negative_slope and threshold of a ReLU that is max(x, 0).
-PLAIN = (None, 0, 0)
+DEFAULT_RELU = (None, 0, 0)
 
-# Layers whose result is new memory, not a view of their input's.
-MAKERS = (layers.Conv2D, layers.BatchNormalization, layers.Add, layers.UpSampling2D, RoiConv2D)
+# Layers whose output is new memory and not a view of their input's.
+ALLOCATING_LAYERS = (
+    layers.Conv2D,
+    layers.BatchNormalization,
+    layers.Add,
+    layers.UpSampling2D,
+    RoiConv2D,
+)
 
 
 class InPlaceReLU(layers.ReLU):
-    """keras.layers.ReLU without limits and slopes, into the memory of its input."""
+    """keras.layers.ReLU with its default settings, in the memory of its input."""
 
-    def call(self, inputs):
-        return inputs.relu_()
+    def call(self, inputs: Tensor) -> Tensor:
+        return backend.relu_inplace(inputs)
 
 
 class InPlaceAdd(layers.Add):
-    """keras.layers.Add of two tensors of one shape, into the memory of one of them.
+    """keras.layers.Add of two tensors of one shape, in the memory of one of them.
 
-    into: its place among the inputs.
+    Args:
+        target: Index of the input that is overwritten.
     """
 
-    def __init__(self, into: int, **kwargs):
+    def __init__(self, target: int, **kwargs: Any):
         super().__init__(**kwargs)
-        self.into = into
+        self.target = target
 
-    def call(self, inputs):
-        return inputs[self.into].add_(inputs[1 - self.into])
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        return backend.add_inplace(inputs[self.target], inputs[1 - self.target])
 
 
 def replacements(model: keras.Model) -> dict[str, layers.Layer]:
-    """{name: its twin} of each ReLU and Add that may overwrite an input, see `folding.FoldedNetwork`.
+    """{name: in-place layer} for each ReLU and Add that may overwrite an input; empty on other backends.
 
-    The input must be fresh from one of MAKERS and read by nobody else.
+    The input must come fresh from an allocating layer, and nobody else may read it.
     """
+    if not backend.RUNS_EAGERLY:
+        return {}
     ordered = layer_graph.calls(model)
-    uses = layer_graph.uses(model, ordered)
-    found: dict[str, layers.Layer] = {}
+    uses = layer_graph.count_uses(model, ordered)
+    in_place: dict[str, layers.Layer] = {}
     for call in ordered:
         layer, inputs = call.operation, call.input_tensors
-        own = [place for place, features in enumerate(inputs) if _is_own(features, uses)]
+        writable = [index for index, features in enumerate(inputs) if _is_writable(features, uses)]
+        if not writable:
+            continue
         options = {"name": layer.name, "dtype": getattr(layer, "dtype_policy", None)}
-        if own and _is_plain_relu(layer):
-            found[layer.name] = InPlaceReLU(**options)
-        if own and type(layer) is layers.Add and len(inputs) == 2 and inputs[0].shape == inputs[1].shape:
-            found[layer.name] = InPlaceAdd(own[0], **options)
-    return found
+        if _is_default_relu(layer):
+            in_place[layer.name] = InPlaceReLU(**options)
+        if type(layer) is layers.Add and len(inputs) == 2 and inputs[0].shape == inputs[1].shape:
+            in_place[layer.name] = InPlaceAdd(writable[0], **options)
+    return in_place
 
 
-def _is_own(features: Tensor, uses: Counter) -> bool:
-    return uses[id(features)] == 1 and isinstance(features._keras_history.operation, MAKERS)
+def _is_writable(features: Tensor, uses: Counter[int]) -> bool:
+    producer = keras_internals.producer(features)
+    return uses[id(features)] == 1 and isinstance(producer, ALLOCATING_LAYERS)
 
 
-def _is_plain_relu(layer: Any) -> bool:
+def _is_default_relu(layer: Any) -> bool:
     if type(layer) is not layers.ReLU:
         return False
-    return (layer.max_value, layer.negative_slope, layer.threshold) == PLAIN
+    return (layer.max_value, layer.negative_slope, layer.threshold) == DEFAULT_RELU

@@ -1,199 +1,244 @@
-"""The gradient of the region proposal network, at the few anchors that have one.
+"""The gradient of the RPN at the few locations that have one.
 
-Of hundreds of thousands of anchors a step trains the sample of the RPN's loss (Faster R-CNN, section 3.1.3:
-256 an image) and those that positive RoIs come from. All others get no gradient, so two thirds of the RPN's
-arithmetic in a step, which is a fifth of the step, are products with zero. Here they are left out: the
-backward pass cuts the 3x3 windows of those anchors out of the pyramid and works on them alone.
-Axes: B images, A anchors, T places with a gradient, S cells of all levels together, C channels.
+A training step samples 256 anchors per image for the losses of the RPN (Faster R-CNN, section 3.1.3), and
+positive RoIs pass a gradient to theirs. All other anchors have none, so most of the RPN's backward pass
+multiplies by zero. The backward pass here gathers the 3x3 patches of the locations with a gradient and works
+on them alone. Where more locations have one, as with a loss over all anchors, it computes the dense
+gradient.
+
+Axes: B images, L locations of a level, D outputs per location, T locations with a gradient, S cells of a
+level, C channels.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from mrcnn import backend
 from mrcnn.network import box_ops, sampling
+from mrcnn.typing import Tensor
 
-Tensor = Any
-
-SIDE = 3  # of the RPN's window in cells
+KERNEL = 3  # side of the RPN's kernel in cells
 LAYERS = ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
+WEIGHTS = ("kernel", "bias")
 
 
-def windows(height: Tensor, width: Tensor, stride: int) -> Tensor:
-    """The cells that the RPN sees from each of its places on a feature map [height, width].
+class SparseGradientRpn(keras.layers.Layer):
+    """A stand-in for the RPN: the same outputs, and the same gradients for less arithmetic.
 
-    Returns int32 [places, 9], cells counted row by row, -1 outside, as a 3x3 convolution with "same" padding
-    takes them.
+    Call with a feature map [B, h, w, C]. Returns logits, scores and deltas as `build_rpn_model` does.
+    Gradients of the map and of the RPN's weights are computed in float32.
+
+    Args:
+        rpn: A model of `build_rpn_model`, which keeps its weights.
+        limit: Locations of a level and image with a gradient up to which the sparse backward pass is used.
     """
-    row, column = (_reach(side, stride) for side in (height, width))
+
+    def __init__(self, rpn: keras.Model, limit: int):
+        super().__init__(name=rpn.name, dtype="float32", autocast=False)
+        self.limit = limit
+        # Hidden from Keras, which would list the weights twice.
+        self._rpn = lambda: rpn
+
+    @property
+    def weight_variables(self) -> list[keras.Variable]:
+        """Kernel and bias of each of LAYERS."""
+        rpn = self._rpn()
+        return [getattr(rpn.get_layer(layer), weight) for layer in LAYERS for weight in WEIGHTS]
+
+    def call(self, inputs: Tensor) -> list[Tensor]:
+        rpn = self._rpn()
+        stride = rpn.get_layer(LAYERS[0]).strides[0]
+        logits, _, deltas = rpn(inputs)
+        outputs = ops.stop_gradient(ops.concatenate([logits, deltas], axis=-1))  # [B, A, 6]
+
+        @ops.custom_gradient
+        def attach_gradient(outputs, feature_map, *weights):
+            def gradient(*upstreams, upstream=None):  # backends pass it by position or by name
+                upstream = upstreams[0] if upstream is None else upstream
+                found = gradients(upstream, feature_map, list(weights), stride, self.limit)
+                sources = (feature_map, *weights)
+                found = [ops.cast(x, source.dtype) for x, source in zip(found, sources, strict=True)]
+                return (ops.zeros_like(outputs), *found)
+
+            return outputs + _zero_after(weights), gradient
+
+        weights = [ops.cast(ops.convert_to_tensor(x), "float32") for x in self.weight_variables]
+        outputs = attach_gradient(outputs, inputs, *weights)
+        logits, deltas = outputs[..., :2], outputs[..., 2:]
+        return [logits, ops.softmax(logits), deltas]
+
+    def compute_output_spec(self, inputs: Tensor) -> list[Tensor]:
+        return self._rpn().compute_output_spec(inputs)
+
+
+def gradients(
+    upstream: Tensor, feature_map: Tensor, weights: list[Tensor], stride: int, limit: int
+) -> list[Tensor]:
+    """Gradients of the feature map and of the weights, in float32.
+
+    Args:
+        upstream: Gradient [B, A, (2 logits, 4 deltas)] of the RPN's outputs.
+        feature_map: [B, h, w, C].
+        weights: Kernel and bias of each of LAYERS.
+        stride: Cells per location.
+        limit: Locations of an image up to which the sparse backward pass is used.
+    """
+    ratios = weights[3].shape[0] // 2
+    locations = upstream.shape[1] // ratios if upstream.shape[1] else -1
+    upstream = ops.reshape(upstream, (ops.shape(feature_map)[0], locations, ratios * 6))
+    feature_map = ops.cast(feature_map, "float32")
+    touched = ops.any(upstream != 0.0, axis=2)  # NaN counts, too
+    if upstream.shape[1] is not None and upstream.shape[1] <= limit:
+        return _sparse_gradients(upstream, touched, feature_map, weights, stride, upstream.shape[1])
+    count = ops.max(ops.sum(ops.cast(touched, "int32"), axis=1))
+    return ops.cond(
+        count <= limit,
+        lambda: _sparse_gradients(upstream, touched, feature_map, weights, stride, limit),
+        lambda: _dense_gradients(upstream, feature_map, weights, stride),
+    )
+
+
+def _dense_gradients(
+    upstream: Tensor, feature_map: Tensor, weights: list[Tensor], stride: int
+) -> list[Tensor]:
+    """The gradients by differentiating the RPN at every location."""
+
+    def rpn(feature_map, kernel, bias, *heads):
+        shared = ops.relu(backend.conv2d(feature_map, kernel, bias, strides=(stride, stride)))
+        shared = ops.reshape(shared, (ops.shape(shared)[0], -1, shared.shape[-1]))
+        logits, deltas = (
+            ops.matmul(shared, heads[i][0, 0]) + heads[i + 1] for i in (0, 2)
+        )  # [B, L, 2 * ratios], [B, L, 4 * ratios]
+        return _join_ratios(logits, deltas)
+
+    return backend.vjp(rpn, [feature_map, *weights], upstream)
+
+
+def _join_ratios(logits: Tensor, deltas: Tensor) -> Tensor:
+    """Outputs per location [B, L, ratios * (2 logits, 4 deltas)] in the order of the anchors."""
+    batch, locations = ops.shape(logits)[:2]
+    ratios = logits.shape[-1] // 2
+    parts = [ops.reshape(x, (batch, locations, ratios, -1)) for x in (logits, deltas)]
+    return ops.reshape(ops.concatenate(parts, axis=-1), (batch, locations, ratios * 6))
+
+
+def _sparse_gradients(
+    upstream: Tensor, touched: Tensor, feature_map: Tensor, weights: list[Tensor], stride: int, limit: int
+) -> list[Tensor]:
+    """The gradients from the patches of the touched locations, at most `limit` of them per image."""
+    ratios = weights[3].shape[0] // 2
+    batch, channels = ops.shape(feature_map)[0], feature_map.shape[-1]
+    location, upstream = _touched_locations(upstream, touched, limit)
+    upstream = ops.reshape(upstream, (batch, limit, ratios, 6))
+    height, width = ops.shape(feature_map)[1:3]
+    patches = ops.take(patch_cells(height, width, stride), location, axis=0)
+    cells = ops.reshape(feature_map, (batch, -1, channels))
+    content = gather_patches(cells, patches)
+
+    kernel, bias, *heads = weights
+    flat_kernel = ops.reshape(kernel, (-1, kernel.shape[-1]))
+    pre_activation = ops.matmul(content, flat_kernel) + bias
+    shared, of_shared, of_heads = ops.relu(pre_activation), 0.0, []
+    for part, head in ((upstream[..., :2], heads[0]), (upstream[..., 2:], heads[2])):
+        part = ops.reshape(part, (batch, -1, head.shape[-1]))
+        of_shared = of_shared + ops.matmul(part, ops.transpose(head[0, 0]))
+        of_heads += [_sum_of_outer_products(shared, part)[None, None], ops.sum(part, axis=(0, 1))]
+    of_shared = ops.where(pre_activation > 0.0, of_shared, 0.0)
+    of_kernel = ops.reshape(_sum_of_outer_products(content, of_shared), kernel.shape)
+    of_cells = scatter_add_patches(ops.matmul(of_shared, ops.transpose(flat_kernel)), patches, cells)
+    of_map = ops.reshape(of_cells, ops.shape(feature_map))
+    return [of_map, of_kernel, ops.sum(of_shared, axis=(0, 1)), *of_heads]
+
+
+def _touched_locations(upstream: Tensor, touched: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Indices int32 [B, T] of the touched locations and their gradients [B, T, D]; unused rows are zero."""
+    count = upstream.shape[1] or ops.shape(upstream)[1]
+    index, samples = sampling.sample_top_k(touched, ops.ones_like(upstream[..., 0]), limit)
+    filled = sampling.is_filled(index, samples)
+    index = ops.minimum(index, count - 1)
+    return index, ops.where(filled[..., None], box_ops.gather(upstream, index), 0.0)
+
+
+def patch_cells(height: Tensor, width: Tensor, stride: int) -> Tensor:
+    """The cells that the RPN reads at each location of a feature map.
+
+    Args:
+        height, width: Size of the map in cells.
+        stride: Cells per location.
+
+    Returns:
+        int32 [L, 9]: cells counted row by row, -1 outside, for a 3x3 kernel with "same" padding.
+    """
+    row, column = (_kernel_positions(side, stride) for side in (height, width))
     row, column = row[:, None, :, None], column[None, :, None, :]
     inside = ops.logical_and(
         ops.logical_and(row >= 0, row < height), ops.logical_and(column >= 0, column < width)
     )
-    return ops.reshape(ops.where(inside, row * width + column, -1), (-1, SIDE * SIDE))
+    return ops.reshape(ops.where(inside, row * width + column, -1), (-1, KERNEL * KERNEL))
 
 
-def _reach(length: Tensor, stride: int) -> Tensor:
-    """Positions that each place sees along one side: int32 [places, 3]."""
-    places = (length + stride - 1) // stride
-    before = ops.maximum((places - 1) * stride + SIDE - length, 0) // 2
-    first = ops.cast(ops.arange(places), "int32") * stride - ops.cast(before, "int32")
-    return first[:, None] + ops.convert_to_tensor(np.arange(SIDE, dtype="int32"))
+def _kernel_positions(length: Tensor, stride: int) -> Tensor:
+    """Positions that the kernel reads along one side at each location: int32 [locations, 3]."""
+    locations = (length + stride - 1) // stride
+    before = ops.maximum((locations - 1) * stride + KERNEL - length, 0) // 2
+    first = ops.cast(ops.arange(locations), "int32") * stride - ops.cast(before, "int32")
+    return first[:, None] + ops.convert_to_tensor(np.arange(KERNEL, dtype="int32"))
 
 
-def windows_of_pyramid(maps: list[Tensor], stride: int) -> Tensor:
-    """`windows` of all levels, int32 [places, 9]; cells are counted through the levels."""
-    parts, start = [], 0
-    for level_map in maps:
-        height, width = ops.shape(level_map)[1:3]
-        cells = windows(height, width, stride)
-        parts.append(ops.where(cells < 0, -1, cells + start))
-        start = start + height * width
-    return ops.concatenate(parts, axis=0)
+def gather_patches(cells: Tensor, patches: Tensor) -> Tensor:
+    """Contents of patches: cells [B, S, C] and patches int [B, T, 9] give [B, T, 9 * C], 0 outside."""
+    content = ops.take(ops.reshape(cells, (-1, cells.shape[-1])), _flat_index(cells, patches), axis=0)
+    content = ops.where(patches[..., None] < 0, 0.0, content)
+    return ops.reshape(content, (*ops.shape(patches)[:2], KERNEL * KERNEL * cells.shape[-1]))
 
 
-def cut(cells: Tensor, window: Tensor) -> Tensor:
-    """Contents of windows: cells [B, S, C] and window int [B, T, 9] give float32 [B, T, 9 * C], 0 outside."""
-    content = ops.take(ops.reshape(cells, (-1, cells.shape[-1])), _flat_index(cells, window), axis=0)
-    content = ops.where(window[..., None] < 0, 0.0, ops.cast(content, "float32"))
-    return ops.reshape(content, (*ops.shape(window)[:2], SIDE * SIDE * cells.shape[-1]))
-
-
-def paste(content: Tensor, window: Tensor, cells: Tensor) -> Tensor:
-    """The transpose of `cut`: windows' contents [B, T, 9 * C] added up at their cells, [B, S, C]."""
+def scatter_add_patches(content: Tensor, patches: Tensor, cells: Tensor) -> Tensor:
+    """The transpose of `gather_patches`: contents [B, T, 9 * C], summed at their cells, [B, S, C]."""
     (batch, count), channels = ops.shape(cells)[:2], cells.shape[-1]
-    content = ops.reshape(content, (*ops.shape(window), channels))
-    content = ops.where(window[..., None] < 0, 0.0, content)
+    content = ops.reshape(content, (*ops.shape(patches), channels))
+    content = ops.where(patches[..., None] < 0, 0.0, content)
     summed = ops.segment_sum(
         ops.reshape(content, (-1, channels)),
-        ops.reshape(_flat_index(cells, window), (-1,)),
+        ops.reshape(_flat_index(cells, patches), (-1,)),
         num_segments=batch * count,
     )
     return ops.reshape(summed, (batch, count, channels))
 
 
-def _flat_index(cells: Tensor, window: Tensor) -> Tensor:
-    """Windows' cells counted through all images; those outside get the first of their image."""
+def _flat_index(cells: Tensor, patches: Tensor) -> Tensor:
+    """Cells of patches counted through all images. A cell outside becomes the first of its image."""
     batch, count = ops.shape(cells)[:2]
     start = ops.cast(ops.arange(batch), "int32")[:, None, None] * count
-    return ops.maximum(window, 0) + start
+    return ops.maximum(patches, 0) + start
 
 
-def places_with_gradient(upstream: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Where the RPN's results have a gradient, and which.
-
-    upstream: gradient [B, places, D] of the results. Returns index int32 [B, T] and the gradient there
-    [B, T, D], zero in unused rows; NaN if there are more places than `most`, the largest T.
-    """
-    count = upstream.shape[1] or ops.shape(upstream)[1]
-    touched = ops.any(upstream != 0.0, axis=2)
-    keys = ops.ones_like(upstream[..., 0])
-    index, found = sampling.draw(touched, keys, min(most, upstream.shape[1] or most))
-    held = sampling.holds(index, found)
-    index = ops.minimum(index, count - 1)
-    chosen = ops.where(held[..., None], box_ops.gather(upstream, index), 0.0)
-    all_found = ops.sum(ops.cast(touched, "int32"), axis=1) <= found
-    return index, ops.where(all_found[:, None, None], chosen, np.nan)
-
-
-def _products(x: Tensor, y: Tensor) -> Tensor:
-    """Sum over images and places of the outer products of [B, T, M] and [B, T, N]: [M, N]."""
+def _sum_of_outer_products(x: Tensor, y: Tensor) -> Tensor:
+    """Sum over images and locations of the outer products of [B, T, M] and [B, T, N]: [M, N]."""
     x, y = ops.reshape(x, (-1, x.shape[-1])), ops.reshape(y, (-1, y.shape[-1]))
     return ops.matmul(ops.transpose(x), y)
 
 
-def gradients(
-    upstream: Tensor, maps: list[Tensor], weights: list[Tensor], stride: int, ratios: int, most: int
-) -> list[Tensor]:
-    """Gradients of feature maps and weights, in float32.
+def _zero_after(weights: tuple[Tensor, ...]) -> Tensor:
+    """Zero, computed from the weights, as long as they are finite: a control dependency.
 
-    upstream: gradient [B, A, (2 logits, 4 deltas)] of the RPN's results; maps: [B, h, w, C] of each level;
-    weights: kernel and bias of each of LAYERS; stride, ratios: cells per anchor, anchors per place; most: as
-    in `places_with_gradient`. Returns one gradient for each of maps and weights.
-    """
-    batch, channels = ops.shape(maps[0])[0], maps[0].shape[-1]
-    places = upstream.shape[1] // ratios if upstream.shape[1] else -1
-    place, given = places_with_gradient(ops.reshape(upstream, (batch, places, ratios * 6)), most)
-    given = ops.reshape(given, (batch, -1, ratios, 6))
-    window = ops.take(windows_of_pyramid(maps, stride), place, axis=0)
-    cells = ops.concatenate([ops.reshape(x, (batch, -1, channels)) for x in maps], axis=1)
-    seen = cut(cells, window)
-
-    kernel, bias, *heads = weights
-    flat = ops.reshape(kernel, (-1, kernel.shape[-1]))
-    before = ops.matmul(seen, flat) + bias
-    shared, back, of_heads = ops.relu(before), 0.0, []
-    for part, head in ((given[..., :2], heads[0]), (given[..., 2:], heads[2])):
-        part = ops.reshape(part, (batch, -1, head.shape[-1]))
-        back = back + ops.matmul(part, ops.transpose(head[0, 0]))
-        of_heads += [_products(shared, part)[None, None], ops.sum(part, axis=(0, 1))]
-    back = ops.where(before > 0.0, back, 0.0)
-    of_kernel = ops.reshape(_products(seen, back), kernel.shape)
-    of_cells = paste(ops.matmul(back, ops.transpose(flat)), window, cells)
-    return [*_split(of_cells, maps), of_kernel, ops.sum(back, axis=(0, 1)), *of_heads]
-
-
-def _split(cells: Tensor, maps: list[Tensor]) -> list[Tensor]:
-    """Cells [B, S, C] as maps of the given ones' shapes."""
-    parts, start = [], 0
-    for level_map in maps:
-        count = ops.shape(level_map)[1] * ops.shape(level_map)[2]
-        parts.append(ops.reshape(cells[:, start : start + count], ops.shape(level_map)))
-        start = start + count
-    return parts
-
-
-def _nothing_of(weights: Sequence[Tensor]) -> Tensor:
-    """Zero, computed from the weights, as long as they are finite.
-
-    TensorFlow knows by this that they are to be read before an optimiser moves them: without it, it may read
-    them for the backward pass when the first of them have moved already.
+    It makes TensorFlow read the weights for the backward pass before an optimizer changes them.
     """
     firsts = ops.stack([ops.reshape(x, (-1,))[0] for x in weights])
     return ops.minimum(ops.sum(ops.abs(firsts)), 0.0)
 
 
-class RpnGradient(keras.layers.Layer):
-    """Hand on what the RPN says; take back the gradient of a few anchors only.
+def replacements(model: keras.Model, limit: int) -> dict[str, Any]:
+    """{name: SparseGradientRpn} for the RPN of a training model.
 
-    rpn: the model of `build_rpn_model`; anchor_stride, anchors_per_location: as there; most: the largest
-    number of anchors of one image that can have a gradient.
-
-    Call with [logits [B, A, 2], deltas [B, A, 4], feature maps [B, h, w, C] ...]: the RPN's results on these
-    maps, joined in their order. Returns logits and deltas, the same numbers, float32. Gradients of the maps
-    and of the RPN's weights are those that the RPN itself would have, computed in float32. They are NaN if
-    more than `most` places of an image have one: a wrong gradient must not pass for a right one.
+    Args:
+        model: A functional model of `training_graph`.
+        limit: Locations per level and image that usually have a gradient.
     """
-
-    def __init__(self, rpn: keras.Model, anchor_stride: int, anchors_per_location: int, most: int, **kwargs):
-        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
-        self.anchor_stride = anchor_stride
-        self.anchors_per_location = anchors_per_location
-        self.most = most
-        # Out of Keras' sight: the weights belong to the RPN and must not appear twice.
-        self._weights_of = lambda: [getattr(rpn.get_layer(n), w) for n in LAYERS for w in ("kernel", "bias")]
-
-    def call(self, inputs):
-        logits, deltas, *maps = inputs
-        levels, options = len(maps), (self.anchor_stride, self.anchors_per_location, self.most)
-
-        @ops.custom_gradient
-        def handed_on(said, *sources):
-            def gradient(*received, upstream=None):  # backends differ in how they hand it over
-                upstream = received[0] if upstream is None else upstream
-                found = gradients(upstream, sources[:levels], sources[levels:], *options)
-                found = [ops.cast(x, source.dtype) for x, source in zip(found, sources, strict=True)]
-                return (ops.zeros_like(said), *found)
-
-            return said + _nothing_of(sources[levels:]), gradient
-
-        weights = [ops.cast(ops.convert_to_tensor(variable), "float32") for variable in self._weights_of()]
-        said = ops.stop_gradient(ops.concatenate([logits, deltas], axis=-1))
-        said = handed_on(said, *maps, *weights)
-        return said[..., :2], said[..., 2:]
-
-    def compute_output_spec(self, inputs):
-        return [keras.KerasTensor(x.shape, "float32") for x in inputs[:2]]
+    return {
+        layer.name: SparseGradientRpn(layer, limit)
+        for layer in model.layers
+        if isinstance(layer, keras.Model) and layer.name == "rpn_model"
+    }

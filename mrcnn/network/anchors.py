@@ -1,4 +1,7 @@
-"""Anchors inside the graph, for whatever size the image has (tensor twin of `geometry.anchors`)."""
+"""Anchors as tensors, for images of any size, as `geometry.anchors` has them as arrays.
+
+Axes: B images, A anchors of all levels, ordered by level, row, column and ratio.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +12,9 @@ import numpy as np
 from keras import ops
 
 from mrcnn.network import box_ops
+from mrcnn.typing import Tensor
 
-Tensor = Any
+Shape = tuple[int | None, ...]
 
 
 def pixel_anchors(
@@ -20,12 +24,17 @@ def pixel_anchors(
     strides: Sequence[int],
     anchor_stride: int,
 ) -> tuple[Tensor, Tensor]:
-    """Anchors of every pyramid level in pixels, by their middle and their half sides.
+    """Centers and half sides of the anchors of every pyramid level, in pixels.
 
-    size: (height, width) of the image in pixels, numbers or tensors; scales: anchor side in pixels, one per
-    level; ratios: width / height; strides: pixels per cell of each level; anchor_stride: cells per anchor.
-    Returns two float32 [A, (y, x)], level after level, ordered by row, column, ratio. Middles lie on the
-    cells' top-left corners, so they are whole numbers.
+    Args:
+        size: (height, width) of the molded image in pixels, numbers or tensors.
+        scales: Anchor side in pixels, one per level.
+        ratios: Width / height.
+        strides: Pixels per cell of each level.
+        anchor_stride: Cells per location with anchors.
+
+    Returns:
+        Two float32 [A, (y, x)]. Centers lie on the top-left corners of cells, so they are whole numbers.
     """
     centers, halves = [], []
     for scale, stride in zip(scales, strides, strict=True):
@@ -44,7 +53,7 @@ def pixel_anchors(
 def anchor_count(
     size: Sequence[int | None], ratios: int, strides: Sequence[int], anchor_stride: int
 ) -> int | None:
-    """Number of anchors of all levels for an image of (height, width) pixels; None if a side is unknown."""
+    """The number of anchors for an image of (height, width) pixels, None if a side is unknown."""
     height, width = size
     if height is None or width is None:
         return None
@@ -52,23 +61,32 @@ def anchor_count(
     return ratios * sum(-(-height // step) * -(-width // step) for step in steps)
 
 
+@keras.saving.register_keras_serializable("mrcnn")
 class Anchors(keras.layers.Layer):
-    """Normalised anchors of every pyramid level, P2 to P6, for each image of a batch.
+    """Normalized anchors of every pyramid level for each image of a batch.
 
-    scales: anchor side in pixels, one per level; ratios: width / height; strides: pixels per cell of each
-    level; anchor_stride: cells per anchor.
-    Call with images [B, H, W, channels]. Returns [B, A, 4] float32 in the order of
+    Call with images [B, H, W, channels]. Returns float32 [B, A, 4] in the order of
     `geometry.anchors.generate_pyramid_anchors`.
+
+    Args:
+        scales, ratios, strides, anchor_stride: See `pixel_anchors`.
     """
 
-    def __init__(self, scales, ratios, strides, anchor_stride=1, **kwargs):
+    def __init__(
+        self,
+        scales: Sequence[float],
+        ratios: Sequence[float],
+        strides: Sequence[int],
+        anchor_stride: int = 1,
+        **kwargs: Any,
+    ):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.scales = tuple(float(scale) for scale in scales)
         self.ratios = tuple(float(ratio) for ratio in ratios)
         self.strides = tuple(int(stride) for stride in strides)
         self.anchor_stride = int(anchor_stride)
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         batch, height, width = ops.shape(images)[:3]
         center, half = pixel_anchors(
             (height, width), self.scales, self.ratios, self.strides, self.anchor_stride
@@ -77,11 +95,11 @@ class Anchors(keras.layers.Layer):
         anchors = box_ops.norm_boxes(anchors, (height, width))
         return ops.broadcast_to(anchors[None], (batch, ops.shape(anchors)[0], 4))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, *size = input_shape[:3]
         return (batch, anchor_count(size, len(self.ratios), self.strides, self.anchor_stride), 4)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "scales": self.scales,

@@ -1,26 +1,29 @@
-"""Boxes as tensors: the twins of `geometry.boxes`, and NMS with fixed shapes.
+"""Boxes as tensors, as `geometry.boxes` has them as arrays, and NMS with fixed shapes.
 
-Boxes are [..., (y1, x1, y2, x2)] float32. Unless said otherwise they are normalised: (0, 0, 1, 1) is the
-whole image, both edges inside. Axes: B images, N boxes, M kept boxes, T boxes of one tile.
+Boxes are float32 [..., (y1, x1, y2, x2)]. They are normalized unless the docstring says otherwise:
+(0, 0, 1, 1) is the whole image, both edges inside.
+
+Axes: B images, N boxes, M kept boxes, T boxes of one tile.
 """
 
-from typing import Any
-
-import keras
 import numpy as np
 from keras import ops
 
-Tensor = Any
+from mrcnn.typing import Tensor
 
-# Boxes examined at once by NMS. Larger tiles mean fewer, larger steps; 256 measured best compiled.
+# Boxes that NMS examines at once: larger tiles mean fewer, larger steps.
 NMS_TILE = 256
 
 
 def apply_box_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
     """Shift and scale boxes by deltas (R-CNN, appendix C, inverted).
 
-    boxes: [..., 4] in any unit; deltas: [..., (dy, dx, log(dh), log(dw))] of the same leading shape.
-    Returns [..., 4] in the unit of `boxes`. The exponent is not clamped.
+    Args:
+        boxes: [..., 4] in any unit.
+        deltas: [..., (dy, dx, log(dh), log(dw))] with the same leading shape. Exponents are not clamped.
+
+    Returns:
+        [..., 4] in the unit of `boxes`.
     """
     height = boxes[..., 2] - boxes[..., 0]
     width = boxes[..., 3] - boxes[..., 1]
@@ -34,9 +37,13 @@ def apply_box_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
 
 
 def box_refinement(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Deltas that carry each box onto its ground truth (R-CNN, appendix C).
+    """Deltas that turn each box into its ground truth (R-CNN, appendix C).
 
-    boxes, gt_boxes: [..., 4] of the same unit, sides > 0. Returns [..., (dy, dx, log(dh), log(dw))].
+    Args:
+        boxes, gt_boxes: [..., 4] in the same unit, with sides > 0.
+
+    Returns:
+        [..., (dy, dx, log(dh), log(dw))].
     """
     boxes = ops.cast(boxes, "float32")
     gt_boxes = ops.cast(gt_boxes, "float32")
@@ -52,7 +59,12 @@ def box_refinement(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
 def clip_boxes(boxes: Tensor, window: Tensor) -> Tensor:
     """Move every corner into a window.
 
-    boxes: [..., 4]; window: [4], or [..., 4] that broadcasts with `boxes`. Returns [..., 4].
+    Args:
+        boxes: [..., 4].
+        window: [4], or [..., 4] that broadcasts with `boxes`.
+
+    Returns:
+        [..., 4].
     """
     low = ops.concatenate([window[..., :2], window[..., :2]], axis=-1)
     high = ops.concatenate([window[..., 2:], window[..., 2:]], axis=-1)
@@ -62,8 +74,12 @@ def clip_boxes(boxes: Tensor, window: Tensor) -> Tensor:
 def compute_overlaps(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Intersection over union of every pair of boxes.
 
-    boxes1: [..., N1, 4]; boxes2: [..., N2, 4] in the same unit. Returns [..., N1, N2] float32; NaN for a
-    pair of empty boxes (0 / 0), as the original gives.
+    Args:
+        boxes1: [..., N1, 4].
+        boxes2: [..., N2, 4] in the same unit.
+
+    Returns:
+        float32 [..., N1, N2]; NaN (0 / 0) for a pair of empty boxes, as in the Keras 2 library.
     """
     intersection, area1, area2 = _pairwise(boxes1, boxes2)
     return intersection / (area1 + area2 - intersection)
@@ -91,18 +107,28 @@ def _overlap_above(boxes1: Tensor, boxes2: Tensor, threshold: float) -> Tensor:
 
 
 def norm_boxes(boxes: Tensor, shape: Tensor) -> Tensor:
-    """Pixel boxes (y2, x2 outside) to normalised boxes (y2, x2 inside).
+    """Half-open pixel boxes to normalized boxes, whose y2 and x2 lie inside.
 
-    boxes: [..., 4]; shape: (height, width) in pixels, numbers or tensors. Returns float32 [..., 4].
+    Args:
+        boxes: [..., 4] in pixels.
+        shape: (height, width) in pixels, numbers or tensors.
+
+    Returns:
+        float32 [..., 4].
     """
     scale, shift = _scale_and_shift(shape)
     return (ops.cast(boxes, "float32") - shift) / scale
 
 
 def denorm_boxes(boxes: Tensor, shape: Tensor) -> Tensor:
-    """Normalised boxes to whole pixels, y2 and x2 outside, rounded half to even.
+    """Normalized boxes to half-open boxes of whole pixels, rounded half to even.
 
-    boxes: [..., 4]; shape: (height, width) in pixels. Returns int32 [..., 4].
+    Args:
+        boxes: [..., 4].
+        shape: (height, width) in pixels.
+
+    Returns:
+        int32 [..., 4].
     """
     scale, shift = _scale_and_shift(shape)
     return ops.cast(ops.round(boxes * scale + shift), "int32")
@@ -114,14 +140,14 @@ def _scale_and_shift(shape: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log2(x: Tensor) -> Tensor:
-    """Logarithm to the base 2 of a float tensor, as natural logarithm over ln 2."""
+    """Logarithm to the base 2 of a float tensor, computed as ln(x) / ln(2)."""
     return ops.log(x) / np.float32(np.log(2.0))
 
 
 def trim_zeros(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Rows that are not all zero, [M, 4], and the bool mask [N] of those rows.
 
-    The result's length depends on the data: for eager use and tests, not for a compiled graph.
+    Its length depends on the data, so it works eagerly and not in a compiled graph.
     """
     kept = ops.sum(ops.abs(boxes), axis=1) != 0
     return ops.take(boxes, ops.nonzero(kept)[0], axis=0), kept
@@ -130,19 +156,9 @@ def trim_zeros(boxes: Tensor) -> tuple[Tensor, Tensor]:
 def batch_pack(x: Tensor, counts: Tensor, num_rows: int) -> Tensor:
     """The first `counts[i]` rows of each `x[i]`, i < num_rows, joined along the first axis.
 
-    The result's length depends on the data: for eager use and tests, not for a compiled graph.
+    Its length depends on the data, so it works eagerly and not in a compiled graph.
     """
     return ops.concatenate([x[i, : int(counts[i])] for i in range(num_rows)], axis=0)
-
-
-def top_k(scores: Tensor, k: int) -> Tensor:
-    """Positions of the k largest scores, best first, equal scores by rising position.
-
-    scores: [B, N] float; k <= N. Returns int32 [B, k].
-    """
-    if keras.backend.backend() == "torch":  # its top-k orders equal values at will
-        return ops.argsort(-scores, axis=-1)[:, :k]
-    return ops.top_k(scores, k)[1]
 
 
 def gather(x: Tensor, index: Tensor) -> Tensor:
@@ -153,8 +169,8 @@ def gather(x: Tensor, index: Tensor) -> Tensor:
     return ops.take_along_axis(x, index, axis=1)
 
 
-def own_class(x: Tensor, class_ids: Tensor) -> Tensor:
-    """The entry of each RoI's class: x [B, N, classes, 4] and class_ids int [B, N] give [B, N, 4]."""
+def select_class(x: Tensor, class_ids: Tensor) -> Tensor:
+    """The entry of each RoI's class: x [B, N, classes, 4] and class ids int [B, N] give [B, N, 4]."""
     index = ops.cast(class_ids, "int32")[:, :, None, None]
     index = ops.broadcast_to(index, (*ops.shape(index)[:3], 4))
     return ops.squeeze(ops.take_along_axis(x, index, axis=2), axis=2)
@@ -170,14 +186,25 @@ def non_max_suppression(
 ) -> tuple[Tensor, Tensor]:
     """Greedy non-maximum suppression of boxes that are sorted by falling score.
 
-    boxes: [B, N, 4]; valid: [B, N] bool, boxes that take part; groups: [B, N] int, or None: boxes suppress
-    each other only inside a group (a class). A box goes when its IoU with a kept one is above `threshold`;
-    an empty box overlaps nothing. Returns index int32 [B, max_output], best first, and bool [B, max_output],
-    which of its places are filled (the others hold 0).
+    A box is suppressed when its IoU with a kept one is above `threshold`. An empty box overlaps nothing. No
+    gradient flows.
 
-    Boxes are examined in tiles: against what is kept so far, then among themselves by repeating the
-    suppression until nothing changes, which equals the greedy order and needs few rounds. Shapes are
-    fixed, so that it compiles everywhere; no gradient flows.
+    Boxes are examined tile by tile: first against the boxes that are already kept, then among themselves, by
+    repeating the suppression until nothing changes. That equals the greedy order and takes few rounds. All
+    shapes are fixed, so that it compiles on every backend.
+
+    Args:
+        boxes: [B, N, 4].
+        valid: bool [B, N], boxes that take part.
+        max_output: Boxes to keep per image.
+        threshold: IoU in [0, 1].
+        groups: int [B, N], such as class ids; boxes of different groups do not suppress each other. None: all
+            boxes are one group.
+        tile: Boxes per tile.
+
+    Returns:
+        Indices int32 [B, max_output], best first, and bool [B, max_output]: which slots are filled. The
+        others hold 0.
     """
     count = boxes.shape[1]
     tile = min(tile, count)
@@ -192,16 +219,16 @@ def non_max_suppression(
         candidates = ops.slice(boxes, (0, start, 0), (boxes.shape[0] or ops.shape(boxes)[0], tile, 4))
         size = ops.shape(candidates)[0]
         alive = ops.slice(valid, (0, start), (size, tile))
-        labels = ops.slice(groups, (0, start), (size, tile))
+        tile_groups = ops.slice(groups, (0, start), (size, tile))
         filled = ops.arange(max_output)[None] < kept[:, None]  # [B, M]
         kept_index = index[:, :max_output]
-        beaten = _suppressed(
-            gather(boxes, kept_index), gather(groups, kept_index), filled, candidates, labels, threshold
+        suppressed = _suppressed(
+            gather(boxes, kept_index), gather(groups, kept_index), filled, candidates, tile_groups, threshold
         )
-        keep = _greedy_in_tile(candidates, labels, ops.logical_and(alive, ~beaten), threshold)
-        place = kept[:, None] + ops.cumsum(ops.cast(keep, "int32"), axis=1) - 1
-        place = ops.where(keep, ops.minimum(place, max_output), max_output)  # the last is a bin
-        index = _write(index, max_output + 1, place, start + ops.arange(tile))
+        keep = _greedy_in_tile(candidates, tile_groups, ops.logical_and(alive, ~suppressed), threshold)
+        slot = kept[:, None] + ops.cumsum(ops.cast(keep, "int32"), axis=1) - 1
+        slot = ops.where(keep, ops.minimum(slot, max_output), max_output)  # the last slot is for the rest
+        index = _write(index, max_output + 1, slot, start + ops.arange(tile))
         return t + 1, index, ops.minimum(kept + ops.sum(ops.cast(keep, "int32"), axis=1), max_output)
 
     zeros = ops.zeros_like(valid[:, :1], dtype="int32")  # [B, 1]
@@ -214,7 +241,7 @@ def non_max_suppression(
 def _pad_for_tiles(
     boxes: Tensor, valid: Tensor, groups: Tensor | None, padding: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Whole tiles, corners ordered, no gradient."""
+    """Inputs of NMS padded to whole tiles, with ordered corners and without gradient."""
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     low = ops.minimum(boxes[..., :2], boxes[..., 2:])
     high = ops.maximum(boxes[..., :2], boxes[..., 2:])
@@ -228,24 +255,24 @@ def _pad_for_tiles(
 
 def _suppressed(
     kept_boxes: Tensor,
-    kept_labels: Tensor,
+    kept_groups: Tensor,
     filled: Tensor,
     candidates: Tensor,
-    labels: Tensor,
+    groups: Tensor,
     threshold: float,
 ) -> Tensor:
     """Which candidates [B, T] a kept box [B, M] of their group overlaps."""
     overlap = _overlap_above(candidates, kept_boxes, threshold)  # [B, T, M]
-    same = ops.expand_dims(labels, 2) == ops.expand_dims(kept_labels, 1)
+    same = ops.expand_dims(groups, 2) == ops.expand_dims(kept_groups, 1)
     counts = ops.logical_and(same, ops.expand_dims(filled, 1))
     return ops.any(ops.logical_and(overlap, counts), axis=2)
 
 
-def _greedy_in_tile(candidates: Tensor, labels: Tensor, alive: Tensor, threshold: float) -> Tensor:
-    """Greedy suppression [B, T] inside one sorted tile, by repetition to a fixed point."""
+def _greedy_in_tile(candidates: Tensor, groups: Tensor, alive: Tensor, threshold: float) -> Tensor:
+    """Greedy suppression [B, T] within a sorted tile, repeated to a fixed point."""
     tile = candidates.shape[1]
     earlier = np.triu(np.ones((tile, tile), bool), k=1)  # [j, i]: j comes before i
-    same = ops.expand_dims(labels, 2) == ops.expand_dims(labels, 1)
+    same = ops.expand_dims(groups, 2) == ops.expand_dims(groups, 1)
     beats = ops.logical_and(_overlap_above(candidates, candidates, threshold), same)
     beats = ops.logical_and(beats, ops.convert_to_tensor(earlier)[None])
 
@@ -253,18 +280,18 @@ def _greedy_in_tile(candidates: Tensor, labels: Tensor, alive: Tensor, threshold
         return ops.any(keep != before)
 
     def repeat(keep, before):
-        beaten = ops.any(ops.logical_and(beats, ops.expand_dims(keep, 2)), axis=1)
-        return ops.logical_and(alive, ~beaten), keep
+        suppressed = ops.any(ops.logical_and(beats, ops.expand_dims(keep, 2)), axis=1)
+        return ops.logical_and(alive, ~suppressed), keep
 
     keep, _ = repeat(alive, alive)
     keep, _ = ops.while_loop(changed, repeat, (keep, alive))
     return keep
 
 
-def _write(index: Tensor, width: int, place: Tensor, values: Tensor) -> Tensor:
-    """Put values [T] at their places [B, T] of index [B, width]."""
+def _write(index: Tensor, width: int, slot: Tensor, values: Tensor) -> Tensor:
+    """Write values [T] into their slots [B, T] of an index [B, width]."""
     batch = ops.shape(index)[0]
     rows = ops.expand_dims(ops.arange(batch) * width, 1)
-    flat = ops.reshape(ops.cast(place, "int32") + ops.cast(rows, "int32"), (-1, 1))
-    values = ops.reshape(ops.broadcast_to(ops.cast(values, "int32")[None], ops.shape(place)), (-1,))
+    flat = ops.reshape(ops.cast(slot, "int32") + ops.cast(rows, "int32"), (-1, 1))
+    values = ops.reshape(ops.broadcast_to(ops.cast(values, "int32")[None], ops.shape(slot)), (-1,))
     return ops.reshape(ops.scatter_update(ops.reshape(index, (-1,)), flat, values), (batch, width))

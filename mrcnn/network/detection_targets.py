@@ -1,10 +1,12 @@
-"""Targets of the second stage: RoIs sampled from the proposals, each with its class, deltas and mask.
+"""Targets of the heads: RoIs sampled from the proposals, each with its class, deltas and mask.
 
-Faster R-CNN, section 3.3 and Mask R-CNN, section 3.1, with the sampling rule of the original library:
-the number of negatives follows the positives that were found, so no positives means no RoI at all.
-Axes: B images, P proposals, G ground truths, K positive places, R RoIs.
+Fast R-CNN, section 2.3 and Mask R-CNN, section 3.1, with the sampling rule of the Keras 2 library: the number
+of negatives follows the number of positives, so an image without positives has no RoIs at all.
+
+Axes: B images, P proposals, G ground-truth boxes, K slots for positives, R RoIs.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,40 +14,47 @@ import numpy as np
 from keras import ops
 
 from mrcnn.network import box_ops, roi_align, sampling
+from mrcnn.typing import Tensor
 
-Tensor = Any
+Shape = tuple[int | None, ...]
 
 
 def _overlaps(proposals: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
-    """IoU [B, P, G] without gradient; -1 at boxes that do not count ([B, G] bool)."""
+    """IoU [B, P, G] without gradient, -1 for boxes that do not count. `counts` is bool [B, G]."""
     overlaps = box_ops.compute_overlaps(ops.stop_gradient(proposals), ops.stop_gradient(boxes))
     overlaps = ops.where(ops.isnan(overlaps), ops.zeros_like(overlaps), overlaps)
     return ops.where(ops.expand_dims(counts, 1), overlaps, -ops.ones_like(overlaps))
 
 
 def sample_rois(
-    positive: Tensor, negative: Tensor, keys: Tensor, rois_per_image: int, positive_ratio: float
+    positive: Tensor, negative: Tensor, priority: Tensor, rois_per_image: int, positive_ratio: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Choose positives, then negatives in proportion to them.
+    """Sample positives, then negatives in proportion to them.
 
-    positive, negative: [B, P] bool; keys: [B, P] float in [0, 1], the largest are drawn first.
-    Returns index int32 [B, R] into the proposals, and the number of positives and of all RoIs, int32 [B]
-    each. Positives come first, then negatives; places after the last RoI hold any index.
+    Args:
+        positive, negative: bool [B, P].
+        priority: float [B, P] in [0, 1]; the highest are sampled first.
+        rois_per_image: R.
+        positive_ratio: Share of positives in a full sample.
+
+    Returns:
+        Indices int32 [B, R] of proposals, and the number of positives and of all RoIs, each int32 [B].
+        Positives come first, then negatives. Slots after the last RoI hold any index.
     """
     limit = int(rois_per_image * positive_ratio)
-    places = positive.shape[1]
-    positive_index, positives = sampling.draw(positive, keys, min(limit, places))
-    negative_index, negatives = sampling.draw(negative, keys, min(rois_per_image, places))
+    proposals = positive.shape[1]
+    positive_index, positives = sampling.sample_top_k(positive, priority, min(limit, proposals))
+    negative_index, negatives = sampling.sample_top_k(negative, priority, min(rois_per_image, proposals))
     ratio = np.float32(1.0 / positive_ratio)
-    wanted = ops.cast(ratio * ops.cast(positives, "float32"), "int32") - positives
-    total = positives + ops.minimum(negatives, wanted)
+    negative_limit = ops.cast(ratio * ops.cast(positives, "float32"), "int32") - positives
+    total = positives + ops.minimum(negatives, negative_limit)
 
-    place = ops.arange(rois_per_image)[None]  # [1, R]
-    from_positive = ops.clip(place, 0, positive_index.shape[1] - 1)
-    from_negative = ops.clip(place - positives[:, None], 0, negative_index.shape[1] - 1)
+    slot = ops.arange(rois_per_image)[None]  # [1, R]
+    from_positive = ops.clip(slot, 0, positive_index.shape[1] - 1)
+    from_negative = ops.clip(slot - positives[:, None], 0, negative_index.shape[1] - 1)
     from_positive = ops.broadcast_to(from_positive, ops.shape(from_negative))
     index = ops.where(
-        place < positives[:, None],
+        slot < positives[:, None],
         ops.take_along_axis(positive_index, from_positive, axis=1),
         ops.take_along_axis(negative_index, from_negative, axis=1),
     )
@@ -53,10 +62,16 @@ def sample_rois(
 
 
 def crop_masks(masks: Tensor, assigned: Tensor, boxes: Tensor, mask_shape: tuple[int, int]) -> Tensor:
-    """Cut and resize the assigned mask of each RoI (bilinear, zero outside), then round half to even.
+    """Crop and resize the assigned mask of each RoI (bilinear, zero outside), then round half to even.
 
-    masks: [B, h, w, G] bool; assigned: [B, K] int, mask of each RoI; boxes: [B, K, 4] normalised to the
-    mask. Returns float32 [B, K, mask_height, mask_width] of 0 and 1.
+    Args:
+        masks: bool [B, h, w, G].
+        assigned: int [B, K], the mask of each RoI.
+        boxes: [B, K, 4] normalized to the mask.
+        mask_shape: (height, width) of the result.
+
+    Returns:
+        float32 [B, K, height, width] of 0 and 1.
     """
     height, width, instances = (masks.shape[i] or ops.shape(masks)[i] for i in (1, 2, 3))
     batch = ops.shape(masks)[0]
@@ -67,49 +82,49 @@ def crop_masks(masks: Tensor, assigned: Tensor, boxes: Tensor, mask_shape: tuple
     columns = ops.ones_like(boxes[..., 0]) * ops.cast(width, "float32")
     y = roi_align.sample_positions(boxes[..., 0], boxes[..., 2], rows, mask_shape[0])
     x = roi_align.sample_positions(boxes[..., 1], boxes[..., 3], columns, mask_shape[1])
-    cut = roi_align.bilinear_sample(cells, y, x, (rows, columns), start)
-    return ops.round(cut[..., 0])
+    crops = roi_align.bilinear_sample(cells, y, x, (rows, columns), start)
+    return ops.round(crops[..., 0])
 
 
+@keras.saving.register_keras_serializable("mrcnn")
 class DetectionTargetLayer(keras.layers.Layer):
     """Sample RoIs from the proposals and give each its targets.
 
-    config: a Config whose TRAIN_ROIS_PER_IMAGE, ROI_POSITIVE_RATIO, BBOX_STD_DEV, MASK_SHAPE, USE_MINI_MASK,
-    ROI_POSITIVE_IOU, CROWD_IOU and ROI_INCLUDE_GT are used, or None; then the keyword arguments count.
-    shuffle: draw RoIs at random; otherwise the first ones are taken.
+    Call with [proposals [B, P, 4] normalized, empty rows allowed; gt_class_ids int [B, G], where 0 is padding
+    and negative ids are crowds; gt_boxes [B, G, 4] normalized; gt_masks bool [B, h, w, G], whole or mini].
+    Returns rois [B, R, 4], target_class_ids int32 [B, R], target_bbox [B, R, 4] divided by bbox_std_dev and
+    target_mask [B, R, mask_height, mask_width]: first the positives, then the negatives (class 0), then empty
+    slots. The deltas stay functions of the proposals, so the box loss trains the RPN, too.
 
-    Call with [proposals [B, P, 4] normalised, zero rows allowed; gt_class_ids int [B, G], 0 = padding,
-    negative = crowd; gt_boxes [B, G, 4] normalised; gt_masks bool [B, h, w, G], whole or mini].
-    Returns rois [B, R, 4], target_class_ids int32 [B, R], target_bbox [B, R, 4] divided by bbox_std_dev,
-    target_mask [B, R, mask_height, mask_width]: positives, then negatives (class 0), then zero rows.
-    The deltas stay functions of the proposals, so the box loss also trains the RPN, as in the original.
+    Args:
+        rois_per_image: R.
+        positive_ratio: Share of positives in a full sample.
+        bbox_std_dev: Divisors of the deltas.
+        mask_shape: (height, width) of the mask targets.
+        use_mini_mask: gt_masks are cropped to their boxes.
+        positive_iou: IoU with a ground-truth box from which a proposal is positive.
+        crowd_iou: IoU with a crowd from which a proposal is not negative.
+        include_gt: Sample from the ground-truth boxes, too.
+        shuffle: Sample at random. False keeps the first proposals.
+        seed: Of the random samples.
     """
 
     def __init__(
         self,
-        config=None,
-        rois_per_image=200,
-        positive_ratio=0.33,
-        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
-        mask_shape=(28, 28),
-        use_mini_mask=True,
-        positive_iou=0.5,
-        crowd_iou=0.001,
-        include_gt=False,
-        shuffle=True,
-        seed=None,
-        **kwargs,
+        *,
+        rois_per_image: int = 200,
+        positive_ratio: float = 0.33,
+        bbox_std_dev: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+        mask_shape: Sequence[int] = (28, 28),
+        use_mini_mask: bool = True,
+        positive_iou: float = 0.5,
+        crowd_iou: float = 0.001,
+        include_gt: bool = False,
+        shuffle: bool = True,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
-        if config is not None:
-            rois_per_image = config.TRAIN_ROIS_PER_IMAGE
-            positive_ratio = config.ROI_POSITIVE_RATIO
-            bbox_std_dev = config.BBOX_STD_DEV
-            mask_shape = config.MASK_SHAPE
-            use_mini_mask = config.USE_MINI_MASK
-            positive_iou = getattr(config, "ROI_POSITIVE_IOU", positive_iou)
-            crowd_iou = getattr(config, "CROWD_IOU", crowd_iou)
-            include_gt = getattr(config, "ROI_INCLUDE_GT", include_gt)
         self.rois_per_image = int(rois_per_image)
         self.positive_ratio = float(positive_ratio)
         self.bbox_std_dev = tuple(float(value) for value in bbox_std_dev)
@@ -124,17 +139,17 @@ class DetectionTargetLayer(keras.layers.Layer):
 
     @property
     def max_positives(self) -> int:
-        """Places at the head of each image's RoIs that can hold a positive."""
+        """K: the leading slots of each image that can hold a positive."""
         return int(self.rois_per_image * self.positive_ratio)
 
-    def call(self, inputs):
+    def call(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         proposals, gt_class_ids, gt_boxes, gt_masks = inputs
         gt_class_ids = ops.cast(gt_class_ids, "int32")
         if self.include_gt:
-            objects = ops.where(gt_class_ids[..., None] > 0, gt_boxes, ops.zeros_like(gt_boxes))
-            if objects.shape[1] is None:  # left open; the masks say how many
-                objects = ops.reshape(objects, (-1, gt_masks.shape[3], 4))
-            proposals = ops.concatenate([proposals, objects], axis=1)
+            instances = ops.where(gt_class_ids[..., None] > 0, gt_boxes, ops.zeros_like(gt_boxes))
+            if instances.shape[1] is None and gt_masks.shape[3] is not None:
+                instances = ops.reshape(instances, (-1, gt_masks.shape[3], 4))
+            proposals = ops.concatenate([proposals, instances], axis=1)
         overlaps = _overlaps(proposals, gt_boxes, gt_class_ids > 0)
         crowd = ops.max(_overlaps(proposals, gt_boxes, gt_class_ids < 0), axis=2)
         best = ops.max(overlaps, axis=2)
@@ -142,13 +157,13 @@ class DetectionTargetLayer(keras.layers.Layer):
         positive = ops.logical_and(best >= self.positive_iou, filled)
         negative = ops.logical_and(best < self.positive_iou, crowd < self.crowd_iou)
         negative = ops.logical_and(negative, filled)
-        keys = sampling.priorities(best, self.shuffle, self.seed_generator)
+        priority = sampling.priorities(best, self.shuffle, self.seed_generator)
         index, positives, total = sample_rois(
-            positive, negative, keys, self.rois_per_image, self.positive_ratio
+            positive, negative, priority, self.rois_per_image, self.positive_ratio
         )
-        place = ops.arange(self.rois_per_image)[None]
-        is_roi = place < total[:, None]
-        is_positive = place < positives[:, None]
+        slot = ops.arange(self.rois_per_image)[None]
+        is_roi = slot < total[:, None]
+        is_positive = slot < positives[:, None]
         rois = ops.where(is_roi[..., None], box_ops.gather(proposals, index), 0.0)
         assigned = ops.cast(ops.argmax(box_ops.gather(overlaps, index), axis=2), "int32")
         class_ids = ops.where(is_positive, box_ops.gather(gt_class_ids, assigned), 0)
@@ -162,28 +177,28 @@ class DetectionTargetLayer(keras.layers.Layer):
 
     def _deltas(self, rois: Tensor, boxes: Tensor, is_positive: Tensor) -> Tensor:
         """Deltas [B, R, 4] of the positives, zero elsewhere."""
-        # Other rows can be empty boxes; a stand-in keeps infinities out of the gradient.
-        stand_in = ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32"))
-        chosen = is_positive[..., None]
-        deltas = box_ops.box_refinement(ops.where(chosen, rois, stand_in), ops.where(chosen, boxes, stand_in))
+        # Other rows may be empty boxes; the unit box keeps infinities out of the gradient.
+        unit = ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32"))
+        selected = is_positive[..., None]
+        deltas = box_ops.box_refinement(ops.where(selected, rois, unit), ops.where(selected, boxes, unit))
         return deltas / ops.convert_to_tensor(np.array(self.bbox_std_dev, "float32"))
 
     def _masks(
         self, rois: Tensor, boxes: Tensor, gt_masks: Tensor, assigned: Tensor, is_positive: Tensor
     ) -> Tensor:
-        """Mask targets [B, R, mask_height, mask_width]; only the places of positives are computed."""
-        head = self.max_positives
-        rois, boxes = (ops.stop_gradient(x[:, :head]) for x in (rois, boxes))
+        """Mask targets [B, R, mask_height, mask_width], computed in the slots of positives only."""
+        slots = self.max_positives
+        rois, boxes = (ops.stop_gradient(x[:, :slots]) for x in (rois, boxes))
         if self.use_mini_mask:
             corner = ops.concatenate([boxes[..., :2], boxes[..., :2]], axis=-1)
             size = boxes[..., 2:] - boxes[..., :2]
             size = ops.concatenate([size, size], axis=-1)
             rois = (rois - corner) / ops.where(size == 0.0, 1.0, size)
-        masks = crop_masks(gt_masks, assigned[:, :head], rois, self.mask_shape)
-        masks = ops.where(is_positive[:, :head, None, None], masks, 0.0)
-        return ops.pad(masks, ((0, 0), (0, self.rois_per_image - head), (0, 0), (0, 0)))
+        masks = crop_masks(gt_masks, assigned[:, :slots], rois, self.mask_shape)
+        masks = ops.where(is_positive[:, :slots, None, None], masks, 0.0)
+        return ops.pad(masks, ((0, 0), (0, self.rois_per_image - slots), (0, 0), (0, 0)))
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
         batch, rois = inputs[0].shape[0], self.rois_per_image
         return (
             keras.KerasTensor((batch, rois, 4), "float32"),
@@ -192,11 +207,11 @@ class DetectionTargetLayer(keras.layers.Layer):
             keras.KerasTensor((batch, rois, *self.mask_shape), "float32"),
         )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: list[Shape]) -> tuple[Shape, ...]:
         batch, rois = input_shape[0][0], self.rois_per_image
         return (batch, rois, 4), (batch, rois), (batch, rois, 4), (batch, rois, *self.mask_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "rois_per_image": self.rois_per_image,
@@ -210,3 +225,48 @@ class DetectionTargetLayer(keras.layers.Layer):
             "shuffle": self.shuffle,
             "seed": self.seed,
         }
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class LeadingSlots(keras.layers.Layer):
+    """The first slots of each image, which hold the positives.
+
+    Call with [class_ids int [B, R], any tensors [B, R, ...]]. Returns those tensors as [B, count, ...].
+
+    Args:
+        count: Slots to keep, at most R.
+    """
+
+    def __init__(self, count: int, **kwargs: Any):
+        super().__init__(**{"dtype": "float32", "autocast": False, **kwargs})
+        self.count = count
+
+    def call(self, inputs: list[Tensor]) -> list[Tensor]:
+        return [tensor[:, : self.count] for tensor in inputs[1:]]
+
+    def compute_output_spec(self, inputs: list[Tensor]) -> list[Tensor]:
+        return [keras.KerasTensor((x.shape[0], self.count, *x.shape[2:]), x.dtype) for x in inputs[1:]]
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> list[Shape]:
+        return [(shape[0], self.count, *shape[2:]) for shape in input_shape[1:]]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "count": self.count}
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class NormBoxes(keras.layers.Layer):
+    """Pixel boxes [B, N, 4] to normalized boxes, by the size of the images [B, H, W, channels]."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        boxes, images = inputs
+        return box_ops.norm_boxes(boxes, ops.shape(images)[1:3])
+
+    def compute_output_spec(self, inputs: list[Tensor]) -> Tensor:
+        return keras.KerasTensor(inputs[0].shape, "float32")
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        return input_shape[0]

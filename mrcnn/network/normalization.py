@@ -1,4 +1,7 @@
-"""Normalisation: over the batch with the original's three ways to train it, or over groups of channels."""
+"""Normalization layers: batch normalization with three ways to train it, and group normalization.
+
+Axes: B images, N RoIs, h and w cells, C channels.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,28 +10,33 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.backend import torch_ops
+from mrcnn import backend
+from mrcnn.typing import Tensor
 
-Tensor = Any
-# From a layer's name to the layer.
+Shape = tuple[int | None, ...]
+# From the name of a normalization layer to the layer.
 Norm = Callable[[str], keras.Layer]
 
-MOST_GROUPS = 32  # Wu and He 2018, section 4
+MAX_GROUPS = 32  # Group Normalization, section 4
 
 
+@keras.saving.register_keras_serializable("mrcnn")
 class BatchNorm(keras.layers.BatchNormalization):
-    """Batch normalisation over the last axis (epsilon 0.001, momentum 0.99).
+    """Batch normalization over the last axis (epsilon 0.001, momentum 0.99).
 
-    train_bn: False: always the stored statistics, which never change; None: follow the phase; True: always
-    the batch's own statistics. gamma and beta train in each case wherever the layer is trainable.
-    Statistics of a layer that is not trainable do not move.
+    gamma and beta train wherever the layer is trainable. Statistics of a layer that is not trainable do not
+    move.
+
+    Args:
+        train_bn: False always uses the stored statistics, which never change; None follows the phase; True
+            always uses the statistics of the batch.
     """
 
-    def __init__(self, train_bn: bool | None = None, **kwargs):
+    def __init__(self, train_bn: bool | None = None, **kwargs: Any):
         super().__init__(**{"momentum": 0.99, "epsilon": 0.001, **kwargs})
         self.train_bn = train_bn
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.updates = self.add_weight(
             shape=(),
@@ -41,37 +49,35 @@ class BatchNorm(keras.layers.BatchNormalization):
         )
 
     @property
-    def weights(self):
-        """gamma, beta, moving_mean, moving_variance: what weight files hold; not the counter."""
+    def weights(self) -> list[keras.Variable]:
+        """gamma, beta, moving_mean and moving_variance. Weight files do not hold the counter of updates."""
         return [weight for weight in super().weights if weight is not self.updates]
 
-    def call(self, inputs, training=None, mask=None):
-        by_batch = training if self.train_bn is None else self.train_bn
-        if not by_batch:
-            if torch_ops.serve():
-                statistics = (self.moving_mean, self.moving_variance, self.gamma, self.beta)
-                return torch_ops.normalize(inputs, *statistics, self.epsilon)
-            return super().call(inputs, training=False)
-        return self._normalize_by_batch(inputs, follow=bool(training) and self.trainable)
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
+        use_batch = training if self.train_bn is None else self.train_bn
+        if use_batch:
+            return self._normalize_by_batch(inputs, update=bool(training) and self.trainable)
+        statistics = (self.moving_mean, self.moving_variance)
+        return backend.batch_norm(inputs, *statistics, self.gamma, self.beta, self.epsilon)
 
-    def _normalize_by_batch(self, inputs: Tensor, follow: bool) -> Tensor:
+    def _normalize_by_batch(self, inputs: Tensor, update: bool) -> Tensor:
         x = ops.cast(inputs, "float32")
         axes = tuple(range(len(x.shape) - 1))
         mean, variance = ops.moments(x, axes=axes)
-        if follow:
-            self._follow(mean, variance, ops.size(x) / ops.size(mean))
+        if update:
+            self._update_statistics(mean, variance, ops.size(x) / ops.size(mean))
         outputs = ops.batch_normalization(
             x, mean, variance, axis=-1, offset=self.beta, scale=self.gamma, epsilon=self.epsilon
         )
         return ops.cast(outputs, inputs.dtype)
 
-    def _follow(self, mean: Tensor, variance: Tensor, count: Any) -> None:
-        """Move the stored statistics towards the batch's, as recorded from the original.
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: Any) -> None:
+        """Update the moving statistics as Keras 2 with TensorFlow 1.15 does.
 
         The average has no bias towards its start: update t of this run moves it by
-        (1 - momentum) / (1 - momentum ** t), so the first replaces what was stored. The variance is corrected
-        twice for the number of samples (by the original's fused kernel and by its framework):
-        n / (n - 1) and n / (n - 1 - epsilon).
+        (1 - momentum) / (1 - momentum ** t), so the first update replaces what was stored. The variance is
+        corrected twice for the number of samples, n / (n - 1) by TensorFlow's fused kernel and
+        n / (n - 1 - epsilon) by Keras 2.
         """
         count = ops.cast(count, "float32")
         variance = variance * count / ops.maximum(count - 1.0, 1.0)
@@ -81,29 +87,33 @@ class BatchNorm(keras.layers.BatchNormalization):
         self.moving_mean.assign(self.moving_mean + (mean - self.moving_mean) * rate)
         self.moving_variance.assign(self.moving_variance + (variance - self.moving_variance) * rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "train_bn": self.train_bn}
 
 
+@keras.saving.register_keras_serializable("mrcnn")
 class GroupNorm(keras.layers.Layer):
-    """Group normalisation (Wu and He 2018): mean and variance over a group of channels of each image or RoI.
+    """Group normalization (Wu and He 2018): mean and variance over a group of channels of each image or RoI.
 
-    Needs no statistics of a batch: small batches and padding do no harm, training and inference compute the
-    same. Call with [B, h, w, C], or with [B, N, h, w, C], where every RoI is normalised by itself. The number
-    of groups is the largest divisor of C that divides 32. Weights: gamma (C), beta (C).
+    It needs no statistics of a batch, so it works with small batches and computes the same in training and
+    inference. Call with [B, h, w, C], or with [B, N, h, w, C], where every RoI is normalized by itself. The
+    number of groups is the largest divisor of C that divides 32. Weights: gamma (C), beta (C).
+
+    Args:
+        epsilon: Added to the variance.
     """
 
-    def __init__(self, epsilon=1e-5, **kwargs):
+    def __init__(self, epsilon: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
         self.epsilon = epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
-        self.groups = math.gcd(channels, MOST_GROUPS)
+        self.groups = math.gcd(channels, MAX_GROUPS)
         self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         shape = ops.shape(inputs)
         channels = inputs.shape[-1]
         x = ops.cast(inputs, "float32")
@@ -113,21 +123,25 @@ class GroupNorm(keras.layers.Layer):
         x = x * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
         return ops.cast(x, inputs.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
 def normalization(norm: str, train_bn: bool | None) -> Norm:
-    """What makes the normalisation layers of a network, given their names.
+    """The constructor of a network's normalization layers, given their names.
 
-    norm: "batch" or "group"; train_bn: see BatchNorm, without meaning for groups.
-    Raises ValueError for another norm.
+    Args:
+        norm: "batch" or "group".
+        train_bn: See `BatchNorm`. It has no meaning for groups.
+
+    Raises:
+        ValueError: For another `norm`.
     """
     if norm == "group":
         return lambda name: GroupNorm(name=name)
     if norm == "batch":
         return lambda name: BatchNorm(train_bn=train_bn, name=name)
-    raise ValueError(f'norm must be "batch" or "group". Received: norm={norm!r}')
+    raise ValueError(f'`norm` must be "batch" or "group". Received: norm={norm!r}')

@@ -1,57 +1,69 @@
-"""Proposals: the RPN's best anchors, refined, clipped and thinned (Faster R-CNN, section 3.3)."""
+"""Proposals: the best anchors of the RPN, refined, clipped and suppressed (Faster R-CNN, section 3.3).
 
+Axes: B images, A anchors, K anchors before NMS.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from mrcnn import backend
 from mrcnn.network import box_ops
+from mrcnn.typing import Tensor
 
-Tensor = Any
+Shape = tuple[int | None, ...]
 
 
+@keras.saving.register_keras_serializable("mrcnn")
 class ProposalLayer(keras.layers.Layer):
-    """Turn the RPN's output into proposals.
+    """Proposals from the outputs of the RPN.
 
-    proposal_count: proposals kept per image; nms_threshold: IoU above which the worse one goes;
-    config: a Config whose PRE_NMS_LIMIT and RPN_BBOX_STD_DEV are used, or None; then pre_nms_limit (anchors
-    kept by score before NMS) and bbox_std_dev (scale of the deltas) count.
+    Call with [scores [B, A, (background, foreground)], deltas [B, A, 4], anchors [B, A, 4] normalized].
+    Returns [B, proposal_count, 4] normalized, best first; unused slots are zero. No gradient flows through
+    the selection, but the selected boxes stay functions of the deltas.
 
-    Call with [rpn_probs [B, A, (background, foreground)], rpn_deltas [B, A, 4], anchors [B, A, 4]
-    normalised]. Returns [B, proposal_count, 4] normalised, best first, zero rows at the end.
-    Selection passes no gradient; the selected boxes stay functions of the deltas.
+    Args:
+        proposal_count: Proposals per image.
+        nms_threshold: IoU above which the box with the lower score is suppressed.
+        pre_nms_limit: Anchors per image that enter NMS, the best ones.
+        bbox_std_dev: Factors of the deltas.
     """
 
     def __init__(
         self,
-        proposal_count,
-        nms_threshold,
-        config=None,
-        pre_nms_limit=6000,
-        bbox_std_dev=(0.1, 0.1, 0.2, 0.2),
-        **kwargs,
+        proposal_count: int,
+        nms_threshold: float,
+        *,
+        pre_nms_limit: int = 6000,
+        bbox_std_dev: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+        **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.proposal_count = int(proposal_count)
         self.nms_threshold = float(nms_threshold)
-        self.pre_nms_limit = int(config.PRE_NMS_LIMIT if config else pre_nms_limit)
-        std_dev = config.RPN_BBOX_STD_DEV if config else bbox_std_dev
-        self.bbox_std_dev = tuple(float(value) for value in std_dev)
+        self.pre_nms_limit = int(pre_nms_limit)
+        self.bbox_std_dev = tuple(float(value) for value in bbox_std_dev)
 
     def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        """Every intermediate result, by the name that inspection notebooks use.
+        """Every intermediate result, under the names that the inspection notebooks use.
 
-        inputs: as the layer's. Returns pre_nms_anchors, refined_anchors, refined_anchors_clipped
-        (each [B, K, 4] normalised, best first), rpn_non_max_suppression (int32 [B, proposal_count], rows
-        of the K boxes, 0 where unused), proposals [B, proposal_count, 4].
+        Args:
+            inputs: As the layer takes them.
+
+        Returns:
+            pre_nms_anchors, refined_anchors and refined_anchors_clipped, each [B, K, 4] normalized, best
+            first; rpn_non_max_suppression, int32 [B, proposal_count], rows of these K boxes, 0 where unused;
+            proposals [B, proposal_count, 4].
         """
         scores, deltas, anchors = self._with_known_count(*inputs)
         deltas = deltas * ops.convert_to_tensor(np.array(self.bbox_std_dev, "float32"))
-        best = box_ops.top_k(scores, min(self.pre_nms_limit, scores.shape[1] or self.pre_nms_limit))
+        best = backend.top_k(scores, min(self.pre_nms_limit, scores.shape[1] or self.pre_nms_limit))
         pre_nms_anchors = box_ops.gather(anchors, best)
         refined = box_ops.apply_box_deltas(pre_nms_anchors, box_ops.gather(deltas, best))
-        # The whole canvas, padding included: the image's own window counts only for detections.
+        # Clip to the whole molded image, padding included. Only detections are clipped to the window.
         clipped = ops.clip(refined, 0.0, 1.0)
         valid = box_ops.gather(scores, best) >= 0.0
         index, filled = box_ops.non_max_suppression(clipped, valid, self.proposal_count, self.nms_threshold)
@@ -64,9 +76,11 @@ class ProposalLayer(keras.layers.Layer):
             "proposals": proposals,
         }
 
-    def _with_known_count(self, probs, deltas, anchors):
-        """Scores [B, A], deltas and anchors; if A is unknown before the run, enough empty rows besides."""
-        scores = ops.stop_gradient(probs[:, :, 1])
+    def _with_known_count(
+        self, scores: Tensor, deltas: Tensor, anchors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Foreground scores [B, A], deltas and anchors, padded if A is not known while the graph is built."""
+        scores = ops.stop_gradient(scores[:, :, 1])
         if scores.shape[1] is not None:
             return scores, deltas, anchors
         rows = (0, self.pre_nms_limit)
@@ -74,13 +88,13 @@ class ProposalLayer(keras.layers.Layer):
         deltas, anchors = (ops.pad(x, ((0, 0), rows, (0, 0))) for x in (deltas, anchors))
         return scores, deltas, anchors
 
-    def call(self, inputs):
+    def call(self, inputs: list[Tensor]) -> Tensor:
         return self.steps(inputs)["proposals"]
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         return (input_shape[0][0], self.proposal_count, 4)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "proposal_count": self.proposal_count,

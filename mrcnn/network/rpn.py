@@ -4,17 +4,23 @@ import keras
 from keras import layers
 
 from mrcnn.network.convolution import Conv2D
+from mrcnn.typing import Tensor
 
 
 def build_rpn_model(
     anchor_stride: int, anchors_per_location: int, depth: int, channels: int = 512
 ) -> keras.Model:
-    """The RPN's head as a model of its own, so that all pyramid levels share its weights.
+    """The RPN as a model of its own, so that all pyramid levels share its weights.
 
-    anchor_stride: cells per anchor; anchors_per_location: number of anchor ratios; depth: channels of the
-    feature map; channels: width of the shared convolution.
-    Called with [B, h, w, depth] it returns, anchors ordered by row, column, ratio: logits and
-    probabilities [B, A, (background, foreground)] and deltas [B, A, (dy, dx, log(dh), log(dw))], float32.
+    Call it with a feature map [B, h, w, depth]. It returns logits and scores
+    [B, A, (background, foreground)] and deltas [B, A, (dy, dx, log(dh), log(dw))], all float32. The A anchors
+    are ordered by row, column and ratio.
+
+    Args:
+        anchor_stride: Cells of the feature map per location with anchors.
+        anchors_per_location: Number of anchor ratios.
+        depth: Channels of the feature map.
+        channels: Width of the shared convolution.
     """
     feature_map = keras.Input((None, None, depth), name="input_rpn_feature_map")
     shared = Conv2D(
@@ -27,7 +33,25 @@ def build_rpn_model(
     )(feature_map)
     x = Conv2D(2 * anchors_per_location, 1, dtype="float32", name="rpn_class_raw")(shared)
     logits = layers.Reshape((-1, 2), dtype="float32")(x)
-    probs = layers.Softmax(dtype="float32", name="rpn_class_xxx")(logits)
+    scores = layers.Softmax(dtype="float32", name="rpn_class_xxx")(logits)
     x = Conv2D(4 * anchors_per_location, 1, dtype="float32", name="rpn_bbox_pred")(shared)
     deltas = layers.Reshape((-1, 4), dtype="float32")(x)
-    return keras.Model(feature_map, [logits, probs, deltas], name="rpn_model")
+    return keras.Model(feature_map, [logits, scores, deltas], name="rpn_model")
+
+
+def apply_rpn(rpn: keras.Model, feature_maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the RPN on every pyramid level and join the results.
+
+    Args:
+        rpn: A model of `build_rpn_model`.
+        feature_maps: P2 to P6, each [B, h, w, C].
+
+    Returns:
+        Logits [B, A, 2], scores [B, A, 2] and deltas [B, A, 4] of all anchors, from P2 to P6.
+    """
+    logits, scores, deltas = zip(*(rpn(feature_map) for feature_map in feature_maps), strict=True)
+    return (
+        layers.Concatenate(axis=1, dtype="float32", name="rpn_class_logits")(list(logits)),
+        layers.Concatenate(axis=1, dtype="float32", name="rpn_class")(list(scores)),
+        layers.Concatenate(axis=1, dtype="float32", name="rpn_bbox")(list(deltas)),
+    )

@@ -1,52 +1,68 @@
-"""Random samples of fixed size: what the target layers of both stages draw their examples with."""
+"""Random samples of fixed size, with which both stages choose their training examples.
 
-from typing import Any
+Axes: B images, N candidates, K slots of a sample.
+"""
 
 import keras
 from keras import ops
 
-from mrcnn.network import box_ops
+from mrcnn import backend
+from mrcnn.typing import Tensor
 
-Tensor = Any
 
+def priorities(candidates: Tensor, shuffle: bool, seed: keras.random.SeedGenerator) -> Tensor:
+    """The priority of each candidate in [0, 1].
 
-def priorities(like: Tensor, shuffle: bool, seed: keras.random.SeedGenerator) -> Tensor:
-    """The priority of each candidate, in [0, 1]: random, or falling from the first to the last.
+    Args:
+        candidates: [B, N] of any dtype; only its shape counts.
+        shuffle: True for random priorities, False for falling ones from the first candidate to the last.
+        seed: Source of the random numbers.
 
-    like: [B, N] of any type, whose shape counts. Returns float32 [B, N].
+    Returns:
+        float32 [B, N].
     """
     if shuffle:
-        return keras.random.uniform(ops.shape(like), seed=seed, dtype="float32")
-    count = like.shape[1] or ops.shape(like)[1]
+        return keras.random.uniform(ops.shape(candidates), seed=seed, dtype="float32")
+    count = candidates.shape[1] or ops.shape(candidates)[1]
     order = 1.0 - ops.cast(ops.arange(count), "float32") / ops.cast(count, "float32")
-    return ops.zeros_like(like, dtype="float32") + order
+    return ops.zeros_like(candidates, dtype="float32") + order
 
 
-def draw(eligible: Tensor, keys: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Up to `count` of the eligible candidates, by falling key.
+def sample_top_k(eligible: Tensor, priority: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Up to k of the eligible candidates, by falling priority.
 
-    eligible: [B, N] bool; keys: [B, N] in [0, 1]; count: at most N if N is known. Returns index int32
-    [B, count], of which the first `drawn` hold a candidate and the rest any number below N + count, and
-    drawn int32 [B].
+    Args:
+        eligible: bool [B, N].
+        priority: float [B, N] in [0, 1].
+        k: At most N, if N is known.
+
+    Returns:
+        Indices int32 [B, k] and the number of samples int32 [B]. Slots after the last sample hold any index
+        below N + k.
     """
-    keys = ops.where(eligible, keys, -1.0)
-    if keys.shape[1] is None:  # as many as asked for, however few there are
-        keys = ops.pad(keys, ((0, 0), (0, count)), constant_values=-1.0)
+    priority = ops.where(eligible, priority, -1.0)
+    if priority.shape[1] is None:  # pad, so that there are k candidates however few come
+        priority = ops.pad(priority, ((0, 0), (0, k)), constant_values=-1.0)
     available = ops.sum(ops.cast(eligible, "int32"), axis=1)
-    return box_ops.top_k(keys, count), ops.minimum(available, count)
+    return backend.top_k(priority, k), ops.minimum(available, k)
 
 
-def holds(index: Tensor, drawn: Tensor) -> Tensor:
-    """Which places of `draw`'s index hold a candidate: bool [B, count]."""
-    return ops.arange(index.shape[1], dtype="int32")[None] < drawn[:, None]
+def is_filled(index: Tensor, count: Tensor) -> Tensor:
+    """Which slots of an index [B, K] hold one of the `count` [B] samples: bool [B, K]."""
+    return ops.arange(index.shape[1], dtype="int32")[None] < count[:, None]
 
 
-def marked(index: Tensor, drawn: Tensor, like: Tensor) -> Tensor:
-    """Which candidates were drawn: bool [B, N], the shape of `like`. index, drawn: as `draw` gives them."""
-    batch, count = ops.shape(like)[0], like.shape[1] or ops.shape(like)[1]
-    column = ops.where(holds(index, drawn), index, count)  # the last is a bin
-    row = ops.cast(ops.arange(batch), "int32")[:, None] * (count + 1)
+def sampled_mask(index: Tensor, count: Tensor, candidates: Tensor) -> Tensor:
+    """Which candidates are in a sample: bool [B, N].
+
+    Args:
+        index, count: As `sample_top_k` returns them.
+        candidates: [B, N] of any dtype; only its shape counts.
+    """
+    batch, size = ops.shape(candidates)[0], candidates.shape[1] or ops.shape(candidates)[1]
+    column = ops.where(is_filled(index, count), index, size)  # empty slots write to an extra column
+    row = ops.cast(ops.arange(batch), "int32")[:, None] * (size + 1)
     flat = ops.reshape(row + column, (-1, 1))
-    marks = ops.zeros((batch * (count + 1),), dtype="int32")
+    marks = ops.zeros((batch * (size + 1),), dtype="int32")
     marks = ops.scatter_update(marks, flat, ops.ones_like(flat[:, 0]))
-    return ops.reshape(marks, (batch, count + 1))[:, :count] > 0
+    return ops.reshape(marks, (batch, size + 1))[:, :size] > 0

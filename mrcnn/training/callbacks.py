@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import keras
 import numpy as np
 
-from mrcnn.backend import calls as execution
-from mrcnn.backend import devices as distribution
+from mrcnn import backend
+from mrcnn.backend.devices import Devices
 from mrcnn.checkpoints import weights
 from mrcnn.training import runs
 
@@ -142,7 +142,7 @@ class SaveBest(keras.callbacks.Callback):
         if value is None or np.isnan(value):
             return
         if self.best is None or self._sign * value > self._sign * self.best:
-            if getattr(self.model, "devices", distribution.Devices()).is_first_process:
+            if getattr(self.model, "devices", Devices()).is_first_process:
                 weights.save_weights(self.model, self.path)
             self.best, self.best_epoch = float(value), epoch
             logger.info("Best %s so far: %.4f in epoch %d, %s", self.monitor, value, epoch + 1, self.path)
@@ -243,16 +243,16 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 
 
 class KeepHostMemory(keras.callbacks.Callback):
-    """Let the process keep freed memory from step to step; see `execution.keep_host_memory`.
+    """Let the process keep freed memory from step to step; see `backend.keep_host_memory`.
 
     Memory that was freed while the network was built is returned to the system first.
     """
 
     def on_train_begin(self, logs: Logs = None) -> None:
-        execution.give_back_host_memory()
+        backend.give_back_host_memory()
 
     def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
-        execution.keep_host_memory()
+        backend.keep_host_memory()
 
 
 def default_callbacks(

@@ -1,143 +1,213 @@
-"""Training: the network with its losses, what trains, the optimiser, and what happens after each epoch."""
+"""The training network: the training graph with its losses and its optimizer."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from mrcnn.backend import calls as execution
-from mrcnn.backend import devices as distribution
+from mrcnn import backend
+from mrcnn.backend.devices import Devices
 from mrcnn.checkpoints import weights
+from mrcnn.config import Config
 from mrcnn.config.rules import LOSS_NAMES
-from mrcnn.fast import fold_batch_norm
+from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import losses
 from mrcnn.training import optimizers
+from mrcnn.typing import Tensor
+
+try:
+    from mrcnn import fast
+except ImportError:  # the package works without the folder, only slower
+    fast = None  # type: ignore[assignment]
+
+Tensors = dict[str, Tensor]
 
 
 class TrainingNetwork(weights.NamedWeightsModel):
-    """A functional model of `build.training_graph` that knows its losses.
+    """A functional model of `training_graph` with its losses.
 
-    loss_weights: factor of each loss by name, 1 where missing; weight_decay: factor of the L2 penalty;
-    devices: those that share each batch. Set them with `configure` before `compile`, when it is settled what
-    trains. Losses appear, weighted, under their names in logs.
+    Call `configure` after choosing the layers that train, and before `compile`. The losses appear in the logs
+    under their names, multiplied by their weights.
     """
 
-    devices = distribution.Devices()
-    _shared_call: Callable | None = None
+    devices = Devices()
+    _training_forward: Callable[..., Tensors] | None = None
 
     def configure(
-        self, loss_weights: dict[str, float], weight_decay: float, devices: distribution.Devices
+        self,
+        loss_weights: Mapping[str, float],
+        weight_decay: float,
+        devices: Devices,
+        rewrite: Callable[[keras.Model], keras.Model] | None = None,
     ) -> None:
-        """Set the factors of the losses and of the L2 penalty, and the devices."""
+        """Set what a training step computes.
+
+        Args:
+            loss_weights: Factor of each loss by name; a missing one is 1.
+            weight_decay: Factor of the L2 penalty.
+            devices: The devices that share each batch.
+            rewrite: From the plain functional model to one with the same outputs and gradients, which then
+                runs the forward pass of training steps. None: the plain one runs it.
+        """
         self.devices = devices
-        folded = fold_batch_norm.folded_at_each_call(keras.Model(self.input, self.output))
-        self._shared_call = devices.forward(self, execution.sparing(folded, folded.call))
         self.loss_weights = dict(loss_weights)
         self.weight_decay = float(weight_decay)
         self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in LOSS_NAMES}
+        forward: Callable[..., Tensors] = super().call
+        if rewrite is not None:
+            forward = backend.low_memory_forward(rewrite(keras.Model(self.input, self.output)))
+        self._training_forward = devices.training_forward(self, forward)
 
-    def call(self, inputs, training=None, mask=None):
-        if training and self._shared_call is not None:
-            return self._shared_call(inputs, training=True)
+    def call(self, inputs: Tensors, training: bool | None = None, mask: Any = None) -> Tensors:
+        if training and self._training_forward is not None:
+            return self._training_forward(inputs, training=True)
         return super().call(inputs, training=training, mask=mask)
 
-    def head_losses(self, x: dict, outputs: dict) -> dict[str, Any]:
-        """The five losses, not weighted, from the model's inputs and outputs."""
+    def compute_losses(self, inputs: Tensors, outputs: Tensors) -> Tensors:
+        """The five losses by name, without their weights."""
         mean_count = self.devices.mean
-        ids = outputs["target_class_ids"]
-        places = ops.shape(outputs["target_mask"])[1]
+        class_ids = outputs["target_class_ids"]
+        mask_slots = ops.shape(outputs["target_mask"])[1]
         match = outputs["target_rpn_match"]
-        active_class_ids = self.devices.of_first(x["input_image_meta"][:1, 12:])
+        active_class_ids = inputs["input_image_meta"][:1, meta_fields.ACTIVE_CLASS_IDS]
+        active_class_ids = self.devices.broadcast(active_class_ids)
         return {
             "rpn_class_loss": losses.rpn_class_loss(match, outputs["rpn_class_logits"], mean_count),
             "rpn_bbox_loss": losses.rpn_bbox_loss(
                 outputs["target_rpn_bbox"], match, outputs["rpn_bbox"], mean_count
             ),
             "mrcnn_class_loss": losses.mrcnn_class_loss(
-                ids, outputs["mrcnn_class_logits"], active_class_ids, mean_count
+                class_ids, outputs["mrcnn_class_logits"], active_class_ids, mean_count
             ),
             "mrcnn_bbox_loss": losses.mrcnn_bbox_loss(
-                outputs["target_bbox"], ids, outputs["mrcnn_bbox"], mean_count
+                outputs["target_bbox"], class_ids, outputs["mrcnn_bbox"], mean_count
             ),
             "mrcnn_mask_loss": losses.mrcnn_mask_loss(
-                outputs["target_mask"], ids[:, :places], outputs["mrcnn_mask"], mean_count
+                outputs["target_mask"], class_ids[:, :mask_slots], outputs["mrcnn_mask"], mean_count
             ),
         }
 
-    def weighted_losses(self, x: dict, outputs: dict) -> dict[str, Any]:
-        """The five losses times their factors, from the model's inputs and outputs."""
-        losses_by_name = self.head_losses(x, outputs)
-        return {name: loss * self.loss_weights.get(name, 1.0) for name, loss in losses_by_name.items()}
+    def weighted_losses(self, inputs: Tensors, outputs: Tensors) -> Tensors:
+        """The five losses by name, multiplied by their weights."""
+        values = self.compute_losses(inputs, outputs)
+        return {name: loss * self.loss_weights.get(name, 1.0) for name, loss in values.items()}
 
-    def total_loss(self, weighted: dict[str, Any]) -> Any:
-        """What training lowers: the sum of the weighted losses and the L2 penalty of what trains."""
-        return self.penalty() + sum(weighted.values())
-
-    def penalty(self) -> Any:
-        """The L2 penalty of what trains."""
+    def l2_penalty(self) -> Tensor:
+        """The L2 penalty of the trainable weights."""
         return optimizers.l2_penalty(self.trainable_variables, self.weight_decay)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The total loss; each part is tracked under its name."""
+    def total_loss(self, weighted: Tensors) -> Tensor:
+        """The value that training minimizes: the sum of the weighted losses and the L2 penalty."""
+        return self.l2_penalty() + sum(weighted.values())
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The total loss. Each part is tracked under its name.
+
+        Where the optimizer adds the gradient of the L2 penalty, the penalty counts in the value only.
+        """
         weighted = self.weighted_losses(x, y_pred)
         for name, loss in weighted.items():
             self.loss_trackers[name].update_state(self.devices.mean(loss))
-        if not optimizers.adds_penalty(self.optimizer):
-            return self.devices.training_loss(self.total_loss(weighted))
-        loss = ops.stop_gradient(self.penalty()) + sum(weighted.values())
-        return self.devices.training_loss(loss)
+        penalty = self.l2_penalty()
+        if optimizers.adds_l2_gradient(self.optimizer):
+            penalty = ops.stop_gradient(penalty)
+        return self.devices.training_loss(penalty + sum(weighted.values()))
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """The losses so far in this epoch."""
         return self.devices.logs(super().compute_metrics(x, y, y_pred, sample_weight))
 
 
 def compile_network(
     network: TrainingNetwork,
-    config: Any,
+    config: Config,
     learning_rate: Any,
     momentum: float,
-    devices: distribution.Devices | None = None,
+    devices: Devices | None = None,
 ) -> None:
-    """Give the network its optimiser: SGD with momentum or Adam, gradients clipped by their joint norm.
+    """Give a network its optimizer: SGD with momentum or Adam, gradients clipped by their joint norm.
 
-    learning_rate: a number or a keras schedule. devices: those that share each batch, in whose scope this is
-    called; one if None. GRADIENT_ACCUMULATION_STEPS, EMA_MOMENTUM and JIT_COMPILE are read, too. The loss is
-    scaled if the network was built with PRECISION "float16". The optimiser's state starts from zero.
+    The state of the optimizer starts from zero. The loss is scaled if the network was built with PRECISION
+    "float16".
+
+    Args:
+        network: The network. Which of its layers train is settled.
+        config: Its settings of training and of speed.
+        learning_rate: A number or a Keras schedule.
+        momentum: Momentum of SGD, or beta_1 of Adam.
+        devices: The devices that share each batch, whose scope is active; None for a single one.
     """
-    devices = devices or distribution.Devices()
-    network.configure(config.LOSS_WEIGHTS, config.WEIGHT_DECAY, devices)
-    common = {
+    devices = devices or Devices()
+    use_fast_paths = config.FAST_PATHS and fast is not None
+
+    def rewrite(model: keras.Model) -> keras.Model:
+        positives = int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO)
+        return fast.for_training(
+            model,
+            sampled_locations=config.RPN_TRAIN_ANCHORS_PER_IMAGE + positives,
+            xla=config.JIT_COMPILE,
+        )
+
+    network.configure(
+        config.LOSS_WEIGHTS, config.WEIGHT_DECAY, devices, rewrite if use_fast_paths else None
+    )
+    optimizer = _optimizer(config, learning_rate, momentum, devices, add_l2_gradient=use_fast_paths)
+    network.compile(optimizer=optimizer, jit_compile=backend.compiles_with_xla(config.JIT_COMPILE))
+    network.optimizer.build(network.trainable_variables)
+
+
+def _optimizer(
+    config: Config, learning_rate: Any, momentum: float, devices: Devices, *, add_l2_gradient: bool
+) -> keras.Optimizer:
+    """The optimizer of a Config; with add_l2_gradient it adds the gradient of the L2 penalty itself."""
+    settings: dict[str, Any] = {
         "learning_rate": learning_rate,
         "global_clipnorm": config.GRADIENT_CLIP_NORM,
         "use_ema": config.EMA_MOMENTUM is not None,
         "ema_momentum": config.EMA_MOMENTUM or 0.0,
     }
     if config.GRADIENT_ACCUMULATION_STEPS > 1:
-        common["gradient_accumulation_steps"] = config.GRADIENT_ACCUMULATION_STEPS
-    kind = keras.optimizers.Adam if config.OPTIMIZER == "adam" else keras.optimizers.SGD
-    common["beta_1" if config.OPTIMIZER == "adam" else "momentum"] = momentum
-    penalty = config.WEIGHT_DECAY * devices.share_of_loss
-    optimizer = optimizers.adding_penalty(devices.optimizer(kind), penalty)(**common)
-    network.compile(optimizer=optimizer, jit_compile=execution.compiles_with_xla(config.JIT_COMPILE))
-    network.optimizer.build(network.trainable_variables)
+        settings["gradient_accumulation_steps"] = config.GRADIENT_ACCUMULATION_STEPS
+    uses_adam = config.OPTIMIZER == "adam"
+    settings["beta_1" if uses_adam else "momentum"] = momentum
+    if not add_l2_gradient and not devices.clips_after_sum:
+        return keras.optimizers.Adam(**settings) if uses_adam else keras.optimizers.SGD(**settings)
+    settings["l2_factor"] = config.WEIGHT_DECAY * devices.loss_scale if add_l2_gradient else 0.0
+    settings["clips_after_sum"] = devices.clips_after_sum
+    return optimizers.AdamWithL2(**settings) if uses_adam else optimizers.SGDWithL2(**settings)
 
 
 def fit(
     network: TrainingNetwork,
     batches: Any,
     validation: Any,
+    *,
     first_epoch: int,
     epochs: int,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> keras.callbacks.History:
     """Train a compiled network on its devices.
 
-    batches, validation: DataGenerators of this process' parts, or None for no validation; first_epoch: epochs
-    that are done; epochs: the total. Their threads and processes end with the training, however it ends.
-    Returns the history.
+    Args:
+        network: The network.
+        batches: DataGenerator of this process' parts of the training batches. Its threads and processes end
+            with the training, however it ends.
+        validation: The same for validation, or None.
+        first_epoch: Epochs that are done.
+        epochs: Epochs in total.
+        callbacks: In the order in which they run.
+
+    Returns:
+        The history of losses.
     """
     devices = network.devices
     with devices.scope(), batches, validation or contextlib.nullcontext():

@@ -1,7 +1,7 @@
-"""Optimisers of training: those of Keras, which know the gradient of the original's L2 penalty.
+"""Optimizers of training: Keras' SGD and Adam, which can add the gradient of the L2 penalty themselves.
 
-It is a multiple of each weight. A backend that differentiates the penalty computes it first of all and holds
-it, as much memory as all weights take, beside the features of all layers.
+The gradient of the penalty is a multiple of each weight. A backend that differentiates the penalty computes it
+first and holds it, as much memory as all weights take, beside the features of all layers.
 """
 
 import math
@@ -11,56 +11,82 @@ from typing import Any
 import keras
 from keras import ops
 
-from mrcnn.backend import calls as execution
+from mrcnn import backend
+from mrcnn.backend import keras_internals
+from mrcnn.typing import Tensor
 
-Tensor = Any
-
-# Weights that the penalty leaves out, as the original does: those of normalisation.
+# Weights of normalization layers, which the penalty leaves out.
 NOT_DECAYED = ("gamma", "beta")
 
 
 def l2_penalty(variables: Sequence[keras.Variable], weight_decay: float) -> Tensor:
-    """Weight decay of the original: the mean of squares of each tensor, gamma and beta left out.
+    """Weight decay as the Keras 2 library defines it: the mean of squares of each tensor.
 
-    variables: trainable ones; biases count, too. Returns a float32 scalar.
+    Args:
+        variables: Trainable variables. Biases are decayed, gamma and beta are not.
+        weight_decay: Factor of the penalty.
+
+    Returns:
+        A float32 scalar.
     """
     decayed = [variable for variable in variables if variable.name not in NOT_DECAYED]
     return weight_decay * sum(ops.mean(ops.square(ops.cast(v, "float32"))) for v in decayed)
 
 
-class AddsPenalty:
-    """Part of an optimiser: to each gradient it adds that of `l2_penalty`, before they are clipped.
+class _L2Gradient(keras_internals.ClipsAfterSum):
+    """Part of an optimizer: add the gradient of `l2_penalty` to each gradient before clipping.
 
-    penalty: factor of the L2 penalty, WEIGHT_DECAY divided by the devices whose gradients are added up.
+    Args:
+        l2_factor: WEIGHT_DECAY, divided by the devices whose gradients are summed; 0 adds nothing.
+        clips_after_sum: Clip gradients after several TensorFlow devices have summed them.
     """
 
-    penalty = 0.0
+    def __init__(self, *args: Any, l2_factor: float = 0.0, clips_after_sum: bool = False, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.l2_factor = l2_factor
+        self.clips_after_sum = clips_after_sum
 
-    def apply(self, grads, trainable_variables=None):
-        """As in Keras; afterwards PyTorch's variables hold no gradients."""
-        known = self._trainable_variables if trainable_variables is None else list(trainable_variables)
-        grads = [self._with_penalty(*pair) for pair in zip(grads, known, strict=True)]
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Any = None) -> None:
+        """As Keras' optimizers do. The backend's gradients are freed afterwards."""
+        if trainable_variables is None:
+            variables = keras_internals.optimized_variables(self)
+        else:
+            variables = list(trainable_variables)
+        grads = [self._add_l2(*pair) for pair in zip(grads, variables, strict=True)]
         super().apply(grads, trainable_variables)
-        execution.let_gradients_go(known)
+        backend.free_gradients(variables)
 
-    def _with_penalty(self, gradient, variable):
-        if variable.name in NOT_DECAYED:
+    def _add_l2(self, gradient: Tensor, variable: keras.Variable) -> Tensor:
+        if not self.l2_factor or variable.name in NOT_DECAYED:
             return gradient
-        factor = 2.0 * self.penalty / math.prod(variable.shape)
+        factor = 2.0 * self.l2_factor / math.prod(variable.shape)
         decay = factor * ops.convert_to_tensor(variable)
         return decay if gradient is None else gradient + decay
 
-
-def adding_penalty(kind: type, penalty: float) -> type:
-    """The class of optimisers of this kind that add the gradient of an L2 penalty of this factor.
-
-    Saved with a model and loaded again, one is of the kind itself, and the penalty is differentiated.
-    """
-    kind = type(kind())  # on PyTorch Keras makes one of another class, which moves all weights at once
-    members = {"penalty": penalty, "__module__": kind.__module__}
-    return type(kind.__name__, (AddsPenalty, kind), members)
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "l2_factor": self.l2_factor,
+            "clips_after_sum": self.clips_after_sum,
+        }
 
 
-def adds_penalty(optimizer: keras.Optimizer | None) -> bool:
-    """Whether an optimiser, or the one whose loss it scales, is one of `adding_penalty`."""
-    return isinstance(getattr(optimizer, "inner_optimizer", optimizer), AddsPenalty)
+# On PyTorch, keras.optimizers.SGD() makes an object of a subclass that updates all weights at once.
+_SGD: type = type(keras.optimizers.SGD())
+_Adam: type = type(keras.optimizers.Adam())
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class SGDWithL2(_L2Gradient, _SGD):
+    """keras.optimizers.SGD that can add the gradient of the L2 penalty."""
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class AdamWithL2(_L2Gradient, _Adam):
+    """keras.optimizers.Adam that can add the gradient of the L2 penalty."""
+
+
+def adds_l2_gradient(optimizer: keras.Optimizer | None) -> bool:
+    """Whether an optimizer, or the one whose loss it scales, adds the gradient of the L2 penalty itself."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return isinstance(inner, _L2Gradient) and inner.l2_factor != 0.0

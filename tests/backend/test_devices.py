@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from toy_data import ToyConfig, toy_dataset
 
-from mrcnn.backend import devices as distribution
+from mrcnn import backend
 from mrcnn.data.generator import DataGenerator
 
 HERE = Path(__file__).parent
@@ -208,13 +208,13 @@ class TestProcesses:
 
 
 def test_one_device_needs_no_distribution():
-    devices = distribution.devices(1)
+    devices = backend.get_devices(1)
     assert (devices.count, devices.processes, devices.is_first_process) == (1, 1, True)
 
 
 def test_fewer_devices_than_asked_for():
     with pytest.warns(UserWarning, match="GPU_COUNT=64"):
-        devices = distribution.devices(64)
+        devices = backend.get_devices(64)
     assert devices.count == 1
 
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 from tensor_tools import BACKEND, array, tensor
 
-from mrcnn.backend import calls as execution
+from mrcnn import backend
 from mrcnn.fast.fold_batch_norm import FoldedNetwork, folded_at_each_call
 from mrcnn.network import convolution
 from mrcnn.network.heads import RoiConv2D
@@ -145,7 +145,7 @@ def test_folding_at_each_call_keeps_outputs_and_gradients(train_bn):
         return lambda inputs: sum(ops.sum(ops.sin(x)) for x in net(inputs, training=True).values())
 
     image = {"image": np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)}
-    wanted, found = (execution.loss_gradients(model, loss_of(net))(image) for net in (model, folded))
+    wanted, found = (backend.loss_gradients(model, loss_of(net))(image) for net in (model, folded))
     largest = max(np.linalg.norm(expected) for expected in wanted)
     for variable, expected, gradient in zip(model.trainable_variables, wanted, found, strict=True):
         error, size = np.linalg.norm(gradient - expected), np.linalg.norm(expected)

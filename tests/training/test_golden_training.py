@@ -118,7 +118,7 @@ def test_losses_and_gradients(recording):
     inputs = {name: tf.convert_to_tensor(value) for name, value in inputs.items()}
     with tf.GradientTape() as tape:
         outputs = network(inputs, training=True)
-        parts = network.head_losses(inputs, outputs)
+        parts = network.compute_losses(inputs, outputs)
         total = network.total_loss(network.weighted_losses(inputs, outputs))
     shown = network.compute_loss(x=inputs, y_pred=outputs)
     rtol = 1e-4 if "in_input_rois" in z and not model.config.TRAIN_BN else 1e-3

@@ -6,8 +6,7 @@ import pytest
 from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
-from mrcnn.backend import calls as execution
-from mrcnn.backend import devices as distribution
+from mrcnn import backend
 from mrcnn.checkpoints import weights
 from mrcnn.data.generator import DataGenerator
 from mrcnn.model import MaskRCNN
@@ -103,7 +102,7 @@ def test_half_precision_trains_and_detects_as_float32(plain, batches, precision,
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="XLA has to know all sizes")
 def test_places_that_no_image_fills_are_left_out_and_change_no_number(batches, tmp_path, monkeypatch):
     some = network(tmp_path, TRAIN_ROIS_PER_IMAGE=60)
-    monkeypatch.setattr(execution, "sizes_may_vary", lambda choice: False)
+    monkeypatch.setattr(backend, "sizes_may_vary", lambda choice: False)
     every = network(tmp_path, some, TRAIN_ROIS_PER_IMAGE=60)
     outputs, full = (model.keras_model(batches[0], training=True) for model in (some, every))
     positives = (keras.ops.convert_to_numpy(outputs["target_class_ids"]) > 0).sum(axis=1)
@@ -187,7 +186,7 @@ def test_wrong_settings_are_named(name, value):
 def test_tensorflow_reads_the_batches_of_an_epoch():
     """The generator's own batches, epoch by epoch, without tf.data's tuning, for which epochs would wait."""
     with DataGenerator(toy_dataset(), TinyConfig(), workers=2) as generator:
-        data = distribution.Devices().batches(generator)
+        data = backend.get_devices(1).batches(generator)
         assert not data.options().autotune.enabled
         assert int(data.cardinality()) == len(generator) == TinyConfig.STEPS_PER_EPOCH
         for epoch in range(2):

@@ -12,7 +12,7 @@ import cv2
 import keras
 import numpy as np
 
-from mrcnn.backend import calls as execution
+from mrcnn import backend
 from mrcnn.checkpoints import weights
 from mrcnn.data.generator import DataGenerator
 from mrcnn.geometry import masks as mask_geometry
@@ -166,7 +166,7 @@ class GradientHistograms(EventCallback):
         def loss(inputs):
             return network.total_loss(network.weighted_losses(inputs, network(inputs, training=True)))
 
-        self._gradients = execution.loss_gradients(network, loss)
+        self._gradients = backend.loss_gradients(network, loss)
 
     def write(self, events: EventFile, epoch: int) -> None:
         """Add a histogram for each tensor that the loss depends on."""

@@ -1,0 +1,37 @@
+"""Gradients of a loss for inspection: the network stays as it was."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from mrcnn import backend
+from mrcnn.backend.plain import Inputs
+from mrcnn.typing import Tensor
+
+
+def loss_gradients(
+    network: keras.Model, loss: Callable[[Inputs], Tensor]
+) -> Callable[[Inputs], list[np.ndarray | None]]:
+    """A function that differentiates a loss by the trainable variables of a network and changes nothing.
+
+    Args:
+        network: The owner of the variables.
+        loss: From {input name: tensor} to a scalar. It runs the network.
+
+    Returns:
+        A function from {input name: array} to the gradients, in the order of `network.trainable_variables`;
+        None for a variable that the loss does not depend on. Random states and statistics are restored.
+    """
+    gradients = backend.differentiate(network, loss)
+
+    def run(inputs: Inputs) -> list[np.ndarray | None]:
+        state = [backend.to_numpy(variable.value) for variable in network.non_trainable_variables]
+        try:
+            tensors = {name: keras.ops.convert_to_tensor(array) for name, array in inputs.items()}
+            return [None if x is None else backend.to_numpy(x) for x in gradients(tensors)]
+        finally:
+            for variable, value in zip(network.non_trainable_variables, state, strict=True):
+                variable.assign(value)
+
+    return run

@@ -1,0 +1,83 @@
+"""Every private member of Keras that the package needs, in one place, checked with Keras 3.12 to 3.15.
+
+Each function has a test of its own, so that a Keras release that changes one of them fails there by name.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from mrcnn.typing import Tensor
+
+# A call of an operation in a functional model: Keras' node.
+Call = Any
+
+
+def producer(tensor: Tensor) -> Any:
+    """The operation (layer or keras.ops function) that computed a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
+def producing_call(tensor: Tensor) -> Call:
+    """The call that computed a symbolic tensor."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
+def output_index(tensor: Tensor) -> int:
+    """The position of a symbolic tensor among the outputs of its call."""
+    return tensor._keras_history.tensor_index
+
+
+def calls_of(operation: Any) -> Sequence[Call]:
+    """All calls of an operation."""
+    return operation._inbound_nodes
+
+
+def parent_calls(call: Call) -> Sequence[Call]:
+    """The calls that computed the inputs of a call."""
+    return call.parent_nodes
+
+
+def fill_arguments(call: Call, values: dict[int, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments and keyword arguments of a call, with a value for each symbolic tensor by its id."""
+    return call.arguments.fill_in(values)
+
+
+def watch_assignments(variable: keras.Variable, callback: Callable[[], None]) -> None:
+    """Call back after each assignment to a variable. Keras itself notifies nobody."""
+    assign = variable.assign
+
+    def assign_and_notify(value: Any) -> Any:
+        result = assign(value)
+        callback()
+        return result
+
+    variable.assign = assign_and_notify
+
+
+def optimized_variables(optimizer: keras.Optimizer) -> list[keras.Variable]:
+    """The variables that an optimizer was built for."""
+    return list(optimizer._trainable_variables)
+
+
+class ClipsAfterSum:
+    """Part of an optimizer: clip gradients after tf.distribute has summed them. Keras clips before.
+
+    Attributes:
+        clips_after_sum: False leaves Keras' order.
+    """
+
+    clips_after_sum = False
+
+    def _clip_gradients(self, grads: list[Tensor]) -> list[Tensor]:
+        return grads if self.clips_after_sum else super()._clip_gradients(grads)  # type: ignore[misc]
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        summed = super()._all_reduce_sum_gradients(grads_and_vars)  # type: ignore[misc]
+        if not self.clips_after_sum:
+            return summed
+        grads, variables = zip(*summed, strict=True)
+        clipped = super()._clip_gradients(list(grads))  # type: ignore[misc]
+        return list(zip(clipped, variables, strict=True))

@@ -1,0 +1,348 @@
+"""The operations of the network as `keras.ops` states them, for every backend.
+
+`mrcnn.backend` replaces some of them where another formulation of the same numbers measured faster.
+
+Axes: B images, h and w cells of a feature map, C channels, S rows of a table. Feature maps are channels last.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from mrcnn.backend.devices import Devices, Parts
+from mrcnn.backend.matmul_conv_gradient import conv2d_matmul_grad
+from mrcnn.typing import Tensor
+
+__all__ = [
+    "RUNS_EAGERLY",
+    "activate",
+    "add_inplace",
+    "affine",
+    "batch_norm",
+    "bilinear_gather",
+    "compiled",
+    "compiles_with_xla",
+    "conv2d",
+    "conv2d_matmul_grad",
+    "crop_and_resize",
+    "depthwise_conv2d",
+    "differentiate",
+    "free_gradients",
+    "get_devices",
+    "is_on_cpu",
+    "low_memory_forward",
+    "matmul_gradient_pays",
+    "max_pool",
+    "relu_inplace",
+    "sizes_may_vary",
+    "to_convolution_layout",
+    "to_numpy",
+    "top_k",
+    "vjp",
+]
+
+Pair = Sequence[int]
+# "same" and "valid" as TensorFlow counts them, or zeros before and after rows and columns.
+Padding = str | Sequence[Pair]
+Inputs = Mapping[str, Any]
+
+# Whether each layer runs by itself, so that memory can be reused between layers.
+RUNS_EAGERLY = False
+# Bilinear samples of boxes, one per bin, 0 outside the map, by an operator that XLA does not know; None where
+# there is none. Takes maps, float32 [B, h, w, C] of each level; boxes, finite [N, 4], normalized to the maps;
+# images and levels, int32 [N], the image and the map of each box; and the bins (height, width). Returns
+# float32 [N, height, width, C].
+crop_and_resize: Callable[[list[Tensor], Tensor, Tensor, Tensor, tuple[int, int]], Tensor] | None = None
+
+
+# --- Layers ---
+
+
+def explicit_padding(
+    padding: Padding, size: Pair, kernel_size: Pair, strides: Pair = (1, 1), dilation: Pair = (1, 1)
+) -> Sequence[Pair]:
+    """Zeros before and after rows and columns.
+
+    Args:
+        padding: "valid" for none, "same" for as many as let a kernel start at every stride-th cell, or the
+            pairs themselves.
+        size: Height and width of the feature map.
+        kernel_size, strides, dilation: Along rows and along columns.
+
+    Returns:
+        ((top, bottom), (left, right)).
+    """
+    if padding == "valid":
+        return ((0, 0), (0, 0))
+    if padding != "same":
+        return padding
+    pairs = []
+    for length, cells, stride, step in zip(size, kernel_size, strides, dilation, strict=True):
+        outputs = -(-length // stride)
+        total = max((outputs - 1) * stride + (cells - 1) * step + 1 - length, 0)
+        pairs.append((total // 2, total - total // 2))
+    return pairs
+
+
+def conv2d(
+    inputs: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    *,
+    strides: Pair = (1, 1),
+    padding: Padding = "same",
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """Convolution and its bias.
+
+    Args:
+        inputs: [B, h, w, C].
+        kernel: [rows, columns, C / groups, filters].
+        bias: [filters], or None.
+        strides, dilation: Along rows and along columns.
+        padding: See `Padding`.
+        groups: Channels are split into so many groups, each with its own filters.
+
+    Returns:
+        [B, h', w', filters].
+    """
+    if not isinstance(padding, str):
+        inputs, padding = ops.pad(inputs, ((0, 0), *padding, (0, 0))), "valid"
+    outputs = ops.conv(
+        inputs,
+        kernel,
+        strides=tuple(strides),
+        padding=padding,
+        data_format="channels_last",
+        dilation_rate=tuple(dilation),
+    )
+    # The sum stands directly behind the convolution, so that compilers fuse both.
+    return outputs if bias is None else ops.add(outputs, bias)
+
+
+def depthwise_conv2d(
+    inputs: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    *,
+    strides: Pair = (1, 1),
+    padding: Padding = "same",
+    dilation: Pair = (1, 1),
+) -> Tensor:
+    """Convolution of each channel by itself. `kernel` is [rows, columns, C, multiplier]; see `conv2d`.
+
+    Returns:
+        [B, h', w', C * multiplier].
+    """
+    if not isinstance(padding, str):
+        inputs, padding = ops.pad(inputs, ((0, 0), *padding, (0, 0))), "valid"
+    outputs = ops.depthwise_conv(
+        inputs,
+        kernel,
+        strides=tuple(strides),
+        padding=padding,
+        data_format="channels_last",
+        dilation_rate=tuple(dilation),
+    )
+    return outputs if bias is None else ops.add(outputs, bias)
+
+
+def affine(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """Matrix product and its bias: inputs [..., C], kernel [C, filters], bias [filters]."""
+    return ops.add(ops.matmul(inputs, kernel), bias)
+
+
+def activate(outputs: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    """An activation of a tensor that nobody else reads."""
+    return activation(outputs)
+
+
+def max_pool(inputs: Tensor, pool_size: Pair, strides: Pair, padding: Padding) -> Tensor:
+    """Largest value under each position of the pool; cells outside the map do not count.
+
+    Args:
+        inputs: [B, h, w, C].
+        pool_size, strides: Along rows and along columns.
+        padding: See `Padding`.
+
+    Returns:
+        [B, h', w', C].
+    """
+    if not isinstance(padding, str):
+        inputs = ops.pad(inputs, ((0, 0), *padding, (0, 0)), constant_values=-float("inf"))
+        padding = "valid"
+    return ops.max_pool(inputs, tuple(pool_size), tuple(strides), padding, data_format="channels_last")
+
+
+def batch_norm(
+    inputs: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    """Batch normalization with given statistics, computed in float32.
+
+    Args:
+        inputs: [..., C].
+        mean, variance, gamma, beta: [C]. A missing gamma is 1, a missing beta 0.
+        epsilon: Added to the variance.
+
+    Returns:
+        The shape and dtype of `inputs`.
+    """
+    x = ops.cast(inputs, "float32")
+    mean, variance, gamma, beta = (
+        None if value is None else ops.cast(value, "float32") for value in (mean, variance, gamma, beta)
+    )
+    outputs = ops.batch_normalization(x, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=epsilon)
+    return ops.cast(outputs, inputs.dtype)
+
+
+def relu_inplace(inputs: Tensor) -> Tensor:
+    """ReLU of a tensor that nobody else reads; on an eager backend in its own memory."""
+    return ops.relu(inputs)
+
+
+def add_inplace(target: Tensor, other: Tensor) -> Tensor:
+    """Sum of two tensors of one shape; on an eager backend in the memory of `target`."""
+    return ops.add(target, other)
+
+
+def to_convolution_layout(variable: keras.Variable) -> None:
+    """Reorder the memory of a kernel [rows, columns, C, filters] as `conv2d` reads it; values stay.
+
+    Only useful for weights that are read more often than updated.
+    """
+
+
+# --- Gather and select ---
+
+
+def top_k(scores: Tensor, k: int) -> Tensor:
+    """Indices of the k largest scores, best first; equal scores keep their order.
+
+    Args:
+        scores: [B, N] float.
+        k: At most N.
+
+    Returns:
+        int32 [B, k].
+    """
+    return ops.top_k(scores, k)[1]
+
+
+def bilinear_gather(
+    table: Tensor, corners: Sequence[Tensor], weight_y: Tensor, weight_x: Tensor, inside: Tensor
+) -> Tensor:
+    """Interpolate between four rows of a table.
+
+    Args:
+        table: [S, C].
+        corners: Row indices int32 [...]: upper left, upper right, lower left, lower right.
+        weight_y, weight_x: Weights [...] of the lower and of the right rows, in the dtype of `table`.
+        inside: bool [...]; the result is 0 where it is False.
+
+    Returns:
+        [..., C].
+    """
+    upper_left, upper_right, lower_left, lower_right = (ops.take(table, index, axis=0) for index in corners)
+    upper = upper_left + (upper_right - upper_left) * weight_x[..., None]
+    lower = lower_left + (lower_right - lower_left) * weight_x[..., None]
+    outputs = upper + (lower - upper) * weight_y[..., None]
+    return ops.where(inside[..., None], outputs, ops.zeros_like(outputs))
+
+
+# --- Whole models ---
+
+
+def compiles_with_xla(choice: bool | None = None) -> bool:
+    """Whether XLA compiles the model: the user's choice, or the backend's default if None."""
+    return bool(choice)
+
+
+def sizes_may_vary(choice: bool | None = None) -> bool:
+    """Whether sizes of tensors may depend on the data. XLA has to know them all; `choice`: as above."""
+    return not compiles_with_xla(choice)
+
+
+def low_memory_forward(model: keras.Model) -> Callable[..., Any]:
+    """The forward pass f(inputs, training) of a functional model that holds the fewest tensors at once."""
+    return model.call
+
+
+def free_gradients(variables: Sequence[keras.Variable]) -> None:
+    """Free the gradients that variables of the backend hold after a training step."""
+
+
+def is_on_cpu(tensor: Tensor) -> bool:
+    """Whether a CPU computes what is computed from this tensor."""
+    return True
+
+
+def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
+    """Whether `conv2d_matmul_grad` trains faster here than the backend's own gradients.
+
+    Args:
+        inputs: [B, h, w, C]; sizes may be None.
+        kernel_size: Rows and columns of the kernel.
+    """
+    return False
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """A tensor of the backend, or its `Parts` on several devices, as an array on the host."""
+    if isinstance(tensor, Parts):
+        return np.concatenate([np.asarray(part) for part in tensor])
+    return np.asarray(ops.convert_to_numpy(tensor))
+
+
+def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs], dict[str, Tensor]]:
+    """A fast inference call of a model with named inputs and outputs; results stay on the device.
+
+    `keras.Model.predict` copies every output to the host; the pyramid of a large image takes 90 MB.
+
+    Args:
+        model: A functional model. The call always uses its present weights.
+        open_shapes: Compile once for all sizes that the inputs leave open, where the backend can. Compilers
+            then know less, which suits models of few layers. Otherwise each set of input shapes compiles.
+
+    Returns:
+        A function from {input name: array} to {output name: tensor}. Called in the scope of several devices
+        (see `Devices`), it splits each batch over them; the batch must be a multiple of their number.
+    """
+    return lambda inputs: model(inputs, training=False)
+
+
+def differentiate(
+    network: keras.Model, loss: Callable[[Inputs], Tensor]
+) -> Callable[[Inputs], Sequence[Tensor | None]]:
+    """A function from inputs to the gradients of a loss, in the order of `network.trainable_variables`.
+
+    None stands for a variable that the loss does not depend on. `loss` runs the network.
+    """
+    raise NotImplementedError
+
+
+def vjp(function: Callable[..., Tensor], inputs: list[Tensor], upstream: Tensor) -> list[Tensor]:
+    """Gradients of a function of tensors with respect to each of them, given the gradient of its result."""
+    raise NotImplementedError
+
+
+def get_devices(device_count: int, training: bool = True) -> Devices:
+    """The devices to build a network for.
+
+    Args:
+        device_count: `GPU_COUNT` of the Config: devices of all machines together. If fewer are present, a
+            warning says so and one device runs the whole batch.
+        training: False for a network that detects; each process then uses its own devices alone.
+
+    Raises:
+        ValueError: If several processes were started and `device_count` is not the number of their devices.
+    """
+    return Devices()

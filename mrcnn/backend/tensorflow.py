@@ -1,0 +1,117 @@
+"""TensorFlow: graphs of its own kernels, or XLA on an accelerator."""
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from mrcnn.backend import cpu
+from mrcnn.backend.matmul_conv_gradient import cell_count
+from mrcnn.backend.plain import Inputs, Pair
+from mrcnn.backend.tensorflow_devices import call_on_replicas, get_devices
+from mrcnn.typing import Tensor
+
+__all__ = [
+    "compiled",
+    "compiles_with_xla",
+    "crop_and_resize",
+    "differentiate",
+    "get_devices",
+    "is_on_cpu",
+    "matmul_gradient_pays",
+    "sizes_may_vary",
+    "vjp",
+]
+
+# On smaller maps TensorFlow's own gradients are as fast.
+SMALLEST_MAP = 2048
+
+
+def crop_and_resize(
+    maps: list[Tensor], boxes: Tensor, images: Tensor, levels: Tensor, pool_shape: tuple[int, int]
+) -> Tensor:
+    """See `mrcnn.backend.plain.crop_and_resize`."""
+    indices, parts = [], []
+    for level, features in enumerate(maps):
+        index = tf.where(levels == level)[:, 0]
+        indices.append(tf.cast(index, tf.int32))
+        parts.append(
+            tf.image.crop_and_resize(features, tf.gather(boxes, index), tf.gather(images, index), pool_shape)
+        )
+    # Every box belongs to one level, so the parts fill the result.
+    return tf.dynamic_stitch(indices, parts)
+
+
+def compiles_with_xla(choice: bool | None = None) -> bool:
+    """The user's choice; if None, XLA compiles on a single accelerator.
+
+    On a CPU TensorFlow's own kernels are as fast and start a minute earlier, and XLA does not compile for
+    several devices.
+    """
+    if choice is not None:
+        return choice
+    one_device = tf.distribute.get_strategy().num_replicas_in_sync == 1
+    return one_device and not is_on_cpu(None)
+
+
+def sizes_may_vary(choice: bool | None = None) -> bool:
+    """Whether sizes of tensors may depend on the data; XLA has to know them all."""
+    return not compiles_with_xla(choice)
+
+
+def is_on_cpu(tensor: Tensor) -> bool:
+    """Whether a CPU computes what is computed from this tensor."""
+    return not tf.config.list_physical_devices("GPU")
+
+
+def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
+    """On x86 processors without AVX-512, for kernels of more than one cell on large maps."""
+    return (
+        is_on_cpu(inputs)
+        and max(kernel_size) > 1
+        and cpu.lacks_avx512()
+        and (cell_count(inputs) >= SMALLEST_MAP)
+    )
+
+
+def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs], dict[str, Tensor]]:
+    """See `mrcnn.backend.plain.compiled`."""
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync > 1:
+        return call_on_replicas(model, strategy)
+    signature = None
+    if open_shapes and not compiles_with_xla():
+        inputs = keras.tree.flatten(model.inputs)
+        signature = [{x.name: tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in inputs}]
+
+    @tf.function(jit_compile=compiles_with_xla(), input_signature=signature)
+    def call(inputs):
+        return model(inputs, training=False)
+
+    def run(inputs: Inputs) -> dict[str, Tensor]:
+        return call({name: tf.convert_to_tensor(array) for name, array in inputs.items()})
+
+    return run
+
+
+def differentiate(
+    network: keras.Model, loss: Callable[[Inputs], Tensor]
+) -> Callable[[Inputs], list[Tensor | None]]:
+    """See `mrcnn.backend.plain.differentiate`."""
+
+    @tf.function
+    def call(inputs):
+        with tf.GradientTape() as tape:
+            value = loss(inputs)
+        return tape.gradient(value, [variable.value for variable in network.trainable_variables])
+
+    return call
+
+
+def vjp(function: Callable[..., Tensor], inputs: list[Tensor], upstream: Tensor) -> list[Tensor]:
+    """See `mrcnn.backend.plain.vjp`."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = function(*inputs)
+    zero = tf.UnconnectedGradients.ZERO
+    return list(tape.gradient(outputs, inputs, output_gradients=upstream, unconnected_gradients=zero))

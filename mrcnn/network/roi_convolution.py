@@ -1,0 +1,165 @@
+"""Convolutions of RoI features, as matrix products wherever a convolution is one.
+
+A kernel that covers its whole input, a 1x1 kernel, and a 2x2 transposed kernel with stride 2 are matrix
+products. Weights keep the shapes of ordinary convolutions, so that weight files fit.
+
+Axes: B images, N RoIs, h and w cells, C channels.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+from mrcnn import backend
+from mrcnn.typing import Tensor
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class RoiConv2D(layers.Layer):
+    """Convolution of the features of each RoI, with stride 1 and a bias.
+
+    Call with [B, N, h, w, C]. Returns [B, N, h, w, filters], with "valid" padding [B, N, 1, 1, filters].
+    Weights: kernel (kernel_size, kernel_size, C, filters), bias (filters).
+
+    Args:
+        filters: Output channels.
+        kernel_size: Side of the kernel in cells.
+        padding: "same", or "valid" for a kernel that covers the whole input.
+        activation: Name of a Keras activation, or None.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        padding: str = "same",
+        activation: str | Callable[[Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.padding = padding
+        self.activation = keras.activations.get(activation)
+
+    @property
+    def is_matmul(self) -> bool:
+        """Whether the layer is a matrix product."""
+        return self.padding == "valid" or self.kernel_size == 1
+
+    def build(self, input_shape: Shape) -> None:
+        if self.padding == "valid" and tuple(input_shape[2:4]) != (self.kernel_size,) * 2:
+            raise ValueError(
+                f'Layer {self.name} has padding "valid", so its input must have the size of its kernel, '
+                f"{self.kernel_size} x {self.kernel_size}. Received: input_shape={input_shape}"
+            )
+        side, channels = self.kernel_size, input_shape[-1]
+        self.kernel = self.add_weight(
+            shape=(side, side, channels, self.filters), initializer="glorot_uniform", name="kernel"
+        )
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return self.convolve(inputs, self.kernel, self.bias)
+
+    def convolve(
+        self,
+        inputs: Tensor,
+        kernel: Tensor,
+        bias: Tensor,
+        convolution: Callable[..., Tensor] = backend.conv2d,
+    ) -> Tensor:
+        """The result of the layer with these weights, by another implementation of `backend.conv2d`."""
+        shape = ops.shape(inputs)
+        if self.padding == "valid":
+            flat = ops.reshape(inputs, (*shape[:2], 1, 1, -1))
+            return self.activation(backend.affine(flat, ops.reshape(kernel, (-1, self.filters)), bias))
+        if self.kernel_size == 1:
+            return self.activation(backend.affine(inputs, ops.convert_to_tensor(kernel)[0, 0], bias))
+        images = ops.reshape(inputs, (-1, *shape[2:]))
+        outputs = self.activation(convolution(images, kernel, bias))
+        return ops.reshape(outputs, (*shape[:4], self.filters))
+
+    def select_channel(self, inputs: Tensor, channels: Tensor) -> Tensor:
+        """One output channel per RoI of a 1x1 layer, for a fraction of the arithmetic.
+
+        Args:
+            inputs: [B, N, h, w, C].
+            channels: int [B, N].
+
+        Returns:
+            [B, N, h, w].
+        """
+        kernel = ops.take(ops.transpose(self.kernel[0, 0]), channels, axis=0)  # [B, N, C]
+        bias = ops.take(self.bias, channels, axis=0)
+        outputs = ops.einsum("bnhwc,bnc->bnhw", inputs, ops.cast(kernel, inputs.dtype))
+        return self.activation(outputs + ops.cast(bias, inputs.dtype)[:, :, None, None])
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        cells = (1, 1) if self.padding == "valid" else tuple(input_shape[2:4])
+        return (*input_shape[:2], *cells, self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "padding": self.padding,
+            "activation": keras.activations.serialize(self.activation),
+        }
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class RoiConv2DTranspose(layers.Layer):
+    """Transposed 2x2 convolution of the features of each RoI with stride 2: it doubles height and width.
+
+    Call with [B, N, h, w, C]. Returns [B, N, 2h, 2w, filters].
+    Weights: kernel (2, 2, filters, C), bias (filters).
+
+    Args:
+        filters: Output channels.
+        activation: Name of a Keras activation, or None.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        activation: str | Callable[[Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.activation = keras.activations.get(activation)
+
+    def build(self, input_shape: Shape) -> None:
+        self.kernel = self.add_weight(
+            shape=(2, 2, self.filters, input_shape[-1]), initializer="glorot_uniform", name="kernel"
+        )
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+
+    def call(self, inputs: Tensor) -> Tensor:
+        batch, rois, height, width, channels = ops.shape(inputs)
+        # With stride 2 the outputs do not overlap: each cell becomes a 2x2 block of its own.
+        kernel = ops.reshape(ops.transpose(self.kernel, (3, 0, 1, 2)), (channels, -1))
+        outputs = backend.affine(inputs, kernel, ops.tile(self.bias, 4))
+        outputs = ops.reshape(outputs, (-1, height, width, 2, 2, self.filters))
+        outputs = ops.transpose(outputs, (0, 1, 3, 2, 4, 5))
+        outputs = ops.reshape(outputs, (batch, rois, 2 * height, 2 * width, self.filters))
+        return self.activation(outputs)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        batch, rois, height, width, _ = input_shape
+        if height is None or width is None:
+            return (batch, rois, None, None, self.filters)
+        return (batch, rois, 2 * height, 2 * width, self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "activation": keras.activations.serialize(self.activation),
+        }
