@@ -1,37 +1,53 @@
-"""Random changes of training images; what moves pixels moves the masks in the same way.
+"""Random changes of training images. Changes that move pixels move the masks in the same way.
 
-An augmentation is one of
-- an imgaug augmenter: its geometric parts move the masks with nearest-neighbour sampling, its
-  colour, blur and noise parts leave them alone, whatever the class is called;
-- an albumentations transform;
-- a callable f(image, masks) -> (image, masks), given a numpy Generator as well if it has a
-  parameter named `rng`.
+An augmentation is one of:
+
+- An imgaug augmenter. Its geometric parts move the masks, with nearest-neighbor sampling; its color, blur and
+  noise parts do not change them.
+- An albumentations transform.
+- A callable `f(image, masks)` that returns (image, masks). If it has a parameter named `rng`, it also gets a
+  numpy Generator.
+
+Axes: H, W image; N instances.
 """
 
 import copy
 import inspect
 import random
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from mrcnn.geometry import masks as mask_geometry
+from mrcnn.typing import Image, Masks
+
+# An imgaug augmenter, an albumentations transform or a callable. The packages need not be installed.
+Augmentation: TypeAlias = Any
 
 
 class AugmentationError(ValueError):
-    """An augmentation broke the rules; the fault is not the image's."""
+    """An augmentation does not work as it must. The image is not to blame."""
 
 
 def apply(
-    augmentation: Any, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    augmentation: Augmentation, image: Image, masks: Masks, rng: np.random.Generator | None = None
+) -> tuple[Image, Masks]:
     """Draw one random change and apply it to an image and its masks.
 
-    image: [H, W, channels]; masks: bool [H, W, N]. rng: makes the draw repeatable and independent
-    of other threads; without it the augmentation's own random state advances.
+    Args:
+        augmentation: One of the kinds above.
+        image: [H, W, channels].
+        masks: bool [H, W, N].
+        rng: Makes the draw repeatable and independent of other threads. Without it, the augmentation's own
+            random state advances.
 
-    Returns image and bool masks of the same shapes. Raises AugmentationError (a ValueError) naming
-    the augmentation if a shape changes, TypeError if it is no augmentation.
+    Returns:
+        The changed image and bool masks, with the same shapes.
+
+    Raises:
+        AugmentationError: If the augmentation changes a shape. This is a ValueError.
+        TypeError: If `augmentation` is none of these kinds.
     """
     if hasattr(augmentation, "to_deterministic"):
         changed = _apply_imgaug(augmentation, image, masks, rng)
@@ -41,33 +57,32 @@ def apply(
         changed = _apply_callable(augmentation, image, masks, rng)
     else:
         raise TypeError(
-            "augmentation must be an imgaug augmenter, an albumentations transform or a callable "
-            f"(image, masks) -> (image, masks). Received: {augmentation!r}"
+            "`augmentation` must be an imgaug augmenter, an albumentations transform, or a callable "
+            f"f(image, masks) that returns (image, masks). Received: augmentation={augmentation!r}"
         )
-    for what, before, after in zip(("image", "masks"), (image, masks), changed, strict=True):
+    for name, before, after in zip(("image", "masks"), (image, masks), changed, strict=True):
         if np.shape(after) != before.shape:
             raise AugmentationError(
-                f"{_describe(augmentation)} changed the shape of the {what} from {before.shape} to "
-                f"{np.shape(after)}. Sizes have to stay: use keep_size=True or crop and pad back."
+                f"The augmentation {_describe(augmentation)} must not change the shape of the {name}. "
+                f"Received: {name}.shape={np.shape(after)}, expected {before.shape}. Use keep_size=True, or "
+                "crop and pad to the same size."
             )
     return np.asarray(changed[0]), np.asarray(changed[1]).astype(bool)
 
 
-def mirror_half(
-    image: np.ndarray, masks: np.ndarray, rng: np.random.Generator | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mirror image [H, W, C] and masks [H, W, N] left to right with probability 1/2.
+def mirror_half(image: Image, masks: Masks, rng: np.random.Generator | None = None) -> tuple[Image, Masks]:
+    """Mirror an image [H, W, C] and its masks [H, W, N] left to right with probability 1/2.
 
-    Draws from Python's `random` without an rng, as the original did.
+    Without an rng, Python's `random` decides, as in the Keras 2 library.
     """
-    heads = random.randint(0, 1) if rng is None else rng.integers(2)
-    return (np.fliplr(image), np.fliplr(masks)) if heads else (image, masks)
+    is_mirrored = random.randint(0, 1) if rng is None else rng.integers(2)
+    return (np.fliplr(image), np.fliplr(masks)) if is_mirrored else (image, masks)
 
 
 def _apply_imgaug(
-    augmenter: Any, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator | None
-) -> tuple[np.ndarray, np.ndarray]:
-    # Loaded here because few users need it; whoever holds an augmenter has it installed.
+    augmenter: Any, image: Image, masks: Masks, rng: np.random.Generator | None
+) -> tuple[Image, Masks]:
+    # Imported here because the package is optional. Who passes an augmenter has it installed.
     from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
     if rng is not None:
@@ -77,66 +92,77 @@ def _apply_imgaug(
     augmented = frozen.augment_image(image)
     if masks.shape[2] == 0:
         return augmented, masks
-    labels, layer_of = _pack(masks)
+    labels, map_of_instance = _pack(masks)
     maps = SegmentationMapsOnImage(labels, shape=image.shape)
     labels = frozen.augment_segmentation_maps(maps).get_arr()
-    return augmented, _unpack(labels, layer_of)
+    return augmented, _unpack(labels, map_of_instance)
 
 
 def _apply_albumentations(
-    transform: Any, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator | None
-) -> tuple[np.ndarray, np.ndarray]:
+    transform: Any, image: Image, masks: Masks, rng: np.random.Generator | None
+) -> tuple[Image, Masks]:
     if rng is not None:
         transform = copy.deepcopy(transform)
-        # Versions without this method draw from global generators and are not repeatable.
+        # Versions without this method draw from global generators, so their results do not repeat.
         if hasattr(transform, "set_random_seed"):
             transform.set_random_seed(_seed(rng))
     if masks.shape[2] == 0:
         return transform(image=image)["image"], masks
-    layers = [np.ascontiguousarray(mask, dtype=np.uint8) for mask in np.moveaxis(masks, 2, 0)]
-    changed = transform(image=image, masks=layers)
+    byte_masks = [np.ascontiguousarray(mask, dtype=np.uint8) for mask in np.moveaxis(masks, 2, 0)]
+    changed = transform(image=image, masks=byte_masks)
     return changed["image"], np.stack(list(changed["masks"]), axis=-1)
 
 
 def _apply_callable(
-    function: Any, image: np.ndarray, masks: np.ndarray, rng: np.random.Generator | None
-) -> tuple[np.ndarray, np.ndarray]:
+    function: Callable[..., tuple[Image, Masks]],
+    image: Image,
+    masks: Masks,
+    rng: np.random.Generator | None,
+) -> tuple[Image, Masks]:
     if "rng" in inspect.signature(function).parameters:
         changed = function(image, masks, rng=np.random.default_rng() if rng is None else rng)
     else:
         changed = function(image, masks)
     if not isinstance(changed, (tuple, list)) or len(changed) != 2:
         raise AugmentationError(
-            f"{_describe(function)} must return (image, masks). Received: {type(changed).__name__}"
+            f"The augmentation {_describe(function)} must return (image, masks). Received: an object of type "
+            f"{type(changed).__name__}"
         )
     return changed[0], changed[1]
 
 
-def _pack(masks: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Masks that do not overlap share a label map, so that few maps have to be warped.
+def _pack(masks: Masks) -> tuple[np.ndarray, list[int]]:
+    """Put masks that do not overlap into one label map, so that few maps have to be warped.
 
-    masks: bool [H, W, N], N > 0. Returns labels int32 [H, W, layers], instance i as label i + 1,
-    and the layer of each instance. Nearest-neighbour sampling of labels equals that of each mask.
+    Nearest-neighbor sampling of a label map equals that of each mask in it.
+
+    Args:
+        masks: bool [H, W, N], N > 0.
+
+    Returns:
+        The label maps, int32 [H, W, maps], where instance i has the label i + 1; and for each instance the
+        index of its map.
     """
-    layers: list[np.ndarray] = []
-    layer_of = []
-    for index, (y1, x1, y2, x2) in enumerate(mask_geometry.extract_bboxes(masks)):
-        inside = masks[y1:y2, x1:x2, index]
-        windows = (layer[y1:y2, x1:x2] for layer in layers)
-        free = (place for place, window in enumerate(windows) if not window[inside].any())
-        place = next(free, len(layers))
-        if place == len(layers):
-            layers.append(np.zeros(masks.shape[:2], dtype=np.int32))
-        layers[place][y1:y2, x1:x2][inside] = index + 1
-        layer_of.append(place)
-    return np.stack(layers, axis=-1), layer_of
+    label_maps: list[np.ndarray] = []
+    map_of_instance = []
+    for instance, (y1, x1, y2, x2) in enumerate(mask_geometry.extract_bboxes(masks)):
+        mask = masks[y1:y2, x1:x2, instance]
+        crops = (label_map[y1:y2, x1:x2] for label_map in label_maps)
+        free = (index for index, crop in enumerate(crops) if not crop[mask].any())
+        index = next(free, len(label_maps))
+        if index == len(label_maps):
+            label_maps.append(np.zeros(masks.shape[:2], dtype=np.int32))
+        label_maps[index][y1:y2, x1:x2][mask] = instance + 1
+        map_of_instance.append(index)
+    return np.stack(label_maps, axis=-1), map_of_instance
 
 
-def _unpack(labels: np.ndarray, layer_of: list[int]) -> np.ndarray:
-    layers = np.ascontiguousarray(np.moveaxis(labels, 2, 0))
-    masks = np.zeros((*labels.shape[:2], len(layer_of)), dtype=bool)
-    for index, place in enumerate(layer_of):
-        masks[layers[place] == index + 1, index] = True
+def _unpack(labels: np.ndarray, map_of_instance: list[int]) -> Masks:
+    """Return the masks, bool [H, W, N], of the label maps of `_pack`."""
+    label_maps = np.ascontiguousarray(np.moveaxis(labels, 2, 0))
+    masks = np.zeros((*labels.shape[:2], len(map_of_instance)), dtype=bool)
+    for instance, index in enumerate(map_of_instance):
+        masks[label_maps[index] == instance + 1, instance] = True
     return masks
 
 
@@ -144,8 +170,8 @@ def _seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
 
 
-def _describe(augmentation: Any) -> str:
-    """The name of an augmentation, with its parts if it has any."""
+def _describe(augmentation: Augmentation) -> str:
+    """Return the name of an augmentation, with the names of its parts."""
     name = getattr(augmentation, "__name__", type(augmentation).__name__)
     if hasattr(augmentation, "get_all_children"):
         parts = [type(part).__name__ for part in augmentation.get_all_children(flat=True)]

@@ -1,52 +1,77 @@
-"""One training image with its truth: loaded, checked, resized, augmented."""
+"""One training image with its ground truth: load, check, resize, augment.
+
+Axes: h, w original image; H, W molded image; N instances.
+"""
 
 import contextlib
 import random
 import threading
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mrcnn.data import augmentation as augmentations
+from mrcnn.data.augmentation import Augmentation
 from mrcnn.geometry import images, preprocessing
 from mrcnn.geometry.image_meta import compose_image_meta
 from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.typing import Boxes, ClassIds, Image, Masks
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.dataset import Dataset
 
 _python_random_lock = threading.Lock()
 
 
+class ImageWithTruth(NamedTuple):
+    """An image with its ground truth, as `load_image_gt` returns them."""
+
+    image: Image
+    meta: np.ndarray
+    class_ids: ClassIds
+    boxes: Boxes
+    masks: Masks
+
+
 def load_image_gt(
-    dataset: Any,
-    config: Any,
+    dataset: "Dataset",
+    config: "Config",
     image_id: int,
     augment: bool = False,
-    augmentation: Any = None,
+    augmentation: Augmentation | None = None,
     use_mini_mask: bool = False,
     rng: np.random.Generator | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Load an image, its objects and the facts about it, as the network takes them.
+) -> ImageWithTruth:
+    """Load an image and its ground truth at the size of the network. The mean is not subtracted.
 
-    dataset: a prepared Dataset; one with a method load_mask_crops, which returns MaskCrops and class ids, is
-    asked for these instead of load_mask. config: IMAGE_*, CONTRAST_PERCENTILES and MINI_MASK_SHAPE are
-    read. augment: mirror with probability 1/2; deprecated. augmentation: see mrcnn.data.augmentation.
-    use_mini_mask: crop each mask to its box and resize it to MINI_MASK_SHAPE. rng: makes random crops and
-    augmentation repeatable; without it Python's `random` and the augmenter's own state are used.
+    Instances of which no pixel is left after resizing and augmentation are dropped.
 
-    Returns
-    - image: [H, W, channels] in the dataset's dtype, uint8 where contrast is stretched; the mean is not
-      subtracted
-    - meta: [12 + dataset.num_classes], see geometry.image_meta.compose_image_meta; its window is that
-      before augmentation
-    - class_ids: int32 [N], negative for crowds; N may be 0
-    - bbox: int32 [N, (y1, x1, y2, x2)] in pixels of `image`, computed from the masks
-    - masks: bool [H, W, N], or [mini_h, mini_w, N]
+    Args:
+        dataset: A prepared Dataset. If it has a method `load_mask_crops`, which returns MaskCrops and class
+            ids, this is called in place of `load_mask`.
+        config: IMAGE_*, CONTRAST_PERCENTILES and MINI_MASK_SHAPE are read.
+        image_id: Id of the image.
+        augment: Mirror left to right with probability 1/2. Deprecated.
+        augmentation: One of the kinds in `mrcnn.data.augmentation`, or None.
+        use_mini_mask: Crop each mask to its box and resize it to MINI_MASK_SHAPE.
+        rng: Makes random crops and augmentation repeatable. Without it, Python's `random` and the augmenter's
+            own state are used.
 
-    Objects without a pixel left are dropped. Raises RuntimeError for an unprepared dataset and
-    ValueError, naming the image, for an image or masks that do not fit each other or the config.
+    Returns:
+        image: [H, W, channels] in the dtype of the dataset, or uint8 with CONTRAST_PERCENTILES.
+        meta: float64 [12 + classes], see `geometry.image_meta`. Its window is the one before augmentation.
+        class_ids: int32 [N], negative for crowds. N may be 0.
+        boxes: int32 [N, (y1, x1, y2, x2)] in pixels of `image`, computed from the masks.
+        masks: bool [H, W, N], or [mini_height, mini_width, N].
+
+    Raises:
+        RuntimeError: If the dataset is not prepared.
+        ValueError: If image, masks and settings do not fit together. The error names the image.
     """
-    num_classes = dataset.num_classes  # fails with advice before prepare()
+    num_classes = dataset.num_classes  # raises with advice if prepare() was not called
     image, crops, class_ids = _load_checked(dataset, config, image_id)
     image = preprocessing.stretch_contrast(image, config.CONTRAST_PERCENTILES)
     original_shape = image.shape
@@ -58,26 +83,37 @@ def load_image_gt(
             max_dim=config.IMAGE_MAX_DIM,
             mode=config.IMAGE_RESIZE_MODE,
         )
-    crops, left = crops.resize(scale, padding, crop)
-    class_ids = class_ids[left]
+    crops, is_left = crops.resize(scale, padding, crop)
+    class_ids = class_ids[is_left]
     if augment or augmentation is not None:
         image, masks = _augmented(image, crops.whole(), augment, augmentation, rng)
-        left = np.any(masks, axis=(0, 1))
-        crops, class_ids = MaskCrops.cut(masks[:, :, left]), class_ids[left]
+        is_left = np.any(masks, axis=(0, 1))
+        crops, class_ids = MaskCrops.cut(masks[:, :, is_left]), class_ids[is_left]
     masks = crops.mini(config.MINI_MASK_SHAPE) if use_mini_mask else crops.whole()
 
-    of_source = set(_class_ids_of_source(dataset, image_id))
-    active = [int(class_id in of_source) for class_id in range(num_classes)]
+    ids_of_source = set(_class_ids_of_source(dataset, image_id))
+    active = [int(class_id in ids_of_source) for class_id in range(num_classes)]
     meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
-    return image, meta, class_ids, crops.boxes, masks
+    return ImageWithTruth(image, meta, class_ids, crops.boxes, masks)
+
+
+def describe_image(dataset: "Dataset", image_id: int) -> str:
+    """Return the image id, source and path of an image, for messages."""
+    info = dataset.image_info[image_id]
+    reference = dataset.image_reference(image_id) or info.get("path")
+    return f"image id {image_id} (source {info['source']!r}, {reference})"
 
 
 def _augmented(
-    image: np.ndarray, masks: np.ndarray, mirror: bool, augmentation: Any, rng: np.random.Generator | None
-) -> tuple[np.ndarray, np.ndarray]:
+    image: Image,
+    masks: Masks,
+    mirror: bool,
+    augmentation: Augmentation | None,
+    rng: np.random.Generator | None,
+) -> tuple[Image, Masks]:
     if mirror:
         warnings.warn(
-            "augment=True is deprecated: pass augmentation=imgaug.augmenters.Fliplr(0.5) instead.",
+            "`augment=True` is deprecated. Pass augmentation=imgaug.augmenters.Fliplr(0.5) instead.",
             DeprecationWarning,
             stacklevel=3,
         )
@@ -87,33 +123,26 @@ def _augmented(
     return image, masks
 
 
-def describe_image(dataset: Any, image_id: int) -> str:
-    """Image id, source and path, for messages."""
-    info = dataset.image_info[image_id]
-    reference = dataset.image_reference(image_id) or info.get("path")
-    return f"image id {image_id} (source {info['source']!r}, {reference})"
+def _load_checked(dataset: "Dataset", config: "Config", image_id: int) -> tuple[Image, MaskCrops, ClassIds]:
+    """Load an image [h, w, channels], its masks and class ids int32 [N], and check that they fit together.
 
-
-def _load_checked(dataset: Any, config: Any, image_id: int) -> tuple[np.ndarray, MaskCrops, np.ndarray]:
-    """Image [h, w, channels], its masks and class ids int32 [N] that fit each other.
-
-    A dataset that can is asked for crops: whole masks of a large image with many objects are gigabytes.
+    Crops are preferred: the whole masks of a large image with many instances take gigabytes.
     """
     image = np.asarray(dataset.load_image(image_id))
+    crops = None
     if hasattr(dataset, "load_mask_crops"):
         crops, class_ids = dataset.load_mask_crops(image_id)
-        mask_problem = _mask_problem((*crops.shape, len(crops.crops)), len(class_ids), image.shape)
+        masks_shape: tuple[int, ...] = (*crops.shape, len(crops.crops))
     else:
-        crops = None
         masks, class_ids = dataset.load_mask(image_id)
-        mask_problem = _mask_problem(np.shape(masks), len(class_ids), image.shape)
+        masks_shape = np.shape(masks)
     problem = (
         _image_problem(image, config.IMAGE_CHANNEL_COUNT)
-        or mask_problem
+        or _mask_problem(masks_shape, len(class_ids), image.shape)
         or _class_problem(np.asarray(class_ids), dataset.num_classes)
     )
     if problem:
-        raise ValueError(f"{problem} At {describe_image(dataset, image_id)}.")
+        raise ValueError(f"{problem} This is {describe_image(dataset, image_id)}.")
     if len(class_ids) == 0:
         crops = MaskCrops.cut(np.zeros((*image.shape[:2], 0), dtype=bool))
     elif crops is None:
@@ -124,57 +153,60 @@ def _load_checked(dataset: Any, config: Any, image_id: int) -> tuple[np.ndarray,
 def _image_problem(image: np.ndarray, channels: int) -> str | None:
     if image.ndim != 3 or image.shape[2] != channels:
         return (
-            f"load_image must return [height, width, {channels}], as IMAGE_CHANNEL_COUNT says. "
-            f"Received: shape {image.shape}."
+            f"load_image must return an image of shape (height, width, {channels}), because "
+            f"IMAGE_CHANNEL_COUNT={channels}. Received: image.shape={image.shape}."
         )
     return None
 
 
-def _mask_problem(shape: tuple[int, ...], objects: int, image_shape: tuple[int, ...]) -> str | None:
-    if len(shape) != 3:
+def _mask_problem(
+    masks_shape: tuple[int, ...], num_class_ids: int, image_shape: tuple[int, ...]
+) -> str | None:
+    if len(masks_shape) != 3:
         return (
-            "load_mask must return masks [height, width, objects]. "
-            f"Received: shape {shape}. Stack the masks along the last axis."
+            "load_mask must return masks of shape (height, width, instances). Received: "
+            f"masks.shape={masks_shape}. Stack the masks along the last axis."
         )
-    if shape[2] != objects:
+    if masks_shape[2] != num_class_ids:
         return (
-            "load_mask must return a class id for each mask. "
-            f"Received: {shape[2]} masks and {objects} class ids."
+            "load_mask must return one class id per mask. Received: "
+            f"{masks_shape[2]} masks and {num_class_ids} class ids."
         )
-    if objects and shape[:2] != image_shape[:2]:
+    if num_class_ids and masks_shape[:2] != image_shape[:2]:
         return (
-            "Masks must have the height and width of their image. "
-            f"Received: masks {shape[:2]} and image {image_shape[:2]}."
+            "Masks must have the height and width of their image. Received: "
+            f"masks.shape={masks_shape} and image.shape={image_shape}."
         )
     return None
 
 
 def _class_problem(class_ids: np.ndarray, num_classes: int) -> str | None:
-    numeric = class_ids.dtype.kind in "iuf"
-    if class_ids.ndim != 1 or not numeric or np.any(class_ids != np.trunc(class_ids)):
-        return f"Class ids must be a list of integers. Received: {class_ids!r}."
+    is_numeric = class_ids.dtype.kind in "iuf"
+    if class_ids.ndim != 1 or not is_numeric or np.any(class_ids != np.trunc(class_ids)):
+        return f"load_mask must return the class ids as a list of integers. Received: {class_ids!r}."
     outside = class_ids[(class_ids == 0) | (np.abs(class_ids) >= num_classes)]
     if len(outside):
         return (
-            f"Class ids must be 1 to {num_classes - 1}, negative for crowds; 0 is background. "
-            f"Received: {sorted(set(outside.tolist()))}. Use internal ids, see map_source_class_id."
+            f"Class ids must be 1 to {num_classes - 1}, or negative for crowds; 0 is the background. "
+            f"Received: {sorted(set(outside.tolist()))}. Convert the ids of your annotations with "
+            "map_source_class_id."
         )
     return None
 
 
-def _class_ids_of_source(dataset: Any, image_id: int) -> Any:
+def _class_ids_of_source(dataset: "Dataset", image_id: int) -> list[int]:
     source = dataset.image_info[image_id]["source"]
     if source not in dataset.source_class_ids:
         raise ValueError(
-            f"The source {source!r} has an image but no class: call "
-            f"add_class({source!r}, ...) before prepare(). At {describe_image(dataset, image_id)}."
+            f"The source {source!r} has images but no classes. Call add_class({source!r}, ...) before "
+            f"prepare(). This is {describe_image(dataset, image_id)}."
         )
     return dataset.source_class_ids[source]
 
 
 @contextlib.contextmanager
-def _seeded_crop(config: Any, rng: np.random.Generator | None) -> Iterator[None]:
-    """Let the random crop, which Python's `random` places, follow `rng` in whichever thread."""
+def _seeded_crop(config: "Config", rng: np.random.Generator | None) -> Iterator[None]:
+    """Make the position of the random crop, which Python's `random` draws, depend on `rng` in any thread."""
     if rng is None or config.IMAGE_RESIZE_MODE != "crop":
         yield
         return

@@ -10,6 +10,9 @@ from mrcnn.typing import Boxes
 if TYPE_CHECKING:
     from mrcnn.config import Config
 
+# The label of an anchor: whether it counts in the RPN's losses as an object, not at all, or as background.
+POSITIVE, NEUTRAL, NEGATIVE = 1, 0, -1
+
 
 def feature_shapes(image_shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:
     """Rows and columns of each level of the feature pyramid.

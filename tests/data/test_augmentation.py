@@ -136,14 +136,16 @@ def test_a_changed_size_names_the_augmenter_and_both_sizes():
     iaa = pytest.importorskip("imgaug.augmenters")
     image, masks = shapes()
     augmenter = iaa.Sequential([iaa.Fliplr(0.5), iaa.Rot90(1, keep_size=False)])
-    message = r"Sequential of Fliplr, Rot90.*image from \(96, 128, 3\) to \(128, 96, 3\)"
+    message = r"Sequential of Fliplr, Rot90 .*image\.shape=\(128, 96, 3\), expected \(96, 128, 3\)"
     with pytest.raises(AugmentationError, match=message):
         augmentation.apply(augmenter, image, masks)
 
     def lose_a_mask(image, masks):
         return image, masks[:, :, 1:]
 
-    with pytest.raises(ValueError, match=r"lose_a_mask.*masks from \(96, 128, 3\) to \(96, 128, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"lose_a_mask .*masks\.shape=\(96, 128, 2\), expected \(96, 128, 3\)"
+    ):
         augmentation.apply(lose_a_mask, image, masks)
 
 
@@ -160,7 +162,7 @@ def test_callables():
     assert moved_masks.dtype == bool
     assert overlap(moved, moved_masks).tolist() == [1, 1, 1]
     assert augmentation.apply(shift, image, masks)[0].shape == image.shape
-    with pytest.raises(AugmentationError, match=r"<lambda> must return \(image, masks\).*ndarray"):
+    with pytest.raises(AugmentationError, match=r"<lambda> must return \(image, masks\).*type ndarray"):
         augmentation.apply(lambda image, masks: image, image, masks)
     with pytest.raises(TypeError, match=r"imgaug augmenter.*'flip'"):
         augmentation.apply("flip", image, masks)

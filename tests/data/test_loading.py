@@ -91,14 +91,17 @@ def test_an_image_without_objects(shape, mini):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"masks": np.ones((100, 120), bool)}, r"\[height, width, objects\].*\(100, 120\)"),
-        ({"masks": np.ones((120, 100, 3), bool)}, r"masks \(120, 100\) and image \(100, 120\)"),
+        ({"masks": np.ones((100, 120), bool)}, r"\(height, width, instances\).*masks\.shape=\(100, 120\)"),
+        (
+            {"masks": np.ones((120, 100, 3), bool)},
+            r"masks\.shape=\(120, 100, 3\) and image\.shape=\(100, 120, 3\)",
+        ),
         ({"class_ids": np.array([1, 2])}, "3 masks and 2 class ids"),
         ({"class_ids": [1, 2, 4]}, r"1 to 3.*\[4\]"),
-        ({"class_ids": [0, 2, -4]}, r"0 is background.*\[-4, 0\]"),
+        ({"class_ids": [0, 2, -4]}, r"0 is the background.*\[-4, 0\]"),
         ({"class_ids": [1.5, 2, 3]}, "list of integers"),
         ({"class_ids": ["a", "b", "c"]}, "list of integers"),
-        ({"image": np.zeros((100, 120), np.uint8)}, r"width, 3\].*\(100, 120\)"),
+        ({"image": np.zeros((100, 120), np.uint8)}, r"\(height, width, 3\).*image\.shape=\(100, 120\)"),
         ({"image": np.zeros((100, 120, 4), np.uint8)}, r"IMAGE_CHANNEL_COUNT.*\(100, 120, 4\)"),
     ],
 )

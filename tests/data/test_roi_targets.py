@@ -93,15 +93,32 @@ def test_positives_are_repeated_where_there_is_no_negative():
 @pytest.mark.parametrize(
     ("rois", "class_ids", "masks", "message"),
     [
-        (np.zeros((0, 4)), CLASS_IDS, full_masks(), "at least one ROI"),
-        (BOXES, np.array([-1, 0, -2]), full_masks(), "at least one object of a class"),
-        (BOXES, CLASS_IDS, full_masks()[..., :2], "2 channels and 3 class ids"),
-        (np.array([[10, 20, 50, 50]]), CLASS_IDS, full_masks(), "IoU other than"),
+        (np.zeros((0, 4)), CLASS_IDS, full_masks(), r"`rpn_rois` must hold at least one RoI.*shape=\(0, 4\)"),
+        (BOXES, CLASS_IDS, full_masks()[..., :2], r"one mask per class id.*\(128, 128, 2\) and 3 class ids"),
+        (
+            np.array([[10, 20, 50, 50]]),
+            CLASS_IDS,
+            full_masks(),
+            r"no negative, and no positive.*IoUs from 0\.500 to 0\.500",
+        ),
     ],
 )
 def test_bad_input_is_named(rois, class_ids, masks, message):
     with pytest.raises(ValueError, match=message):
         build_detection_targets(rois, class_ids, BOXES, masks, config())
+
+
+@pytest.mark.parametrize("class_ids", [[], [-1, 0, -2]])
+@pytest.mark.parametrize("mini", [True, False])
+def test_without_objects_all_rois_are_negative(class_ids, mini):
+    side, count = 56 if mini else 128, len(class_ids)
+    rois = np.array([[0, 0, 9, 9], [20, 20, 60, 60]])
+    chosen, ids, bboxes, masks = build_detection_targets(
+        rois, np.array(class_ids, int), BOXES[:count], np.ones((side, side, count), bool), config(mini=mini)
+    )
+    assert {tuple(roi) for roi in chosen.tolist()} == {tuple(roi) for roi in rois.tolist()}
+    assert (len(chosen), ids.tolist()) == (8, [0] * 8)
+    assert not bboxes.any() and not masks.any()
 
 
 @pytest.mark.parametrize("count", [1, 7, 200])
