@@ -1,22 +1,24 @@
-"""Small data sets that need no download, written to a folder in the formats of the real ones.
+"""Small datasets that need no download, written to a folder in the formats of the real datasets.
 
-The notebooks use them where the real data set is not there, so that every cell runs anywhere and reads its
+The notebooks use them where the real dataset is missing, so that every cell runs anywhere and reads its
 images in the same way:
 
-- `write_coins_as_via`: scikit-image's coins, outlined with polygons as in the balloon data set (VIA json)
-- `write_tissue_as_bowl`: nuclei of scikit-image's stained tissue, in folders of the 2018 Data Science Bowl
-- `write_shapes_as_coco`: drawn shapes with the json of COCO
+- `write_coins_as_via`: the coins of scikit-image, outlined with polygons as in the balloon dataset (VIA JSON)
+- `write_tissue_as_bowl`: nuclei of a stained tissue section, in folders as in the 2018 Data Science Bowl
+- `write_shapes_as_coco`: drawn shapes with the JSON file of COCO
 
-The outlines come from classical image processing: good enough to look at and to learn from, no ground truth.
+The outlines come from classical image processing. They are good enough to look at and to learn from, but they
+are no ground truth.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from scipy import ndimage
-from skimage import color, data, feature, filters, io, measure, morphology, segmentation
+from skimage import color, data, feature, filters, io, measure, segmentation
 
 from samples.coins import coins
 from samples.nucleus import nucleus
@@ -24,39 +26,45 @@ from samples.shapes import shapes
 
 COIN_CROPS = {"train": (0, 48, 96, 144, 192, 240), "val": (0, 80, 160, 240)}  # first columns of the crops
 COIN_CROP_WIDTH = 144
-TISSUE_TILE = 256  # pixels; the picture has 2 x 2 of them, the last one is held back for validation
+TISSUE_TILE = 256  # pixels; the image has 2 x 2 tiles, and the last one is held back for validation
 SMALLEST_NUCLEUS = 40  # pixels
-SHAPE_IDS = (101, 111, 121)  # square, circle, triangle: none of COCO's ids, and with gaps like those
+SHAPE_IDS = (101, 111, 121)  # square, circle, triangle: not among COCO's ids, but with gaps as those have
 
 
 def write_coins_as_via(folder: str | Path) -> Path:
-    """Crops of the photograph of coins, with polygons: train/ from its upper half, val/ from its lower half.
+    """Write crops of the photograph of coins, with polygons.
 
-    Writes <folder>/<train|val>/via_region_data.json beside the pictures, and returns the folder.
+    The crops in train/ come from the upper half of the photograph, those in val/ from the lower half.
+
+    Args:
+        folder: Folder to write to. Its subfolders get the images and via_region_data.json.
+
+    Returns:
+        The folder.
     """
-    for subset, (picture, labels) in zip(("train", "val"), coins.halves(), strict=True):
-        place = Path(folder) / subset
-        place.mkdir(parents=True, exist_ok=True)
+    for subset, (image, labels) in zip(("train", "val"), coins.halves(), strict=True):
+        subset_folder = Path(folder) / subset
+        subset_folder.mkdir(parents=True, exist_ok=True)
         annotations = {}
         for left in COIN_CROPS[subset]:
             columns = slice(left, left + COIN_CROP_WIDTH)
             name = f"coins_{left:03}.png"
-            io.imsave(place / name, color.gray2rgb(picture[:, columns]), check_contrast=False)
+            io.imsave(subset_folder / name, color.gray2rgb(image[:, columns]), check_contrast=False)
             regions = [via_region(mask) for mask in whole_objects(labels[:, columns], coins.SMALLEST_COIN)]
-            size = (place / name).stat().st_size
+            size = (subset_folder / name).stat().st_size
             annotations[f"{name}{size}"] = {"filename": name, "size": size, "regions": regions}
-        (place / "via_region_data.json").write_text(json.dumps(annotations))
+        (subset_folder / "via_region_data.json").write_text(json.dumps(annotations))
     return Path(folder)
 
 
 def whole_objects(labels: np.ndarray, smallest: int) -> list[np.ndarray]:
-    """Masks bool [h, w] of the labelled regions of at least `smallest` pixels."""
+    """Return the masks, bool `[height, width]`, of the labeled regions of at least `smallest` pixels."""
     return [labels == label for label in np.unique(labels[labels > 0]) if (labels == label).sum() >= smallest]
 
 
-def via_region(mask: np.ndarray) -> dict:
-    """The outline of a mask bool [h, w] as a polygon of the VGG Image Annotator."""
-    corners = polygon_of(mask)
+def via_region(mask: np.ndarray) -> dict[str, Any]:
+    """Return the outline of a mask, bool `[height, width]`, as a polygon of the VGG Image Annotator."""
+    corners = outline(mask)
     return {
         "shape_attributes": {
             "name": "polygon",
@@ -67,44 +75,51 @@ def via_region(mask: np.ndarray) -> dict:
     }
 
 
-def polygon_of(mask: np.ndarray) -> np.ndarray:
-    """Corners int [N, (x, y)] of the outline of a mask's largest piece, in pixels."""
-    pieces, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outline = max(pieces, key=cv2.contourArea)
-    return cv2.approxPolyDP(outline, epsilon=0.7, closed=True)[:, 0]
+def outline(mask: np.ndarray) -> np.ndarray:
+    """Return the corners, int `[corners, (x, y)]` in pixels, of the largest piece of a mask."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    largest = max(contours, key=cv2.contourArea)
+    return cv2.approxPolyDP(largest, epsilon=0.7, closed=True)[:, 0]
 
 
 def write_tissue_as_bowl(folder: str | Path) -> Path:
-    """Four tiles of a stained tissue section in stage1_train/, a mask file for each nucleus.
+    """Write four tiles of a stained tissue section, with one mask file per nucleus.
 
-    Writes <folder>/stage1_train/<id>/images/<id>.png and .../masks/*.png, and returns the folder. The last
-    tile bears the first id of the validation list, so that "train" and "val" are both there.
+    Args:
+        folder: Folder to write to: stage1_train/<id>/images/<id>.png and stage1_train/<id>/masks/*.png. The
+            last tile has the first id of the validation list, so that both "train" and "val" have images.
+
+    Returns:
+        The folder.
     """
-    picture = data.immunohistochemistry()
-    labels = outline_nuclei(picture)
+    image = data.immunohistochemistry()
+    labels = label_nuclei(image)
     for number, (top, left) in enumerate(np.ndindex(2, 2)):
         rows, columns = (slice(k * TISSUE_TILE, (k + 1) * TISSUE_TILE) for k in (top, left))
         name = nucleus.VAL_IMAGE_IDS[0] if number == 3 else f"tissue{number}"
-        place = Path(folder) / "stage1_train" / name
+        image_folder = Path(folder) / "stage1_train" / name
         for part in ("images", "masks"):
-            (place / part).mkdir(parents=True, exist_ok=True)
-        io.imsave(place / "images" / f"{name}.png", picture[rows, columns])
+            (image_folder / part).mkdir(parents=True, exist_ok=True)
+        io.imsave(image_folder / "images" / f"{name}.png", image[rows, columns])
         for index, mask in enumerate(whole_objects(labels[rows, columns], SMALLEST_NUCLEUS)):
-            mask_file = place / "masks" / f"{index:03}.png"
-            io.imsave(mask_file, mask.astype(np.uint8) * 255, check_contrast=False)
+            mask_path = image_folder / "masks" / f"{index:03}.png"
+            io.imsave(mask_path, mask.astype(np.uint8) * 255, check_contrast=False)
     return Path(folder)
 
 
-def outline_nuclei(picture: np.ndarray) -> np.ndarray:
-    """Label image [h, w] of the blue nuclei in a section stained with haematoxylin and DAB.
+def label_nuclei(image: np.ndarray) -> np.ndarray:
+    """Return the label image `[height, width]` of the blue nuclei in a stained tissue section.
 
-    Unmixes the stains, thresholds the nuclear one, and splits touching nuclei at the necks between them.
+    The stains hematoxylin and DAB are separated, hematoxylin is thresholded, and touching nuclei are split at
+    the necks between them.
     """
-    stain = filters.gaussian(color.rgb2hed(picture)[..., 0], 1.5)
+    stain = filters.gaussian(color.rgb2hed(image)[..., 0], 1.5)
     inside = stain > filters.threshold_local(stain, 101, offset=-0.2 * stain.std())
     inside &= stain > filters.threshold_otsu(stain) * 0.9
-    inside = morphology.remove_small_objects(ndimage.binary_opening(inside, iterations=2), max_size=60)
-    inside = ndimage.binary_fill_holes(inside)
+    pieces = measure.label(ndimage.binary_opening(inside, iterations=2))
+    is_large = np.bincount(pieces.ravel()) > 60
+    is_large[0] = False  # the background
+    inside = ndimage.binary_fill_holes(is_large[pieces])
     depth = filters.gaussian(ndimage.distance_transform_edt(inside), 1)
     peaks = feature.peak_local_max(depth, min_distance=6, labels=measure.label(inside))
     markers = np.zeros(inside.shape, int)
@@ -113,21 +128,27 @@ def outline_nuclei(picture: np.ndarray) -> np.ndarray:
 
 
 def write_shapes_as_coco(folder: str | Path, count: int = 50, height: int = 192, width: int = 256) -> Path:
-    """Drawn shapes as a COCO data set of 2017: train2017/, val2017/ and annotations/instances_*.json.
+    """Write drawn shapes as a COCO dataset of 2017: train2017/, val2017/ and annotations/instances_*.json.
 
-    count: training images; there are a tenth as many to validate with, but two at least. The categories have
-    the ids SHAPE_IDS. Returns the folder.
+    Args:
+        folder: Folder to write to.
+        count: Number of training images. There are a tenth as many validation images, but at least two.
+        height: Image height in pixels.
+        width: Image width in pixels.
+
+    Returns:
+        The folder. The categories have the ids SHAPE_IDS.
     """
     for subset, images in (("train2017", count), ("val2017", max(2, count // 10))):
         dataset = shapes.ShapesDataset()
         dataset.load_shapes(images, height, width)
         dataset.prepare()
-        place = Path(folder) / subset
-        place.mkdir(parents=True, exist_ok=True)
+        image_folder = Path(folder) / subset
+        image_folder.mkdir(parents=True, exist_ok=True)
         records, annotations = [], []
         for image_id in dataset.image_ids:
             name = f"{image_id:012}.png"
-            io.imsave(place / name, dataset.load_image(image_id), check_contrast=False)
+            io.imsave(image_folder / name, dataset.load_image(image_id), check_contrast=False)
             records.append({"id": int(image_id), "file_name": name, "height": height, "width": width})
             masks, class_ids = dataset.load_mask(image_id)
             for mask, class_id in zip(np.moveaxis(masks, -1, 0), class_ids, strict=True):
@@ -137,21 +158,21 @@ def write_shapes_as_coco(folder: str | Path, count: int = 50, height: int = 192,
                     annotations.append(identity | coco_annotation(polygons, SHAPE_IDS[class_id - 1]))
         names = dataset.class_names[1:]
         categories = [{"id": n, "name": name} for n, name in zip(SHAPE_IDS, names, strict=True)]
-        described = {"images": records, "annotations": annotations, "categories": categories}
-        file = Path(folder) / "annotations" / f"instances_{subset}.json"
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps(described))
+        content = {"images": records, "annotations": annotations, "categories": categories}
+        path = Path(folder) / "annotations" / f"instances_{subset}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
     return Path(folder)
 
 
 def visible_pieces(mask: np.ndarray) -> list[np.ndarray]:
-    """Outlines int [N, (x, y)] of the pieces of a mask bool [h, w] that are more than a line."""
-    pieces, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return [piece[:, 0] for piece in pieces if cv2.contourArea(piece) > 0]
+    """Return the corners, int `[corners, (x, y)]`, of each piece of a mask that has an area."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return [contour[:, 0] for contour in contours if cv2.contourArea(contour) > 0]
 
 
-def coco_annotation(polygons: list[np.ndarray], category_id: int) -> dict:
-    """COCO's record of one object with these outlines: polygons, box (x, y, width, height) and area."""
+def coco_annotation(polygons: list[np.ndarray], category_id: int) -> dict[str, Any]:
+    """Return the COCO annotation of an object: its polygons, its box (x, y, width, height) and its area."""
     corners = np.concatenate(polygons)
     left, top = (int(value) for value in corners.min(axis=0))
     width, height = (int(value) for value in np.ptp(corners, axis=0))

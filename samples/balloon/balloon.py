@@ -1,46 +1,45 @@
-"""Balloons: train on outlines of the VGG Image Annotator, then keep balloons in colour, the rest in grey.
+"""Balloons: train on outlines of the VGG Image Annotator, then keep the color of balloons and gray the rest.
 
-    # Train, starting from the published COCO weights; or go on with the last run
+    # Train, starting from the published COCO weights, or continue the last run
     python balloon.py train --dataset=/path/to/balloon --weights=coco
     python balloon.py train --dataset=/path/to/balloon --weights=last
 
-    # Colour splash on an image, a video, or what camera 0 sees (Ctrl-C ends it)
+    # Color splash on an image, on a video, or on the images of camera 0 (Ctrl-C ends the recording)
     python balloon.py splash --weights=/path/to/weights.h5 --image=<file or address>
     python balloon.py splash --weights=last --video=<file, address or number of a camera>
 
-    # A light network on a CPU: from scratch in minutes, or from another light network's weights; measure it
+    # A light network on a CPU: from scratch in minutes, or from another light network; then measure it
     python balloon.py train --dataset=/path/to/balloon --weights=scratch --light
     python balloon.py train --dataset=/path/to/balloon --weights=/path/to/other.h5 --light --new-classes
     python balloon.py evaluate --dataset=/path/to/balloon --weights=last --light
 
-The data set is a folder with train/ and val/, each with pictures and via_region_data.json of VIA 1.x or 2.x.
+The dataset is a folder with train/ and val/. Each holds images and via_region_data.json of VIA 1.x or 2.x.
+Results are written to the current folder, weights to its subfolder logs or to --logs.
 """
+
+from __future__ import annotations
 
 import argparse
 import datetime
-import os
 import urllib.request
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
-from skimage.color import gray2rgb, rgb2gray
+import PIL.Image
+import PIL.ImageOps
+import skimage
 
-from mrcnn import formats, utils
-from mrcnn.config import Config, LightConfig
-from mrcnn.data.augmentation_policies import camera_policy
-from mrcnn.inference.video import detect_video
-from mrcnn.model import MaskRCNN
-from mrcnn.training.schedules import warm_up_and_decay
+import mrcnn
+from mrcnn import files, formats
+from mrcnn.training import runs
 
-ROOT_DIR = Path(__file__).resolve().parents[2]
-COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"
-# Layers whose shapes depend on the number of classes.
+COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
+# The layers whose shapes depend on the number of classes.
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
 SUBSETS = ("train", "val")
 
 
-class BalloonConfig(Config):
+class BalloonConfig(mrcnn.Config):
     """ResNet-101; a GPU of 12 GB holds two images."""
 
     NAME = "balloon"
@@ -50,8 +49,8 @@ class BalloonConfig(Config):
     DETECTION_MIN_CONFIDENCE = 0.9
 
 
-class LightBalloonConfig(LightConfig, BalloonConfig):
-    """A light network for a CPU that learns from random weights; pictures become 320 pixels large."""
+class LightBalloonConfig(mrcnn.LightConfig, BalloonConfig):
+    """A light network for a CPU, trained from random weights on images of 320 pixels."""
 
     NAME = "balloon-light"
     IMAGES_PER_GPU = 4  # batch norm learns its statistics from them
@@ -65,95 +64,73 @@ class LightBalloonConfig(LightConfig, BalloonConfig):
 
 
 class BalloonDataset(formats.ViaDataset):
-    """Pictures with a polygon for each balloon."""
+    """Images with one polygon for each balloon."""
 
     def load_balloon(self, dataset_dir: str | Path, subset: str) -> None:
-        """Add the images of a subset, train or val, that have a balloon.
+        """Add the images of a subset that have a balloon.
 
-        Raises ValueError for another subset, FileNotFoundError naming the annotation file if it is missing.
+        Args:
+            dataset_dir: The folder with train/ and val/.
+            subset: "train" or "val".
+
+        Raises:
+            ValueError: If `subset` has another value.
+            FileNotFoundError: If the annotation file is missing; the error names it.
         """
         if subset not in SUBSETS:
-            raise ValueError(f"subset must be one of {SUBSETS}. Received: subset={subset!r}")
-        self.load(Path(dataset_dir) / subset / "via_region_data.json", classes=["balloon"], source="balloon")
+            raise ValueError(f"`subset` must be one of {SUBSETS}. Received: subset={subset!r}")
+        self.load(annotation_path(Path(dataset_dir), subset), classes=["balloon"], source="balloon")
 
 
-def dataset_of(dataset_dir: Path, subset: str) -> BalloonDataset:
-    """A prepared data set."""
+def annotation_path(dataset_dir: Path, subset: str) -> Path:
+    """Return the path of the annotation file of a subset."""
+    return dataset_dir / subset / "via_region_data.json"
+
+
+def load_dataset(dataset_dir: Path, subset: str) -> BalloonDataset:
+    """Return a subset, "train" or "val", prepared for training."""
     dataset = BalloonDataset()
     dataset.load_balloon(dataset_dir, subset)
     dataset.prepare()
     return dataset
 
 
-def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Train the heads, which is enough after COCO; light or from scratch everything, with a warm-up."""
+# --- Train and evaluate ---
+
+
+def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Train the heads, or with --light or from scratch all layers; then evaluate on the validation images.
+
+    The heads are enough after COCO. Training from scratch warms up the learning rate.
+    """
     rate = model.config.LEARNING_RATE
     epochs = arguments.epochs or (8 if arguments.light else 30)
     layers, augmentation = "heads", None
     if arguments.light or arguments.weights == "scratch":
         steps = max(1, epochs - model.epoch) * model.config.STEPS_PER_EPOCH
-        layers, rate = "all", warm_up_and_decay(rate, steps)
-        augmentation = camera_policy(any_orientation=False)
-    datasets = [dataset_of(arguments.dataset, subset) for subset in SUBSETS]
-    model.train(*datasets, learning_rate=rate, epochs=epochs, layers=layers, augmentation=augmentation)
-    model.inference_model(config_for(arguments, "evaluate")).evaluate(datasets[1])
+        layers, rate = "all", mrcnn.schedules.warm_up_and_decay(rate, steps)
+        augmentation = mrcnn.camera_policy(any_orientation=False)
+    train_set, val_set = (load_dataset(arguments.dataset, subset) for subset in SUBSETS)
+    model.train(
+        train_set, val_set, learning_rate=rate, epochs=epochs, layers=layers, augmentation=augmentation
+    )
+    model.inference_model(config_for(arguments, "evaluate")).evaluate(val_set)
 
 
-def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image in grey, in colour where a mask is.
+def load_weights(model: mrcnn.MaskRCNN, choice: str, new_classes: bool = False) -> None:
+    """Load weights into a model.
 
-    image: uint8 [h, w, 3] RGB; mask: bool [h, w, N]. Returns uint8 [h, w, 3].
-    """
-    grey = (gray2rgb(rgb2gray(image)) * 255).astype(np.uint8)
-    inside = np.any(mask, axis=-1, keepdims=True)
-    return np.where(inside, image, grey)
-
-
-def read_image(path: str) -> np.ndarray:
-    """A picture from a file or an address as uint8 [h, w, 3] RGB, turned as viewers show it."""
-    file = urllib.request.urlopen(path) if "://" in path else path
-    with Image.open(file) as picture:
-        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
-
-
-def detect_and_color_splash(
-    model: MaskRCNN, image_path: str | None = None, video_path: str | None = None
-) -> Path:
-    """Splash an image (file or address) or a video (file, address or number of a camera).
-
-    Writes splash_<time>.png or .avi into the current folder and returns its name. A video keeps its frame
-    rate; Ctrl-C leaves no file, except with a camera, where it ends the recording.
-    Raises ValueError without a source, OSError if it cannot be read.
-    """
-    if not (image_path or video_path):
-        raise ValueError("Give an image_path or a video_path. Received: none")
-    stem = f"splash_{datetime.datetime.now():%Y%m%dT%H%M%S}"
-    if image_path:
-        image = read_image(image_path)
-        found = model.detect([image], verbose=1)[0]
-        output = Path(f"{stem}.png")
-        temporary = Path(f".{stem}.part.png")
-        Image.fromarray(color_splash(image, found["masks"])).save(temporary)
-        os.replace(temporary, output)
-    else:
-        output = Path(f"{stem}.avi")
-        detect_video(
-            video_path, output, model.detect, lambda frame, found: color_splash(frame, found["masks"])
-        )
-    print("Saved to", output)
-    return output
-
-
-def load_weights(model: MaskRCNN, choice: str, new_classes: bool = False) -> None:
-    """Load "coco", "imagenet", "last", a path, or nothing for "scratch".
-
-    new_classes: leave out the layers that know the classes of a path, and begin a new run.
+    Args:
+        model: The model.
+        choice: "coco", "imagenet", "last", a path, or "scratch" for random weights.
+        new_classes: Whether the weights of a path are for other classes. The layers that depend on the number
+            of classes then keep their random weights, and a new run begins.
     """
     if choice == "scratch":
         return
     if choice == "coco":
         if not COCO_WEIGHTS.exists():
-            utils.download_trained_weights(COCO_WEIGHTS)
+            mrcnn.utils.download_trained_weights(COCO_WEIGHTS)
         model.load_weights(COCO_WEIGHTS, by_name=True, exclude=CLASS_LAYERS)
     elif choice == "imagenet":
         model.load_weights(model.get_imagenet_weights(), by_name=True)
@@ -163,45 +140,154 @@ def load_weights(model: MaskRCNN, choice: str, new_classes: bool = False) -> Non
         model.load_weights(model.find_last() if choice == "last" else choice, by_name=True)
 
 
-def config_for(arguments: argparse.Namespace, command: str) -> Config:
-    """The settings of a command."""
+# --- Color splash ---
+
+
+def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the image in gray, with its colors inside the masks.
+
+    Args:
+        image: RGB image, uint8 `[height, width, 3]`.
+        mask: Instance masks, bool `[height, width, instances]`.
+
+    Returns:
+        uint8 `[height, width, 3]`.
+    """
+    gray = (skimage.color.gray2rgb(skimage.color.rgb2gray(image)) * 255).astype(np.uint8)
+    inside = np.any(mask, axis=-1, keepdims=True)
+    return np.where(inside, image, gray)
+
+
+def read_image(path: str) -> np.ndarray:
+    """Return the image of a file or an address as RGB, uint8 `[height, width, 3]`, upright as in a viewer."""
+    file = urllib.request.urlopen(path) if "://" in path else path
+    with PIL.Image.open(file) as image:
+        return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
+
+
+def detect_and_color_splash(
+    model: mrcnn.MaskRCNN, image_path: str | None = None, video_path: str | None = None
+) -> Path:
+    """Write the color splash of an image or a video to the current folder.
+
+    Args:
+        model: A model in inference mode.
+        image_path: File or address of an image.
+        video_path: File or address of a video, or the number of a camera. The frame rate is kept. Ctrl-C
+            leaves no file, except with a camera, where it ends the recording.
+
+    Returns:
+        The path of the written file, splash_<time>.png or splash_<time>.avi.
+
+    Raises:
+        ValueError: If neither path is given.
+        OSError: If the source cannot be read.
+    """
+    if not (image_path or video_path):
+        raise ValueError("Either `image_path` or `video_path` must be given. Received: neither")
+    stem = f"splash_{datetime.datetime.now():%Y%m%dT%H%M%S}"
+    if image_path:
+        image = read_image(image_path)
+        masks = model.detect([image])[0]["masks"]
+        output = Path(f"{stem}.png")
+        with files.atomic_write(output) as temporary:
+            PIL.Image.fromarray(color_splash(image, masks)).save(temporary)
+    else:
+        output = Path(f"{stem}.avi")
+        mrcnn.detect_video(
+            video_path, output, model.detect, lambda frame, result: color_splash(frame, result["masks"])
+        )
+    print("Saved to", output)
+    return output
+
+
+# --- Command line ---
+
+
+def config_for(arguments: argparse.Namespace, command: str) -> mrcnn.Config:
+    """Return the settings of a command."""
     config = LightBalloonConfig() if arguments.light else BalloonConfig()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
     if command != "train":
         config.GPU_COUNT = 1
         config.IMAGES_PER_GPU = 1
     if command == "evaluate":
-        config.DETECTION_MIN_CONFIDENCE = 0  # average precision weighs detections by their scores
+        config.DETECTION_MIN_CONFIDENCE = 0  # average precision ranks all detections by their scores
     return config
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line. An invalid value ends the program with one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], usage="%(prog)s {train,evaluate,splash} --weights=W [options]"
+    )
     parser.add_argument("command", choices=["train", "evaluate", "splash"])
     parser.add_argument("--dataset", type=Path, help="folder with train/ and val/")
     parser.add_argument("--weights", required=True, help="coco, imagenet, last, scratch, or a path")
-    parser.add_argument("--logs", type=Path, default=ROOT_DIR / "logs")
-    parser.add_argument("--image", help="file or address of an image to splash")
-    parser.add_argument("--video", help="file or address of a video to splash, or number of a camera")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
+    parser.add_argument("--image", help="splash: file or address of an image")
+    parser.add_argument("--video", help="splash: file or address of a video, or number of a camera")
     parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
-    parser.add_argument("--new-classes", action="store_true", help="train: weights of other objects")
-    parser.add_argument("--epochs", type=int, default=None)
-    parser.add_argument("--steps", type=int, default=None, help="steps per epoch")
+    parser.add_argument("--new-classes", action="store_true", help="train: --weights has other classes")
+    parser.add_argument("--epochs", type=int, help="train: total number of epochs (30, light 8)")
+    parser.add_argument("--steps", type=int, help="train: steps per epoch (100)")
+    parser.add_argument("--verbose", action="store_true", help="print all settings")
     arguments = parser.parse_args()
-    if arguments.command != "splash" and not arguments.dataset:
-        parser.error(f"{arguments.command} needs --dataset")
-    if arguments.command == "splash" and not (arguments.image or arguments.video):
-        parser.error("splash needs --image or --video")
+    error = argument_error(arguments)
+    if error:
+        parser.exit(2, f"{error}\n")
+    return arguments
 
+
+def argument_error(arguments: argparse.Namespace) -> str | None:
+    """Return what is wrong with the arguments in one sentence. Nothing heavy is imported for it."""
+    if arguments.command == "splash":
+        if not (arguments.image or arguments.video):
+            return "splash needs --image or --video."
+        for name in ("image", "video"):
+            source = getattr(arguments, name)
+            is_file = source and "://" not in source and not source.isdecimal()
+            if is_file and not Path(source).is_file():
+                return f"--{name}: there is no file {source}."
+    else:
+        if not arguments.dataset:
+            return f"{arguments.command} needs --dataset."
+        for subset in SUBSETS if arguments.command == "train" else ("val",):
+            path = annotation_path(arguments.dataset, subset)
+            if not path.is_file():
+                return f"--dataset: there is no file {path}."
+    for name in ("epochs", "steps"):
+        count = getattr(arguments, name)
+        if count is not None and count < 1:
+            return f"--{name} must be at least 1. Received: {count}"
+    return weights_error(arguments)
+
+
+def weights_error(arguments: argparse.Namespace) -> str | None:
+    """Return why --weights cannot be loaded, if that is known before the model is built."""
+    if arguments.weights == "last":
+        try:
+            runs.find_last(arguments.logs, config_for(arguments, arguments.command).NAME)
+        except FileNotFoundError as error:
+            return f"--weights=last: {error}"
+    elif arguments.weights not in ("coco", "imagenet", "scratch") and not Path(arguments.weights).is_file():
+        return f"--weights: there is no file {arguments.weights}."
+    return None
+
+
+def main() -> None:
+    """Build the model, load the weights, run the command."""
+    arguments = parse_arguments()
     config = config_for(arguments, arguments.command)
-    config.display()
-    model = MaskRCNN("training" if arguments.command == "train" else "inference", config, arguments.logs)
+    if arguments.verbose:
+        config.display()
+    mode = "training" if arguments.command == "train" else "inference"
+    model = mrcnn.MaskRCNN(mode, config, arguments.logs)
     load_weights(model, arguments.weights, arguments.new_classes)
     if arguments.command == "train":
         train(model, arguments)
     elif arguments.command == "evaluate":
-        model.evaluate(dataset_of(arguments.dataset, "val"))
+        model.evaluate(load_dataset(arguments.dataset, "val"))
     else:
         detect_and_color_splash(model, arguments.image, arguments.video)
 

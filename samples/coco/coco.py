@@ -1,6 +1,6 @@
-"""COCO: train on COCO, and measure a model on it.
+"""COCO: train on COCO, and evaluate a model on it.
 
-    # Train, starting from the published COCO weights, from ImageNet weights, or going on with the last run
+    # Train, starting from the published COCO weights or from ImageNet weights, or continue the last run
     python coco.py train --dataset=/path/to/coco --model=coco
     python coco.py train --dataset=/path/to/coco --model=imagenet
     python coco.py train --dataset=/path/to/coco --model=last
@@ -8,15 +8,18 @@
     # Download the images and annotations first (2017: 19 GB)
     python coco.py train --dataset=/path/to/coco --year=2017 --model=imagenet --download
 
-    # COCO's average precision, on the first 500 images of the validation set
+    # COCO's average precision on the first 500 images of the validation set
     python coco.py evaluate --dataset=/path/to/coco --year=2017 --model=coco
 
     # A light network, from scratch, on a CPU
     python coco.py train --dataset=/path/to/coco --year=2017 --model=scratch --light --epochs=1 --steps=10
 
-The data set is a folder with annotations/instances_train2017.json, train2017/, ... as published. To train on
-categories of your own, change CATEGORIES, or use mrcnn.formats.CocoDataset.
+The dataset is a folder with annotations/instances_train2017.json, train2017/, ... as published. To train on
+your own categories, change CATEGORIES, or use mrcnn.formats.CocoDataset. Weights are written to logs/ in the
+current folder, or to --logs.
 """
+
+from __future__ import annotations
 
 import argparse
 import shutil
@@ -24,29 +27,23 @@ import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import imgaug.augmenters as iaa
 import numpy as np
-from pycocotools import mask as run_lengths
-from pycocotools.coco import COCO
 
-from mrcnn import formats, utils
-from mrcnn.checkpoints import downloads
-from mrcnn.config import Config, LightConfig
-from mrcnn.data.augmentation_policies import camera_policy
-from mrcnn.evaluation.coco import detections_of
-from mrcnn.formats.coco import to_rle
-from mrcnn.model import MaskRCNN
-from mrcnn.training import schedules
+import mrcnn
+from mrcnn import formats
+from mrcnn.training import runs
 
-ROOT_DIR = Path(__file__).resolve().parents[2]
-COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+
+COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
 DEFAULT_DATASET_YEAR = "2014"
 
 IMAGES_URL = "http://images.cocodataset.org/zips/{subset}{year}.zip"
 ANNOTATIONS_URL = "http://images.cocodataset.org/annotations/annotations_trainval{year}.zip"
-# The validation set of 2014 in two parts: 5,000 images to validate with, 35,000 to train on, too.
+# The validation set of 2014 in two parts: 5,000 images to validate with and 35,000 more to train on.
 PART_URLS = {
     "minival": "https://dl.dropboxusercontent.com/s/o43o90bna78omob/instances_minival2014.json.zip?dl=1",
     "valminusminival": (
@@ -70,7 +67,7 @@ CATEGORY_IDS = [number for number in range(1, 91) if number not in CATEGORY_GAPS
 CATEGORIES = dict(zip(CATEGORY_IDS, NAMES.split(", "), strict=True))
 
 
-class CocoConfig(Config):
+class CocoConfig(mrcnn.Config):
     """ResNet-101 for COCO's 80 categories; a GPU of 12 GB holds two images."""
 
     NAME = "coco"
@@ -78,8 +75,8 @@ class CocoConfig(Config):
     NUM_CLASSES = 1 + len(CATEGORIES)  # and background
 
 
-class LightCocoConfig(LightConfig, CocoConfig):
-    """A light network at half the size, trained from scratch on a CPU."""
+class LightCocoConfig(mrcnn.LightConfig, CocoConfig):
+    """A light network for images of half the size, trained from scratch on a CPU."""
 
     NAME = "coco-light"
     IMAGE_MIN_DIM = 384
@@ -92,8 +89,11 @@ class LightCocoConfig(LightConfig, CocoConfig):
     LEARNING_RATE = 0.001
 
 
+# --- Data ---
+
+
 class CocoDataset(formats.CocoDataset):
-    """COCO as published, with all its categories; `formats.CocoDataset` reads any file of the kind."""
+    """COCO as published, with all its categories. `formats.CocoDataset` reads any file in this format."""
 
     def load_coco(
         self,
@@ -107,57 +107,90 @@ class CocoDataset(formats.CocoDataset):
     ) -> COCO | None:
         """Add the images of a subset that have an object.
 
-        subset: train, val, and of 2014 minival and valminusminival. class_ids: COCO's category ids to take,
-        in their order; all 80 if None, so that class ids fit the published weights even where a file lists
-        fewer. class_map: not used. return_coco: give back pycocotools' object of the annotations.
-        auto_download: download what is missing.
+        Args:
+            dataset_dir: Folder of the dataset.
+            subset: "train" or "val"; of 2014 also "minival" or "valminusminival".
+            year: "2014" or "2017".
+            class_ids: COCO's category ids to load, in this order. None loads all 80, so that class ids fit
+                the published weights even if the file lists fewer categories.
+            class_map: Has no effect.
+            return_coco: Whether to return the annotations as an object of pycocotools.
+            auto_download: Whether to download missing files.
 
-        Raises FileNotFoundError if the annotations are not there, ValueError if none of the images is.
+        Returns:
+            The `COCO` object if `return_coco` is true.
+
+        Raises:
+            FileNotFoundError: If the annotation file is missing.
+            ValueError: If none of the images exists.
         """
         if auto_download:
             self.auto_download(dataset_dir, subset, year)
         root = Path(dataset_dir)
-        annotations = root / "annotations" / f"instances_{subset}{year}.json"
+        annotations = annotation_path(root, subset, year)
         images = root / f"{'val' if subset in PART_URLS else subset}{year}"
         for category_id, name in CATEGORIES.items() if class_ids is None else ():
             self.add_class("coco", category_id, name)
         self.load(annotations, images, classes=class_ids, keep_empty=False, source="coco")
-        return COCO(str(annotations)) if return_coco else None
+        if not return_coco:
+            return None
+        from pycocotools.coco import COCO
+
+        return COCO(str(annotations))
 
     def auto_download(self, dataDir: str | Path, dataType: str, dataYear: str) -> None:
-        """Download and unpack the images and annotations of a subset, unless they are there already.
+        """Download and unpack the images and annotations of a subset, unless they exist.
 
-        Raises ConnectionError or OSError naming address and file, see `mrcnn.checkpoints.downloads.fetch`.
+        Args:
+            dataDir: Folder of the dataset.
+            dataType: Subset, as in `load_coco`.
+            dataYear: "2014" or "2017".
+
+        Raises:
+            ConnectionError: If a download fails; see `mrcnn.checkpoints.downloads.fetch`.
+            OSError: If a file is damaged or cannot be written.
         """
         root = Path(dataDir)
         subset = "val" if dataType in PART_URLS else dataType
         folder = f"{subset}{dataYear}"
         download_and_unpack(IMAGES_URL.format(subset=subset, year=dataYear), root, folder)
-        annotations = f"annotations/instances_{dataType}{dataYear}.json"
+        annotations = annotation_path(root, dataType, dataYear)
         if dataType in PART_URLS:
-            download_and_unpack(PART_URLS[dataType], root / "annotations", Path(annotations).name)
+            download_and_unpack(PART_URLS[dataType], root / "annotations", annotations.name)
         else:
-            download_and_unpack(ANNOTATIONS_URL.format(year=dataYear), root, annotations)
+            url = ANNOTATIONS_URL.format(year=dataYear)
+            download_and_unpack(url, root, f"annotations/{annotations.name}")
 
     def image_reference(self, image_id: int) -> str:
-        """The image's page in COCO's explorer."""
+        """Return the address of the image in COCO's explorer."""
         info = self.image_info[image_id]
         if info["source"] == "coco":
             return f"http://cocodataset.org/#explore?id={info['id']}"
         return super().image_reference(image_id)
 
     def annToRLE(self, ann: dict, height: int, width: int) -> dict:  # noqa: N802 (pycocotools' name)
-        """An annotation's segmentation as compressed run lengths."""
+        """Return the segmentation of an annotation as compressed RLE, for an image of this size."""
+        from mrcnn.formats.coco import to_rle
+
         return to_rle(ann["segmentation"], height, width)
 
     def annToMask(self, ann: dict, height: int, width: int) -> np.ndarray:  # noqa: N802
-        """An annotation's segmentation as uint8 [height, width], 1 inside."""
-        return run_lengths.decode(self.annToRLE(ann, height, width))
+        """Return the segmentation of an annotation as a mask, uint8 `[height, width]`, 1 inside."""
+        from pycocotools import mask
+
+        return mask.decode(self.annToRLE(ann, height, width))
 
 
-def download_and_unpack(url: str, root: Path, wanted: str) -> None:
-    """Download a zip file with a progress bar and unpack it below `root`, unless `wanted` is there."""
-    if (root / wanted).exists():
+def annotation_path(dataset_dir: Path, subset: str, year: str) -> Path:
+    """Return the path of the annotation file of a subset."""
+    return dataset_dir / "annotations" / f"instances_{subset}{year}.json"
+
+
+def download_and_unpack(url: str, root: Path, target: str) -> None:
+    """Download a zip file with a progress bar and unpack it in the folder `root`, unless it has `target`."""
+    from mrcnn.checkpoints import downloads
+
+    if (root / target).exists():
         return
     archive = downloads.fetch(url, root / Path(url.partition("?")[0]).name)
     unpacked = root / f".{archive.stem}.part"
@@ -166,13 +199,30 @@ def download_and_unpack(url: str, root: Path, wanted: str) -> None:
     with zipfile.ZipFile(archive) as files:
         files.extractall(unpacked)
     for path in sorted(unpacked.iterdir()):
-        if path.is_dir() and (root / path.name).is_dir():  # annotations/ may hold files already
+        if path.is_dir() and (root / path.name).is_dir():  # annotations/ may hold other files
             for file in path.iterdir():
                 file.replace(root / path.name / file.name)
         else:
             path.replace(root / path.name)
     shutil.rmtree(unpacked)
     archive.unlink()
+
+
+def load_dataset(arguments: argparse.Namespace, *subsets: str) -> CocoDataset:
+    """Return one or several subsets as one dataset, prepared for training."""
+    dataset = CocoDataset()
+    for subset in subsets:
+        dataset.load_coco(arguments.dataset, subset, arguments.year, auto_download=arguments.download)
+    dataset.prepare()
+    return dataset
+
+
+def subsets_of_year(year: str) -> tuple[tuple[str, ...], str]:
+    """Return the subsets to train on and the subset to validate with."""
+    return (("train", "valminusminival"), "minival") if "2014" in year else (("train",), "val")
+
+
+# --- Evaluate ---
 
 
 def build_coco_results(
@@ -183,14 +233,21 @@ def build_coco_results(
     scores: np.ndarray,
     masks: np.ndarray,
 ) -> list[dict]:
-    """Detections of one image in COCO's result format, one dict each.
+    """Return the detections of an image in COCO's result format, one dict each.
 
-    image_ids: the image's id in COCO, in a list. rois: [N, (y1, x1, y2, x2)] pixels, or None for nothing
-    found. class_ids, scores: [N]. masks: [h, w, N].
+    Args:
+        dataset: The dataset of the image.
+        image_ids: The image's id in COCO, in a list.
+        rois: Boxes `[N, (y1, x1, y2, x2)]` in pixels; None if there are no detections.
+        class_ids: `[N]`.
+        scores: `[N]`.
+        masks: `[height, width, N]`.
     """
+    from mrcnn.evaluation.coco import detections_of
+
     if rois is None:
         return []
-    found = {"rois": np.around(rois, 1), "class_ids": class_ids, "scores": scores, "masks": masks}
+    result = {"rois": np.around(rois, 1), "class_ids": class_ids, "scores": scores, "masks": masks}
     return [
         {
             "image_id": image_id,
@@ -198,22 +255,30 @@ def build_coco_results(
             "category_id": dataset.get_source_class_id(record["category_id"], "coco"),
         }
         for image_id in image_ids
-        for record in detections_of(found)
+        for record in detections_of(result)
     ]
 
 
 def evaluate_coco(
-    model: MaskRCNN,
+    model: mrcnn.MaskRCNN,
     dataset: CocoDataset,
     coco: COCO | None = None,
     eval_type: str = "bbox",
     limit: int = 0,
     image_ids: Sequence[int] | None = None,
 ) -> dict[str, list]:
-    """COCO's average precision and recall on the first images of a dataset, see `MaskRCNN.evaluate`.
+    """Evaluate a model on the first images of a dataset, and print the result and the time.
 
-    coco: not used, the dataset has the annotations. eval_type: "bbox" or "segm". limit: images to use, 0 for
-    all. image_ids: the dataset's ids to choose from. Prints a table and the time; returns the table.
+    Args:
+        model: A model in inference mode.
+        dataset: The dataset.
+        coco: Has no effect: the dataset holds the annotations.
+        eval_type: "bbox" or "segm".
+        limit: Number of images; 0 takes all.
+        image_ids: Image ids of the dataset to take images from; None takes all.
+
+    Returns:
+        The table of `MaskRCNN.evaluate`.
     """
     image_ids = dataset.image_ids if image_ids is None else image_ids
     image_ids = image_ids[: limit or None]
@@ -221,42 +286,35 @@ def evaluate_coco(
     results = model.evaluate(dataset, image_ids, iou_types=("mask" if eval_type == "segm" else "box",))
     seconds = time.time() - begin
     print(
-        f"Total time: {seconds:.1f} s for {len(image_ids)} images, {seconds / len(image_ids):.2f} s an image"
+        f"Total time: {seconds:.1f} s for {len(image_ids)} images, {seconds / len(image_ids):.2f} s per image"
     )
     return results
 
 
-def dataset_of(arguments: argparse.Namespace, *subsets: str) -> CocoDataset:
-    """A prepared data set of one or several subsets."""
-    dataset = CocoDataset()
-    for subset in subsets:
-        dataset.load_coco(arguments.dataset, subset, arguments.year, auto_download=arguments.download)
-    dataset.prepare()
-    return dataset
+# --- Train ---
 
 
-def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Heads, then the upper half of the backbone, then everything; from scratch all layers at once."""
-    if "2014" in arguments.year:
-        train_set = dataset_of(arguments, "train", "valminusminival")
-        val_set = dataset_of(arguments, "minival")
-    else:
-        train_set, val_set = dataset_of(arguments, "train"), dataset_of(arguments, "val")
+def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Train the heads, then stage 4 and up, then all layers; from scratch, train all layers at once."""
+    from mrcnn.data.augmentation import mirror_half
+
+    train_subsets, val_subset = subsets_of_year(arguments.year)
+    train_set, val_set = load_dataset(arguments, *train_subsets), load_dataset(arguments, val_subset)
     rate, unit = model.config.LEARNING_RATE, arguments.epochs or 40
     stages = [(unit, "heads", rate), (3 * unit, "4+", rate), (4 * unit, "all", rate / 10)]
-    augmentation = iaa.Fliplr(0.5)
+    augmentation = mirror_half
     if arguments.model == "scratch":
         steps = unit * (model.config.STEPS_PER_EPOCH or len(train_set.image_ids) // model.config.BATCH_SIZE)
-        stages = [(unit, "all", schedules.warm_up_and_decay(rate, steps))]
-        augmentation = camera_policy(any_orientation=False)
+        stages = [(unit, "all", mrcnn.schedules.warm_up_and_decay(rate, steps))]
+        augmentation = mrcnn.camera_policy(any_orientation=False)
     for epochs, layers, learning_rate in stages:
         model.train(train_set, val_set, learning_rate, epochs, layers, augmentation=augmentation)
 
 
-def load_weights(model: MaskRCNN, choice: str) -> None:
-    """Load "coco", "imagenet", "last", a path, or nothing for "scratch"."""
+def load_weights(model: mrcnn.MaskRCNN, choice: str) -> None:
+    """Load "coco", "imagenet", "last" or a path into a model. "scratch" keeps random weights."""
     if choice == "coco" and not COCO_WEIGHTS.exists():
-        utils.download_trained_weights(COCO_WEIGHTS)
+        mrcnn.utils.download_trained_weights(COCO_WEIGHTS)
     if choice == "imagenet":
         model.load_weights(model.get_imagenet_weights(), by_name=True)
     elif choice != "scratch":
@@ -264,8 +322,11 @@ def load_weights(model: MaskRCNN, choice: str) -> None:
         model.load_weights(model.find_last() if choice == "last" else paths.get(choice, choice), by_name=True)
 
 
-def config_for(arguments: argparse.Namespace) -> Config:
-    """The settings of a command."""
+# --- Command line ---
+
+
+def config_for(arguments: argparse.Namespace) -> mrcnn.Config:
+    """Return the settings of a command."""
     config = LightCocoConfig() if arguments.light else CocoConfig()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
     if arguments.command == "evaluate":
@@ -276,38 +337,75 @@ def config_for(arguments: argparse.Namespace) -> Config:
 
 
 def is_yes(text: str) -> bool:
-    """Whether an option's value means yes: anything but an empty text, 0, no and false."""
+    """Return whether the value of an option means yes: anything but an empty text, 0, no and false."""
     return text.lower() not in ("", "0", "no", "false")
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line. An invalid value ends the program with one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        usage="%(prog)s {train,evaluate} --dataset=DIR --model=M [options]",
+    )
     parser.add_argument("command", choices=["train", "evaluate"])
     parser.add_argument("--dataset", type=Path, required=True, help="folder of COCO")
-    parser.add_argument("--year", default=DEFAULT_DATASET_YEAR, help="2014 or 2017")
-    parser.add_argument("--model", required=True, help="coco, imagenet, last, scratch, or a path of weights")
-    parser.add_argument("--logs", type=Path, default=ROOT_DIR / "logs")
-    parser.add_argument("--limit", type=int, default=500, help="images to evaluate, 0 for all")
-    parser.add_argument("--download", type=is_yes, nargs="?", const=True, default=False)
+    parser.add_argument("--year", default=DEFAULT_DATASET_YEAR, help="2014 or 2017 (2014)")
+    parser.add_argument("--model", required=True, help="weights: coco, imagenet, last, scratch, or a path")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
+    parser.add_argument("--limit", type=int, default=500, help="evaluate: number of images, 0 for all (500)")
+    parser.add_argument(
+        "--download", type=is_yes, nargs="?", const=True, default=False, help="download missing files first"
+    )
     parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
-    parser.add_argument("--epochs", type=int, default=None, help="of the first stage (40); the others follow")
-    parser.add_argument("--steps", type=int, default=None, help="steps per epoch")
+    parser.add_argument("--epochs", type=int, help="train: epochs of the first of three stages (40)")
+    parser.add_argument("--steps", type=int, help="train: steps per epoch")
+    parser.add_argument("--verbose", action="store_true", help="print all settings")
     arguments = parser.parse_args()
     if arguments.model.lower() in ("coco", "imagenet", "last", "scratch"):
         arguments.model = arguments.model.lower()
-    for name, value in vars(arguments).items():
-        print(f"{name}: {value}")
+    error = argument_error(arguments)
+    if error:
+        parser.exit(2, f"{error}\n")
+    return arguments
 
+
+def argument_error(arguments: argparse.Namespace) -> str | None:
+    """Return what is wrong with the arguments in one sentence. Nothing heavy is imported for it."""
+    if not arguments.download:
+        train_subsets, val_subset = subsets_of_year(arguments.year)
+        subsets = (*train_subsets, val_subset) if arguments.command == "train" else (val_subset,)
+        for subset in subsets:
+            path = annotation_path(arguments.dataset, subset, arguments.year)
+            if not path.is_file():
+                return f"--dataset: there is no file {path}. --download fetches it."
+    for name, least in (("limit", 0), ("epochs", 1), ("steps", 1)):
+        count = getattr(arguments, name)
+        if count is not None and count < least:
+            return f"--{name} must be at least {least}. Received: {count}"
+    if arguments.model == "last":
+        try:
+            runs.find_last(arguments.logs, config_for(arguments).NAME)
+        except FileNotFoundError as error:
+            return f"--model=last: {error}"
+    elif arguments.model not in ("coco", "imagenet", "scratch") and not Path(arguments.model).is_file():
+        return f"--model: there is no file {arguments.model}."
+    return None
+
+
+def main() -> None:
+    """Build the model, load the weights, run the command."""
+    arguments = parse_arguments()
     config = config_for(arguments)
-    config.display()
-    model = MaskRCNN("training" if arguments.command == "train" else "inference", config, arguments.logs)
+    if arguments.verbose:
+        config.display()
+    mode = "training" if arguments.command == "train" else "inference"
+    model = mrcnn.MaskRCNN(mode, config, arguments.logs)
     load_weights(model, arguments.model)
     if arguments.command == "train":
         train(model, arguments)
     else:
-        subset = "minival" if "2014" in arguments.year else "val"
-        evaluate_coco(model, dataset_of(arguments, subset), limit=arguments.limit)
+        _, val_subset = subsets_of_year(arguments.year)
+        evaluate_coco(model, load_dataset(arguments, val_subset), limit=arguments.limit)
 
 
 if __name__ == "__main__":

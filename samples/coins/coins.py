@@ -1,33 +1,31 @@
-"""Find coins: train a small Mask R-CNN on one half of a photograph, find the coins of the other half.
+"""Find coins: train a small Mask R-CNN on one half of a photograph and find the coins of the other half.
 
-The photograph comes with scikit-image, so nothing is downloaded and a laptop is enough:
+The photograph comes with scikit-image, so nothing is downloaded, and a laptop is enough:
 
     python samples/coins/coins.py
 
-It prints how many coins were found and the average precision, and writes coins.png and the weights.
-Copy this file to start your own project: a Config, a Dataset, train(), detect().
+The script prints how many coins it found and the average precision. It writes coins.png and the weights to
+the current folder. Copy this file to start your own project: a Config, a Dataset, train(), detect().
 """
+
+from __future__ import annotations
 
 import argparse
 import time
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
-from skimage import color, data, filters, io, measure, morphology, segmentation
+import scipy
+import skimage
 
-from mrcnn import utils, visualize
-from mrcnn.config import LightConfig
-from mrcnn.data.augmentation_policies import camera_policy
-from mrcnn.model import MaskRCNN
-from mrcnn.training.schedules import warm_up_and_decay
+import mrcnn
 
 CLASS_NAMES = ["BG", "coin"]
 SMALLEST_COIN = 400  # pixels
 MIDDLE = 150  # the row between the second and the third row of coins
 
 
-class CoinsConfig(LightConfig):
+class CoinsConfig(mrcnn.LightConfig):
     """A laptop-sized network for one class, trained from scratch on crops of 128 x 128 pixels."""
 
     NAME = "coins"
@@ -38,7 +36,7 @@ class CoinsConfig(LightConfig):
     IMAGE_MIN_DIM = 128
     IMAGE_MAX_DIM = 128
     RPN_ANCHOR_SCALES = (8, 16, 32, 64, 128)
-    MEAN_PIXEL = np.array([97.0, 97.0, 97.0])  # the photograph's grey
+    MEAN_PIXEL = np.array([97.0, 97.0, 97.0])  # the mean gray of the photograph
     TRAIN_ROIS_PER_IMAGE = 32
     POST_NMS_ROIS_TRAINING = 100
     MAX_GT_INSTANCES = 20
@@ -46,7 +44,7 @@ class CoinsConfig(LightConfig):
 
 
 class CoinsInferenceConfig(CoinsConfig):
-    """Whole pictures of any size, padded, one at a time."""
+    """Whole images of any size, padded, one at a time."""
 
     IMAGES_PER_GPU = 1
     IMAGE_RESIZE_MODE = "pad64"
@@ -54,96 +52,122 @@ class CoinsInferenceConfig(CoinsConfig):
     DETECTION_MIN_CONFIDENCE = 0.7
 
 
-class CoinsDataset(utils.Dataset):
-    """Pictures kept in memory, each with a label image: 0 is background, k is coin k."""
+class CoinsDataset(mrcnn.Dataset):
+    """Images in memory, each with a label image: 0 is background, k is coin k."""
 
-    def load_coins(self, pictures: list[np.ndarray], labels: list[np.ndarray]) -> None:
-        """Add grey pictures [h, w] with their label images [h, w]."""
+    def load_coins(self, images: list[np.ndarray], labels: list[np.ndarray]) -> None:
+        """Add gray images `[height, width]` with their label images `[height, width]`."""
         self.add_class("coins", 1, "coin")
-        for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-            self.add_image("coins", number, path=None, picture=picture, label=label)
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            self.add_image("coins", number, path=None, image=image, label=label)
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """The picture as RGB, uint8 [h, w, 3]."""
-        return color.gray2rgb(self.image_info[image_id]["picture"])
+        """Return the image as RGB, uint8 `[height, width, 3]`."""
+        return skimage.color.gray2rgb(self.image_info[image_id]["image"])
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """Masks bool [h, w, N] and class ids int32 [N] of the picture's coins."""
+        """Return the masks, bool `[height, width, coins]`, and the class ids, int32 `[coins]`."""
         label = self.image_info[image_id]["label"]
         masks = label[:, :, None] == np.unique(label[label > 0])
         return masks, np.ones(masks.shape[2], np.int32)
 
 
-def outline_coins(picture: np.ndarray) -> np.ndarray:
-    """Label image [h, w] of the coins, by watershed on the edges: the truth to train on.
+def outline_coins(image: np.ndarray) -> np.ndarray:
+    """Return the label image `[height, width]` of the coins, the ground truth to train on.
 
-    Works on this photograph because the background is even; the network needs no such luck.
+    A watershed on the edges is enough for this photograph, because its background is even.
     """
-    markers = np.zeros(picture.shape, int)
-    markers[picture < 30], markers[picture > 150] = 1, 2
-    inside = segmentation.watershed(filters.sobel(picture), markers) == 2
-    inside = ndimage.binary_opening(ndimage.binary_fill_holes(inside), iterations=2)
-    inside = morphology.remove_small_objects(inside, max_size=SMALLEST_COIN)
-    return measure.label(inside)
+    markers = np.zeros(image.shape, int)
+    markers[image < 30] = 1
+    markers[image > 150] = 2
+    inside = skimage.segmentation.watershed(skimage.filters.sobel(image), markers) == 2
+    inside = scipy.ndimage.binary_opening(scipy.ndimage.binary_fill_holes(inside), iterations=2)
+    labels = skimage.measure.label(inside)
+    is_coin = np.bincount(labels.ravel()) > SMALLEST_COIN
+    is_coin[0] = False  # the background
+    return skimage.measure.label(is_coin[labels])
 
 
 def halves() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """(picture, labels) of the upper half of the photograph, and of the lower half: 12 coins each."""
-    picture = data.coins()
-    labels = outline_coins(picture)
+    """Return (image, labels) of the upper half of the photograph and of the lower half, 12 coins each."""
+    image = skimage.data.coins()
+    labels = outline_coins(image)
     upper, lower = slice(None, MIDDLE), slice(MIDDLE, None)
-    return (picture[upper], measure.label(labels[upper])), (picture[lower], measure.label(labels[lower]))
+    label = skimage.measure.label
+    return (image[upper], label(labels[upper])), (image[lower], label(labels[lower]))
 
 
-def train(weights_dir: Path, epochs: int) -> MaskRCNN:
-    """Train on the upper half; every step sees other crops of it, in other places and light."""
-    (picture, label), _ = halves()
+def train(logs: Path, epochs: int) -> mrcnn.MaskRCNN:
+    """Train on the upper half. Each step sees new crops of it, changed by the camera policy."""
+    (image, labels), _ = halves()
     dataset = CoinsDataset()
-    dataset.load_coins([picture], [label])
+    dataset.load_coins([image], [labels])
     dataset.prepare()
     config = CoinsConfig()
-    rate = warm_up_and_decay(0.05, epochs * config.STEPS_PER_EPOCH, end=0.02)
-    model = MaskRCNN("training", config, weights_dir)
-    model.train(dataset, None, rate, epochs, layers="all", augmentation=camera_policy())
+    rate = mrcnn.schedules.warm_up_and_decay(0.05, epochs * config.STEPS_PER_EPOCH, end=0.02)
+    model = mrcnn.MaskRCNN("training", config, logs)
+    model.train(
+        dataset,
+        val_dataset=None,
+        learning_rate=rate,
+        epochs=epochs,
+        layers="all",
+        augmentation=mrcnn.camera_policy(),
+    )
     return model
 
 
-def main() -> None:
-    """Train, find the coins of the held-out half, print and draw them."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder for weights")
-    parser.add_argument("--output", type=Path, default=Path("coins.png"), help="picture to write")
-    parser.add_argument("--epochs", type=int, default=5)
-    arguments = parser.parse_args()
-    begin = time.time()
+def detect(model: mrcnn.MaskRCNN, output: Path) -> None:
+    """Find the coins of the lower half, compare them with the ground truth, and draw them."""
+    _, (image, labels) = halves()
+    dataset = CoinsDataset()
+    dataset.load_coins([image], [labels])
+    dataset.prepare()
+    image = dataset.load_image(0)
+    masks, class_ids = dataset.load_mask(0)
 
-    trained = train(arguments.logs, arguments.epochs)
-    model = MaskRCNN("inference", CoinsInferenceConfig(), arguments.logs)
-    model.load_weights(trained.find_last())
-
-    _, (picture, label) = halves()
-    held_out = CoinsDataset()
-    held_out.load_coins([picture], [label])
-    held_out.prepare()
-    image = held_out.load_image(0)
-    masks, class_ids = held_out.load_mask(0)
-    found = model.detect([image])[0]
-    ap, _, _, overlaps = utils.compute_ap(
-        utils.extract_bboxes(masks),
-        class_ids,
-        masks,
-        found["rois"],
-        found["class_ids"],
-        found["scores"],
-        found["masks"],
+    result = model.detect([image])[0]
+    rois, scores = result["rois"], result["scores"]
+    ap, _, _, overlaps = mrcnn.utils.compute_ap(
+        gt_boxes=mrcnn.utils.extract_bboxes(masks),
+        gt_class_ids=class_ids,
+        gt_masks=masks,
+        pred_boxes=rois,
+        pred_class_ids=result["class_ids"],
+        pred_scores=scores,
+        pred_masks=result["masks"],
     )
     hits = int((overlaps.max(axis=0, initial=0) >= 0.5).sum())
-    picture = visualize.overlay_instances(
-        image, found["rois"], found["masks"], found["class_ids"], CLASS_NAMES, found["scores"], scale=2
+    drawing = mrcnn.visualize.overlay_instances(
+        image, rois, result["masks"], result["class_ids"], CLASS_NAMES, scores, scale=2
     )
-    io.imsave(arguments.output, picture, check_contrast=False)
-    print(f"Found {len(found['scores'])} coins; {hits} of the {len(class_ids)} that are there (IoU 0.5).")
-    print(f"Average precision at IoU 0.5: {ap:.3f}. Picture: {arguments.output}")
+    skimage.io.imsave(output, drawing, check_contrast=False)
+    print(f"Found {len(scores)} coins; {hits} of the {len(class_ids)} that are there (IoU 0.5).")
+    print(f"Average precision at IoU 0.5: {ap:.3f}. Picture: {output}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line. An invalid value ends the program with one sentence."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder for weights (logs)")
+    parser.add_argument("--output", type=Path, default=Path("coins.png"), help="image to write (coins.png)")
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of 50 steps to train (5)")
+    arguments = parser.parse_args()
+    if arguments.epochs < 1:
+        parser.exit(2, f"--epochs must be at least 1. Received: {arguments.epochs}\n")
+    if not arguments.output.absolute().parent.is_dir():
+        parser.exit(2, f"--output must be in an existing folder. Received: {arguments.output}\n")
+    return arguments
+
+
+def main() -> None:
+    """Train, and detect with the trained weights."""
+    arguments = parse_arguments()
+    begin = time.time()
+    trained = train(arguments.logs, arguments.epochs)
+    model = mrcnn.MaskRCNN("inference", CoinsInferenceConfig(), arguments.logs)
+    model.load_weights(trained.find_last())
+    detect(model, arguments.output)
     print(f"Total time: {time.time() - begin:.0f} s")
 
 

@@ -1,9 +1,9 @@
-"""Nuclei: segment cell nuclei of the 2018 Data Science Bowl.
+"""Nuclei: segment the cell nuclei of the 2018 Data Science Bowl.
 
-    # Count nuclei with the weights that are here, on a CPU: in a picture of scikit-image, or in yours
+    # Count nuclei on a CPU with the weights of this repository: in an image of scikit-image, or in yours
     python nucleus.py count
-    python nucleus.py count --input=<picture, folder or zip>
-    python nucleus.py count --input=<stained section> --stain=haematoxylin --scale=3
+    python nucleus.py count --input=<image, folder or zip file>
+    python nucleus.py count --input=<stained section> --stain=hematoxylin --scale=3
 
     # Train as in 2018, starting from the published COCO weights (ResNet-50: "imagenet")
     python nucleus.py train --dataset=/path/to/nuclei --subset=train --weights=coco
@@ -14,50 +14,49 @@
     python nucleus.py evaluate --dataset=/path/to/nuclei --subset=val --weights=last --light
     python nucleus.py robustness --dataset=/path/to/nuclei --subset=val --weights=last --light
 
-    # Train the weights that are here on images of your own kind
+    # Train the weights of this repository on your own images
     python nucleus.py train --dataset=/path/to/yours --weights=nucleus-light
 
-    # Any picture, folder or zip: label images, COCO JSON and counts
-    python nucleus.py predict --input=pictures.zip --output=found --weights=last --light
+    # Label images, COCO JSON and counts of any image, folder or zip file
+    python nucleus.py predict --input=images.zip --output=predicted --weights=last --light
 
-    # Predict, and write a submission file and pictures
+    # A submission file, and a drawing of each image
     python nucleus.py detect --dataset=/path/to/nuclei --subset=stage1_test --weights=last
 
-The data set is a folder with stage1_train/, stage1_test/ ... as published (one folder an image: images/ and
-masks/), or with train.zip and val.zip, which hold images/<id>.png and label images labels/<id>.png. Where a
-split.json names the modality of each image, evaluate also measures fluorescence images and the rest apart.
+The dataset is a folder with stage1_train/, stage1_test/ ... as published (one folder per image, with images/
+and masks/), or with train.zip and val.zip, which hold images/<id>.png and label images labels/<id>.png. If it
+has a split.json with the modality of each image, evaluate measures fluorescence images and the others
+separately, too. Weights are written to logs/ in the current folder and results to results/nucleus/, unless
+--logs and --output name other folders.
 """
+
+from __future__ import annotations
 
 import argparse
 import datetime
-from collections.abc import Iterator
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import imgaug.augmenters as iaa
-import matplotlib
 import numpy as np
-from skimage import data, io
-from tqdm import tqdm
+import skimage
 
-from mrcnn import formats, utils, visualize
-from mrcnn.config import Config, LightConfig
-from mrcnn.data.augmentation_policies import camera_policy
-from mrcnn.data.stains import haematoxylin
-from mrcnn.evaluation import coco, robustness
-from mrcnn.evaluation.evaluate import evaluate_groups
-from mrcnn.formats import predictions
+import mrcnn
+from mrcnn import files, formats
 from mrcnn.formats.base import Instance
-from mrcnn.geometry.rle import mask_to_rle, rle_decode, rle_encode  # noqa: F401 (old names)
-from mrcnn.model import MaskRCNN
-from mrcnn.training import callbacks
-from mrcnn.training.schedules import warm_up_and_decay
+from mrcnn.geometry.rle import mask_to_rle, rle_decode, rle_encode  # noqa: F401 (imported from here by others)
+from mrcnn.training import runs
 
-ROOT_DIR = Path(__file__).resolve().parents[2]
-COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"
+if TYPE_CHECKING:
+    from imgaug.augmenters import Augmenter
+
+COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
 SHIPPED = "nucleus-light"
-SHIPPED_WEIGHTS = ROOT_DIR / "samples" / "nucleus" / "weights" / f"{SHIPPED}.h5"  # see MODEL_CARD.md
-RESULTS_DIR = ROOT_DIR / "results" / "nucleus"
-# Layers whose shapes depend on the number of classes.
+SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / f"{SHIPPED}.h5"  # see MODEL_CARD.md
+RESULTS_DIR = Path("results", "nucleus")
+# The layers whose shapes depend on the number of classes.
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
 STAGES = ("stage1_train", "stage1_test", "stage2_test")
 
@@ -65,8 +64,8 @@ STAGES = ("stage1_train", "stage1_test", "stage2_test")
 VAL_IMAGE_IDS = Path(__file__).with_name("val_image_ids.txt").read_text().split()
 
 
-class NucleusConfig(Config):
-    """Crops of 512 x 512 from images enlarged twofold, many small objects each."""
+class NucleusConfig(mrcnn.Config):
+    """Crops of 512 x 512 pixels of images enlarged by 2, with many small objects."""
 
     NAME = "nucleus"
     IMAGES_PER_GPU = 6
@@ -102,7 +101,7 @@ class NucleusInferenceConfig(NucleusConfig):
 
 
 class FromScratch:
-    """What learns from random weights here; docs/recipes.md says why and what each brought."""
+    """Settings for training from random weights; docs/recipes.md explains each of them."""
 
     OPTIMIZER = "adam"
     LEARNING_RATE = 0.001
@@ -116,7 +115,7 @@ class FromScratch:
 
 
 class WholeImages:
-    """Detection in whole images, padded, one at a time."""
+    """Settings for detection in whole images, padded, one at a time."""
 
     GPU_COUNT = 1
     IMAGES_PER_GPU = 1
@@ -127,7 +126,7 @@ class WholeImages:
 
 
 class ScratchNucleusConfig(FromScratch, NucleusConfig):
-    """ResNet-50 trained from scratch, on a GPU."""
+    """ResNet-50 trained from scratch on a GPU."""
 
     NAME = "nucleus-scratch"
     IMAGES_PER_GPU = 8
@@ -135,11 +134,11 @@ class ScratchNucleusConfig(FromScratch, NucleusConfig):
 
 
 class ScratchNucleusInferenceConfig(WholeImages, ScratchNucleusConfig):
-    """Its detection."""
+    """Detection with the same network."""
 
 
-class LightNucleusConfig(FromScratch, LightConfig, NucleusConfig):
-    """A light network, trained from scratch on a CPU: smaller crops, fewer regions."""
+class LightNucleusConfig(FromScratch, mrcnn.LightConfig, NucleusConfig):
+    """A light network trained from scratch on a CPU, with smaller crops and fewer RoIs."""
 
     NAME = "nucleus-light"
     IMAGES_PER_GPU = 4
@@ -155,15 +154,18 @@ class LightNucleusConfig(FromScratch, LightConfig, NucleusConfig):
 
 
 class LightNucleusInferenceConfig(WholeImages, LightNucleusConfig):
-    """Its detection."""
+    """Detection with the same network."""
 
 
-# Settings for training and for detection.
+# Recipe -> settings for training and for detection.
 RECIPES = {
     "original": (NucleusConfig, NucleusInferenceConfig),
     "scratch": (ScratchNucleusConfig, ScratchNucleusInferenceConfig),
     "light": (LightNucleusConfig, LightNucleusInferenceConfig),
 }
+
+
+# --- Data ---
 
 
 class NucleusDataset(formats.LabelImageDataset, formats.MaskFileDataset):
@@ -172,75 +174,61 @@ class NucleusDataset(formats.LabelImageDataset, formats.MaskFileDataset):
     def load_nucleus(self, dataset_dir: str | Path, subset: str) -> None:
         """Add the images of a subset.
 
-        subset: a stage's folder; "train" or "val": the zip of that name if there is one, else stage1_train
-        without, or only, the images held back. Raises ValueError for another subset, FileNotFoundError for a
-        missing folder.
+        Args:
+            dataset_dir: Folder of the dataset.
+            subset: The folder of a stage, or "train" or "val". These name a zip file. Without one, "val"
+                holds the images of stage1_train that are held back, and "train" holds the others.
+
+        Raises:
+            ValueError: If `subset` has another value.
+            FileNotFoundError: If the dataset has no such subset.
         """
-        if subset not in ("train", "val", *STAGES):
-            raise ValueError(f"subset must be train, val or one of {STAGES}. Received: subset={subset!r}")
-        archive = Path(dataset_dir) / f"{subset}.zip"
-        if archive.exists():
-            formats.LabelImageDataset.load(self, archive, classes=["nucleus"], source="nucleus")
+        source = subset_path(Path(dataset_dir), subset)
+        if source.is_file():
+            formats.LabelImageDataset.load(self, source, classes=["nucleus"], source="nucleus")
             return
-        stage = Path(dataset_dir) / ("stage1_train" if subset in ("train", "val") else subset)
-        if not stage.is_dir():
-            raise FileNotFoundError(f"There is neither {archive} nor the folder {stage}. Check --dataset.")
-        image_ids = {path.name for path in stage.iterdir() if path.is_dir()}
+        image_ids = {path.name for path in source.iterdir() if path.is_dir()}
         if subset == "val":
             image_ids = held_back(image_ids)
         elif subset == "train":
             image_ids -= held_back(image_ids)
-        formats.MaskFileDataset.load(self, stage, "nucleus", only=image_ids, source="nucleus")
+        formats.MaskFileDataset.load(self, source, "nucleus", only=image_ids, source="nucleus")
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """The nuclei one by one, from whichever files the image has."""
+        """Yield the nuclei of an image, from mask files or from a label image."""
         has_files = "masks" in self.image_info[image_id]
         reader = formats.MaskFileDataset if has_files else formats.LabelImageDataset
         return reader.load_instances(self, image_id)
 
     def image_reference(self, image_id: int) -> str:
-        """The image's id in the competition."""
+        """Return the id that the image has in the competition."""
         return self.image_info[image_id]["id"]
 
 
+def subset_path(dataset_dir: Path, subset: str) -> Path:
+    """Return the zip file or the folder that holds a subset; see `NucleusDataset.load_nucleus`."""
+    if subset not in ("train", "val", *STAGES):
+        raise ValueError(f"`subset` must be train, val or one of {STAGES}. Received: subset={subset!r}")
+    archive = dataset_dir / f"{subset}.zip"
+    folder = dataset_dir / ("stage1_train" if subset in ("train", "val") else subset)
+    if not archive.is_file() and not folder.is_dir():
+        raise FileNotFoundError(f"There is neither a file {archive} nor a folder {folder}. Check --dataset.")
+    return archive if archive.is_file() else folder
+
+
 def held_back(image_ids: set[str]) -> set[str]:
-    """The images to validate with: VAL_IMAGE_IDS; every fifth of an excerpt that has none of them."""
+    """Return the images to validate with: VAL_IMAGE_IDS, or every fifth image of an excerpt without them."""
     return image_ids & set(VAL_IMAGE_IDS) or set(sorted(image_ids)[::5])
 
 
-def augmentation() -> iaa.Augmenter:
-    """That of 2018: up to two of a flip, a quarter turn, another brightness, blur."""
-    return iaa.SomeOf(
-        (0, 2),
-        [
-            iaa.Fliplr(0.5),
-            iaa.Flipud(0.5),
-            iaa.Rot90((1, 3)),
-            iaa.Multiply((0.8, 1.5)),
-            iaa.GaussianBlur(sigma=(0.0, 5.0)),
-        ],
-    )
+def load_dataset(dataset_dir: Path, subset: str, images: int | None = None) -> NucleusDataset:
+    """Return a subset, prepared for training.
 
-
-def microscopes() -> iaa.Augmenter:
-    """The camera policy; at times a negative, or no colour: stains differ more than cameras do."""
-    turns = [iaa.Sometimes(0.15, iaa.Invert(1.0)), iaa.Sometimes(0.15, iaa.Grayscale(1.0))]
-    return iaa.Sequential([*turns, camera_policy()])
-
-
-# What the network sees of a picture.
-STAINS = {"as-it-is": np.asarray, "haematoxylin": haematoxylin}
-
-AUGMENTATIONS = {
-    "microscopes": microscopes,
-    "camera": camera_policy,
-    "original": augmentation,
-    "none": lambda: None,
-}
-
-
-def dataset_of(dataset_dir: Path, subset: str, images: int | None = None) -> NucleusDataset:
-    """A prepared data set; `images` of it in a fixed order of chance, so that fewer are among more."""
+    Args:
+        dataset_dir: Folder of the dataset.
+        subset: See `NucleusDataset.load_nucleus`.
+        images: Number of images to choose at random, always in the same order. None takes all.
+    """
     dataset = NucleusDataset()
     dataset.load_nucleus(dataset_dir, subset)
     if images is not None:
@@ -250,48 +238,8 @@ def dataset_of(dataset_dir: Path, subset: str, images: int | None = None) -> Nuc
     return dataset
 
 
-def train(model: MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Heads first, then all layers; with the recipes from scratch all layers at once, with a warm-up.
-
-    The weights that are here go on at a quarter of the rate. Detections on the validation images are measured
-    five times; the weights of the best mask AP are kept as best.h5 beside those of each epoch.
-    """
-    dataset = dataset_of(arguments.dataset, arguments.subset or "train", arguments.images)
-    validation = dataset_of(arguments.dataset, "val")
-    if arguments.recipe != "original":
-        dataset = formats.repeat_rare(dataset, modalities(dataset, arguments.dataset))
-    rate = model.config.LEARNING_RATE
-    if arguments.weights == "scratch" or arguments.recipe != "original":
-        epochs = arguments.epochs or 10
-        steps = max(1, epochs - model.epoch) * model.config.STEPS_PER_EPOCH
-        rate /= 4 if arguments.weights == SHIPPED else 1
-        stages = [(epochs, "all", warm_up_and_decay(rate, steps))]
-    else:
-        epochs = arguments.epochs or 20
-        stages = [(epochs, "heads", rate), (2 * epochs, "all", rate)]
-    measure = callbacks.Evaluate(
-        model,
-        validation,
-        config_for(arguments, "inference"),
-        every=max(1, stages[-1][0] // 5),
-        min_score=arguments.min_score,
-    )
-    keep = callbacks.SaveBest(Path(model.log_dir) / "best.h5")
-    default = "original" if arguments.recipe == "original" else "microscopes"
-    for epochs, layers, learning_rate in stages:
-        model.train(
-            dataset,
-            validation,
-            learning_rate=learning_rate,
-            epochs=epochs,
-            layers=layers,
-            augmentation=AUGMENTATIONS[arguments.augmentation or default](),
-            custom_callbacks=[measure, keep],
-        )
-
-
 def modalities(dataset: NucleusDataset, dataset_dir: Path) -> dict[str, list[int]]:
-    """Image ids of fluorescence images and of the rest, if split.json tells; else nothing."""
+    """Return the image ids of fluorescence images and of the others by name; empty without a split.json."""
     path = dataset_dir / "split.json"
     if not path.exists():
         return {}
@@ -304,9 +252,97 @@ def modalities(dataset: NucleusDataset, dataset_dir: Path) -> dict[str, list[int
     return {name: ids for name, ids in groups.items() if ids}
 
 
-def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, dict[str, list]]:
-    """COCO's AP and AP(tau), over all images and by modality; detections go to a file if --output says so."""
-    dataset = dataset_of(arguments.dataset, arguments.subset or "val", arguments.images)
+# --- Augmentation ---
+
+
+def augmentation() -> Augmenter:
+    """Return the augmentation of 2018: up to two of a flip, a quarter turn, another brightness, blur."""
+    import imgaug.augmenters as iaa
+
+    return iaa.SomeOf(
+        (0, 2),
+        [
+            iaa.Fliplr(0.5),
+            iaa.Flipud(0.5),
+            iaa.Rot90((1, 3)),
+            iaa.Multiply((0.8, 1.5)),
+            iaa.GaussianBlur(sigma=(0.0, 5.0)),
+        ],
+    )
+
+
+def microscopes(
+    image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Invert or gray some images, as stains differ more than cameras do; then apply the camera policy."""
+    if rng.random() < 0.15:
+        image = 255 - image
+    if rng.random() < 0.15:
+        gray = np.rint(image @ [0.299, 0.587, 0.114]).astype(np.uint8)
+        image = np.repeat(gray[..., np.newaxis], 3, axis=2)
+    return mrcnn.camera_policy()(image, masks, rng)
+
+
+AUGMENTATIONS: dict[str, Callable[[], Any]] = {
+    "microscopes": lambda: microscopes,
+    "camera": lambda: mrcnn.camera_policy(),
+    "original": augmentation,
+    "none": lambda: None,
+}
+
+
+def augmentation_name(arguments: argparse.Namespace) -> str:
+    """Return --augmentation, or the augmentation of the recipe."""
+    return arguments.augmentation or ("original" if arguments.recipe == "original" else "microscopes")
+
+
+# --- Commands ---
+
+
+def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
+    """Train the heads first, then all layers. The recipes from scratch warm up and train all layers at once.
+
+    The shipped weights continue at a quarter of the learning rate. Detections on the validation images are
+    measured five times. The weights of the best mask AP are kept as best.h5 beside those of each epoch.
+    """
+    train_set = load_dataset(arguments.dataset, arguments.subset or "train", arguments.images)
+    val_set = load_dataset(arguments.dataset, "val")
+    if arguments.recipe != "original":
+        train_set = formats.repeat_rare(train_set, modalities(train_set, arguments.dataset))
+    rate = model.config.LEARNING_RATE
+    if arguments.weights == "scratch" or arguments.recipe != "original":
+        epochs = arguments.epochs or 10
+        steps = max(1, epochs - model.epoch) * model.config.STEPS_PER_EPOCH
+        rate /= 4 if arguments.weights == SHIPPED else 1
+        stages = [(epochs, "all", mrcnn.schedules.warm_up_and_decay(rate, steps))]
+    else:
+        epochs = arguments.epochs or 20
+        stages = [(epochs, "heads", rate), (2 * epochs, "all", rate)]
+    measure = mrcnn.callbacks.Evaluate(
+        model,
+        val_set,
+        config_for(arguments, "inference"),
+        every=max(1, stages[-1][0] // 5),
+        min_score=arguments.min_score,
+    )
+    keep_best = mrcnn.callbacks.SaveBest(Path(model.log_dir) / "best.h5")
+    for epochs, layers, learning_rate in stages:
+        model.train(
+            train_set,
+            val_set,
+            learning_rate=learning_rate,
+            epochs=epochs,
+            layers=layers,
+            augmentation=AUGMENTATIONS[augmentation_name(arguments)](),
+            custom_callbacks=[measure, keep_best],
+        )
+
+
+def evaluate(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, dict[str, list]]:
+    """Return COCO's AP and AP(tau) of all images and of each modality. --output keeps the detections, too."""
+    from mrcnn.evaluation.evaluate import evaluate_groups
+
+    dataset = load_dataset(arguments.dataset, arguments.subset or "val", arguments.images)
     return evaluate_groups(
         model.detect,
         dataset,
@@ -317,9 +353,11 @@ def evaluate(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, dict[s
     )
 
 
-def measure_robustness(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, list]:
-    """The same under other light and cameras; the table goes to a file if --output says so."""
-    dataset = dataset_of(arguments.dataset, arguments.subset or "val", arguments.images)
+def measure_robustness(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, list]:
+    """Return the same measures under other light and other cameras. --output keeps the table, too."""
+    from mrcnn.evaluation import robustness
+
+    dataset = load_dataset(arguments.dataset, arguments.subset or "val", arguments.images)
     table = robustness.evaluate_under_shifts(
         model.detect,
         dataset,
@@ -327,19 +365,23 @@ def measure_robustness(model: MaskRCNN, arguments: argparse.Namespace) -> dict[s
         min_score=arguments.min_score,
     )
     if arguments.output:
-        coco.write_json(arguments.output / "robustness.json", table)
+        files.write_json(arguments.output / "robustness.json", table)
     return table
 
 
-def predict(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, int]:
-    """Label images, COCO JSON and counts of pictures; "count" also draws the nuclei and prints each count.
+def predict(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, int]:
+    """Write label images, COCO JSON and counts of nuclei; count also draws the nuclei and prints the counts.
 
-    Without --input it counts those of scikit-image's picture of a stained tissue section, see
-    `skimage.data.immunohistochemistry`; without --output the results go to a new folder of RESULTS_DIR.
+    Without --input, count uses the image of a stained tissue section, `skimage.data.immunohistochemistry`.
+    Without --output, the results go to a new folder in RESULTS_DIR.
     """
+    from mrcnn.data import stains
+    from mrcnn.formats import predictions
 
-    def found(images: list[np.ndarray]) -> list[dict]:
-        return model.detect([STAINS[arguments.stain](image) for image in images])
+    def detect_in(images: list[np.ndarray]) -> list[dict[str, Any]]:
+        if arguments.stain == "hematoxylin":
+            images = [stains.haematoxylin(image) for image in images]
+        return model.detect(images)
 
     is_count = arguments.command == "count"
     output = arguments.output or RESULTS_DIR / f"count_{datetime.datetime.now():%Y%m%dT%H%M%S}"
@@ -347,9 +389,9 @@ def predict(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, int]:
     if source is None:
         source = output / "immunohistochemistry.png"
         output.mkdir(parents=True, exist_ok=True)
-        io.imsave(source, data.immunohistochemistry())
+        skimage.io.imsave(source, skimage.data.immunohistochemistry())
     counts = predictions.write_predictions(
-        found, source, output, {1: "nucleus"}, arguments.min_score, overlays=is_count
+        detect_in, source, output, {1: "nucleus"}, arguments.min_score, overlays=is_count
     )
     if is_count:
         for name, count in counts.items():
@@ -357,50 +399,48 @@ def predict(model: MaskRCNN, arguments: argparse.Namespace) -> dict[str, int]:
     return counts
 
 
-def detect(model: MaskRCNN, dataset_dir: str | Path, subset: str) -> Path:
-    """Predict every image of a subset; write submit.csv and a picture of each, and return the folder."""
+def detect(model: mrcnn.MaskRCNN, dataset_dir: str | Path, subset: str) -> Path:
+    """Detect the nuclei of a subset. Write submit.csv and a drawing of each image; return their folder."""
+    from matplotlib import pyplot
+    from tqdm import tqdm
+
     folder = RESULTS_DIR / f"submit_{datetime.datetime.now():%Y%m%dT%H%M%S}"
     folder.mkdir(parents=True)
-    dataset = dataset_of(Path(dataset_dir), subset)
+    dataset = load_dataset(Path(dataset_dir), subset)
     lines = ["ImageId,EncodedPixels"]
     for image_id in tqdm(dataset.image_ids):
         image = dataset.load_image(image_id)
-        found = model.detect([image])[0]
+        result = model.detect([image])[0]
         source_id = dataset.image_info[image_id]["id"]
-        lines.append(mask_to_rle(source_id, found["masks"], found["scores"]))
-        figure = visualize.display_instances(
+        lines.append(mask_to_rle(source_id, result["masks"], result["scores"]))
+        figure = mrcnn.visualize.display_instances(
             image,
-            found["rois"],
-            found["masks"],
-            found["class_ids"],
+            result["rois"],
+            result["masks"],
+            result["class_ids"],
             dataset.class_names,
-            found["scores"],
+            result["scores"],
             show_bbox=False,
             show_mask=False,
             title="Predictions",
         )
         figure.savefig(folder / f"{source_id}.png")
-        matplotlib.pyplot.close(figure)
-    temporary = folder / "submit.csv.part"
-    temporary.write_text("\n".join(lines) + "\n")
-    temporary.rename(folder / "submit.csv")
+        pyplot.close(figure)
+    with files.atomic_write(folder / "submit.csv") as temporary:
+        temporary.write_text("\n".join(lines) + "\n")
     print("Saved to", folder)
     return folder
 
 
-def load_weights(model: MaskRCNN, choice: str) -> None:
-    """Load SHIPPED, "coco", "imagenet", "last", a path, or nothing for "scratch"."""
+def load_weights(model: mrcnn.MaskRCNN, choice: str) -> None:
+    """Load SHIPPED, "coco", "imagenet", "last" or a path into a model. "scratch" keeps random weights."""
     if choice == "scratch":
         return
     if choice == "coco":
         if not COCO_WEIGHTS.exists():
-            utils.download_trained_weights(COCO_WEIGHTS)
+            mrcnn.utils.download_trained_weights(COCO_WEIGHTS)
         model.load_weights(COCO_WEIGHTS, by_name=True, exclude=CLASS_LAYERS)
     elif choice == SHIPPED:
-        if not SHIPPED_WEIGHTS.exists():
-            raise FileNotFoundError(
-                f"There is no {SHIPPED_WEIGHTS}. A clone of the repository has it; or give --weights a path."
-            )
         model.load_weights(SHIPPED_WEIGHTS, resume=False)
     elif choice == "imagenet":
         model.load_weights(model.get_imagenet_weights(), by_name=True)
@@ -408,67 +448,131 @@ def load_weights(model: MaskRCNN, choice: str) -> None:
         model.load_weights(model.find_last() if choice == "last" else choice, by_name=True)
 
 
-def config_for(arguments: argparse.Namespace, mode: str) -> Config:
-    """The recipe's settings for the mode "training" or "inference"."""
+def config_for(arguments: argparse.Namespace, mode: str) -> mrcnn.Config:
+    """Return the settings of the recipe for a mode, "training" or "inference"."""
     config = RECIPES[arguments.recipe][mode == "inference"]()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
     config.IMAGE_MIN_SCALE = arguments.scale or config.IMAGE_MIN_SCALE
     return config
 
 
-def parse_arguments() -> argparse.Namespace:
-    """The command line; errors name what is missing."""
-    parser = argparse.ArgumentParser(description="Segment cell nuclei")
+# --- Command line ---
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     commands = ["count", "train", "evaluate", "robustness", "predict", "detect"]
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], usage=f"%(prog)s {{{','.join(commands)}}} [options]"
+    )
     parser.add_argument("command", choices=commands)
-    parser.add_argument("--dataset", type=Path, help="folder of the data set; for all but count, predict")
+    parser.add_argument("--dataset", type=Path, help="folder of the dataset; for all but count and predict")
     parser.add_argument(
         "--weights", help=f"{SHIPPED} (default of count, predict), scratch, coco, imagenet, last, or a path"
     )
-    parser.add_argument("--logs", type=Path, default=ROOT_DIR / "logs")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
     parser.add_argument("--subset", help=f"train, val, or one of {', '.join(STAGES)}")
-    parser.add_argument("--images", type=int, help="use this many of its images only")
-    parser.add_argument("--recipe", choices=list(RECIPES), help="network and settings; default: original")
+    parser.add_argument("--images", type=int, help="use only this number of its images")
+    parser.add_argument("--recipe", choices=list(RECIPES), help="network and settings (original)")
     parser.add_argument("--light", dest="recipe", action="store_const", const="light", help="--recipe=light")
     parser.add_argument("--augmentation", choices=list(AUGMENTATIONS), help="default: that of the recipe")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--steps", type=int, help="steps per epoch")
-    parser.add_argument("--input", type=Path, help="count, predict: a picture, or a folder or zip of some")
-    parser.add_argument(
-        "--scale", type=float, help="enlarge pictures so many times (2); more for smaller nuclei"
-    )
-    parser.add_argument("--stain", choices=list(STAINS), help="look at one dye of a stained section alone")
+    parser.add_argument("--epochs", type=int, help="train: epochs (10; original: 20 and 20)")
+    parser.add_argument("--steps", type=int, help="train: steps per epoch")
+    parser.add_argument("--input", type=Path, help="count, predict: an image, or a folder or zip file")
+    parser.add_argument("--scale", type=float, help="enlarge images by this factor (2)")
+    parser.add_argument("--stain", choices=["none", "hematoxylin"], help="separate a dye from others (none)")
     parser.add_argument("--output", type=Path, help="folder of results")
-    parser.add_argument("--min-score", type=float, default=0.5, help="of nuclei in label images, counts")
+    parser.add_argument("--min-score", type=float, default=0.5, help="lowest score that counts (0.5)")
+    parser.add_argument("--verbose", action="store_true", help="print all settings")
+    return parser
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line and fill in defaults. An invalid value ends the program with one sentence."""
+    parser = make_parser()
     arguments = parser.parse_args()
     if arguments.command in ("count", "predict"):
         arguments.weights = arguments.weights or SHIPPED
-    if arguments.command == "count" and not arguments.input:  # small nuclei in a brown and blue section
+    if arguments.command == "count" and not arguments.input:
+        # The default image is a blue and brown section with small nuclei.
         arguments.scale = arguments.scale or 3
-        arguments.stain = arguments.stain or "haematoxylin"
-    arguments.stain = arguments.stain or "as-it-is"
+        arguments.stain = arguments.stain or "hematoxylin"
+    arguments.stain = arguments.stain or "none"
     if arguments.weights == SHIPPED:
         arguments.recipe = arguments.recipe or "light"
-        if arguments.recipe != "light":
-            parser.error(f"--weights={SHIPPED} are of --recipe=light. Received: --recipe={arguments.recipe}")
     arguments.recipe = arguments.recipe or "original"
-    needed = {"count": [], "predict": ["input", "output"], "detect": ["dataset", "weights", "subset"]}
-    wanted = needed.get(arguments.command, ["dataset", "weights"])
-    missing = [f"--{name}" for name in wanted if getattr(arguments, name) is None]
-    if missing:
-        parser.error(f"{arguments.command} needs {' and '.join(missing)}")
+    error = option_error(arguments) or file_error(arguments) or weights_error(arguments)
+    if error:
+        parser.exit(2, f"{error}\n")
     return arguments
 
 
+def option_error(arguments: argparse.Namespace) -> str | None:
+    """Return which option is missing, out of range or does not fit another one, in one sentence."""
+    required = {"count": [], "predict": ["input", "output"], "detect": ["dataset", "weights", "subset"]}
+    names = required.get(arguments.command, ["dataset", "weights"])
+    missing = [f"--{name}" for name in names if getattr(arguments, name) is None]
+    if missing:
+        return f"{arguments.command} needs {' and '.join(missing)}."
+    if arguments.weights == SHIPPED and arguments.recipe != "light":
+        return f"--weights={SHIPPED} needs --recipe=light. Received: --recipe={arguments.recipe}"
+    for name in ("images", "epochs", "steps"):
+        count = getattr(arguments, name)
+        if count is not None and count < 1:
+            return f"--{name} must be at least 1. Received: {count}"
+    if arguments.scale is not None and arguments.scale <= 0:
+        return f"--scale must be greater than 0. Received: {arguments.scale}"
+    if not 0 <= arguments.min_score <= 1:
+        return f"--min-score must be a number from 0 to 1. Received: {arguments.min_score}"
+    needs_imgaug = arguments.command == "train" and augmentation_name(arguments) == "original"
+    if needs_imgaug and importlib.util.find_spec("imgaug") is None:
+        return (
+            'The augmentation of 2018 needs imgaug: pip install "keras-mrcnn[augment]", '
+            "or choose --augmentation=camera."
+        )
+    return None
+
+
+def file_error(arguments: argparse.Namespace) -> str | None:
+    """Return which file of the input or the dataset does not exist, in one sentence."""
+    if arguments.command in ("count", "predict"):
+        if arguments.input and not arguments.input.exists():
+            return f"--input: there is no file or folder {arguments.input}."
+        return None
+    subset = arguments.subset or ("train" if arguments.command == "train" else "val")
+    try:
+        for name in (subset, "val") if arguments.command == "train" else (subset,):
+            subset_path(arguments.dataset, name)
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def weights_error(arguments: argparse.Namespace) -> str | None:
+    """Return why --weights cannot be loaded, if that is known before the model is built."""
+    if arguments.weights == "last":
+        mode = "training" if arguments.command == "train" else "inference"
+        try:
+            runs.find_last(arguments.logs, config_for(arguments, mode).NAME)
+        except FileNotFoundError as error:
+            return f"--weights=last: {error}"
+    elif arguments.weights == SHIPPED:
+        if not SHIPPED_WEIGHTS.is_file():
+            return f"There is no file {SHIPPED_WEIGHTS}. A clone of the repository has it."
+    elif arguments.weights not in ("scratch", "coco", "imagenet") and not Path(arguments.weights).is_file():
+        return f"--weights: there is no file {arguments.weights}."
+    return None
+
+
 def main() -> None:
-    """Command line."""
-    matplotlib.use("Agg")  # pictures go to files
+    """Build the model, load the weights, run the command."""
     arguments = parse_arguments()
+    os.environ.setdefault("MPLBACKEND", "Agg")  # figures go to files
     mode = "training" if arguments.command == "train" else "inference"
     config = config_for(arguments, mode)
-    if arguments.command != "count":
+    if arguments.verbose:
         config.display()
-    model = MaskRCNN(mode, config, arguments.logs)
+    model = mrcnn.MaskRCNN(mode, config, arguments.logs)
     load_weights(model, arguments.weights)
     if arguments.command == "detect":
         detect(model, arguments.dataset, arguments.subset)

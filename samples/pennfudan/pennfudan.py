@@ -1,39 +1,40 @@
-"""Train on your own images: a folder (or zip) with images/ and label images labels/, no code but settings.
+"""Train on your own images: a folder or zip file with images/ and label images labels/, without any code.
 
-    python pennfudan.py --dataset=/path/to/pennfudan.zip --light --weights=scratch    # on a CPU, minutes
+    python pennfudan.py --dataset=/path/to/pennfudan.zip --light --weights=scratch    # on a CPU, in minutes
     python pennfudan.py --dataset=/path/to/folder --classes=leaf                      # from COCO weights
-    python pennfudan.py --dataset=/path/to/folder --light --weights=/path/to/other.h5 # from a light network's
+    python pennfudan.py --dataset=/path/to/folder --light --weights=/path/to/other.h5 # from a light network
 
-labels/<name>.png has 0 for the background and k for object k of images/<name>.jpg, as in the pedestrians of
-PennFudan. A fifth of the images is held back to measure the result, or those that --split names.
+In labels/<name>.png, 0 is the background and k is object k of images/<name>.jpg, as in the pedestrians of
+PennFudan. A fifth of the images is held back to measure the result, or the images that --split lists. Weights
+and dataset.png are written to the current folder.
 """
 
+from __future__ import annotations
+
 import argparse
+import zipfile
 from pathlib import Path
 
-from mrcnn import formats, utils
-from mrcnn.config import Config, LightConfig
-from mrcnn.data.augmentation_policies import camera_policy
-from mrcnn.model import MaskRCNN
-from mrcnn.training.schedules import warm_up_and_decay
+import mrcnn
+from mrcnn import formats
 
-COCO_WEIGHTS = Path(__file__).resolve().parents[2] / "mask_rcnn_coco.h5"
-# Layers whose shapes depend on the number of classes.
+COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
+# The layers whose shapes depend on the number of classes.
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
 
 
-class OwnConfig(Config):
-    """ResNet-101 at the size of COCO."""
+class OwnConfig(mrcnn.Config):
+    """ResNet-101 with the image size of COCO."""
 
     NAME = "own"
     NUM_CLASSES = 1 + 1  # background and one class
     STEPS_PER_EPOCH = 100
 
 
-class LightOwnConfig(LightConfig, OwnConfig):
-    """A light network for a CPU that learns from random weights; pictures become 256 pixels large.
+class LightOwnConfig(mrcnn.LightConfig, OwnConfig):
+    """A light network for a CPU, trained from random weights on images of 256 pixels.
 
-    Objects of fewer than some 15 pixels want more: IMAGE_MAX_DIM = 512 takes four times as long.
+    Objects of fewer than about 15 pixels need larger images: IMAGE_MAX_DIM = 512 takes four times as long.
     """
 
     IMAGES_PER_GPU = 4  # batch norm learns its statistics from them
@@ -45,14 +46,16 @@ class LightOwnConfig(LightConfig, OwnConfig):
     LEARNING_RATE = 0.001
 
 
-Datasets = tuple[formats.LabelImageDataset, formats.LabelImageDataset]
+def load_datasets(
+    path: Path, class_name: str, split: Path | None
+) -> tuple[formats.LabelImageDataset, formats.LabelImageDataset]:
+    """Return the images to train on and those held back, prepared for training.
 
-
-def datasets_of(path: Path, class_name: str, split: Path | None) -> Datasets:
-    """Images to train on, and those held back.
-
-    split: a JSON file {"train": [{"id": name}, ...], "val": [...]} of images' names without ending; None
-    holds a fifth back.
+    Args:
+        path: Folder or zip file with images/ and labels/.
+        class_name: Name of the class.
+        split: A JSON file {"train": [{"id": name}, ...], "val": [...]} of image names without extension. None
+            holds a fifth of the images back.
     """
     if split is None:
         dataset = formats.LabelImageDataset()
@@ -68,47 +71,81 @@ def datasets_of(path: Path, class_name: str, split: Path | None) -> Datasets:
     return train_set, val_set
 
 
-def load_weights(model: MaskRCNN, choice: str) -> None:
-    """Load "coco" or a path, without the layers that know its classes; nothing for "scratch"."""
+def load_weights(model: mrcnn.MaskRCNN, choice: str) -> None:
+    """Load "coco" or a path without the layers that depend on the classes. "scratch" keeps random weights."""
     if choice == "scratch":
         return
     if choice == "coco":
-        utils.download_trained_weights(COCO_WEIGHTS)
+        mrcnn.utils.download_trained_weights(COCO_WEIGHTS)
         choice = str(COCO_WEIGHTS)
     model.load_weights(choice, exclude=CLASS_LAYERS, resume=False)
 
 
-def main() -> None:
-    """Look at the data, train, measure."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "--dataset", type=Path, required=True, help="folder or zip file with images/, labels/"
-    )
-    parser.add_argument("--split", type=Path, help="JSON file of the images to train on and to hold back")
-    parser.add_argument("--classes", default="person", help="name of the class")
-    parser.add_argument("--weights", default="coco", help="coco, scratch, or a path to begin with")
-    parser.add_argument("--logs", type=Path, default=Path("logs"))
-    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--steps", type=int, default=100, help="steps per epoch")
-    arguments = parser.parse_args()
-
-    train_set, val_set = datasets_of(arguments.dataset, arguments.classes, arguments.split)
-    formats.describe(train_set)["figure"].savefig("dataset.png")
-
+def train(
+    train_set: formats.LabelImageDataset, val_set: formats.LabelImageDataset, arguments: argparse.Namespace
+) -> None:
+    """Train, then evaluate on the images held back. After COCO, training the heads is enough."""
     config = LightOwnConfig() if arguments.light else OwnConfig()
     config.STEPS_PER_EPOCH = arguments.steps
-    model = MaskRCNN("training", config, arguments.logs)
+    model = mrcnn.MaskRCNN("training", config, arguments.logs)
     load_weights(model, arguments.weights)
     layers, rate = "heads", config.LEARNING_RATE
     if arguments.weights != "coco":
-        layers, rate = "all", warm_up_and_decay(rate, arguments.epochs * arguments.steps)
-    augmentation = camera_policy(any_orientation=False)
-    model.train(train_set, val_set, rate, arguments.epochs, layers, augmentation)
+        layers, rate = "all", mrcnn.schedules.warm_up_and_decay(rate, arguments.epochs * arguments.steps)
+    model.train(
+        train_set,
+        val_set,
+        learning_rate=rate,
+        epochs=arguments.epochs,
+        layers=layers,
+        augmentation=mrcnn.camera_policy(any_orientation=False),
+    )
 
     config.IMAGES_PER_GPU = 1
-    config.DETECTION_MIN_CONFIDENCE = 0  # average precision weighs them by their scores
+    config.DETECTION_MIN_CONFIDENCE = 0  # average precision ranks all detections by their scores
     model.inference_model(config).evaluate(val_set)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line. An invalid value ends the program with one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], usage="%(prog)s --dataset=PATH [options]"
+    )
+    parser.add_argument("--dataset", type=Path, required=True, help="folder or zip file: images/, labels/")
+    parser.add_argument("--split", type=Path, help="JSON file of the images to train on and to hold back")
+    parser.add_argument("--classes", default="person", help="name of the class (person)")
+    parser.add_argument("--weights", default="coco", help="coco, scratch, or a path to begin with (coco)")
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
+    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs to train (12)")
+    parser.add_argument("--steps", type=int, default=100, help="steps per epoch (100)")
+    arguments = parser.parse_args()
+    error = argument_error(arguments)
+    if error:
+        parser.exit(2, f"{error}\n")
+    return arguments
+
+
+def argument_error(arguments: argparse.Namespace) -> str | None:
+    """Return what is wrong with the arguments in one sentence. Nothing heavy is imported for it."""
+    if not arguments.dataset.is_dir() and not zipfile.is_zipfile(arguments.dataset):
+        return f"--dataset must be a folder or a zip file. Received: {arguments.dataset}"
+    if arguments.split and not arguments.split.is_file():
+        return f"--split: there is no file {arguments.split}."
+    if arguments.weights not in ("coco", "scratch") and not Path(arguments.weights).is_file():
+        return f"--weights: there is no file {arguments.weights}."
+    for name in ("epochs", "steps"):
+        if getattr(arguments, name) < 1:
+            return f"--{name} must be at least 1. Received: {getattr(arguments, name)}"
+    return None
+
+
+def main() -> None:
+    """Load and describe the data, train, evaluate."""
+    arguments = parse_arguments()
+    train_set, val_set = load_datasets(arguments.dataset, arguments.classes, arguments.split)
+    formats.describe(train_set)["figure"].savefig("dataset.png")
+    train(train_set, val_set, arguments)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""A Mask R-CNN for shapes that trains in a minute or two on a CPU: what the notebooks look into.
+"""A Mask R-CNN for shapes that trains in a minute or two on a CPU. The notebooks look inside it.
 
-Random weights show nothing, and the published ones are a large download for a large network. So notebooks
-that need a trained network call `trained_weights`, which trains this one at the first call and keeps its
-file. It is the whole detector with narrow layers; only the backbone is another, of ten convolutions, and
-serves as the example of how to bring your own.
+Random weights show nothing, and the published weights are a large download for a large network. So a notebook
+that needs a trained network calls `trained_weights`, which trains this network once and keeps the file. It is
+the whole detector with narrow layers. Only its backbone of ten convolutions is not part of the library, and
+shows how to use a backbone of your own.
 """
 
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,16 +16,25 @@ from keras import layers
 
 from mrcnn.model import BatchNorm, MaskRCNN
 from mrcnn.training import schedules
+from mrcnn.typing import Tensor
 from samples.shapes import shapes
 
-STAGE_CHANNELS = (16, 32, 48, 64, 96)  # of C1 to C5, each half the size of the one before
+STAGE_CHANNELS = (16, 32, 48, 64, 96)  # of C1 to C5; each is half the size of the one before
 STEPS_PER_EPOCH = 50
 
 
-def backbone(input_image: Any, stage5: bool = True, train_bn: bool | None = None) -> list[Any]:
-    """C1 to C5 [B, H / 2**n, W / 2**n, channels], each from two 3 x 3 convolutions, the second residual.
+def backbone(input_image: Tensor, stage5: bool = True, train_bn: bool | None = None) -> list[Tensor]:
+    """Build the stages C1 to C5, each of two 3 x 3 convolutions, the second one residual.
 
-    The signature is that of every callable BACKBONE; `stage5` is always True for the feature pyramid.
+    Every callable BACKBONE has this signature.
+
+    Args:
+        input_image: Molded images `[batch, height, width, 3]`.
+        stage5: Whether to build C5. The feature pyramid always asks for it.
+        train_bn: TRAIN_BN of the config.
+
+    Returns:
+        The five stages; stage n has the shape `[batch, height / 2**n, width / 2**n, channels]`.
     """
     x = input_image * (1 / 127.5)
     stages = []
@@ -40,28 +48,28 @@ def backbone(input_image: Any, stage5: bool = True, train_bn: bool | None = None
 
 
 def backbone_shapes(image_shape: Sequence[int]) -> np.ndarray:
-    """Heights and widths of the five pyramid maps, int [5, 2], for a molded (H, W, ...) shape."""
+    """Return the height and width of the five pyramid levels, int `[5, 2]`, for a molded image shape."""
     return np.array([[-(-side // stride) for side in image_shape[:2]] for stride in (4, 8, 16, 32, 64)])
 
 
-def _conv_norm(x: Any, channels: int, stride: int, name: str, train_bn: bool | None) -> Any:
+def _conv_norm(x: Tensor, channels: int, stride: int, name: str, train_bn: bool | None) -> Tensor:
     x = layers.Conv2D(channels, 3, strides=stride, padding="same", use_bias=False, name=name)(x)
     return BatchNorm(train_bn=train_bn, name=f"{name}_bn")(x)
 
 
 class QuickShapesConfig(shapes.LightShapesConfig):
-    """Shapes for the small backbone; anchors as large as the shapes are."""
+    """Shapes for the small backbone, with anchors of the sizes of the shapes."""
 
     NAME = "shapes-quick"
     BACKBONE = staticmethod(backbone)
     COMPUTE_BACKBONE_SHAPE = staticmethod(backbone_shapes)
     RPN_ANCHOR_SCALES = (24, 40, 56, 80, 112)
-    RPN_TRAIN_ANCHORS_PER_IMAGE = 32  # few of them are positive here, and more negatives would drown these
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 32  # few anchors are positive here; more negatives would outweigh them
     STEPS_PER_EPOCH = STEPS_PER_EPOCH
     IMAGES_PER_GPU = 4
     MASK_HEAD_CHANNELS = 32
     OPTIMIZER = "adam"
-    LEARNING_RATE = 0.002  # at twice this rate, the RPN may die of it
+    LEARNING_RATE = 0.002  # the RPN may diverge at twice this rate
     SEED = 1
 
 
@@ -73,30 +81,35 @@ class QuickShapesInferenceConfig(QuickShapesConfig):
 
 
 class ManyShapesDataset(shapes.ShapesDataset):
-    """Shapes by the dozen: each quarter of an image has its own, on one background."""
+    """Images of up to 16 shapes: each quarter of an image has its own, on one background."""
 
-    def random_image(self, height: int, width: int) -> tuple[np.ndarray, list]:
-        """Background colour and shapes of an image; sides must be at least 160 pixels."""
-        everything = []
-        for top, left in np.ndindex(2, 2):
-            background, own = super().random_image(height // 2, width // 2)
-            for name, color, (x, y, size) in own:
-                place = (x + left * width // 2, y + top * height // 2, size)
-                everything.append((name, color, place))
-        return background, everything
+    def random_image(self, height: int, width: int) -> tuple[np.ndarray, list[shapes.Shape]]:
+        """Return a background color and shapes. Sides must be at least 160 pixels."""
+        all_shapes = []
+        for row, column in np.ndindex(2, 2):
+            background, quarter = super().random_image(height // 2, width // 2)
+            for name, color, (x, y, size) in quarter:
+                center = x + column * width // 2, y + row * height // 2
+                all_shapes.append((name, color, (*center, size)))
+        return background, all_shapes
 
 
 def trained_weights(logs: str | Path, steps: int = 600) -> Path:
-    """The weight file of this network after so many training steps, trained now if it is not there.
+    """Return the weight file of this network after some training steps. Train first if the file is missing.
 
-    logs: folder of all runs; the file lies directly in it, and its name tells the steps. The images are the
-    same each time. A file appears only when the training is done.
+    Args:
+        logs: Folder of all runs. The file is written there when the training is done; its name has the number
+            of steps.
+        steps: Number of training steps. The images are the same each time.
+
+    Returns:
+        The path of the file.
     """
     path = Path(logs) / f"mask_rcnn_shapes_quick_{steps}_steps.h5"
     if path.exists():
-        print(f"Weights that are there: {path}")
+        print(f"Found the weights {path}")
         return path
-    print(f"Training the small network once, {steps} steps; the next notebook finds its weights in {path}")
+    print(f"Training the small network for {steps} steps, only this once. Its weights will be in {path}")
     state = random.getstate()
     random.seed(QuickShapesConfig.SEED)
     keras.utils.set_random_seed(QuickShapesConfig.SEED)
@@ -105,8 +118,8 @@ def trained_weights(logs: str | Path, steps: int = 600) -> Path:
     epochs = -(-steps // config.STEPS_PER_EPOCH)
     model = MaskRCNN("training", config, logs)
     model.train(
-        shapes.dataset_of(500, config),
-        None,
+        shapes.load_dataset(500, config),
+        val_dataset=None,
         learning_rate=schedules.warm_up_and_decay(config.LEARNING_RATE, steps, end=0.02),
         epochs=epochs,
         layers="all",

@@ -1,9 +1,13 @@
-"""Shapes: squares, circles and triangles drawn on the fly, the smallest data set to train on.
+"""Shapes: squares, circles and triangles drawn on the fly, the smallest dataset to train on.
 
-python samples/shapes/shapes.py train --weights=coco             # from the published COCO weights
-python samples/shapes/shapes.py train --light                    # from scratch on a CPU
-python samples/shapes/shapes.py detect --light --weights=last    # draw one prediction
+    python samples/shapes/shapes.py train --weights=coco             # from the published COCO weights
+    python samples/shapes/shapes.py train --light                    # from scratch on a CPU
+    python samples/shapes/shapes.py detect --light --weights=last    # draw one prediction
+
+Weights and shapes.png are written to the current folder.
 """
+
+from __future__ import annotations
 
 import argparse
 import math
@@ -13,21 +17,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mrcnn import utils, visualize
-from mrcnn.config import Config, LightConfig
-from mrcnn.data.augmentation_policies import camera_policy
-from mrcnn.model import MaskRCNN
-from mrcnn.training.schedules import warm_up_and_decay
+import mrcnn
+from mrcnn.training import runs
 
-ROOT_DIR = Path(__file__).resolve().parents[2]
-COCO_WEIGHTS = ROOT_DIR / "mask_rcnn_coco.h5"
-# Layers whose shapes depend on the number of classes.
+COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
+# The layers whose shapes depend on the number of classes.
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
 
-MARGIN = 20  # pixels between a shape's centre and the border; also half the side of the smallest shape
+MARGIN = 20  # pixels between the center of a shape and the border; also half the side of the smallest shape
+
+Color = tuple[int, int, int]
+Dimensions = tuple[int, int, int]  # center x, center y and half size in pixels
+Shape = tuple[str, Color, Dimensions]
 
 
-class ShapesConfig(Config):
+class ShapesConfig(mrcnn.Config):
     """Small images, one GPU or CPU."""
 
     NAME = "shapes"
@@ -42,18 +46,18 @@ class ShapesConfig(Config):
     VALIDATION_STEPS = 5
 
 
-class LightShapesConfig(ShapesConfig, LightConfig):
+class LightShapesConfig(ShapesConfig, mrcnn.LightConfig):
     """The same data for a network that trains on a CPU."""
 
     OPTIMIZER = "adam"  # learns faster from random weights
     LEARNING_RATE = 0.001
 
 
-class ShapesDataset(utils.Dataset):
-    """Images of one to four shapes on a plain background; all chance comes from Python's `random`."""
+class ShapesDataset(mrcnn.Dataset):
+    """Images of one to four shapes on a plain background. Python's `random` draws them."""
 
     def load_shapes(self, count: int, height: int, width: int) -> None:
-        """Make up `count` images of the given size; sides must be at least 80 pixels."""
+        """Add `count` new images of a size in pixels. Sides must be at least 80 pixels."""
         for class_id, name in enumerate(("square", "circle", "triangle"), start=1):
             self.add_class("shapes", class_id, name)
         for number in range(count):
@@ -63,32 +67,42 @@ class ShapesDataset(utils.Dataset):
             )
 
     def load_image(self, image_id: int) -> np.ndarray:
-        """The image drawn from its description, uint8 [height, width, 3]."""
+        """Draw the image from its description, uint8 `[height, width, 3]`."""
         info = self.image_info[image_id]
         image = np.full((info["height"], info["width"], 3), info["bg_color"], dtype=np.uint8)
-        for shape, shape_color, dims in info["shapes"]:
-            image = self.draw_shape(image, shape, dims, shape_color)
+        for shape, color, dims in info["shapes"]:
+            image = self.draw_shape(image, shape, dims, color)
         return image
 
-    def image_reference(self, image_id: int) -> list:
-        """The list of shapes of an image."""
+    def image_reference(self, image_id: int) -> list[Shape]:
+        """Return the shapes of an image."""
         return self.image_info[image_id]["shapes"]
 
     def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """The visible part of each shape, bool [height, width, N], and class ids int32 [N]."""
+        """Return the visible part of each shape, bool `[height, width, shapes]`, and class ids, int32."""
         info = self.image_info[image_id]
         masks = []
-        free = np.ones((info["height"], info["width"]), dtype=bool)
-        for shape, _, dims in reversed(info["shapes"]):  # the last is on top
+        uncovered = np.ones((info["height"], info["width"]), dtype=bool)
+        for shape, _, dims in reversed(info["shapes"]):  # the last shape is on top
             canvas = np.zeros((info["height"], info["width"], 1), dtype=np.uint8)
             inside = self.draw_shape(canvas, shape, dims, 1)[:, :, 0] > 0
-            masks.append(inside & free)
-            free &= ~inside
+            masks.append(inside & uncovered)
+            uncovered &= ~inside
         class_ids = [self.class_names.index(shape) for shape, _, _ in info["shapes"]]
         return np.stack(masks[::-1], axis=-1), np.array(class_ids, dtype=np.int32)
 
-    def draw_shape(self, image: np.ndarray, shape: str, dims: tuple, color: tuple | int) -> np.ndarray:
-        """Paint a filled shape into the image: dims is (centre x, centre y, half size) in pixels."""
+    def draw_shape(self, image: np.ndarray, shape: str, dims: Dimensions, color: Color | int) -> np.ndarray:
+        """Draw a filled shape into an image and return the image.
+
+        Args:
+            image: uint8 `[height, width, channels]`.
+            shape: "square", "circle" or "triangle".
+            dims: Center x, center y and half size in pixels.
+            color: One value per channel, or one for all.
+
+        Raises:
+            ValueError: If `shape` is another word.
+        """
         x, y, size = dims
         if shape == "square":
             return cv2.rectangle(image, (x - size, y - size), (x + size, y + size), color, -1)
@@ -98,40 +112,40 @@ class ShapesDataset(utils.Dataset):
             half_base = size / math.sin(math.radians(60))
             corners = [(x, y - size), (x - half_base, y + size), (x + half_base, y + size)]
             return cv2.fillPoly(image, [np.array(corners, dtype=np.int32)], color)
-        raise ValueError(f"shape must be square, circle or triangle. Received: shape={shape!r}")
+        raise ValueError(f'`shape` must be "square", "circle" or "triangle". Received: shape={shape!r}')
 
-    def random_shape(self, height: int, width: int) -> tuple[str, tuple, tuple]:
-        """Name, colour and (x, y, half size) of a shape that fits the image."""
+    def random_shape(self, height: int, width: int) -> Shape:
+        """Return the name, the color and the dimensions of a random shape that fits an image size."""
         shape = random.choice(["square", "circle", "triangle"])
-        shape_color = tuple(random.randint(0, 255) for _ in range(3))
+        color = (random.randint(0, 255), random.randint(0, 255), random.randint(0, 255))
         y = random.randint(MARGIN, height - MARGIN - 1)
         x = random.randint(MARGIN, width - MARGIN - 1)
-        return shape, shape_color, (x, y, random.randint(MARGIN, height // 4))
+        return shape, color, (x, y, random.randint(MARGIN, height // 4))
 
-    def random_image(self, height: int, width: int) -> tuple[np.ndarray, list]:
-        """Background colour and shapes of an image; where two overlap much, the later one stays."""
+    def random_image(self, height: int, width: int) -> tuple[np.ndarray, list[Shape]]:
+        """Return a background color and shapes. Of two shapes that overlap much, the later one stays."""
         bg_color = np.array([random.randint(0, 255) for _ in range(3)])
         shapes = [self.random_shape(height, width) for _ in range(random.randint(1, 4))]
         boxes = np.array([(y - s, x - s, y + s, x + s) for _, _, (x, y, s) in shapes])
-        kept = utils.non_max_suppression(boxes, np.arange(len(shapes)), 0.3)
+        kept = mrcnn.utils.non_max_suppression(boxes, np.arange(len(shapes)), 0.3)
         return bg_color, [shape for number, shape in enumerate(shapes) if number in kept]
 
 
-def dataset_of(count: int, config: Config) -> ShapesDataset:
-    """A prepared data set of `count` new images."""
+def load_dataset(count: int, config: mrcnn.Config) -> ShapesDataset:
+    """Return `count` new images of the size in a config, prepared for training."""
     dataset = ShapesDataset()
     dataset.load_shapes(count, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM)
     dataset.prepare()
     return dataset
 
 
-def load_weights(model: MaskRCNN, choice: str) -> None:
-    """Load "coco", "imagenet", "last", a path, or nothing for "scratch"."""
+def load_weights(model: mrcnn.MaskRCNN, choice: str) -> None:
+    """Load "coco", "imagenet", "last" or a path into a model. "scratch" keeps random weights."""
     if choice == "scratch":
         return
     if choice == "coco":
         if not COCO_WEIGHTS.exists():
-            utils.download_trained_weights(COCO_WEIGHTS)
+            mrcnn.utils.download_trained_weights(COCO_WEIGHTS)
         model.load_weights(COCO_WEIGHTS, by_name=True, exclude=CLASS_LAYERS)
     elif choice == "imagenet":
         model.load_weights(model.get_imagenet_weights(), by_name=True)
@@ -139,54 +153,98 @@ def load_weights(model: MaskRCNN, choice: str) -> None:
         model.load_weights(model.find_last() if choice == "last" else choice, by_name=True)
 
 
-def train(config: Config, arguments: argparse.Namespace) -> None:
-    """Train everything from scratch, under other light, too; with loaded weights the heads only."""
-    model = MaskRCNN("training", config, arguments.logs)
+def train(config: mrcnn.Config, arguments: argparse.Namespace) -> None:
+    """Train all layers from scratch with the camera policy, or the heads of loaded weights."""
+    model = mrcnn.MaskRCNN("training", config, arguments.logs)
     load_weights(model, arguments.weights)
     layers, rate, augmentation = "heads", config.LEARNING_RATE, None
     if arguments.weights == "scratch":
-        layers, rate = "all", warm_up_and_decay(rate, arguments.epochs * config.STEPS_PER_EPOCH)
-        augmentation = camera_policy(any_orientation=False)
-    data = dataset_of(500, config), dataset_of(50, config)
-    model.train(*data, rate, arguments.epochs, layers, augmentation)
+        steps = arguments.epochs * config.STEPS_PER_EPOCH
+        layers, rate = "all", mrcnn.schedules.warm_up_and_decay(rate, steps)
+        augmentation = mrcnn.camera_policy(any_orientation=False)
+    model.train(
+        load_dataset(500, config),
+        load_dataset(50, config),
+        learning_rate=rate,
+        epochs=arguments.epochs,
+        layers=layers,
+        augmentation=augmentation,
+    )
 
 
-def detect(config: Config, arguments: argparse.Namespace) -> None:
-    """Find the shapes of one new image and write the picture."""
+def detect(config: mrcnn.Config, arguments: argparse.Namespace) -> None:
+    """Detect the shapes of one new image and write the drawing."""
     config.IMAGES_PER_GPU = 1
-    model = MaskRCNN("inference", config, arguments.logs)
+    model = mrcnn.MaskRCNN("inference", config, arguments.logs)
     load_weights(model, arguments.weights)
-    dataset = dataset_of(1, config)
+    dataset = load_dataset(1, config)
     image = dataset.load_image(0)
-    found = model.detect([image], verbose=1)[0]
-    picture = visualize.overlay_instances(
+    result = model.detect([image])[0]
+    drawing = mrcnn.visualize.overlay_instances(
         image,
-        found["rois"],
-        found["masks"],
-        found["class_ids"],
+        result["rois"],
+        result["masks"],
+        result["class_ids"],
         dataset.class_names,
-        found["scores"],
+        result["scores"],
         scale=4,
     )
-    cv2.imwrite(str(arguments.output), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    print(f"Found {len(found['scores'])} shapes; there are {len(dataset.image_reference(0))}.")
+    cv2.imwrite(str(arguments.output), cv2.cvtColor(drawing, cv2.COLOR_RGB2BGR))
+    print(f"Found {len(result['scores'])} shapes; there are {len(dataset.image_reference(0))}.")
     print(f"Picture: {arguments.output}")
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["train", "detect"])
-    parser.add_argument("--weights", default="scratch", help="scratch, coco, imagenet, last, or a path")
-    parser.add_argument("--logs", type=Path, default=ROOT_DIR / "logs")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=None, help="steps per epoch")
-    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
-    parser.add_argument("--output", type=Path, default=Path("shapes.png"))
-    arguments = parser.parse_args()
+def config_for(arguments: argparse.Namespace) -> mrcnn.Config:
+    """Return the settings of a command line."""
     config = LightShapesConfig() if arguments.light else ShapesConfig()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
-    {"train": train, "detect": detect}[arguments.command](config, arguments)
+    return config
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line. An invalid value ends the program with one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], usage="%(prog)s {train,detect} [options]"
+    )
+    parser.add_argument("command", choices=["train", "detect"])
+    parser.add_argument(
+        "--weights", default="scratch", help="scratch, coco, imagenet, last, or a path (scratch)"
+    )
+    parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
+    parser.add_argument("--epochs", type=int, default=1, help="train: epochs (1)")
+    parser.add_argument("--steps", type=int, help="train: steps per epoch (100)")
+    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
+    parser.add_argument("--output", type=Path, default=Path("shapes.png"), help="detect: image to write")
+    arguments = parser.parse_args()
+    error = argument_error(arguments)
+    if error:
+        parser.exit(2, f"{error}\n")
+    return arguments
+
+
+def argument_error(arguments: argparse.Namespace) -> str | None:
+    """Return what is wrong with the arguments in one sentence. Nothing heavy is imported for it."""
+    for name in ("epochs", "steps"):
+        count = getattr(arguments, name)
+        if count is not None and count < 1:
+            return f"--{name} must be at least 1. Received: {count}"
+    if not arguments.output.absolute().parent.is_dir():
+        return f"--output must be in an existing folder. Received: {arguments.output}"
+    if arguments.weights == "last":
+        try:
+            runs.find_last(arguments.logs, config_for(arguments).NAME)
+        except FileNotFoundError as error:
+            return f"--weights=last: {error}"
+    elif arguments.weights not in ("scratch", "coco", "imagenet") and not Path(arguments.weights).is_file():
+        return f"--weights: there is no file {arguments.weights}."
+    return None
+
+
+def main() -> None:
+    """Train, or detect."""
+    arguments = parse_arguments()
+    commands = {"train": train, "detect": detect}
+    commands[arguments.command](config_for(arguments), arguments)
 
 
 if __name__ == "__main__":
