@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Names of the temporary files of `atomic_write` and of `checkpoints.weight_files.write_weight_file`.
+# Names of the temporary files of `atomic_write`, and of the weight files of earlier versions.
 LEFTOVER = re.compile(r"\..+-\w{8}\.part(\.\w+)?|\..+\.[0-9a-f]{8}\.tmp")
 
 

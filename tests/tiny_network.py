@@ -1,4 +1,4 @@
-"""A network with the layer names of the original and few weights, for tests of weight files."""
+"""A network with the layer names of the Keras 2 library and few weights, for tests of weight files."""
 
 import functools
 
@@ -56,7 +56,7 @@ def rpn_model(channels, ratios):
 
 
 def build(classes=4, channels=3, pyramid=6, ratios=3, blocks=BLOCKS, training=False, cls=keras.Model):
-    """A network with the names of the original and few weights."""
+    """A network with the layer names of the Keras 2 library and few weights."""
     image = keras.Input((8, 8, channels), name="input_image")
     inputs = [image]
     x = backbone(image, blocks)

@@ -1,14 +1,14 @@
-"""Download of published weights and sample data: checked, and whole or not at all."""
+"""Download published weights and sample data. Every file is checked before it gets its name."""
 
-import contextlib
 import os
-import uuid
 import zipfile
 from pathlib import Path
 
 import h5py
 import pooch
 from tqdm import tqdm
+
+from mrcnn.files import atomic_write
 
 RELEASES = "https://github.com/matterport/Mask_RCNN/releases"
 
@@ -17,7 +17,7 @@ RELEASES = "https://github.com/matterport/Mask_RCNN/releases"
 COCO_MODEL_URL = f"{RELEASES}/download/v2.0/mask_rcnn_coco.h5"
 COCO_MODEL_HASH = "md5:e98aaff6f99e307b5e2a8a3ff741a518"
 
-# ResNet-101, 2 classes, and the pictures it was trained on. No hash is known.
+# ResNet-101, 2 classes, and the images it was trained on. No hash is known.
 BALLOON_MODEL_URL = f"{RELEASES}/download/v2.1/mask_rcnn_balloon.h5"
 BALLOON_DATASET_URL = f"{RELEASES}/download/v2.1/balloon_dataset.zip"
 
@@ -29,85 +29,102 @@ IMAGENET_RESNET50_URL = (
 IMAGENET_RESNET50_HASH = "md5:a268eb855778b3df3c7506639542a6af"
 
 
-def download_trained_weights(coco_model_path: str | os.PathLike, verbose: int = 1) -> None:
-    """Put the COCO weights at a path, unless they are there already.
+def download_trained_weights(coco_model_path: str | os.PathLike[str], verbose: int = 1) -> None:
+    """Download the COCO weights of the Keras 2 library, unless the file exists.
 
-    verbose: 0 for silence; above, a line before and after and a progress bar.
+    Args:
+        coco_model_path: Path of the file to write. A file with other content is replaced.
+        verbose: 0 prints nothing; 1 prints a line before and after, and a progress bar.
 
-    Raises as `fetch` does. A file of other content under this name is replaced, as in the original.
+    Raises:
+        ConnectionError, OSError: See `fetch`.
     """
     fetch(COCO_MODEL_URL, coco_model_path, COCO_MODEL_HASH, verbose)
 
 
 def get_imagenet_weights(verbose: int = 1) -> str:
-    """Path of ResNet-50's ImageNet weights, downloaded on first use into Keras' cache folder.
+    """Download ResNet-50's ImageNet weights to Keras' cache folder, unless the file exists.
 
-    The folder is `models` under the environment variable KERAS_HOME, by default ~/.keras, as in
-    the original. Whatever the backbone of a model: these are always ResNet-50's.
+    The cache folder is `models` under the environment variable KERAS_HOME, by default ~/.keras. The file is
+    ResNet-50's whatever the backbone of a model is.
+
+    Args:
+        verbose: See `download_trained_weights`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ConnectionError, OSError: See `fetch`.
     """
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    path = home / "models" / IMAGENET_RESNET50_URL.rpartition("/")[2]
+    path = cache_folder() / IMAGENET_RESNET50_URL.rpartition("/")[2]
     return str(fetch(IMAGENET_RESNET50_URL, path, IMAGENET_RESNET50_HASH, verbose))
 
 
-def fetch(url: str, path: str | os.PathLike, known_hash: str | None = None, verbose: int = 1) -> Path:
-    """Download a file, check it, and only then give it its name.
+def cache_folder() -> Path:
+    """Return the folder in which Keras caches weights: $KERAS_HOME/models, by default ~/.keras/models."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
 
-    url: http or https.
-    path: where the file is to be; missing folders are made. What is there already is kept if it
-        passes the check, and replaced by the download if not.
-    known_hash: "md5:..." or "sha256:..."; if None, a file named .h5 or .zip must open as such.
-    verbose: 0 for silence; above, a line before and after and a progress bar.
 
-    Returns the absolute path.
-    Raises ConnectionError if the address cannot be read to its end, OSError if the file fails the
-    check or cannot be written; both name address, path, hash, and how to go on by hand.
+def fetch(url: str, path: str | os.PathLike[str], known_hash: str | None = None, verbose: int = 1) -> Path:
+    """Download a file and check it; the file appears under its name only if it passes.
+
+    Args:
+        url: An http or https address.
+        path: The file to write. Its folder is created. An existing file is kept if it passes the check, and
+            replaced otherwise.
+        known_hash: "md5:..." or "sha256:...". If None, a file named .h5 or .zip must open as one.
+        verbose: 0 prints nothing; 1 prints a line before and after, and a progress bar.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        ConnectionError: If the download fails.
+        OSError: If the file does not pass the check or cannot be written. Both errors name the address, the
+            path and the hash, and how to continue by hand.
+        ValueError: If `known_hash` is not in this form.
     """
     path = Path(path).expanduser().absolute()
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder. Received: path={path}; add the file's name.")
+        raise IsADirectoryError(f"`path` must name a file. Received the folder {path}. Append a file name.")
     if known_hash is not None and ":" not in known_hash:
-        raise ValueError(f"A hash is 'md5:...' or 'sha256:...'. Received: known_hash={known_hash}.")
-    if path.exists() and _flaw(path, path.suffix, known_hash) is None:
+        raise ValueError(f"`known_hash` must be 'md5:...' or 'sha256:...'. Received: {known_hash!r}")
+    if path.exists() and _defect(path, path.suffix, known_hash) is None:
         return path
     if verbose:
         print(f"Downloading {url} to {path} ...")
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, part, progress=bool(verbose))
-        flaw = _flaw(part, path.suffix, known_hash)
-        if flaw:
-            raise OSError(f"the file received is not the one expected: {flaw}")
-        os.replace(part, path)
+        with atomic_write(path) as temporary:
+            _download(url, temporary, progress=bool(verbose))
+            defect = _defect(temporary, path.suffix, known_hash)
+            if defect:
+                raise OSError(f"the server sent another file than expected: {defect}")
     except OSError as error:
-        kind = ConnectionError if isinstance(error, ConnectionError) else OSError
+        cause = error.__cause__ or error  # `atomic_write` wraps what the block raises
+        kind = ConnectionError if isinstance(cause, ConnectionError) else OSError
         raise kind(
-            f"Could not download {url}: {error}. To go on by hand, put the file at {path} "
+            f"Cannot download {url}: {cause}. To continue by hand, download the file to {path} "
             f"(expected hash: {known_hash or 'not known'})."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
     if verbose:
         print(f"... done, {path.stat().st_size:,} bytes.")
     return path
 
 
 def _download(url: str, path: Path, progress: bool) -> None:
-    from requests import RequestException  # pooch imports it as late, for speed
+    from requests import RequestException  # pooch imports it late, too: it is slow
 
     try:
-        # A total, so that the bar is true; the downloader replaces it. Its own bar would stay open
-        # after an error.
+        # The downloader replaces the total. A bar of its own would stay open after an error.
         with tqdm(total=1, ncols=79, unit="B", unit_scale=True, disable=not progress) as bar:
             pooch.HTTPDownloader(progressbar=bar)(url, str(path), None)
     except RequestException as error:
         raise ConnectionError(str(error)) from error
 
 
-def _flaw(path: Path, suffix: str, known_hash: str | None) -> str | None:
-    """What is wrong with a file, in a few words; None if nothing is."""
+def _defect(path: Path, suffix: str, known_hash: str | None) -> str | None:
+    """Describe in a few words what is wrong with a file; None if it passes the check."""
     size = f"{path.stat().st_size:,} bytes"
     if known_hash is not None:
         algorithm, _, expected = known_hash.partition(":")
@@ -119,7 +136,7 @@ def _flaw(path: Path, suffix: str, known_hash: str | None) -> str | None:
         elif suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
                 damaged = archive.testzip()
-            return damaged and f"{damaged} in it is damaged, {size}"
+            return damaged and f"the member {damaged} is damaged, {size}"
     except (OSError, zipfile.BadZipFile) as error:
         return f"{error}, {size}"
     return None

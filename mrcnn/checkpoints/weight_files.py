@@ -1,7 +1,7 @@
-"""The HDF5 layout of Keras 2 weight files: one group per layer, found by the layer's name.
+"""Read and write the HDF5 layout of Keras 2 weight files: one group per layer, named as the layer.
 
-This is the layout of the published Mask R-CNN weights. Nothing here knows a model or a framework;
-`mrcnn.checkpoints.weights` connects the two.
+The published Mask R-CNN weights have this layout. This module knows arrays and names only;
+`mrcnn.checkpoints.weights` connects files with models.
 """
 
 import contextlib
@@ -10,21 +10,32 @@ import itertools
 import os
 import re
 import shutil
-import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-RPN_MODEL = "rpn_model"  # a model inside the model, stored as one layer
+from mrcnn.checkpoints.hdf5 import StoredArray, damage_named, find, find_array
+from mrcnn.checkpoints.opening import WeightFileError, check_file, read_start
+from mrcnn.files import atomic_write
+
+RPN_MODEL = "rpn_model"  # a model inside the model; a file stores it as one layer
 RPN_LAYERS = ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
-HEAD_PREFIXES = ("fpn_", "rpn_", "mrcnn_")  # of every layer that is not the backbone's
-ATTRIBUTE_LIMIT = 64512  # bytes that HDF5 keeps in one attribute; Keras splits longer lists
+HEAD_PREFIXES = ("fpn_", "rpn_", "mrcnn_")  # of all layers behind the backbone
+ATTRIBUTE_LIMIT = 64512  # bytes of one attribute; Keras splits longer lists of names
 ZIP_MAGIC = b"PK\x03\x04"
 
-# Order of the groups behind the backbone. The original reads by position unless told otherwise,
-# and its training and inference models list the two heads differently.
+# What `read_weight_file`, which compares no shapes, reads at most: all that deflate can pack into a file,
+# but small files may state this much in any case.
+DEFLATE_RATIO = 1032
+SMALL_BYTES = 64 * 2**20
+MAX_BYTES = 4 * 2**30
+MAX_WEIGHTS = 100_000  # arrays in one file
+
+# Order of the layers behind the backbone. The Keras 2 library reads by position by default, and its
+# training and inference models list the two heads differently.
 PYRAMID = ["fpn_c5p5", "fpn_c4p4", "fpn_c3p3", "fpn_c2p2", "fpn_p5", "fpn_p2", "fpn_p3", "fpn_p4"]
 INFERENCE_HEADS = [
     "mrcnn_class_conv1",
@@ -67,77 +78,99 @@ RESNET_BLOCK = ("res2a", "bn2a", "res2b", "bn2b", "res2c", "res1", "bn2c", "bn1"
 
 
 def read_weight_file(
-    path: str | os.PathLike, known_layers: Collection[str] = ()
+    path: str | os.PathLike[str], known_layers: Collection[str] = ()
 ) -> dict[str, list[np.ndarray]]:
-    """Read a Keras weight file (HDF5) into {layer name: its weights by position}.
+    """Read a Keras weight file (HDF5).
 
-    path: weights alone, or a whole model saved as .h5, of Keras 1 or 2. In the file of a multi-GPU
-        model one group holds everything; its weights are handed back to the layers whose names
-        they carry.
-    known_layers: layer names of the model the weights are meant for. A group of such a name is
-        left whole, and a number that Keras appended to a layer's name in a multi-GPU file
-        ("conv1_1") is dropped where only the name without it is known.
+    Args:
+        path: A file of weights alone, or of a whole model saved as .h5, of Keras 1 or 2. A file of a
+            multi-GPU model holds all weights in one group; they are assigned to the layers by their names.
+        known_layers: Names of layers of the model. A group with such a name is one layer. A number that
+            Keras appended to a layer name in a multi-GPU file ("conv1_1") is dropped if only the name
+            without it is known.
 
-    Returns float32 arrays; a layer without weights has an empty list. Order in a layer: kernel,
-        bias; or gamma, beta, moving mean, moving variance; `rpn_model` has kernel and bias of
-        rpn_conv_shared, rpn_class_raw, rpn_bbox_pred.
-    Raises FileNotFoundError, or ValueError for a damaged file or one of another layout.
+    Returns:
+        {layer name: its weights, float32}. A layer without weights has an empty list. The order in a layer
+        is kernel, bias; or gamma, beta, moving mean, moving variance. `rpn_model` has the kernels and
+        biases of rpn_conv_shared, rpn_class_raw and rpn_bbox_pred.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: If there is no file.
+        WeightFileError: For a damaged file, a file with another layout, or one that takes data from
+            elsewhere. The message names the file.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"There is no weight file {path}. Received: filepath={str(path)!r} in the working "
-            f"folder {os.getcwd()}. Correct the path or download the file."
-        )
-    with path.open("rb") as stream:  # a folder or a locked file gets its usual error here
-        is_zip = stream.read(len(ZIP_MAGIC)) == ZIP_MAGIC
-    if is_zip:
-        raise ValueError(
-            f"{path} is a zip archive, such as a .keras file of Keras 3, and not a weight file by "
-            "layer name. Load it with keras.models.load_model, then save the weights as .h5."
-        )
-    try:
-        with h5py.File(path, "r") as file:
-            return _read_layers(_group_of_layers(file, path), set(known_layers))
-    except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a complete HDF5 file: {error}. An "
-            "interrupted download leaves such a file: delete it and download it again."
-        ) from error
+    with open_weight_file(path, known_layers) as layers:
+        stated = sum(array.size for arrays in layers.values() for array in arrays)
+        length = Path(path).stat().st_size
+        if stated > min(MAX_BYTES, max(SMALL_BYTES, DEFLATE_RATIO * length)):
+            raise WeightFileError(
+                f"{path} ({length:,} bytes) states {stated:,} bytes of weights, more than a file of this "
+                "size can hold or than a model needs. Use a file from a source that you trust."
+            )
+        return {name: [array.read() for array in arrays] for name, arrays in layers.items()}
 
 
-def _group_of_layers(file: h5py.File, path: Path) -> h5py.Group:
-    for group in (file, file.get("model_weights")):
-        if group is not None and {"layer_names", "layer_names0"} & set(group.attrs):
+@contextlib.contextmanager
+def open_weight_file(
+    path: str | os.PathLike[str], known_layers: Collection[str] = ()
+) -> Iterator[dict[str, list[StoredArray]]]:
+    """Open a weight file to compare its shapes before its data is read.
+
+    The arguments and errors are those of `read_weight_file`. Yields {layer name: its arrays}, which can be
+    read inside the block.
+    """
+    path = check_file(path)
+    if read_start(path, len(ZIP_MAGIC)) == ZIP_MAGIC:
+        raise WeightFileError(
+            f"{path} is a zip archive, such as a .keras file of Keras 3, and not an HDF5 weight file. Load "
+            "it with keras.models.load_model, then save the weights as .h5."
+        )
+    with contextlib.ExitStack() as stack:
+        with damage_named(path):
+            file = stack.enter_context(h5py.File(path, "r"))
+            layers = _find_layers(path, _root(path, file), set(known_layers))
+        yield layers
+
+
+def _root(path: Path, file: h5py.File) -> h5py.Group:
+    """The group that lists the layers: the file itself, or one group of a whole model."""
+    groups = [file]
+    if file.id.links.exists(b"model_weights"):
+        groups.append(find(path, file, "model_weights"))
+    for group in groups:
+        if {"layer_names", "layer_names0"} & set(group.attrs):
             return group
-    if "layers" in file or "vars" in file:
-        raise ValueError(
-            f"{path} has the .weights.h5 layout of Keras 3, which finds layers by class and "
-            "position and not by name. Load it with keras.Model.load_weights into the model that "
-            "wrote it, then save that with mrcnn.checkpoints.weights.save_weights (or as .keras)."
+    if file.id.links.exists(b"layers") or file.id.links.exists(b"vars"):
+        raise WeightFileError(
+            f"{path} has the .weights.h5 layout of Keras 3, which stores layers by class and position, not "
+            "by name. Load it with keras.Model.load_weights into a model like the one that wrote it, then "
+            "save that model with mrcnn.checkpoints.weights.save_weights (or as .keras)."
         )
-    raise ValueError(
-        f"{path} is an HDF5 file, but not of Keras weights: it has no attribute layer_names. "
-        f"Received: top groups {sorted(file)[:10]}. Choose a file written by save_weights."
+    raise WeightFileError(
+        f"{path} is an HDF5 file, but not of Keras weights: it has no attribute `layer_names`. Received the "
+        f"top groups {sorted(file)[:10]}. Use a file written by save_weights."
     )
 
 
-def _read_layers(root: h5py.Group, known: set[str]) -> dict[str, list[np.ndarray]]:
-    layers: dict[str, list[np.ndarray]] = {}
+def _find_layers(path: Path, root: h5py.Group, known: set[str]) -> dict[str, list[StoredArray]]:
+    layers: dict[str, list[StoredArray]] = {}
+    count = 0
     for name in _name_list(root.attrs, "layer_names"):
-        group = root[name]
-        weights = [
-            (weight, _as_float32(group[weight], weight)) for weight in _name_list(group.attrs, "weight_names")
-        ]
-        if _is_wrapped_model(name, [weight for weight, _ in weights], known):
+        group = find(path, root, name)
+        weight_names = _name_list(group.attrs, "weight_names")
+        count += 1 + len(weight_names)
+        if count > MAX_WEIGHTS:
+            raise WeightFileError(f"{path} lists more than {MAX_WEIGHTS:,} weights, which no model has.")
+        weights = [find_array(path, group, weight) for weight in weight_names]
+        if _is_wrapped_model(name, weight_names, known):
             layers.update(_by_owner(weights, known))
         else:
             # A multi-GPU file repeats the names of outputs on layers without weights.
-            layers[name] = [array for _, array in weights] or layers.get(name, [])
+            layers[name] = weights or layers.get(name, [])
     return layers
 
 
-def _name_list(attributes: Mapping, key: str) -> list[str]:
+def _name_list(attributes: Mapping[str, Any], key: str) -> list[str]:
     """A list of names, stored as bytes or text, in one attribute or in numbered ones."""
     numbered = (f"{key}{index}" for index in itertools.count())
     keys = [key] if key in attributes else itertools.takewhile(attributes.__contains__, numbered)
@@ -145,60 +178,52 @@ def _name_list(attributes: Mapping, key: str) -> list[str]:
     return [name.decode("utf8") if isinstance(name, bytes) else str(name) for name in names]
 
 
-def _as_float32(dataset: h5py.Dataset, name: str) -> np.ndarray:
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu":
-        raise ValueError(f"Weight {name} in the file is no array of numbers. Received: {dataset}.")
-    with np.errstate(over="ignore"):  # becomes inf, which the loader reports by layer
-        return dataset[()].astype(np.float32)
-
-
 def _is_wrapped_model(name: str, weight_names: list[str], known: set[str]) -> bool:
-    # Names of Keras 1 have no slash ("conv1_W:0") and so no owner.
+    # Keras 1 names weights without a slash ("conv1_W:0"), so they have no owner.
     owners = {weight.split("/")[0] for weight in weight_names if "/" in weight}
     return len(owners) > 1 and name != RPN_MODEL and name not in known
 
 
-def _by_owner(weights: list[tuple[str, np.ndarray]], known: set[str]) -> dict[str, list[np.ndarray]]:
+def _by_owner(weights: list[StoredArray], known: set[str]) -> dict[str, list[StoredArray]]:
     known = known | set(RPN_LAYERS)
-    layers: dict[str, list[np.ndarray]] = {}
-    for weight, array in weights:
-        owner = weight.split("/")[0]
+    layers: dict[str, list[StoredArray]] = {}
+    for array in weights:
+        owner = array.name.split("/")[0]
         bare = re.sub(r"_\d+$", "", owner)
         layers.setdefault(bare if owner not in known and bare in known else owner, []).append(array)
     rpn = [array for layer in RPN_LAYERS for array in layers.pop(layer, [])]
     return layers | ({RPN_MODEL: rpn} if rpn else {})
 
 
-def write_weight_file(path: str | os.PathLike, layers: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Write {layer name: {weight name: array}} in the layout of Keras 2.2, in the order given.
+def write_weight_file(path: str | os.PathLike[str], layers: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Write weights in the layout of Keras 2.2, layers in the given order.
 
-    Weight names carry their layer's name ("conv1/kernel:0"). Arrays are stored as float32. The
-    file appears under its name only when it is complete; until then, and after any failure, a
-    file that was there before stays as it was.
+    The file is written whole or not at all: after a failure an existing file is unchanged.
 
-    Raises OSError (its errno kept) with path, needed size and cure if the file cannot be written.
+    Args:
+        path: The file to write. Its folder is created.
+        layers: {layer name: {weight name: array}}. Weight names carry their layer's name
+            ("conv1/kernel:0"). Arrays are stored as float32.
+
+    Raises:
+        OSError: If the file cannot be written. It has the errno of the cause; the message has the size
+            needed and what to do.
     """
-    path = Path(os.path.realpath(path))  # a link stays a link
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    path = Path(os.path.realpath(path))  # write through a link instead of replacing it
     try:
-        # Through a Python file a full disk is an OSError with its errno; h5py's own driver reports
-        # it only on closing, as a RuntimeError.
-        with temporary.open("x+b") as stream:
+        # h5py reports a full disk as a RuntimeError; written to a Python stream, it is an OSError.
+        with atomic_write(path) as temporary, temporary.open("w+b") as stream:
             with h5py.File(stream, "w") as file:
                 _write_layers(file, layers)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
         raise _write_error(path, layers, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _write_layers(file: h5py.File, layers: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     _set_name_list(file.attrs, "layer_names", layers)
-    file.attrs["backend"] = np.bytes_(b"tensorflow")  # tells readers the order of the kernel axes
+    file.attrs["backend"] = np.bytes_(b"tensorflow")  # the order of the kernel axes
     file.attrs["keras_version"] = np.bytes_(b"2.2.5")
     for layer, weights in layers.items():
         group = file.create_group(layer)
@@ -208,7 +233,7 @@ def _write_layers(file: h5py.File, layers: Mapping[str, Mapping[str, np.ndarray]
 
 
 def _set_name_list(attributes: h5py.AttributeManager, key: str, names: Iterable[str]) -> None:
-    """Store names as fixed-length bytes, in numbered chunks if one attribute cannot hold them."""
+    """Store names as fixed-length bytes, in numbered attributes if one cannot hold them."""
     values = np.array([name.encode("utf8") for name in names])
     if values.nbytes <= ATTRIBUTE_LIMIT:
         attributes[key] = values
@@ -218,28 +243,31 @@ def _set_name_list(attributes: h5py.AttributeManager, key: str, names: Iterable[
         attributes[f"{key}{index}"] = values[start : start + chunk_size]
 
 
-def _write_error(path: Path, layers: Mapping[str, Mapping[str, np.ndarray]], error: Exception) -> OSError:
+def _write_error(
+    path: Path, layers: Mapping[str, Mapping[str, np.ndarray]], error: OSError | RuntimeError
+) -> OSError:
     needed = sum(4 * array.size for weights in layers.values() for array in weights.values())
-    cause = getattr(error, "strerror", None) or error
-    if path.parent.is_dir():
-        free = f"{shutil.disk_usage(path.parent).free:,} are free"
-        cure = "Free space or choose a folder you may write to"
-    else:
-        free, cure = "which is no folder", "Create it"
+    cause = error.__cause__ or error  # `atomic_write` wraps what the block raises
+    folder = next(parent for parent in path.parents if parent.exists())
     return OSError(
-        getattr(error, "errno", None) or errno.EIO,
-        f"Could not write the weights: {cause}. About {needed:,} bytes are needed in "
-        f"{path.parent}, {free}. {cure}; a file that was there before is unchanged",
+        getattr(cause, "errno", None) or errno.EIO,
+        f"Cannot write the weights: {getattr(cause, 'strerror', None) or cause}. They need about "
+        f"{needed:,} bytes; {folder} has {shutil.disk_usage(folder).free:,} bytes free. Free space or choose "
+        "another folder. An existing file is unchanged",
         str(path),
     )
 
 
 def reference_order(names: Iterable[str], training: bool) -> list[str]:
-    """Sort layer names as the original lists them, so that it can read a file by position.
+    """Sort layer names as the Keras 2 library lists them, so that it can read a file by position.
 
-    ResNet in the order of execution, pyramid, `rpn_model`, then the heads: of a training model
-    interleaved by depth, of an inference model class head before mask head. Another backbone keeps
-    the order it is given in; layers the original does not have come last.
+    The order is: ResNet in the order of execution, pyramid, `rpn_model`, heads. A training model interleaves
+    the heads by depth; an inference model lists the box head before the mask head. Layers of another
+    backbone keep their order. Layers that the Keras 2 library lacks come last.
+
+    Args:
+        names: Names of layers with weights.
+        training: Whether to list the heads as a training model does.
     """
     names = list(names)
     tail = [*PYRAMID, RPN_MODEL, *(TRAINING_HEADS if training else INFERENCE_HEADS)]

@@ -1,4 +1,4 @@
-"""Comparison of a weight file with a model, layer by layer: what fits, what does not, likely why.
+"""Comparison of a weight file with a model, layer by layer: what fits, what does not, and the likely cause.
 
 Works on names and shapes alone: {layer name: [shape of each weight]}.
 """
@@ -6,39 +6,52 @@ Works on names and shapes alone: {layer name: [shape of each weight]}.
 import dataclasses
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from mrcnn.checkpoints.weight_files import HEAD_PREFIXES
 
 Shapes = Mapping[str, Sequence[tuple[int, ...]]]
 
-# Layers whose shape follows from NUM_CLASSES, and mrcnn_bbox, which users name beside them though
-# it has no weights.
+# Layers whose shapes depend on NUM_CLASSES, and mrcnn_bbox, which has no weights: old scripts list it too.
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
 
-# Where a setting shows in a shape: layer, index of the weight, axis, entries per unit, the
-# setting, what it counts, and the layers that can be left out instead of changing it.
-SETTINGS: list[tuple[str, int, int, int, str, str, list[str]]] = [
-    ("mrcnn_class_logits", 0, -1, 1, "NUM_CLASSES", "classes", CLASS_LAYERS),
-    ("mrcnn_bbox_fc", 0, -1, 4, "NUM_CLASSES", "classes", CLASS_LAYERS),
-    ("mrcnn_mask", 0, -1, 1, "NUM_CLASSES", "classes", CLASS_LAYERS),
-    ("conv1", 0, 2, 1, "IMAGE_CHANNEL_COUNT", "image channels", ["conv1"]),
-    ("fpn_c5p5", 0, -1, 1, "TOP_DOWN_PYRAMID_SIZE", "pyramid channels", []),
-    ("mrcnn_class_conv1", 0, -1, 1, "FPN_CLASSIF_FC_LAYERS_SIZE", "units in the class head", []),
-    ("mrcnn_class_conv1", 0, 0, 1, "POOL_SIZE", "rows per pooled ROI", ["mrcnn_class_conv1"]),
-    ("rpn_model", 2, -1, 2, "len(RPN_ANCHOR_RATIOS)", "anchor ratios", ["rpn_model"]),
+
+class Setting(NamedTuple):
+    """One axis of one weight whose length follows from a setting of `Config`."""
+
+    layer: str
+    weight: int  # index in the layer
+    axis: int
+    entries: int  # per unit of the setting
+    name: str
+    unit: str
+    exclude: list[str]  # layers to exclude instead of changing the setting; empty if there is no such choice
+
+
+SETTINGS = [
+    Setting("mrcnn_class_logits", 0, -1, 1, "NUM_CLASSES", "classes", CLASS_LAYERS),
+    Setting("mrcnn_bbox_fc", 0, -1, 4, "NUM_CLASSES", "classes", CLASS_LAYERS),
+    Setting("mrcnn_mask", 0, -1, 1, "NUM_CLASSES", "classes", CLASS_LAYERS),
+    Setting("conv1", 0, 2, 1, "IMAGE_CHANNEL_COUNT", "image channels", ["conv1"]),
+    Setting("fpn_c5p5", 0, -1, 1, "TOP_DOWN_PYRAMID_SIZE", "pyramid channels", []),
+    Setting("mrcnn_class_conv1", 0, -1, 1, "FPN_CLASSIF_FC_LAYERS_SIZE", "units in the box head", []),
+    Setting("mrcnn_class_conv1", 0, 0, 1, "POOL_SIZE", "rows per pooled RoI", ["mrcnn_class_conv1"]),
+    Setting("rpn_model", 2, -1, 2, "len(RPN_ANCHOR_RATIOS)", "anchor ratios", ["rpn_model"]),
 ]
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What becomes of every layer with weights when a file is loaded.
+    """The result of loading a weight file, layer by layer.
 
-    filepath: the file.
-    loaded: layers of the model that take the file's weights, in model order.
-    excluded: names given in `exclude` that are a layer of the model or the file.
-    missing_in_file: layers of the model that the file lacks; they keep their present weights.
-    unused_in_file: layers of the file that the model lacks.
-    is_backbone_only: whether the file has no layer of pyramid, RPN and heads (ImageNet weights).
+    Attributes:
+        filepath: Path of the file.
+        loaded: Layers of the model that take their weights from the file, in model order.
+        excluded: Names in `exclude` that are a layer of the model or of the file.
+        missing_in_file: Layers of the model that the file lacks. They keep their weights.
+        unused_in_file: Layers of the file that the model lacks.
+        is_backbone_only: Whether the file has no layer of the pyramid, the RPN or the heads, as ImageNet
+            weights do.
     """
 
     filepath: str
@@ -50,7 +63,7 @@ class LoadReport:
 
     @property
     def unexpected_missing(self) -> tuple[str, ...]:
-        """The layers of missing_in_file that this kind of file should have."""
+        """The layers of `missing_in_file` that a file of this kind should have."""
         return tuple(
             name
             for name in self.missing_in_file
@@ -58,7 +71,7 @@ class LoadReport:
         )
 
     def __str__(self) -> str:
-        """A table: kind, number of layers, and the names of all that were not loaded."""
+        """A table: the number of layers of each kind, and the names of those that were not loaded."""
         lines = [
             f"Weights of {self.filepath}" + (" (a backbone)" if self.is_backbone_only else ""),
             f"  {'loaded':<16}{len(self.loaded):4d} layers",
@@ -71,9 +84,13 @@ class LoadReport:
 
 
 def compare(filepath: str, file_shapes: Shapes, model_shapes: Shapes, exclude: Collection[str]) -> LoadReport:
-    """Sort the layers with weights of file and model by what is to happen to them.
+    """Sort the layers of a file and of a model into those to load and those that only one side has.
 
-    exclude: names as given by the user, already known to name a layer.
+    Args:
+        filepath: Path of the file, for the report.
+        file_shapes: Shapes of the layers with weights in the file.
+        model_shapes: Shapes of the layers with weights in the model.
+        exclude: Names of layers that keep their weights.
     """
     return LoadReport(
         filepath=filepath,
@@ -85,79 +102,92 @@ def compare(filepath: str, file_shapes: Shapes, model_shapes: Shapes, exclude: C
     )
 
 
-def misfits(report: LoadReport, file_shapes: Shapes, model_shapes: Shapes) -> list[str]:
-    """The layers to be loaded whose shapes, or number of weights, differ."""
+def mismatched_layers(report: LoadReport, file_shapes: Shapes, model_shapes: Shapes) -> list[str]:
+    """Return the layers of `report.loaded` whose shapes, or number of weights, differ."""
     return [name for name in report.loaded if list(file_shapes[name]) != list(model_shapes[name])]
 
 
 def describe(
-    report: LoadReport, file_shapes: Shapes, model_shapes: Shapes, broken: Collection[str] = ()
+    report: LoadReport, file_shapes: Shapes, model_shapes: Shapes, not_finite: Collection[str] = ()
 ) -> str:
-    """Every layer that does not fit, with both shapes, and the likely cures; "" if all fit.
+    """List every layer that does not fit, with both shapes, and what to do about it.
 
-    broken: layers whose weights in the file are not all finite.
+    Args:
+        report: A report of `compare`.
+        file_shapes, model_shapes: The arguments of `compare`.
+        not_finite: Names of the weights in the file that hold NaN or infinite values.
+
+    Returns:
+        Several lines; "" if all layers fit.
     """
-    different = misfits(report, file_shapes, model_shapes)
+    mismatched = mismatched_layers(report, file_shapes, model_shapes)
     lines = []
     for title, names in (
         ("In the model but not in the file:", report.unexpected_missing),
         ("In the file but not in the model:", report.unused_in_file),
-        ("NaN or infinite values in the file:", broken),
+        ("NaN or infinite values in the file:", not_finite),
     ):
         lines += [title, *_wrapped(names)] if names else []
-    if different:
-        lines.append("Other shapes:")
-    for name in different:
+    if mismatched:
+        lines.append("Different shapes:")
+    for name in mismatched:
         lines.append(f"    {name}: file {_row(file_shapes[name])}, model {_row(model_shapes[name])}")
     if lines:
-        cures = likely_cures(report, file_shapes, model_shapes, broken)
-        lines += ["Likely cure:", *(f"    {cure}" for cure in cures)]
+        remedies = likely_remedies(report, file_shapes, model_shapes, not_finite)
+        lines += ["What to do:", *(f"    {remedy}" for remedy in remedies)]
     return "\n".join(lines)
 
 
-def likely_cures(
-    report: LoadReport, file_shapes: Shapes, model_shapes: Shapes, broken: Collection[str] = ()
+def likely_remedies(
+    report: LoadReport, file_shapes: Shapes, model_shapes: Shapes, not_finite: Collection[str] = ()
 ) -> list[str]:
-    """One line for each cause that the differences point to, the settings of `Config` first."""
-    different = misfits(report, file_shapes, model_shapes)
-    cures = _setting_cures(different, file_shapes, model_shapes)
+    """Return one line per likely cause of the differences, settings of `Config` first.
+
+    Args:
+        report, file_shapes, model_shapes, not_finite: See `describe`.
+    """
+    mismatched = mismatched_layers(report, file_shapes, model_shapes)
+    remedies = _setting_remedies(mismatched, file_shapes, model_shapes)
     missing, unused = report.unexpected_missing, report.unused_in_file
     if any(not name.startswith(HEAD_PREFIXES) for name in (*missing, *unused)):
-        theirs, ours = _resnet(file_shapes), _resnet(model_shapes)
-        if theirs != ours:
-            cures.append(
-                f"file looks like {theirs or 'another backbone'}, model like "
-                f"{ours or 'another backbone'}; set BACKBONE"
-                + (f" = {theirs!r}" if theirs else " to the one of the file")
+        in_file, in_model = _resnet(file_shapes), _resnet(model_shapes)
+        if in_file != in_model:
+            remedies.append(
+                f"the file has {in_file or 'another backbone'}, the model {in_model or 'another backbone'}; "
+                f"set BACKBONE" + (f" = {in_file!r}" if in_file else " to the backbone of the file")
             )
-    if broken:
-        cures.append("training has diverged before this file was saved; take an earlier file")
-    if different and not cures:
-        cures.append(f"pass exclude={different!r} to keep the model's weights there")
+    if not_finite:
+        remedies.append("the training that wrote the file had diverged; use weights of an earlier epoch")
+    if mismatched and not remedies:
+        remedies.append(f"pass exclude={mismatched!r} to keep the model's weights there")
     if missing or unused:
-        cures.append("name the layers in exclude, or pass strict=False, to load the others")
-    return cures
+        remedies.append("list these layers in `exclude`, or pass strict=False, to load the others")
+    return remedies
 
 
-def _setting_cures(different: list[str], file_shapes: Shapes, model_shapes: Shapes) -> list[str]:
-    cures: dict[str, str] = {}
-    for layer, weight, axis, entries, setting, counted, optional in SETTINGS:
-        if layer not in different:
+def _setting_remedies(mismatched: list[str], file_shapes: Shapes, model_shapes: Shapes) -> list[str]:
+    remedies: dict[str, str] = {}
+    for setting in SETTINGS:
+        if setting.layer not in mismatched:
             continue
         try:
-            theirs = file_shapes[layer][weight][axis] // entries
-            ours = model_shapes[layer][weight][axis] // entries
-        except IndexError:  # another number of weights or axes: not a matter of this setting
+            in_file, in_model = (
+                shapes[setting.layer][setting.weight][setting.axis] // setting.entries
+                for shapes in (file_shapes, model_shapes)
+            )
+        except IndexError:  # another number of weights or axes: no matter of this setting
             continue
-        if theirs != ours:
-            instead = f" or pass exclude={optional!r}" if optional else f" = {theirs}"
-            cures[setting] = f"file has {theirs} {counted}, model {setting}={ours}; set {setting}"
-            cures[setting] += instead
-    return list(cures.values())
+        if in_file != in_model:
+            choice = f" or pass exclude={setting.exclude!r}" if setting.exclude else f" = {in_file}"
+            remedies[setting.name] = (
+                f"the file has {in_file} {setting.unit}, the model {setting.name}={in_model}; "
+                f"set {setting.name}{choice}"
+            )
+    return list(remedies.values())
 
 
 def _resnet(names: Collection[str]) -> str | None:
-    """Which ResNet the layer names belong to: blocks 4g to 4w are those of ResNet-101."""
+    """Tell the ResNets apart by their layer names: only ResNet-101 has blocks 4g to 4w."""
     if "res4g_branch2a" in names:
         return "resnet101"
     return "resnet50" if "res4a_branch2a" in names else None

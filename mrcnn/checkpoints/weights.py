@@ -1,7 +1,7 @@
-"""Weights of a model by layer name: load with a report of what fitted, save in the Keras 2 layout.
+"""Weights of a model by layer name: load them with a report, copy them, save them in the Keras 2 layout.
 
-Keras' own `.weights.h5` files find layers by class and position, and so can exchange the weights
-of equal layers between the training and the inference graph. Here a layer is its name.
+Keras' own `.weights.h5` files store layers by class and position, so only equal graphs can exchange weights.
+Here a layer is found by its name, which the training and the inference graph share.
 """
 
 import difflib
@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from mrcnn.checkpoints import weight_files, weight_report
+from mrcnn.checkpoints.opening import WeightFileError
 from mrcnn.checkpoints.weight_files import read_weight_file as read_weight_file
 from mrcnn.checkpoints.weight_report import CLASS_LAYERS as CLASS_LAYERS
 from mrcnn.checkpoints.weight_report import LoadReport as LoadReport
@@ -24,35 +25,37 @@ logger = logging.getLogger(__name__)
 
 WEIGHT_KINDS = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
 KERAS_FORMATS = (".weights.h5", ".keras")
-TRAINING_INPUT = "input_gt_boxes"  # only the training network has it
+TRAINING_INPUT = "input_gt_boxes"  # only the training network has this input
 
 
 def layer_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
-    """Weights of one layer of a model as {name in a file: variable}, in the order of a file.
+    """Return the weights of one layer of a model in the order of a weight file.
 
-    Names are "conv1/kernel:0". A model inside the model is one layer; its weights carry the names
-    of its own layers. The order does not depend on what is frozen. The state of a random generator
-    is no weight.
+    The order does not depend on which layers are trainable. The state of a random generator is not a weight.
+
+    Returns:
+        {name in a file: variable}. A name is "conv1/kernel:0"; a model inside the model is one layer, whose
+        weights carry the names of its own layers.
     """
     named: dict[str, keras.Variable] = {}
     for owner, name, variable in _walk(layer):
         label = f"{owner}/{name}:0"
-        # Readers go by position, so that the number in a repeated name is of no matter.
+        # Files are read by position, so the number that makes a repeated name unique has no meaning.
         named[f"{owner}/{name}_{len(named)}:0" if label in named else label] = variable
     return named
 
 
 def _walk(layer: keras.Layer) -> Iterator[tuple[str, str, keras.Variable]]:
-    """Owner, name and variable of each weight of a layer."""
+    """Yield owner, name and variable of each weight of a layer."""
     if isinstance(layer, keras.Model):
-        # A model may list the RPN's two outputs either way, files do not.
+        # A model may list the two outputs of the RPN in either order, files always list the class first.
         order = {name: index for index, name in enumerate(weight_files.RPN_LAYERS)}
         for inner in sorted(layer.layers, key=lambda part: order.get(part.name, -1)):
             yield from _walk(inner)
         return
     owner = layer.name
     while isinstance(layer, keras.layers.TimeDistributed):
-        layer = layer.layer  # files carry the wrapper's name
+        layer = layer.layer  # files use the wrapper's name
     weights = [weight for weight in layer.weights if keras.backend.is_float_dtype(weight.dtype)]
     if {weight.name for weight in weights} <= set(WEIGHT_KINDS):
         weights.sort(key=lambda weight: WEIGHT_KINDS.index(weight.name))
@@ -63,60 +66,73 @@ def _walk(layer: keras.Layer) -> Iterator[tuple[str, str, keras.Variable]]:
 
 
 def model_weights(model: keras.Model) -> dict[str, dict[str, keras.Variable]]:
-    """{layer name: layer_weights} of the layers of a model that have weights, in model order."""
+    """Return {layer name: `layer_weights`} of the layers of a model that have weights, in model order."""
     named = {layer.name: layer_weights(layer) for layer in model.layers}
     return {layer: weights for layer, weights in named.items() if weights}
 
 
 def load_weights(
     model: keras.Model,
-    filepath: str | os.PathLike,
+    filepath: str | os.PathLike[str],
     exclude: Iterable[str] | None = None,
     strict: bool = True,
 ) -> LoadReport:
-    """Load a weight file into the layers of the same names, all of it or, on an error, nothing.
+    """Load a weight file into the layers with the same names: all of them or, on an error, none.
 
-    model: a model whose layers carry the original's names.
-    filepath: published, own or ImageNet weights; see `read_weight_file`.
-    exclude: names of layers that keep their present weights; needed where shapes differ.
-    strict: a layer with weights that only one side has is an error; with False, a warning.
+    A file of the backbone alone (ImageNet weights) may lack the pyramid, the RPN and the heads in any case.
+    If it lacks layers of the model's backbone, a warning lists them.
 
-    A file of the backbone alone (ImageNet) may lack pyramid, RPN and heads in any case. Layers of
-    the model's backbone that it lacks are named in a warning.
+    Args:
+        model: A model with the layer names of the Keras 2 library.
+        filepath: Published weights, weights of your own, or ImageNet weights; see `read_weight_file`.
+        exclude: Names of layers that keep their weights. Needed where shapes differ.
+        strict: Whether a layer with weights that only the file or only the model has is an error. If False,
+            it is a warning.
 
-    Returns the LoadReport, which is logged too.
-    Raises ValueError naming every layer that does not fit, both shapes and the likely cure, or
-    a file that cannot be read; FileNotFoundError if there is none.
+    Returns:
+        The LoadReport, which is also logged.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: If there is no file.
+        ValueError: If the file cannot be read, or does not fit. The message lists every layer that does not
+            fit, with both shapes and what to do.
     """
     names = [exclude] if isinstance(exclude, str) else list(exclude or ())
     variables = model_weights(model)
-    layers = read_weight_file(filepath, known_layers=[layer.name for layer in model.layers])
-    known = {layer.name for layer in model.layers} | set(layers) | set(CLASS_LAYERS)
-    _warn_of_unknown(names, known, model)
-    arrays = {layer: values for layer, values in layers.items() if values}
-    file_shapes = {layer: [array.shape for array in values] for layer, values in arrays.items()}
     model_shapes = {
         layer: [tuple(variable.shape) for variable in weights.values()]
         for layer, weights in variables.items()
     }
-    report = weight_report.compare(
-        str(filepath), file_shapes, model_shapes, [name for name in names if name in known]
-    )
-    broken = [name for name in report.loaded if not _all_finite(arrays[name])]
-    _check(report, file_shapes, model_shapes, broken, strict)
+    layer_names = [layer.name for layer in model.layers]
+    with weight_files.open_weight_file(filepath, known_layers=layer_names) as layers:
+        known = {*layer_names, *layers, *CLASS_LAYERS}
+        _warn_of_unknown(names, known, model)
+        file_shapes = {layer: [array.shape for array in arrays] for layer, arrays in layers.items() if arrays}
+        excluded = [name for name in names if name in known]
+        report = weight_report.compare(str(filepath), file_shapes, model_shapes, excluded)
+        # Nothing is read before all shapes fit: a damaged file can state arrays of any size.
+        problem = _check(report, file_shapes, model_shapes, strict)
+        values = {name: [array.read() for array in layers[name]] for name in report.loaded}
+    not_finite = [
+        f"{weight} ({np.size(array) - np.isfinite(array).sum():,} of {np.size(array):,} values)"
+        for name in report.loaded
+        for weight, array in zip(variables[name], values[name], strict=True)
+        if not np.isfinite(array).all()
+    ]
+    if not_finite:
+        problem = weight_report.describe(report, file_shapes, model_shapes, not_finite)
+        raise WeightFileError(f"The weights of {filepath} are not finite. Nothing was loaded.\n{problem}")
+    if problem:
+        warnings.warn(f"The weights of {filepath} fit the model in part.\n{problem}", stacklevel=2)
     for name in report.loaded:
-        for variable, array in zip(variables[name].values(), arrays[name], strict=True):
+        for variable, array in zip(variables[name].values(), values[name], strict=True):
             variable.assign(array)
     logger.info("%s", report)
     return report
 
 
-def _all_finite(arrays: Iterable[np.ndarray]) -> bool:
-    return all(np.isfinite(array).all() for array in arrays)
-
-
 def _warn_of_unknown(names: Iterable[str], known: Collection[str], model: keras.Model) -> None:
-    """Warn of excluded names that no layer has, with the nearest one that exists."""
+    """Warn of excluded names that no layer has, and suggest the closest name that exists."""
     outer = {
         inner.name: layer.name
         for layer in model.layers
@@ -126,12 +142,12 @@ def _warn_of_unknown(names: Iterable[str], known: Collection[str], model: keras.
     for name in names:
         if name in known:
             continue
-        near = difflib.get_close_matches(name, sorted(known), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        close = difflib.get_close_matches(name, sorted(known), n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
         if name in outer:
-            hint = f" It is a part of {outer[name]!r}, which can only be excluded as a whole."
+            hint = f" It is part of {outer[name]!r}, which can only be excluded as a whole."
         warnings.warn(
-            f"exclude names {name!r}, which is no layer of the model nor of the file.{hint}",
+            f"`exclude` lists {name!r}, but neither the model nor the file has a layer of this name.{hint}",
             stacklevel=3,
         )
 
@@ -140,65 +156,73 @@ def _check(
     report: LoadReport,
     file_shapes: weight_report.Shapes,
     model_shapes: weight_report.Shapes,
-    broken: Collection[str],
     strict: bool,
-) -> None:
-    """Raise for what must not be loaded, warn of what is loaded in part."""
+) -> str:
+    """Raise if the file cannot be loaded. Return what does not fit of a file that is loaded in part."""
     if not set(file_shapes) & set(model_shapes):
-        raise ValueError(
-            f"{report.filepath} and the model have no layer name in common: wrong file, or a model "
-            f"without weights. Received: in the file {list(file_shapes)[:5]} and so on, "
-            f"{len(file_shapes)} layers; in the model {list(model_shapes)[:5]} and so on, "
-            f"{len(model_shapes)} layers."
+        raise WeightFileError(
+            f"{report.filepath} and the model have no layer name in common. Received: a file with "
+            f"{len(file_shapes)} layers, {list(file_shapes)[:5]} first; a model with {len(model_shapes)} "
+            f"layers, {list(model_shapes)[:5]} first. Use weights of a Mask R-CNN model or of its backbone."
         )
-    problem = weight_report.describe(report, file_shapes, model_shapes, broken)
-    unfit = broken or weight_report.misfits(report, file_shapes, model_shapes)
-    # An ImageNet file of another depth is usual practice; the report and a warning tell.
+    problem = weight_report.describe(report, file_shapes, model_shapes)
+    mismatched = weight_report.mismatched_layers(report, file_shapes, model_shapes)
+    # ImageNet weights of another depth are common practice, so a warning is enough.
     incomplete = report.unexpected_missing and not report.is_backbone_only
-    if unfit or (strict and (incomplete or report.unused_in_file)):
-        raise ValueError(
-            f"The weights of {report.filepath} do not fit the model; nothing was loaded.\n{problem}"
+    if mismatched or (strict and (incomplete or report.unused_in_file)):
+        raise WeightFileError(
+            f"The weights of {report.filepath} do not fit the model. Nothing was loaded.\n{problem}"
         )
-    if problem:
-        warnings.warn(
-            f"The weights of {report.filepath} fit the model only in part.\n{problem}", stacklevel=3
-        )
+    return problem
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Give a model the present weights of another one's layers of the same names; all of them or none.
+    """Copy the weights of one model to the layers with the same names of another: all of them or none.
 
-    source, target: such as a training and an inference network of one architecture.
-    Raises ValueError naming the layers of `target` that `source` lacks or has in another shape.
+    Args:
+        source: The model to copy from.
+        target: The model to copy to, such as the inference network beside a training network.
+
+    Raises:
+        ValueError: Names the layers of `target` that `source` lacks or has in another shape.
     """
-    have, want = model_weights(source), model_weights(target)
-    unfit = [layer for layer in want if _shapes(have.get(layer, {})) != _shapes(want[layer])]
-    if unfit:
+    source_weights, target_weights = model_weights(source), model_weights(target)
+    mismatched = [
+        layer
+        for layer, named in target_weights.items()
+        if _shapes(source_weights.get(layer, {})) != _shapes(named)
+    ]
+    if mismatched:
         raise ValueError(
-            f"The weights of {source.name!r} do not fit {target.name!r}: {len(unfit)} layers are missing or "
-            f"have another shape. Received: {unfit[:10]}. Build both with the same settings of the network."
+            f"The weights of {source.name!r} do not fit {target.name!r}: {len(mismatched)} layers are "
+            f"missing or have another shape. Received: {mismatched[:10]}. Build both models with the "
+            "same settings."
         )
-    for layer, named in want.items():
-        for variable, original in zip(named.values(), have[layer].values(), strict=True):
-            variable.assign(keras.ops.convert_to_numpy(original.value))
+    for layer, named in target_weights.items():
+        for variable, stored in zip(named.values(), source_weights[layer].values(), strict=True):
+            variable.assign(keras.ops.convert_to_numpy(stored.value))
 
 
-def _shapes(named: dict[str, keras.Variable]) -> list[tuple]:
+def _shapes(named: dict[str, keras.Variable]) -> list[tuple[int, ...]]:
     return [tuple(variable.shape) for variable in named.values()]
 
 
-def save_weights(model: keras.Model, filepath: str | os.PathLike, training: bool | None = None) -> None:
-    """Write all weights in the Keras 2 layout, in the order in which the original lists them.
+def save_weights(model: keras.Model, filepath: str | os.PathLike[str], training: bool | None = None) -> None:
+    """Write all weights of a model in the Keras 2 layout, whole or not at all.
 
-    training: whether the heads are listed as in a training model; by default, whether the model
-        has an input `input_gt_boxes`. Matters only to readers that go by position.
+    Args:
+        model: The model.
+        filepath: The file to write. Its folder is created; an existing file is replaced.
+        training: Whether to list the heads as a training model does, for readers that load by position. By
+            default, whether the model has an input `input_gt_boxes`.
 
-    Atomic: the file appears when complete, and a failure leaves an older one as it was.
-    Raises OSError naming path, needed size and cure; ValueError if the model has no weights.
+    Raises:
+        OSError: If the file cannot be written. The message has the size needed and what to do.
+        ValueError: If the model has no weights.
     """
     variables = model_weights(model)
     if not variables:
-        raise ValueError(f"There are no weights to save. Received: model={model.name!r}, unbuilt.")
+        raise ValueError(f"`model` must have weights to save. Received: {model.name!r}, which is not built.")
     if training is None:
         training = any(layer.name == TRAINING_INPUT for layer in model.layers)
     weight_files.write_weight_file(
@@ -215,17 +239,19 @@ def save_weights(model: keras.Model, filepath: str | os.PathLike, training: bool
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class NamedWeightsModel(keras.Model):
-    """A model whose save_weights and load_weights go by layer name.
+    """A functional model whose save_weights and load_weights find layers by name.
 
-    Built like any functional model: NamedWeightsModel(inputs, outputs, name=...). Paths that end
-    in `.weights.h5` or `.keras` stay with Keras.
+    Build it as NamedWeightsModel(inputs, outputs, name=...). Files named `.weights.h5` or `.keras` have the
+    layouts of Keras.
     """
 
-    def save_weights(self, filepath: str | os.PathLike, overwrite: bool = True, **options: Any) -> None:
-        """Write all weights, see `mrcnn.checkpoints.weights.save_weights`.
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **options: Any) -> None:
+        """Write all weights; see `mrcnn.checkpoints.weights.save_weights`.
 
-        overwrite: with False an existing file is a FileExistsError.
-        options: passed on to Keras for its own formats; else none is understood.
+        Args:
+            filepath: The file to write.
+            overwrite: Whether an existing file is replaced. If False, it raises FileExistsError.
+            **options: For the layouts of Keras only.
         """
         if str(filepath).endswith(KERAS_FORMATS):
             super().save_weights(filepath, overwrite=overwrite, **options)
@@ -237,24 +263,28 @@ class NamedWeightsModel(keras.Model):
 
     def load_weights(
         self,
-        filepath: str | os.PathLike,
+        filepath: str | os.PathLike[str],
         by_name: bool = True,
         exclude: Iterable[str] | None = None,
         strict: bool = True,
         **options: Any,
     ) -> LoadReport | None:
-        """Load weights by layer name, see `mrcnn.checkpoints.weights.load_weights`.
+        """Load weights by layer name; see `mrcnn.checkpoints.weights.load_weights`.
 
-        by_name: accepted for old callers; names are used in any case.
-        options: passed on to Keras for its own formats; else none is understood.
+        Args:
+            filepath: The file to read.
+            by_name: Accepted for compatibility. Layers are always found by name.
+            exclude, strict: See `mrcnn.checkpoints.weights.load_weights`.
+            **options: For the layouts of Keras only.
 
-        Returns the LoadReport; None for Keras' own formats.
+        Returns:
+            The LoadReport; None for the layouts of Keras.
         """
         if str(filepath).endswith(KERAS_FORMATS):
             if exclude is not None:
                 raise ValueError(
-                    f"Layers can be excluded from files by layer name only. Received: {filepath}, "
-                    f"exclude={exclude!r}. Save the weights under a name like 'model.h5'."
+                    "`exclude` works with files that store layers by name. Received: "
+                    f"{filepath}, exclude={exclude!r}. Save the weights under a name like 'model.h5'."
                 )
             super().load_weights(filepath, **options)
             return None
@@ -265,6 +295,6 @@ class NamedWeightsModel(keras.Model):
 def _refuse(options: dict[str, Any]) -> None:
     if options:
         raise TypeError(
-            f"Weight files by layer name know no option {sorted(options)}. To leave layers out, "
-            "name them in exclude."
+            f"Weight files by layer name do not support the options {sorted(options)}. To leave out layers, "
+            "list them in `exclude`."
         )

@@ -245,7 +245,7 @@ def test_folder_is_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
-def test_part_of_a_file_names_path_size_and_cure(tmp_path, share):
+def test_error_for_part_of_a_file_names_path_size_and_remedy(tmp_path, share):
     path = write_h5(tmp_path / "part.h5", {"conv1": kernel_and_bias("conv1", shape=(100, 50))})
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
@@ -343,16 +343,23 @@ def test_new_file_has_the_usual_permissions(tmp_path):
     assert (tmp_path / "w.h5").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_missing_folder_is_named_with_the_size_and_a_cure(tmp_path):
-    path = tmp_path / "none" / "w.h5"
-    with pytest.raises(FileNotFoundError, match=r"About 36 bytes.*no folder\. Create it") as caught:
+def test_missing_folders_are_created(tmp_path):
+    path = tmp_path / "a" / "b" / "w.h5"
+    weight_files.write_weight_file(path, as_layers("conv1"))
+    assert list(weight_files.read_weight_file(path)) == ["conv1"]
+
+
+def test_a_folder_that_is_a_file_is_named_with_the_size_and_a_remedy(tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "w.h5"
+    with pytest.raises(OSError, match=r"about 36 bytes.*another folder") as caught:
         weight_files.write_weight_file(path, as_layers("conv1"))
     assert caught.value.filename == str(path)
 
 
 def test_target_that_is_a_folder_leaves_no_temporary_file(tmp_path):
     (tmp_path / "w.h5").mkdir()
-    with pytest.raises(OSError, match="Could not write the weights"):
+    with pytest.raises(OSError, match="Cannot write the weights"):
         weight_files.write_weight_file(tmp_path / "w.h5", as_layers("conv1"))
     assert os.listdir(tmp_path) == ["w.h5"]
 
@@ -365,7 +372,7 @@ def test_failure_half_way_leaves_the_old_file(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # as a disk that fills up
     try:
-        with pytest.raises(OSError, match=r"About 4,000,400 bytes.*unchanged"):
+        with pytest.raises(OSError, match=r"about 4,000,400 bytes.*unchanged"):
             big = {f"dense/{i}:0": np.zeros((100, 1000)) for i in range(10)}
             weight_files.write_weight_file(path, {"dense": {**big, "dense/b:0": np.zeros(100)}})
     finally:

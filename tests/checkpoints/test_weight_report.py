@@ -42,12 +42,12 @@ def test_coco_weights_in_a_small_resnet_101():
     model["mrcnn_bbox_fc"] = [(1024, 8), (8,)]
     model["mrcnn_mask"] = [(1, 1, 256, 2), (2,)]
     report, text = explain(coco, model)
-    assert weight_report.misfits(report, coco, model) == [
+    assert weight_report.mismatched_layers(report, coco, model) == [
         name for name in coco if name in ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
     ]
     assert "mrcnn_bbox_fc: file (1024,324) (324,), model (1024,8) (8,)" in text
     assert text.endswith(
-        "file has 81 classes, model NUM_CLASSES=2; set NUM_CLASSES or pass exclude="
+        "the file has 81 classes, the model NUM_CLASSES=2; set NUM_CLASSES or pass exclude="
         "['mrcnn_class_logits', 'mrcnn_bbox_fc', 'mrcnn_bbox', 'mrcnn_mask']"
     )
     excluded, text = explain(coco, model, weight_report.CLASS_LAYERS)
@@ -66,7 +66,7 @@ def test_another_depth(theirs, ours, blocks):
              for y in "abc"]  # fmt: skip
     assert set(getattr(report, blocks)) == set(names)
     assert all(name in text for name in names)
-    assert f"file looks like {theirs}, model like {ours}; set BACKBONE = '{theirs}'" in text
+    assert f"the file has {theirs}, the model {ours}; set BACKBONE = '{theirs}'" in text
     assert "NUM_CLASSES" in text
 
 
@@ -98,35 +98,36 @@ HEAD = {
 
 
 @pytest.mark.parametrize(
-    ("layer", "shapes", "cure"),
+    ("layer", "shapes", "remedy"),
     [
         (
             "conv1",
             [(7, 7, 1, 64), (64,)],
-            "file has 3 image channels, model IMAGE_CHANNEL_COUNT=1; set IMAGE_CHANNEL_COUNT or "
+            "the file has 3 image channels, the model IMAGE_CHANNEL_COUNT=1; set IMAGE_CHANNEL_COUNT or "
             "pass exclude=['conv1']",
         ),
         (
             "fpn_c5p5",
             [(1, 1, 2048, 128), (128,)],
-            "file has 256 pyramid channels, model TOP_DOWN_PYRAMID_SIZE=128; set TOP_DOWN_PYRAMID_SIZE = 256",
+            "the file has 256 pyramid channels, the model TOP_DOWN_PYRAMID_SIZE=128; set "
+            "TOP_DOWN_PYRAMID_SIZE = 256",
         ),
         (
             "rpn_model",
             [(3, 3, 256, 512), (512,), (1, 1, 512, 10), (10,), (1, 1, 512, 20), (20,)],
-            "file has 3 anchor ratios, model len(RPN_ANCHOR_RATIOS)=5; set len(RPN_ANCHOR_RATIOS) "
+            "the file has 3 anchor ratios, the model len(RPN_ANCHOR_RATIOS)=5; set len(RPN_ANCHOR_RATIOS) "
             "or pass exclude=['rpn_model']",
         ),
         (
             "mrcnn_class_conv1",
             [(7, 7, 256, 512), (512,)],
-            "file has 1024 units in the class head, model FPN_CLASSIF_FC_LAYERS_SIZE=512; set "
+            "the file has 1024 units in the box head, the model FPN_CLASSIF_FC_LAYERS_SIZE=512; set "
             "FPN_CLASSIF_FC_LAYERS_SIZE = 1024",
         ),
         (
             "mrcnn_class_conv1",
             [(14, 14, 256, 1024), (1024,)],
-            "file has 7 rows per pooled ROI, model POOL_SIZE=14; set POOL_SIZE or pass "
+            "the file has 7 rows per pooled RoI, the model POOL_SIZE=14; set POOL_SIZE or pass "
             "exclude=['mrcnn_class_conv1']",
         ),
         (
@@ -146,17 +147,17 @@ HEAD = {
         ),
     ],
 )
-def test_likely_cure(layer, shapes, cure):
+def test_likely_remedy(layer, shapes, remedy):
     model = {**HEAD, layer: shapes}
     report = weight_report.compare("w.h5", HEAD, model, ())
-    assert weight_report.likely_cures(report, HEAD, model) == [cure]
+    assert weight_report.likely_remedies(report, HEAD, model) == [remedy]
     assert weight_report.describe(report, HEAD, model).count(f"{layer}: file ") == 1
 
 
-def test_broken_layers_are_named():
+def test_weights_that_are_not_finite_are_named():
     report = weight_report.compare("w.h5", HEAD, HEAD, ())
-    text = weight_report.describe(report, HEAD, HEAD, broken=["fpn_c5p5"])
-    assert "NaN or infinite values in the file:\n    fpn_c5p5\n" in text
+    text = weight_report.describe(report, HEAD, HEAD, not_finite=["fpn_c5p5/bias:0 (1 of 256 values)"])
+    assert "NaN or infinite values in the file:\n    fpn_c5p5/bias:0 (1 of 256 values)\n" in text
 
 
 def test_report_as_a_table():

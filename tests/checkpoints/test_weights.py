@@ -132,7 +132,7 @@ def test_training_file_in_an_inference_model_gives_the_same_outputs(model, tmp_p
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_saved_file_lists_layers_as_the_original(tmp_path, training):
+def test_saved_file_lists_layers_as_the_keras_2_library(tmp_path, training):
     tiny_network.saved(tmp_path / "w.h5", training=training)
     with h5py.File(tmp_path / "w.h5") as file:
         names = [name.decode() for name in file.attrs["layer_names"]]
@@ -238,7 +238,7 @@ def test_truncated_file_leaves_the_model(model, tmp_path):
 def test_model_without_weights(tmp_path):
     inputs = keras.Input((3,))
     model = keras.Model(inputs, layers.ReLU()(inputs))
-    with pytest.raises(ValueError, match="no weights to save"):
+    with pytest.raises(ValueError, match="must have weights to save"):
         weights.save_weights(model, tmp_path / "w.h5")
     assert os.listdir(tmp_path) == []
 
@@ -289,7 +289,7 @@ def test_formats_of_keras_stay_with_keras(tmp_path):
     other = tiny_network.build(cls=weights.NamedWeightsModel)
     assert other.load_weights(path, skip_mismatch=True) is None
     tiny_network.assert_equal(other, model)
-    with pytest.raises(ValueError, match="by layer name only"):
+    with pytest.raises(ValueError, match="store layers by name"):
         other.load_weights(path, exclude=["conv1"])
 
 

@@ -1,0 +1,111 @@
+"""Find and read arrays in HDF5 files that may come from strangers.
+
+HDF5 can take data from elsewhere: external and soft links, external storage and virtual datasets name other
+files, which may be private or may never answer. Weight files need none of these, so all are refused. A few
+bytes can also state an array of any size: shapes are known before data is read, so callers can compare them.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from mrcnn.checkpoints.opening import WeightFileError
+
+# What h5py raises for damaged files.
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
+
+
+@contextlib.contextmanager
+def damage_named(path: Path) -> Iterator[None]:
+    """Raise WeightFileError with the name of the file for what h5py raises inside the block."""
+    try:
+        yield
+    except WeightFileError:
+        raise
+    except DAMAGE as error:
+        raise WeightFileError(
+            f"{path} ({path.stat().st_size:,} bytes) is not a complete HDF5 file: {error}. If a download was "
+            "interrupted, delete the file and download it again."
+        ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredArray:
+    """An array of numbers in an open file. Only `read` reads its data.
+
+    Attributes:
+        path: The file.
+        name: Name of the array, such as "conv1/kernel:0".
+        shape: Its shape.
+        dataset: Where it is stored.
+    """
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    dataset: h5py.Dataset
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, as float32."""
+        return 4 * int(np.prod(self.shape, dtype=object))
+
+    def read(self) -> np.ndarray:
+        """Return the values as float32; those beyond its range become infinite."""
+        with damage_named(self.path), np.errstate(over="ignore"):
+            return self.dataset[()].astype(np.float32)
+
+
+def find(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
+    """Return the group or dataset of a name such as "conv1/kernel:0", without following a link.
+
+    Args:
+        path: The file, for errors.
+        group: Where to start.
+        name: Parts of the name, separated by slashes.
+
+    Raises:
+        KeyError: If there is none.
+        WeightFileError: If a link or a dataset on the way would read outside the file.
+    """
+    node = group
+    for part in filter(None, name.split("/")):
+        if not isinstance(node, h5py.Group):
+            raise KeyError(f"{name!r} is not in the file")
+        if node.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
+            raise WeightFileError(
+                f"{path}: {name!r} is a link, which can read other files. It is not followed. Weight files "
+                "need no links: use a file from a source that you trust."
+            )
+        node = node[part]
+    if isinstance(node, h5py.Dataset) and (node.is_virtual or node.external):
+        raise WeightFileError(
+            f"{path}: the data of {name!r} lie in another file, which is not read. Weight files hold their "
+            "data: use a file from a source that you trust."
+        )
+    return node
+
+
+def find_array(path: Path, group: h5py.Group, name: str) -> StoredArray:
+    """Return the array of a name; see `find`. Its data is not read.
+
+    Raises:
+        WeightFileError: If it is not an array of numbers.
+    """
+    dataset = find(path, group, name)
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu" or dataset.shape is None:
+        raise WeightFileError(f"{path}: the weight {name!r} must be an array of numbers. Received: {dataset}")
+    return StoredArray(path, name, tuple(dataset.shape), dataset)
