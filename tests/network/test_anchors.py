@@ -1,4 +1,4 @@
-"""Anchors in the graph against those of numpy."""
+"""Anchors as tensors against those of `geometry.anchors`."""
 
 import keras
 import numpy as np
@@ -31,7 +31,7 @@ def test_other_scales_and_ratios():
     np.testing.assert_allclose(found[0], boxes.norm_boxes(pixels, (64, 96)), rtol=1e-5, atol=1e-6)
 
 
-def test_number_is_open_while_the_size_is():
+def test_their_number_is_known_if_the_size_of_the_image_is():
     layer = Anchors(SCALES, RATIOS, STRIDES)
     assert layer(keras.Input((None, None, 3))).shape == (None, None, 4)
     assert layer(keras.Input((1024, 1024, 3))).shape == (None, 261_888, 4)

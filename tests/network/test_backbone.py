@@ -1,4 +1,4 @@
-"""Backbones: shapes, layer names, and where the strides are."""
+"""Backbones: shapes, layer names, and which layers have a stride."""
 
 import keras
 import numpy as np
@@ -34,7 +34,7 @@ class TestResNet:
         assert shapes(resnet50.outputs) == expected
 
     def test_number_of_weights(self, resnet50):
-        """Those of ResNet-50 without its classifier, which has no more and no fewer anywhere."""
+        """The number of weights that ResNet-50 without its classifier has in every library."""
         assert resnet50.count_params() == 23_587_712
         assert sum(int(np.prod(w.shape)) for w in resnet50.trainable_weights) == 23_534_592
 
@@ -59,7 +59,7 @@ class TestResNet:
     def test_every_convolution_has_a_bias(self, resnet50):
         assert all(layer.use_bias for layer in convolutions(resnet50).values())
 
-    def test_stage_5_can_be_left_out(self):
+    def test_without_stage_5(self):
         stages = resnet_graph(keras.Input((64, 64, 3)), "resnet50", stage5=False)
         assert stages[4] is None
         assert stages[3].shape[1:] == (4, 4, 1024)
@@ -110,7 +110,7 @@ class TestMobileNetV2:
         assert list(ours) == order
 
     def test_equals_keras_with_the_same_weights(self):
-        """Keras' network takes pixels that are scaled to -1..1 already."""
+        """Keras' network takes pixels that are already scaled to -1..1."""
         side = 64
         image = keras.Input((side, side, 3))
         ours = keras.Model(image, mobilenet_v2(image)[-1])
@@ -130,7 +130,7 @@ class TestMobileNetV2:
         scale = np.abs(expected).max()
         np.testing.assert_allclose(run(ours, pixels) / scale, expected / scale, atol=2e-3)
 
-    def test_stage_5_can_be_left_out(self):
+    def test_without_stage_5(self):
         assert mobilenet_v2(keras.Input((64, 64, 3)), stage5=False)[4] is None
 
 
@@ -140,15 +140,15 @@ class TestChoice:
         pooled = [keras.layers.AveragePooling2D(2**level)(input_image) for level in range(1, 6)]
         return pooled if self.maps == 5 else pooled[: self.maps]
 
-    def test_a_function_gives_the_maps(self):
+    def test_a_function_returns_the_maps(self):
         self.maps = 5
         stages = backbone_stages(keras.Input((64, 64, 3)), self.small, train_bn=None)
         assert self.called_with == (True, None)
         assert shapes(stages) == [(side, side, 3) for side in (16, 8, 4, 2)]
 
-    def test_five_maps_are_wanted(self):
+    def test_a_function_must_return_five_maps(self):
         self.maps = 4
-        with pytest.raises(ValueError, match=r"five maps.*Received: 4"):
+        with pytest.raises(ValueError, match=r"five maps.*Received: 4 maps"):
             backbone_stages(keras.Input((64, 64, 3)), self.small, train_bn=False)
 
     def test_by_name(self):

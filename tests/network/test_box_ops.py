@@ -1,4 +1,4 @@
-"""Boxes as tensors against their numpy twins, and suppression against the plain greedy rule."""
+"""Boxes as tensors against `geometry.boxes`, and non-maximum suppression against the greedy rule."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def pair():
     return random_boxes(1), random_boxes(2)
 
 
-class TestTwins:
+class TestAgainstGeometry:
     def test_apply_box_deltas(self, pair):
         deltas = np.random.default_rng(3).normal(0, 1, (COUNT, 4)).astype("float32")
         found = call(box_ops.apply_box_deltas, pair[0], deltas)
@@ -76,9 +76,9 @@ class TestTwins:
     @pytest.mark.parametrize("shape", [(1024, 1024), (111, 77), (2, 3)])
     def test_norm_and_denorm_boxes(self, shape):
         pixels = np.random.default_rng(5).integers(-20, 1200, (COUNT, 4)).astype("int32")
-        normalised = call(lambda x: box_ops.norm_boxes(x, shape), pixels)
-        np.testing.assert_allclose(normalised, geometry.norm_boxes(pixels, shape), rtol=1e-6)
-        back = call(lambda x: box_ops.denorm_boxes(x, shape), normalised)
+        normalized = call(lambda x: box_ops.norm_boxes(x, shape), pixels)
+        np.testing.assert_allclose(normalized, geometry.norm_boxes(pixels, shape), rtol=1e-6)
+        back = call(lambda x: box_ops.denorm_boxes(x, shape), normalized)
         assert back.dtype == np.int32
         np.testing.assert_array_equal(back, pixels)
 
@@ -104,16 +104,6 @@ class TestGathering:
         packed = box_ops.batch_pack(ops.convert_to_tensor(x), ops.convert_to_tensor([1, 2]), 2)
         np.testing.assert_array_equal(ops.convert_to_numpy(packed), [x[0, 0], x[1, 0], x[1, 1]])
 
-    def test_top_k_prefers_the_lower_position(self):
-        scores = np.array([[1, 3, 2, 3, 2], [0, 0, 0, 0, 0]], "float32")
-        found = call(lambda x: backend.top_k(x, 4), scores)
-        assert found.tolist() == [[1, 3, 2, 4], [0, 1, 2, 3]]
-
-    def test_top_k_with_many_ties(self):
-        scores = np.random.default_rng(6).integers(0, 40, (3, 4000)).astype("float32")
-        found = call(lambda x: backend.top_k(x, 900), scores)
-        np.testing.assert_array_equal(found, np.argsort(-scores, axis=1, kind="stable")[:, :900])
-
     @pytest.mark.parametrize("shape", [(2, 5), (2, 5, 4), (2, 5, 2, 3)])
     def test_gather(self, shape):
         x = np.random.default_rng(7).normal(size=shape).astype("float32")
@@ -129,14 +119,14 @@ class TestGathering:
 
 
 def greedy(boxes, valid, groups, max_output, threshold):
-    """Positions that the numpy suppression keeps, group by group, then the first `max_output` of all."""
+    """Rows that the NumPy suppression keeps, group by group, then the first `max_output` of all groups."""
     low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
     ordered = np.concatenate([low, high], axis=1)
     kept = []
     for group in np.unique(groups[valid]):
-        places = np.flatnonzero(valid & (groups == group))
-        scores = -places.astype(float)  # sorted already, and distinct
-        kept += [places[i] for i in geometry.non_max_suppression(ordered[places], scores, threshold)]
+        rows = np.flatnonzero(valid & (groups == group))
+        scores = -rows.astype(float)  # distinct and already sorted
+        kept += [rows[i] for i in geometry.non_max_suppression(ordered[rows], scores, threshold)]
     return sorted(kept)[:max_output]
 
 
@@ -153,7 +143,7 @@ def suppress(boxes, valid, groups, max_output, threshold, tile):
 
 
 def crowded(seed, images, count):
-    """Boxes in clusters, some without area, some with exchanged corners; a sixth does not take part."""
+    """Boxes in clusters, some empty, some with swapped corners; a sixth does not take part."""
     rng = np.random.default_rng(seed)
     centers = rng.uniform(0, 1, (images, 60, 4))
     boxes = centers[np.arange(images)[:, None], rng.integers(0, 60, (images, count))]
@@ -182,7 +172,7 @@ class TestNonMaxSuppression:
         found = suppress(boxes, valid, groups, 300, threshold, 64)
         assert found[0] == greedy(boxes[0], valid[0], groups[0], 300, threshold)
 
-    def test_images_do_not_touch_each_other(self):
+    def test_images_are_independent(self):
         boxes, valid, groups = crowded(12, images=3, count=200)
         valid[1] = False
         together = suppress(boxes, valid, groups, 40, 0.5, 64)
@@ -191,17 +181,17 @@ class TestNonMaxSuppression:
             part = slice(image, image + 1)
             assert suppress(boxes[part], valid[part], groups[part], 40, 0.5, 64) == [together[image]]
 
-    def test_stops_at_the_wanted_number(self):
-        """Boxes far apart: the first ones are kept, wherever the tiles end."""
+    def test_stops_at_max_output(self):
+        """No box overlaps another: the first ones are kept, whatever the size of the tiles."""
         corner = np.arange(100, dtype="float32")[:, None].repeat(2, 1)
         boxes = np.concatenate([corner, corner + 0.5], axis=1)[None]
         everything = np.ones((1, 100), bool)
         groups = np.zeros((1, 100), "int32")
-        for wanted in (1, 7, 16, 100):
-            assert suppress(boxes, everything, groups, wanted, 0.5, 8) == [list(range(wanted))]
+        for count in (1, 7, 16, 100):
+            assert suppress(boxes, everything, groups, count, 0.5, 8) == [list(range(count))]
 
     def test_a_suppressed_box_suppresses_nothing(self):
-        """Each box overlaps the one before by a third: every second one stays."""
+        """Each box overlaps the one before by a third, so every second one is kept."""
         left = np.arange(9, dtype="float32")
         boxes = np.stack([np.zeros(9), left, np.ones(9), left + 2], axis=1).astype("float32")[None]
         arguments = (np.ones((1, 9), bool), np.zeros((1, 9), "int32"), 9, 0.3)
@@ -214,7 +204,7 @@ class TestNonMaxSuppression:
         assert suppress(boxes, valid, groups, 2, 0.5, 2) == [[0, 1]]
         assert suppress(boxes, valid, groups, 2, 0.499, 2) == [[0]]
 
-    def test_equal_boxes_without_area_all_stay(self):
+    def test_equal_empty_boxes_are_all_kept(self):
         boxes = np.full((1, 4, 4), 0.5, "float32")
         found = suppress(boxes, np.ones((1, 4), bool), np.zeros((1, 4), "int32"), 4, 0.5, 2)
         assert found == [[0, 1, 2, 3]]

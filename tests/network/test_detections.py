@@ -1,4 +1,4 @@
-"""Detections against the same steps in numpy, class by class."""
+"""Detections against the same steps in NumPy, class by class."""
 
 import numpy as np
 import pytest
@@ -33,35 +33,35 @@ def scene(seed, images=3, count=120, classes=4):
     return [rois, probs.astype("float32"), deltas, meta_of(windows)]
 
 
-def by_numpy(rois, probs, deltas, window, confidence, threshold, most):
-    """Detections of one image: NMS inside each class, then the best of all."""
+def by_numpy(rois, probs, deltas, window, confidence, threshold, limit):
+    """Detections of one image: NMS within each class, then the best of all classes."""
     ids, scores = probs.argmax(axis=1), probs.max(axis=1)
     own = deltas[np.arange(len(ids)), ids] * STD_DEV
     boxes = geometry.clip_boxes(geometry.apply_box_deltas(rois, own), geometry.norm_boxes(window, SHAPE))
-    wanted = (ids > 0) & (scores >= confidence)
+    eligible = (ids > 0) & (scores >= confidence)
     kept = []
-    for class_id in np.unique(ids[wanted]):
-        places = np.flatnonzero(wanted & (ids == class_id))
-        picked = geometry.non_max_suppression(boxes[places], scores[places], threshold)[:most]
-        kept += [places[i] for i in picked]
-    kept = sorted(kept, key=lambda place: -scores[place])[:most]
+    for class_id in np.unique(ids[eligible]):
+        rows = np.flatnonzero(eligible & (ids == class_id))
+        picked = geometry.non_max_suppression(boxes[rows], scores[rows], threshold)[:limit]
+        kept += [rows[i] for i in picked]
+    kept = sorted(kept, key=lambda row: -scores[row])[:limit]
     rows = np.concatenate([boxes[kept], ids[kept, None], scores[kept, None]], axis=1)
-    return np.concatenate([rows, np.zeros((most - len(kept), 6))])
+    return np.concatenate([rows, np.zeros((limit - len(kept), 6))])
 
 
 @pytest.mark.parametrize(
-    "confidence, threshold, most",
+    "confidence, threshold, limit",
     [(0.7, 0.3, 100), (0.0, 0.3, 30), (0.9, 0.5, 10), (0.5, 0.0, 150), (0.0, 1.0, 120)],
 )
-def test_equals_numpy(confidence, threshold, most):
+def test_equals_numpy(confidence, threshold, limit):
     inputs = scene(1)
-    layer = DetectionLayer(min_confidence=confidence, nms_threshold=threshold, max_instances=most)
+    layer = DetectionLayer(min_confidence=confidence, nms_threshold=threshold, max_instances=limit)
     found = check_layer(layer, inputs)
     assert found[..., 4].any(axis=1).all()
     for image in range(3):
         window = inputs[3][image, 7:11]
         arguments = (x[image] for x in inputs[:3])
-        expected = by_numpy(*arguments, window, confidence, threshold, most)
+        expected = by_numpy(*arguments, window, confidence, threshold, limit)
         np.testing.assert_allclose(found[image], expected, atol=1e-5)
 
 
@@ -80,14 +80,14 @@ def test_scores_fall_and_boxes_stay_in_the_window():
 def one_hot(rows, classes=4):
     """Probabilities [1, N, classes] from (class, score) pairs; the rest goes to the other classes."""
     probs = np.zeros((1, len(rows), classes), "float32")
-    for place, (class_id, score) in enumerate(rows):
-        probs[0, place] = (1 - score) / (classes - 1)
-        probs[0, place, class_id] = score
+    for row, (class_id, score) in enumerate(rows):
+        probs[0, row] = (1 - score) / (classes - 1)
+        probs[0, row, class_id] = score
     return probs
 
 
 def apart(count):
-    """RoIs in a row that do not touch."""
+    """RoIs side by side that do not touch."""
     left = np.arange(count) / (count + 1)
     return np.stack([0 * left, left, 0 * left + 0.5, left + 0.5 / (count + 1)], 1)[None].astype("float32")
 
@@ -104,8 +104,8 @@ def test_the_confidence_limit_itself_is_kept():
 
 
 def test_no_limit_keeps_every_score():
-    for nothing in (0, None):
-        found = found_for([(1, 0.3), (2, 0.9)], min_confidence=nothing)
+    for min_confidence in (0, None):
+        found = found_for([(1, 0.3), (2, 0.9)], min_confidence=min_confidence)
         assert found[:3, 4].tolist() == [2, 1, 0]
 
 
@@ -113,7 +113,7 @@ def test_background_alone_gives_zeros():
     assert not found_for([(0, 0.9)] * 5, min_confidence=0).any()
 
 
-def test_equal_scores_go_by_position():
+def test_equal_scores_keep_the_order_of_rois():
     rows = [(1, 0.9), (3, 0.9), (2, 0.9)]
     assert found_for(rows)[:3, 4].tolist() == [1, 3, 2]
 
@@ -124,21 +124,21 @@ def test_classes_do_not_suppress_each_other():
     assert found[:3, 4].tolist() == [1, 2, 0]
 
 
-def test_the_best_of_all_classes_survive_the_limit():
+def test_max_instances_keeps_the_best_of_all_classes():
     rows = [(1, 0.75), (1, 0.76), (1, 0.77), (2, 0.9), (3, 0.8)]
     found = found_for(rows, max_instances=3)
     assert found[:, 4].tolist() == [2, 3, 1]
     np.testing.assert_allclose(found[:, 5], [0.9, 0.8, 0.77], rtol=1e-6)
 
 
-def test_a_config_gives_the_numbers():
-    class Settings:
-        BBOX_STD_DEV = np.array([0.2, 0.2, 0.1, 0.1])
-        DETECTION_MIN_CONFIDENCE = None
-        DETECTION_NMS_THRESHOLD = 0.4
-        DETECTION_MAX_INSTANCES = 9
-
-    layer = DetectionLayer(Settings, name="mrcnn_detection")
+def test_arguments_reach_the_configuration():
+    layer = DetectionLayer(
+        bbox_std_dev=np.array([0.2, 0.2, 0.1, 0.1]),
+        min_confidence=None,
+        nms_threshold=0.4,
+        max_instances=9,
+        name="mrcnn_detection",
+    )
     config = layer.get_config()
     assert config["bbox_std_dev"] == (0.2, 0.2, 0.1, 0.1)
     assert (config["min_confidence"], config["nms_threshold"], config["max_instances"]) == (0, 0.4, 9)

@@ -1,4 +1,4 @@
-"""The pyramid against the same sums in numpy."""
+"""The feature pyramid against the same sums in NumPy."""
 
 import keras
 import numpy as np
@@ -45,7 +45,7 @@ def test_names_and_shapes_of_weights(model):
 
 
 def test_levels_are_merged_before_they_are_smoothed(model, stages):
-    """With kernels that only copy the middle cell every level is a sum of projected stages."""
+    """With 3x3 kernels that copy the center cell, every level is a sum of lateral connections."""
     for level in range(2, 6):
         kernel = np.zeros((3, 3, CHANNELS, CHANNELS))
         kernel[1, 1] = np.eye(CHANNELS)

@@ -1,4 +1,4 @@
-"""Layers and losses against recordings of the original, on whatever backend runs the tests."""
+"""Layers and losses against recordings of the Keras 2 library, on the running backend."""
 
 import re
 
@@ -8,6 +8,7 @@ import pytest
 from golden_files import golden_params, load, text, unpack_bits
 from keras import ops
 
+from mrcnn import backend
 from mrcnn.network import box_ops, losses
 from mrcnn.network.detection_targets import DetectionTargetLayer
 from mrcnn.network.detections import DetectionLayer
@@ -32,7 +33,7 @@ def array(tensor) -> np.ndarray:
 
 
 def run(layer, inputs):
-    """One call of a layer; compiled on JAX, where single operators take minutes."""
+    """One call of a layer, compiled on JAX, where single operators are slow to start."""
     if keras.backend.backend() != "jax":
         return layer(inputs)
     import jax
@@ -66,7 +67,7 @@ class TestSmall:
         others = np.concatenate([z["ovg_b2"][:2], np.zeros((1, 4), "float32")])
         close(box_ops.compute_overlaps(*tensors(zeros, others)), z["ovg_zero_out"])
 
-    def test_normalisation(self, path):
+    def test_normalization(self, path):
         z = load(path)
         close(box_ops.norm_boxes(*tensors(z["nbg_in"], z["nbg_shape"])), z["nbg_out"])
         for name, shape, out in (

@@ -1,73 +1,11 @@
-"""The heads' matrix products against ordinary Keras convolutions with the same weights."""
+"""Box head and mask head: shapes, weights, the order of outputs, mixed precision."""
 
 import keras
 import numpy as np
 import pytest
-from keras import layers
-from tensor_tools import call, check_layer, run
+from tensor_tools import run
 
-from mrcnn.network.heads import RoiConv2D, RoiConv2DTranspose, box_head, mask_head
-
-
-def features(seed, shape=(2, 3, 7, 5, 4)):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
-def randomized(layer, shape, seed=1):
-    layer.build(shape)
-    rng = np.random.default_rng(seed)
-    layer.set_weights([rng.normal(0, 0.3, w.shape) for w in layer.get_weights()])
-    return layer
-
-
-def of_each_roi(reference, layer, x):
-    """An ordinary convolution with the layer's weights, roi by roi."""
-    wrapper = layers.TimeDistributed(reference)
-    wrapper.build(x.shape)
-    reference.set_weights(layer.get_weights())
-    return run(wrapper, x)
-
-
-@pytest.mark.parametrize("side", [1, 2, 3])
-@pytest.mark.parametrize("activation", [None, "relu", "sigmoid"])
-def test_same_convolution(side, activation):
-    x = features(side)
-    layer = randomized(RoiConv2D(6, side, activation=activation), x.shape)
-    reference = layers.Conv2D(6, side, padding="same", activation=activation)
-    np.testing.assert_allclose(check_layer(layer, x), of_each_roi(reference, layer, x), atol=1e-5)
-
-
-def test_valid_convolution_that_covers_its_input():
-    x = features(4, (2, 3, 5, 5, 4))
-    layer = randomized(RoiConv2D(6, 5, padding="valid"), x.shape)
-    found = check_layer(layer, x)
-    assert found.shape == (2, 3, 1, 1, 6)
-    np.testing.assert_allclose(found, of_each_roi(layers.Conv2D(6, 5), layer, x), atol=1e-5)
-
-
-def test_valid_convolution_wants_features_of_its_size():
-    with pytest.raises(ValueError, match=r"5x5.*\(2, 3, 7, 5, 4\)"):
-        RoiConv2D(6, 5, padding="valid").build((2, 3, 7, 5, 4))
-
-
-@pytest.mark.parametrize("activation", [None, "relu"])
-def test_transposed_convolution(activation):
-    x = features(5)
-    layer = randomized(RoiConv2DTranspose(6, activation=activation), x.shape)
-    reference = layers.Conv2DTranspose(6, 2, strides=2, activation=activation)
-    found = check_layer(layer, x)
-    assert found.shape == (2, 3, 14, 10, 6)
-    np.testing.assert_allclose(found, of_each_roi(reference, layer, x), atol=1e-5)
-
-
-@pytest.mark.parametrize("activation", [None, "sigmoid"])
-def test_own_channel_equals_picking_it(activation):
-    x = features(6)
-    layer = randomized(RoiConv2D(5, 1, activation=activation), x.shape)
-    chosen = np.array([[0, 4, 2], [3, 3, 1]], "int32")
-    everything = run(layer, x)
-    expected = np.stack([[everything[b, n, ..., chosen[b, n]] for n in range(3)] for b in range(2)])
-    np.testing.assert_allclose(call(layer.own_channel, x, chosen), expected, atol=1e-6)
+from mrcnn.network.heads import box_head, mask_head
 
 
 def head_inputs(channels=4):
@@ -118,7 +56,7 @@ class TestBoxHead:
         }
 
     def test_deltas_are_ordered_by_class(self, box_model):
-        """The dense layer gives four numbers of the first class, then four of the second."""
+        """The dense layer returns the four deltas of the first class, then those of the second."""
         inputs = head_arrays()
         fc = box_model.get_layer("mrcnn_bbox_fc")
         before = fc.get_weights()
@@ -128,7 +66,7 @@ class TestBoxHead:
         fc.set_weights(before)
         np.testing.assert_array_equal(deltas[1, 2], bias.reshape(5, 4))
 
-    def test_rois_do_not_touch_each_other(self, box_model):
+    def test_rois_are_independent(self, box_model):
         inputs = head_arrays()
         together = run(box_model, inputs)
         alone = run(box_model, [inputs[0][:, 1:2], *inputs[1:]])

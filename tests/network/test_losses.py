@@ -1,4 +1,4 @@
-"""The five losses: values worked by hand, nothing to learn from, numbers that must not leak, slopes."""
+"""The five losses: values worked out by hand, empty samples, NaN that must not leak, gradients."""
 
 import math
 
@@ -64,7 +64,7 @@ class TestRpnBbox:
         assert call(losses.rpn_bbox_loss, targets, self.match, deltas) == 0
 
     def test_targets_in_float64(self):
-        """As data pipelines give them."""
+        """As data pipelines produce them."""
         found = call(losses.rpn_bbox_loss, np.ones((2, 3, 4)), self.match, np.ones((2, 4, 4), "float32"))
         assert (found.dtype, found) == (np.float32, 0)
 
@@ -80,12 +80,12 @@ class TestClass:
         assert loss == pytest.approx(sum(self.each) / 4, rel=1e-6)
 
     def test_rois_predicted_as_an_inactive_class_do_not_count(self):
-        """Class 2 is not in the first image's data set; the second image's flags are not read."""
+        """Class 2 is not active in the first image. The flags of the second image are not read."""
         active = np.array([[1, 1, 0], [0, 0, 1]], "float32")
         loss = call(losses.mrcnn_class_loss, self.ids, self.logits, active)
         assert loss == pytest.approx((self.each[0] + self.each[1] + self.each[3]) / 3, rel=1e-6)
 
-    def test_no_number_without_any_active_class(self):
+    def test_nan_without_any_active_class(self):
         assert np.isnan(call(losses.mrcnn_class_loss, self.ids, self.logits, np.zeros((2, 3), "float32")))
 
 
@@ -110,14 +110,14 @@ class TestBbox:
         targets[0, 1] = np.inf
         assert call(losses.mrcnn_bbox_loss, targets, self.ids, predicted) == 0
 
-    def test_slope(self):
+    def test_gradient(self):
         predicted = np.zeros((1, 3, 3, 4), "float32")
         predicted[0, 0, 2] = (0.5, -2, 0, 0)
         targets, ids = tensor(np.zeros((1, 3, 4), "float32")), tensor(self.ids)
-        slope = gradients(lambda x: losses.mrcnn_bbox_loss(targets, ids, x), predicted)[0]
+        gradient = gradients(lambda x: losses.mrcnn_bbox_loss(targets, ids, x), predicted)[0]
         expected = np.zeros_like(predicted)
         expected[0, 0, 2] = (0.5 / 8, -1 / 8, 0, 0)
-        np.testing.assert_allclose(slope, expected, atol=1e-7)
+        np.testing.assert_allclose(gradient, expected, atol=1e-7)
 
 
 class TestMask:
@@ -144,3 +144,41 @@ class TestMask:
         predicted[0, 0, ..., 1] = 0.5
         loss = call(losses.mrcnn_mask_loss, np.ones((1, 2, 1, 1), "float32"), self.ids, predicted)
         assert loss == pytest.approx(ln(2), rel=1e-6)
+
+
+class TestDevices:
+    """Two devices with unequal counts: the mean of their losses is the loss of the whole batch."""
+
+    rng = np.random.default_rng(1)
+    match = np.array([[[1], [-1], [1]], [[0], [0], [-1]]], "int32")
+    ids = np.array([[2, 1, 0], [0, 0, 1]], "int32")
+    cases = {
+        "rpn_class_loss": (match, rng.normal(size=(2, 3, 2))),
+        "rpn_bbox_loss": (rng.normal(size=(2, 3, 4)), match, rng.normal(size=(2, 3, 4))),
+        "mrcnn_class_loss": (ids, rng.normal(size=(2, 3, 3)), np.array([[1, 0, 1]] * 2)),
+        "mrcnn_bbox_loss": (rng.normal(size=(2, 3, 4)), ids, rng.normal(size=(2, 3, 3, 4))),
+        "mrcnn_mask_loss": (
+            rng.integers(0, 2, (2, 3, 2, 2)),
+            ids,
+            rng.uniform(0.1, 0.9, (2, 3, 2, 2, 3)),
+        ),
+    }
+
+    @pytest.mark.parametrize("name", cases)
+    def test_mean_of_the_devices(self, name):
+        loss = getattr(losses, name)
+        arrays = [x if x.dtype == np.int32 else x.astype("float32") for x in self.cases[name]]
+        whole = call(loss, *arrays)
+        parts = [[x[i : i + 1] for x in arrays] for i in (0, 1)]
+        counts = []
+
+        def count_of(*inputs):
+            counts.clear()
+            loss(*inputs, mean_count=lambda count: counts.append(count) or count)
+            return counts[0]
+
+        mean = np.mean([call(count_of, *part) for part in parts])
+        assert len({float(call(count_of, *part)) for part in parts}) == 2
+        found = [call(lambda *x: loss(*x, mean_count=lambda _: mean), *part) for part in parts]
+        assert whole > 0
+        assert np.mean(found) == pytest.approx(whole, rel=1e-5)

@@ -1,4 +1,4 @@
-"""The three ways to train batch norm; group norm."""
+"""Batch normalization with its three ways to train, and group normalization."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from keras import ops
 from tensor_tools import array, check_layer, gradients, rebuilt, run
 
 from mrcnn.network.backbone import mobilenet_v2
-from mrcnn.network.heads import mask_head_features
+from mrcnn.network.heads import mask_head
 from mrcnn.network.normalization import BatchNorm, GroupNorm, normalization
 
 X = np.random.default_rng(1).normal(3, 2, (4, 5, 5, 3)).astype("float32")
@@ -22,12 +22,12 @@ def layer_of(train_bn, **options):
     return layer
 
 
-def normalised(mean, variance):
+def normalized(mean, variance):
     return (X - mean) / np.sqrt(variance + 0.001) * GAMMA + BETA
 
 
-STORED = normalised(MEAN, VARIANCE)
-OF_BATCH = normalised(X.mean((0, 1, 2)), X.var((0, 1, 2)))
+STORED = normalized(MEAN, VARIANCE)
+OF_BATCH = normalized(X.mean((0, 1, 2)), X.var((0, 1, 2)))
 
 
 def statistics(layer):
@@ -45,13 +45,13 @@ def statistics(layer):
         (True, False, OF_BATCH),
     ],
 )
-def test_whose_statistics_are_used(train_bn, training, expected):
+def test_which_statistics_normalize(train_bn, training, expected):
     found = run(layer_of(train_bn), X, training=training)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    "train_bn, training, trainable, moves",
+    "train_bn, training, trainable, changes",
     [
         (False, True, True, False),
         (None, True, True, True),
@@ -62,13 +62,13 @@ def test_whose_statistics_are_used(train_bn, training, expected):
         (True, True, False, False),
     ],
 )
-def test_when_the_statistics_move(train_bn, training, trainable, moves):
+def test_when_the_moving_statistics_change(train_bn, training, trainable, changes):
     layer = layer_of(train_bn)
     layer.trainable = trainable
     layer(X, training=training)
     mean, variance = statistics(layer)
-    assert (not np.array_equal(mean, MEAN)) == moves
-    assert (not np.array_equal(variance, VARIANCE)) == moves
+    assert (not np.array_equal(mean, MEAN)) == changes
+    assert (not np.array_equal(variance, VARIANCE)) == changes
 
 
 def test_the_first_update_replaces_what_was_stored():
@@ -121,7 +121,7 @@ def test_mixed_precision_keeps_the_input_type(train_bn):
 
 
 def grouped(x, groups, gamma, beta):
-    """Group norm of one image or RoI [h, w, C] in plain numpy."""
+    """Group norm of one image or RoI [h, w, C] in NumPy."""
     parts = np.split(x.astype(np.float64), groups, axis=-1)
     parts = [(part - part.mean()) / np.sqrt(part.var() + 1e-5) for part in parts]
     return np.concatenate(parts, axis=-1) * gamma + beta
@@ -142,14 +142,19 @@ def test_group_norm_of_each_image_or_roi_by_itself(channels, groups, rois):
 
 
 def test_a_network_of_group_norms():
-    """No layer looks at the batch; names are those of batch norm."""
+    """No layer uses statistics of the batch. The names are those of batch norm."""
     image = keras.Input((64, 64, 3))
     stages = mobilenet_v2(image, norm="group")
     rois, meta = keras.Input((5, 4)), keras.Input((14,))
-    mask = mask_head_features(rois, [keras.Input((None, None, 8))] * 4, meta, 4, channels=8, norm="group")
-    model = keras.Model(image, stages[1:])
-    assert not any(isinstance(layer, BatchNorm) for layer in model.layers)
-    assert isinstance(model.get_layer("bn_Conv1"), GroupNorm)
-    assert mask.shape == (None, 5, 8, 8, 8)
-    with pytest.raises(ValueError, match="layer"):
+    pyramid = [keras.Input((None, None, 8)) for _ in range(4)]
+    masks = mask_head(rois, pyramid, meta, 4, 3, channels=8, norm="group")
+    assert masks.shape == (None, 5, 8, 8, 3)
+    backbone, head = keras.Model(image, stages[1:]), keras.Model([rois, *pyramid, meta], masks)
+    for model, name in ((backbone, "bn_Conv1"), (head, "mrcnn_mask_bn1")):
+        assert not any(isinstance(layer, BatchNorm) for layer in model.layers)
+        assert isinstance(model.get_layer(name), GroupNorm)
+
+
+def test_unknown_normalization():
+    with pytest.raises(ValueError, match="norm='layer'"):
         normalization("layer", None)

@@ -1,4 +1,4 @@
-"""Proposals against the same steps in numpy."""
+"""Proposals against the same steps in NumPy."""
 
 import keras
 import numpy as np
@@ -46,26 +46,18 @@ def test_equals_numpy(count, threshold, limit):
     assert (found >= 0).all() and (found <= 1).all()
 
 
-def test_own_numbers_go_into_the_configuration():
+def test_arguments_reach_the_configuration():
     layer = ProposalLayer(7, 0.6, pre_nms_limit=30, bbox_std_dev=(1, 0.5, 0.3, 0.4), name="ROI")
     inputs = scene(2, images=1)
     found = check_layer(layer, inputs)
     expected = by_numpy(*(x[0] for x in inputs), 7, 0.6, 30, np.array([1, 0.5, 0.3, 0.4], "float32"))
     np.testing.assert_allclose(found[0], expected, atol=1e-5)
-    assert layer.get_config()["bbox_std_dev"] == (1, 0.5, 0.3, 0.4)
+    config = layer.get_config()
+    assert config["bbox_std_dev"] == (1, 0.5, 0.3, 0.4)
+    assert (config["proposal_count"], config["nms_threshold"], config["pre_nms_limit"]) == (7, 0.6, 30)
 
 
-def test_a_config_gives_the_numbers():
-    class Settings:
-        PRE_NMS_LIMIT = 12
-        RPN_BBOX_STD_DEV = np.array([0.2, 0.2, 0.1, 0.1])
-
-    layer = ProposalLayer(5, 0.5, config=Settings)
-    assert layer.pre_nms_limit == 12
-    assert layer.get_config()["bbox_std_dev"] == (0.2, 0.2, 0.1, 0.1)
-
-
-def test_equal_scores_go_by_position():
+def test_equal_scores_keep_the_order_of_anchors():
     probs, deltas, anchors = scene(3, images=1)
     probs[:] = 0.5
     found = check_layer(ProposalLayer(10, 1.0), [probs, np.zeros_like(deltas), anchors])
@@ -88,14 +80,14 @@ def test_steps():
         np.testing.assert_array_equal(steps["proposals"][image][filled], chosen[filled])
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="elsewhere every shape is known in a run")
-def test_number_of_anchors_known_only_in_the_run():
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="on other backends every shape is known in a call")
+def test_number_of_anchors_known_only_in_the_call():
     import tensorflow
 
     layer = ProposalLayer(30, 0.7, pre_nms_limit=500)
     spec = [tensorflow.TensorSpec([None, None, width], tensorflow.float32) for width in (2, 4, 4)]
     compiled = tensorflow.function(lambda *x: layer(list(x)), input_signature=spec)
-    for side in (2, 8):  # 12 anchors, fewer than are kept, and 192
+    for side in (2, 8):  # 12 anchors, fewer than proposals, and 192
         inputs = scene(5, side=side)
         np.testing.assert_allclose(compiled(*inputs), layer(inputs), atol=1e-6)
 
@@ -111,6 +103,6 @@ def test_selected_boxes_stay_functions_of_the_deltas():
     assert not slope_of_probs.any()
     moved = np.flatnonzero(slope_of_deltas[0].any(axis=1))
     assert 0 < len(moved) <= 10
-    for place in moved:  # d y1 / d dy is the scaled height of the anchor
-        height = anchors[0, place, 2] - anchors[0, place, 0]
-        assert slope_of_deltas[0, place, 0] == pytest.approx(0.1 * height, rel=1e-4)
+    for row in moved:  # d y1 / d dy is the scaled height of the anchor
+        height = anchors[0, row, 2] - anchors[0, row, 0]
+        assert slope_of_deltas[0, row, 0] == pytest.approx(0.1 * height, rel=1e-4)

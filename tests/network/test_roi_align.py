@@ -1,4 +1,4 @@
-"""ROI Align against a plain loop over RoIs, bins and channels."""
+"""ROIAlign against a plain loop over RoIs, bins and channels."""
 
 import math
 
@@ -107,7 +107,7 @@ class TestLevels:
         boxes = np.array([[[0.1, 0.2, 0.1 + side / 1024, 0.2 + side / 1024]]], "float32")
         assert call(lambda x: roi_levels(x, 1024.0 * 1024.0), boxes).tolist() == [[level]]
 
-    def test_of_boxes_without_area_and_inverted_ones(self):
+    def test_of_empty_and_inverted_boxes(self):
         boxes = np.array([[[0, 0, 0, 0], [0.3, 0.3, 0.3, 0.9], [0.9, 0, 0.1, 1]]], "float32")
         assert call(lambda x: roi_levels(x, 1e6), boxes).tolist() == [[2, 2, 2]]
 
@@ -143,7 +143,7 @@ def test_mixed_precision_reads_at_float32_positions():
 class TestGradient:
     pool = (2, 2)
 
-    def found(self, boxes, maps, weights):
+    def gradients(self, boxes, maps, weights):
         area = float(IMAGE[0] * IMAGE[1])
 
         def total(boxes, *maps):
@@ -155,21 +155,21 @@ class TestGradient:
     def test_features_by_finite_differences(self):
         boxes, maps = boxes_of_all_sizes(7, images=1), feature_maps(8, images=1, channels=2)
         weights = np.random.default_rng(9).normal(size=(1, 20, *self.pool, 2)).astype("float32")
-        slopes = self.found(boxes, maps, weights)[1:]
+        slopes = self.gradients(boxes, maps, weights)[1:]
         rng = np.random.default_rng(10)
         area = IMAGE[0] * IMAGE[1]
         base = (by_loop(boxes, area, maps, self.pool) * weights).sum()
         for level, level_map in enumerate(maps):
-            # The result is linear in the features, so that a step of 1 gives the slope itself.
-            places = np.flatnonzero(np.abs(slopes[level]) > 1e-3)
-            assert len(places), f"no RoI reads P{level + 2}"
-            for place in [*rng.choice(places, 6), rng.integers(level_map.size)]:
+            # The result is linear in the features, so a step of 1 changes it by the gradient.
+            cells = np.flatnonzero(np.abs(slopes[level]) > 1e-3)
+            assert len(cells), f"no RoI reads P{level + 2}"
+            for cell in [*rng.choice(cells, 6), rng.integers(level_map.size)]:
                 moved = [x.astype("float64") for x in maps]
-                moved[level].flat[place] += 1
+                moved[level].flat[cell] += 1
                 change = (by_loop(boxes, area, moved, self.pool) * weights).sum() - base
-                assert slopes[level].flat[place] == pytest.approx(change, abs=1e-4)
+                assert slopes[level].flat[cell] == pytest.approx(change, abs=1e-4)
 
     def test_none_to_the_boxes(self):
         boxes, maps = boxes_of_all_sizes(7, images=1), feature_maps(8, images=1, channels=2)
         weights = np.ones((1, 20, *self.pool, 2), "float32")
-        assert not self.found(boxes, maps, weights)[0].any()
+        assert not self.gradients(boxes, maps, weights)[0].any()

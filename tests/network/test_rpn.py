@@ -1,4 +1,4 @@
-"""The region proposal network: its outputs' order and its weights."""
+"""The region proposal network: its weights and the order of its outputs."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from tensor_tools import run
 
 from mrcnn.network.anchors import Anchors
-from mrcnn.network.rpn import build_rpn_model
+from mrcnn.network.rpn import apply_rpn, build_rpn_model
 
 FEATURES = np.random.default_rng(1).normal(size=(2, 6, 4, 5)).astype("float32")
 
@@ -39,7 +39,7 @@ def test_anchors_are_ordered_by_row_column_and_ratio(rpn):
             np.testing.assert_allclose(found[:, anchor], expected, atol=1e-5)
 
 
-def test_probabilities_of_each_anchor_add_up(rpn):
+def test_scores_of_each_anchor_add_up(rpn):
     logits, probs, _ = run(rpn, FEATURES)
     expected = 1 / (1 + np.exp(logits[..., 0] - logits[..., 1]))
     np.testing.assert_allclose(probs[..., 1], expected, rtol=1e-4)
@@ -47,10 +47,20 @@ def test_probabilities_of_each_anchor_add_up(rpn):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_as_many_as_there_are_anchors(stride):
+def test_one_output_per_anchor(stride):
     image = np.zeros((1, 64, 128, 3), "float32")
     strides = (4, 8)
     anchors = Anchors((8, 16), (0.5, 1, 2), strides, stride)
     rpn = build_rpn_model(stride, 3, 5, 8)
     levels = [run(rpn, np.zeros((1, 64 // s, 128 // s, 5), "float32"))[2] for s in strides]
     assert sum(level.shape[1] for level in levels) == run(anchors, image).shape[1]
+
+
+def test_apply_rpn_joins_the_levels(rpn):
+    maps = [FEATURES, FEATURES[:, :3, :2]]
+    inputs = [keras.Input(x.shape[1:]) for x in maps]
+    joined = run(keras.Model(inputs, apply_rpn(rpn, inputs)), maps)
+    single = [run(rpn, x) for x in maps]
+    for index, part in enumerate(joined):
+        expected = np.concatenate([outputs[index] for outputs in single], axis=1)
+        np.testing.assert_allclose(part, expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""RPN targets in the graph: equal to the numpy ones, whose own test compares them with the recordings."""
+"""RPN targets as tensors against `data.rpn_targets`, whose own test compares it with the recordings."""
 
 import re
 
@@ -10,17 +10,34 @@ from toy_data import ToyConfig, recorded_config
 
 from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.geometry.anchors import AnchorCache
+from mrcnn.geometry.boxes import compute_overlaps
 from mrcnn.network.rpn_targets import RpnTargetLayer, match_anchors
+
+
+def layer_of(config, **options):
+    """The layer that `graphs.training_graph` builds for a Config."""
+    return RpnTargetLayer(
+        scales=config.RPN_ANCHOR_SCALES,
+        ratios=config.RPN_ANCHOR_RATIOS,
+        strides=config.BACKBONE_STRIDES,
+        anchor_stride=config.RPN_ANCHOR_STRIDE,
+        positive_iou=config.RPN_POSITIVE_IOU,
+        negative_iou=config.RPN_NEGATIVE_IOU,
+        crowd_iou=config.CROWD_IOU,
+        anchors_per_image=config.RPN_TRAIN_ANCHORS_PER_IMAGE,
+        bbox_std_dev=config.RPN_BBOX_STD_DEV,
+        **options,
+    )
 
 
 def pixel_anchors(config, shape):
     return AnchorCache(config).of(shape)
 
 
-def padded(config, cases, places=12):
-    """Images without content, class ids [B, places] and boxes [B, places, 4] of several images."""
-    class_ids = np.zeros((len(cases), places), "int32")
-    boxes = np.zeros((len(cases), places, 4), "float32")
+def padded(cases, slots=12):
+    """Class ids [B, slots] and boxes [B, slots, 4] of several images."""
+    class_ids = np.zeros((len(cases), slots), "int32")
+    boxes = np.zeros((len(cases), slots, 4), "float32")
     for row, (ids, gt_boxes) in enumerate(cases):
         class_ids[row, : len(ids)] = ids
         boxes[row, : len(ids)] = np.reshape(gt_boxes, (-1, 4))
@@ -28,33 +45,31 @@ def padded(config, cases, places=12):
 
 
 def compare(config, shape, cases):
-    """Labels and deltas of the layer and of the numpy function, all anchors labelled.
+    """Yield the matches of the layer and of the NumPy function for each image, with all anchors sampled.
 
-    Where they differ an IoU has to be a tie or at a threshold but for rounding.
+    The deltas must be equal. Where the matches differ, an IoU must be a tie or at a threshold up to rounding.
     """
     config.RPN_TRAIN_ANCHORS_PER_IMAGE = 200_000
-    layer = RpnTargetLayer(config, shuffle=False)
+    layer = layer_of(config, shuffle=False)
     images = np.zeros((len(cases), *shape[:2], 3), "float32")
-    match, bbox = run(layer, [images, *padded(config, cases)])
+    match, bbox = run(layer, [images, *padded(cases)])
     anchors = pixel_anchors(config, shape)
     for row, (ids, boxes) in enumerate(cases):
-        wanted, deltas = build_rpn_targets(shape, anchors, np.asarray(ids), boxes, config)
-        different = np.flatnonzero(match[row, :, 0] != wanted)
+        expected, deltas = build_rpn_targets(shape, anchors, np.asarray(ids), boxes, config)
+        different = np.flatnonzero(match[row, :, 0] != expected)
         assert len(different) <= 0.01 * len(anchors)
         assert all(is_borderline(anchors, index, ids, boxes) for index in different)
-        both = np.flatnonzero((match[row, :, 0] == 1) & (wanted == 1))
-        place = np.cumsum(match[row, :, 0] == 1)[both] - 1
+        both = np.flatnonzero((match[row, :, 0] == 1) & (expected == 1))
+        slot = np.cumsum(match[row, :, 0] == 1)[both] - 1
         np.testing.assert_allclose(
-            bbox[row, place], deltas[(np.cumsum(wanted == 1) - 1)[both]], rtol=2e-5, atol=2e-5
+            bbox[row, slot], deltas[(np.cumsum(expected == 1) - 1)[both]], rtol=2e-5, atol=2e-5
         )
         assert not bbox[row, (match[row] == 1).sum() :].any()
-        yield match[row, :, 0], wanted
+        yield match[row, :, 0], expected
 
 
 def is_borderline(anchors, index, ids, boxes):
-    """Whether an anchor's best IoU is within rounding of that of another anchor or of a threshold."""
-    from mrcnn.geometry.boxes import compute_overlaps
-
+    """Whether an anchor's best IoU equals that of another anchor, or a threshold, up to rounding."""
     boxes = np.asarray(boxes, "float64")[np.asarray(ids) > 0]
     overlaps = compute_overlaps(anchors, boxes)
     best = overlaps.max(axis=0)
@@ -64,7 +79,7 @@ def is_borderline(anchors, index, ids, boxes):
 
 
 @pytest.mark.parametrize("path", golden_params("utils_data*.npz"))
-def test_as_the_numpy_function_on_the_recordings(path):
+def test_equals_numpy_on_the_recordings(path):
     recording = load(path)
     names = {re.fullmatch(r"gt_(\w+)_full(\d+)_rpn_match", key) for key in recording}
     equal = 0
@@ -81,7 +96,7 @@ def test_as_the_numpy_function_on_the_recordings(path):
         np.testing.assert_array_equal(ours, recording["crowdall_rpn_match"])
 
 
-def test_as_the_numpy_function_for_every_kind_of_truth():
+def test_equals_numpy_for_every_kind_of_ground_truth():
     box = [20, 30, 61, 75]
     cases = [
         ([1, 2], [box, box]),  # equal overlaps: the first counts
@@ -99,7 +114,7 @@ def test_as_the_numpy_function_for_every_kind_of_truth():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_as_the_numpy_function_for_random_truth(seed):
+def test_equals_numpy_for_random_ground_truth(seed):
     rng = np.random.default_rng(seed)
     corner = rng.integers(0, 100, (2, 8, 2))
     boxes = np.concatenate([corner, corner + rng.integers(2, 90, (2, 8, 2))], axis=-1)
@@ -107,8 +122,8 @@ def test_as_the_numpy_function_for_random_truth(seed):
     assert len(list(compare(ToyConfig(), (128, 192), list(zip(ids, boxes, strict=True))))) == 2
 
 
-def test_ties_are_ties_wherever_they_lie():
-    """A small object in the middle of nothing: every anchor that holds it whole is equally good."""
+def test_ties_do_not_depend_on_the_location():
+    """All anchors that contain a small object are equally good, however far they are from the origin."""
     config = ToyConfig()
     config.RPN_ANCHOR_SCALES = (32,) * 5
     config.RPN_ANCHOR_RATIOS = [0.5]
@@ -118,52 +133,52 @@ def test_ties_are_ties_wherever_they_lie():
     np.testing.assert_array_equal(match == 1, holds)
 
 
-def test_the_budget_is_shared_and_the_draw_is_random():
+def test_the_sample_is_balanced_and_random():
     config = ToyConfig()
     config.RPN_TRAIN_ANCHORS_PER_IMAGE = 9
     config.RPN_POSITIVE_IOU = 0.4
     inputs = [
         np.zeros((2, 128, 128, 3), "float32"),
-        *padded(config, [([1, 2], [[1, 2, 63, 61], [40, 40, 101, 90]])] * 2),
+        *padded([([1, 2], [[1, 2, 63, 61], [40, 40, 101, 90]])] * 2),
     ]
-    layer = RpnTargetLayer(config, seed=1)
-    draws = [run(layer, inputs) for _ in range(2)]
-    for match, bbox in draws:
+    layer = layer_of(config, seed=1)
+    samples = [run(layer, inputs) for _ in range(2)]
+    for match, bbox in samples:
         assert (match == 1).sum(axis=1).tolist() == [[4], [4]]
         assert (match == -1).sum(axis=1).tolist() == [[5], [5]]
         assert bbox.shape == (2, 9, 4)
         assert bbox[:, :4].any(axis=2).all()
         assert not bbox[:, 4:].any()
-    assert not np.array_equal(draws[0][0][0], draws[0][0][1])
+    assert not np.array_equal(samples[0][0][0], samples[0][0][1])
     full = ToyConfig()
     full.RPN_TRAIN_ANCHORS_PER_IMAGE, full.RPN_POSITIVE_IOU = 200_000, 0.4
-    everything, deltas = run(RpnTargetLayer(full, shuffle=False), inputs)
-    match, bbox = draws[0]
+    everything, deltas = run(layer_of(full, shuffle=False), inputs)
+    match, bbox = samples[0]
     assert (everything[match == 1] == 1).all()
     assert (everything[match == -1] == -1).all()
-    for row in range(2):  # each delta stands at its anchor's place in the order of positives
-        place = np.cumsum(everything[row, :, 0] == 1)[match[row, :, 0] == 1] - 1
-        np.testing.assert_array_equal(bbox[row, :4], deltas[row, place])
+    for row in range(2):  # deltas are in the order of the positive anchors
+        slot = np.cumsum(everything[row, :, 0] == 1)[match[row, :, 0] == 1] - 1
+        np.testing.assert_array_equal(bbox[row, :4], deltas[row, slot])
 
 
-def test_layer_rules():
+def test_shapes_and_configuration():
     config = ToyConfig()
     images = np.zeros((2, 64, 128, 3), "float32")
-    layer = RpnTargetLayer(config, shuffle=False)
-    inputs = [images, *padded(config, [([1], [[2, 3, 40, 50]]), ([2], [[30, 30, 64, 100]])])]
+    layer = layer_of(config, shuffle=False)
+    inputs = [images, *padded([([1], [[2, 3, 40, 50]]), ([2], [[30, 30, 64, 100]])])]
     match, bbox = check_layer(layer, inputs)
     assert match.shape == (2, 3 * (16 * 32 + 8 * 16 + 4 * 8 + 2 * 4 + 1 * 2), 1)
     assert bbox.shape == (2, 256, 4)
     assert set(np.unique(match)) == {-1, 0, 1}
 
 
-def test_padding_is_not_walked_through():
-    """The loop ends at the last object, so that a large MAX_GT_INSTANCES costs nothing."""
+def test_match_anchors_by_hand():
+    """Boxes of unequal number; the padding between two objects of an image does not count."""
     center = np.array([[4.0, 4.0], [20.0, 20.0]], "float32")
     half = np.array([[4.0, 4.0], [4.0, 4.0]], "float32")
-    ids, boxes = padded(None, [([1], [[0, 0, 8, 8]]), ([0, 0, 2], [[0] * 4, [0] * 4, [16, 16, 24, 28]])])
-    best, iou, favourite, crowd = (array(x) for x in call(match_anchors, center, half, ids, boxes))
+    ids, boxes = padded([([1], [[0, 0, 8, 8]]), ([0, 0, 2], [[0] * 4, [0] * 4, [16, 16, 24, 28]])])
+    best, iou, best_for_some_gt, crowd = (array(x) for x in call(match_anchors, center, half, ids, boxes))
     np.testing.assert_array_equal(best, [[0, 0], [0, 2]])
     np.testing.assert_allclose(iou, [[1, 0], [0, 64 / 96]], rtol=1e-6)
-    np.testing.assert_array_equal(favourite, [[True, False], [False, True]])
+    np.testing.assert_array_equal(best_for_some_gt, [[True, False], [False, True]])
     assert not crowd.any()

@@ -1,0 +1,203 @@
+"""The graphs: every setting reaches its layer; names and shapes of inputs and outputs."""
+
+import keras
+import numpy as np
+import pytest
+from tiny_model import TinyConfig
+
+from mrcnn.network import graphs
+
+
+class DistinctConfig(TinyConfig):
+    """Every setting that a layer reads differs from the default of that layer and of the Config."""
+
+    RPN_ANCHOR_SCALES = (5, 9, 17, 33, 65)
+    RPN_ANCHOR_RATIOS = (0.6, 1.7)
+    RPN_ANCHOR_STRIDE = 2
+    RPN_NMS_THRESHOLD = 0.61
+    RPN_POSITIVE_IOU = 0.62
+    RPN_NEGATIVE_IOU = 0.23
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 34
+    RPN_BBOX_STD_DEV = np.array([0.11, 0.12, 0.21, 0.22])
+    RPN_CHANNELS = 9
+    PRE_NMS_LIMIT = 57
+    POST_NMS_ROIS_TRAINING = 41
+    POST_NMS_ROIS_INFERENCE = 31
+    TRAIN_ROIS_PER_IMAGE = 13
+    ROI_POSITIVE_RATIO = 0.4
+    ROI_POSITIVE_IOU = 0.55
+    ROI_INCLUDE_GT = True
+    CROWD_IOU = 0.005
+    BBOX_STD_DEV = np.array([0.13, 0.14, 0.23, 0.24])
+    POOL_SIZE = 3
+    MASK_POOL_SIZE = 5
+    MASK_SHAPE = (10, 10)
+    USE_MINI_MASK = False
+    FPN_CLASSIF_FC_LAYERS_SIZE = 17
+    MASK_HEAD_CHANNELS = 11
+    TOP_DOWN_PYRAMID_SIZE = 7
+    MAX_GT_INSTANCES = 6
+    DETECTION_MAX_INSTANCES = 12
+    DETECTION_MIN_CONFIDENCE = 0.15
+    DETECTION_NMS_THRESHOLD = 0.35
+    TRAIN_BN = None
+    SEED = 77
+
+
+SHARED = {
+    "roi_align_classifier": {"pool_shape": (3, 3)},
+    "roi_align_mask": {"pool_shape": (5, 5)},
+    "fpn_p2": {"filters": 7},
+    "mrcnn_class_conv1": {"filters": 17, "kernel_size": 3},
+    "mrcnn_class_bn1": {"train_bn": None},
+    "mrcnn_mask_conv1": {"filters": 11},
+    "mrcnn_mask_bn1": {"train_bn": None},
+}
+PROPOSALS = {"nms_threshold": 0.61, "pre_nms_limit": 57, "bbox_std_dev": (0.11, 0.12, 0.21, 0.22)}
+TRAINING = {
+    "ROI": {"proposal_count": 41, **PROPOSALS},
+    "anchors": {
+        "scales": (5, 9, 17, 33, 65),
+        "ratios": (0.6, 1.7),
+        "strides": (4, 8, 16, 32, 64),
+        "anchor_stride": 2,
+    },
+    "rpn_targets": {
+        "scales": (5, 9, 17, 33, 65),
+        "ratios": (0.6, 1.7),
+        "strides": (4, 8, 16, 32, 64),
+        "anchor_stride": 2,
+        "positive_iou": 0.62,
+        "negative_iou": 0.23,
+        "crowd_iou": 0.005,
+        "anchors_per_image": 34,
+        "bbox_std_dev": (0.11, 0.12, 0.21, 0.22),
+        "seed": 77,
+    },
+    "proposal_targets": {
+        "rois_per_image": 13,
+        "positive_ratio": 0.4,
+        "bbox_std_dev": (0.13, 0.14, 0.23, 0.24),
+        "mask_shape": (10, 10),
+        "use_mini_mask": False,
+        "positive_iou": 0.55,
+        "crowd_iou": 0.005,
+        "include_gt": True,
+        "seed": 77,
+    },
+    "mask_slots": {"count": 13},
+}
+INFERENCE = {
+    "ROI": {"proposal_count": 31, **PROPOSALS},
+    "mrcnn_detection": {
+        "bbox_std_dev": (0.13, 0.14, 0.23, 0.24),
+        "min_confidence": 0.15,
+        "nms_threshold": 0.35,
+        "max_instances": 12,
+    },
+}
+
+
+def model_of(graph):
+    return keras.Model(graph.inputs, graph.outputs)
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [(graphs.training_graph, TRAINING), (graphs.inference_graph, INFERENCE)],
+    ids=["training", "inference"],
+)
+def test_settings_reach_their_layers(build, expected):
+    model = model_of(build(DistinctConfig()))
+    for name, attributes in {**SHARED, **expected}.items():
+        layer = model.get_layer(name)
+        found = {attribute: getattr(layer, attribute) for attribute in attributes}
+        assert found == attributes, name
+    rpn = model.get_layer("rpn_model")
+    shared = rpn.get_layer("rpn_conv_shared")
+    assert (shared.filters, shared.strides) == (9, (2, 2))
+    assert rpn.get_layer("rpn_class_raw").filters == 2 * 2
+
+
+def test_the_settings_of_this_test_differ_from_the_defaults():
+    default, config = TinyConfig(), DistinctConfig()
+    names = [name for name in vars(DistinctConfig) if name.isupper()]
+    same = [name for name in names if np.array_equal(getattr(default, name), getattr(config, name))]
+    assert same == ["ROI_INCLUDE_GT"]  # the default of the layer is False
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({"TRAIN_BN": False}, 3),  # the slots of positives: int(12 * 0.33)
+        ({"TRAIN_BN": None}, 12),
+        ({"TRAIN_BN": True, "NORM": "group"}, 3),
+        ({"TRAIN_BN": True, "MASK_POSITIVES_ONLY": True}, 3),
+        ({"TRAIN_BN": False, "MASK_POSITIVES_ONLY": False}, 12),
+    ],
+    ids=str,
+)
+def test_mask_slots(settings, count):
+    config = TinyConfig()
+    for name, value in settings.items():
+        setattr(config, name, value)
+    graph = graphs.training_graph(config)
+    assert graph.outputs["mrcnn_mask"].shape == (None, count, 28, 28, 4)
+    assert graph.outputs["target_mask"].shape == (None, count, 28, 28)
+
+
+def test_inputs_and_outputs_of_training():
+    graph = graphs.training_graph(TinyConfig())
+    assert list(graph.inputs) == [
+        "input_image",
+        "input_image_meta",
+        "input_gt_class_ids",
+        "input_gt_boxes",
+        "input_gt_masks",
+    ]
+    shapes = {name: tuple(x.shape[1:]) for name, x in graph.outputs.items()}
+    anchors = 3 * (16**2 + 8**2 + 4**2 + 2**2 + 1)
+    assert shapes == {
+        "rpn_class_logits": (anchors, 2),
+        "rpn_class": (anchors, 2),
+        "rpn_bbox": (anchors, 4),
+        "mrcnn_class_logits": (12, 4),
+        "mrcnn_class": (12, 4),
+        "mrcnn_bbox": (12, 4, 4),
+        "mrcnn_mask": (3, 28, 28, 4),
+        "ROI": (40, 4),
+        "output_rois": (12, 4),
+        "target_class_ids": (12,),
+        "target_bbox": (12, 4),
+        "target_mask": (3, 28, 28),
+        "target_rpn_match": (anchors, 1),
+        "target_rpn_bbox": (256, 4),
+    }
+
+
+def test_targets_and_rois_may_be_inputs():
+    config = TinyConfig()
+    config.RPN_TARGETS_IN_GRAPH, config.USE_RPN_ROIS = False, False
+    graph = graphs.training_graph(config)
+    assert list(graph.inputs)[-3:] == ["input_rpn_match", "input_rpn_bbox", "input_roi"]
+    names = {layer.name for layer in model_of(graph).layers}
+    assert "rpn_targets" not in names
+
+
+def test_inputs_and_outputs_of_inference():
+    graph = graphs.inference_graph(TinyConfig())
+    assert list(graph.inputs) == ["input_image", "input_image_meta", "input_anchors"]
+    shapes = {name: tuple(x.shape[1:]) for name, x in graph.outputs.items()}
+    assert shapes["mrcnn_detection"] == (10, 6)
+    assert shapes["mrcnn_mask"] == (10, 28, 28, 4)
+    assert shapes["ROI"] == (40, 4)
+    assert [shapes[f"P{level}"] for level in range(2, 7)] == [(side, side, 8) for side in (16, 8, 4, 2, 1)]
+    assert list(graph.outputs)[:7] == [
+        "mrcnn_detection",
+        "mrcnn_class",
+        "mrcnn_bbox",
+        "mrcnn_mask",
+        "ROI",
+        "rpn_class",
+        "rpn_bbox",
+    ]
