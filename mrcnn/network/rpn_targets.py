@@ -12,13 +12,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.geometry.anchors import NEGATIVE, NEUTRAL, POSITIVE
 from mrcnn.network import box_ops, sampling
 from mrcnn.network.anchors import anchor_count, pixel_anchors
 from mrcnn.typing import Tensor
 
 Shape = tuple[int | None, ...]
-
-POSITIVE, NEUTRAL, NEGATIVE = 1, 0, -1
 
 # IoUs that differ by a smaller share than this are ties. Rounding must not break a tie, and a compiler may
 # compute the same IoU twice with different rounding.
