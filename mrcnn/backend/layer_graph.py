@@ -50,12 +50,16 @@ def replace_layers(
         A functional model with the inputs and outputs of `model`.
     """
     skipped = {id(layer) for layer in removed}
+
+    def call(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
+        if id(layer) in skipped:
+            return inputs[0]
+        if layer.name in replacements:  # Keras records mask=None, which the new layer may not take
+            options = {name: value for name, value in options.items() if value is not None}
+        return layer(*inputs, **options)
+
     return keras.models.clone_model(
-        model,
-        clone_function=lambda layer: replacements.get(layer.name, layer),
-        call_function=lambda layer, *inputs, **options: (
-            inputs[0] if id(layer) in skipped else layer(*inputs, **options)
-        ),
+        model, clone_function=lambda layer: replacements.get(layer.name, layer), call_function=call
     )
 
 

@@ -1,0 +1,183 @@
+"""The plain network against its fast paths: losses, gradients, one optimizer step, and detections."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from tensor_tools import BACKEND, array
+from tiny_model import TinyConfig
+from toy_data import toy_dataset
+
+from mrcnn import backend
+from mrcnn.data.generator import DataGenerator
+from mrcnn.model import MaskRCNN
+from mrcnn.network.backbone import conv_block, identity_block
+from mrcnn.network.convolution import Conv2D, DepthwiseConv2D, MaxPooling2D
+from mrcnn.network.normalization import normalization
+
+
+def small_backbone(image, stage5=True, train_bn=None):
+    """Every kind of block of the real backbones, once each."""
+    norm = normalization("batch", train_bn)
+    x = layers.ReLU()(norm("bn_conv1")(Conv2D(8, 7, strides=2, padding="same", name="conv1")(image)))
+    c1 = MaxPooling2D(3, strides=2, padding="same")(x)
+    c2 = conv_block(c1, 3, (4, 4, 16), 2, "a", strides=1, train_bn=train_bn)
+    c3 = conv_block(c2, 3, (4, 4, 16), 3, "a", train_bn=train_bn)
+    c3 = identity_block(c3, 3, (4, 4, 16), 3, "b", train_bn=train_bn)
+    x = DepthwiseConv2D(3, strides=2, padding="same", use_bias=False, name="depthwise4")(c3)
+    x = layers.ReLU(6.0)(norm("depthwise4_BN")(x))
+    c4 = norm("project4_BN")(Conv2D(24, 1, use_bias=False, name="project4")(x))
+    c5 = conv_block(c4, 3, (8, 8, 32), 5, "a", train_bn=train_bn)
+    return [c1, c2, c3, c4, c5]
+
+
+class SmallConfig(TinyConfig):
+    """Frozen batch norms, which are folded."""
+
+    BACKBONE = staticmethod(small_backbone)
+
+
+class TrainedNormConfig(SmallConfig):
+    """Batch norms of the heads that use the statistics of the batch, which stay."""
+
+    TRAIN_BN = None
+
+
+class ResNetConfig(TinyConfig):
+    BACKBONE = "resnet50"
+
+
+class MobileNetConfig(TinyConfig):
+    BACKBONE = "mobilenetv2"
+
+
+CONFIGS = {"small": SmallConfig, "trained-norm": TrainedNormConfig}
+SLOW_CONFIGS = {"resnet50": ResNetConfig, "mobilenetv2": MobileNetConfig}
+RTOL = {"tensorflow": 1e-4, "torch": 1e-4, "jax": 1e-3}[BACKEND]
+
+
+def build(config_class, fast, folder, start=None, mode="training"):
+    config = config_class()
+    config.FAST_PATHS = fast
+    model = MaskRCNN(mode, config, folder)
+    if start is not None:
+        model.copy_weights(start)
+    if mode == "training":
+        for name in ("proposal_targets", "rpn_targets"):
+            model.keras_model.get_layer(name).shuffle = False
+        model.set_trainable(".*", verbose=0)
+        model.compile(0.01, 0.9)
+    return model
+
+
+def randomize_norms(model):
+    """Statistics and factors that are not those of a fresh network."""
+    rng = np.random.default_rng(5)
+    for variable in model.keras_model.variables:
+        if variable.name in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.6, 1.4, variable.shape))
+        if variable.name in ("beta", "moving_mean"):
+            variable.assign(rng.normal(scale=0.1, size=variable.shape))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[*CONFIGS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_CONFIGS)],
+)
+def pair(request, tmp_path_factory):
+    """A plain and a fast training model with the same weights, and a batch."""
+    folder = tmp_path_factory.mktemp(request.param)
+    keras.utils.set_random_seed(1)
+    plain = build((CONFIGS | SLOW_CONFIGS)[request.param], False, folder)
+    randomize_norms(plain)
+    fast = build((CONFIGS | SLOW_CONFIGS)[request.param], True, folder, plain)
+    batch = DataGenerator(toy_dataset(), plain.config, seed=0, workers=0)[0][0]
+    return plain, fast, batch
+
+
+def total_loss(model):
+    network = model.keras_model
+
+    def loss(inputs):
+        outputs = network(inputs, training=True)
+        return sum(network.weighted_losses(inputs, outputs).values())
+
+    return loss
+
+
+def losses_of(model, batch):
+    network = model.keras_model
+    outputs = network(batch, training=True)
+    return {name: float(array(x)) for name, x in network.weighted_losses(batch, outputs).items()}
+
+
+def compare_gradients(variables, expected, found):
+    """Gradients agree to a share of the largest of their variable, and of all variables."""
+    largest = max(np.abs(x).max() for x in expected if x is not None)
+    touched = set()
+    for variable, wanted, value in zip(variables, expected, found, strict=True):
+        assert (wanted is None) == (value is None), variable.path
+        if wanted is None:
+            continue
+        scale = np.abs(wanted).max()
+        if scale > 1e-5 * largest:
+            touched.add(variable.path)
+        atol = 20 * RTOL * scale + 1e-5 * largest
+        np.testing.assert_allclose(value, wanted, rtol=0, atol=atol, err_msg=variable.path)
+    return touched
+
+
+def test_losses_and_gradients(pair):
+    plain, fast, batch = pair
+    expected, losses = losses_of(plain, batch), losses_of(fast, batch)
+    assert all(value > 0 for value in expected.values())
+    for name, value in expected.items():
+        np.testing.assert_allclose(losses[name], value, rtol=RTOL, err_msg=name)
+    gradients = [backend.loss_gradients(m.keras_model, total_loss(m))(batch) for m in (plain, fast)]
+    variables = plain.keras_model.trainable_variables
+    assert len(compare_gradients(variables, *gradients)) > 0.8 * len(variables)
+
+
+def test_a_loss_on_all_anchors_has_the_gradients_of_the_plain_network(pair):
+    """Far more anchors than a training step samples: logits, scores and deltas."""
+    plain, fast, batch = pair
+
+    def loss_of(model):
+        def loss(inputs):
+            outputs = model.keras_model(inputs, training=True)
+            names = ("rpn_class_logits", "rpn_class", "rpn_bbox")
+            return sum(ops.mean(ops.sin(3.0 * outputs[name])) for name in names)
+
+        return loss
+
+    gradients = [backend.loss_gradients(m.keras_model, loss_of(m))(batch) for m in (plain, fast)]
+    touched = compare_gradients(plain.keras_model.trainable_variables, *gradients)
+    for name in ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred", "fpn_p2", "conv1"):
+        assert any(name in path.lower() for path in touched), name
+
+
+def test_one_optimizer_step(pair, tmp_path):
+    plain, fast, batch = pair
+    plain, fast = (build(type(m.config), m is fast, tmp_path, m) for m in (plain, fast))
+    variables = plain.keras_model.trainable_variables
+    before = [array(v) for v in variables]
+    logs = [m.keras_model.train_on_batch(batch, return_dict=True) for m in (plain, fast)]
+    for name, value in logs[0].items():
+        np.testing.assert_allclose(float(logs[1][name]), float(value), rtol=RTOL, err_msg=name)
+    steps = [
+        [array(v) - start for v, start in zip(m.keras_model.trainable_variables, before, strict=True)]
+        for m in (plain, fast)
+    ]
+    assert len(compare_gradients(variables, *steps)) > 0.8 * len(variables)
+
+
+def test_detections(pair, tmp_path):
+    start, _, _ = pair
+    images = [toy_dataset(3).load_image(index) for index in range(3)]
+    plain, fast = (build(type(start.config), f, tmp_path, start, "inference") for f in (False, True))
+    for wanted, found in zip(plain.detect(images), fast.detect(images), strict=True):
+        assert len(wanted["rois"]) > 0
+        np.testing.assert_array_equal(found["class_ids"], wanted["class_ids"])
+        np.testing.assert_allclose(found["rois"], wanted["rois"], atol=1)
+        np.testing.assert_allclose(found["scores"], wanted["scores"], atol=1e-4)
+        assert (found["masks"] != wanted["masks"]).mean() < 1e-3
