@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mrcnn.checkpoints import weight_files
+from mrcnn.checkpoints.opening import WeightFileError
 
 STRUCTURES = golden_files.golden_paths("structure_*.json")
 
@@ -379,3 +380,169 @@ def test_failure_half_way_leaves_the_old_file(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["w.h5"]
+
+
+# ---------------------------------------------------------------- files of strangers
+
+
+def weight_file_with(path, make):
+    """A weight file of one layer, whose kernel `make(group)` stores."""
+    write_h5(path, {"conv1": kernel_and_bias("conv1")})
+    with h5py.File(path, "r+") as file:
+        del file["conv1/conv1/kernel:0"]
+        make(file["conv1/conv1"])
+    return path
+
+
+def other_file(folder):
+    """Private numbers in another HDF5 file, and the same bytes in a file of no format."""
+    with h5py.File(folder / "private.h5", "w") as file:
+        file["numbers"] = np.full((2, 3), 7.0, "f4")
+    (folder / "private.bin").write_bytes(np.full((2, 3), 7.0, "f4").tobytes())
+
+
+def external_link(group):
+    group["kernel:0"] = h5py.ExternalLink("private.h5", "/numbers")
+
+
+def soft_link(group):
+    group["kernel:0"] = h5py.SoftLink("/conv1/conv1/bias:0")
+
+
+def external_storage(group):
+    group.create_dataset("kernel:0", (2, 3), "f4", external=[("private.bin", 0, 24)])
+
+
+def virtual_dataset(group):
+    layout = h5py.VirtualLayout((2, 3), "f4")
+    layout[:] = h5py.VirtualSource("private.h5", "numbers", (2, 3))
+    group.create_virtual_dataset("kernel:0", layout)
+
+
+ELSEWHERE = [external_link, soft_link, external_storage, virtual_dataset]
+
+
+@pytest.mark.parametrize("make", ELSEWHERE)
+def test_data_in_other_files_is_not_read(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    other_file(tmp_path)
+    path = weight_file_with(tmp_path / "w.h5", make)
+    with h5py.File(path) as file:
+        assert file["conv1/conv1/kernel:0"].size in (3, 6), "the file would give numbers"
+    with pytest.raises(WeightFileError, match=r"w\.h5: .*kernel:0.*source that you trust"):
+        weight_files.read_weight_file(path)
+
+
+@pytest.mark.parametrize("make", [external_link, external_storage, virtual_dataset])
+def test_other_files_are_not_even_opened(tmp_path, monkeypatch, make):
+    """A FIFO would wait for a writer for ever."""
+    monkeypatch.chdir(tmp_path)
+    other_file(tmp_path)
+    path = weight_file_with(tmp_path / "w.h5", make)
+    for name in ("private.h5", "private.bin"):
+        (tmp_path / name).unlink()
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(WeightFileError, match="kernel:0"):
+        weight_files.read_weight_file(path)
+
+
+@pytest.mark.parametrize("name", ["conv1", "model_weights"])
+def test_links_in_place_of_groups(tmp_path, name):
+    path = write_h5(tmp_path / "w.h5", {"conv1": kernel_and_bias("conv1")})
+    with h5py.File(path, "r+") as file:
+        file.move("conv1", "elsewhere")
+        file[name] = h5py.SoftLink("/elsewhere")
+    with pytest.raises(WeightFileError, match=rf"w\.h5: '{name}' is a link"):
+        weight_files.read_weight_file(path)
+
+
+@pytest.mark.parametrize("shape", [(26000, 26000), (10**6, 10**6)])
+def test_a_stated_size_is_compared_before_memory_is_allocated(tmp_path, shape):
+    path = weight_file_with(tmp_path / "w.h5", lambda group: group.create_dataset("kernel:0", shape, "f4"))
+    assert path.stat().st_size < 20_000
+    with pytest.raises(WeightFileError, match=r"w\.h5 \([\d,]+ bytes\) states [\d,]+ bytes"):
+        weight_files.read_weight_file(path)
+    with weight_files.open_weight_file(path) as layers:
+        assert layers["conv1"][0].shape == shape
+
+
+def test_a_list_of_names_that_repeats_itself(tmp_path):
+    path = write_h5(tmp_path / "w.h5", {"conv1": kernel_and_bias("conv1")})
+    with h5py.File(path, "r+") as file:
+        file["conv1"].attrs["weight_names"] = np.array([b"conv1/bias:0"] * 4000)
+        file.attrs["layer_names"] = np.array([b"conv1"] * 4000)
+    with pytest.raises(WeightFileError, match=r"w\.h5 lists more than 100,000 weights"):
+        weight_files.read_weight_file(path)
+
+
+def null_dataspace(group):
+    group.create_dataset("kernel:0", data=h5py.Empty("f4"))
+
+
+def compound_type(group):
+    group.create_dataset("kernel:0", (3,), np.dtype([("a", "f4"), ("b", "i4")]))
+
+
+def group_of_the_name(group):
+    group.create_group("kernel:0")
+
+
+def named_type(group):
+    group["kernel:0"] = np.dtype("f4")
+
+
+@pytest.mark.parametrize("make", [null_dataspace, compound_type, group_of_the_name, named_type])
+def test_weights_of_another_kind_name_the_file_and_the_weight(tmp_path, make):
+    path = weight_file_with(tmp_path / "w.h5", make)
+    with pytest.raises(WeightFileError, match=r"w\.h5: the weight 'conv1/kernel:0' must be an array of num"):
+        weight_files.read_weight_file(path)
+
+
+@pytest.mark.parametrize("name", [b"conv1\xff", b"conv1/conv1/bias:0/more", b""])
+def test_names_that_lead_nowhere_name_the_file(tmp_path, name):
+    path = write_h5(tmp_path / "w.h5", {"conv1": kernel_and_bias("conv1")})
+    with h5py.File(path, "r+") as file:
+        file["conv1"].attrs["weight_names"] = np.array([name, b"conv1/bias:0"])
+    with pytest.raises(WeightFileError, match=r"w\.h5"):
+        weight_files.read_weight_file(path)
+
+
+@pytest.mark.parametrize("value", [h5py.Empty("S4"), 3, np.zeros((2, 2))])
+def test_lists_of_names_that_are_none_name_the_file(tmp_path, value):
+    path = write_h5(tmp_path / "w.h5", {"conv1": kernel_and_bias("conv1")})
+    with h5py.File(path, "r+") as file:
+        file.attrs["layer_names"] = value
+    with pytest.raises(WeightFileError, match=r"w\.h5"):
+        weight_files.read_weight_file(path)
+
+
+def test_fifo_in_place_of_a_file(tmp_path):
+    os.mkfifo(tmp_path / "w.h5")
+    with pytest.raises(WeightFileError, match=r"w\.h5 is a FIFO"):
+        weight_files.read_weight_file(tmp_path / "w.h5")
+
+
+def test_random_damage_is_an_error_of_ours_or_none(tmp_path):
+    """Seeded mutations: bytes changed, removed or repeated anywhere in the file."""
+    path = write_h5(tmp_path / "w.h5", {"conv1": kernel_and_bias("conv1"), "fc": kernel_and_bias("fc", 1)})
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    errors = 0
+    for _ in range(400):
+        changed = bytearray(content)
+        for _ in range(rng.integers(1, 8)):
+            position = int(rng.integers(len(changed)))
+            match rng.integers(3):
+                case 0:
+                    changed[position] = rng.integers(256)
+                case 1:
+                    del changed[position : position + int(rng.integers(1, 50))]
+                case 2:
+                    changed[position:position] = changed[position : position + 20]
+        path.write_bytes(changed)
+        try:
+            weight_files.read_weight_file(path)
+        except WeightFileError as error:
+            assert "w.h5" in str(error)
+            errors += 1
+    assert errors > 100

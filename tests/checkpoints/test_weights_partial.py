@@ -178,3 +178,12 @@ def test_float64_beyond_float32_is_not_finite(model, tmp_path):
         file["conv1/conv1/bias:0"] = np.full(4, 1e300)
     with pytest.raises(ValueError, match=r"file:\n    conv1/bias:0 \(4 of 4 values\)\n"):
         weights.load_weights(model, tmp_path / "w.h5")
+
+
+def test_shapes_are_compared_before_memory_is_allocated(model, tmp_path):
+    tiny_network.saved(tmp_path / "w.h5")
+    with h5py.File(tmp_path / "w.h5", "r+") as file:
+        del file["conv1/conv1/kernel:0"]
+        file["conv1"].create_dataset("conv1/kernel:0", (10**6, 10**6), "f4")
+    with pytest.raises(ValueError, match=r"conv1: file \(1000000,1000000\) \(4,\), model \(3,3,3,4\)"):
+        weights.load_weights(model, tmp_path / "w.h5")
