@@ -1,8 +1,10 @@
 """Download published weights and sample data. Every file is checked before it gets its name."""
 
 import os
+import urllib.parse
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import pooch
@@ -28,18 +30,47 @@ IMAGENET_RESNET50_URL = (
 )
 IMAGENET_RESNET50_HASH = "md5:a268eb855778b3df3c7506639542a6af"
 
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
-def download_trained_weights(coco_model_path: str | os.PathLike[str], verbose: int = 1) -> None:
-    """Download the COCO weights of the Keras 2 library, unless the file exists.
+
+class PublishedWeights(NamedTuple):
+    """A weight file on the internet and the hash that it must have."""
+
+    url: str
+    known_hash: str
+
+
+# Weights that other libraries publish. PyTorch's file names end with the first digits of their SHA-256.
+TORCHVISION_URL = "https://download.pytorch.org/models"
+PUBLISHED = {
+    "torchvision": PublishedWeights(
+        f"{TORCHVISION_URL}/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", "sha256-prefix:bf2d0c1e"
+    ),
+    "torchvision-v2": PublishedWeights(
+        f"{TORCHVISION_URL}/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", "sha256-prefix:73cbd019"
+    ),
+}
+
+
+def download_trained_weights(coco_model_path: str | os.PathLike[str], verbose: int = 1) -> str:
+    """Download published weights, unless the file exists.
 
     Args:
-        coco_model_path: Path of the file to write. A file with other content is replaced.
+        coco_model_path: Path of the file to write, for the COCO weights of the Keras 2 library (ResNet-101,
+            81 classes); a file with other content is replaced. Or a name in `PUBLISHED`, such as
+            "torchvision-v2"; its file goes to Keras' cache folder, see `cache_folder`.
         verbose: 0 prints nothing; 1 prints a line before and after, and a progress bar.
+
+    Returns:
+        The path of the file.
 
     Raises:
         ConnectionError, OSError: See `fetch`.
     """
-    fetch(COCO_MODEL_URL, coco_model_path, COCO_MODEL_HASH, verbose)
+    if (published := PUBLISHED.get(str(coco_model_path))) is not None:
+        path = cache_folder() / published.url.rpartition("/")[2]
+        return str(fetch(published.url, path, published.known_hash, verbose))
+    return str(fetch(COCO_MODEL_URL, coco_model_path, COCO_MODEL_HASH, verbose))
 
 
 def get_imagenet_weights(verbose: int = 1) -> str:
@@ -70,10 +101,11 @@ def fetch(url: str, path: str | os.PathLike[str], known_hash: str | None = None,
     """Download a file and check it; the file appears under its name only if it passes.
 
     Args:
-        url: An http or https address.
+        url: An https address. An http address is for a server on this machine only.
         path: The file to write. Its folder is created. An existing file is kept if it passes the check, and
             replaced otherwise.
-        known_hash: "md5:..." or "sha256:...". If None, a file named .h5 or .zip must open as one.
+        known_hash: "md5:...", "sha256:..." or "sha256-prefix:..." with the first digits. If None, a file
+            named .h5 or .zip must open as one.
         verbose: 0 prints nothing; 1 prints a line before and after, and a progress bar.
 
     Returns:
@@ -83,13 +115,16 @@ def fetch(url: str, path: str | os.PathLike[str], known_hash: str | None = None,
         ConnectionError: If the download fails.
         OSError: If the file does not pass the check or cannot be written. Both errors name the address, the
             path and the hash, and how to continue by hand.
-        ValueError: If `known_hash` is not in this form.
+        ValueError: If `url` or `known_hash` is not in this form.
     """
     path = Path(path).expanduser().absolute()
     if path.is_dir():
         raise IsADirectoryError(f"`path` must name a file. Received the folder {path}. Append a file name.")
     if known_hash is not None and ":" not in known_hash:
         raise ValueError(f"`known_hash` must be 'md5:...' or 'sha256:...'. Received: {known_hash!r}")
+    address = urllib.parse.urlsplit(url)
+    if address.scheme != "https" and address.hostname not in LOCAL_HOSTS:
+        raise ValueError(f"`url` must be an https address. Received: {url!r}")
     if path.exists() and _defect(path, path.suffix, known_hash) is None:
         return path
     if verbose:
@@ -128,8 +163,10 @@ def _defect(path: Path, suffix: str, known_hash: str | None) -> str | None:
     size = f"{path.stat().st_size:,} bytes"
     if known_hash is not None:
         algorithm, _, expected = known_hash.partition(":")
+        algorithm, _, is_prefix = algorithm.partition("-")
         received = pooch.file_hash(str(path), alg=algorithm)
-        return None if received == expected.lower() else f"hash {algorithm}:{received}, {size}"
+        compared = received[: len(expected)] if is_prefix else received
+        return None if compared == expected.lower() else f"hash {algorithm}:{received}, {size}"
     try:
         if suffix == ".h5":
             h5py.File(path, "r").close()

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
 DEFAULT_DATASET_YEAR = "2014"
 
-IMAGES_URL = "http://images.cocodataset.org/zips/{subset}{year}.zip"
-ANNOTATIONS_URL = "http://images.cocodataset.org/annotations/annotations_trainval{year}.zip"
+IMAGES_URL = "https://s3.amazonaws.com/images.cocodataset.org/zips/{subset}{year}.zip"
+ANNOTATIONS_URL = "https://s3.amazonaws.com/images.cocodataset.org/annotations/annotations_trainval{year}.zip"
 # The validation set of 2014 in two parts: 5,000 images to validate with and 35,000 more to train on.
 PART_URLS = {
     "minival": "https://dl.dropboxusercontent.com/s/o43o90bna78omob/instances_minival2014.json.zip?dl=1",

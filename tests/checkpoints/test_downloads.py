@@ -106,6 +106,17 @@ def test_other_kinds_of_hash(server, tmp_path):
     assert downloads.fetch(url, tmp_path / "a.bin", sha, verbose=0).read_bytes() == CONTENT
 
 
+def test_first_digits_of_a_hash(server, tmp_path):
+    url = server.put("a.bin", CONTENT)
+    digits = hashlib.sha256(CONTENT).hexdigest()
+    path = tmp_path / "a.bin"
+    with pytest.raises(OSError, match=f"sha256:{digits}"):
+        downloads.fetch(url, path, "sha256-prefix:00000000", verbose=0)
+    assert downloads.fetch(url, path, f"sha256-prefix:{digits[:8]}", verbose=0).read_bytes() == CONTENT
+    with pytest.raises(OSError, match="another file than expected"):
+        downloads.fetch(url, path, f"sha256:{digits[:8]}", verbose=0)
+
+
 def test_verbose_0_prints_nothing(server, tmp_path, capfd):
     downloads.fetch(server.put("a.h5", CONTENT), tmp_path / "a.h5", md5(CONTENT), verbose=0)
     assert capfd.readouterr() == ("", "")
@@ -210,7 +221,30 @@ def test_hash_without_an_algorithm(tmp_path):
         downloads.fetch("http://127.0.0.1:9/a.h5", tmp_path / "a.h5", "abc")
 
 
+@pytest.mark.parametrize("url", ["http://example.com/a.h5", "ftp://example.com/a.h5", "a.h5"])
+def test_only_https(tmp_path, url):
+    with pytest.raises(ValueError, match="must be an https address"):
+        downloads.fetch(url, tmp_path / "a.h5")
+
+
 # ---------------------------------------------------------------- published files
+
+
+@pytest.mark.parametrize("name", ["torchvision", "torchvision-v2"])
+def test_weights_by_name_go_to_the_cache_of_keras(server, tmp_path, monkeypatch, name):
+    published = downloads.PUBLISHED[name]
+    file_name = published.url.rpartition("/")[2]
+    assert file_name.endswith(published.known_hash.removeprefix("sha256-prefix:") + ".pth")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    digits = hashlib.sha256(CONTENT).hexdigest()
+    url = server.put(file_name, CONTENT)
+    monkeypatch.setitem(downloads.PUBLISHED, name, published._replace(url=url))
+    with pytest.raises(OSError, match=published.known_hash):
+        downloads.download_trained_weights(name, verbose=0)
+    changed = downloads.PublishedWeights(url, f"sha256-prefix:{digits[:8]}")
+    monkeypatch.setitem(downloads.PUBLISHED, name, changed)
+    path = downloads.download_trained_weights(name, verbose=0)
+    assert path == str(tmp_path / "keras" / "models" / file_name)
 
 
 def test_coco_weights(server, tmp_path, monkeypatch, capsys):
