@@ -146,39 +146,33 @@ class TestMask:
         assert loss == pytest.approx(ln(2), rel=1e-6)
 
 
-class TestDevices:
-    """Two devices with unequal counts: the mean of their losses is the loss of the whole batch."""
+RNG = np.random.default_rng(1)
+MATCH = np.array([[[1], [-1], [1]], [[0], [0], [-1]]], "int32")
+IDS = np.array([[2, 1, 0], [0, 0, 1]], "int32")
+# Arguments of each loss for a batch of two images in which unequal numbers of rows count.
+BATCHES = {
+    "rpn_class_loss": (MATCH, RNG.normal(size=(2, 3, 2))),
+    "rpn_bbox_loss": (RNG.normal(size=(2, 3, 4)), MATCH, RNG.normal(size=(2, 3, 4))),
+    "mrcnn_class_loss": (IDS, RNG.normal(size=(2, 3, 3)), np.array([[1, 0, 1]] * 2)),
+    "mrcnn_bbox_loss": (RNG.normal(size=(2, 3, 4)), IDS, RNG.normal(size=(2, 3, 3, 4))),
+    "mrcnn_mask_loss": (RNG.integers(0, 2, (2, 3, 2, 2)), IDS, RNG.uniform(0.1, 0.9, (2, 3, 2, 2, 3))),
+}
 
-    rng = np.random.default_rng(1)
-    match = np.array([[[1], [-1], [1]], [[0], [0], [-1]]], "int32")
-    ids = np.array([[2, 1, 0], [0, 0, 1]], "int32")
-    cases = {
-        "rpn_class_loss": (match, rng.normal(size=(2, 3, 2))),
-        "rpn_bbox_loss": (rng.normal(size=(2, 3, 4)), match, rng.normal(size=(2, 3, 4))),
-        "mrcnn_class_loss": (ids, rng.normal(size=(2, 3, 3)), np.array([[1, 0, 1]] * 2)),
-        "mrcnn_bbox_loss": (rng.normal(size=(2, 3, 4)), ids, rng.normal(size=(2, 3, 3, 4))),
-        "mrcnn_mask_loss": (
-            rng.integers(0, 2, (2, 3, 2, 2)),
-            ids,
-            rng.uniform(0.1, 0.9, (2, 3, 2, 2, 3)),
-        ),
-    }
 
-    @pytest.mark.parametrize("name", cases)
-    def test_mean_of_the_devices(self, name):
-        loss = getattr(losses, name)
-        arrays = [x if x.dtype == np.int32 else x.astype("float32") for x in self.cases[name]]
-        whole = call(loss, *arrays)
-        parts = [[x[i : i + 1] for x in arrays] for i in (0, 1)]
+@pytest.mark.parametrize("name", BATCHES)
+def test_the_mean_of_two_devices_is_the_loss_of_the_batch(name):
+    loss = getattr(losses, name)
+    arrays = [x if x.dtype == np.int32 else x.astype("float32") for x in BATCHES[name]]
+    parts = [[x[image : image + 1] for x in arrays] for image in (0, 1)]
+
+    def count_of(*inputs):
         counts = []
+        loss(*inputs, mean_count=lambda count: counts.append(count) or count)
+        return counts[0]
 
-        def count_of(*inputs):
-            counts.clear()
-            loss(*inputs, mean_count=lambda count: counts.append(count) or count)
-            return counts[0]
-
-        mean = np.mean([call(count_of, *part) for part in parts])
-        assert len({float(call(count_of, *part)) for part in parts}) == 2
-        found = [call(lambda *x: loss(*x, mean_count=lambda _: mean), *part) for part in parts]
-        assert whole > 0
-        assert np.mean(found) == pytest.approx(whole, rel=1e-5)
+    counts = [float(call(count_of, *part)) for part in parts]
+    assert counts[0] != counts[1]
+    found = [call(lambda *x: loss(*x, mean_count=lambda _: np.mean(counts)), *part) for part in parts]
+    expected = call(loss, *arrays)
+    assert expected > 0
+    assert np.mean(found) == pytest.approx(expected, rel=1e-5)
