@@ -1,7 +1,7 @@
 """JAX: everything runs compiled by XLA, so all sizes are known."""
 
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import keras
@@ -26,8 +26,12 @@ __all__ = [
     "vjp",
 ]
 
-# XLA copies the patches in either order.
-conv2d_matmul_grad = functools.partial(matmul_conv_gradient.conv2d_matmul_grad, rows_first=False)
+
+def conv2d_matmul_grad(
+    inputs: Tensor, kernel: Tensor, bias: Tensor | None, rows_first: bool = False
+) -> Tensor:
+    """See `mrcnn.backend.matmul_conv_gradient.conv2d_matmul_grad`. XLA copies the patches in either order."""
+    return matmul_conv_gradient.conv2d_matmul_grad(inputs, kernel, bias, rows_first)
 
 
 def depthwise_conv2d(
@@ -88,7 +92,7 @@ def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs]
     """See `mrcnn.backend.plain.compiled`. JAX compiles each set of shapes."""
 
     @jax.jit
-    def call(trainable, non_trainable, inputs):
+    def call(trainable: list[Tensor], non_trainable: list[Tensor], inputs: Inputs) -> Any:
         return model.stateless_call(trainable, non_trainable, inputs, training=False)[0]
 
     distribution = keras.distribution.distribution()
@@ -111,7 +115,7 @@ def differentiate(
 ) -> Callable[[Inputs], list[Tensor | None]]:
     """See `mrcnn.backend.plain.differentiate`."""
 
-    def stateless_loss(trainable, non_trainable, inputs):
+    def stateless_loss(trainable: list[Tensor], non_trainable: list[Tensor], inputs: Inputs) -> Tensor:
         state = [
             *zip(network.trainable_variables, trainable, strict=True),
             *zip(network.non_trainable_variables, non_trainable, strict=True),

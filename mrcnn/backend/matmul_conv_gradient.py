@@ -7,6 +7,7 @@ of them reach a tenth of the speed of matrix products.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from keras import ops
 
@@ -19,7 +20,7 @@ UNKNOWN_SIZE = 2048
 
 
 def conv2d_matmul_grad(
-    inputs: Tensor, kernel: Tensor, bias: Tensor | None, *, rows_first: bool = True
+    inputs: Tensor, kernel: Tensor, bias: Tensor | None, rows_first: bool = True
 ) -> Tensor:
     """Convolution with stride 1 and "same" padding, and its bias, in float32.
 
@@ -34,8 +35,8 @@ def conv2d_matmul_grad(
     """
 
     @ops.custom_gradient
-    def convolution(inputs, kernel):
-        def gradient(upstream):
+    def convolution(inputs: Tensor, kernel: Tensor) -> Any:
+        def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
             flipped = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
             of_kernel = kernel_gradient(inputs, upstream, kernel.shape[:2], rows_first=rows_first)
             return _forward(upstream, flipped), of_kernel

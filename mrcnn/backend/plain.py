@@ -77,7 +77,7 @@ def explicit_padding(
     """
     if padding == "valid":
         return ((0, 0), (0, 0))
-    if padding != "same":
+    if not isinstance(padding, str):
         return padding
     pairs = []
     for length, cells, stride, step in zip(size, kernel_size, strides, dilation, strict=True):
@@ -273,7 +273,8 @@ def sizes_may_vary(choice: bool | None = None) -> bool:
 
 def low_memory_forward(model: keras.Model) -> Callable[..., Any]:
     """The forward pass f(inputs, training) of a functional model that holds the fewest tensors at once."""
-    return model.call
+    forward: Callable[..., Any] = model.call
+    return forward
 
 
 def free_gradients(variables: Sequence[keras.Variable]) -> None:

@@ -1,6 +1,7 @@
 """TensorFlow: graphs of its own kernels, or XLA on an accelerator."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -85,11 +86,14 @@ def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs]
         signature = [{x.name: tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in inputs}]
 
     @tf.function(jit_compile=compiles_with_xla(), input_signature=signature)
-    def call(inputs):
+    def call(inputs: Inputs) -> Any:
         return model(inputs, training=False)
 
     def run(inputs: Inputs) -> dict[str, Tensor]:
-        return call({name: tf.convert_to_tensor(array) for name, array in inputs.items()})
+        outputs: dict[str, Tensor] = call(
+            {name: tf.convert_to_tensor(array) for name, array in inputs.items()}
+        )
+        return outputs
 
     return run
 
@@ -100,7 +104,7 @@ def differentiate(
     """See `mrcnn.backend.plain.differentiate`."""
 
     @tf.function
-    def call(inputs):
+    def call(inputs: Inputs) -> Any:
         with tf.GradientTape() as tape:
             value = loss(inputs)
         return tape.gradient(value, [variable.value for variable in network.trainable_variables])

@@ -199,7 +199,9 @@ def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
     return max(kernel_size) > 1 and is_on_cpu(inputs) and cpu.lacks_avx512()
 
 
-def conv2d_matmul_grad(inputs: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+def conv2d_matmul_grad(
+    inputs: Tensor, kernel: Tensor, bias: Tensor | None, rows_first: bool = True
+) -> Tensor:
     """See `mrcnn.backend.matmul_conv_gradient.conv2d_matmul_grad`."""
     images, weights = keras.ops.convert_to_tensor(inputs), keras.ops.convert_to_tensor(kernel)
     bias = None if bias is None else keras.ops.convert_to_tensor(bias)

@@ -55,8 +55,10 @@ class SparseGradientRpn(keras.layers.Layer):
         outputs = ops.stop_gradient(ops.concatenate([logits, deltas], axis=-1))  # [B, A, 6]
 
         @ops.custom_gradient
-        def attach_gradient(outputs, feature_map, *weights):
-            def gradient(*upstreams, upstream=None):  # backends pass it by position or by name
+        def attach_gradient(outputs: Tensor, feature_map: Tensor, *weights: Tensor) -> Any:
+            def gradient(
+                *upstreams: Tensor, upstream: Tensor = None
+            ) -> tuple[Tensor, ...]:  # backends pass it by position or by name
                 upstream = upstreams[0] if upstream is None else upstream
                 found = gradients(upstream, feature_map, list(weights), stride, self.limit)
                 sources = (feature_map, *weights)
@@ -106,7 +108,7 @@ def _dense_gradients(
 ) -> list[Tensor]:
     """The gradients by differentiating the RPN at every location."""
 
-    def rpn(feature_map, kernel, bias, *heads):
+    def rpn(feature_map: Tensor, kernel: Tensor, bias: Tensor, *heads: Tensor) -> Tensor:
         shared = ops.relu(backend.conv2d(feature_map, kernel, bias, strides=(stride, stride)))
         shared = ops.reshape(shared, (ops.shape(shared)[0], -1, shared.shape[-1]))
         logits, deltas = (

@@ -6,6 +6,7 @@ ResNet-50 and ResNet-101 (He et al. 2015) with the layer names of the published 
 Axes: B images, H and W pixels, h and w cells, c channels.
 """
 
+import functools
 from collections.abc import Callable
 
 from keras import layers
@@ -169,11 +170,11 @@ def resnet_graph(
     x = Conv2D(64, 7, strides=2, name="conv1")(x)
     x = layers.ReLU()(normalization(norm, train_bn)("bn_conv1")(x))
     c1 = MaxPooling2D(3, strides=2, padding="same")(x)
-    blocks = {"train_bn": train_bn, "norm": norm}
-    c2 = _resnet_stage(c1, 2, 3, 64, 1, **blocks)
-    c3 = _resnet_stage(c2, 3, 4, 128, 2, **blocks)
-    c4 = _resnet_stage(c3, 4, RESNET_STAGE4_BLOCKS[architecture], 256, 2, **blocks)
-    c5 = _resnet_stage(c4, 5, 3, 512, 2, **blocks) if stage5 else None
+    stage = functools.partial(_resnet_stage, train_bn=train_bn, norm=norm)
+    c2 = stage(c1, 2, 3, 64, 1)
+    c3 = stage(c2, 3, 4, 128, 2)
+    c4 = stage(c3, 4, RESNET_STAGE4_BLOCKS[architecture], 256, 2)
+    c5 = stage(c4, 5, 3, 512, 2) if stage5 else None
     return [c1, c2, c3, c4, c5]
 
 

@@ -211,10 +211,10 @@ def non_max_suppression(
     tiles = -(-count // tile)
     boxes, valid, groups = _pad_for_tiles(boxes, valid, groups, tiles * tile - count)
 
-    def unfinished(t, index, kept):
+    def unfinished(t: Tensor, index: Tensor, kept: Tensor) -> Tensor:
         return ops.logical_and(t < tiles, ops.any(kept < max_output))
 
-    def examine(t, index, kept):
+    def examine(t: Tensor, index: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         start = t * tile
         candidates = ops.slice(boxes, (0, start, 0), (boxes.shape[0] or ops.shape(boxes)[0], tile, 4))
         size = ops.shape(candidates)[0]
@@ -276,10 +276,10 @@ def _greedy_in_tile(candidates: Tensor, groups: Tensor, alive: Tensor, threshold
     beats = ops.logical_and(_overlap_above(candidates, candidates, threshold), same)
     beats = ops.logical_and(beats, ops.convert_to_tensor(earlier)[None])
 
-    def changed(keep, before):
+    def changed(keep: Tensor, before: Tensor) -> Tensor:
         return ops.any(keep != before)
 
-    def repeat(keep, before):
+    def repeat(keep: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         suppressed = ops.any(ops.logical_and(beats, ops.expand_dims(keep, 2)), axis=1)
         return ops.logical_and(alive, ~suppressed), keep
 

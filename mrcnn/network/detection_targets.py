@@ -128,7 +128,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         self.rois_per_image = int(rois_per_image)
         self.positive_ratio = float(positive_ratio)
         self.bbox_std_dev = tuple(float(value) for value in bbox_std_dev)
-        self.mask_shape = tuple(int(side) for side in mask_shape)
+        self.mask_shape = (int(mask_shape[0]), int(mask_shape[1]))
         self.use_mini_mask = bool(use_mini_mask)
         self.positive_iou = float(positive_iou)
         self.crowd_iou = float(crowd_iou)

@@ -108,7 +108,7 @@ class GroupNorm(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape: Shape) -> None:
-        channels = input_shape[-1]
+        channels = int(input_shape[-1] or 0)
         self.groups = math.gcd(channels, MAX_GROUPS)
         self.gamma = self.add_weight(shape=(channels,), initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", name="beta")

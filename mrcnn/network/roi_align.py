@@ -92,7 +92,7 @@ def bilinear_sample(
     left, right, weight_x, inside_x = _neighbors(x, extents[1])
     columns = ops.cast(extents[1], "int32")[..., None]
 
-    def at(rows, cols):
+    def at(rows: Tensor, cols: Tensor) -> Tensor:
         row_start = start[..., None] + rows * columns  # [B, N, ph]
         return ops.expand_dims(row_start, -1) + ops.expand_dims(cols, 2)  # [B, N, ph, pw]
 
@@ -153,7 +153,7 @@ class PyramidROIAlign(keras.layers.Layer):
     def __init__(self, pool_shape: tuple[int, int], **kwargs: Any):
         # In mixed precision maps are half floats, but positions stay float32.
         super().__init__(**{"autocast": False, **kwargs})
-        self.pool_shape = tuple(pool_shape)
+        self.pool_shape = (int(pool_shape[0]), int(pool_shape[1]))
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         boxes, image_meta = inputs[0], ops.cast(inputs[1], "float32")

@@ -60,10 +60,12 @@ def match_anchors(
     used = ops.max(ops.where(gt_class_ids != 0, ops.arange(1, ops.shape(gt_class_ids)[1] + 1)[None], 0))
     zeros = ops.zeros_like(boxes[:, :1, 0]) + ops.zeros_like(half[None, :, 0])  # [B, A]
 
-    def unfinished(number, *_):
+    def unfinished(number: Tensor, *_: Tensor) -> Tensor:
         return number < used
 
-    def examine(number, best, best_iou, best_for_some_gt, crowd_iou):
+    def examine(
+        number: Tensor, best: Tensor, best_iou: Tensor, best_for_some_gt: Tensor, crowd_iou: Tensor
+    ) -> tuple[Tensor, ...]:
         class_id = ops.take(gt_class_ids, number, axis=1)[:, None]
         iou = _overlaps(center, half, ops.take(boxes, number, axis=1))
         crowd_iou = ops.where(class_id < 0, ops.maximum(iou, crowd_iou), crowd_iou)
@@ -76,7 +78,8 @@ def match_anchors(
         return number + 1, best, ops.maximum(iou, best_iou), best_for_some_gt, crowd_iou
 
     start = (ops.zeros_like(used), ops.cast(zeros, "int32"), zeros, zeros > 0.0, zeros)
-    return ops.while_loop(unfinished, examine, start)[1:]
+    _, best, best_iou, best_for_some_gt, crowd_iou = ops.while_loop(unfinished, examine, start)
+    return best, best_iou, best_for_some_gt, crowd_iou
 
 
 @keras.saving.register_keras_serializable("mrcnn")

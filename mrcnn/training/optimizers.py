@@ -53,7 +53,7 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
         else:
             variables = list(trainable_variables)
         grads = [self._add_l2(*pair) for pair in zip(grads, variables, strict=True)]
-        super().apply(grads, trainable_variables)
+        super().apply(grads, trainable_variables)  # type: ignore[misc]
         backend.free_gradients(variables)
 
     def _add_l2(self, gradient: Tensor, variable: keras.Variable) -> Tensor:
@@ -65,7 +65,7 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
 
     def get_config(self) -> dict[str, Any]:
         return {
-            **super().get_config(),
+            **super().get_config(),  # type: ignore[misc]
             "l2_factor": self.l2_factor,
             "clips_after_sum": self.clips_after_sum,
         }
