@@ -42,7 +42,15 @@ setup(
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
     extras_require={
-        "test": ["pytest>=8.2", "ruff==0.17.*", "mypy==2.4.*", "nbclient>=0.10", "ipykernel>=6.29"],
+        "test": [
+            "pytest>=8.2",
+            "ruff==0.17.*",
+            "mypy==2.4.*",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
+            "sybil>=9",
+        ],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10", "mkdocstrings-python>=2,<3", "ruff==0.17.*"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "jax": ["jax>=0.4.30"],
         "torch": ["torch>=2.4"],
