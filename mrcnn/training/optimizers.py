@@ -1,7 +1,7 @@
 """Optimizers of training: Keras' SGD and Adam, which can add the gradient of the L2 penalty themselves.
 
-The gradient of the penalty is a multiple of each weight. A backend that differentiates the penalty computes it
-first and holds it, as much memory as all weights take, beside the features of all layers.
+The gradient of the penalty is a multiple of each weight. A backend that differentiates the penalty computes
+it first and holds it, as much memory as all weights take, beside the features of all layers.
 """
 
 import math

@@ -1,0 +1,192 @@
+"""The parts of the network with the numbers of a Config.
+
+This is the only file of the network that reads a Config. Layers and losses take plain numbers.
+
+Axes: B images, H and W pixels of the molded image, A anchors, N ground-truth instances, M of them with masks.
+"""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from mrcnn.config import Config
+from mrcnn.network import heads
+from mrcnn.network.anchors import Anchors
+from mrcnn.network.backbone import backbone_stages
+from mrcnn.network.detection_targets import DetectionTargetLayer, NormBoxes
+from mrcnn.network.detections import DetectionLayer
+from mrcnn.network.fpn import feature_pyramid
+from mrcnn.network.proposals import ProposalLayer
+from mrcnn.network.rpn import apply_rpn, build_rpn_model
+from mrcnn.network.rpn_targets import RpnTargetLayer
+from mrcnn.typing import Tensor
+
+
+def first_stage(image: Tensor, config: Config) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """The pyramid P2 to P6, and logits, scores and deltas of all anchors."""
+    stages = backbone_stages(image, config.BACKBONE, config.TRAIN_BN, config.NORM)
+    pyramid = feature_pyramid(stages, config.TOP_DOWN_PYRAMID_SIZE)
+    rpn = build_rpn_model(
+        config.RPN_ANCHOR_STRIDE,
+        len(config.RPN_ANCHOR_RATIOS),
+        config.TOP_DOWN_PYRAMID_SIZE,
+        config.RPN_CHANNELS,
+    )
+    return (pyramid, *apply_rpn(rpn, pyramid))
+
+
+def anchors(image: Tensor, config: Config) -> Tensor:
+    """The normalized anchors [B, A, 4] of all levels."""
+    layer = Anchors(
+        config.RPN_ANCHOR_SCALES,
+        config.RPN_ANCHOR_RATIOS,
+        config.BACKBONE_STRIDES,
+        config.RPN_ANCHOR_STRIDE,
+        name="anchors",
+    )
+    return layer(image)
+
+
+def proposal_layer(config: Config, count: int) -> ProposalLayer:
+    """The layer that turns the RPN's outputs into `count` proposals per image."""
+    return ProposalLayer(
+        count,
+        config.RPN_NMS_THRESHOLD,
+        pre_nms_limit=config.PRE_NMS_LIMIT,
+        bbox_std_dev=config.RPN_BBOX_STD_DEV,
+        name="ROI",
+    )
+
+
+def box_head(
+    rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config: Config
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Class logits, scores and deltas of RoIs, see `mrcnn.network.heads.box_head`."""
+    return heads.box_head(
+        rois,
+        pyramid[:4],
+        image_meta,
+        config.POOL_SIZE,
+        config.NUM_CLASSES,
+        train_bn=config.TRAIN_BN,
+        fc_layers_size=config.FPN_CLASSIF_FC_LAYERS_SIZE,
+        norm=config.NORM,
+    )
+
+
+def detection_layer(config: Config) -> DetectionLayer:
+    """The layer that turns the box head's outputs into detections."""
+    return DetectionLayer(
+        bbox_std_dev=config.BBOX_STD_DEV,
+        min_confidence=config.DETECTION_MIN_CONFIDENCE,
+        nms_threshold=config.DETECTION_NMS_THRESHOLD,
+        max_instances=config.DETECTION_MAX_INSTANCES,
+        name="mrcnn_detection",
+    )
+
+
+def mask_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config: Config) -> Tensor:
+    """Masks [B, N, h, w, classes] of RoIs, see `mrcnn.network.heads.mask_head`."""
+    return heads.mask_head(
+        rois,
+        pyramid[:4],
+        image_meta,
+        config.MASK_POOL_SIZE,
+        config.NUM_CLASSES,
+        train_bn=config.TRAIN_BN,
+        channels=config.MASK_HEAD_CHANNELS,
+        norm=config.NORM,
+    )
+
+
+def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) -> list[Tensor]:
+    """RoIs sampled from the proposals, or from `input_roi` without USE_RPN_ROIS, and their targets."""
+    normalize = NormBoxes(name="norm_gt_boxes")
+    image = inputs["input_image"]
+    if not config.USE_RPN_ROIS:
+        shape = (config.POST_NMS_ROIS_TRAINING, 4)
+        inputs["input_roi"] = keras.Input(shape, dtype="int32", name="input_roi")
+        proposals = normalize([inputs["input_roi"], image])
+    layer = DetectionTargetLayer(
+        rois_per_image=config.TRAIN_ROIS_PER_IMAGE,
+        positive_ratio=config.ROI_POSITIVE_RATIO,
+        bbox_std_dev=config.BBOX_STD_DEV,
+        mask_shape=config.MASK_SHAPE,
+        use_mini_mask=config.USE_MINI_MASK,
+        positive_iou=config.ROI_POSITIVE_IOU,
+        crowd_iou=config.CROWD_IOU,
+        include_gt=config.ROI_INCLUDE_GT,
+        seed=config.SEED,
+        name="proposal_targets",
+    )
+    gt_class_ids = inputs["input_gt_class_ids"][:, : config.MAX_GT_INSTANCES]
+    gt_boxes = normalize([inputs["input_gt_boxes"][:, : config.MAX_GT_INSTANCES], image])
+    return list(layer([proposals, gt_class_ids, gt_boxes, inputs["input_gt_masks"]]))
+
+
+def rpn_targets(inputs: dict[str, Tensor], config: Config) -> list[Tensor]:
+    """The targets of the RPN from the ground truth or, without RPN_TARGETS_IN_GRAPH, as inputs."""
+    if config.RPN_TARGETS_IN_GRAPH:
+        layer = RpnTargetLayer(
+            scales=config.RPN_ANCHOR_SCALES,
+            ratios=config.RPN_ANCHOR_RATIOS,
+            strides=config.BACKBONE_STRIDES,
+            anchor_stride=config.RPN_ANCHOR_STRIDE,
+            positive_iou=config.RPN_POSITIVE_IOU,
+            negative_iou=config.RPN_NEGATIVE_IOU,
+            crowd_iou=config.CROWD_IOU,
+            anchors_per_image=config.RPN_TRAIN_ANCHORS_PER_IMAGE,
+            bbox_std_dev=config.RPN_BBOX_STD_DEV,
+            seed=config.SEED,
+            name="rpn_targets",
+        )
+        return list(layer([inputs[f"input_{name}"] for name in ("image", "gt_class_ids", "gt_boxes")]))
+    targets = {
+        "input_rpn_match": keras.Input((None, 1), dtype="int32", name="input_rpn_match"),
+        "input_rpn_bbox": keras.Input((None, 4), name="input_rpn_bbox"),
+    }
+    inputs |= targets
+    # Keras before 3.14 wants every input to pass through a layer.
+    return [
+        layers.Identity(name=name.replace("input", "target"), dtype="float32")(x)
+        for name, x in targets.items()
+    ]
+
+
+def mask_slot_count(config: Config) -> int:
+    """How many leading RoIs of each image the mask head sees: the slots of positives, or all.
+
+    MASK_POSITIVES_ONLY = None means positives only unless batch norm needs the statistics of all RoIs.
+    """
+    positives_only: Any = config.MASK_POSITIVES_ONLY
+    if positives_only is None:
+        positives_only = config.TRAIN_BN is False or config.NORM == "group"
+    if positives_only:
+        return int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO)
+    return config.TRAIN_ROIS_PER_IMAGE
+
+
+def image_inputs(config: Config) -> dict[str, Tensor]:
+    """The molded image [B, H, W, channels] float32, and its meta [B, 12 + classes] float32.
+
+    H and W are known if IMAGE_RESIZE_MODE fixes them.
+    """
+    fixed = config.IMAGE_RESIZE_MODE in ("square", "crop")
+    height, width = (int(side) for side in config.IMAGE_SHAPE[:2]) if fixed else (None, None)
+    return {
+        "input_image": keras.Input((height, width, config.IMAGE_CHANNEL_COUNT), name="input_image"),
+        "input_image_meta": keras.Input((config.IMAGE_META_SIZE,), name="input_image_meta"),
+    }
+
+
+def ground_truth_inputs(config: Config) -> dict[str, Tensor]:
+    """Class ids [B, N], boxes [B, N, 4] in pixels, and masks [B, h, w, M], whole or mini."""
+    fixed = config.IMAGE_RESIZE_MODE in ("square", "crop")
+    whole = tuple(int(side) for side in config.IMAGE_SHAPE[:2]) if fixed else (None, None)
+    mask_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else whole
+    return {
+        "input_gt_class_ids": keras.Input((None,), dtype="int32", name="input_gt_class_ids"),
+        "input_gt_boxes": keras.Input((None, 4), name="input_gt_boxes"),
+        "input_gt_masks": keras.Input((*mask_size, None), dtype="bool", name="input_gt_masks"),
+    }
