@@ -115,7 +115,7 @@ def losses_of(model, batch):
     return {name: float(array(x)) for name, x in network.weighted_losses(batch, outputs).items()}
 
 
-def compare_gradients(variables, expected, found):
+def compare_gradients(variables, expected, found, rounding=0.0):
     """Gradients agree to a share of the largest of their variable, and of all variables."""
     largest = max(np.abs(x).max() for x in expected if x is not None)
     touched = set()
@@ -126,7 +126,7 @@ def compare_gradients(variables, expected, found):
         scale = np.abs(wanted).max()
         if scale > 1e-5 * largest:
             touched.add(variable.path)
-        atol = 20 * RTOL * scale + 1e-5 * largest
+        atol = 20 * RTOL * scale + 1e-5 * largest + rounding
         np.testing.assert_allclose(value, wanted, rtol=0, atol=atol, err_msg=variable.path)
     return touched
 
@@ -172,7 +172,8 @@ def test_one_optimizer_step(pair, tmp_path):
         [array(v) - start for v, start in zip(m.keras_model.trainable_variables, before, strict=True)]
         for m in (plain, fast)
     ]
-    assert len(compare_gradients(variables, *steps)) > 0.8 * len(variables)
+    # A step is the difference of two weights near 1, so it is rounded to their precision.
+    assert len(compare_gradients(variables, *steps, rounding=2.5e-7)) > 0.8 * len(variables)
 
 
 def test_detections(pair, tmp_path):
