@@ -1,0 +1,65 @@
+"""The errors that bad data raise: a file, an entry of a file, or an array that cannot be used.
+
+    DataError
+        InvalidDataError        also a ValueError: the content is not what it must be
+        UnreadableFileError     also an OSError: the file cannot be opened or decoded
+            MissingFileError    also a FileNotFoundError: there is no such file
+
+Catch `DataError` for all of them, or the built-in classes as before. The message begins with the file and the
+entry, and the attributes `file`, `entry` and `field` hold them for programs.
+"""
+
+import os
+from typing import Any
+
+
+class DataError(Exception):
+    """Base class of the errors about data.
+
+    Attributes:
+        file: Path of the file, with the member's name if it is a zip archive; None for data in memory.
+        entry: The entry of the file, such as "annotations[4]" or "line 3"; None for the file as a whole.
+        field: Name of the field of the entry; None if the entry as a whole is meant.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | os.PathLike[str] | None = None,
+        entry: str | None = None,
+        field: str | None = None,
+    ) -> None:
+        self.file = None if file is None else os.fspath(file)
+        self.entry = entry
+        self.field = field
+        location = ": ".join(part for part in (self.file, entry) if part)
+        super().__init__(f"{location}: {message}" if location else message)
+
+    def __reduce__(self) -> Any:
+        # The message is complete already: a copy in another process must not add the location once more.
+        return _copy, (type(self), self.args, self.__dict__)
+
+
+class InvalidDataError(DataError, ValueError):
+    """The content of a file or an array is not what it must be."""
+
+
+class UnreadableFileError(DataError, OSError):
+    """A file cannot be opened or decoded, or needs more memory than allowed."""
+
+
+class MissingFileError(UnreadableFileError, FileNotFoundError):
+    """A file or folder does not exist."""
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of an error's text, or its class name if it has none."""
+    lines = str(error).strip().splitlines()
+    return f"{lines[0][:200]}" if lines else type(error).__name__
+
+
+def _copy(kind: type[DataError], args: tuple[Any, ...], attributes: dict[str, Any]) -> DataError:
+    error = kind(*args)
+    error.__dict__.update(attributes)
+    return error

@@ -1,0 +1,44 @@
+"""The family of errors about data: classes, locations in messages, copies in other processes."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
+
+
+@pytest.mark.parametrize(
+    "kind, builtin",
+    [
+        (InvalidDataError, ValueError),
+        (UnreadableFileError, OSError),
+        (MissingFileError, FileNotFoundError),
+        (MissingFileError, UnreadableFileError),
+    ],
+)
+def test_each_error_is_also_a_builtin_one(kind, builtin):
+    assert issubclass(kind, builtin) and issubclass(kind, DataError)
+
+
+def test_the_message_begins_with_the_location():
+    error = InvalidDataError(
+        "`id` must be an integer.", file=Path("a") / "x.json", entry="images[3]", field="id"
+    )
+    assert str(error) == "a/x.json: images[3]: `id` must be an integer."
+    assert (error.file, error.entry, error.field) == ("a/x.json", "images[3]", "id")
+    assert str(UnreadableFileError("no image", file="b.png")) == "b.png: no image"
+    assert str(InvalidDataError("no location")) == "no location"
+
+
+@pytest.mark.parametrize("kind", [InvalidDataError, UnreadableFileError, MissingFileError])
+def test_errors_travel_between_processes(kind):
+    error = kind("broken", file="a.png", entry="line 3", field="x")
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is kind and str(copy) == str(error) == "a.png: line 3: broken"
+    assert (copy.file, copy.entry, copy.field) == ("a.png", "line 3", "x")
+
+
+def test_the_reason_is_one_line():
+    assert reason(ValueError("first\nsecond")) == "first"
+    assert reason(KeyError()) == "KeyError"
