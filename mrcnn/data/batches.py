@@ -1,14 +1,20 @@
-"""Batches of a data set by epoch and number: which images, in which order, and what replaces a bad one."""
+"""Any batch of a dataset, from its epoch and index: which images, in which order, and replacements."""
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from mrcnn.data.augmentation import Augmentation
 from mrcnn.data.image_errors import ImageFailures
 from mrcnn.data.samples import Sample, build_sample, stack
 from mrcnn.geometry.anchors import AnchorCache
+from mrcnn.typing import Boxes
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.dataset import Dataset
 
 # The arrays of a batch.
 INPUT_DTYPES = {
@@ -21,34 +27,48 @@ INPUT_DTYPES = {
     "input_gt_masks": "bool",
 }
 
-# Tries to find an image with an object before a small dataset counts as empty: a random crop or
-# augmentation may miss the only object several times.
-LEAST_TRIES = 50
+# Images to try before a small dataset counts as unusable. Random crops or augmentation may miss the only
+# object several times.
+MIN_ATTEMPTS = 50
 
-# What random numbers are for; each use has a stream of its own.
+# The uses of random numbers. Each use has a stream of its own.
 ORDER, REPLACEMENT, DRAW = 1, 2, 3
 
-Batch = dict[str, np.ndarray]
+Batch: TypeAlias = dict[str, np.ndarray]
 
 
 class BatchBuilder:
-    """Builds any batch of a data set from its epoch and number alone, in whatever thread or process.
+    """Builds any batch of a dataset. The batch depends only on the seed, the epoch and the index.
 
-    The arguments are those of `generator.DataGenerator`; steps counts the batches of an epoch. `failures`
-    lists the images that could not be loaded, as this copy of the builder has met them.
+    It does not matter which thread or process builds it. `failures` lists the images that could not be loaded
+    by this copy of the builder.
+
+    Args:
+        dataset: A prepared Dataset.
+        config: Settings of images and targets.
+        steps: Number of batches per epoch.
+        batch_size: Number of images per batch, on all processes together.
+        seed: Determines order, replacements and augmentation.
+        anchors: See `generator.DataGenerator`, also for the arguments below.
+        shuffle: Whether every pass over the data has another order.
+        augment: Mirror half of the images. Deprecated.
+        augmentation: One of the kinds in `mrcnn.data.augmentation`, or None.
+        no_augmentation_sources: Sources whose images are not augmented.
+        part: (index, number of parts) of each batch that is built here.
     """
 
     def __init__(
         self,
-        dataset: Any,
-        config: Any,
+        dataset: "Dataset",
+        config: "Config",
+        *,
         steps: int,
         batch_size: int,
         seed: int,
-        anchors: np.ndarray | None = None,
+        anchors: Boxes | None = None,
         shuffle: bool = True,
         augment: bool = False,
-        augmentation: Any = None,
+        augmentation: Augmentation | None = None,
         no_augmentation_sources: Sequence[str] = (),
         part: tuple[int, int] = (0, 1),
     ) -> None:
@@ -63,89 +83,109 @@ class BatchBuilder:
         self.no_augmentation_sources = tuple(no_augmentation_sources)
         self.part = part
         self.failures = ImageFailures(dataset, config.MAX_IMAGE_ERRORS)
-        self._anchors = AnchorCache(config, anchors)
+        self._anchors = None if config.RPN_TARGETS_IN_GRAPH else AnchorCache(config, anchors)
         self._without_objects: set[int] = set()
-        self._pass: tuple[int, np.ndarray] = (-1, np.zeros(0, dtype=int))
+        self._shuffled_pass: tuple[int, np.ndarray] = (-1, np.zeros(0, dtype=int))
 
     def batch(self, epoch: int, index: int) -> Batch:
-        """The arrays of one batch, by the names of the network's inputs."""
-        # Validation has to be comparable from epoch to epoch.
-        repeats = not (self.shuffle or self.augment or self.augmentation is not None)
-        epoch = 0 if repeats else epoch
-        number, parts = self.part
+        """Return the arrays of one batch, by the names of the network's inputs."""
+        # Validation must see the same batches in every epoch.
+        is_repeated = not (self.shuffle or self.augment or self.augmentation is not None)
+        epoch = 0 if is_repeated else epoch
+        part, parts = self.part
         size = self.batch_size // parts
-        first = index * self.batch_size + number * size
-        samples = [self._sample(epoch, first + slot) for slot in range(size)]
+        first = index * self.batch_size + part * size
+        samples = [self._sample(epoch, first + row) for row in range(size)]
         arrays = stack(samples, self.config)
         return {name: array.astype(INPUT_DTYPES[name], copy=False) for name, array in arrays.items()}
 
-    def _sample(self, epoch: int, place: int) -> Sample:
-        """The sample at one place of an epoch, made of the first candidate that is usable."""
-        for attempt, image_id in enumerate(self._candidates(epoch, place)):
+    def _sample(self, epoch: int, position: int) -> Sample:
+        """Return the sample at a position of an epoch, made from the first usable candidate."""
+        for attempt, image_id in enumerate(self._candidates(epoch, position)):
             if image_id in self.failures.reasons or image_id in self._without_objects:
                 continue
-            sample = self._build(image_id, self._rng(DRAW, epoch, place, attempt))
+            sample = self._build(image_id, self._rng(DRAW, epoch, position, attempt))
             if sample is not None:
                 return sample
-        raise nothing_usable(self.dataset, self.failures)
+        raise no_usable_image(self.dataset, self.failures)
 
-    def _candidates(self, epoch: int, place: int) -> Iterator[int]:
-        """The image whose turn it is, then those that may replace it."""
-        position = place + (epoch * self.steps * self.batch_size if self.shuffle else 0)
-        yield self._image_id(position)
+    def _candidates(self, epoch: int, position: int) -> Iterator[int]:
+        """Yield the image at a position of an epoch, then those that may replace it."""
+        position_in_run = position + (epoch * self.steps * self.batch_size if self.shuffle else 0)
+        yield self._image_id(position_in_run)
         others = self.dataset.image_ids
         if self.shuffle:
-            others = self._rng(REPLACEMENT, epoch, place).permutation(others)
+            others = self._rng(REPLACEMENT, epoch, position).permutation(others)
         else:
-            others = np.roll(others, -position - 1)
-        yield from map(int, itertools.islice(itertools.cycle(others), tries(self.dataset)))
+            others = np.roll(others, -position_in_run - 1)
+        yield from map(int, itertools.islice(itertools.cycle(others), max_attempts(self.dataset)))
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, *key])
 
     def _image_id(self, position: int) -> int:
-        """The image at a position of the endless row of passes over the data."""
+        """Return the image at a position of the endless sequence of passes over the data."""
         image_ids = self.dataset.image_ids
-        number, place = divmod(position, len(image_ids))
+        pass_number, index = divmod(position, len(image_ids))
         if not self.shuffle:
-            return int(image_ids[place])
-        known, order = self._pass
-        if known != number:
-            order = self._rng(ORDER, number).permutation(image_ids)
-            self._pass = (number, order)
-        return int(order[place])
+            return int(image_ids[index])
+        known, order = self._shuffled_pass
+        if known != pass_number:
+            order = self._rng(ORDER, pass_number).permutation(image_ids)
+            self._shuffled_pass = (pass_number, order)
+        return int(order[index])
 
     def _build(self, image_id: int, rng: np.random.Generator) -> Sample | None:
         sample = None
-        with self.failures.watch(image_id):
+        with self.failures.tolerate(image_id):
             sample = build_sample(
                 self.dataset,
                 self.config,
                 image_id,
-                self._anchors,
+                anchors=self._anchors,
                 augment=self.augment,
                 augmentation=self._augmentation_of(image_id),
-                rpn_targets=not self.config.RPN_TARGETS_IN_GRAPH,
+                keep_empty=trains_when_empty(self.dataset, self.config, image_id),
                 rng=rng,
             )
-            crops = self.config.IMAGE_RESIZE_MODE == "crop"
-            if sample is None and not (crops or self.augmentation is not None):
+            is_cropped = self.config.IMAGE_RESIZE_MODE == "crop"
+            if sample is None and not (is_cropped or self.augmentation is not None):
                 self._without_objects.add(image_id)
         return sample
 
-    def _augmentation_of(self, image_id: int) -> Any:
+    def _augmentation_of(self, image_id: int) -> Augmentation | None:
         source = self.dataset.image_info[image_id]["source"]
         return None if source in self.no_augmentation_sources else self.augmentation
 
 
-def tries(dataset: Any) -> int:
-    """Images to try, one after the other, before the dataset counts as empty."""
-    return max(len(dataset.image_ids), LEAST_TRIES)
+def trains_when_empty(dataset: "Dataset", config: "Config", image_id: int) -> bool:
+    """Whether an image becomes a sample even if it shows no object; see TRAIN_ON_EMPTY_IMAGES."""
+    if config.TRAIN_ON_EMPTY_IMAGES is None:
+        return dataset.is_listed_as_empty(image_id)
+    return config.TRAIN_ON_EMPTY_IMAGES
 
 
-def nothing_usable(dataset: Any, failures: ImageFailures) -> ValueError:
-    """The error for a dataset of which no image can be trained on."""
+def check_has_images(dataset: "Dataset", config: "Config") -> None:
+    """Raise ValueError if the dataset has no images, or only images that are listed as empty."""
+    count = len(dataset.image_ids)
+    if count == 0:
+        raise ValueError("The dataset has no images. Call add_image for each image, then prepare().")
+    if config.TRAIN_ON_EMPTY_IMAGES is None and all(map(dataset.is_listed_as_empty, dataset.image_ids)):
+        raise ValueError(
+            f"The annotations list all {count} images of the dataset without objects. Check that they belong "
+            "to these images. Set TRAIN_ON_EMPTY_IMAGES = True to use a dataset of backgrounds only."
+        )
+
+
+def max_attempts(dataset: "Dataset") -> int:
+    """Return the number of images to try, one after the other, before the dataset counts as unusable."""
+    return max(len(dataset.image_ids), MIN_ATTEMPTS)
+
+
+def no_usable_image(dataset: "Dataset", failures: ImageFailures) -> ValueError:
+    """Return the error for a dataset without an image to train on."""
     return ValueError(
-        f"None of the dataset's {len(dataset.image_ids)} images has an object of a class. Check "
-        f"load_mask. Images that could not be loaded: {failures.listing() or 'none'}"
+        f"None of the dataset's {len(dataset.image_ids)} images has an object. Check load_mask, or set "
+        "TRAIN_ON_EMPTY_IMAGES = True to train on backgrounds. Images that could not be loaded: "
+        f"{failures.listing() or 'none'}"
     )

@@ -4,18 +4,25 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mrcnn.data.augmentation import AugmentationError
 from mrcnn.data.loading import describe_image
+
+if TYPE_CHECKING:
+    from mrcnn.dataset import Dataset
 
 logger = logging.getLogger(__name__)
 
 
 class ImageFailures:
-    """Images that could not be loaded, counted once each; safe to share between threads."""
+    """The images of a dataset that could not be loaded. Threads may share it.
 
-    def __init__(self, dataset: Any, limit: int) -> None:
+    Attributes:
+        reasons: Dict from image id to the error.
+    """
+
+    def __init__(self, dataset: "Dataset", limit: int) -> None:
         self.reasons: dict[int, str] = {}
         self._dataset = dataset
         self._limit = limit
@@ -28,34 +35,38 @@ class ImageFailures:
         vars(self).update(state, _lock=threading.Lock())
 
     @contextlib.contextmanager
-    def watch(self, image_id: int) -> Iterator[None]:
-        """Note and swallow an error of the block; RuntimeError when there are too many."""
+    def tolerate(self, image_id: int) -> Iterator[None]:
+        """Catch an error of the block and record it.
+
+        Raises:
+            RuntimeError: If more images have failed than the limit.
+        """
         try:
             yield
-        except (AugmentationError, MemoryError):  # not the image's fault
+        except (AugmentationError, MemoryError):  # the image is not to blame
             raise
         except Exception as error:
-            self._note(image_id, f"{type(error).__name__}: {error}", error)
+            self._record(image_id, f"{type(error).__name__}: {error}", error)
 
     def merge(self, reasons: dict[int, str]) -> None:
-        """Note failures that another process met; RuntimeError when there are too many."""
+        """Record the failures of another process. Raises RuntimeError as `tolerate` does."""
         for image_id, reason in reasons.items():
-            self._note(image_id, reason)
+            self._record(image_id, reason)
 
-    def _note(self, image_id: int, reason: str, error: Exception | None = None) -> None:
+    def _record(self, image_id: int, reason: str, error: Exception | None = None) -> None:
         with self._lock:
             if image_id in self.reasons:
                 return
             self.reasons[image_id] = reason
-            logger.warning("Left out %s: %s", describe_image(self._dataset, image_id), reason)
+            logger.warning("Skipped %s: %s", describe_image(self._dataset, image_id), reason)
             if len(self.reasons) > self._limit:
                 raise RuntimeError(
-                    f"{len(self.reasons)} images could not be loaded; MAX_IMAGE_ERRORS="
-                    f"{self._limit} are tolerated:{self.listing()}"
+                    f"{len(self.reasons)} images could not be loaded, more than MAX_IMAGE_ERRORS="
+                    f"{self._limit}. Repair or remove them, or raise MAX_IMAGE_ERRORS.{self.listing()}"
                 ) from error
 
     def listing(self) -> str:
-        """One line for each image, beginning with a line break."""
+        """Return one line per image. Each line starts with a line break."""
         lines = (
             f"\n  {describe_image(self._dataset, image_id)}: {reason}"
             for image_id, reason in self.reasons.items()

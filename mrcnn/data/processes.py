@@ -1,8 +1,8 @@
-"""Batches built in other processes, for data that one Python process cannot prepare fast enough.
+"""Build batches in other processes, for data that one Python process cannot prepare fast enough.
 
-Processes are started anew (loky), not forked: a fork copies the locks of TensorFlow's, JAX's and CUDA's
-threads but not the threads, and hangs. They load no deep-learning framework unless the data set's own module
-does, and take classes of scripts and notebooks without a `__main__` guard.
+The processes are started anew (loky), not forked: a fork copies the locks of TensorFlow's, JAX's and CUDA's
+threads but not the threads, and hangs. The processes import no deep-learning framework unless the dataset's
+own module does. They can use classes of scripts and notebooks without a `__main__` guard.
 """
 
 import contextlib
@@ -23,20 +23,26 @@ import numpy as np
 from mrcnn.data import image_errors
 from mrcnn.data.batches import Batch, BatchBuilder
 
-# Where Linux keeps files in memory.
+# Linux keeps the files in this folder in memory.
 MEMORY_FOLDER = Path("/dev/shm")
 
-# Seconds after which a process looks whether the one that started it still lives.
-PATROL = 2.0
+# Seconds between two checks of a process that the one that started it is still running.
+PARENT_CHECK_SECONDS = 2.0
 
 
 class BatchProcesses:
-    """Builds batches as a BatchBuilder does, in `workers` processes with a copy of it each.
+    """Builds batches in processes that each hold a copy of a BatchBuilder.
 
-    batch() may be called from several threads. The copies start with the first call; close() ends them, and
-    so does the end of this process, whatever its cause. Arrays travel through files in memory (on Linux;
-    elsewhere through temporary files, or a pipe where the disk is full).
-    Raises TypeError, saying what to do, if the data set cannot be sent to another process.
+    Several threads may call `batch`. The processes start with its first call. `close` ends them, and so does
+    the end of the main process, also when it is killed. Arrays travel through files: in memory on Linux,
+    temporary files elsewhere. Where there is no room for a file they travel through a pipe.
+
+    Args:
+        builder: Builds the batches.
+        workers: Number of processes.
+
+    Raises:
+        TypeError: If the dataset cannot be sent to another process. The error says what to do.
     """
 
     def __init__(self, builder: BatchBuilder, workers: int) -> None:
@@ -47,21 +53,25 @@ class BatchProcesses:
         self._folder = ""
 
     def batch(self, epoch: int, index: int) -> Batch:
-        """The arrays of one batch. RuntimeError if a process ended, or too many images failed."""
+        """Return the arrays of one batch.
+
+        Raises:
+            RuntimeError: If a process ended, or if more than MAX_IMAGE_ERRORS images could not be loaded.
+        """
         try:
             built, reasons = self._running().submit(_build, epoch, index).result()
         except loky.BrokenProcessPool as error:
             self.close()
             raise RuntimeError(
-                f"A process that prepares batches ended at batch {index} of epoch {epoch + 1}: {error}. "
-                f"The usual cause is a lack of memory: {self._workers} processes hold a copy of the data set "
-                "each. Lower LOADER_WORKERS, or set LOADER_PROCESSES=False to use threads."
+                f"A loader process ended unexpectedly at batch {index} of epoch {epoch + 1}: {error}. The "
+                f"usual cause is a lack of memory, because {self._workers} processes each hold a copy of the "
+                "dataset. Lower LOADER_WORKERS, or set LOADER_PROCESSES=False to use threads."
             ) from error
         self._builder.failures.merge(reasons)
         return built if isinstance(built, dict) else _received(built)
 
     def close(self) -> None:
-        """End the processes and remove their files. A later batch() starts new ones."""
+        """End the processes and remove their files. A later call of `batch` starts new processes."""
         with self._lock:
             if self._executor is not None:
                 self._end()
@@ -70,8 +80,10 @@ class BatchProcesses:
     def _running(self) -> loky.ProcessPoolExecutor:
         with self._lock:
             if self._executor is None:
-                memory = os.access(MEMORY_FOLDER, os.W_OK)
-                self._folder = tempfile.mkdtemp(prefix="mrcnn-", dir=MEMORY_FOLDER if memory else None)
+                has_memory_folder = os.access(MEMORY_FOLDER, os.W_OK)
+                self._folder = tempfile.mkdtemp(
+                    prefix="mrcnn-", dir=MEMORY_FOLDER if has_memory_folder else None
+                )
                 self._executor = loky.ProcessPoolExecutor(
                     self._workers, initializer=_start, initargs=(self._pickled(), self._folder, os.getpid())
                 )
@@ -83,9 +95,9 @@ class BatchProcesses:
             return cloudpickle.dumps(self._builder)
         except Exception as error:
             raise TypeError(
-                f"The data set, its config or the augmentation cannot be sent to another process: {error}. "
-                "Open files and connections in load_image and load_mask instead of keeping them, or set "
-                "LOADER_PROCESSES=False to use threads."
+                f"The dataset, its config or the augmentation cannot be sent to another process: {error}. "
+                "Open files and connections inside load_image and load_mask instead of storing them in the "
+                "dataset, or set LOADER_PROCESSES=False to use threads."
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def _end(executor: loky.ProcessPoolExecutor, folder: str) -> None:
 
 
 def _received(path: str) -> Batch:
-    """The arrays that `_sent` wrote; their file is removed."""
+    """Return the arrays that `_sent` wrote, and remove their file."""
     with open(path, "rb") as file:
         names = str(np.load(file)).split()
         arrays = {name: np.load(file) for name in names}
@@ -109,7 +121,7 @@ def _received(path: str) -> Batch:
     return arrays
 
 
-# --- In the processes ---
+# --- In the loader processes ---
 
 # The builder and the folder for its batches, set once in each process.
 _builder: BatchBuilder
@@ -119,27 +131,28 @@ _folder: str
 def _start(pickled: bytes, folder: str, parent: int) -> None:
     global _builder, _folder
     _builder, _folder = cloudpickle.loads(pickled), folder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the rest
-    image_errors.logger.disabled = True  # the first process hears of every failure and logs it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the main one ends the others
+    image_errors.logger.disabled = True  # the main process receives every failure and logs it
     if os.name == "posix":
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started it was killed and could not."""
+    """End this process and remove its files when the one that started it was killed."""
     while os.getppid() == parent:
-        time.sleep(PATROL)
+        time.sleep(PARENT_CHECK_SECONDS)
+    shutil.rmtree(_folder, ignore_errors=True)
     os._exit(1)
 
 
 def _build(epoch: int, index: int) -> tuple[str | Batch, dict[int, str]]:
-    """A batch, or the file it was put in, and the images that could not be loaded so far."""
+    """Return a batch or the path of its file, and the images that could not be loaded so far."""
     batch = _builder.batch(epoch, index)
     return _sent(batch), dict(_builder.failures.reasons)
 
 
 def _sent(batch: Batch) -> str | Batch:
-    """The path of a file with the arrays; the arrays themselves if there is no room for it."""
+    """Write the arrays to a file and return its path; return the arrays if there is no room for a file."""
     handle, path = tempfile.mkstemp(dir=_folder)
     try:
         with open(handle, "wb") as file:

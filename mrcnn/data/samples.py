@@ -1,144 +1,219 @@
-"""One image made into one row of a batch, and rows stacked into the batch."""
+"""One image with its training targets, and the batch that several of them make.
+
+Axes: B images; H, W molded image; N instances; M = MAX_GT_INSTANCES; G slots for instances; A anchors.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from mrcnn.data.loading import load_image_gt
+from mrcnn.data.augmentation import Augmentation
+from mrcnn.data.loading import ImageWithTruth, load_image_gt
 from mrcnn.data.roi_targets import build_detection_targets, generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.geometry import images, preprocessing
 from mrcnn.geometry.anchors import AnchorCache
+from mrcnn.geometry.image_meta import IMAGE_ID
+from mrcnn.typing import Boxes, ClassIds, Image, Masks
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.dataset import Dataset
+
+Arrays = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image with its targets, before padding; dtypes as in generator.data_generator.
+    """One image with its targets, not padded. The dtypes are those of `generator.data_generator`.
 
-    image: float32 [H, W, channels], mean subtracted. meta: [12 + classes]. class_ids: [N], boxes:
-    [N, 4] in pixels, masks: [h, w, M], of the first M objects, at most MAX_GT_INSTANCES. rpn_targets:
-    match [A] and bbox [RPN_TRAIN_ANCHORS_PER_IMAGE, 4]. rois: random ROIs and those chosen of them,
-    roi_targets: the latter's class ids, boxes and masks. The last three are empty where not asked for.
+    Attributes:
+        image: float32 [H, W, channels], mean subtracted.
+        meta: [12 + classes].
+        class_ids: [N].
+        boxes: [N, 4] in pixels.
+        masks: [h, w, instances] of the first instances, at most M.
+        rpn_targets: rpn_match [A] and rpn_bbox [RPN_TRAIN_ANCHORS_PER_IMAGE, 4], or empty.
+        rois: The random RoIs, and those sampled from them; or empty.
+        roi_targets: Class ids, boxes and masks of the sampled RoIs, or empty.
     """
 
-    image: np.ndarray
+    image: Image
     meta: np.ndarray
-    class_ids: np.ndarray
-    boxes: np.ndarray
-    masks: np.ndarray
-    rpn_targets: tuple[np.ndarray, ...] = ()
-    rois: tuple[np.ndarray, ...] = ()
-    roi_targets: tuple[np.ndarray, ...] = ()
+    class_ids: ClassIds
+    boxes: Boxes
+    masks: Masks
+    rpn_targets: Arrays = ()
+    rois: Arrays = ()
+    roi_targets: Arrays = ()
 
 
 def build_sample(
-    dataset: Any,
-    config: Any,
+    dataset: "Dataset",
+    config: "Config",
     image_id: int,
-    anchors: AnchorCache,
+    *,
+    anchors: AnchorCache | None = None,
     augment: bool = False,
-    augmentation: Any = None,
+    augmentation: Augmentation | None = None,
+    keep_empty: bool = False,
     random_rois: int = 0,
     detection_targets: bool = False,
-    rpn_targets: bool = False,
     rng: np.random.Generator | None = None,
 ) -> Sample | None:
-    """Load one image and make its targets; None if it has no object of a class.
+    """Load one image and build its targets.
 
-    The RPN learns from all objects. If there are more than MAX_GT_INSTANCES, the second stage gets a
-    random choice of them: these come first and alone have a mask; with rpn_targets the others have
-    done their part and go. Raises ValueError for an image that does not fit the pyramid, and whatever
-    loading raises.
+    The RPN learns from all instances. Of more than MAX_GT_INSTANCES, the heads learn from a random choice:
+    these come first, and only they have a mask. With `anchors` the others are dropped after the RPN targets
+    are built.
+
+    Args:
+        dataset: A prepared Dataset.
+        config: Settings of images and targets.
+        image_id: Id of the image.
+        anchors: Build the RPN targets of these anchors. None leaves them to the network.
+        augment: Mirror left to right with probability 1/2. Deprecated.
+        augmentation: One of the kinds in `mrcnn.data.augmentation`, or None.
+        keep_empty: Whether an image without an object becomes a sample.
+        random_rois: Number of random RoIs to add.
+        detection_targets: Whether to sample from the random RoIs and to build their targets.
+        rng: Makes all draws repeatable; see `load_image_gt`.
+
+    Returns:
+        The sample. None if the image has no object (a crowd is not one) and `keep_empty` is False.
+
+    Raises:
+        ValueError: If the size of the image does not suit the network.
     """
-    image, meta, class_ids, gt_boxes, masks = load_image_gt(
-        dataset, config, image_id, augment, augmentation, config.USE_MINI_MASK, rng
+    truth = load_image_gt(
+        dataset, config, image_id, augment, augmentation, use_mini_mask=config.USE_MINI_MASK, rng=rng
     )
-    if not np.any(class_ids > 0):
+    if not (keep_empty or np.any(truth.class_ids > 0)):
         return None
-    images.check_molded_size(image.shape)
-    labels: tuple[np.ndarray, ...] = ()
-    if rpn_targets:
-        labels = build_rpn_targets(image.shape, anchors.of(image.shape), class_ids, gt_boxes, config, rng)
-    rois: tuple[np.ndarray, ...] = ()
-    roi_targets: tuple[np.ndarray, ...] = ()
-    if random_rois:
-        rois = (generate_random_rois(image.shape, random_rois, class_ids, gt_boxes, rng),)
-        if detection_targets:
-            chosen, ids, *rest = build_detection_targets(rois[0], class_ids, gt_boxes, masks, config, rng)
-            rois, roi_targets = (*rois, chosen), (ids[:, np.newaxis], *rest)
-    most = config.MAX_GT_INSTANCES
-    if len(class_ids) > most:
-        choice = (np.random if rng is None else rng).choice
-        some = choice(len(class_ids), most, replace=False)
-        others = np.setdiff1d(np.arange(len(class_ids)), some)
-        order = some if rpn_targets else np.concatenate([some, others])
-        class_ids, gt_boxes, masks = class_ids[order], gt_boxes[order], masks[:, :, some]
+    images.check_molded_size(truth.image.shape)
+    rpn_targets: Arrays = ()
+    if anchors is not None:
+        rpn_targets = build_rpn_targets(
+            truth.image.shape, anchors.of(truth.image.shape), truth.class_ids, truth.boxes, config, rng
+        )
+    rois, roi_targets = _roi_targets(truth, config, random_rois, detection_targets, rng)
+    class_ids, boxes, masks = _limit_instances(
+        truth, config.MAX_GT_INSTANCES, keep_boxes=anchors is None, rng=rng
+    )
     return Sample(
-        image=_subtract_mean(preprocessing.on_network_scale(image, config.MEAN_PIXEL), config),
-        meta=meta,
+        image=_normalize(truth.image, config),
+        meta=truth.meta,
         class_ids=class_ids,
-        boxes=gt_boxes,
+        boxes=boxes,
         masks=masks,
-        rpn_targets=labels,
+        rpn_targets=rpn_targets,
         rois=rois,
         roi_targets=roi_targets,
     )
 
 
-def _subtract_mean(image: np.ndarray, config: Any) -> np.ndarray:
-    """`images.mold_image` as float32; for bytes by a table of all their values, many times faster."""
+def _roi_targets(
+    truth: ImageWithTruth,
+    config: "Config",
+    random_rois: int,
+    detection_targets: bool,
+    rng: np.random.Generator | None,
+) -> tuple[Arrays, Arrays]:
+    """Return the random RoIs with those sampled from them, and the targets of the sampled ones."""
+    if not random_rois:
+        return (), ()
+    rois = generate_random_rois(truth.image.shape, random_rois, truth.class_ids, truth.boxes, rng)
+    if not detection_targets:
+        return (rois,), ()
+    sampled, class_ids, boxes, masks = build_detection_targets(
+        rois, truth.class_ids, truth.boxes, truth.masks, config, rng
+    )
+    return (rois, sampled), (class_ids[:, np.newaxis], boxes, masks)
+
+
+def _limit_instances(
+    truth: ImageWithTruth, limit: int, *, keep_boxes: bool, rng: np.random.Generator | None
+) -> tuple[ClassIds, Boxes, Masks]:
+    """Choose at most `limit` instances at random.
+
+    With `keep_boxes`, the class ids and boxes of the other instances follow those of the chosen ones.
+    """
+    count = len(truth.class_ids)
+    if count <= limit:
+        return truth.class_ids, truth.boxes, truth.masks
+    choice = (np.random if rng is None else rng).choice
+    chosen = choice(count, limit, replace=False)
+    order = chosen
+    if keep_boxes:
+        order = np.concatenate([chosen, np.setdiff1d(np.arange(count), chosen)])
+    return truth.class_ids[order], truth.boxes[order], truth.masks[:, :, chosen]
+
+
+def _normalize(image: Image, config: "Config") -> Image:
+    """Bring an image to the scale of MEAN_PIXEL and subtract it, as float32."""
+    image = preprocessing.on_network_scale(image, config.MEAN_PIXEL)
     if image.dtype != np.uint8:
         return images.mold_image(image, config).astype(np.float32)
+    # A table of all 256 values is many times faster than arithmetic on the pixels.
     values = np.arange(256, dtype=np.uint8)[:, np.newaxis].repeat(image.shape[2], axis=1)
     table = images.mold_image(values, config).astype(np.float32)
     return cv2.LUT(image, table[np.newaxis]).reshape(image.shape)
 
 
-def places_of_objects(counts: Sequence[int], most: int) -> int:
-    """Columns of a batch's class ids and boxes: `most`, doubled until every image's objects fit.
+def instance_slots(counts: Sequence[int], limit: int) -> int:
+    """Return the number of slots for class ids and boxes: `limit`, doubled until every image's instances fit.
 
-    Few different sizes, because the network is compiled for each.
+    There are few different numbers, because the network is compiled for each.
     """
-    places = most
-    while places < max(counts):
-        places *= 2
-    return places
+    slots = limit
+    while slots < max(counts):
+        slots *= 2
+    return slots
 
 
-def stack(samples: Sequence[Sample], config: Any) -> dict[str, np.ndarray]:
-    """The arrays of a batch by the names of the network's inputs, in the original's order.
+def stack(samples: Sequence[Sample], config: "Config") -> dict[str, np.ndarray]:
+    """Stack samples to the arrays of a batch, padded with zeros.
 
-    Objects are padded with zeros; the RPN's targets are left out where the samples have none. Raises
-    ValueError if the images have different sizes.
+    Returns:
+        Arrays by the names of the network's inputs: `input_image` [B, H, W, channels], `input_image_meta`
+        [B, 12 + classes], `input_rpn_match` [B, A, 1] and `input_rpn_bbox` [B, targets, 4] if the samples
+        have RPN targets, `input_gt_class_ids` [B, G], `input_gt_boxes` [B, G, 4], `input_gt_masks`
+        [B, h, w, M].
+
+    Raises:
+        ValueError: If the images have different sizes.
     """
-    shapes = {int(sample.meta[0]): sample.image.shape for sample in samples}
+    shapes = {int(sample.meta[IMAGE_ID]): sample.image.shape for sample in samples}
     if len(set(shapes.values())) > 1:
         raise ValueError(
-            f"Images of one batch must have one size. Received, by image id: {shapes}. Use "
-            'IMAGE_RESIZE_MODE "square" or "crop", or a batch size of 1 '
-            f"(IMAGE_RESIZE_MODE={config.IMAGE_RESIZE_MODE!r})."
+            "The molded images of a batch must have one size. Received, by image id: "
+            f"{shapes}, with IMAGE_RESIZE_MODE={config.IMAGE_RESIZE_MODE!r}. Use IMAGE_RESIZE_MODE "
+            '"square" or "crop", or a batch size of 1.'
         )
-    count, most = len(samples), config.MAX_GT_INSTANCES
-    places = places_of_objects([len(sample.class_ids) for sample in samples], most)
-    class_ids = np.zeros((count, places), dtype=np.int32)
-    gt_boxes = np.zeros((count, places, 4), dtype=np.int32)
-    gt_masks = np.zeros((count, *samples[0].masks.shape[:2], most), dtype=bool)
+    count, limit = len(samples), config.MAX_GT_INSTANCES
+    slots = instance_slots([len(sample.class_ids) for sample in samples], limit)
+    class_ids = np.zeros((count, slots), dtype=np.int32)
+    gt_boxes = np.zeros((count, slots, 4), dtype=np.int32)
+    gt_masks = np.zeros((count, *samples[0].masks.shape[:2], limit), dtype=bool)
     for row, sample in enumerate(samples):
-        objects = len(sample.class_ids)
-        class_ids[row, :objects] = sample.class_ids
-        gt_boxes[row, :objects] = sample.boxes
+        instances = len(sample.class_ids)
+        class_ids[row, :instances] = sample.class_ids
+        gt_boxes[row, :instances] = sample.boxes
         gt_masks[row, :, :, : sample.masks.shape[2]] = sample.masks
-    labels = {}
+    rpn_targets = {}
     if samples[0].rpn_targets:
         match, bbox = zip(*(sample.rpn_targets for sample in samples), strict=True)
-        labels = {"input_rpn_match": np.stack(match)[..., np.newaxis], "input_rpn_bbox": np.stack(bbox)}
+        rpn_targets = {
+            "input_rpn_match": np.stack(match)[..., np.newaxis],
+            "input_rpn_bbox": np.stack(bbox),
+        }
     return {
         "input_image": np.stack([sample.image for sample in samples]),
         "input_image_meta": np.stack([sample.meta for sample in samples]),
-        **labels,
+        **rpn_targets,
         "input_gt_class_ids": class_ids,
         "input_gt_boxes": gt_boxes,
         "input_gt_masks": gt_masks,

@@ -1,7 +1,8 @@
 """Targets of the heads: RoIs sampled from the proposals, each with its class, deltas and mask.
 
 Fast R-CNN, section 2.3 and Mask R-CNN, section 3.1, with the sampling rule of the Keras 2 library: the number
-of negatives follows the number of positives, so an image without positives has no RoIs at all.
+of negatives follows the number of positives, so an image without positives has no RoIs at all. Images without
+objects are an exception on request: all their RoIs are negatives, which teach the heads the background.
 
 Axes: B images, P proposals, G ground-truth boxes, K slots for positives, R RoIs.
 """
@@ -27,7 +28,12 @@ def _overlaps(proposals: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
 
 
 def sample_rois(
-    positive: Tensor, negative: Tensor, priority: Tensor, rois_per_image: int, positive_ratio: float
+    positive: Tensor,
+    negative: Tensor,
+    priority: Tensor,
+    rois_per_image: int,
+    positive_ratio: float,
+    negatives_only: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sample positives, then negatives in proportion to them.
 
@@ -36,6 +42,7 @@ def sample_rois(
         priority: float [B, P] in [0, 1]; the highest are sampled first.
         rois_per_image: R.
         positive_ratio: Share of positives in a full sample.
+        negatives_only: bool [B], images whose sample is filled with negatives; None means no image.
 
     Returns:
         Indices int32 [B, R] of proposals, and the number of positives and of all RoIs, each int32 [B].
@@ -47,6 +54,8 @@ def sample_rois(
     negative_index, negatives = sampling.sample_top_k(negative, priority, min(rois_per_image, proposals))
     ratio = np.float32(1.0 / positive_ratio)
     negative_limit = ops.cast(ratio * ops.cast(positives, "float32"), "int32") - positives
+    if negatives_only is not None:
+        negative_limit = ops.where(negatives_only, rois_per_image, negative_limit)
     total = positives + ops.minimum(negatives, negative_limit)
 
     slot = ops.arange(rois_per_image)[None]  # [1, R]
@@ -105,6 +114,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         positive_iou: IoU with a ground-truth box from which a proposal is positive.
         crowd_iou: IoU with a crowd from which a proposal is not negative.
         include_gt: Sample from the ground-truth boxes, too.
+        negatives_without_objects: Sample negatives from images without objects. False gives them no RoIs.
         shuffle: Sample at random. False keeps the first proposals.
         seed: Of the random samples.
     """
@@ -120,6 +130,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         positive_iou: float = 0.5,
         crowd_iou: float = 0.001,
         include_gt: bool = False,
+        negatives_without_objects: bool = False,
         shuffle: bool = True,
         seed: int | None = None,
         **kwargs: Any,
@@ -133,6 +144,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         self.positive_iou = float(positive_iou)
         self.crowd_iou = float(crowd_iou)
         self.include_gt = bool(include_gt)
+        self.negatives_without_objects = bool(negatives_without_objects)
         self.shuffle = shuffle
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -158,8 +170,11 @@ class DetectionTargetLayer(keras.layers.Layer):
         negative = ops.logical_and(best < self.positive_iou, crowd < self.crowd_iou)
         negative = ops.logical_and(negative, filled)
         priority = sampling.priorities(best, self.shuffle, self.seed_generator)
+        without_objects = None
+        if self.negatives_without_objects:
+            without_objects = ops.logical_not(ops.any(gt_class_ids > 0, axis=1))
         index, positives, total = sample_rois(
-            positive, negative, priority, self.rois_per_image, self.positive_ratio
+            positive, negative, priority, self.rois_per_image, self.positive_ratio, without_objects
         )
         slot = ops.arange(self.rois_per_image)[None]
         is_roi = slot < total[:, None]
@@ -222,6 +237,7 @@ class DetectionTargetLayer(keras.layers.Layer):
             "positive_iou": self.positive_iou,
             "crowd_iou": self.crowd_iou,
             "include_gt": self.include_gt,
+            "negatives_without_objects": self.negatives_without_objects,
             "shuffle": self.shuffle,
             "seed": self.seed,
         }

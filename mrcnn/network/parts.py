@@ -117,6 +117,7 @@ def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) ->
         positive_iou=config.ROI_POSITIVE_IOU,
         crowd_iou=config.CROWD_IOU,
         include_gt=config.ROI_INCLUDE_GT,
+        negatives_without_objects=config.TRAIN_ON_EMPTY_IMAGES is not False,
         seed=config.SEED,
         name="proposal_targets",
     )

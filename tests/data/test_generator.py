@@ -222,7 +222,7 @@ def test_number_of_steps():
     assert len(DataGenerator(dataset, values, steps=None, batch_size=7)) == 1
     assert len(DataGenerator(dataset, config(STEPS_PER_EPOCH=None))) == 4
     for wrong in (0, 1.5, "some"):
-        with pytest.raises(ValueError, match="steps must be"):
+        with pytest.raises(ValueError, match=r"`steps` must be .*Received: steps="):
             DataGenerator(dataset, values, steps=wrong)
 
 
@@ -368,7 +368,7 @@ def test_a_broken_file_is_left_out_and_named_once(tmp_path, caplog):
     assert seen == [[0, 1], [3, 3], [4, 5]]
     assert list(generator.skipped) == [2]
     assert "photo_2.png" in generator.skipped[2]
-    messages = [record.getMessage() for record in caplog.records if "Left out" in record.message]
+    messages = [record.getMessage() for record in caplog.records if "Skipped" in record.message]
     assert len(messages) == 1
     assert "image id 2 (source 'disk'" in messages[0]
     assert "truncated" in messages[0]
@@ -434,6 +434,72 @@ def test_images_without_objects_are_replaced():
     assert counts[[0, 3, 4]].min() >= 8
 
 
+def without_objects(dataset, *image_ids, listed=False):
+    """Take the objects of these images away; `listed` marks them as the annotation readers do."""
+    for image_id in image_ids:
+        image, masks, class_ids = dataset.items[image_id]
+        dataset.items[image_id] = (image, masks[:, :, :0], class_ids[:0])
+        dataset.image_info[image_id]["is_empty"] = listed
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("setting", "listed", "trained"),
+    [
+        (None, False, [0, 3, 3, 3]),
+        (None, True, [0, 1, 2, 3]),
+        (True, False, [0, 1, 2, 3]),
+        (False, True, [0, 3, 3, 3]),
+    ],
+)
+@pytest.mark.parametrize("mini", [True, False])
+def test_images_without_objects_train_where_they_are_wanted(setting, listed, trained, mini):
+    dataset = without_objects(toy_dataset(4), 1, 2, listed=listed)
+    values = config(TRAIN_ON_EMPTY_IMAGES=setting, RPN_TARGETS_IN_GRAPH=False, USE_MINI_MASK=mini)
+    generator = DataGenerator(dataset, values, shuffle=False, steps="all")
+    batches = [generator[index][0] for index in range(2)]
+    assert [image_id for batch in batches for image_id in ids(batch)] == trained
+    for batch in batches:
+        for row, image_id in enumerate(ids(batch)):
+            has_objects = image_id in (0, 3)
+            assert (batch["input_gt_class_ids"][row] > 0).sum() == (3 if has_objects else 0)
+            assert batch["input_gt_masks"][row].any() == has_objects
+            assert batch["input_rpn_bbox"][row].any() == has_objects
+            labels = batch["input_rpn_match"][row]
+            assert (labels == 1).any() == has_objects
+            assert (labels != 0).sum() == values.RPN_TRAIN_ANCHORS_PER_IMAGE
+    np.random.seed(0)
+    options = {"random_rois": 1000, "batch_size": 3, "detection_targets": True}
+    inputs, outputs = next(data_generator(dataset, values, shuffle=False, **options))
+    image_ids = inputs[1][:, 0].tolist()
+    assert image_ids == ([0, 1, 2] if 1 in trained else [0, 3, 0])
+    assert (outputs[0] > 0).any(axis=(1, 2)).tolist() == [image_id in (0, 3) for image_id in image_ids]
+
+
+@pytest.mark.parametrize("setting", [None, True])
+def test_crops_that_miss_every_object_train_only_on_request(setting):
+    image, masks = np.zeros((256, 256, 3), dtype=np.uint8), np.zeros((256, 256, 1), dtype=bool)
+    masks[:20, :20] = True
+    dataset = ArrayDataset([(image, masks, [1])])
+    values = config(IMAGE_RESIZE_MODE="crop", IMAGE_MIN_DIM=192, TRAIN_ON_EMPTY_IMAGES=setting)
+    generator = DataGenerator(dataset, values, seed=0)
+    counts = [(generator[index][0]["input_gt_class_ids"] > 0).sum(axis=1).tolist() for index in range(3)]
+    assert min(map(min, counts)) == (0 if setting else 1)
+
+
+def test_a_dataset_whose_images_are_all_listed_as_empty_is_refused_unless_it_is_asked_for():
+    dataset = without_objects(toy_dataset(3), 0, 1, 2, listed=True)
+    for make in (
+        lambda values: DataGenerator(dataset, values)[0],
+        lambda values: next(data_generator(dataset, values)),
+    ):
+        with pytest.raises(
+            ValueError, match=r"all 3 images .* without objects.*TRAIN_ON_EMPTY_IMAGES = True"
+        ):
+            make(config())
+        make(config(TRAIN_ON_EMPTY_IMAGES=True))
+
+
 @pytest.mark.parametrize("mode", ["square", "crop"])
 def test_a_dataset_without_objects_ends_with_an_error(mode):
     image, masks, _ = rectangles(0)
@@ -474,19 +540,19 @@ def test_a_wrong_augmentation_is_not_blamed_on_the_images():
         return image[:-2], masks[:-2]
 
     generator = DataGenerator(toy_dataset(), config(), augmentation=shrink)
-    with pytest.raises(AugmentationError, match="shrink changed the shape"):
+    with pytest.raises(AugmentationError, match="shrink must not change the shape"):
         generator[0]
     assert generator.skipped == {}
 
 
 def test_wrong_datasets_are_refused_at_once():
-    with pytest.raises(ValueError, match=r"4 classes with background.*NUM_CLASSES=9"):
+    with pytest.raises(ValueError, match=r"NUM_CLASSES must be 4.*NUM_CLASSES=9.*class 3"):
         DataGenerator(toy_dataset(), config(NUM_CLASSES=9))
     unprepared = Dataset()
     unprepared.add_image("fix", 0, None)
     with pytest.raises(RuntimeError, match=r"call prepare\(\)"):
         DataGenerator(unprepared, config())
-    with pytest.raises(ValueError, match="no image"):
+    with pytest.raises(ValueError, match="no images"):
         DataGenerator(ArrayDataset([]), config())
     with pytest.raises(ValueError, match=r"prepare\(\)"):
         next(data_generator(unprepared, config()))

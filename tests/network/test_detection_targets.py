@@ -138,6 +138,31 @@ def test_without_positives_every_slot_is_empty(emptied):
         assert not x.any()
 
 
+@pytest.mark.parametrize("rois", [60, 200])
+def test_an_image_without_objects_gives_negatives_on_request(rois):
+    proposals, ids, boxes, masks = scene(2)
+    layer = targets(rois_per_image=rois, negatives_without_objects=True)
+    usual = run(targets(rois_per_image=rois), [proposals, ids, boxes, masks])
+    ids[1] = 0
+    found = run(layer, [proposals, ids, boxes, masks])
+    for array, same in zip(found, usual, strict=True):
+        np.testing.assert_array_equal(array[0], same[0])
+    count = min(rois, PROPOSALS)
+    np.testing.assert_array_equal(found[0][1, :count], proposals[1, :count])
+    assert not found[0][1, count:].any()
+    assert not any(array[1].any() for array in found[1:])
+    assert layer.get_config()["negatives_without_objects"]
+
+
+def test_proposals_on_a_crowd_are_not_sampled_without_objects():
+    proposals = np.array([[[0.5, 0.5, 0.7, 0.7], [0.8, 0, 0.9, 0.1]]], "float32")
+    boxes = np.array([[[0.4, 0.4, 0.8, 0.8]]], "float32")
+    inputs = [proposals, np.array([[-2]], "int32"), boxes, np.ones((1, 4, 4, 1), bool)]
+    rois, ids, _, _ = run(targets(negatives_without_objects=True), inputs)
+    np.testing.assert_array_equal(rois[0, :2], [proposals[0, 1], [0, 0, 0, 0]])
+    assert not ids.any()
+
+
 def test_images_are_independent():
     inputs = scene(3)
     alone = run(targets(), [x[:1] for x in inputs])

@@ -83,6 +83,7 @@ TRAINING = {
         "positive_iou": 0.55,
         "crowd_iou": 0.005,
         "include_gt": True,
+        "negatives_without_objects": True,
         "seed": 77,
     },
     "mask_slots": {"count": 13},
