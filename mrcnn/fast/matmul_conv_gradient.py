@@ -25,7 +25,7 @@ def conv2d(
     """`backend.conv2d` with gradients as matrix products, where that is possible and pays."""
     kernel_size = tuple(kernel.shape[:2])
     dense = groups == 1 and set(dilation) == {1} and all(side % 2 for side in kernel_size)
-    is_pointwise = kernel_size == (1, 1)
+    is_pointwise = kernel_size == (1, 1) and isinstance(padding, str)
     unit_stride = set(strides) == {1} and padding == "same"
     exact = keras.backend.standardize_dtype(inputs.dtype) == "float32"
     if (
