@@ -53,12 +53,18 @@ class CocoDataset(FormatDataset):
         sizes = self._sizes(lists["images"], annotations)
         by_image = self._by_image(lists["annotations"], sizes, names, set(chosen), annotations)
         before = len(self.image_info)
+        # Any annotation counts, even a broken one or one of another class: only images that were annotated
+        # and have no objects are examples of background.
+        annotated = {
+            str(record.get("image_id")) for record in lists["annotations"] if isinstance(record, dict)
+        }
         for record in lists["images"]:
             own = by_image.get(record.get("id"), [])
             if record.get("id") in sizes and (own or keep_empty):
                 size = sizes[record["id"]]
                 path = folder / record["file_name"]
                 facts: Record = {"annotations": own, "width": size[1], "height": size[0]}
+                facts["is_empty"] = str(record["id"]) not in annotated
                 self._add_picture(source, record["id"], path, size=size, **facts)
         self._finish(str(annotations), before)
 

@@ -118,7 +118,8 @@ def _advice(numbers: dict[str, Any]) -> list[str]:
         advice.append(f"classes with less than {RARE:.0%} of the objects: {', '.join(rare)}")
     if numbers["images_without_instances"]:
         advice.append(
-            f"{numbers['images_without_instances']} images without an object: training leaves them out"
+            f"{numbers['images_without_instances']} images without an object: those that the annotations "
+            "list as empty train as background, the others are left out (see TRAIN_ON_EMPTY_IMAGES)"
         )
     smallest = min(numbers["instance_heights"][1], numbers["instance_widths"][1])
     if smallest < SMALL:

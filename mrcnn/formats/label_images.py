@@ -61,6 +61,18 @@ class LabelImageDataset(FormatDataset):
                 self._add(Path(root), name, picture, masks.get(name), class_divisor, source)
         self._finish(str(root), before)
 
+    def is_listed_as_empty(self, image_id: int) -> bool:
+        """Whether the image has a label image, and no pixel of it belongs to an object."""
+        info = self.image_info[image_id]
+        if "is_empty" not in info:
+            try:
+                info["is_empty"] = (
+                    info["labels"] is not None and not read_labels(info["root"], info["labels"]).any()
+                )
+            except OSError:  # load_mask will raise it
+                return False
+        return info["is_empty"]
+
     def load_instances(self, image_id: int) -> Iterator[Instance]:
         """The objects one by one, in the order of their values, each cropped to its box."""
         info, size = self.image_info[image_id], self.image_size(image_id)

@@ -88,6 +88,7 @@ class LabelMeDataset(OutlineDataset):
         height, width = content.get("imageHeight"), content.get("imageWidth")
         size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         facts: Record = {"is_embedded": is_embedded, "outlines": [], "masks": []}
+        facts["is_empty"] = not content["shapes"]
         info = self._add_picture(source, path.stem, path if is_embedded else image, size=size, **facts)
         if info is None:
             return

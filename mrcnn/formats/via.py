@@ -64,7 +64,8 @@ class ViaDataset(OutlineDataset):
         before = len(self.image_info)
         for key, own in regions.items():
             if own or keep_empty:
-                self._add(entries[key], zip(own, labels[key], strict=True), names, folder, source)
+                labeled = list(zip(own, labels[key], strict=True))
+                self._add(entries[key], labeled, names, folder, source)
         self._finish(str(annotations), before)
 
     def _regions(self, entry: Record, where: str) -> list[Record] | None:
@@ -77,14 +78,21 @@ class ViaDataset(OutlineDataset):
             return None
         return list(regions.values()) if isinstance(regions, dict) else regions
 
-    def _add(self, entry: Record, labelled: Any, names: list[str], folder: Path, source: str) -> None:
+    def _add(
+        self,
+        entry: Record,
+        labeled: Sequence[tuple[Record, str | None]],
+        names: list[str],
+        folder: Path,
+        source: str,
+    ) -> None:
         path = folder / entry["filename"]
-        info = self._add_picture(source, entry["filename"], path, outlines=[])
+        info = self._add_picture(source, entry["filename"], path, outlines=[], is_empty=not labeled)
         if info is None:
             return
         size = info["size"]
         info.update(width=size[1], height=size[0])
-        for number, (region, label) in enumerate(labelled):
+        for number, (region, label) in enumerate(labeled):
             where = f"{path}, region {number}"
             if label not in names:
                 self.problems.add(problems.UNKNOWN_CLASS, f"{where}: {label!r}")

@@ -49,8 +49,10 @@ class YoloDataset(OutlineDataset):
             lines = text.read_text(encoding="utf-8").splitlines() if text.is_file() else []
             if not text.is_file():
                 self.problems.add(problems.MISSING_LABELS, str(folder / file))
-            if any(line.split() for line in lines) or keep_empty:
-                info = self._add_picture(source, name, folder / file, outlines=[])
+            is_blank = not any(line.split() for line in lines)
+            if keep_empty or not is_blank:
+                is_empty = is_blank and text.is_file()
+                info = self._add_picture(source, name, folder / file, outlines=[], is_empty=is_empty)
                 if info is not None:
                     self._add_lines(info, lines, len(names), text)
         self._finish(str(folder), before)
