@@ -4,6 +4,8 @@ import os
 import stat
 from pathlib import Path
 
+ZIP_MAGIC = b"PK\x03\x04"  # the first bytes of a zip archive
+
 
 class WeightFileError(ValueError):
     """A weight file that cannot be used. The message names the file and what is wrong with it."""

@@ -18,14 +18,13 @@ import h5py
 import numpy as np
 
 from mrcnn.checkpoints.hdf5 import StoredArray, damage_named, find, find_array
-from mrcnn.checkpoints.opening import WeightFileError, check_file, read_start
+from mrcnn.checkpoints.opening import ZIP_MAGIC, WeightFileError, check_file, read_start
 from mrcnn.files import atomic_write
 
 RPN_MODEL = "rpn_model"  # a model inside the model; a file stores it as one layer
 RPN_LAYERS = ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
 HEAD_PREFIXES = ("fpn_", "rpn_", "mrcnn_")  # of all layers behind the backbone
 ATTRIBUTE_LIMIT = 64512  # bytes of one attribute; Keras splits longer lists of names
-ZIP_MAGIC = b"PK\x03\x04"
 
 # What `read_weight_file`, which compares no shapes, reads at most: all that deflate can pack into a file,
 # but small files may state this much in any case.

@@ -1,0 +1,245 @@
+"""Weights of torchvision's and Detectron2's Mask R-CNN: read their files, name them as our layers.
+
+    weights = foreign.read_foreign_weights("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth")
+    weights.kind, weights.num_classes, weights.class_names
+
+Nothing in a file is executed, and PyTorch is not needed. The network must compute what the other library
+computes; which settings that takes depends on `ForeignWeights.kind`.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mrcnn.checkpoints.foreign import names
+from mrcnn.checkpoints.foreign.classes import coco_class_names
+from mrcnn.checkpoints.foreign.detectron2 import read_numpy_pickle
+from mrcnn.checkpoints.foreign.names import Row
+from mrcnn.checkpoints.foreign.pth import MAGIC_NUMBER, read_pth
+from mrcnn.checkpoints.foreign.safetensors import read_safetensors
+from mrcnn.checkpoints.foreign.states import State
+from mrcnn.checkpoints.opening import ZIP_MAGIC, WeightFileError, check_file, read_start
+
+PICKLE_START = b"\x80"
+LONGEST_MAGIC = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A network of another library.
+
+    Attributes:
+        title: Its name, for messages.
+        marker: A key that only its state dicts have.
+        rows: Returns its table of `names`.
+        stage4_key: Key of stage 4 of its ResNet, which tells ResNet-50 and ResNet-101 apart.
+    """
+
+    title: str
+    marker: str
+    rows: Callable[[State], list[Row]]
+    stage4_key: str
+
+
+KINDS = {
+    "torchvision": Kind(
+        "torchvision's maskrcnn_resnet50_fpn",
+        "roi_heads.box_head.fc6.weight",
+        names.torchvision_rows,
+        "backbone.body.layer3",
+    ),
+    "torchvision-v2": Kind(
+        "torchvision's maskrcnn_resnet50_fpn_v2",
+        "roi_heads.box_head.0.0.weight",
+        names.torchvision_v2_rows,
+        "backbone.body.layer3",
+    ),
+    "detectron2": Kind(
+        "Detectron2's Mask R-CNN with FPN",
+        "backbone.fpn_lateral2.weight",
+        names.detectron2_rows,
+        "backbone.bottom_up.res4",
+    ),
+}
+RESNETS = {6: "resnet50", 23: "resnet101"}
+
+# Names of torchvision's first release, which its published file of `maskrcnn_resnet50_fpn` has.
+OLD_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
+    (r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)", r"backbone.fpn.\1_blocks.\2.0.\3"),
+    (
+        r"roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)",
+        lambda match: f"roi_heads.mask_head.{int(match[1]) - 1}.0.{match[2]}",
+    ),
+]
+# Keys that hold no weights: counters, anchors, and the mean and std of the images.
+NO_WEIGHTS = re.compile(r".*\.num_batches_tracked|(.*\.)?anchor_generator\..*|pixel_mean|pixel_std")
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignWeights:
+    """Weights of another library under the names of our layers.
+
+    Deltas and logits are in our order. The boxes of the RPN are relative to `RPN_BBOX_STD_DEV` of 1, those of
+    the box head to `BBOX_STD_DEV` of (0.1, 0.1, 0.2, 0.2). conv1 takes RGB images with 0..255 minus the mean.
+
+    Attributes:
+        kind: A key of `KINDS`: "torchvision", "torchvision-v2" or "detectron2".
+        layers: {layer name: weights, float32}, in the order of a weight file. Convolutions before a batch
+            norm have no bias.
+        backbone: "resnet50" or "resnet101"; None for another depth.
+        num_classes: Number of classes including the background; 91 for torchvision's COCO weights.
+        class_names: Their names if these are COCO's; None if the file does not tell them.
+        missing: Layers that the file lacks, in whole or in part.
+        unused: Keys of the file that belong to no layer.
+    """
+
+    kind: str
+    layers: dict[str, list[np.ndarray]]
+    backbone: str | None
+    num_classes: int
+    class_names: tuple[str, ...] | None
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def is_foreign_file(path: str | Path) -> bool:
+    """Tell from the first bytes of a file whether it is a pickle, a zip archive or a .safetensors file."""
+    return _reader(Path(path)) is not None
+
+
+def read_foreign_weights(path: str | Path) -> ForeignWeights:
+    """Read weights of torchvision or Detectron2 and name them as our layers.
+
+    Args:
+        path: A .pth, .safetensors or .pkl file; the content decides, not the suffix. It may be a checkpoint
+            with the state dict under "model" or "state_dict", with or without the prefix of
+            DistributedDataParallel.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError: If there is no file.
+        WeightFileError: If the file is damaged, or of another network.
+    """
+    path = Path(path)
+    return name_weights(read_state(path), path)
+
+
+def read_state(path: str | Path) -> State:
+    """Read the arrays of a .pth, .safetensors or .pkl file.
+
+    Returns:
+        {key of the other library: float32 array}.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, WeightFileError: See `read_foreign_weights`.
+    """
+    path = check_file(path)
+    reader = _reader(path)
+    if reader is None:
+        raise WeightFileError(f"{path} must be a .pth, .safetensors or .pkl file. Its content is neither.")
+    return reader(path)
+
+
+def _reader(path: Path) -> Callable[[Path], State] | None:
+    start = read_start(path, LONGEST_MAGIC)
+    if start.startswith(ZIP_MAGIC):
+        return read_pth
+    if start.startswith(PICKLE_START):
+        return read_pth if _is_old_pth(path) else read_numpy_pickle
+    return read_safetensors if start[8:9] == b"{" else None
+
+
+def _is_old_pth(path: Path) -> bool:
+    """Whether the first pickle is the number that starts PyTorch's older files."""
+    encoded = MAGIC_NUMBER.to_bytes(10, "little")
+    return encoded in read_start(path, LONGEST_MAGIC)
+
+
+def kind_of(state: State, path: str | Path = "the file") -> str:
+    """Return the key of `KINDS` that a state dict belongs to.
+
+    Raises:
+        WeightFileError: If it belongs to none.
+    """
+    for kind, facts in KINDS.items():
+        if facts.marker in state:
+            return kind
+    titles = ", ".join(facts.title for facts in KINDS.values())
+    raise WeightFileError(
+        f"{path} must hold the weights of one of: {titles}. Received {len(state)} keys, {list(state)[:3]} "
+        "first."
+    )
+
+
+def name_weights(state: State, path: str | Path = "the file") -> ForeignWeights:
+    """Convert a state dict of another library to weights under the names of our layers.
+
+    Args:
+        state: {key: array}.
+        path: Name of the file, for errors.
+
+    Raises:
+        WeightFileError: If the state dict is of another network, or a shape is not the one of its key.
+    """
+    state = {_current_name(key): values for key, values in state.items() if not NO_WEIGHTS.fullmatch(key)}
+    kind = kind_of(state, path)
+    rows = KINDS[kind].rows(state)
+    layers: dict[str, list[np.ndarray]] = {}
+    used: set[str] = set()
+    for layer, parts in rows:
+        if not all(key in state for key, _ in parts):
+            continue
+        layers[layer] = [_converted(path, key, state[key], transform) for key, transform in parts]
+        used.update(key for key, _ in parts)
+    logits = layers.get("mrcnn_class_logits")
+    num_classes = logits[0].shape[-1] if logits else 0
+    return ForeignWeights(
+        kind=kind,
+        layers=layers,
+        backbone=RESNETS.get(names.block_count(state, KINDS[kind].stage4_key)),
+        num_classes=num_classes,
+        class_names=coco_class_names(num_classes),
+        missing=tuple(layer for layer, _ in rows if layer not in layers),
+        unused=tuple(key for key in state if key not in used),
+    )
+
+
+def _current_name(key: str) -> str:
+    for pattern, replacement in OLD_NAMES:
+        key = re.sub(f"^{pattern}$", replacement, key)
+    return key
+
+
+def _converted(
+    path: str | Path, key: str, values: np.ndarray, transform: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    try:
+        return np.ascontiguousarray(transform(values))
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise WeightFileError(f"{path}: {key!r} has an unexpected shape {values.shape}: {error}") from error
+
+
+def select_classes(weights: ForeignWeights, ids: Sequence[int]) -> ForeignWeights:
+    """Keep some classes only: their rows of the last layers of the heads.
+
+    The scores of the remaining classes grow a little, because the softmax has fewer terms.
+
+    Args:
+        weights: Weights with all classes.
+        ids: Class ids to keep, the background (0) first; for torchvision's COCO weights `classes.COCO_IDS`.
+    """
+    chosen = list(ids)
+    layers = dict(weights.layers)
+    for layer, entries in (("mrcnn_class_logits", 1), ("mrcnn_bbox_fc", 4), ("mrcnn_mask", 1)):
+        if layer in layers:
+            layers[layer] = [_columns(values, chosen, entries) for values in layers[layer]]
+    class_names = weights.class_names and tuple(weights.class_names[index] for index in chosen)
+    return dataclasses.replace(weights, layers=layers, num_classes=len(chosen), class_names=class_names)
+
+
+def _columns(values: np.ndarray, ids: list[int], entries: int) -> np.ndarray:
+    grouped = values.reshape(*values.shape[:-1], -1, entries)[..., ids, :]
+    return np.ascontiguousarray(grouped.reshape(*values.shape[:-1], -1))
