@@ -380,7 +380,7 @@ def predict(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, i
 
     def detect_in(images: list[np.ndarray]) -> list[dict[str, Any]]:
         if arguments.stain == "hematoxylin":
-            images = [stains.haematoxylin(image) for image in images]
+            images = [stains.hematoxylin(image) for image in images]
         return model.detect(images)
 
     is_count = arguments.command == "count"
