@@ -25,11 +25,6 @@ def producing_call(tensor: Tensor) -> Call:
     return operation._inbound_nodes[index]
 
 
-def output_index(tensor: Tensor) -> int:
-    """The position of a symbolic tensor among the outputs of its call."""
-    return tensor._keras_history.tensor_index
-
-
 def calls_of(operation: Any) -> Sequence[Call]:
     """All calls of an operation."""
     return operation._inbound_nodes

@@ -1,15 +1,13 @@
 """Convolutions with gradients as matrix products, in training: the gradients of Keras' convolutions."""
 
-import importlib
-
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from tensor_tools import BACKEND, array, call, gradients, tensor
+from tensor_tools import array, call, gradients, tensor
 
 from mrcnn import backend, fast
-from mrcnn.backend import cpu, layer_graph
+from mrcnn.backend import layer_graph
 from mrcnn.fast import matmul_conv_gradient
 from mrcnn.network import convolution
 from mrcnn.network.normalization import BatchNorm
@@ -140,24 +138,3 @@ def test_only_the_training_network_uses_them(calls):
     training = fast.for_training(model, sampled_locations=10)
     np.testing.assert_allclose(array(training(inputs, training=True)), expected, rtol=1e-5, atol=1e-5)
     assert set(calls) == {(3, 3, 4, 4)}
-
-
-LARGE, SMALL, UNKNOWN = (1, 64, 64, 4), (1, 8, 8, 4), (None, None, None, 4)
-CASES = [(LARGE, (3, 3)), (SMALL, (3, 3)), (UNKNOWN, (3, 3)), (LARGE, (1, 1))]
-
-
-@pytest.mark.parametrize("lacks_avx512", [True, False])
-@pytest.mark.parametrize("on_cpu", [True, False])
-def test_matmul_gradient_pays(on_cpu, lacks_avx512, monkeypatch):
-    """On a CPU: always with JAX, otherwise for large kernels (TensorFlow: and maps) without AVX-512."""
-    module = importlib.import_module(f"mrcnn.backend.{BACKEND}")
-    monkeypatch.setattr(module, "is_on_cpu", lambda tensor: on_cpu)
-    monkeypatch.setattr(cpu, "lacks_avx512", lambda: lacks_avx512)
-    pays = on_cpu and lacks_avx512
-    expected = {
-        "tensorflow": [pays, False, pays, False],
-        "torch": [pays, pays, pays, False],
-        "jax": [on_cpu] * 4,
-    }
-    found = [backend.matmul_gradient_pays(keras.KerasTensor(shape), size) for shape, size in CASES]
-    assert found == expected[BACKEND]

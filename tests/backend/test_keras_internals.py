@@ -1,0 +1,137 @@
+"""Each private member of Keras that the package uses, in a test of its own.
+
+A test that fails after an update of Keras names the function of `keras_internals` to change.
+"""
+
+import inspect
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from tensor_tools import BACKEND, array, tensor
+
+from mrcnn.backend import keras_internals
+
+
+@pytest.fixture
+def graph():
+    """x = first(image); y = first(x); z = x + 2 * y, and the layer."""
+    image = keras.Input((4,), name="image")
+    first = layers.Dense(4, name="first")
+    x = first(image)
+    y = first(x)
+    z = layers.Add(name="sum")([x, 2.0 * y])
+    return {"image": image, "x": x, "y": y, "z": z, "first": first, "model": keras.Model(image, z)}
+
+
+def test_producer(graph):
+    assert keras_internals.producer(graph["x"]) is graph["first"]
+    assert keras_internals.producer(graph["z"]).name == "sum"
+    assert keras_internals.producer(ops.relu(graph["x"])).__class__.__name__.lower() == "relu"
+
+
+def test_producing_call(graph):
+    """The call tells its operation, its inputs and its outputs."""
+    calls = [keras_internals.producing_call(graph[name]) for name in ("image", "x", "y", "z")]
+    assert [call.is_input for call in calls] == [True, False, False, False]
+    _, x, y, z = calls
+    assert x is not y
+    assert x.operation is y.operation is graph["first"]
+    assert [id(t) for t in x.input_tensors] == [id(graph["image"])]
+    assert [id(t) for t in y.input_tensors] == [id(graph["x"])]
+    assert [id(t) for t in y.outputs] == [id(graph["y"])]
+    assert len(z.input_tensors) == 2
+
+
+def test_calls_of(graph):
+    calls = keras_internals.calls_of(graph["first"])
+    assert list(calls) == [keras_internals.producing_call(graph[name]) for name in "xy"]
+
+
+def test_parent_calls(graph):
+    call = keras_internals.producing_call(graph["y"])
+    assert list(keras_internals.parent_calls(call)) == [keras_internals.producing_call(graph["x"])]
+    assert list(keras_internals.parent_calls(keras_internals.producing_call(graph["image"]))) == []
+
+
+def test_fill_arguments(graph):
+    call = keras_internals.producing_call(graph["z"])
+    values = {id(x): index for index, x in enumerate(call.input_tensors)}
+    args, options = keras_internals.fill_arguments(call, values)
+    assert list(args) == [[0, 1]]
+    assert all(value is None for value in options.values())
+
+
+def test_watch_assignments():
+    """Also when a layer, a model or an optimizer assigns."""
+    dense = layers.Dense(2)
+    dense.build((None, 3))
+    calls = []
+    keras_internals.watch_assignments(dense.kernel, lambda: calls.append("kernel"))
+    dense.kernel.assign(np.ones((3, 2)))
+    assert calls == ["kernel"]
+    np.testing.assert_array_equal(array(dense.kernel), np.ones((3, 2)))
+    dense.set_weights([np.zeros((3, 2)), np.ones(2)])
+    assert calls == ["kernel"] * 2
+    dense.kernel.assign_add(np.ones((3, 2)))
+    dense.kernel.assign_sub(np.ones((3, 2)))
+    assert calls == ["kernel"] * 4
+    np.testing.assert_array_equal(array(dense.kernel), np.zeros((3, 2)))
+
+
+def test_optimized_variables():
+    variables = [keras.Variable(np.ones(2), name="a"), keras.Variable(np.ones(3), name="b")]
+    optimizer = keras.optimizers.SGD()
+    optimizer.build(variables)
+    assert [id(v) for v in keras_internals.optimized_variables(optimizer)] == [id(v) for v in variables]
+
+
+class TestClipsAfterSum:
+    @staticmethod
+    def optimizer(clips_after_sum):
+        """An optimizer that records in which order Keras clips and sums."""
+        order = []
+
+        class Recorded(type(keras.optimizers.SGD())):
+            def _clip_gradients(self, grads):
+                order.append("clip")
+                return super()._clip_gradients(grads)
+
+            def _all_reduce_sum_gradients(self, grads_and_vars):
+                order.append("sum")
+                return super()._all_reduce_sum_gradients(grads_and_vars)
+
+        class Optimizer(keras_internals.ClipsAfterSum, Recorded):
+            pass
+
+        optimizer = Optimizer(1.0, global_clipnorm=1.0)
+        optimizer.clips_after_sum = clips_after_sum
+        return optimizer, order
+
+    def step(self, clips_after_sum):
+        """The change of a variable by a gradient of norm 5, and the order of clipping and summing."""
+        optimizer, order = self.optimizer(clips_after_sum)
+        variable = keras.Variable(np.zeros(2, "float32"))
+        optimizer.apply([tensor(np.array([3, 4], "float32"))], [variable])
+        return -array(variable), order
+
+    def test_without_it_keras_clips_first(self):
+        change, order = self.step(clips_after_sum=False)
+        np.testing.assert_allclose(change, [0.6, 0.8], rtol=1e-5)
+        assert order == (["clip", "sum"] if BACKEND == "tensorflow" else ["clip"])
+
+    @pytest.mark.skipif(BACKEND != "tensorflow", reason="only TensorFlow sums gradients in the optimizer")
+    def test_clips_once_and_after_the_sum(self):
+        change, order = self.step(clips_after_sum=True)
+        np.testing.assert_allclose(change, [0.6, 0.8], rtol=1e-5)
+        assert order == ["sum", "clip"]
+
+
+def test_every_function_has_a_test():
+    here = vars(sys.modules[__name__])
+    functions = inspect.getmembers(keras_internals, inspect.isfunction)
+    names = [name for name, function in functions if inspect.getmodule(function) is keras_internals]
+    assert [name for name in names if f"test_{name}" not in here] == []
+    assert "TestClipsAfterSum" in here
