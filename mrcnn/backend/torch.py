@@ -63,6 +63,8 @@ def conv2d(
     bias = None if bias is None else keras.ops.convert_to_tensor(bias)
     if tuple(kernel.shape[:2]) == (1, 1) and len(set(strides)) > 1:
         # Equivalent. oneDNN computes a wrong gradient of such kernels for three or four channels.
+        if not isinstance(padding, str):
+            inputs, padding = keras.ops.pad(inputs, ((0, 0), *padding, (0, 0))), "valid"
         inputs, strides = inputs[:, :: strides[0], :: strides[1]], (1, 1)
     pairs = explicit_padding(padding, inputs.shape[1:3], kernel.shape[:2], strides, dilation)
     (top, bottom), (left, right) = pairs
@@ -113,9 +115,11 @@ def max_pool(inputs: Tensor, pool_size: Pair, strides: Pair, padding: Padding) -
     inputs = keras.ops.convert_to_tensor(inputs)
     rows, columns = explicit_padding(padding, inputs.shape[1:3], pool_size, strides)
     before, after = rows
-    # PyTorch pads symmetrically; ceil_mode adds one row at the end if a window would start there.
-    known = before == after or (after - before == 1 and min(strides) > 1)
-    if tuple(rows) != tuple(columns) or not known:
+    # PyTorch pads symmetrically, by half of the pool at most. Its ceil_mode adds the last window of "same"
+    # padding; with padding of other sizes it might add one too many.
+    symmetric = before == after and 2 * before <= min(pool_size)
+    one_more = padding == "same" and after - before == 1 and min(strides) > 1
+    if tuple(rows) != tuple(columns) or not (symmetric or one_more):
         return plain_max_pool(inputs, pool_size, strides, padding)
     images = inputs.permute(0, 3, 1, 2)
     outputs = functional.max_pool2d(
