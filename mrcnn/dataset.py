@@ -157,7 +157,8 @@ class Dataset:
 
     def open_image(self, image_id: int) -> str | os.PathLike[str] | BinaryIO:
         """Return what `load_image` decodes: the path or address, or an open binary file."""
-        return self.image_info[image_id]["path"]
+        path: str | os.PathLike[str] = self.image_info[image_id]["path"]
+        return path
 
     def load_image(self, image_id: int) -> Image:
         """Read the image file as RGB.
@@ -218,9 +219,10 @@ def _by_source_and_id(infos: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 def _read(file: Any, path: Any, image_id: int) -> np.ndarray:
     try:
-        return skimage.io.imread(file)
+        image: np.ndarray = skimage.io.imread(file)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no file {path} (image id {image_id}).") from error
     except Exception as error:  # decoders raise SyntaxError, EOFError and others
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise OSError(f"Cannot read {path} (image id {image_id}): {reason}") from error
+    return image

@@ -202,15 +202,17 @@ def _image_rules(config: "Config") -> Iterator[Rule]:
     )
     requirement = "two rising percentiles from 0 to 100, such as (1, 99.8), or None"
     yield "CONTRAST_PERCENTILES", is_kept, requirement
-    channels, mean = config.IMAGE_CHANNEL_COUNT, config.MEAN_PIXEL
+    channels = config.IMAGE_CHANNEL_COUNT
+    mean: Any = config.MEAN_PIXEL
     if isinstance(mean, (numbers.Real, np.ndarray)):  # also a single number, or an array [1, 1, channels]
-        mean = np.ravel(mean)
+        mean = np.asarray(mean).ravel()
     is_kept = _is_list(mean, channels) and all(_is_number(value, -LARGEST_FLOAT) for value in mean)
     yield "MEAN_PIXEL", is_kept, f"one finite number per channel, with IMAGE_CHANNEL_COUNT={channels}"
 
 
-def _size_rule(side: int) -> tuple[bool, str]:
+def _size_rule(side: int | None) -> tuple[bool, str]:
     """Whether the pyramid can divide this side, and the message with five valid sides near it."""
+    assert side is not None  # an earlier rule has checked it
     middle = max(round(side / SIZE_MULTIPLE), 3)
     valid = ", ".join(str(SIZE_MULTIPLE * factor) for factor in range(middle - 2, middle + 3))
     return side % SIZE_MULTIPLE == 0, f"a multiple of {SIZE_MULTIPLE}, such as {valid}"

@@ -1,1 +1,1 @@
-"""From a dataset to batches: loading, augmentation, training targets, generators."""
+"""From a dataset to batches: loading, augmentation, training targets and generators."""

@@ -92,13 +92,14 @@ class BatchProcesses:
 
     def _pickled(self) -> bytes:
         try:
-            return cloudpickle.dumps(self._builder)
+            pickled: bytes = cloudpickle.dumps(self._builder)
         except Exception as error:
             raise TypeError(
                 f"The dataset, its config or the augmentation cannot be sent to another process: {error}. "
                 "Open files and connections inside load_image and load_mask instead of storing them in the "
                 "dataset, or set LOADER_PROCESSES=False to use threads."
             ) from error
+        return pickled
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_builder": self._builder, "_workers": self._workers}

@@ -164,7 +164,7 @@ def _sample(best_iou: np.ndarray, config: "Config", rng: RandomSource) -> tuple[
     return sampled, best_iou[sampled] > config.ROI_POSITIVE_IOU
 
 
-def _expand(mini_mask: np.ndarray, box: np.ndarray, roi: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def _expand(mini_mask: np.ndarray, box: np.ndarray, roi: np.ndarray, shape: np.ndarray) -> np.ndarray:
     """Expand a mini-mask into a canvas that holds its box and the RoI, and at least the network's input."""
     far_corner = np.ceil(np.maximum(box[2:], roi[2:])).astype(int)
     canvas = tuple(np.maximum(far_corner, shape[:2]))
