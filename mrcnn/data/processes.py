@@ -41,6 +41,9 @@ class BatchProcesses:
         builder: Builds the batches.
         workers: Number of processes.
 
+    Attributes:
+        folder: The folder of these files; empty before the first call of `batch`.
+
     Raises:
         TypeError: If the dataset cannot be sent to another process. The error says what to do.
     """
@@ -50,7 +53,7 @@ class BatchProcesses:
         self._workers = workers
         self._executor: loky.ProcessPoolExecutor | None = None
         self._lock = threading.Lock()
-        self._folder = ""
+        self.folder = ""
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Return the arrays of one batch.
@@ -81,13 +84,13 @@ class BatchProcesses:
         with self._lock:
             if self._executor is None:
                 has_memory_folder = os.access(MEMORY_FOLDER, os.W_OK)
-                self._folder = tempfile.mkdtemp(
+                self.folder = tempfile.mkdtemp(
                     prefix="mrcnn-", dir=MEMORY_FOLDER if has_memory_folder else None
                 )
                 self._executor = loky.ProcessPoolExecutor(
-                    self._workers, initializer=_start, initargs=(self._pickled(), self._folder, os.getpid())
+                    self._workers, initializer=_start, initargs=(self._pickled(), self.folder, os.getpid())
                 )
-                self._end = weakref.finalize(self, _end, self._executor, self._folder)
+                self._end = weakref.finalize(self, _end, self._executor, self.folder)
             return self._executor
 
     def _pickled(self) -> bytes:
