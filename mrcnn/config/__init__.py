@@ -188,7 +188,7 @@ class Config:
     """Maximum share of positives among TRAIN_ROIS_PER_IMAGE."""
 
     ROI_POSITIVE_IOU = 0.5
-    """Minimum IoU with an object that makes a RoI positive."""
+    """Minimum IoU with an object that makes an RoI positive."""
 
     ROI_INCLUDE_GT = False
     """Add the ground-truth boxes to the proposals in training, so that the heads have positives to learn

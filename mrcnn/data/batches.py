@@ -97,6 +97,7 @@ class BatchBuilder:
         first = index * self.batch_size + part * size
         samples = [self._sample(epoch, first + row) for row in range(size)]
         arrays = stack(samples, self.config)
+        # One dtype per input, because the network is compiled for each.
         return {name: array.astype(INPUT_DTYPES[name], copy=False) for name, array in arrays.items()}
 
     def _sample(self, epoch: int, position: int) -> Sample:
@@ -111,6 +112,8 @@ class BatchBuilder:
 
     def _candidates(self, epoch: int, position: int) -> Iterator[int]:
         """Yield the image at a position of an epoch, then those that may replace it."""
+        # With shuffling, passes continue across epochs: an epoch shorter than a pass would otherwise favor
+        # some images.
         position_in_run = position + (epoch * self.steps * self.batch_size if self.shuffle else 0)
         yield self._image_id(position_in_run)
         others = self.dataset.image_ids
@@ -148,6 +151,7 @@ class BatchBuilder:
                 keep_empty=trains_when_empty(self.dataset, self.config, image_id),
                 rng=rng,
             )
+            # A random crop or augmentation may show an object the next time.
             is_cropped = self.config.IMAGE_RESIZE_MODE == "crop"
             if sample is None and not (is_cropped or self.augmentation is not None):
                 self._without_objects.add(image_id)

@@ -73,6 +73,7 @@ def load_image_gt(
     """
     num_classes = dataset.num_classes  # raises with advice if prepare() was not called
     image, crops, class_ids = _load_checked(dataset, config, image_id)
+    # Before the crop, so that all crops of an image get the same contrast.
     image = preprocessing.stretch_contrast(image, config.CONTRAST_PERCENTILES)
     original_shape = image.shape
     with _seeded_crop(config, rng):
@@ -87,10 +88,12 @@ def load_image_gt(
     class_ids = class_ids[is_left]
     if augment or augmentation is not None:
         image, masks = _augmented(image, crops.whole(), augment, augmentation, rng)
+        # Boxes come from the changed masks. Changing the boxes themselves would enlarge them in a rotation.
         is_left = np.any(masks, axis=(0, 1))
         crops, class_ids = MaskCrops.cut(masks[:, :, is_left]), class_ids[is_left]
     masks = crops.mini(config.MINI_MASK_SHAPE) if use_mini_mask else crops.whole()
 
+    # The class loss ignores predictions of classes that the image's source does not annotate.
     ids_of_source = set(_class_ids_of_source(dataset, image_id))
     active = [int(class_id in ids_of_source) for class_id in range(num_classes)]
     meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
@@ -143,7 +146,7 @@ def _load_checked(dataset: "Dataset", config: "Config", image_id: int) -> tuple[
     )
     if problem:
         raise ValueError(f"{problem} This is {describe_image(dataset, image_id)}.")
-    if len(class_ids) == 0:
+    if len(class_ids) == 0:  # without instances, masks of any height and width are accepted
         crops = MaskCrops.cut(np.zeros((*image.shape[:2], 0), dtype=bool))
     elif crops is None:
         crops = MaskCrops.cut(np.asarray(masks).astype(bool, copy=False))

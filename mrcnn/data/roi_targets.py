@@ -32,7 +32,7 @@ def build_detection_targets(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Sample RoIs and build their targets: class, box deltas and mask.
 
-    A RoI is positive if its IoU with some instance is above ROI_POSITIVE_IOU, and negative if it is below.
+    An RoI is positive if its IoU with some instance is above ROI_POSITIVE_IOU, and negative if it is below.
     At most R * ROI_POSITIVE_RATIO positives are sampled; negatives fill the rest and are repeated where there
     are too few. Without negatives, positives are repeated. Without instances, all RoIs are negative.
 
@@ -75,6 +75,7 @@ def build_detection_targets(
     deltas = boxes.box_refinement(rois[positives], gt_boxes[best_gt[positives]]) / config.BBOX_STD_DEV
     bbox_targets[positives, class_ids[positives]] = deltas
     for row in positives:
+        # The mask stays at the RoI's own class; the mask loss reads no other.
         gt = best_gt[row]
         mask = gt_masks[:, :, objects[gt]]
         if config.USE_MINI_MASK:
@@ -151,6 +152,7 @@ def _sample(best_iou: np.ndarray, config: "Config", rng: RandomSource) -> tuple[
     if len(negative) > total - len(positive):
         negative = choice(negative, total - len(positive), replace=False)
     sampled = np.concatenate([positive, negative])
+    # Few random RoIs may be negative. The heads need a full sample, so some RoIs come twice.
     repeatable = negative if len(negative) else positive
     if len(repeatable) == 0:
         raise ValueError(
@@ -172,7 +174,7 @@ def _expand(mini_mask: np.ndarray, box: np.ndarray, roi: np.ndarray, shape: np.n
 
 
 def _crop(mask: np.ndarray, roi: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize the part of a mask inside a RoI."""
+    """Resize the part of a mask inside an RoI."""
     y1, x1, y2, x2 = (int(corner) for corner in roi)
     return images.resize(mask[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)], shape)
 

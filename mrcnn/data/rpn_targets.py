@@ -59,14 +59,16 @@ def build_rpn_targets(
         gt_boxes = gt_boxes[gt_class_ids > 0]
 
     best_gt, best_iou, best_for_a_box = _match(anchors, gt_boxes)
+    # The order matters: positives overrule crowds, and crowds overrule negatives.
     rpn_match = np.full(len(anchors), NEUTRAL, dtype=np.int32)
     rpn_match[best_iou < config.RPN_NEGATIVE_IOU] = NEGATIVE
     if len(crowd_boxes):
         _, crowd_iou, _ = _match(anchors, crowd_boxes)
         rpn_match[crowd_iou >= config.CROWD_IOU] = NEUTRAL
-    rpn_match[best_for_a_box] = POSITIVE
+    rpn_match[best_for_a_box] = POSITIVE  # whatever their IoU, so that every box has an anchor
     rpn_match[best_iou >= config.RPN_POSITIVE_IOU] = POSITIVE
 
+    # Negatives fill what the positives leave, which are few in most images.
     sample_size = config.RPN_TRAIN_ANCHORS_PER_IMAGE
     _keep_at_most(sample_size // 2, POSITIVE, rpn_match, choice)
     positive = np.flatnonzero(rpn_match == POSITIVE)

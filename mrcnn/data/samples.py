@@ -94,6 +94,7 @@ def build_sample(
     if not (keep_empty or np.any(truth.class_ids > 0)):
         return None
     images.check_molded_size(truth.image.shape)
+    # RPN targets come before the limit on instances: an object without a slot must not become a negative.
     rpn_targets: Arrays = ()
     if anchors is not None:
         rpn_targets = build_rpn_targets(
@@ -194,6 +195,7 @@ def stack(samples: Sequence[Sample], config: "Config") -> dict[str, np.ndarray]:
             '"square" or "crop", or a batch size of 1.'
         )
     count, limit = len(samples), config.MAX_GT_INSTANCES
+    # Only the first `limit` instances have masks, which take most of the memory.
     slots = instance_slots([len(sample.class_ids) for sample in samples], limit)
     class_ids = np.zeros((count, slots), dtype=np.int32)
     gt_boxes = np.zeros((count, slots, 4), dtype=np.int32)
