@@ -1,7 +1,7 @@
-"""Train or detect with given numbers of devices, in a process of its own; the job is its argument, as JSON.
+"""Train or detect with given numbers of devices, in a process of its own. Argument: the job, as JSON.
 
-Virtual devices have to be asked for before a framework starts, and processes find each other by their
-environment. See test_distribution.py.
+Virtual devices must be requested before a framework starts, and processes find each other by their
+environment. See backend/test_devices.py.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 def virtual_cpus(count):
-    """Let the framework see so many CPUs."""
+    """Let the framework see this number of CPUs."""
     backend = os.environ["KERAS_BACKEND"]
     if backend == "tensorflow":
         import tensorflow as tf
@@ -32,7 +32,7 @@ virtual_cpus(job["virtual"])
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
-from test_model import TinyConfig  # noqa: E402
+from tiny_model import TinyConfig  # noqa: E402
 from toy_data import ArrayDataset, rectangles  # noqa: E402
 
 from mrcnn import backend  # noqa: E402
@@ -41,11 +41,11 @@ from mrcnn.parallel_model import ParallelModel  # noqa: E402
 from mrcnn.training.callbacks import SaveBest  # noqa: E402
 
 BATCH = 4
-RATE = 0.002  # with larger ones the first losses, of 30 and more, make steps that magnify any rounding
+RATE = 0.002  # at higher rates, the large first losses make steps that amplify rounding
 
 
 class TwoSources(ArrayDataset):
-    """Images of two sources, whose classes differ: the class loss looks at the first image's alone."""
+    """Images of two sources whose classes differ: the class loss reads those of the first image only."""
 
     def __init__(self, count):
         super().__init__(rectangles(seed) for seed in range(count))
@@ -69,11 +69,17 @@ def config(count):
 
 
 def train(count, folder, start):
-    """Ten steps, then every weight and loss in a file; folder: of the runs; start: weights to begin with."""
+    """Train ten steps and write every weight and loss to a file.
+
+    Args:
+        count: Devices.
+        folder: Of the runs.
+        start: File of the first weights; created if it does not exist.
+    """
     model = MaskRCNN("training", config(count), folder)
     for layer in model.keras_model.layers:
         if hasattr(layer, "shuffle"):
-            layer.shuffle = False  # each device draws for itself
+            layer.shuffle = False  # each device would sample by itself
     if start.exists():
         model.load_weights(start)
     else:
@@ -89,17 +95,19 @@ def train(count, folder, start):
 
 
 def detect(count, folder, start):
-    """What is found in three pictures, and in one, in a file."""
+    """Detect in three images, then in one, and write the results to a file."""
     model = MaskRCNN("inference", config(count), folder)
     model.load_weights(start)
-    pictures = [rectangles(seed)[0] for seed in range(3)]
-    found = model.detect(pictures) + model.detect(pictures[:1])
-    arrays = {f"{name} {index}": array for index, one in enumerate(found) for name, array in one.items()}
+    images = [rectangles(seed)[0] for seed in range(3)]
+    results = model.detect(images) + model.detect(images[:1])
+    arrays = {
+        f"{name} {index}": array for index, result in enumerate(results) for name, array in result.items()
+    }
     np.savez(Path(job["out"]) / f"detect_{count}_{model.devices.process}.npz", **arrays)
 
 
 def wrap(count, folder, start):
-    """Weights and predictions of a small model after ten steps, inside ParallelModel for several devices."""
+    """Train a small model ten steps, in a ParallelModel for several devices, and write its predictions."""
     x = np.random.default_rng(1).normal(size=(40, 3)).astype("float32")
     y = x @ np.arange(6, dtype="float32").reshape(3, 2)
     with backend.get_devices(count).scope():
@@ -117,7 +125,7 @@ def wrap(count, folder, start):
     if count > 1:
         with contextlib.suppress(ValueError):
             ParallelModel(outside, count)
-            raise AssertionError("weights on one device were accepted")
+            raise AssertionError("ParallelModel accepted weights that were created outside its scope")
 
 
 keras.utils.set_random_seed(1)

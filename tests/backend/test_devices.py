@@ -1,7 +1,7 @@
-"""Several devices and several processes give the losses and the weights of a single device.
+"""Several devices and several processes compute the losses and the weights of a single device.
 
-On virtual CPUs, in processes of their own; see several_devices.py. The batch is the same in each run; the
-sampling of RoIs takes the first ones, because each device would draw others than the single one.
+They run on virtual CPUs, in processes of their own (see several_devices.py). Every run has the same batches.
+RoIs and anchors are not sampled at random, since each device would sample others than the single one.
 """
 
 import json
@@ -17,14 +17,14 @@ import pytest
 from toy_data import ToyConfig, toy_dataset
 
 from mrcnn import backend
+from mrcnn.backend import devices
 from mrcnn.data.generator import DataGenerator
 
-HERE = Path(__file__).parent
-PATIENCE = 600  # seconds until a group of processes counts as hung
+TESTS = Path(__file__).parent.parent
+PATIENCE = 600  # seconds before a group of processes counts as hung
 
-# The devices add up in another order. After ten steps losses differ by 3e-7 and weights by 3e-8, unless
-# rounding exchanges two proposals of nearly equal score: then, at a rate of 0.005, losses of the second half
-# differed by 6e-3 and weights by 3e-3. At this rate that was not seen; the tolerances leave a little room.
+# Several devices add numbers in another order. After ten steps losses differ by 3e-7 and weights by 3e-8,
+# unless rounding swaps two proposals of nearly equal score, for which the later tolerances leave room.
 FIRST_TOLERANCE = 2e-5
 LOSS_TOLERANCE = 1e-3
 WEIGHT_TOLERANCE = 5e-5
@@ -34,12 +34,12 @@ def start(backend, job, environment=None, command=(sys.executable,)):
     environment = {
         **os.environ,
         "KERAS_BACKEND": backend,
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]),
+        "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
         "OMP_NUM_THREADS": "1",
         **(environment or {}),
     }
     return subprocess.Popen(
-        [*command, str(HERE / "several_devices.py"), json.dumps(job)],
+        [*command, str(TESTS / "several_devices.py"), json.dumps(job)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -48,7 +48,7 @@ def start(backend, job, environment=None, command=(sys.executable,)):
 
 
 def finish(processes):
-    """Wait for all; none is left behind."""
+    """Wait for all processes; end them all if one hangs or fails."""
     try:
         outputs = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     finally:
@@ -92,7 +92,7 @@ def assert_trained_alike(folder, count, process=0):
             )
             continue
         np.testing.assert_allclose(found[name][0], expected[name][0], rtol=FIRST_TOLERANCE, err_msg=name)
-        # An exchange shows in few validation images, and in the smallest of their losses.
+        # Swapped proposals show most in small losses of few validation images.
         validation = name.startswith("val_")
         tolerance = {"rtol": LOSS_TOLERANCE, "atol": 5e-3 * validation}
         np.testing.assert_allclose(found[name], expected[name], err_msg=name, **tolerance)
@@ -109,9 +109,7 @@ def assert_only_the_first_wrote(folder, count, processes):
     assert others == [[]] * (processes - 1)
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the others take longer: test_more_devices"
-)
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tested by the slow test_more_devices")
 def test_two_devices_train_as_one(tmp_path):
     finish([start("tensorflow", job(tmp_path, [1, 2], virtual=2))])
     assert_trained_alike(tmp_path, 2)
@@ -120,7 +118,7 @@ def test_two_devices_train_as_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_more_devices_train_and_validate_as_one(tmp_path, backend):
-    for counts in ([1, 2], [4]):  # TensorFlow's groups of devices last as long as the process
+    for counts in ([1, 2], [4]):  # a process can have one group of TensorFlow devices
         finish([start(backend, job(tmp_path, counts, virtual=4, validate=True))])
     assert_trained_alike(tmp_path, 2)
     assert_trained_alike(tmp_path, 4)
@@ -150,7 +148,7 @@ def test_parallel_model(tmp_path, backend):
 
 @pytest.mark.slow
 class TestProcesses:
-    """Two processes of this machine, as two machines would be started."""
+    """Two processes on this machine, started as on two machines."""
 
     def test_tensorflow(self, tmp_path):
         single("tensorflow", tmp_path)
@@ -207,19 +205,19 @@ class TestProcesses:
         assert_only_the_first_wrote(folder, 2, 2)
 
 
-def test_one_device_needs_no_distribution():
-    devices = backend.get_devices(1)
-    assert (devices.count, devices.processes, devices.is_first_process) == (1, 1, True)
+def test_a_single_device():
+    single = backend.get_devices(1)
+    assert (single.count, single.processes, single.is_first_process) == (1, 1, True)
 
 
-def test_fewer_devices_than_asked_for():
-    with pytest.warns(UserWarning, match="GPU_COUNT=64"):
-        devices = backend.get_devices(64)
-    assert devices.count == 1
+def test_fewer_devices_than_requested():
+    with pytest.warns(UserWarning, match=r"GPU_COUNT=64, but found \d+ device"):
+        single = backend.get_devices(64)
+    assert single.count == 1
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_parts_of_a_batch_make_it_whole(shuffle):
+def test_the_parts_of_a_batch_join_to_the_batch(shuffle):
     config = ToyConfig()
     config.IMAGES_PER_GPU, config.GPU_COUNT, config.SEED = 2, 2, 5
     whole, *parts = (
@@ -229,24 +227,38 @@ def test_parts_of_a_batch_make_it_whole(shuffle):
         generator.epoch = 1
     for index in range(len(whole)):
         expected = whole[index][0]
-        found = [part[index][0] for part in parts]
+        inputs = [part[index][0] for part in parts]
         for name, array in expected.items():
-            np.testing.assert_array_equal(np.concatenate([part[name] for part in found]), array, err_msg=name)
+            joined = np.concatenate([part[name] for part in inputs])
+            np.testing.assert_array_equal(joined, array, err_msg=name)
 
 
-@pytest.mark.parametrize(
-    ("cluster", "task", "expected"),
-    [
-        ({"worker": ["a:1", "b:1"]}, {"type": "worker", "index": 1}, (1, 2)),
-        ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, {"type": "worker", "index": 0}, (1, 3)),
-        ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, {"type": "chief", "index": 0}, (0, 3)),
-    ],
-)
-def test_number_of_this_machine(monkeypatch, cluster, task, expected):
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
-    assert distribution._this_machine() == expected
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TF_CONFIG belongs to TensorFlow")
+class TestMachineIndex:
+    @pytest.mark.parametrize(
+        ("cluster", "task", "expected"),
+        [
+            ({"worker": ["a:1", "b:1"]}, {"type": "worker", "index": 1}, (1, 2)),
+            ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, {"type": "worker", "index": 0}, (1, 3)),
+            ({"chief": ["a:1"], "worker": ["b:1", "c:1"]}, {"type": "chief", "index": 0}, (0, 3)),
+        ],
+    )
+    def test_of_a_cluster(self, monkeypatch, cluster, task, expected):
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+        assert machine_index() == expected
+
+    def test_without_a_cluster(self, monkeypatch):
+        monkeypatch.delenv("TF_CONFIG", raising=False)
+        assert machine_index() == (0, 1)
 
 
-def test_no_machines_named(monkeypatch):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert distribution._this_machine() == (0, 1)
+def machine_index():
+    from mrcnn.backend import tensorflow_devices
+
+    return tensorflow_devices.machine_index()
+
+
+def test_check_count():
+    devices.check_count(4, 4, 2)
+    with pytest.raises(ValueError, match="GPU_COUNT=3; 2 processes with 4 devices"):
+        devices.check_count(3, 4, 2)

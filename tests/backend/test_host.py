@@ -1,0 +1,68 @@
+"""What is set for the whole process: precision, the heap, the processor's features."""
+
+import platform
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from mrcnn import backend
+from mrcnn.backend import cpu, precision
+
+CPU_INFO = Path("/proc/cpuinfo")
+on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these functions")
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "compute_dtype"),
+    [
+        ("float32", "float32", "float32"),
+        ("bfloat16", "mixed_bfloat16", "bfloat16"),
+        ("float16", "mixed_float16", "float16"),
+    ],
+)
+def test_layers_have_the_precision_of_their_scope(name, policy, compute_dtype):
+    before = keras.config.dtype_policy()
+    with precision.scope(name):
+        layer = keras.layers.Dense(2)
+        assert keras.config.dtype_policy().name == policy
+    layer.build((None, 3))
+    assert layer.compute_dtype == compute_dtype
+    assert layer.kernel.dtype == "float32"
+    assert keras.config.dtype_policy() is before
+
+
+def test_the_policy_is_restored_after_an_error():
+    before = keras.config.dtype_policy()
+    with pytest.raises(RuntimeError), precision.scope("bfloat16"):
+        raise RuntimeError
+    assert keras.config.dtype_policy() is before
+
+
+@pytest.mark.skipif(
+    not CPU_INFO.exists() or platform.machine() not in ("x86_64", "AMD64"), reason="x86 processors on Linux"
+)
+def test_lacks_avx512():
+    """As the kernel of the operating system reports it."""
+    flags = re.search(r"^flags\s*:(.*)$", CPU_INFO.read_text(), re.MULTILINE).group(1).split()
+    assert cpu.lacks_avx512() == ("avx2" in flags and "avx512f" not in flags)
+
+
+@on_glibc
+def test_freed_memory_goes_back_to_the_system():
+    """Blocks below a later one, which the C library does not return by itself."""
+    backend.keep_host_memory()
+    blocks = [np.ones(4096, "uint8") for _ in range(25_000)]
+    last = np.ones(4096, "uint8")
+    full = resident_bytes()
+    del blocks
+    backend.give_back_host_memory()
+    assert resident_bytes() < full - 50_000_000
+    assert last.all()
+
+
+def resident_bytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
