@@ -1,13 +1,15 @@
-"""Make the pictures of docs/inside.md from a running model.
+"""Make the figures of the pages "Look inside", "Tutorial 1" and "Tutorial 3" from running models.
 
     python docs/make_pictures.py --logs logs
 
-The model is that of samples/coins: its newest weights in the folder of `--logs`; without any, it is trained
-first, which takes minutes on a laptop. The photograph of the coins comes with scikit-image.
+The models are that of samples/coins, with its newest weights in the folder of `--logs`, and the one of
+samples/nucleus. Without weights for coins, that model is trained first, which takes minutes on a laptop. All
+images come with scikit-image.
 """
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,25 @@ import matplotlib
 matplotlib.use("Agg")
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "samples" / "coins")]
+sys.path.insert(0, str(HERE.parent))
 
-import coins  # noqa: E402
+from PIL import Image  # noqa: E402
+from skimage import data  # noqa: E402
 
-from mrcnn import inspection  # noqa: E402
+from mrcnn import formats, inspection, utils, visualize  # noqa: E402
+from mrcnn.data.generator import DataGenerator  # noqa: E402
+from mrcnn.data.stains import hematoxylin  # noqa: E402
 from mrcnn.model import MaskRCNN, load_image_gt  # noqa: E402
+from samples.coins import coins  # noqa: E402
+from samples.nucleus import nucleus  # noqa: E402
+from samples.stand_ins import write_coins_as_via  # noqa: E402
 
 NAMES = coins.CLASS_NAMES
+JPEG = {"quality": 88, "subsampling": 0, "optimize": True}
 
 
-def detector(logs: Path) -> MaskRCNN:
-    """The trained network for whole pictures."""
+def coin_detector(logs: Path) -> MaskRCNN:
+    """The network for coins in whole images."""
     model = MaskRCNN("inference", coins.CoinsInferenceConfig(), logs)
     try:
         weights = model.find_last()
@@ -40,57 +49,115 @@ def detector(logs: Path) -> MaskRCNN:
 def held_out() -> coins.CoinsDataset:
     """The half of the photograph that the network has not seen."""
     dataset = coins.CoinsDataset()
-    picture, labels = coins.halves()[1]
-    dataset.load_coins([picture], [labels])
+    image, labels = coins.halves()[1]
+    dataset.load_coins([image], [labels])
     dataset.prepare()
     return dataset
 
 
-def figures(model: MaskRCNN, dataset: coins.CoinsDataset) -> dict[str, Any]:
-    """Every figure of the page, by the name of its file."""
+def inside(model: MaskRCNN, dataset: coins.CoinsDataset) -> dict[str, Any]:
+    """The figures of the page "Look inside", by name."""
     image = dataset.load_image(0)
-    resized, _, class_ids, boxes, _ = load_image_gt(dataset, model.config, 0)
-    labelled = inspection.label_anchors(resized, class_ids, boxes, model.config)
-    found = inspection.sort_anchors(model, image)
+    molded, _, class_ids, boxes, _ = load_image_gt(dataset, model.config, 0)
+    labels = inspection.label_anchors(molded, class_ids, boxes, model.config)
+    anchors = inspection.sort_anchors(model, image)
+    levels = inspection.assign_levels(anchors.input.image, anchors.proposals[:60])
     refined = inspection.refine_boxes(model, image)
     maps = inspection.layer_activations(
         model, image, names=[*inspection.stage_names(model)[:3], "fpn_p2", "fpn_p3"]
     )
-    print("Recall of the RPN at IoU 0.7:", inspection.proposal_recall(found, boxes))
-    print("Boxes that the filters leave:", refined.counts)
     return {
-        "1-anchor-labels": inspection.draw_anchor_labels(labelled, limit=60),
-        "1-top-anchors": inspection.draw_top_anchors(found, limit=60),
-        "1-refined-anchors": inspection.draw_refined_anchors(found, limit=25),
-        "1-proposals": inspection.draw_proposals(found, limit=40),
-        "2-box-filters": inspection.draw_box_filters(refined, NAMES),
-        "2-detections": inspection.draw_detections(refined, NAMES),
-        "3-masks": inspection.draw_masks(inspection.generate_masks(model, image), NAMES, limit=3),
-        "4-activations": inspection.draw_activations(maps, channels=5),
-        "5-weights": inspection.draw_weight_histograms(
+        "anchor-labels": inspection.draw_anchor_labels(labels, limit=60),
+        "top-anchors": inspection.draw_top_anchors(anchors, limit=60),
+        "refined-anchors": inspection.draw_refined_anchors(anchors, limit=25),
+        "proposals": inspection.draw_proposals(anchors, limit=40),
+        "levels": inspection.draw_levels(levels),
+        "roi-align": inspection.draw_pooled_rois(inspection.pool_rois(model, image), limit=2),
+        "box-filters": inspection.draw_box_filters(refined, NAMES),
+        "detections": inspection.draw_detections(refined, NAMES),
+        "masks": inspection.draw_masks(inspection.generate_masks(model, image), NAMES, limit=3),
+        "mask-loss": inspection.draw_mask_losses(mask_losses(model, dataset), NAMES, limit=2),
+        "activations": inspection.draw_activations(maps, channels=5),
+        "weights": inspection.draw_weight_histograms(
             model, "rpn_.*|mrcnn_class_conv1|mrcnn_mask|mrcnn_mask_deconv"
         ),
-        "7-result": inspection.draw_result(inspection.compose_result(model, image), NAMES),
+        "result": inspection.draw_result(inspection.compose_result(model, image), NAMES),
     }
 
 
-def save(figure: Any, path: Path) -> None:
-    """Write a figure as a JPEG without its empty border."""
-    options = {"quality": 88, "subsampling": 0, "optimize": True}
-    figure.savefig(path, dpi=75, bbox_inches="tight", pad_inches=0.1, pil_kwargs=options)
+def mask_losses(model: MaskRCNN, dataset: coins.CoinsDataset) -> Any:
+    """The mask loss of a crop, from a training network with the same weights."""
+    trainer = MaskRCNN("training", coins.CoinsConfig(), model.model_dir)
+    trainer.copy_weights(model)
+    return inspection.mask_losses(trainer, DataGenerator(dataset, trainer.config)[0][0])
+
+
+def tutorial_1(logs: Path) -> Image.Image:
+    """A part of the stained section with its nuclei."""
+    config = nucleus.LightNucleusInferenceConfig()
+    config.IMAGE_MIN_SCALE = 3
+    model = MaskRCNN("inference", config, logs)
+    model.load_weights(nucleus.SHIPPED_WEIGHTS, resume=False)
+    section = data.immunohistochemistry()
+    image = hematoxylin(section)[320:, 160:352]
+    section = section[320:, 160:352]
+    result = model.detect([image])[0]
+    names = ["background", "nucleus"]
+    boxes, masks, class_ids = result["rois"], result["masks"], result["class_ids"]
+    painted = visualize.overlay_instances(section, boxes, masks, class_ids, names, result["scores"], scale=4)
+    return Image.fromarray(painted)
+
+
+def tutorial_3(model: MaskRCNN) -> dict[str, Any]:
+    """The numbers of a dataset, the labels of one image, and differences of detections from labels."""
+    dataset = formats.ViaDataset()
+    with tempfile.TemporaryDirectory() as folder:
+        train = write_coins_as_via(folder) / "train" / "via_region_data.json"
+        dataset.load(train, classes=["coin"])
+        val = formats.ViaDataset()
+        val.load(Path(folder) / "val" / "via_region_data.json", classes=["coin"])
+        val.prepare()
+        dataset.prepare()
+        numbers = formats.describe(dataset)
+        image = dataset.load_image(0)
+        masks, class_ids = dataset.load_mask(0)
+        labels = visualize.display_instances(
+            image, utils.extract_bboxes(masks), masks, class_ids, dataset.class_names, figsize=(7, 7)
+        )
+        image = val.load_image(0)
+        masks, class_ids = val.load_mask(0)
+    result = model.detect([image])[0]
+    figure, ax = visualize.figures.pyplot().subplots(figsize=(7, 7))
+    visualize.display_differences(
+        image,
+        utils.extract_bboxes(masks),
+        class_ids,
+        masks,
+        result["rois"],
+        result["class_ids"],
+        result["scores"],
+        result["masks"],
+        val.class_names,
+        ax=ax,
+    )
+    return {"dataset": numbers["figure"], "labels": labels, "differences": figure}
 
 
 def main() -> None:
-    """Draw every step and write the pictures."""
+    """Draw every figure and write the image files."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of the coins' weights")
-    parser.add_argument("--output", type=Path, default=HERE / "images", help="folder of the pictures")
+    parser.add_argument("--output", type=Path, default=HERE / "images", help="folder of the image files")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures(detector(arguments.logs), held_out()).items():
+    model = coin_detector(arguments.logs)
+    figures = {f"inside-{name}": figure for name, figure in inside(model, held_out()).items()}
+    figures |= {f"tutorial-3-{name}": figure for name, figure in tutorial_3(model).items()}
+    for name, figure in figures.items():
         path = arguments.output / f"{name}.jpg"
-        save(figure, path)
+        figure.savefig(path, dpi=75, bbox_inches="tight", pad_inches=0.1, pil_kwargs=JPEG)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    tutorial_1(arguments.logs).save(arguments.output / "tutorial-1-detections.jpg", **JPEG)
 
 
 if __name__ == "__main__":
