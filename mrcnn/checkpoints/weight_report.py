@@ -52,6 +52,7 @@ class LoadReport:
         unused_in_file: Layers of the file that the model lacks.
         is_backbone_only: Whether the file has no layer of the pyramid, the RPN or the heads, as ImageNet
             weights do.
+        origin: The network of another library that the weights belong to; None for weights of ours.
     """
 
     filepath: str
@@ -60,6 +61,7 @@ class LoadReport:
     missing_in_file: tuple[str, ...]
     unused_in_file: tuple[str, ...]
     is_backbone_only: bool
+    origin: str | None = None
 
     @property
     def unexpected_missing(self) -> tuple[str, ...]:
@@ -83,7 +85,13 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def compare(filepath: str, file_shapes: Shapes, model_shapes: Shapes, exclude: Collection[str]) -> LoadReport:
+def compare(
+    filepath: str,
+    file_shapes: Shapes,
+    model_shapes: Shapes,
+    exclude: Collection[str],
+    origin: str | None = None,
+) -> LoadReport:
     """Sort the layers of a file and of a model into those to load and those that only one side has.
 
     Args:
@@ -91,6 +99,7 @@ def compare(filepath: str, file_shapes: Shapes, model_shapes: Shapes, exclude: C
         file_shapes: Shapes of the layers with weights in the file.
         model_shapes: Shapes of the layers with weights in the model.
         exclude: Names of layers that keep their weights.
+        origin: See `LoadReport`.
     """
     return LoadReport(
         filepath=filepath,
@@ -99,6 +108,7 @@ def compare(filepath: str, file_shapes: Shapes, model_shapes: Shapes, exclude: C
         missing_in_file=tuple(n for n in model_shapes if n not in file_shapes and n not in exclude),
         unused_in_file=tuple(n for n in file_shapes if n not in model_shapes and n not in exclude),
         is_backbone_only=not any(name.startswith(HEAD_PREFIXES) for name in file_shapes),
+        origin=origin,
     )
 
 
@@ -148,6 +158,8 @@ def likely_remedies(
     """
     mismatched = mismatched_layers(report, file_shapes, model_shapes)
     remedies = _setting_remedies(mismatched, file_shapes, model_shapes)
+    if report.origin is not None and len(mismatched) > len(CLASS_LAYERS):
+        remedies.insert(0, f"these are weights of {report.origin}; build the model with the settings for it")
     missing, unused = report.unexpected_missing, report.unused_in_file
     if any(not name.startswith(HEAD_PREFIXES) for name in (*missing, *unused)):
         in_file, in_model = _resnet(file_shapes), _resnet(model_shapes)

@@ -4,19 +4,21 @@ Keras' own `.weights.h5` files store layers by class and position, so only equal
 Here a layer is found by its name, which the training and the inference graph share.
 """
 
+import contextlib
 import difflib
 import logging
 import os
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from mrcnn.checkpoints import weight_files, weight_report
-from mrcnn.checkpoints.opening import WeightFileError
+from mrcnn.checkpoints import foreign, weight_files, weight_report
+from mrcnn.checkpoints.hdf5 import StoredArray
+from mrcnn.checkpoints.opening import WeightFileError, check_file
 from mrcnn.checkpoints.weight_files import read_weight_file as read_weight_file
 from mrcnn.checkpoints.weight_report import CLASS_LAYERS as CLASS_LAYERS
 from mrcnn.checkpoints.weight_report import LoadReport as LoadReport
@@ -84,7 +86,9 @@ def load_weights(
 
     Args:
         model: A model with the layer names of the Keras 2 library.
-        filepath: Published weights, weights of your own, or ImageNet weights; see `read_weight_file`.
+        filepath: Published weights, weights of your own, or ImageNet weights, see `read_weight_file`; or a
+            .pth, .safetensors or .pkl file of torchvision or Detectron2, see
+            `mrcnn.checkpoints.foreign.read_foreign_weights`.
         exclude: Names of layers that keep their weights. Needed where shapes differ.
         strict: Whether a layer with weights that only the file or only the model has is an error. If False,
             it is a warning.
@@ -104,15 +108,18 @@ def load_weights(
         for layer, weights in variables.items()
     }
     layer_names = [layer.name for layer in model.layers]
-    with weight_files.open_weight_file(filepath, known_layers=layer_names) as layers:
+    with _open_layers(filepath, layer_names) as (layers, origin):
         known = {*layer_names, *layers, *CLASS_LAYERS}
         _warn_of_unknown(names, known, model)
         file_shapes = {layer: [array.shape for array in arrays] for layer, arrays in layers.items() if arrays}
         excluded = [name for name in names if name in known]
-        report = weight_report.compare(str(filepath), file_shapes, model_shapes, excluded)
+        report = weight_report.compare(str(filepath), file_shapes, model_shapes, excluded, origin)
         # Nothing is read before all shapes fit: a damaged file can state arrays of any size.
         problem = _check(report, file_shapes, model_shapes, strict)
-        values = {name: [array.read() for array in layers[name]] for name in report.loaded}
+        values = {
+            name: [array.read() if isinstance(array, StoredArray) else array for array in layers[name]]
+            for name in report.loaded
+        }
     not_finite = [
         f"{weight} ({np.size(array) - np.isfinite(array).sum():,} of {np.size(array):,} values)"
         for name in report.loaded
@@ -129,6 +136,25 @@ def load_weights(
             variable.assign(array)
     logger.info("%s", report)
     return report
+
+
+Layers = Mapping[str, Sequence[StoredArray | np.ndarray]]
+
+
+@contextlib.contextmanager
+def _open_layers(
+    filepath: str | os.PathLike[str], known_layers: list[str]
+) -> Iterator[tuple[Layers, str | None]]:
+    """Yield {layer name: arrays} of a file, and the network of another library that it belongs to."""
+    path = check_file(filepath)
+    if foreign.is_foreign_file(path):
+        weights = foreign.read_foreign_weights(path)
+        # Keys without a layer are listed as layers that the model lacks.
+        unused = {key: [np.empty(0)] for key in weights.unused}
+        yield {**weights.layers, **unused}, foreign.KINDS[weights.kind].title
+        return
+    with weight_files.open_weight_file(path, known_layers) as layers:
+        yield layers, None
 
 
 def _warn_of_unknown(names: Iterable[str], known: Collection[str], model: keras.Model) -> None:

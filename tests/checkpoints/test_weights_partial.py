@@ -1,4 +1,5 @@
 import logging
+import pickle
 import warnings
 
 import h5py
@@ -8,7 +9,7 @@ import pytest
 import tiny_network
 from keras import layers
 
-from mrcnn.checkpoints import weights
+from mrcnn.checkpoints import weight_report, weights
 
 
 @pytest.fixture
@@ -187,3 +188,66 @@ def test_shapes_are_compared_before_memory_is_allocated(model, tmp_path):
         file["conv1"].create_dataset("conv1/kernel:0", (10**6, 10**6), "f4")
     with pytest.raises(ValueError, match=r"conv1: file \(1000000,1000000\) \(4,\), model \(3,3,3,4\)"):
         weights.load_weights(model, tmp_path / "w.h5")
+
+
+# ---------------------------------------------------------------- weights of other libraries
+
+
+def foreign_target(classes=5):
+    """A network with some layers of torchvision's."""
+    image = keras.Input((None, None, 3))
+    x = layers.Conv2D(64, 7, use_bias=False, name="conv1")(image)
+    x = layers.BatchNormalization(name="bn_conv1")(x)
+    logits = layers.Dense(classes, name="mrcnn_class_logits")(layers.Dense(1024)(x))
+    return tiny_network.randomize(keras.Model(image, logits), seed=2)
+
+
+def write_foreign_file(path, classes=5):
+    """A pickle of NumPy arrays with torchvision's keys: first layers, logits and a part of a layer."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "backbone.body.conv1.weight": (64, 3, 7, 7),
+        **{f"backbone.body.bn1.{n}": (64,) for n in ("weight", "bias", "running_mean", "running_var")},
+        "roi_heads.box_head.fc6.weight": (2, 256),
+        "roi_heads.box_predictor.cls_score.weight": (classes, 1024),
+        "roi_heads.box_predictor.cls_score.bias": (classes,),
+    }
+    state = {key: rng.normal(size=shape).astype("f4") for key, shape in shapes.items()}
+    path.write_bytes(pickle.dumps({"model": state}, 2))
+    return state
+
+
+def test_weights_of_torchvision_are_loaded_by_layer_name(tmp_path):
+    state = write_foreign_file(tmp_path / "w.pkl")
+    model = foreign_target()
+    with pytest.raises(ValueError, match=r"In the file but not in the model:\n +roi_heads\.box_head\.fc6"):
+        weights.load_weights(model, tmp_path / "w.pkl", exclude=["dense"])
+    with pytest.warns(UserWarning, match="fit the model in part"):
+        report = weights.load_weights(model, tmp_path / "w.pkl", strict=False)
+    assert report.loaded == ("conv1", "bn_conv1", "mrcnn_class_logits")
+    assert report.origin == "torchvision's maskrcnn_resnet50_fpn"
+    assert report.unused_in_file == ("roi_heads.box_head.fc6.weight",)
+    values = tiny_network.values_of(model)
+    np.testing.assert_array_equal(
+        values["mrcnn_class_logits/kernel:0"], state["roi_heads.box_predictor.cls_score.weight"].T
+    )
+
+
+def test_other_classes_than_torchvision_s_can_be_excluded(tmp_path):
+    write_foreign_file(tmp_path / "w.pkl", classes=91)
+    model = foreign_target()
+    with pytest.raises(ValueError, match="the file has 91 classes, the model NUM_CLASSES=5"):
+        weights.load_weights(model, tmp_path / "w.pkl")
+    with pytest.warns(UserWarning, match="fit the model in part"):
+        report = weights.load_weights(model, tmp_path / "w.pkl", weights.CLASS_LAYERS, strict=False)
+    assert report.loaded == ("conv1", "bn_conv1")
+
+
+def test_weights_of_another_network_name_it():
+    shapes = {f"res{index}": [(3, 3)] for index in range(10)}
+    other = {name: [(3, 3), (3,)] for name in shapes}
+    report = weight_report.compare("w.pth", shapes, other, (), "torchvision's maskrcnn")
+    remedies = weight_report.likely_remedies(report, shapes, other)
+    assert remedies == [
+        "these are weights of torchvision's maskrcnn; build the model with the settings for it"
+    ]

@@ -27,6 +27,18 @@ PICKLE_START = b"\x80"
 LONGEST_MAGIC = 64
 
 
+# Names of torchvision's first release, which its published file of `maskrcnn_resnet50_fpn` has.
+Renames = list[tuple[str, str | Callable[[re.Match[str]], str]]]
+TORCHVISION_OLD_NAMES: Renames = [
+    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
+    (r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)", r"backbone.fpn.\1_blocks.\2.0.\3"),
+    (
+        r"roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)",
+        lambda match: f"roi_heads.mask_head.{int(match[1]) - 1}.0.{match[2]}",
+    ),
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """A network of another library.
@@ -36,12 +48,14 @@ class Kind:
         marker: A key that only its state dicts have.
         rows: Returns its table of `names`.
         stage4_key: Key of stage 4 of its ResNet, which tells ResNet-50 and ResNet-101 apart.
+        old_names: Patterns of keys of earlier releases, and the keys of today.
     """
 
     title: str
     marker: str
     rows: Callable[[State], list[Row]]
     stage4_key: str
+    old_names: Renames = dataclasses.field(default_factory=list)
 
 
 KINDS = {
@@ -50,6 +64,7 @@ KINDS = {
         "roi_heads.box_head.fc6.weight",
         names.torchvision_rows,
         "backbone.body.layer3",
+        TORCHVISION_OLD_NAMES,
     ),
     "torchvision-v2": Kind(
         "torchvision's maskrcnn_resnet50_fpn_v2",
@@ -66,15 +81,6 @@ KINDS = {
 }
 RESNETS = {6: "resnet50", 23: "resnet101"}
 
-# Names of torchvision's first release, which its published file of `maskrcnn_resnet50_fpn` has.
-OLD_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
-    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
-    (r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)", r"backbone.fpn.\1_blocks.\2.0.\3"),
-    (
-        r"roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)",
-        lambda match: f"roi_heads.mask_head.{int(match[1]) - 1}.0.{match[2]}",
-    ),
-]
 # Keys that hold no weights: counters, anchors, and the mean and std of the images.
 NO_WEIGHTS = re.compile(r".*\.num_batches_tracked|(.*\.)?anchor_generator\..*|pixel_mean|pixel_std")
 
@@ -184,9 +190,14 @@ def name_weights(state: State, path: str | Path = "the file") -> ForeignWeights:
     Raises:
         WeightFileError: If the state dict is of another network, or a shape is not the one of its key.
     """
-    state = {_current_name(key): values for key, values in state.items() if not NO_WEIGHTS.fullmatch(key)}
     kind = kind_of(state, path)
-    rows = KINDS[kind].rows(state)
+    facts = KINDS[kind]
+    state = {
+        _current_name(key, facts.old_names): values
+        for key, values in state.items()
+        if not NO_WEIGHTS.fullmatch(key)
+    }
+    rows = facts.rows(state)
     layers: dict[str, list[np.ndarray]] = {}
     used: set[str] = set()
     for layer, parts in rows:
@@ -199,7 +210,7 @@ def name_weights(state: State, path: str | Path = "the file") -> ForeignWeights:
     return ForeignWeights(
         kind=kind,
         layers=layers,
-        backbone=RESNETS.get(names.block_count(state, KINDS[kind].stage4_key)),
+        backbone=RESNETS.get(names.block_count(state, facts.stage4_key)),
         num_classes=num_classes,
         class_names=coco_class_names(num_classes),
         missing=tuple(layer for layer, _ in rows if layer not in layers),
@@ -207,8 +218,8 @@ def name_weights(state: State, path: str | Path = "the file") -> ForeignWeights:
     )
 
 
-def _current_name(key: str) -> str:
-    for pattern, replacement in OLD_NAMES:
+def _current_name(key: str, old_names: Renames) -> str:
+    for pattern, replacement in old_names:
         key = re.sub(f"^{pattern}$", replacement, key)
     return key
 
