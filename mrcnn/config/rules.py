@@ -34,6 +34,7 @@ MAX_CHANNELS = 65_536
 MAX_SIDE = 65_536  # pixels of an image
 MAX_CELLS = 1_024  # cells per side of a pooled feature or a mini-mask
 MAX_WORKERS = 1_024
+MAX_NAME = 200  # bytes; file systems allow 255 for a weight file, of which the name is a part
 
 # Integers from 1, with their largest values.
 COUNTS = {
@@ -97,6 +98,11 @@ def _is_count(value: Any, least: int = 1, largest: int = MAX_COUNT) -> bool:
     return is_integer and bool(least <= value <= largest)
 
 
+def _is_name(value: Any) -> bool:
+    is_text = isinstance(value, str) and value != "" and not any(character in value for character in "/\\\0")
+    return is_text and len(value.encode("utf-8", "surrogatepass")) <= MAX_NAME
+
+
 def _is_number(value: Any, least: float = 0, largest: float = LARGEST_FLOAT) -> bool:
     """Whether it is a real number in these bounds; NaN and infinity are not."""
     is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -131,9 +137,14 @@ def _is_choice(config: "Config", name: str) -> bool:
 
 
 def _plain_rules(config: "Config") -> Iterator[Rule]:
-    name = config.NAME
-    is_name = isinstance(name, str) and name != "" and not any(separator in name for separator in "/\\\0")
-    yield "NAME", is_name, 'a short text without "/" and "\\" that names run folders, such as "balloon"'
+    yield (
+        "NAME",
+        _is_name(config.NAME),
+        (
+            f'a short text that names run folders, such as "balloon", without "/" and "\\" and with at most '
+            f"{MAX_NAME} bytes"
+        ),
+    )
     for name, largest in COUNTS.items():
         yield name, _is_count(getattr(config, name), 1, largest), f"an integer from 1 to {largest}"
     for name in FRACTIONS:

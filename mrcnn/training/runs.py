@@ -131,7 +131,10 @@ def open_run_folder(log_dir: str | os.PathLike[str], config: "Config") -> None:
     try:
         files.write_json(folder / "config.json", config.to_dict(), indent=2)
     except OSError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         raise OSError(
-            f"Cannot write to the run folder {folder}: {error}. Choose another model_dir, or free disk space."
+            error.errno,
+            f"Cannot write to the run folder: {cause.strerror}. Choose another model_dir, or free disk space",
+            str(folder),
         ) from error
     files.remove_leftovers(folder)

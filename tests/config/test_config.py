@@ -202,9 +202,10 @@ def test_valid_settings_pass(values):
     [
         ("NAME", None, "short text"),
         ("NAME", "", "short text"),
-        ("NAME", "a/b", "short text without"),
-        ("NAME", "..\\up", "short text without"),
-        ("NAME", "a\0", "short text without"),
+        ("NAME", "a/b", "short text .* without"),
+        ("NAME", "..\\up", "short text .* without"),
+        ("NAME", "a\0", "short text .* without"),
+        ("NAME", "ü" * 101, "at most 200 bytes"),
         ("NUM_CLASSES", 0, "from 1 to"),
         ("NUM_CLASSES", 2.0, "from 1 to"),
         ("NUM_CLASSES", True, "from 1 to"),

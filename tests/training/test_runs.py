@@ -89,3 +89,10 @@ def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("")
     runs.open_run_folder(tmp_path, Config())
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "mask_rcnn_toy_0002.h5", "config.json"])
+
+
+def test_a_folder_that_cannot_be_written_is_named_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"Not a directory. Choose another model_dir.*run'$") as error:
+        runs.open_run_folder(tmp_path / "file" / "run", Config())
+    assert str(error.value).count("run") == 2  # "the run folder" and its path
