@@ -1,4 +1,4 @@
-"""The L2 penalty's gradient from the optimiser: the steps of one that differentiates the penalty."""
+"""Optimizers that add the gradient of the L2 penalty: the steps of one that differentiates the penalty."""
 
 import keras
 import numpy as np
@@ -7,7 +7,8 @@ from keras import layers, ops
 
 from mrcnn.training import optimizers
 
-WEIGHT_DECAY = 3.0  # as strong as the loss
+WEIGHT_DECAY = 3.0  # makes the penalty as large as the loss
+KINDS = [(optimizers.SGDWithL2, keras.optimizers.SGD), (optimizers.AdamWithL2, keras.optimizers.Adam)]
 RNG = np.random.default_rng(0)
 X, Y = (RNG.normal(size=(8, 4)).astype("float32") for _ in range(2))
 START = [RNG.normal(size=shape).astype("float32") for shape in ((4, 5), (5,), (5,), (5,), (5, 4))]
@@ -20,7 +21,7 @@ SETTINGS = [
 
 
 class Network(keras.Model):
-    """Two dense layers and a norm; its loss has the penalty, with or without a gradient."""
+    """Two dense layers and a norm. The penalty is part of the loss, with or without a gradient."""
 
     def __init__(self, differentiated):
         super().__init__()
@@ -39,12 +40,13 @@ class Network(keras.Model):
         )
 
 
-def trained(kind, differentiated, settings, steps=4):
-    """Weights after some steps."""
-    network = Network(differentiated)
+def trained(kind, settings, l2_factor=None, steps=4):
+    """A network after some steps; without l2_factor the backend differentiates the penalty."""
+    network = Network(differentiated=l2_factor is None)
     network(X)
     network.set_weights(START)
-    kind = kind if differentiated else optimizers.adding_penalty(kind, WEIGHT_DECAY)
+    if l2_factor is not None:
+        settings = {**settings, "l2_factor": l2_factor}
     network.compile(kind(learning_rate=0.1, **settings))
     for _ in range(steps):
         network.train_on_batch(X, Y)
@@ -52,17 +54,32 @@ def trained(kind, differentiated, settings, steps=4):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-@pytest.mark.parametrize("kind", [keras.optimizers.SGD, keras.optimizers.Adam])
-def test_the_steps_are_those_of_a_differentiated_penalty(kind, settings):
-    expected = trained(kind, True, settings).get_weights()
-    found = trained(kind, False, settings).get_weights()
+@pytest.mark.parametrize(("kind", "plain"), KINDS)
+def test_the_steps_are_those_of_a_differentiated_penalty(kind, plain, settings):
+    expected = trained(plain, settings).get_weights()
+    found = trained(kind, settings, WEIGHT_DECAY).get_weights()
+    without = trained(kind, settings, 0.0).get_weights()
     for start, wanted, weights in zip(START, expected, found, strict=True):
         assert np.abs(wanted - start).max() > 1e-2
         np.testing.assert_allclose(weights, wanted, rtol=1e-4, atol=1e-5)
+    assert np.abs(without[0] - expected[0]).max() > 1e-2
+
+
+@pytest.mark.parametrize(("kind", "plain"), KINDS)
+def test_without_a_factor_it_is_the_optimizer_of_keras(kind, plain):
+    network = trained(kind, {}, 0.0)
+    expected = Network(differentiated=False)
+    expected(X)
+    expected.set_weights(START)
+    expected.compile(plain(learning_rate=0.1))
+    for _ in range(4):
+        expected.train_on_batch(X, Y)
+    for weights, wanted in zip(network.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(weights, wanted, rtol=1e-6, atol=1e-7)
 
 
 def test_a_weight_without_gradient_is_decayed():
-    network = trained(keras.optimizers.SGD, False, {}, steps=0)
+    network = trained(optimizers.SGDWithL2, {}, WEIGHT_DECAY, steps=0)
     variables = network.trainable_variables
     network.optimizer.build(variables)
     network.optimizer.apply([None] * 2 + [ops.zeros(v.shape) for v in variables[2:]], variables)
@@ -72,22 +89,27 @@ def test_a_weight_without_gradient_is_decayed():
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch's variables hold gradients")
-def test_gradients_are_let_go():
-    network = trained(keras.optimizers.SGD, False, {})
+@pytest.mark.parametrize("l2_factor", [0.0, WEIGHT_DECAY])
+def test_gradients_are_freed(l2_factor):
+    network = trained(optimizers.SGDWithL2, {}, l2_factor)
     assert [variable.value.grad for variable in network.trainable_variables] == [None] * 5
 
 
-def test_who_adds_the_penalty():
-    adding = optimizers.adding_penalty(keras.optimizers.SGD, 1.0)()
-    assert optimizers.adds_penalty(adding)
-    assert optimizers.adds_penalty(keras.optimizers.LossScaleOptimizer(adding))
-    assert not optimizers.adds_penalty(keras.optimizers.SGD())
-    assert not optimizers.adds_penalty(None)
+def test_adds_l2_gradient():
+    adding = optimizers.SGDWithL2(l2_factor=1.0)
+    assert optimizers.adds_l2_gradient(adding)
+    assert optimizers.adds_l2_gradient(keras.optimizers.LossScaleOptimizer(adding))
+    assert not optimizers.adds_l2_gradient(optimizers.SGDWithL2())
+    assert not optimizers.adds_l2_gradient(keras.optimizers.SGD())
+    assert not optimizers.adds_l2_gradient(None)
 
 
-@pytest.mark.parametrize("kind", [keras.optimizers.SGD, keras.optimizers.Adam])
-def test_what_is_saved_is_of_the_kind_itself(kind):
-    adding = optimizers.adding_penalty(kind, 1.0)(learning_rate=0.25, global_clipnorm=3.0)
-    loaded = keras.optimizers.deserialize(keras.optimizers.serialize(adding))
-    assert type(loaded) is type(kind())
-    assert loaded.get_config() == adding.get_config()
+@pytest.mark.parametrize(("kind", "plain"), KINDS)
+def test_it_is_saved_with_its_settings(kind, plain):
+    optimizer = kind(learning_rate=0.25, global_clipnorm=3.0, l2_factor=0.5, clips_after_sum=True)
+    loaded = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(loaded) is kind
+    assert isinstance(loaded, plain)
+    assert loaded.get_config() == optimizer.get_config()
+    assert (loaded.l2_factor, loaded.clips_after_sum) == (0.5, True)
+    assert optimizers.adds_l2_gradient(loaded)
