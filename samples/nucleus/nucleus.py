@@ -196,9 +196,16 @@ class NucleusDataset(formats.LabelImageDataset, formats.MaskFileDataset):
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
         """Yield the nuclei of an image, from mask files or from a label image."""
+        return self._reader(image_id).load_instances(self, image_id)
+
+    def is_listed_as_empty(self, image_id: int) -> bool:
+        """Return whether the annotations list the image as one without nuclei."""
+        return self._reader(image_id).is_listed_as_empty(self, image_id)
+
+    def _reader(self, image_id: int) -> type[formats.LabelImageDataset] | type[formats.MaskFileDataset]:
+        """Return the class that reads the annotations of an image."""
         has_files = "masks" in self.image_info[image_id]
-        reader = formats.MaskFileDataset if has_files else formats.LabelImageDataset
-        return reader.load_instances(self, image_id)
+        return formats.MaskFileDataset if has_files else formats.LabelImageDataset
 
     def image_reference(self, image_id: int) -> str:
         """Return the id that the image has in the competition."""
