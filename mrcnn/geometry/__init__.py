@@ -1,4 +1,15 @@
-"""Boxes, anchors, masks and images as numpy arrays; no deep-learning framework is loaded here.
+"""Boxes, anchors, masks and images as NumPy arrays. No framework is needed or loaded.
 
-Coordinates are (y1, x1, y2, x2) everywhere, pixels or normalized as each docstring says.
+    boxes           overlap, suppression, deltas; pixel and normalized coordinates
+    anchors         the anchors of the feature pyramid
+    masks           boxes and overlap of masks, mini-masks
+    mask_crops      masks cropped to their boxes
+    polygons        masks of polygons
+    rle             run-length encodings of masks
+    images          resizing images and masks to the size of the network
+    preprocessing   channels, contrast and value range of images; the mean
+    image_meta      the vector that describes a molded image
+    interpolation   bilinear and nearest sampling
+
+Boxes are (y1, x1, y2, x2) everywhere, in pixels or normalized as each docstring states.
 """

@@ -1,4 +1,8 @@
-"""Anchors of the region proposal network (Faster R-CNN, section 3.1.1; FPN, section 4.1)."""
+"""Anchors of the region proposal network (Faster R-CNN, section 3.1.1; FPN, section 4.1).
+
+Axes: A anchors of all levels of the feature pyramid, N anchors of one level. Anchors are float64
+[N, (y1, x1, y2, x2)] in pixels of the molded image and are not clipped to it.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -15,15 +19,18 @@ POSITIVE, NEUTRAL, NEGATIVE = 1, 0, -1
 
 
 def feature_shapes(image_shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:
-    """Rows and columns of each level of the feature pyramid.
+    """Return the size of the feature map of each pyramid level.
 
-    image_shape: (height, width, ...) of the network's input in pixels; strides: pixels per feature
-    cell, one per level.
+    Args:
+        image_shape: (height, width, ...) of the molded image in pixels.
+        strides: Pixels per location, one entry per level.
 
-    Returns int [levels, 2], each side divided by the stride and rounded up.
+    Returns:
+        int array [levels, (rows, columns)]: each side divided by the stride and rounded up.
     """
     sides = np.asarray(image_shape[:2])
-    return -(-sides // np.asarray(strides)[:, None])
+    shapes: np.ndarray = -(-sides // np.asarray(strides)[:, None])
+    return shapes
 
 
 def generate_anchors(
@@ -33,15 +40,19 @@ def generate_anchors(
     feature_stride: int,
     anchor_stride: int,
 ) -> np.ndarray:
-    """Anchors of one pyramid level.
+    """Return the anchors of one pyramid level.
 
-    scales: side in pixels of a square anchor, one or several. ratios: width / height, so 0.5 is a
-    tall anchor; the area is the square of the scale whatever the ratio. shape: (rows, columns) of
-    the feature map. feature_stride: pixels per cell. anchor_stride: cells per anchor.
+    Args:
+        scales: Side in pixels of a square anchor, one or several.
+        ratios: Width divided by height: 0.5 is a tall anchor. The area does not depend on the ratio.
+        shape: (rows, columns) of the feature map.
+        feature_stride: Pixels per location.
+        anchor_stride: Locations per anchor: 1 puts anchors at every location, 2 at every other.
 
-    Returns float64 [N, (y1, x1, y2, x2)] in pixels, not clipped to the image. Centres lie on the
-    top-left corner of the cell, as in the original. Order, slowest first: row, column, ratio,
-    scale.
+    Returns:
+        float64 [N, (y1, x1, y2, x2)] in pixels, not clipped to the image. The centers lie at the upper left
+        corners of the locations, as published weights expect. Order, slowest first: row, column, ratio,
+        scale.
     """
     side = np.atleast_1d(np.asarray(scales, dtype=np.float64))
     root = np.sqrt(np.asarray(ratios, dtype=np.float64))[:, None]
@@ -61,19 +72,27 @@ def generate_pyramid_anchors(
     feature_strides: Sequence[int],
     anchor_stride: int,
 ) -> np.ndarray:
-    """Anchors of all pyramid levels, in the order in which the network flattens its outputs.
+    """Return the anchors of all pyramid levels, in the order in which the network flattens its outputs.
 
-    scales, feature_shapes, feature_strides: one entry per level; every level uses all `ratios`.
+    Args:
+        scales: Side in pixels of a square anchor, one entry per level.
+        ratios: Width divided by height; every level has anchors of all ratios.
+        feature_shapes: (rows, columns) of the feature map, one entry per level.
+        feature_strides: Pixels per location, one entry per level.
+        anchor_stride: Locations per anchor.
 
-    Returns float64 [A, (y1, x1, y2, x2)] in pixels, level after level as `generate_anchors` gives
-    them; 261,888 for 1024 x 1024 pixels and the default configuration.
-    Raises ValueError if the numbers of levels differ.
+    Returns:
+        float64 [A, (y1, x1, y2, x2)] in pixels, level after level in the order of `generate_anchors`. With
+        the default settings, an image of 1024 x 1024 pixels has 261,888 anchors.
+
+    Raises:
+        ValueError: If `scales`, `feature_shapes` and `feature_strides` differ in length.
     """
     levels = {len(scales), len(feature_shapes), len(feature_strides)}
     if len(levels) != 1:
         raise ValueError(
-            "Wanted one scale, one feature shape and one stride per pyramid level. Received: "
-            f"{len(scales)} scales, {len(feature_shapes)} feature shapes, "
+            "`scales`, `feature_shapes` and `feature_strides` must have one entry per pyramid level. "
+            f"Received: {len(scales)} scales, {len(feature_shapes)} feature shapes, "
             f"{len(feature_strides)} strides."
         )
     return np.concatenate(
@@ -94,7 +113,7 @@ def backbone_shapes(config: "Config", image_shape: Sequence[int]) -> np.ndarray:
     Returns:
         int array [levels, (rows, columns)], P2 first.
     """
-    if callable(config.BACKBONE):
+    if callable(config.BACKBONE) and config.COMPUTE_BACKBONE_SHAPE is not None:
         return np.asarray(config.COMPUTE_BACKBONE_SHAPE(image_shape))
     return feature_shapes(image_shape, config.BACKBONE_STRIDES)
 

@@ -2,14 +2,16 @@
 
 Pixel boxes are half-open: row y2 and column x2 lie outside, the height is y2 - y1. Normalized boxes
 are closed: both ends lie inside and the whole image is (0, 0, 1, 1).
+
+Axes: N boxes, or N1 and N2 boxes of two sets; 4 is (y1, x1, y2, x2).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-# Number of (box, box) pairs whose overlap is computed at a time: the intermediate arrays then stay
-# in the processor's cache, which is several times faster than one pass over 261,888 x 100 pairs.
+# Pairs of boxes whose overlap is computed at a time. The intermediate arrays then stay in the processor's
+# cache, which is several times faster than one pass over 261,888 anchors times 100 boxes.
 PAIRS_AT_A_TIME = 1 << 15
 
 # A pixel box's far corner is outside, a normalized box's far corner is inside.
@@ -22,30 +24,38 @@ def compute_iou(
     box_area: float | np.ndarray,
     boxes_area: np.ndarray,
 ) -> np.ndarray:
-    """Intersection over union of one box with many.
+    """Return the intersection over union of one box with many.
 
-    box: [4] and boxes: [N, 4], (y1, x1, y2, x2) in one unit, y2 and x2 outside.
-    box_area, boxes_area: scalar and [N]; the caller passes them because they are used again and
-    again. Leading axes that broadcast against each other are fine: [1, M, 4] and [N, 1, 4] give
-    [N, M].
+    Leading axes may broadcast against each other: [1, N1, 4] and [N2, 1, 4] give [N2, N1].
 
-    Returns [N]. There is no epsilon: two boxes without area give NaN, as in the original.
+    Args:
+        box: [4], (y1, x1, y2, x2), y2 and x2 outside.
+        boxes: [N, 4] in the same unit.
+        box_area: Area of `box`; a caller with many boxes computes it once.
+        boxes_area: Areas [N] of `boxes`.
+
+    Returns:
+        IoU [N]. There is no epsilon: two boxes without area give NaN.
     """
     height = np.minimum(box[..., 2], boxes[..., 2]) - np.maximum(box[..., 0], boxes[..., 0])
     width = np.minimum(box[..., 3], boxes[..., 3]) - np.maximum(box[..., 1], boxes[..., 1])
     intersection = np.maximum(height, 0) * np.maximum(width, 0)
     union = box_area + boxes_area - intersection
     with np.errstate(divide="ignore", invalid="ignore"):
-        return intersection / union
+        iou: np.ndarray = intersection / union
+    return iou
 
 
 def compute_overlaps(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box of one set with every box of another.
+    """Return the intersection over union of every box of one set with every box of another.
 
-    boxes1: [N1, 4], boxes2: [N2, 4], (y1, x1, y2, x2) in one unit, y2 and x2 outside.
+    Args:
+        boxes1: [N1, (y1, x1, y2, x2)], y2 and x2 outside.
+        boxes2: [N2, 4] in the same unit.
 
-    Returns float64 [N1, N2]; NaN for two boxes without area. Computed in the boxes' own floating
-    type, so float32 boxes give values of float32 precision.
+    Returns:
+        float64 [N1, N2]; NaN for two boxes without area. Computed in the dtype of the boxes, so float32 boxes
+        give values of float32 precision.
     """
     boxes1, boxes2 = _exact_integers(boxes1), _exact_integers(boxes2)
     overlaps = np.zeros((len(boxes1), len(boxes2)))
@@ -64,43 +74,52 @@ def compute_overlaps(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
 
 
 def non_max_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Greedy non-maximum suppression.
+    """Suppress boxes that overlap a better box (greedy non-maximum suppression).
 
-    boxes: [N, (y1, x1, y2, x2)] in any unit; integers are cast to float32. scores: [N].
-    A box is dropped when its IoU with a picked box is strictly greater than `threshold`. Among
-    equal scores the higher index is picked first, as in the original's numpy function (the
-    network's own suppression prefers the lower one).
+    Of equal scores this function prefers the higher index; the network's own suppression prefers the lower
+    one.
 
-    Returns int32 indices of the kept boxes, best score first.
-    Raises ValueError without any box.
+    Args:
+        boxes: [N, (y1, x1, y2, x2)] in any unit; integers are cast to float32.
+        scores: [N].
+        threshold: A box is dropped if its IoU with a kept box is greater than this.
+
+    Returns:
+        int32 indices of the kept boxes, best score first.
+
+    Raises:
+        ValueError: If there is no box.
     """
     boxes, scores = np.asarray(boxes), np.asarray(scores)
     if len(boxes) == 0:
         raise ValueError(
-            f"non_max_suppression wants at least one box. Received: boxes of shape {boxes.shape}. "
-            "Skip the call when there is nothing to suppress."
+            f"`boxes` must have at least one row. Received: boxes.shape={boxes.shape}. Skip the call if "
+            "there is nothing to suppress."
         )
     if boxes.dtype.kind != "f":
         boxes = boxes.astype(np.float32)
     areas = _areas(boxes)
     candidates = np.argsort(scores, kind="stable")[::-1]
-    picked = []
+    kept = []
     while len(candidates) > 0:
         best, rest = candidates[0], candidates[1:]
-        picked.append(best)
+        kept.append(best)
         iou = compute_iou(boxes[best], boxes[rest], areas[best], areas[rest])
         # Written so that NaN, two boxes without area, does not suppress.
         candidates = rest[~(iou > threshold)]
-    return np.array(picked, dtype=np.int32)
+    return np.array(kept, dtype=np.int32)
 
 
 def apply_box_deltas(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
     """Shift and scale each box by its delta (R-CNN, appendix C).
 
-    boxes: [N, (y1, x1, y2, x2)]; deltas: [N, (dy, dx, log(dh), log(dw))], dy and dx in box heights
-    and widths, already multiplied by the standard deviations. Both are cast to float32.
+    Args:
+        boxes: [N, (y1, x1, y2, x2)], cast to float32.
+        deltas: [N, (dy, dx, log(dh), log(dw))], cast to float32. dy and dx are in box heights and widths,
+            already multiplied by the standard deviations.
 
-    Returns float32 [N, 4] in the unit of `boxes`. The exponent is not limited.
+    Returns:
+        float32 [N, 4] in the unit of `boxes`. The exponent is not limited.
     """
     boxes, deltas = _float32(boxes), _float32(deltas)
     center, size = _center_and_size(boxes)
@@ -111,12 +130,15 @@ def apply_box_deltas(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
 
 
 def box_refinement(box: np.ndarray, gt_box: np.ndarray) -> np.ndarray:
-    """The deltas that carry each box onto its ground truth (R-CNN, appendix C).
+    """Return the deltas that move each box onto its ground truth (R-CNN, appendix C).
 
-    box, gt_box: [N, (y1, x1, y2, x2)] in one unit, sides > 0; cast to float32.
+    Args:
+        box: [N, (y1, x1, y2, x2)], cast to float32. The sides must be positive.
+        gt_box: [N, 4] in the same unit.
 
-    Returns float32 [N, (dy, dx, log(dh), log(dw))], dy and dx in box heights and widths, not
-    divided by any standard deviation. A box without area gives inf or NaN.
+    Returns:
+        float32 [N, (dy, dx, log(dh), log(dw))]. dy and dx are in box heights and widths, not divided by a
+        standard deviation. A box without area gives infinite values or NaN.
     """
     center, size = _center_and_size(_float32(box))
     gt_center, gt_size = _center_and_size(_float32(gt_box))
@@ -125,50 +147,63 @@ def box_refinement(box: np.ndarray, gt_box: np.ndarray) -> np.ndarray:
 
 
 def clip_boxes(boxes: np.ndarray, window: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Move every corner that is outside a window onto its edge.
+    """Move every corner outside a window onto its edge.
 
-    boxes: [..., (y1, x1, y2, x2)]; window: (y1, x1, y2, x2) in the same unit.
+    Args:
+        boxes: [..., (y1, x1, y2, x2)].
+        window: (y1, x1, y2, x2) in the same unit.
 
-    Returns an array like `boxes`. A box outside the window becomes one without area.
+    Returns:
+        Array of the shape and dtype of `boxes`. A box outside the window becomes one without area.
     """
     y1, x1, y2, x2 = window
     return np.clip(boxes, [y1, x1, y1, x1], [y2, x2, y2, x2]).astype(np.asarray(boxes).dtype)
 
 
 def norm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """From pixels to normalized coordinates.
+    """Convert boxes from pixels to normalized coordinates.
 
-    boxes: [..., (y1, x1, y2, x2)] in pixels, y2 and x2 outside.
-    shape: (height, width) of the image.
+    Args:
+        boxes: [..., (y1, x1, y2, x2)] in pixels, y2 and x2 outside.
+        shape: (height, width) of the image.
 
-    Returns float32 of the same shape, y2 and x2 inside: the whole image becomes (0, 0, 1, 1), an
-    all-zero row (padding) becomes (0, 0, -1/(H-1), -1/(W-1)).
-    Raises ValueError if `shape` has not two values.
+    Returns:
+        float32 of the same shape, y2 and x2 inside. The whole image becomes (0, 0, 1, 1), and a row of zeros
+        (padding) becomes (0, 0, -1 / (height - 1), -1 / (width - 1)).
+
+    Raises:
+        ValueError: If `shape` does not have two values.
     """
-    return ((boxes - PIXEL_TO_CLOSED) / _closed_scale(shape)).astype(np.float32)
+    normalized: np.ndarray = ((boxes - PIXEL_TO_CLOSED) / _closed_scale(shape)).astype(np.float32)
+    return normalized
 
 
 def denorm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """From normalized coordinates to pixels, rounded half to even.
+    """Convert boxes from normalized coordinates to pixels, rounded half to even.
 
-    boxes: [..., (y1, x1, y2, x2)] normalized, y2 and x2 inside.
-    shape: (height, width) of the image.
+    Args:
+        boxes: [..., (y1, x1, y2, x2)] normalized, y2 and x2 inside.
+        shape: (height, width) of the image.
 
-    Returns int32 of the same shape, y2 and x2 outside. A box without area becomes one pixel.
-    Raises ValueError if `shape` has not two values.
+    Returns:
+        int32 of the same shape, y2 and x2 outside. A box without area becomes one pixel.
+
+    Raises:
+        ValueError: If `shape` does not have two values.
     """
-    return np.around(boxes * _closed_scale(shape) + PIXEL_TO_CLOSED).astype(np.int32)
+    pixels: np.ndarray = np.around(boxes * _closed_scale(shape) + PIXEL_TO_CLOSED).astype(np.int32)
+    return pixels
 
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:
-    """The rows of a matrix that are not entirely zero; padding rows go.
+    """Drop the rows of zeros, which are padding, from a matrix [N, C].
 
-    x: [N, C]. Returns [K, C], K <= N, in the same order.
-    Raises ValueError if `x` is not a matrix.
+    Raises:
+        ValueError: If `x` does not have two axes.
     """
     x = np.asarray(x)
     if x.ndim != 2:
-        raise ValueError(f"trim_zeros wants a matrix [rows, columns]. Received: x of shape {x.shape}.")
+        raise ValueError(f"`x` must have shape (rows, columns). Received: x.shape={x.shape}")
     return x[np.any(x != 0, axis=1)]
 
 
@@ -179,7 +214,8 @@ def _exact_integers(boxes: np.ndarray) -> np.ndarray:
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    areas: np.ndarray = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return areas
 
 
 def _float32(boxes: np.ndarray) -> np.ndarray:
@@ -194,8 +230,7 @@ def _center_and_size(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _closed_scale(shape: Sequence[int]) -> np.ndarray:
     if len(shape) != 2:
         raise ValueError(
-            "Box coordinates are normalized by (height, width). "
-            f"Received: shape={tuple(shape)}. Pass image.shape[:2]."
+            f"`shape` must be (height, width). Received: shape={tuple(shape)}. Pass image.shape[:2]."
         )
     height, width = shape
     return np.array([height - 1, width - 1, height - 1, width - 1])

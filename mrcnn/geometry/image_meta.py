@@ -16,7 +16,7 @@ WINDOW = slice(7, 11)
 SCALE = 11
 ACTIVE_CLASS_IDS = slice(12, None)
 
-FIELDS = {
+FIELDS: dict[str, int | slice] = {
     "image_id": IMAGE_ID,
     "original_image_shape": ORIGINAL_IMAGE_SHAPE,
     "image_shape": IMAGE_SHAPE,
@@ -63,5 +63,5 @@ def parse_image_meta(meta: np.ndarray) -> dict[str, np.ndarray]:
         `active_class_ids` [B, classes], all int32, and `scale` [B], float32.
     """
     meta = np.asarray(meta)
-    dtypes = dict.fromkeys(FIELDS, np.int32) | {"scale": np.float32}
+    dtypes: dict[str, type] = dict.fromkeys(FIELDS, np.int32) | {"scale": np.float32}
     return {name: meta[:, field].astype(dtypes[name]) for name, field in FIELDS.items()}

@@ -1,12 +1,16 @@
-"""Images: resizing to the size of the network, and mean removal."""
+"""Resizing images and masks to the size of the network.
+
+Axes: H, W original image; H', W' resized image.
+"""
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from mrcnn.geometry import interpolation
+from mrcnn.geometry.preprocessing import mold_image as mold_image
+from mrcnn.geometry.preprocessing import unmold_image as unmold_image
 
 # The sides of a molded image must be multiples of this: the coarsest level of the pyramid has stride 64.
 SIZE_MULTIPLE = 64
@@ -27,20 +31,28 @@ def resize(
     anti_aliasing: bool = False,
     anti_aliasing_sigma: float | Sequence[float] | None = None,
 ) -> np.ndarray:
-    """Resize an image; by default bilinear, without anti-aliasing and with zeros around it.
+    """Resize an image; by default bilinear, without anti-aliasing, with zeros outside the image.
 
-    image: [H, W] or [H, W, channels], any dtype; bool counts as 0.0 and 1.0.
-    output_shape: (height, width), further axes may follow.
-    order, mode, cval, clip, preserve_range, anti_aliasing, anti_aliasing_sigma: as in
-    skimage.transform.resize. With preserve_range=False integers are brought to 0..1 first.
+    Output pixel i samples the input at (i + 0.5) * H / H' - 0.5. In the default mode `cval` surrounds the
+    image, so its borders fade when it is enlarged. The defaults are computed here, several times faster than
+    by scikit-image; all other choices are passed to `skimage.transform.resize`.
 
-    Output pixel i samples the input at (i + 0.5) * in / out - 0.5; with the default mode what lies
-    outside is `cval`, so borders fade when enlarging, and `clip` then limits the result to the
-    input's range of values.
+    Args:
+        image: [H, W] or [H, W, channels], any dtype; bool counts as 0.0 and 1.0.
+        output_shape: (H', W'); further axes may follow.
+        order: Order of the interpolation, as in scikit-image.
+        mode: How pixels outside the image are filled, as in scikit-image.
+        cval: Value outside the image if `mode` is "constant".
+        clip: Whether to clip the result to the value range of the image.
+        preserve_range: Whether integers keep their values. If False, they are converted to 0..1.
+        anti_aliasing: Whether to blur before shrinking.
+        anti_aliasing_sigma: Standard deviation of this blur, as in scikit-image.
 
-    Returns float32 for float16 and float32 images, else float64. The defaults are computed here,
-    several times faster than by scikit-image; every other choice is handed over to it.
-    Raises ValueError for an image without pixels or a size below 1.
+    Returns:
+        The resized image; float32 for float16 and float32 images, float64 for all others.
+
+    Raises:
+        ValueError: If the image has no pixels or the size is below 1.
     """
     image = np.asarray(image)
     height, width = output_shape[:2]
@@ -53,10 +65,10 @@ def resize(
         interpolation.bilinear_into(image, resized)
         return resized
 
-    # Here and not above: scikit-image and SciPy take longer to load than everything else together.
+    # Imported here because scikit-image and SciPy take longer to load than everything else together.
     from skimage.transform import resize as skimage_resize
 
-    return skimage_resize(
+    result: np.ndarray = skimage_resize(
         image,
         output_shape,
         order=order,
@@ -67,6 +79,7 @@ def resize(
         anti_aliasing=anti_aliasing,
         anti_aliasing_sigma=anti_aliasing_sigma,
     )
+    return result
 
 
 def resize_image(
@@ -76,27 +89,28 @@ def resize_image(
     min_scale: float | None = None,
     mode: str = "square",
 ) -> Resized:
-    """Resize an image to the size the network takes, keeping its aspect ratio.
+    """Resize an image to the size of the network and keep its aspect ratio.
 
-    image: [H, W, channels], any dtype, which is kept; integers are truncated, not rounded.
-    min_dim: the short side is enlarged to it. max_dim: side of the square canvas, the long side
-    shrinks to it; read in mode "square" only. min_scale: smallest scale, overruled by max_dim.
-    mode:
-    - "none": the image as it is.
-    - "square": padded with zeros, centred, to [max_dim, max_dim].
-    - "pad64": padded with zeros, centred, to sides that are multiples of 64.
-    - "crop": a random [min_dim, min_dim] piece, placed by Python's `random`.
+    Args:
+        image: [H, W, channels], any dtype, which is kept; integers are truncated, not rounded.
+        min_dim: The short side is enlarged to this length, in pixels.
+        max_dim: Side of the square canvas; the long side shrinks to it. Only mode "square" reads it.
+        min_scale: The smallest scale; `max_dim` takes precedence.
+        mode: "none" returns the image unchanged. "square" pads it with zeros on all sides to
+            [max_dim, max_dim]. "pad64" pads it to sides that are multiples of 64. "crop" cuts out a random
+            piece [min_dim, min_dim], whose position Python's `random` draws.
 
-    Returns
-    - image [H', W', channels]
-    - window (y1, x1, y2, x2): the part of it that is no padding, pixels, y2 and x2 outside
-    - scale: resized / original side, the integer 1 if nothing was scaled
-    - padding [(top, bottom), (left, right), (0, 0)] for `resize_mask`
-    - crop (y, x, height, width) of the scaled image, or None, for `resize_mask`
+    Returns:
+        image: The resized image [H', W', channels].
+        window: (y1, x1, y2, x2), the part of it that is not padding, in pixels, y2 and x2 outside.
+        scale: Side of the scaled image divided by the side of the original; the integer 1 if it was not
+            scaled.
+        padding: [(top, bottom), (left, right), (0, 0)], for `resize_mask`.
+        crop: (y, x, height, width) of the piece in the scaled image, or None, for `resize_mask`.
 
-    Raises ValueError for an unknown mode, an image that is not [H, W, channels] or has no pixels,
-    "square" without max_dim, "pad64" with a min_dim that is no multiple of 64, "crop" without
-    min_dim.
+    Raises:
+        ValueError: If `mode` is unknown, `image` does not have shape (height, width, channels) or has no
+            pixels, or the setting that the mode needs is missing or not a multiple of 64.
     """
     image = np.asarray(image)
     _check_request(image, mode)
@@ -104,10 +118,10 @@ def resize_image(
     if mode == "none":
         return image, (0, 0, height, width), 1, [(0, 0)] * 3, None
     if mode == "crop":
-        side = _required(min_dim, 'Mode "crop" wants min_dim, the side of the piece.')
+        side = _required("min_dim", min_dim, mode)
         return _scale_and_crop(image, _scale(height, width, min_dim, None, min_scale), side)
     if mode == "square":
-        side = _required(max_dim, 'Mode "square" wants max_dim, the side of the canvas.')
+        side = _required("max_dim", max_dim, mode)
         scale = _scale(height, width, min_dim, side, min_scale)
         return _scale_and_pad(
             image, scale, side - scaled_side(height, scale), side - scaled_side(width, scale)
@@ -128,21 +142,29 @@ def resize_mask(
     padding: Padding,
     crop: Rectangle | None = None,
 ) -> np.ndarray:
-    """Resize masks as `resize_image` resized their image; scale, padding and crop are its results.
+    """Resize masks as `resize_image` resized their image.
 
-    mask: [H, W, instances], any dtype, which is kept. Nearest neighbour on the grid that maps
-    corner pixels onto corner pixels, in = out * (in_side - 1) / (out_side - 1), as in the original;
-    this is not the grid of `resize_image`, the two are up to a pixel apart.
-    crop: (y, x, height, width) of the scaled mask to cut out; the padding is not added then.
+    Nearest neighbor on the grid that maps corner pixels to corner pixels,
+    in = out * (in_side - 1) / (out_side - 1). This is not the grid of `resize_image`; the two differ by up to
+    a pixel, and published weights were trained with both.
 
-    Returns [H', W', instances].
-    Raises ValueError if the mask has not three axes.
+    Args:
+        mask: [H, W, instances], any dtype, which is kept.
+        scale: The scale that `resize_image` returned.
+        padding: The padding that it returned.
+        crop: The crop that it returned. If it is not None, the padding is not added.
+
+    Returns:
+        Masks [H', W', instances].
+
+    Raises:
+        ValueError: If `mask` does not have three axes.
     """
     mask = np.asarray(mask)
     if mask.ndim != 3:
         raise ValueError(
-            "resize_mask wants [height, width, instances]. "
-            f"Received: mask of shape {mask.shape}. Add the axis of instances."
+            f"`mask` must have shape (height, width, instances). Received: mask.shape={mask.shape}. Add the "
+            "axis of instances."
         )
     rows = mask_index(mask.shape[0], scale, padding[0], crop and (crop[0], crop[2]))
     columns = mask_index(mask.shape[1], scale, padding[1], crop and (crop[1], crop[3]))
@@ -156,38 +178,22 @@ def resize_mask(
 def mask_index(
     side: int, scale: float, padding: tuple[int, int], crop: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Where `resize_mask` reads a mask along one axis.
+    """Return the rows or columns of a mask that `resize_mask` reads.
 
-    side: pixels of the mask; scale: of `resize_image`; padding: (before, after) in pixels; crop: (first,
-    length) of the scaled mask to cut out, or None; the padding is not added then.
+    Args:
+        side: Pixels of the mask along the axis.
+        scale: The scale that `resize_image` returned.
+        padding: (before, after) in pixels.
+        crop: (first, length) of the part of the scaled mask to cut out, or None. With a crop, the padding is
+            not added.
 
-    Returns int [pixels of the result]: row or column of the mask, -1 in the padding.
+    Returns:
+        int [pixels of the result]: a row or column of the mask, -1 in the padding.
     """
     index = interpolation.nearest_index(side, scaled_side(side, scale))
     if crop is not None:
         return index[crop[0] : crop[0] + crop[1]]
     return np.pad(index, padding, constant_values=-1)
-
-
-def mold_image(images: np.ndarray, config: Any) -> np.ndarray:
-    """Subtract the mean colour.
-
-    images: [..., H, W, channels], RGB, 0..255, any dtype; config.MEAN_PIXEL: [channels].
-
-    Returns the images as float32 minus the mean; float64 where the mean is float64.
-    """
-    return np.asarray(images).astype(np.float32) - config.MEAN_PIXEL
-
-
-def unmold_image(normalized_images: np.ndarray, config: Any) -> np.ndarray:
-    """Add the mean colour again.
-
-    normalized_images: [..., H, W, channels] as `mold_image` gives; config.MEAN_PIXEL: [channels].
-
-    Returns uint8: fractions are cut off, values outside 0..255 wrap around.
-    """
-    # By way of int64, because the direct cast of values outside 0..255 differs between machines.
-    return (normalized_images + config.MEAN_PIXEL).astype(np.int64).astype(np.uint8)
 
 
 def check_molded_size(shape: Sequence[int]) -> None:
@@ -203,31 +209,31 @@ def check_molded_size(shape: Sequence[int]) -> None:
 
 
 def scaled_side(side: int, scale: float) -> int:
-    """A side in pixels after scaling: rounded half to even, at least 1 if it was."""
+    """Return a side in pixels after scaling, rounded half to even, and at least 1 unless it was 0."""
     return max(round(side * scale), min(side, 1))
 
 
 def _check_sizes(image: np.ndarray, height: int, width: int) -> None:
     if image.ndim < 2 or image.size == 0 or height < 1 or width < 1:
         raise ValueError(
-            "Resizing wants an image with pixels, [height, width, ...], and a size of at least "
-            f"1 x 1. Received: image of shape {image.shape}, size {height} x {width}."
+            "`image` must have shape (height, width, ...), and it and the output at least one pixel. "
+            f"Received: image.shape={image.shape}, output size {height} x {width}"
         )
 
 
 def _check_request(image: np.ndarray, mode: str) -> None:
     if mode not in ("none", "square", "pad64", "crop"):
-        raise ValueError(f'mode must be "none", "square", "pad64" or "crop". Received: mode={mode!r}.')
+        raise ValueError(f'`mode` must be "none", "square", "pad64" or "crop". Received: mode={mode!r}')
     if image.ndim != 3 or image.size == 0:
         raise ValueError(
-            "resize_image wants an image with pixels, [height, width, channels]. "
-            f"Received: image of shape {image.shape}. Add the axis of channels to a grey image."
+            "`image` must have shape (height, width, channels) with at least one pixel. Received: "
+            f"image.shape={image.shape}. Add the axis of channels to a gray image."
         )
 
 
-def _required(side: int | None, wanted: str) -> int:
+def _required(name: str, side: int | None, mode: str) -> int:
     if not side:
-        raise ValueError(f"{wanted} Received: {side}.")
+        raise ValueError(f'Mode "{mode}" needs `{name}`, a side in pixels. Received: {name}={side}')
     return side
 
 
@@ -235,8 +241,8 @@ def _check_multiple(min_dim: int | None) -> None:
     if min_dim and min_dim % SIZE_MULTIPLE:
         lower = min_dim - min_dim % SIZE_MULTIPLE
         raise ValueError(
-            f'Mode "pad64" wants min_dim to be a multiple of {SIZE_MULTIPLE} or None. '
-            f"Received: {min_dim=}. The nearest are {lower} and {lower + SIZE_MULTIPLE}."
+            f'In mode "pad64", `min_dim` must be a multiple of {SIZE_MULTIPLE} or None. '
+            f"Received: {min_dim=}. The nearest multiples are {lower} and {lower + SIZE_MULTIPLE}."
         )
 
 
@@ -266,7 +272,7 @@ def _scale_and_crop(image: np.ndarray, scale: float, side: int) -> Resized:
 
 
 def _scale_and_pad(image: np.ndarray, scale: float, rows: int, columns: int) -> Resized:
-    """Scale, then add so many rows and columns of zeros around."""
+    """Scale, then add rows and columns of zeros, half of them on each side."""
     height, width = scaled_side(image.shape[0], scale), scaled_side(image.shape[1], scale)
     padding = [_split(rows), _split(columns), (0, 0)]
     top, left = padding[0][0], padding[1][0]
@@ -288,7 +294,8 @@ def _as_floating(image: np.ndarray, preserve_range: bool) -> np.ndarray:
         return image.astype(np.float64)
     from skimage.util import img_as_float64
 
-    return img_as_float64(image)
+    floating: np.ndarray = img_as_float64(image)
+    return floating
 
 
 def _scale_into(image: np.ndarray, out: np.ndarray) -> None:

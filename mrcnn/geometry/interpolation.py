@@ -1,4 +1,7 @@
-"""Sampling of pixel arrays at other sizes: bilinear for images, nearest for masks."""
+"""Sampling of pixel arrays at other sizes: bilinear for images, nearest for masks.
+
+Axes: H, W input; H', W' output; further axes, such as channels, follow.
+"""
 
 from collections.abc import Iterator
 
@@ -7,26 +10,30 @@ import numpy as np
 # Values interpolated at a time: the float64 scratch arrays then stay in the processor's cache.
 VALUES_AT_A_TIME = 1 << 15
 
-# The original's sampling positions come out of a least-squares fit, whose rounding noise moves them
-# by about 1e-14 pixels, mostly columns to the left and rows down. That alone decides what becomes
-# of a value exactly on a whole number, when it is truncated, or on one half, when it is compared.
+# The Keras 2 library resized with scikit-image, which fits its sampling positions by least squares. Rounding
+# noise moves them by about 1e-14 pixels, mostly columns to the left and rows down. This alone decides where a
+# value exactly on an integer goes when it is truncated, or one exactly on a half when it is compared. The
+# shifts make the same decisions, because published weights were trained with them.
 TIE_SHIFT_ROWS, TIE_SHIFT_COLUMNS = 1e-13, -1e-12
 
-# Along one axis, for each output position: indices of its two neighbours, the weight of the second
-# and a factor for both, below 1 next to the border.
+# Along one axis, for each output position: indices of its two neighbors, the weight of the second, and a
+# factor for both, below 1 next to the border.
 Taps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False) -> None:
-    """Fill `out` with the image at another size, bilinear, zeros outside, no anti-aliasing.
+    """Resize an image into `out`: bilinear, zeros outside the image, no anti-aliasing.
 
-    image: [H, W, ...]; out: [H', W', ...], any dtype and memory layout. Output pixel i samples the
-    input at (i + 0.5) * H / H' - 0.5. The result is limited to the image's range of values and then
-    cast to out's dtype. break_ties: move positions by an invisible amount, so that values which lie
-    exactly between two integers or classes mostly fall to the side they fell to in the original.
+    Output pixel i samples the input at (i + 0.5) * H / H' - 0.5. The result is clipped to the value range of
+    the image and then cast to the dtype of `out`. Everything is computed in float64, but for float16 and
+    float32 images the sampling positions are rounded to float32, as scikit-image does. One axis is
+    interpolated after the other, some rows at a time.
 
-    Computed in float64; for float16 and float32 images the positions alone are rounded to float32,
-    as in the original. One axis is interpolated after the other, some rows at a time.
+    Args:
+        image: [H, W, ...].
+        out: [H', W', ...], any dtype and memory layout.
+        break_ties: Move the positions by TIE_SHIFT_ROWS and TIE_SHIFT_COLUMNS, so that values exactly between
+            two integers or classes mostly go where scikit-image puts them.
     """
     height, width = out.shape[:2]
     channels = int(np.prod(image.shape[2:]))
@@ -38,15 +45,15 @@ def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False) 
     along_x = _per_channel(_taps(image.shape[1], width, single, shift_x), channels)
     step = max(1, VALUES_AT_A_TIME // (max(image.shape[1], width) * channels))
 
-    # An axis that grows comes last, one that shrinks first: there is less to compute in between.
+    # The axis that shrinks comes first, the one that grows last: the array in between is the smallest.
     if height > image.shape[0]:
         pixels = np.concatenate(
             [_blend(pixels[rows], along_x, axis=1) for rows in _slices(image.shape[0], step)]
         )
     for rows in _slices(height, step):
         lower, upper, weight, fade = along_y
-        here = (lower[rows], upper[rows], weight[rows, None], fade[rows, None])
-        values = _blend(pixels, here, axis=0)
+        taps = (lower[rows], upper[rows], weight[rows, None], fade[rows, None])
+        values = _blend(pixels, taps, axis=0)
         if height <= image.shape[0]:
             values = _blend(values, along_x, axis=1)
         np.clip(values, low, high, out=values)
@@ -54,14 +61,19 @@ def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False) 
 
 
 def nearest_index(in_side: int, out_side: int) -> np.ndarray:
-    """Index of the nearest input pixel for every output pixel, corner pixels upon corner pixels.
+    """Return the index of the nearest input pixel for every output pixel; corners map to corners.
 
-    Output pixel i lies at i * (in_side - 1) / (out_side - 1) of the input; halves go up.
+    Output pixel i lies at i * (in_side - 1) / (out_side - 1) of the input; halves are rounded up.
+
+    Args:
+        in_side: Pixels of the input along the axis.
+        out_side: Pixels of the output along the axis.
     """
     if out_side <= 1:
         return np.zeros(out_side, dtype=np.intp)
     position = np.arange(out_side) * ((in_side - 1) / (out_side - 1))
-    return np.floor(position + 0.5).astype(np.intp)
+    index: np.ndarray = np.floor(position + 0.5).astype(np.intp)
+    return index
 
 
 def _taps(in_side: int, out_side: int, single: bool, shift: float) -> Taps:
@@ -75,15 +87,15 @@ def _taps(in_side: int, out_side: int, single: bool, shift: float) -> Taps:
     lower = np.floor(position).astype(np.intp)
     weight = position - lower
     before, after = lower < 0, lower + 1 >= in_side
-    # A neighbour outside the image is a zero, so the other one, taken twice, fades by its distance.
+    # A neighbor outside the image is a zero, so the other one, taken twice, fades with its distance.
     fade = np.where(before, weight, np.where(after, 1 - weight, 1.0))
-    # Not at the border and not on a pixel: what is exact there shall stay so.
+    # Samples at the border and exactly on a pixel stay exact.
     weight[~before & ~after & (weight > 0)] += shift
     return np.maximum(lower, 0), np.minimum(lower + 1, in_side - 1), weight, fade
 
 
 def _per_channel(taps: Taps, channels: int) -> Taps:
-    # For rows of interleaved channels: taking single values is faster than taking pixels.
+    # Rows of interleaved channels: taking single values is faster than taking pixels.
     lower, upper, weight, fade = taps
     channel = np.arange(channels)
     return (
@@ -97,8 +109,8 @@ def _per_channel(taps: Taps, channels: int) -> Taps:
 def _blend(values: np.ndarray, taps: Taps, axis: int) -> np.ndarray:
     lower, upper, weight, fade = taps
     start = values.take(lower, axis=axis)
-    # Written as start + (end - start) * weight, which leaves flat regions exactly as they are.
-    blended = np.subtract(values.take(upper, axis=axis), start, dtype=np.float64)
+    # start + (end - start) * weight leaves flat regions exactly as they are.
+    blended: np.ndarray = np.subtract(values.take(upper, axis=axis), start, dtype=np.float64)
     blended *= weight
     blended += start
     if np.any(fade != 1):

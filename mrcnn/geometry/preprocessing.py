@@ -1,87 +1,144 @@
-"""Pictures as files and cameras give them, brought to the channels and the scale of the network."""
+"""Original images brought to the channels, the contrast and the value range of the network; the mean.
+
+Axes: h, w original image; H, W molded image.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrcnn.typing import Image
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+
 ALPHA_CHANNELS = 4
-# An 8-bit channel of fewer grey levels than this is not stretched to the full range: that would be noise.
+# An 8-bit channel with fewer gray levels than this is not stretched to the full range, which would be noise.
 LEAST_LEVELS = 8
-# Percentiles are taken of every so many pixels of a large picture.
-PIXELS_LOOKED_AT = 1 << 16
+# Percentiles of a large image are taken from a grid of about so many pixels.
+SAMPLED_PIXELS = 1 << 16
 
 
-def with_channels(picture: np.ndarray, channels: int) -> np.ndarray:
-    """A picture with the wanted number of channels.
+def with_channels(image: Image, channels: int) -> Image:
+    """Return an image with the number of channels that the network needs.
 
-    picture: [h, w] or [h, w, c]. Grey becomes RGB by repetition, RGBA loses its alpha, [h, w] gets an axis.
-    Returns [h, w, channels] of the same dtype. Raises ValueError where that would have to guess.
+    A gray image is repeated over three channels, and the alpha channel of an RGBA image is dropped.
+
+    Args:
+        image: [h, w] or [h, w, c], any dtype.
+        channels: The number of channels, IMAGE_CHANNEL_COUNT.
+
+    Returns:
+        Array [h, w, channels] of the same dtype.
+
+    Raises:
+        ValueError: If the image has another number of channels.
     """
-    picture = np.asarray(picture)
-    if picture.ndim == 2:
-        picture = picture[:, :, np.newaxis]
-    if picture.ndim == 3 and picture.shape[2] == channels:
-        return picture
-    if picture.ndim == 3 and picture.shape[2] == 1 and channels == 3:
-        return np.repeat(picture, 3, axis=2)
-    if picture.ndim == 3 and picture.shape[2] == ALPHA_CHANNELS and channels == 3:
-        return picture[:, :, :3]
+    image = np.asarray(image)
+    if image.ndim == 2:
+        image = image[:, :, np.newaxis]
+    if image.ndim == 3 and image.shape[2] == channels:
+        return image
+    if image.ndim == 3 and image.shape[2] == 1 and channels == 3:
+        return np.repeat(image, 3, axis=2)
+    if image.ndim == 3 and image.shape[2] == ALPHA_CHANNELS and channels == 3:
+        return image[:, :, :3]
     raise ValueError(
-        f"A picture must be [height, width, {channels}] (IMAGE_CHANNEL_COUNT = {channels}). "
-        f"Received: shape {picture.shape}. Convert it, or set IMAGE_CHANNEL_COUNT and MEAN_PIXEL."
+        f"An image must have shape (height, width, {channels}), because IMAGE_CHANNEL_COUNT={channels}. "
+        f"Received: image.shape={image.shape}. Convert it, or set IMAGE_CHANNEL_COUNT and MEAN_PIXEL."
     )
 
 
-def on_network_scale(picture: np.ndarray, mean_pixel: Any) -> np.ndarray:
-    """Values on the scale of the mean colour, which is 0..255 for all published weights.
+def on_network_scale(image: Image, mean_pixel: np.ndarray) -> Image:
+    """Return an image on the scale of MEAN_PIXEL, which is 0..255 for all published weights.
 
-    picture: uint8, uint16, bool or float of any shape; mean_pixel: [channels]. If the mean is on the scale
-    0..255, 16-bit values are divided by 257 and floats of 0..1 multiplied by 255; else, and for all other
-    dtypes and ranges, nothing changes. Returns uint8 for uint8, float32 where values were changed.
-    Raises ValueError if a value is not finite.
+    If the mean is on that scale, 16-bit values are divided by 257 and floats of 0..1 multiplied by 255. For
+    all other means, dtypes and ranges nothing changes.
+
+    Args:
+        image: uint8, uint16, bool or float, any shape.
+        mean_pixel: [channels].
+
+    Returns:
+        uint8 for uint8; float32 if values were changed.
+
+    Raises:
+        ValueError: If a value is not finite.
     """
-    picture = np.asarray(picture)
+    image = np.asarray(image)
     mean = np.asarray(mean_pixel)
-    if np.issubdtype(picture.dtype, np.floating) and not np.isfinite(picture).all():
-        raise ValueError("The picture has values that are not finite (NaN or infinite).")
-    if picture.dtype == bool:
-        picture = picture.astype(np.float32)
+    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
+        raise ValueError("The values of an image must be finite. Received: NaN or infinite values.")
+    if image.dtype == bool:
+        image = image.astype(np.float32)
     if not 1.0 < mean.max() <= 255.0:
-        return picture
-    if picture.dtype == np.uint16 and picture.size and picture.max() > 255:
-        return picture.astype(np.float32) / np.float32(257.0)
-    if (
-        np.issubdtype(picture.dtype, np.floating)
-        and picture.size
-        and 0 <= picture.min() <= picture.max() <= 1
-    ):
-        return picture.astype(np.float32) * np.float32(255.0)
-    return picture
+        return image
+    if image.dtype == np.uint16 and image.size and image.max() > 255:
+        return image.astype(np.float32) / np.float32(257.0)
+    if np.issubdtype(image.dtype, np.floating) and image.size and 0 <= image.min() <= image.max() <= 1:
+        return image.astype(np.float32) * np.float32(255.0)
+    return image
 
 
-def stretch_contrast(picture: np.ndarray, percentiles: Sequence[float] | None) -> np.ndarray:
-    """Each channel shifted and scaled so that two of its percentiles become 0 and 255.
+def stretch_contrast(image: Image, percentiles: Sequence[float] | None) -> Image:
+    """Shift and scale each channel so that two of its percentiles become 0 and 255.
 
-    picture: [h, w, channels] of any dtype; percentiles: (low, high) in 0..100; None changes nothing.
-    Takes away differences of exposure, gain and tint. Values outside are clipped. A channel of one value
-    becomes 0; an 8-bit one that spans less than LEAST_LEVELS is scaled as if it spanned that.
-    Returns uint8 of the same shape.
+    This removes differences of exposure, gain and tint. Values outside are clipped. A channel with a single
+    value becomes 0. An 8-bit channel that spans fewer than LEAST_LEVELS levels is scaled as if it spanned
+    them.
+
+    Args:
+        image: [h, w, channels], any dtype.
+        percentiles: (low, high) in 0..100. None changes nothing.
+
+    Returns:
+        uint8 array of the same shape.
     """
-    if percentiles is None or picture.size == 0:
-        return picture
-    step = max(1, int(np.sqrt(picture.shape[0] * picture.shape[1] / PIXELS_LOOKED_AT)))
-    low, high = np.percentile(picture[::step, ::step], percentiles, axis=(0, 1)).astype(np.float32)
-    least = LEAST_LEVELS if picture.dtype == np.uint8 else np.finfo(np.float32).tiny
+    if percentiles is None or image.size == 0:
+        return image
+    step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / SAMPLED_PIXELS)))
+    low, high = np.percentile(image[::step, ::step], percentiles, axis=(0, 1)).astype(np.float32)
+    least = LEAST_LEVELS if image.dtype == np.uint8 else np.finfo(np.float32).tiny
     scale = np.float32(255) / np.maximum(high - low, least)
-    return np.clip((picture - low) * scale + np.float32(0.5), 0, 255).astype(np.uint8)
+    stretched: Image = np.clip((image - low) * scale + np.float32(0.5), 0, 255).astype(np.uint8)
+    return stretched
 
 
-def as_network_image(picture: np.ndarray, config: Any) -> np.ndarray:
-    """A picture of any kind with the channels, the contrast and the scale that a Config asks for.
+def as_network_image(image: Image, config: "Config") -> Image:
+    """Return an image with the channels, the contrast and the value range that a Config sets.
 
-    `with_channels` by IMAGE_CHANNEL_COUNT, `stretch_contrast` by CONTRAST_PERCENTILES, `on_network_scale` by
-    MEAN_PIXEL.
+    Applies `with_channels` (IMAGE_CHANNEL_COUNT), `stretch_contrast` (CONTRAST_PERCENTILES) and
+    `on_network_scale` (MEAN_PIXEL).
     """
-    picture = with_channels(picture, config.IMAGE_CHANNEL_COUNT)
-    return on_network_scale(stretch_contrast(picture, config.CONTRAST_PERCENTILES), config.MEAN_PIXEL)
+    image = with_channels(image, config.IMAGE_CHANNEL_COUNT)
+    return on_network_scale(stretch_contrast(image, config.CONTRAST_PERCENTILES), config.MEAN_PIXEL)
+
+
+def mold_image(images: np.ndarray, config: "Config") -> np.ndarray:
+    """Subtract the mean.
+
+    Args:
+        images: [..., H, W, channels], RGB, 0..255, any dtype.
+        config: Read for MEAN_PIXEL [channels].
+
+    Returns:
+        The images minus the mean; float64 if MEAN_PIXEL is float64, else float32.
+    """
+    molded: np.ndarray = np.asarray(images).astype(np.float32) - config.MEAN_PIXEL
+    return molded
+
+
+def unmold_image(normalized_images: np.ndarray, config: "Config") -> np.ndarray:
+    """Add the mean again.
+
+    Args:
+        normalized_images: [..., H, W, channels] as `mold_image` returns them.
+        config: Read for MEAN_PIXEL [channels].
+
+    Returns:
+        uint8 array. Fractions are truncated; values outside 0..255 wrap around.
+    """
+    # Through int64, because the direct cast of values outside 0..255 differs between machines.
+    image: np.ndarray = (normalized_images + config.MEAN_PIXEL).astype(np.int64).astype(np.uint8)
+    return image

@@ -61,7 +61,7 @@ class TestExtractBboxes:
         np.testing.assert_array_equal(bboxes, np.zeros((shape[2], 4)))
 
     def test_wants_the_axis_of_instances(self):
-        with pytest.raises(ValueError, match=r"Received: mask of shape \(5, 6\)"):
+        with pytest.raises(ValueError, match=r"Received: mask\.shape=\(5, 6\)"):
             masks.extract_bboxes(np.zeros((5, 6)))
 
 
@@ -107,7 +107,7 @@ class TestOverlaps:
         np.testing.assert_array_equal(overlaps, np.zeros((first, second)))
 
     def test_other_image_shape_is_an_error(self):
-        with pytest.raises(ValueError, match=r"\(4, 5, 1\), masks2 of shape \(5, 4, 1\)"):
+        with pytest.raises(ValueError, match=r"\(4, 5, 1\), masks2\.shape=\(5, 4, 1\)"):
             masks.compute_overlaps_masks(np.zeros((4, 5, 1)), np.zeros((5, 4, 1)))
 
 
@@ -163,7 +163,7 @@ class TestMiniMasks:
 
     def test_numbers_of_boxes_and_masks_must_agree(self):
         bbox = np.array([[0, 0, 2, 2]])
-        with pytest.raises(ValueError, match=r"boxes of shape \(1, 4\), masks of shape \(6, 6, 2\)"):
+        with pytest.raises(ValueError, match=r"shapes \(1, 4\) and \(6, 6, 2\)"):
             masks.minimize_mask(bbox, np.ones((6, 6, 2), bool), (3, 3))
         with pytest.raises(ValueError, match="one box per mask"):
             masks.expand_mask(bbox, np.ones((3, 3), bool), (6, 6))

@@ -46,7 +46,7 @@ def test_values_on_another_scale_stay():
 
 
 def test_values_that_are_not_finite_are_refused():
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="must be finite"):
         preprocessing.on_network_scale(np.array([0.0, np.inf]), MEAN)
 
 
