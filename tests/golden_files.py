@@ -1,8 +1,8 @@
-"""Where the recordings of the original library are found.
+"""Find the recordings of the Keras 2 library.
 
-The folder is taken from the environment variable MRCNN_GOLDEN, by default ../shared/golden beside the
-repository. tests/golden holds the small recordings that travel with every clone; a file of the same
-name in the first folder is preferred.
+tests/golden holds the recordings that come with every clone. The environment variable MRCNN_GOLDEN names a
+folder with more, by default ../shared/golden beside the repository; of two files of one name, the one in that
+folder counts.
 """
 
 import importlib.util
@@ -18,17 +18,25 @@ GOLDEN = Path(os.environ.get("MRCNN_GOLDEN", REPOSITORY.parent / "shared" / "gol
 CARRIED = REPOSITORY / "tests" / "golden"
 
 
+def golden_path(name: str) -> Path:
+    """The file of this name, which may not exist."""
+    path = GOLDEN / name
+    return path if path.exists() else CARRIED / name
+
+
 def golden_paths(pattern: str) -> list[Path]:
-    """All recordings whose file name matches a glob pattern, sorted by name."""
-    found = {path.name: path for folder in (CARRIED, GOLDEN) for path in folder.glob(pattern)}
-    return [found[name] for name in sorted(found)]
+    """All recordings whose file names match a glob pattern, sorted by name."""
+    paths = {path.name: path for folder in (CARRIED, GOLDEN) for path in folder.glob(pattern)}
+    return [paths[name] for name in sorted(paths)]
 
 
 def golden_params(pattern: str, slow: tuple[str, ...] = ()) -> list:
-    """The recordings as pytest parameters; one skipped parameter where there is none.
+    """The recordings as pytest parameters; one skipped parameter if there are none.
 
-    slow: words in the names of recordings that only `pytest -m slow` compares, because others of their kind
-    are compared in every run.
+    Args:
+        pattern: Glob pattern of file names.
+        slow: Parts of the names of recordings that only `pytest -m slow` compares. Others of their kind are
+            compared in every run.
     """
     paths = golden_paths(pattern)
     if not paths:
@@ -65,9 +73,7 @@ def unpack_bits(recording: dict[str, np.ndarray], name: str) -> np.ndarray:
 
 def recipe():
     """The module make_weights.py of the recordings, which turns a structure into weights."""
-    path = GOLDEN / "make_weights.py"
-    if not path.exists():
-        pytest.skip(f"no make_weights.py in {GOLDEN} (set MRCNN_GOLDEN)")
+    path = golden_path("make_weights.py")
     spec = importlib.util.spec_from_file_location("golden_make_weights", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -75,11 +81,11 @@ def recipe():
 
 
 def recipe_weights(structure: str, salt: str, folder: Path) -> Path:
-    """Write the recipe's weights of a structure into `folder` and give the file's path."""
+    """Write the recipe's weights of a structure into `folder` and return the path of the file."""
     module = recipe()
     stem = Path(structure).stem
     target = folder / f"{stem}{'_' + salt if salt else ''}.h5"
     if not target.exists():
-        layout = json.loads((GOLDEN / f"{stem}.json").read_text())
+        layout = json.loads(golden_path(f"{stem}.json").read_text())
         module.write(layout, str(target), salt)
     return target
