@@ -1,6 +1,7 @@
 """The training network: the training graph with its losses and its optimizer."""
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,10 @@ from mrcnn.typing import Tensor
 
 try:
     from mrcnn import fast
-except ImportError:  # the package works without the folder, only slower
-    fast = None  # type: ignore[assignment]
+except ImportError:
+    if importlib.util.find_spec("mrcnn.fast"):
+        raise
+    fast = None  # type: ignore[assignment]  # the package works without the folder, only slower
 
 Tensors = dict[str, Tensor]
 
