@@ -1,20 +1,20 @@
-"""MaskRCNN: build, load weights, train, detect, look inside.
+"""MaskRCNN: build a model, load weights, train, detect, evaluate, look inside.
 
-At its end stand the names that scripts and notebooks take from this module.
+The module also exports the names that programs written for the Keras 2 library import from it.
 """
 
 import logging
 import os
+import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from mrcnn.backend import calls as execution
-from mrcnn.backend import devices as distribution
+from mrcnn import backend
 from mrcnn.backend import precision
 from mrcnn.checkpoints import downloads, weights
 from mrcnn.data.generator import DataGenerator
@@ -30,25 +30,38 @@ from mrcnn.geometry.image_meta import parse_image_meta as parse_image_meta
 from mrcnn.geometry.images import check_molded_size
 from mrcnn.geometry.images import mold_image as mold_image
 from mrcnn.geometry.images import unmold_image as unmold_image
-from mrcnn.inference import detector as inference
-from mrcnn.inference.test_time_augmentation import detect_with_options
+from mrcnn.inference.detector import Detector, update_layer_settings
+from mrcnn.inference.inputs import MoldedImage, image_list, mold_inputs, whole_image_config
+from mrcnn.inference.outputs import (
+    Detections,
+    check_mask_form,
+    count_detections,
+    place_in_image,
+    with_mask_form,
+)
 from mrcnn.inspection import graph_search
-from mrcnn.inspection.graph_search import log as log
-from mrcnn.legacy.network_names import *  # noqa: F403 (the original's names of the network's parts)
+from mrcnn.legacy.layers import DetectionLayer as DetectionLayer
+from mrcnn.legacy.layers import DetectionTargetLayer as DetectionTargetLayer
+from mrcnn.legacy.layers import ProposalLayer as ProposalLayer
+from mrcnn.legacy.network_names import *  # noqa: F403
 from mrcnn.network import graphs
-from mrcnn.network.detection_targets import DetectionTargetLayer as DetectionTargetLayer
-from mrcnn.network.detections import DetectionLayer as DetectionLayer
 from mrcnn.network.normalization import BatchNorm as BatchNorm
-from mrcnn.network.proposals import ProposalLayer as ProposalLayer
 from mrcnn.network.roi_align import PyramidROIAlign as PyramidROIAlign
 from mrcnn.training import callbacks as training_callbacks
 from mrcnn.training import layer_groups, runs
 from mrcnn.training import network as training_network
+from mrcnn.typing import Boxes, ClassIds, Image, Masks, Tensor
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.dataset import Dataset
+
+LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
 
 logger = logging.getLogger(__name__)
 
 MODES = ("training", "inference")
-# The original's outputs of the inference network, in its order.
+# The outputs of the inference network, in the order of the Keras 2 library.
 INFERENCE_OUTPUTS = (
     "mrcnn_detection",
     "mrcnn_class",
@@ -60,114 +73,172 @@ INFERENCE_OUTPUTS = (
 )
 
 
-def compute_backbone_shapes(config: Any, image_shape: Sequence[int]) -> np.ndarray:
-    """Height and width of the feature map of each pyramid level, int [levels, 2].
+def log(text: str, array: np.ndarray | None = None) -> None:
+    """Print a line of text, and with an array also its shape, smallest and largest value, and dtype."""
+    if array is not None:
+        array = np.asarray(array)
+        text = f"{text:<25}shape: {array.shape!s:<20}  "
+        if array.size:
+            text += f"min: {array.min():10.5f}  max: {array.max():10.5f}"
+        else:
+            text += f"min: {'':10}  max: {'':10}"
+        text += f"  {array.dtype}"
+    print(text)
 
-    image_shape: (H, W, ...) of the molded image. A callable BACKBONE is asked through
-    config.COMPUTE_BACKBONE_SHAPE.
+
+def compute_backbone_shapes(config: "Config", image_shape: Sequence[int]) -> np.ndarray:
+    """Return the feature map size of each pyramid level.
+
+    Args:
+        config: The Config of the model. With a callable BACKBONE, its COMPUTE_BACKBONE_SHAPE gives the sizes.
+        image_shape: (height, width, ...) of the molded image in pixels.
+
+    Returns:
+        int array [levels, (rows, columns)], P2 first.
     """
     return anchors.backbone_shapes(config, image_shape)
 
 
 class MaskRCNN:
-    """The detector: a network, its settings and its run folder.
+    """Mask R-CNN: a network, its settings, and the folder of its training run.
 
-    mode: "training" or "inference". config: a Config, checked here. model_dir: folder of all runs.
-    The network is `keras_model`; `epoch` counts the epochs that are done, `log_dir` is this run's folder
-    (created by `train`), `checkpoint_path` the pattern of its weight files.
-    Raises ValueError for another mode or settings that cannot work, naming them.
+    Args:
+        mode: "training" or "inference".
+        config: The settings. They are checked here.
+        model_dir: The folder of all training runs. Nothing is written before `train`.
+
+    Attributes:
+        keras_model: The Keras model.
+        epoch: The number of epochs already trained.
+        log_dir: The folder of this run, created by `train`.
+        checkpoint_path: The weight files of this run, with a placeholder for the epoch.
+        anchors: The anchors of the last `get_anchors` call, in pixels.
+
+    Raises:
+        ValueError: If the mode is another one or a setting is not valid.
     """
 
-    def __init__(self, mode: str, config: Any, model_dir: str | os.PathLike):
+    def __init__(self, mode: str, config: "Config", model_dir: str | os.PathLike[str]):
         if mode not in MODES:
-            raise ValueError(f"mode must be one of {MODES}. Received: mode={mode!r}")
+            raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode!r}")
         config.validate()
         self.mode = mode
         self.config = config
         self.model_dir = model_dir
         self._anchors = anchors.AnchorCache(config)
-        self._detector: inference.Detector | None = None
+        self._detector: Detector | None = None
+        self._lock = threading.Lock()
         self._proposal_steps: dict[keras.Layer, dict[str, Any]] = {}
-        self._graph_calls: dict[tuple, Callable] = {}
+        self._graph_calls: dict[tuple[tuple[str, int], ...], Callable[..., dict[str, Tensor]]] = {}
         self.set_log_dir()
-        self.devices = distribution.devices(config.GPU_COUNT, training=mode == "training")
+        self.devices = backend.get_devices(config.GPU_COUNT, training=mode == "training")
         self.keras_model = self.build(mode=mode, config=config)
 
-    def build(self, mode: str, config: Any) -> keras.Model:
-        """The network of a mode with fresh weights; see `mrcnn.network.graphs`."""
-        open_places = execution.sizes_may_vary(config.JIT_COMPILE)
-        training_mode = mode == "training"
+    def build(self, mode: str, config: "Config") -> keras.Model:
+        """Return a network with fresh weights, as described in `mrcnn.network.graphs`.
+
+        Args:
+            mode: "training" or "inference".
+            config: The settings.
+        """
         with precision.scope(config.PRECISION):
-            with self.devices.scope():  # for the layers; Keras expects less of a model that is made outside
-                self._graph = (
-                    graphs.training_graph(config, open_places)
-                    if training_mode
-                    else graphs.inference_graph(config)
-                )
-            if training_mode:
+            # Keras distributes the variables of layers that are created in the scope of the devices.
+            with self.devices.scope():
+                if mode == "training":
+                    self._graph = graphs.training_graph(config)
+                else:
+                    self._graph = graphs.inference_graph(config)
+            if mode == "training":
                 return training_network.TrainingNetwork(
                     self._graph.inputs, self._graph.outputs, name="mask_rcnn"
                 )
-            outputs = [self._graph.outputs[name] for name in INFERENCE_OUTPUTS]
-            return weights.NamedWeightsModel(list(self._graph.inputs.values()), outputs, name="mask_rcnn")
+            model_outputs = [self._graph.outputs[name] for name in INFERENCE_OUTPUTS]
+            return weights.NamedWeightsModel(
+                list(self._graph.inputs.values()), model_outputs, name="mask_rcnn"
+            )
 
     # --- Weights and runs ---
 
     def load_weights(
         self,
-        filepath: str | os.PathLike,
+        filepath: str | os.PathLike[str],
         by_name: bool = False,
         exclude: Sequence[str] | None = None,
         strict: bool = True,
         resume: bool = True,
     ) -> weights.LoadReport:
-        """Load weights by layer name, all or nothing; see `mrcnn.checkpoints.weights.load_weights`.
+        """Load weights by layer name: all of them, or none if a layer does not fit.
 
-        by_name: accepted for old callers, names are used in any case. exclude: layers that keep their
-        present weights. strict: False turns layers that only one side has from an error into a warning.
-        resume: with a path of a run, go on at its epoch in its folder; False begins a new run.
-        Returns the report of what was loaded. Raises ValueError naming every layer that does not fit.
+        Args:
+            filepath: A weight file.
+            by_name: Not used. Weights are always loaded by layer name.
+            exclude: Names of layers that keep their weights.
+            strict: Whether layers that only the file or only the model has are an error. Otherwise they are a
+                warning.
+            resume: Whether to continue the training run that the file belongs to, at its epoch and in its
+                folder. Otherwise, or if the file belongs to no run, the next training starts a new run.
+
+        Returns:
+            A report of the loaded layers.
+
+        Raises:
+            ValueError: If a layer does not fit. The error lists all of them.
         """
         report = weights.load_weights(self.keras_model, filepath, exclude=exclude, strict=strict)
         self.set_log_dir(filepath if resume else None)
         return report
 
     def copy_weights(self, other: "MaskRCNN") -> None:
-        """Take over the present weights of another model, by layer name; see `weights.copy_weights`."""
+        """Copy the weights of another model, by layer name. A model in training may be the source.
+
+        Raises:
+            ValueError: If a layer does not fit.
+        """
         weights.copy_weights(other.keras_model, self.keras_model)
 
-    def inference_model(self, config: Any = None) -> "MaskRCNN":
-        """A model of mode "inference" with this one's present weights, to look at results while it trains.
+    def inference_model(self, config: "Config | None" = None) -> "MaskRCNN":
+        """Return a model in inference mode with the weights of this one.
 
-        config: settings of detection; if None, this model's for one image at a time, whole and padded where
-        training crops. Later weights are brought over by its `copy_weights(this model)`.
+        Later weights are brought over by `copy_weights(this model)` of the returned model.
+
+        Args:
+            config: Settings of detection. The default is a copy of this model's settings for one whole image
+                at a time; it pads where training crops.
         """
-        config = config or inference.whole_image_config(self.config)
-        detector = type(self)("inference", config, self.model_dir)
-        detector.copy_weights(self)
-        return detector
+        config = config or whole_image_config(self.config)
+        model = type(self)("inference", config, self.model_dir)
+        model.copy_weights(self)
+        return model
 
     def get_imagenet_weights(self) -> str:
-        """Download the ImageNet weights of ResNet-50, if they are not there, and give their path."""
+        """Return the path of the ImageNet weights for ResNet-50, and download them at the first call."""
         if self.config.BACKBONE != "resnet50":
             warnings.warn(
-                "The ImageNet weights are of ResNet-50. "
-                f"Received: BACKBONE={self.config.BACKBONE!r}, of which other layers stay random.",
+                'The ImageNet weights are for BACKBONE = "resnet50". '
+                f"Received: BACKBONE={self.config.BACKBONE!r}, whose other layers stay random.",
                 stacklevel=2,
             )
         return downloads.get_imagenet_weights()
 
     def find_last(self) -> str:
-        """Path of the newest weights of this config's NAME. Raises FileNotFoundError if there are none."""
+        """Return the path of the newest weight file of this NAME in `model_dir`.
+
+        Raises:
+            FileNotFoundError: If there is none.
+        """
         return str(runs.find_last(self.model_dir, self.config.NAME))
 
-    def set_log_dir(self, model_path: str | os.PathLike | None = None) -> None:
-        """Begin a new run, or go on with the one that a weight file's path belongs to."""
+    def set_log_dir(self, model_path: str | os.PathLike[str] | None = None) -> None:
+        """Set `log_dir`, `checkpoint_path` and `epoch`.
+
+        Args:
+            model_path: A weight file. If it belongs to a run, that run continues; otherwise a new one starts.
+        """
         run = None
         if model_path is not None:
             run = runs.resumed_run(self.model_dir, self.config.NAME, model_path)
         if run is not None:
-            print(f"Continuing the run of {model_path} after epoch {run.epoch}, in {run.log_dir}")
+            print(f"Continuing the run in {run.log_dir} after epoch {run.epoch}")
         run = run or runs.new_run(self.model_dir, self.config.NAME)
         self.epoch = run.epoch
         self.log_dir = str(run.log_dir)
@@ -175,8 +246,13 @@ class MaskRCNN:
 
     # --- Training ---
 
-    def compile(self, learning_rate: Any, momentum: float) -> None:
-        """Give the training network its optimiser (OPTIMIZER), gradients clipped by their joint norm."""
+    def compile(self, learning_rate: LearningRate, momentum: float) -> None:
+        """Give the training network its optimizer, see OPTIMIZER and GRADIENT_CLIP_NORM.
+
+        Args:
+            learning_rate: A number or a Keras schedule.
+            momentum: Momentum of SGD, or beta_1 of Adam.
+        """
         with self.devices.scope():
             training_network.compile_network(
                 self.keras_model, self.config, learning_rate, momentum, self.devices
@@ -189,7 +265,14 @@ class MaskRCNN:
         indent: int = 0,
         verbose: int = 1,
     ) -> None:
-        """Let exactly those layers train whose whole name matches; log their names if verbose."""
+        """Make exactly those layers trainable whose whole name matches.
+
+        Args:
+            layer_regex: A regular expression of layer names.
+            keras_model: The model to change; `keras_model` of this object if None.
+            indent: Spaces before each printed name.
+            verbose: 1 to print the names of the trainable layers.
+        """
         model = keras_model or self.keras_model
         for layer in layer_groups.set_trainable(model, layer_regex):
             if verbose:
@@ -197,68 +280,112 @@ class MaskRCNN:
 
     def train(
         self,
-        train_dataset: Any,
-        val_dataset: Any,
-        learning_rate: Any,
+        train_dataset: "Dataset",
+        val_dataset: "Dataset | None",
+        learning_rate: LearningRate,
         epochs: int,
         layers: str,
         augmentation: Any = None,
         custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
         no_augmentation_sources: Sequence[str] | None = None,
+        verbose: int = 0,
     ) -> keras.callbacks.History | None:
-        """Train to a total number of epochs; weights are written after each.
+        """Train until a total number of epochs, and save the weights after each epoch.
 
-        train_dataset, val_dataset: prepared Datasets; val_dataset may be None. learning_rate: a number or a
-        keras schedule. epochs: counted from the run's beginning, so a resumed run trains the rest. layers:
-        "heads", "3+", "4+", "5+", "all" or a regular expression of layer names. augmentation: an imgaug
-        augmenter or another of mrcnn.data.augmentation; no_augmentation_sources: sources that are left as
-        they are. custom_callbacks: more keras callbacks, such as those of mrcnn.training.callbacks; what
-        they add to the logs of an epoch goes to TensorBoard, too.
+        `epoch` counts the epochs that ran, also when training stops early or with an error; the next call
+        goes on from there.
 
-        Returns the keras History; None if nothing was left to train.
-        Raises ValueError in the wrong mode or if classes do not fit, RuntimeError if too many images cannot
-        be read, FloatingPointError if the loss stops being finite, OSError if weights cannot be written.
+        Args:
+            train_dataset: A prepared Dataset.
+            val_dataset: A prepared Dataset, or None for no validation.
+            learning_rate: A number or a Keras schedule.
+            epochs: The total number of epochs since the start of the run. A continued run trains the rest.
+            layers: The layers to train: "heads", "3+", "4+", "5+", "all", or a regular expression of layer
+                names.
+            augmentation: An imgaug augmenter, or another augmentation of `mrcnn.data.augmentation`.
+            custom_callbacks: More Keras callbacks, such as those of `mrcnn.training.callbacks`. TensorBoard
+                shows what they add to the logs of an epoch.
+            no_augmentation_sources: Sources of the dataset whose images are not augmented.
+            verbose: 1 to print all settings and the trainable layers first. The progress bar is always shown.
+
+        Returns:
+            The Keras History, or None if all epochs had already run.
+
+        Raises:
+            ValueError: If the model is in inference mode, `layers` matches no layer, or the datasets do not
+                fit the settings.
+            RuntimeError: If more than MAX_IMAGE_ERRORS images cannot be read.
+            FloatingPointError: If the loss stops being finite.
+            OSError: If the run folder or the weights cannot be written.
         """
-        if self.mode != "training":
-            raise ValueError(f"train() needs a model of mode 'training'. Received: mode={self.mode!r}")
+        self._require_mode("training", "train")
+        pattern = layer_groups.checked_pattern(self.keras_model, layers)
         if epochs <= self.epoch:
             warnings.warn(
-                f"Nothing to train: epochs={epochs} is the total, and {self.epoch} are done. Give a larger "
-                "number, or load the weights with resume=False to begin a new run.",
+                f"Nothing to train: epochs={epochs} is the total number of epochs, and {self.epoch} have "
+                "already run. Pass a larger number, or load weights with resume=False to start a new run.",
                 stacklevel=2,
             )
             return None
         batches, validation = self._batches(train_dataset, val_dataset, augmentation, no_augmentation_sources)
-        first = self.devices.is_first_process
-        if first:
+        saver = None
+        is_first = self.devices.is_first_process  # the other processes neither print nor write
+        if is_first:
             runs.open_run_folder(self.log_dir, self.config)
-        log(f"\nStarting at epoch {self.epoch}. LR={learning_rate}\n")
-        log(f"Checkpoint Path: {self.checkpoint_path}")
-        self.set_trainable(layer_groups.layer_pattern(layers))
+            saver = training_callbacks.SaveWeights(self.checkpoint_path)
+            self._print_start(epochs, layers, learning_rate, verbose)
+        self.set_trainable(pattern, verbose=verbose if is_first else 0)
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
-        saver = training_callbacks.SaveWeights(self.checkpoint_path) if first else None
-        mean_weights = self.config.EMA_MOMENTUM is not None
+        # It runs right after the saver: an epoch counts as soon as its weights are on disk.
+        count = keras.callbacks.LambdaCallback(on_epoch_end=self._count_epoch)
         callbacks = training_callbacks.default_callbacks(
-            self.log_dir, saver, batches, custom=custom_callbacks or (), mean_weights=mean_weights
+            self.log_dir,
+            saver,
+            batches,
+            custom=[count, *(custom_callbacks or ())],
+            mean_weights=self.config.EMA_MOMENTUM is not None,
         )
-        history = training_network.fit(self.keras_model, batches, validation, self.epoch, epochs, callbacks)
-        self.epoch = max(self.epoch, epochs)
+        history = training_network.fit(
+            self.keras_model,
+            batches,
+            validation,
+            first_epoch=self.epoch,
+            epochs=epochs,
+            callbacks=callbacks,
+        )
         if batches.skipped:
             logger.warning("%d images could not be used: %s", len(batches.skipped), batches.skipped)
         return history
 
-    def _batches(self, train_dataset, val_dataset, augmentation, unaugmented):
-        """The training batches, and the validation batches: the same images in every epoch."""
+    def _count_epoch(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.epoch = epoch + 1
+
+    def _print_start(self, epochs: int, layers: str, learning_rate: LearningRate, verbose: int) -> None:
+        if verbose:
+            self.config.display()
+        is_number = isinstance(learning_rate, (int, float))
+        rate = learning_rate if is_number else type(learning_rate).__name__
+        log(f"Training layers {layers!r}, epochs {self.epoch + 1} to {epochs}, learning rate {rate}")
+        log(f"Saving to {self.log_dir}")
+
+    def _batches(
+        self,
+        train_dataset: "Dataset",
+        val_dataset: "Dataset | None",
+        augmentation: Any,
+        no_augmentation_sources: Sequence[str] | None,
+    ) -> tuple[DataGenerator, DataGenerator | None]:
+        """The training batches, and the validation batches, which hold the same images in every epoch."""
         config, devices = self.config, self.devices
         part = (devices.process, devices.processes)
-        seed = devices.agree(np.random.randint(2**31)) if config.SEED is None else config.SEED
+        seed = devices.broadcast_int(np.random.randint(2**31)) if config.SEED is None else config.SEED
         batches = DataGenerator(
             train_dataset,
             config,
             seed=seed,
             part=part,
             augmentation=augmentation,
-            no_augmentation_sources=unaugmented,
+            no_augmentation_sources=no_augmentation_sources,
         )
         batches.epoch = self.epoch
         if val_dataset is None:
@@ -270,96 +397,154 @@ class MaskRCNN:
 
     # --- Detection ---
 
-    def mold_inputs(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Resize, pad and normalise pictures that end up equally large.
+    def mold_inputs(self, images: Image | Iterable[Image]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Resize and pad images, and subtract the mean.
 
-        images: [h, w, channels] each. Returns molded images [N, H, W, channels], image metas
-        [N, 12 + classes], windows [N, (y1, x1, y2, x2)] in pixels of the molded image.
-        Raises ValueError if their molded sizes differ.
+        Args:
+            images: Arrays [height, width, channels] whose molded images have one size.
+
+        Returns:
+            Molded images [N, H, W, channels], image metas [N, 12 + classes], and windows
+            [N, (y1, x1, y2, x2)] in pixels of the molded images.
+
+        Raises:
+            ValueError: If the molded images differ in size.
         """
-        molded, metas, windows = inference.mold_inputs(images, self.config)
-        shapes = {image.shape for image in molded}
+        molded = mold_inputs(image_list(images), self.config)
+        shapes = {image.pixels.shape for image in molded}
         if len(shapes) > 1:
             raise ValueError(
-                f"Molded images of one batch must have one size. Received: {sorted(shapes)}. "
-                'Mold them one by one, or use IMAGE_RESIZE_MODE = "square".'
+                f"The molded images of one batch must have one size. Received: {sorted(shapes)}. "
+                'Mold them one by one, or set IMAGE_RESIZE_MODE = "square".'
             )
-        return np.stack(molded), np.stack(metas), np.stack(windows)
+        return (
+            np.stack([image.pixels for image in molded]),
+            np.stack([image.meta for image in molded]),
+            np.stack([image.window for image in molded]),
+        )
 
     def detect(
-        self, images: Sequence[np.ndarray], verbose: int = 0, masks: str = "full"
-    ) -> list[dict[str, Any]]:
-        """Find the objects of each picture.
+        self, images: Image | Iterable[Image], verbose: int = 0, masks: str = "full"
+    ) -> list[Detections]:
+        """Detect the objects of each image.
 
-        images: any number of pictures of any sizes, [h, w, channels] or grey [h, w]; uint8, uint16 or float.
-        masks: "full", or for many objects in large images "cropped" or "rle", see `inference.masks_in_form`.
-        Returns one dict per picture, in order: rois int32 [N, (y1, x1, y2, x2)] pixels of the picture,
-        class_ids int32 [N], scores float32 [N] falling, masks bool [h, w, N] or in the other form.
-        Raises ValueError in training mode, and for pictures that do not fit the config.
+        Args:
+            images: Any number of images of any sizes: arrays [height, width, channels], or gray
+                [height, width]; uint8, uint16 or float. A single array is one image.
+            verbose: 1 to print the shapes and value ranges of the images and of the inputs of the network.
+            masks: The form of the masks: "full", or "cropped" or "rle" for many objects in large images; see
+                `mrcnn.inference.outputs.masks_in_form`.
+
+        Returns:
+            One dict per image, in order, with the detections by falling score: `rois` int32
+            [N, (y1, x1, y2, x2)] in pixels of the image, `class_ids` int32 [N], `scores` float32 [N], and
+            `masks` bool [height, width, N] or in the other form.
+
+        Raises:
+            ValueError: If the model is in training mode, or an image does not fit the settings.
         """
-        self._require_inference("detect")
-        inference.check_mask_form(masks)
-        pictures = list(images)
+        self._require_mode("inference", "detect")
+        check_mask_form(masks)
+        images = image_list(images)
         if verbose:
-            log(f"Processing {len(pictures)} images")
-            for picture in pictures:
-                log("image", np.asarray(picture))
-            molded, metas, _ = inference.mold_inputs(pictures, self.config)
-            if len({image.shape for image in molded}) == 1:
-                log("molded_images", np.stack(molded))
-                log("image_metas", np.stack(metas))
-                log("anchors", self.get_anchors(molded[0].shape))
-        found = detect_with_options(self._detect_once, pictures, self.config)
-        return [{**result, "masks": inference.masks_in_form(result["masks"], masks)} for result in found]
-
-    def _detect_once(self, pictures: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        molded, metas, windows = inference.mold_inputs(pictures, self.config)
-        shapes = [np.asarray(picture).shape for picture in pictures]
-        return self._detect(molded, metas, windows, shapes, "cropped")
+            self._log_inputs(images)
+        return self._compiled_detector().detect(images, masks)
 
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
-    ) -> list[dict[str, np.ndarray]]:
-        """Find the objects of images that are resized and mean-subtracted already (see `mold_image`).
+    ) -> list[Detections]:
+        """Detect in images that are already resized and mean-subtracted, see `mold_inputs`.
 
-        molded_images: [N, H, W, channels]; image_metas: [N, 12 + classes]. Returns as `detect`, in pixels of
-        the molded images, padding included. `load_image_gt` does not subtract the mean.
+        `load_image_gt` does not subtract the mean; `mold_image` does.
+
+        Args:
+            molded_images: [N, H, W, channels].
+            image_metas: [N, 12 + classes].
+            verbose: 1 to print shapes and value ranges.
+
+        Returns:
+            As `detect`, in pixels of the molded images, padding included.
+
+        Raises:
+            ValueError: If the model is in training mode, or the numbers or sizes of the images do not fit.
         """
-        self._require_inference("detect_molded")
+        self._require_mode("inference", "detect_molded")
         if len(molded_images) != len(image_metas):
             raise ValueError(
-                "Each molded image needs its meta. "
+                "`image_metas` must have one row per image. "
                 f"Received: {len(molded_images)} images, {len(image_metas)} metas"
             )
         if verbose:
             log(f"Processing {len(molded_images)} images")
             log("molded_images", np.asarray(molded_images))
             log("image_metas", np.asarray(image_metas))
-        for image in molded_images:
-            check_molded_size(image.shape)
-        shapes = [image.shape for image in molded_images]
-        windows = [(0, 0, *shape[:2]) for shape in shapes]
-        return self._detect(list(molded_images), list(image_metas), windows, shapes)
+        molded = []
+        for pixels, meta in zip(molded_images, image_metas, strict=True):
+            check_molded_size(pixels.shape)
+            whole = (0, 0, *pixels.shape[:2])
+            molded.append(MoldedImage(pixels, meta, window=whole, original_shape=pixels.shape))
+        found = self._compiled_detector().detect_molded(molded)
+        return [with_mask_form(detections, "full") for detections in found]
+
+    def _log_inputs(self, images: Sequence[Image]) -> None:
+        log(f"Processing {len(images)} images")
+        for image in images:
+            log("image", image)
+        molded = mold_inputs(images, self.config)
+        if len({image.pixels.shape for image in molded}) == 1:
+            log("molded_images", np.stack([image.pixels for image in molded]))
+            log("image_metas", np.stack([image.meta for image in molded]))
+            log("anchors", self.get_anchors(molded[0].pixels.shape))
+
+    def _compiled_detector(self) -> Detector:
+        """The detector, built at the first call, with the present settings of the config."""
+        self._update_settings()
+        with self._lock:  # threads that come while it is built wait for it
+            if self._detector is None:
+                with self.devices.scope():
+                    self._detector = Detector(
+                        self._graph, self.keras_model, self.config, self._anchors, self.devices.count
+                    )
+            self._detector.config = self.config  # a new object may have taken its place
+            return self._detector
+
+    def _update_settings(self) -> None:
+        """Bring changed thresholds of the config into the network; what is compiled holds the old ones."""
+        with self._lock:
+            if update_layer_settings(self.keras_model, self.config):
+                self._graph_calls.clear()
+                if self._detector is not None:
+                    self._detector.compile()
 
     def evaluate(
         self,
-        dataset: Any,
+        dataset: "Dataset",
         image_ids: Sequence[int] | None = None,
         iou_types: Sequence[str] = ("box", "mask"),
-        results_path: str | os.PathLike | None = None,
+        results_path: str | os.PathLike[str] | None = None,
         min_score: float | None = None,
         verbose: int = 1,
-    ) -> dict[str, list]:
-        """Measure the detector on a dataset as COCO does; see `mrcnn.evaluation.evaluate`.
+    ) -> dict[str, list[Any]]:
+        """Evaluate the detections on a dataset with the metrics of COCO.
 
-        dataset: a prepared Dataset; image_ids: all if None; iou_types: "box", "mask" or both; results_path:
-        a file for the detections in COCO's form; min_score: with a number also AP(tau) and panoptic quality
-        of the detections scored at least so; verbose: 1 shows progress and prints tables.
-        Of each image and class the best DETECTION_MAX_INSTANCES detections count, at least COCO's 100.
-        Returns columns of a table for `pandas.DataFrame`, the first row over all classes.
-        Raises ValueError in training mode or without images.
+        For each image and class the DETECTION_MAX_INSTANCES best detections count, at least COCO's 100.
+
+        Args:
+            dataset: A prepared Dataset.
+            image_ids: The images; all if None.
+            iou_types: "box", "mask" or both.
+            results_path: A file for the detections in the COCO results format.
+            min_score: If given, also measure AP(tau) and panoptic quality of the detections with
+                score >= min_score.
+            verbose: 1 to show progress and print tables.
+
+        Returns:
+            The columns of a table, for instance for `pandas.DataFrame`. The first row is over all classes.
+
+        Raises:
+            ValueError: If the model is in training mode, or there are no images.
         """
-        self._require_inference("evaluate")
+        self._require_mode("inference", "evaluate")
         return evaluation.evaluate(
             self.detect,
             dataset,
@@ -372,21 +557,6 @@ class MaskRCNN:
             verbose=verbose,
         )
 
-    def _detect(self, molded, metas, windows, original_shapes, mask_form="full") -> list[dict[str, Any]]:
-        """Detections of each molded image in the coordinates of its picture."""
-        if self._detector is None:
-            count = self.devices.count
-            with self.devices.scope():
-                self._detector = inference.Detector(self._graph, self.keras_model, self.config, count)
-        results = []
-        for index, found in enumerate(self._detector.run(molded, metas, self.get_anchors)):
-            *placed, crops = inference.place_in_image(
-                *found, original_shapes[index], molded[index].shape, windows[index]
-            )
-            result: dict[str, Any] = dict(zip(("rois", "class_ids", "scores"), placed, strict=True))
-            results.append({**result, "masks": inference.masks_in_form(crops, mask_form)})
-        return results
-
     def unmold_detections(
         self,
         detections: np.ndarray,
@@ -394,72 +564,109 @@ class MaskRCNN:
         original_image_shape: Sequence[int],
         image_shape: Sequence[int],
         window: Sequence[int],
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Bring one image's network output to the picture's coordinates.
+    ) -> tuple[Boxes, ClassIds, np.ndarray, Masks]:
+        """Map the outputs of the network for one image to the original image.
 
-        detections: [D, 6] normalised; mrcnn_mask: [D, h, w, classes]; see `inference.place_in_image`.
-        Returns boxes int32 [N, 4], class ids int32 [N], scores [N], masks bool [H, W, N].
+        `detect` does this by itself; the method serves programs that call `keras_model`.
+
+        Args:
+            detections: [D, (y1, x1, y2, x2, class_id, score)] normalized; unused slots are zero.
+            mrcnn_mask: [D, h, w, classes].
+            original_image_shape: (height, width, ...) of the original image.
+            image_shape: (height, width, ...) of the molded image.
+            window: (y1, x1, y2, x2) in pixels of the molded image.
+
+        Returns:
+            Boxes int32 [N, 4], class ids int32 [N], scores float32 [N], masks bool [height, width, N].
         """
-        count = inference.count_detections(detections)
+        count = count_detections(detections)
         class_ids = detections[:count, 4].astype(int)
-        own_masks = np.asarray(mrcnn_mask)[np.arange(count), :, :, class_ids]
-        place = (original_image_shape, image_shape, window)
-        rois, class_ids, scores, crops = inference.place_in_image(detections, own_masks, *place)
+        class_masks = np.asarray(mrcnn_mask)[np.arange(count), :, :, class_ids]
+        rois, class_ids, scores, crops = place_in_image(
+            detections,
+            class_masks,
+            original_shape=original_image_shape,
+            image_shape=image_shape,
+            window=window,
+        )
         return rois, class_ids, scores, crops.whole()
 
-    def get_anchors(self, image_shape: Sequence[int]) -> np.ndarray:
-        """Normalised anchors float32 [A, 4] for a molded (H, W, channels) shape, kept for the next call.
+    def get_anchors(self, image_shape: Sequence[int]) -> Boxes:
+        """Return the normalized anchors for a molded image, and set `anchors` to the same in pixels.
 
-        Also sets `anchors`, the same in pixels (float64).
+        Args:
+            image_shape: (height, width, channels) of the molded image.
+
+        Returns:
+            float32 [A, (y1, x1, y2, x2)].
         """
         self.anchors = self._anchors.of(image_shape)
         return boxes.norm_boxes(self.anchors, image_shape[:2])
 
-    def _require_inference(self, caller: str) -> None:
-        if self.mode != "inference":
-            raise ValueError(f"{caller}() needs a model of mode 'inference'. Received: mode={self.mode!r}")
+    def _require_mode(self, mode: str, caller: str) -> None:
+        if self.mode != mode:
+            raise ValueError(
+                f"{caller}() needs a model in {mode} mode. Received: mode={self.mode!r}. "
+                f'Create one with MaskRCNN("{mode}", config, model_dir).'
+            )
 
     # --- Looking inside ---
 
-    def ancestor(self, tensor: Any, name: str, checked: Any = None) -> Any:
-        """The tensor of this name among those that a symbolic tensor is computed from, or None.
+    def ancestor(self, tensor: Tensor, name: str, checked: Any = None) -> Tensor | None:
+        """Return the named tensor among those that a symbolic tensor is computed from, or None.
 
-        See `mrcnn.inspection.ancestor` for the names it knows; checked is not used.
+        Args:
+            tensor: A symbolic tensor of the network.
+            name: A name that `mrcnn.inspection.graph_search.ancestor` knows.
+            checked: Not used.
         """
         return graph_search.ancestor(tensor, name, self._proposal_steps)
 
     def find_trainable_layer(self, layer: keras.Layer) -> keras.Layer:
-        """The layer with the weights inside (nested) time-distributed wrappers."""
+        """Return the layer inside (nested) TimeDistributed wrappers."""
         while isinstance(layer, keras.layers.TimeDistributed):
             layer = layer.layer
         return layer
 
     def get_trainable_layers(self) -> list[keras.Layer]:
-        """All layers with weights, in model order; the RPN is one of them."""
+        """Return all layers with weights, in the order of the model. The RPN is one of them."""
         layers = [self.find_trainable_layer(layer) for layer in self.keras_model.layers]
         return [layer for layer in layers if layer.get_weights()]
 
     def run_graph(
         self,
-        images: Sequence[np.ndarray],
-        outputs: Sequence[tuple[str, Any]],
+        images: Image | Iterable[Image],
+        outputs: Sequence[tuple[str, Tensor]],
         image_metas: np.ndarray | None = None,
     ) -> "OrderedDict[str, np.ndarray]":
-        """Values of any tensors of the inference network for some pictures.
+        """Compute any tensors of the inference network for some images, and print their shapes.
 
-        images: pictures; with image_metas [N, 12 + classes] they are taken as molded already. outputs:
-        (label, symbolic tensor) pairs, such as ("rpn_class", keras_model.get_layer("rpn_class").output).
-        A set of outputs is compiled at its first call. Returns label to array, logged one by one.
-        Raises ValueError for a missing tensor.
+        The first call with a set of outputs compiles it.
+
+        Args:
+            images: Images as in `mold_inputs`; with `image_metas`, molded images [N, H, W, channels].
+            outputs: Pairs of a label and a symbolic tensor, such as
+                ("rpn_class", model.keras_model.get_layer("rpn_class").output).
+            image_metas: [N, 12 + classes], or None to mold the images here.
+
+        Returns:
+            The arrays by label.
+
+        Raises:
+            ValueError: If the model is in training mode, or a tensor is None.
         """
-        self._require_inference("run_graph")
+        self._require_mode("inference", "run_graph")
         missing = [label for label, tensor in outputs if tensor is None]
         if missing:
-            raise ValueError(f"No tensor was found for the labels {missing}: check the layer names.")
+            raise ValueError(
+                f"`outputs` must be pairs of a label and a tensor. Received: None for the labels {missing}. "
+                "Check the layer names."
+            )
         if image_metas is None:
             molded, image_metas, _ = self.mold_inputs(images)
         else:
             molded = np.asarray(images)
+        self._update_settings()
         normalized = self.get_anchors(molded[0].shape)
         values = self._graph_call(outputs)(
             {
@@ -468,15 +675,15 @@ class MaskRCNN:
                 "input_anchors": np.broadcast_to(normalized, (len(molded), *normalized.shape)),
             }
         )
-        found = OrderedDict((label, execution.to_numpy(values[label])) for label, _ in outputs)
-        for label, value in found.items():
-            log(label, value)
-        return found
+        arrays = OrderedDict((label, backend.to_numpy(values[label])) for label, _ in outputs)
+        for label, array in arrays.items():
+            log(label, array)
+        return arrays
 
-    def _graph_call(self, outputs: Sequence[tuple[str, Any]]) -> Callable:
-        """The compiled call that computes these tensors, kept for the next time they are asked for."""
+    def _graph_call(self, outputs: Sequence[tuple[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+        """The compiled call that computes these tensors, kept for the next time."""
         key = tuple((label, id(tensor)) for label, tensor in outputs)
-        if key not in self._graph_calls:  # the call keeps its tensors, so that no other one gets their ids
+        if key not in self._graph_calls:  # the call keeps its tensors alive, so that their ids stay theirs
             model = keras.Model(self._graph.inputs, dict(outputs))
-            self._graph_calls[key] = execution.compiled(model)
+            self._graph_calls[key] = backend.compiled(model)
         return self._graph_calls[key]

@@ -1,6 +1,6 @@
-"""Names that scripts import from here; each lives in the module it belongs to."""
+"""Functions and classes that programs import from here. Each is defined in the module that it belongs to."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from mrcnn.checkpoints.downloads import COCO_MODEL_URL as COCO_MODEL_URL
 from mrcnn.checkpoints.downloads import download_trained_weights as download_trained_weights
@@ -28,28 +28,40 @@ from mrcnn.geometry.masks import extract_bboxes as extract_bboxes
 from mrcnn.geometry.masks import minimize_mask as minimize_mask
 from mrcnn.geometry.masks import mold_mask as mold_mask
 from mrcnn.geometry.masks import unmold_mask as unmold_mask
-
-Tensor = Any
+from mrcnn.typing import Tensor
 
 
 def box_refinement_graph(box: Tensor, gt_box: Tensor) -> Tensor:
-    """`box_refinement` of tensors: [N, 4] and [N, 4] of one unit give deltas [N, 4]."""
-    from mrcnn.network import box_ops
+    """Return the deltas [N, 4] that turn boxes [N, 4] into ground-truth boxes [N, 4], as tensors.
+
+    Both are in the same unit. `box_refinement` does the same for arrays.
+    """
+    from mrcnn.network import box_ops  # arrays need no backend, so `import mrcnn.utils` loads none
 
     return box_ops.box_refinement(box, gt_box)
 
 
-def batch_slice(inputs: Any, graph_fn: Any, batch_size: int, names: list[str] | None = None) -> Any:
-    """Apply a function to each image of a batch and stack what it gives.
+def batch_slice(
+    inputs: Tensor | Sequence[Tensor],
+    graph_fn: Callable[..., Tensor | Sequence[Tensor]],
+    batch_size: int,
+    names: Sequence[str] | None = None,
+) -> Tensor | list[Tensor]:
+    """Apply a function to each image of a batch, and stack the results.
 
-    inputs: one tensor [B, ...] or a list of them; graph_fn: takes one slice of each and returns a tensor or
-    several; batch_size: how many images are taken; names: not used. Returns a stacked tensor, or a list of
-    them.
+    Args:
+        inputs: A tensor [B, ...], or a list of them.
+        graph_fn: A function of one slice [...] of each input. It returns one tensor or several.
+        batch_size: The number of images.
+        names: Not used.
+
+    Returns:
+        A tensor [batch_size, ...] if graph_fn returns one, otherwise a list of them.
     """
     from keras import ops
 
     inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
-    rows = [graph_fn(*(x[i] for x in inputs)) for i in range(batch_size)]
+    rows = [graph_fn(*(x[index] for x in inputs)) for index in range(batch_size)]
     if not isinstance(rows[0], (list, tuple)):
         return ops.stack(rows)
     return [ops.stack(column) for column in zip(*rows, strict=True)]

@@ -1,212 +1,222 @@
-"""From pictures to detections: mold, run the compiled graphs, bring the results back to each picture.
+"""The detector: inputs, the compiled network, outputs.
 
-The masks are a second call, for the detections that exist and each one's own class only: the numbers are
-those of the whole graph, which computes every class for every possible detection.
+The network runs in two compiled calls. The box network computes the detections and the pyramid; the mask
+network then computes one mask per detection, see `mask_branch`.
+
+Axes: B images of a batch, A anchors, D slots for detections, N detections of one image, h and w cells of a
+mask.
 """
 
-import copy
+import importlib.util
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 
-from mrcnn.backend import calls as execution
-from mrcnn.backend import torch_ops
-from mrcnn.fast import fold_batch_norm, inplace_relu, native_roi_align
-from mrcnn.geometry import boxes, images, masks
-from mrcnn.geometry import preprocessing as pictures_geometry
-from mrcnn.geometry.image_meta import compose_image_meta
-from mrcnn.geometry.mask_crops import MaskCrops
-from mrcnn.network import graphs
+from mrcnn import backend
+from mrcnn.geometry.anchors import AnchorCache
+from mrcnn.geometry.boxes import norm_boxes
+from mrcnn.inference import outputs
+from mrcnn.inference.inputs import MoldedImage, mold_inputs
+from mrcnn.inference.mask_branch import LEVELS, mask_branch
+from mrcnn.inference.outputs import Detections, count_detections
+from mrcnn.inference.test_time_augmentation import detect_with_options
+from mrcnn.network.graphs import Graph
+from mrcnn.typing import Image
 
-# Where each shape is compiled by itself, the mask head is compiled for these numbers of detections; larger
-# ones are multiples of the last.
-MASK_BATCHES = (1, 4, 8, 16, 24, 32)
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
-# How detect() gives masks: of the whole picture, inside their boxes, or as run lengths.
-MASK_FORMS = ("full", "cropped", "rle")
+try:
+    from mrcnn import fast
+except ImportError:
+    if importlib.util.find_spec("mrcnn.fast"):
+        raise
+    fast = None  # type: ignore[assignment]  # the package works without the folder, only slower
 
-Detection = dict[str, np.ndarray]
+# XLA compiles the mask network for these numbers of detections; larger ones are multiples of the last.
+MASK_SLOTS = (1, 4, 8, 16, 24, 32)
+
+# Settings that the network holds as constants of a layer: layer, attribute, setting.
+LAYER_SETTINGS = (
+    ("ROI", "nms_threshold", "RPN_NMS_THRESHOLD"),
+    ("ROI", "pre_nms_limit", "PRE_NMS_LIMIT"),
+    ("ROI", "proposal_count", "POST_NMS_ROIS_INFERENCE"),
+    ("mrcnn_detection", "min_confidence", "DETECTION_MIN_CONFIDENCE"),
+    ("mrcnn_detection", "nms_threshold", "DETECTION_NMS_THRESHOLD"),
+    ("mrcnn_detection", "max_instances", "DETECTION_MAX_INSTANCES"),
+)
 
 
-def whole_image_config(config: Any) -> Any:
-    """A copy of a training Config for detection in one whole image at a time, padded where training crops."""
-    config = copy.deepcopy(config)
-    config.GPU_COUNT = config.IMAGES_PER_GPU = 1
-    if config.IMAGE_RESIZE_MODE == "crop":
-        config.IMAGE_RESIZE_MODE = "pad64"
-    return config
+def update_layer_settings(model: keras.Model, config: "Config") -> bool:
+    """Bring the LAYER_SETTINGS of an inference model up to date with its Config.
 
+    Returns:
+        Whether a setting had changed. Compiled calls then still hold the old value.
 
-def mold_inputs(pictures: Sequence[np.ndarray], config: Any) -> tuple[list, list, list]:
-    """Resize each picture for the network, subtract the mean and describe it.
-
-    pictures: [h, w, channels], [h, w] for grey, uint8, uint16 or float. Returns lists: molded float images
-    [H, W, channels], image metas [12 + classes], windows (y1, x1, y2, x2) in pixels of the molded image.
-    Raises ValueError for a picture whose channels do not fit or whose molded sides are no multiples of 64.
+    Raises:
+        ValueError: If a changed Config is not valid. The model then keeps its settings.
     """
-    molded, metas, windows = [], [], []
-    no_classes = np.zeros([config.NUM_CLASSES], dtype=np.int32)
-    for picture in pictures:
-        picture = pictures_geometry.as_network_image(picture, config)
-        image, window, scale, _, _ = images.resize_image(
-            picture,
-            min_dim=config.IMAGE_MIN_DIM,
-            min_scale=config.IMAGE_MIN_SCALE,
-            max_dim=config.IMAGE_MAX_DIM,
-            mode=config.IMAGE_RESIZE_MODE,
-        )
-        images.check_molded_size(image.shape)
-        molded.append(images.mold_image(image, config))
-        metas.append(compose_image_meta(0, picture.shape, image.shape, window, scale, no_classes))
-        windows.append(window)
-    return molded, metas, windows
-
-
-def place_in_image(
-    detections: np.ndarray,
-    own_masks: np.ndarray,
-    original_shape: Sequence[int],
-    image_shape: Sequence[int],
-    window: Sequence[int],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, MaskCrops]:
-    """Bring one image's detections from the molded image back to the picture.
-
-    detections: [D, 6] normalised, zero rows at the end; own_masks: [N or more, h, w], probabilities of each
-    detection's own class; original_shape: (h, w, ...) of the picture; image_shape: of the molded image;
-    window: (y1, x1, y2, x2) pixels of the molded image.
-    Returns boxes int32 [N, 4] pixels, class ids int32 [N], scores float32 [N], and the masks in their boxes.
-    """
-    count = count_detections(detections)
-    rows = detections[:count]
-    class_ids, scores = rows[:, 4].astype(np.int32), rows[:, 5]
-    wy1, wx1, wy2, wx2 = boxes.norm_boxes(np.asarray(window), image_shape[:2])
-    shift = np.array([wy1, wx1, wy1, wx1])
-    scale = np.array([wy2 - wy1, wx2 - wx1, wy2 - wy1, wx2 - wx1])
-    pixel_boxes = boxes.denorm_boxes((rows[:, :4] - shift) / scale, original_shape[:2])
-
-    kept = np.flatnonzero((pixel_boxes[:, 2:] > pixel_boxes[:, :2]).all(axis=1))
-    crops = tuple(masks.unmold_crop(own_masks[index], pixel_boxes[index]) for index in kept)
-    placed = MaskCrops((original_shape[0], original_shape[1]), pixel_boxes[kept], crops)
-    return pixel_boxes[kept], class_ids[kept], scores[kept], placed
-
-
-def masks_in_form(crops: MaskCrops, form: str) -> Any:
-    """Masks as `MaskRCNN.detect` gives them: form is one of MASK_FORMS.
-
-    "full": bool [h, w, N]. "cropped": the MaskCrops. "rle": N dicts of size [h, w] and counts, COCO's
-    compressed run lengths as text, ready for JSON. Raises ValueError for another form.
-    """
-    check_mask_form(form)
-    if form == "full":
-        return crops.whole()
-    if form == "cropped":
-        return crops
-
-    from pycocotools import mask as run_lengths
-
-    size = [int(side) for side in crops.shape]
-    records = [{"size": size, "counts": counts} for counts in crops.run_lengths()]
-    encoded = run_lengths.frPyObjects(records, *size) if records else []
-    return [{"size": size, "counts": code["counts"].decode("ascii")} for code in encoded]
-
-
-def check_mask_form(form: str) -> None:
-    """Raise ValueError if masks have no such form."""
-    if form not in MASK_FORMS:
-        raise ValueError(f"masks must be one of {MASK_FORMS}. Received: masks={form!r}")
-
-
-def count_detections(detections: np.ndarray) -> int:
-    """How many leading rows of [D, 6] detections are no padding."""
-    empty = np.flatnonzero(detections[:, 4] == 0)
-    return int(empty[0]) if len(empty) else len(detections)
-
-
-def _faster_layers(network: keras.Model) -> dict[str, keras.Layer]:
-    """Twins of a network's layers, by name, that the backend runs faster and training could not use."""
-    if execution.uses_native_kernels():
-        return native_roi_align.replacements(network)
-    return inplace_relu.replacements(network) if torch_ops.serve() else {}
+    changes = []
+    for layer_name, attribute, setting in LAYER_SETTINGS:
+        layer = model.get_layer(layer_name)
+        value = getattr(config, setting)
+        if value != getattr(layer, attribute):
+            changes.append((layer, attribute, value))
+    if changes:
+        config.validate()
+    for layer, attribute, value in changes:
+        setattr(layer, attribute, value)
+    return bool(changes)
 
 
 class Detector:
     """The compiled detector of one inference model.
 
-    graph: a graph of `graphs.inference_graph`; model: the model with its layers; config: its Config.
-    device_count: devices that share each batch, in whose scope this is made.
+    It follows changes of the model's weights. Several threads may use it at once.
+
+    Args:
+        graph: The graph of the model, from `graphs.inference_graph`.
+        model: The Keras model of that graph.
+        config: The Config of the model.
+        anchors: The anchors of that Config.
+        device_count: Devices that share each batch. Create the detector in their scope.
     """
 
-    def __init__(self, graph: graphs.Graph, model: keras.Model, config: Any, device_count: int = 1):
-        self.config = config
-        self.device_count = device_count
-        found = {name: graph.outputs[name] for name in ("mrcnn_detection", "P2", "P3", "P4", "P5")}
-        masks_graph = graphs.own_mask_graph(model, config)
-        networks = [keras.Model(graph.inputs, found), keras.Model(masks_graph.inputs, masks_graph.outputs)]
-        self._networks = [
-            fold_batch_norm.FoldedNetwork(network, _faster_layers(network)) for network in networks
-        ]
-        self._find = execution.compiled(self._networks[0].model)
-        self._outline = execution.compiled(self._networks[1].model, open_shapes=True)
-        execution.give_back_host_memory()
-
-    def run(
+    def __init__(
         self,
-        molded: Sequence[np.ndarray],
-        metas: Sequence[np.ndarray],
-        anchors_of: Callable[[tuple[int, ...]], np.ndarray],
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Detections [D, 6] and own-class masks [N, h, w] of each molded image, in order.
+        graph: Graph,
+        model: keras.Model,
+        config: "Config",
+        anchors: AnchorCache,
+        device_count: int = 1,
+    ) -> None:
+        self.config = config
+        self.anchors = anchors
+        self.device_count = device_count
+        self._input_shape = graph.inputs["input_image"].shape[1:]
+        box_outputs = {name: graph.outputs[name] for name in ("mrcnn_detection", *LEVELS)}
+        branch = mask_branch(model, config)
+        self._box_model, self._refresh_boxes = _faster(keras.Model(graph.inputs, box_outputs), config)
+        self._mask_model, self._refresh_masks = _faster(keras.Model(branch.inputs, branch.outputs), config)
+        self._lock = threading.Lock()
+        self.compile()
+        backend.give_back_host_memory()
 
-        molded: images of any sizes; metas: their image metas; anchors_of: from the shape of an image to its
-        anchors [A, 4] normalised. Images of one size run together, and each size compiles once.
+    def compile(self) -> None:
+        """Compile anew at the next call, for the present settings of the layers."""
+        self._box_network = backend.compiled(self._box_model)
+        self._mask_network = backend.compiled(self._mask_model, open_shapes=True)
+        self._compiled_shapes: set[tuple[int, ...]] = set()
+
+    def detect(self, images: Sequence[Image], mask_form: str = "full") -> list[Detections]:
+        """Detect in images of any sizes, with the options of the Config.
+
+        Args:
+            images: Arrays [height, width, channels], or gray [height, width].
+            mask_form: One of `outputs.MASK_FORMS`.
+
+        Returns:
+            The detections of each image, in order.
         """
-        for network in self._networks:
-            network.refresh()
-        by_shape: dict[tuple, list[int]] = {}
+        results = detect_with_options(self._detect_once, images, self.config)
+        return [outputs.with_mask_form(detections, mask_form) for detections in results]
+
+    def _detect_once(self, images: Sequence[Image]) -> list[Detections]:
+        return self.detect_molded(mold_inputs(images, self.config))
+
+    def detect_molded(self, molded: Sequence[MoldedImage]) -> list[Detections]:
+        """Detect in molded images of any sizes.
+
+        Images of one size run together, in batches of IMAGES_PER_GPU per device. Each size compiles once.
+
+        Returns:
+            The detections of each image, in order, with masks as MaskCrops.
+        """
+        by_shape: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(molded):
-            by_shape.setdefault(image.shape, []).append(index)
-        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+            self._check_shape(image.pixels.shape)
+            by_shape.setdefault(image.pixels.shape, []).append(index)
+        with self._lock:
+            self._refresh_boxes()
+            self._refresh_masks()
+        results: dict[int, Detections] = {}
         for shape, indices in by_shape.items():
-            images, their_metas = [molded[i] for i in indices], [metas[i] for i in indices]
-            found.update(zip(indices, self._run_size(images, their_metas, anchors_of(shape)), strict=True))
-        return [found[index] for index in range(len(molded))]
+            same_size = [molded[index] for index in indices]
+            first_call = shape not in self._compiled_shapes
+            # The first call of a size compiles, which is work for one thread.
+            with self._lock if first_call else nullcontext():
+                raw = list(self._run(same_size))
+            self._compiled_shapes.add(shape)
+            for index, image, (detections, class_masks) in zip(indices, same_size, raw, strict=True):
+                results[index] = outputs.unmold(detections, class_masks, image)
+        return [results[index] for index in range(len(molded))]
 
-    def _run_size(self, molded: list, metas: list, anchors: np.ndarray) -> Iterator[tuple]:
-        """Batches of config.IMAGES_PER_GPU for each device, the last one filled up."""
-        images_each = min(self.config.IMAGES_PER_GPU, -(-len(molded) // self.device_count))
-        size = images_each * self.device_count
-        for start in range(0, len(molded), size):
-            here = range(start, min(start + size, len(molded)))
-            rows = [*here, *[here[-1]] * (size - len(here))]
-            detections, own_masks = self._run_batch(
-                np.stack([molded[row] for row in rows]).astype(np.float32),
-                np.stack([metas[row] for row in rows]).astype(np.float32),
-                np.broadcast_to(anchors, (size, *anchors.shape)),
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        fits = len(shape) == 3 and all(
+            expected in (None, side) for expected, side in zip(self._input_shape, shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"The molded image must have shape {self._input_shape}, for which the network was built. "
+                f"Received: {shape}. Build a new MaskRCNN after changing an IMAGE_* setting."
             )
-            for row in range(len(here)):
-                yield detections[row], own_masks[row]
 
-    def _run_batch(self, molded, metas, anchors) -> tuple[np.ndarray, np.ndarray]:
-        outputs = self._find({"input_image": molded, "input_image_meta": metas, "input_anchors": anchors})
-        detections = execution.to_numpy(outputs.pop("mrcnn_detection"))
-        most = max(count_detections(rows) for rows in detections)
-        if not most:
+    def _run(self, molded: Sequence[MoldedImage]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield detections [D, 6] and masks [N, h, w] of images of one size. The last batch is filled up."""
+        shape = molded[0].pixels.shape
+        anchors = norm_boxes(self.anchors.of(shape), shape[:2])
+        images_per_device = min(self.config.IMAGES_PER_GPU, -(-len(molded) // self.device_count))
+        batch_size = images_per_device * self.device_count
+        for start in range(0, len(molded), batch_size):
+            part = molded[start : start + batch_size]
+            batch = [*part, *[part[-1]] * (batch_size - len(part))]
+            detections, class_masks = self._run_batch(
+                np.stack([image.pixels for image in batch]).astype(np.float32),
+                np.stack([image.meta for image in batch]).astype(np.float32),
+                np.broadcast_to(anchors, (batch_size, *anchors.shape)),
+            )
+            yield from zip(detections[: len(part)], class_masks[: len(part)], strict=True)
+
+    def _run_batch(
+        self, pixels: np.ndarray, metas: np.ndarray, anchors: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Detections [B, D, 6] and their masks [B, slots, h, w] of one batch."""
+        values = self._box_network(
+            {"input_image": pixels, "input_image_meta": metas, "input_anchors": anchors}
+        )
+        detections = backend.to_numpy(values.pop("mrcnn_detection"))
+        count = max(count_detections(rows) for rows in detections)
+        if count == 0:
             return detections, np.zeros((len(detections), 0, *self.config.MASK_SHAPE), np.float32)
-        places = self._mask_places(most)
-        chosen = np.zeros((len(detections), places, 6), np.float32)
-        chosen[:, : detections.shape[1]] = detections[:, :places]
-        masks_of = self._outline({**outputs, "input_image_meta": metas, "detections": chosen})
-        return detections, execution.to_numpy(masks_of["mrcnn_mask"])
+        slots = self._mask_slots(count)
+        rows = np.zeros((len(detections), slots, 6), np.float32)
+        rows[:, : detections.shape[1]] = detections[:, :slots]
+        mask_values = self._mask_network({**values, "input_image_meta": metas, "detections": rows})
+        return detections, backend.to_numpy(mask_values["mrcnn_mask"])
 
-    def _mask_places(self, count: int) -> int:
-        """How many masks to compute for `count` detections: a few sizes where each is compiled by itself."""
-        if self.config.TRAIN_BN is True:  # every place is part of the batch's statistics
+    def _mask_slots(self, count: int) -> int:
+        """How many masks to compute for `count` detections: one of a few sizes if each size compiles."""
+        if self.config.TRAIN_BN is True:  # batch norm takes its statistics over all slots
             return self.config.DETECTION_MAX_INSTANCES
-        if self.device_count == 1 and not execution.compiles_with_xla():
+        if self.device_count == 1 and not backend.compiles_with_xla():
             return count
-        for places in MASK_BATCHES:
-            if count <= places:
-                return places
-        return -(-count // MASK_BATCHES[-1]) * MASK_BATCHES[-1]
+        return padded_slot_count(count)
+
+
+def padded_slot_count(count: int) -> int:
+    """Return the smallest of the MASK_SLOTS, or multiple of the last one, that holds `count` detections."""
+    for slots in MASK_SLOTS:
+        if count <= slots:
+            return slots
+    return -(-count // MASK_SLOTS[-1]) * MASK_SLOTS[-1]
+
+
+def _faster(network: keras.Model, config: "Config") -> tuple[keras.Model, Callable[[], None]]:
+    """The network with the fast paths, and a function that brings over changed weights."""
+    if fast is None or not config.FAST_PATHS:
+        return network, lambda: None
+    return fast.for_inference(network)

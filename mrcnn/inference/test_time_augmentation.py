@@ -1,59 +1,83 @@
-"""Options of detection that cost time and may find more; off by default.
+"""Options of detection that take more time and may find more objects. They are off by default.
 
-TEST_TIME_FLIPS detects in the picture and in its mirror images and joins what was found. MASK_NMS_THRESHOLD
-drops a detection whose mask overlaps that of a better one of its class: boxes of slanted or touching objects
-overlap where masks do not, so with it DETECTION_NMS_THRESHOLD, which looks at boxes, can be higher.
+TEST_TIME_FLIPS also detects in mirror images and merges the detections. MASK_NMS_THRESHOLD suppresses a
+detection whose mask overlaps the mask of a better one of its class. The boxes of slanted or touching objects
+overlap where their masks do not, so with this threshold DETECTION_NMS_THRESHOLD, which compares boxes, can be
+higher.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.inference.outputs import Detections
+from mrcnn.typing import Image, Masks
 
-Detections = dict[str, Any]
-Detect = Callable[[Sequence[np.ndarray]], list[Detections]]
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
-# Axes of a picture that are reversed: not at all, left and right, top and bottom, both.
-FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
+Detect = Callable[[Sequence[Image]], list[Detections]]
+
+# Axes that each view reverses: none, left-right, top-bottom, both.
+VIEWS: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
+VIEW_COUNTS = {"none": 1, "horizontal": 2, "all": 4}
 
 
-def detect_with_options(detect_once: Detect, pictures: Sequence[np.ndarray], config: Any) -> list[Detections]:
-    """Detections of each picture with the options of a Config.
+def detect_with_options(detect: Detect, images: Sequence[Image], config: "Config") -> list[Detections]:
+    """Detect with the options of a Config.
 
-    detect_once: the plain detector, from pictures [h, w, ...] to dicts of rois, class_ids, scores and masks
-    (MaskCrops, whose boxes are the rois).
-    Reads TEST_TIME_FLIPS ("none", "horizontal" or "all"), MASK_NMS_THRESHOLD, DETECTION_NMS_THRESHOLD and
-    DETECTION_MAX_INSTANCES. What flipped copies add is suppressed by masks, at MASK_NMS_THRESHOLD or, without
-    it, at DETECTION_NMS_THRESHOLD. Returns dicts of the same kind, scores falling.
+    Args:
+        detect: The detector without options. It returns masks as MaskCrops whose boxes are the RoIs.
+        images: Arrays [height, width, ...].
+        config: Read for TEST_TIME_FLIPS, MASK_NMS_THRESHOLD, DETECTION_NMS_THRESHOLD and
+            DETECTION_MAX_INSTANCES. The merged detections of several views are suppressed by their masks, at
+            MASK_NMS_THRESHOLD or, if that is None, at DETECTION_NMS_THRESHOLD.
+
+    Returns:
+        The detections of each image, by falling score.
     """
-    flips = FLIPS[: {"none": 1, "horizontal": 2, "all": 4}[config.TEST_TIME_FLIPS]]
+    views = VIEWS[: VIEW_COUNTS[config.TEST_TIME_FLIPS]]
     threshold = config.MASK_NMS_THRESHOLD
-    if len(flips) == 1 and threshold is None:
-        return detect_once(pictures)
-    views = [detect_once([np.flip(picture, axes) for picture in pictures]) for axes in flips]
-    results = []
-    for number, picture in enumerate(pictures):
-        parts = [_unflipped(view[number], axes, picture) for view, axes in zip(views, flips, strict=True)]
-        found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "masks"}
-        whole = np.concatenate([part["masks"] for part in parts], axis=-1)
-        kept = mask_geometry.non_max_suppression_masks(
-            whole,
-            found["rois"],
-            found["scores"],
-            found["class_ids"],
-            config.DETECTION_NMS_THRESHOLD if threshold is None else threshold,
-        )[: config.DETECTION_MAX_INSTANCES]
-        best = {name: values[kept] for name, values in found.items()}
-        results.append({**best, "masks": MaskCrops.cut(whole[..., kept], best["rois"])})
-    return results
+    if len(views) == 1 and threshold is None:
+        return detect(images)
+    if threshold is None:
+        threshold = config.DETECTION_NMS_THRESHOLD
+    by_view = [detect([np.flip(image, axes) for image in images]) for axes in views]
+    return [
+        _merge(
+            [
+                _unflip(detections[index], axes, image)
+                for detections, axes in zip(by_view, views, strict=True)
+            ],
+            threshold,
+            config.DETECTION_MAX_INSTANCES,
+        )
+        for index, image in enumerate(images)
+    ]
 
 
-def _unflipped(found: Detections, axes: Sequence[int], picture: np.ndarray) -> Detections:
-    """Detections of a flipped picture in the coordinates of the picture itself, masks bool [h, w, N]."""
-    rois = found["rois"].copy()
+def _unflip(detections: Detections, axes: Sequence[int], image: Image) -> tuple[Detections, Masks]:
+    """Map detections from a flipped view to the image. Returns them and their masks [height, width, N]."""
+    rois = detections["rois"].copy()
     for axis in axes:
-        rois[:, [axis, axis + 2]] = picture.shape[axis] - rois[:, [axis + 2, axis]]
-    return {**found, "rois": rois, "masks": np.flip(found["masks"].whole(), axes)}
+        rois[:, [axis, axis + 2]] = image.shape[axis] - rois[:, [axis + 2, axis]]
+    return {**detections, "rois": rois}, np.flip(detections["masks"].whole(), axes)
+
+
+def _merge(views: list[tuple[Detections, Masks]], threshold: float, max_instances: int) -> Detections:
+    """Join the detections of all views, and suppress those whose masks overlap that of a better one."""
+    rois = np.concatenate([detections["rois"] for detections, _ in views])
+    class_ids = np.concatenate([detections["class_ids"] for detections, _ in views])
+    scores = np.concatenate([detections["scores"] for detections, _ in views])
+    masks = np.concatenate([whole for _, whole in views], axis=-1)
+    kept = mask_geometry.non_max_suppression_masks(masks, rois, scores, class_ids, threshold)
+    kept = kept[:max_instances]
+    return {
+        "rois": rois[kept],
+        "class_ids": class_ids[kept],
+        "scores": scores[kept],
+        "masks": MaskCrops.cut(masks[..., kept], rois[kept]),
+    }

@@ -1,1 +1,1 @@
-"""Names from the Keras 2 library, kept for existing programs."""
+"""Names and signatures of the Keras 2 library, for programs that were written for it."""

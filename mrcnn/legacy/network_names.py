@@ -1,13 +1,17 @@
-"""The original's names of the network's parts, for code that builds with them (see `mrcnn.model`)."""
+"""The names that the Keras 2 library gave to the parts of its network, see `mrcnn.model`."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mrcnn.geometry.image_meta import FIELDS
-from mrcnn.network import box_ops, detection_targets, detections, heads, losses
+from mrcnn.legacy.layers import DetectionTargetLayer
+from mrcnn.network import box_ops, heads, losses
 from mrcnn.network.backbone import conv_block, identity_block, resnet_graph
+from mrcnn.network.detections import refine_detections
 from mrcnn.network.rpn import build_rpn_model
+from mrcnn.typing import Tensor
 
-Tensor = Any
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 apply_box_deltas_graph = box_ops.apply_box_deltas
 batch_pack_graph = box_ops.batch_pack
@@ -26,29 +30,51 @@ smooth_l1_loss = losses.smooth_l1_loss
 
 
 def trim_zeros_graph(boxes: Tensor, name: str = "trim_zeros") -> tuple[Tensor, Tensor]:
-    """Rows [M, 4] that are not all zero, and the bool mask [N] of them; name is not used."""
+    """Drop the rows that are all zero.
+
+    Args:
+        boxes: [N, 4].
+        name: Not used.
+
+    Returns:
+        The other rows [M, 4], and a bool mask [N] that marks them.
+    """
     return box_ops.trim_zeros(boxes)
 
 
-def rpn_bbox_loss_graph(config: Any, target_bbox: Tensor, rpn_match: Tensor, rpn_bbox: Tensor) -> Tensor:
-    """`losses.rpn_bbox_loss`; config is not needed any more."""
+def rpn_bbox_loss_graph(config: "Config", target_bbox: Tensor, rpn_match: Tensor, rpn_bbox: Tensor) -> Tensor:
+    """Return `mrcnn.network.losses.rpn_bbox_loss` of the tensors. The config is not used."""
     return losses.rpn_bbox_loss(target_bbox, rpn_match, rpn_bbox)
 
 
 def detection_targets_graph(
-    proposals: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor, gt_masks: Tensor, config: Any
+    proposals: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor, gt_masks: Tensor, config: "Config"
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`DetectionTargetLayer` for one image: the same arrays without the batch axis."""
-    layer = detection_targets.DetectionTargetLayer(config)
-    outputs = layer([x[None] for x in (proposals, gt_class_ids, gt_boxes, gt_masks)])
-    return tuple(output[0] for output in outputs)
+    """Return the outputs of `DetectionTargetLayer` for one image.
+
+    Arguments and results are those of the layer, without the batch axis.
+    """
+    layer = DetectionTargetLayer(config)
+    rois, class_ids, deltas, masks = layer([x[None] for x in (proposals, gt_class_ids, gt_boxes, gt_masks)])
+    return rois[0], class_ids[0], deltas[0], masks[0]
 
 
 def refine_detections_graph(
-    rois: Tensor, probs: Tensor, deltas: Tensor, window: Tensor, config: Any
+    rois: Tensor, probs: Tensor, deltas: Tensor, window: Tensor, config: "Config"
 ) -> Tensor:
-    """`detections.refine_detections` for one image: [N, ...] without the batch axis, window [4]."""
-    return detections.refine_detections(
+    """Return the final detections of one image, see `mrcnn.network.detections.refine_detections`.
+
+    Args:
+        rois: [N, 4] normalized.
+        probs: Class scores [N, classes].
+        deltas: [N, classes, 4].
+        window: [4] normalized.
+        config: Read for BBOX_STD_DEV and the DETECTION_* settings.
+
+    Returns:
+        [DETECTION_MAX_INSTANCES, (y1, x1, y2, x2, class_id, score)]; unused slots are zero.
+    """
+    return refine_detections(
         rois[None],
         probs[None],
         deltas[None],
@@ -61,15 +87,19 @@ def refine_detections_graph(
 
 
 def parse_image_meta_graph(meta: Tensor) -> dict[str, Tensor]:
-    """The parts of an image meta tensor [B, 12 + classes] by name, in its own dtype.
+    """Return the fields of an image meta tensor [B, 12 + classes] by name, in its own dtype.
 
-    The names and shapes are those of `geometry.image_meta.parse_image_meta`.
+    Names and shapes are those of `mrcnn.geometry.image_meta.parse_image_meta`.
     """
     return {name: meta[:, field] for name, field in FIELDS.items()}
 
 
 def rpn_graph(feature_map: Tensor, anchors_per_location: int, anchor_stride: int) -> list[Tensor]:
-    """Logits, probabilities and deltas of one feature map's anchors, by a fresh RPN."""
+    """Apply a new RPN to one feature map [B, h, w, C].
+
+    Returns:
+        Logits [B, A, 2], scores [B, A, 2] and deltas [B, A, 4] of its anchors.
+    """
     return build_rpn_model(anchor_stride, anchors_per_location, feature_map.shape[-1])(feature_map)
 
 

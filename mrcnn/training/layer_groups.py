@@ -1,6 +1,8 @@
 """Layer groups: which layers a training stage changes."""
 
+import difflib
 import re
+from collections.abc import Iterator
 
 import keras
 
@@ -30,6 +32,43 @@ def layer_pattern(layers: str) -> str:
     return LAYER_GROUPS.get(layers, layers)
 
 
+def checked_pattern(model: keras.Model, layers: str) -> str:
+    """Return the regular expression of a layer group, and check that it matches a layer of the model.
+
+    Args:
+        model: The network to train.
+        layers: See `layer_pattern`.
+
+    Raises:
+        ValueError: If it matches the whole name of no layer with weights, or is not a regular expression.
+    """
+    pattern = layer_pattern(layers)
+    names = [layer.name for layer in _layers_with_weights(model)]
+    try:
+        matches = any(re.fullmatch(pattern, name) for name in names)
+    except re.error as error:
+        raise ValueError(
+            f"`layers` must be a layer group or a regular expression. Received: layers={layers!r} ({error})"
+        ) from error
+    if not matches:
+        similar = difflib.get_close_matches(layers, [*LAYER_GROUPS, *names])
+        hint = f" Did you mean {' or '.join(map(repr, similar))}?" if similar else ""
+        raise ValueError(
+            f"`layers` must be one of {list(LAYER_GROUPS)}, or a regular expression that matches the whole "
+            f"name of at least one layer. Received: layers={layers!r}, which matches none.{hint}"
+        )
+    return pattern
+
+
+def _layers_with_weights(model: keras.Model) -> Iterator[keras.Layer]:
+    """The layers of a model that have weights, those of the models inside it included."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers_with_weights(layer)
+        elif layer.weights:
+            yield layer
+
+
 def set_trainable(model: keras.Model, layer_regex: str) -> list[keras.Layer]:
     """Make exactly those layers trainable whose whole name matches.
 
@@ -42,13 +81,10 @@ def set_trainable(model: keras.Model, layer_regex: str) -> list[keras.Layer]:
     Returns:
         The trainable layers, in the order of the model.
     """
-    trainable = []
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            layer.trainable = True
-            trainable += set_trainable(layer, layer_regex)
-        elif layer.weights:
-            layer.trainable = re.fullmatch(layer_regex, layer.name) is not None
-            if layer.trainable:
-                trainable.append(layer)
-    return trainable
+            layer.trainable = True  # otherwise its layers would not count as trainable
+    layers = list(_layers_with_weights(model))
+    for layer in layers:
+        layer.trainable = re.fullmatch(layer_regex, layer.name) is not None
+    return [layer for layer in layers if layer.trainable]

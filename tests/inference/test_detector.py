@@ -1,6 +1,8 @@
-"""The compiled detector: how often it compiles, and that it follows the weights."""
+"""The detector: how often it compiles, and that it follows weights and settings."""
 
 import json
+import threading
+import time
 
 import keras
 import numpy as np
@@ -8,12 +10,11 @@ import pytest
 from pycocotools import mask as run_lengths
 from tiny_model import TinyConfig
 
-from mrcnn.backend import calls as execution
-from mrcnn.geometry import masks
-from mrcnn.geometry.mask_crops import MaskCrops
-from mrcnn.inference import detector as inference
+from mrcnn import backend
+from mrcnn.inference.detector import MASK_SLOTS, padded_slot_count, update_layer_settings
 from mrcnn.model import MaskRCNN
-from mrcnn.network import detections, heads
+from mrcnn.network import detections
+from mrcnn.network.roi_convolution import RoiConv2D
 
 RUNS_EAGERLY = keras.backend.backend() == "torch"
 
@@ -27,87 +28,204 @@ class OpenConfig(TinyConfig):
     GPU_COUNT = IMAGES_PER_GPU = 1
 
 
-def pictures(*shapes):
+def images(*shapes):
     rng = np.random.default_rng(5)
     return [rng.integers(0, 255, (*shape, 3)).astype(np.uint8) for shape in shapes]
 
 
-@pytest.fixture(scope="module")
-def detector(tmp_path_factory):
+def build(folder, **settings):
+    """A model of random weights whose masks are neither full nor empty."""
     keras.utils.set_random_seed(8)
-    model = MaskRCNN("inference", OpenConfig(), tmp_path_factory.mktemp("logs"))
-    outline = model.keras_model.get_layer("mrcnn_mask")
-    kernel, bias = outline.get_weights()
-    outline.set_weights([100.0 * kernel, bias])  # random masks that are neither full nor empty
+    config = OpenConfig()
+    for name, value in settings.items():
+        setattr(config, name, value)
+    model = MaskRCNN("inference", config, folder)
+    mask_layer = model.keras_model.get_layer("mrcnn_mask")
+    kernel, bias = mask_layer.get_weights()
+    mask_layer.set_weights([100.0 * kernel, bias])
     return model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("logs"))
 
 
 @pytest.fixture
 def compilations(monkeypatch):
     """Counts how often the graph up to the detections and that of the masks are compiled."""
     counts = {"detections": 0, "masks": 0}
-    refine, own_channel = detections.refine_detections, heads.RoiConv2D.own_channel
+    refine, select_channel = detections.refine_detections, RoiConv2D.select_channel
 
     def counting_refine(*inputs, **options):
         counts["detections"] += not isinstance(inputs[0], keras.KerasTensor)
         return refine(*inputs, **options)
 
-    def counting_own_channel(self, *inputs):
+    def counting_select_channel(self, *inputs):
         counts["masks"] += 1
-        return own_channel(self, *inputs)
+        return select_channel(self, *inputs)
 
     monkeypatch.setattr(detections, "refine_detections", counting_refine)
-    monkeypatch.setattr(heads.RoiConv2D, "own_channel", counting_own_channel)
+    monkeypatch.setattr(RoiConv2D, "select_channel", counting_select_channel)
     return counts
 
 
 @pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
 def test_one_molded_size_compiles_once(tmp_path, compilations):
-    detector = MaskRCNN("inference", OpenConfig(), tmp_path)
-    assert len(detector.detect(pictures((64, 64)))[0]["scores"])
+    model = build(tmp_path)
+    assert len(model.detect(images((64, 64)))[0]["scores"])
     first = dict(compilations)
     assert min(first.values()) > 0
-    detector.detect(pictures((50, 50), (21, 21), (63, 63)))
+    model.detect(images((50, 50), (21, 21), (63, 63)))
     assert compilations == first
-    assert len(detector.detect(pictures((64, 128)))[0]["scores"])
+    assert len(model.detect(images((64, 128)))[0]["scores"])
     assert compilations["detections"] == 2 * first["detections"]
-    if execution.uses_native_kernels():  # their masks compile once for all sizes and numbers
+    if backend.sizes_may_vary():  # their masks compile once for all sizes and numbers
         assert compilations["masks"] == first["masks"]
 
 
-@pytest.mark.skipif(RUNS_EAGERLY or execution.uses_native_kernels(), reason="padded for XLA alone")
-def test_masks_are_padded_to_few_sizes(detector):
-    detector.detect(pictures((64, 64)))
-    places = {detector._detector._mask_places(count) for count in range(1, 101)}
-    assert places == {*inference.MASK_BATCHES, 64, 96, 128}
+@pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
+def test_first_calls_from_several_threads_compile_once(tmp_path, compilations, monkeypatch):
+    refine = detections.refine_detections
+
+    def slow_refine(*inputs, **options):
+        time.sleep(0.2)  # long enough for every thread to arrive while the first one compiles
+        return refine(*inputs, **options)
+
+    monkeypatch.setattr(detections, "refine_detections", slow_refine)
+    model = build(tmp_path)
+    compilations.update(detections=0)
+    results = [None] * 4
+    barrier = threading.Barrier(len(results))
+
+    def detect(index):
+        barrier.wait()
+        results[index] = model.detect(images((64, 64)))[0]
+
+    threads = [threading.Thread(target=detect, args=(index,)) for index in range(len(results))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert compilations["detections"] == 1
+    for result in results:
+        np.testing.assert_allclose(result["scores"], results[0]["scores"], atol=1e-6)
 
 
-def test_detections_follow_the_weights(detector, tmp_path):
-    picture = pictures((64, 64))
-    before = detector.detect(picture)[0]
+def test_masks_are_padded_to_few_sizes():
+    counts = [padded_slot_count(count) for count in range(1, 101)]
+    assert set(counts) == {*MASK_SLOTS, 64, 96, 128}
+    assert all(slots >= count for count, slots in enumerate(counts, start=1))
+
+
+def test_detections_follow_the_weights(model, tmp_path):
+    image = images((64, 64))
+    before = model.detect(image)[0]
+    original = model.keras_model.get_weights()
     rng = np.random.default_rng(1)
-    values = [w * rng.uniform(0.8, 1.2, w.shape) for w in detector.keras_model.get_weights()]
-    detector.keras_model.set_weights(values)
-    after = detector.detect(picture)[0]
+    values = [w * rng.uniform(0.8, 1.2, w.shape) for w in original]
+    model.keras_model.set_weights(values)
+    after = model.detect(image)[0]
     path = tmp_path / "weights.h5"
-    detector.keras_model.save_weights(path)
+    model.keras_model.save_weights(path)
     fresh = MaskRCNN("inference", OpenConfig(), tmp_path)
-    unchanged = fresh.detect(picture)[0]
+    unchanged = fresh.detect(image)[0]
     fresh.load_weights(path)
-    expected = fresh.detect(picture)[0]
+    expected = fresh.detect(image)[0]
     assert not np.array_equal(before["scores"], after["scores"])
     assert not np.array_equal(unchanged["scores"], expected["scores"])
     np.testing.assert_allclose(after["scores"], expected["scores"], atol=1e-6)
     np.testing.assert_array_equal(after["rois"], expected["rois"])
-    for value, weight in zip(values, detector.keras_model.get_weights(), strict=True):
+    for value, weight in zip(values, model.keras_model.get_weights(), strict=True):
         np.testing.assert_allclose(weight, value.astype(np.float32))
+    model.keras_model.set_weights(original)
+    np.testing.assert_array_equal(model.detect(image)[0]["rois"], before["rois"])
 
 
-def test_forms_of_masks_agree(detector):
+CHANGED = {
+    "DETECTION_MIN_CONFIDENCE": 0.6,
+    "DETECTION_NMS_THRESHOLD": 0.05,
+    "DETECTION_MAX_INSTANCES": 13,
+    "RPN_NMS_THRESHOLD": 0.5,
+    "PRE_NMS_LIMIT": 200,
+    "POST_NMS_ROIS_INFERENCE": 50,
+}
+
+
+def test_settings_changed_after_building_take_effect(model, tmp_path):
+    """The results are those of a model that is built with the changed settings. Larger limits work, too."""
+    image = images((64, 64))
+    before = model.detect(image)[0]
+    for name, value in CHANGED.items():
+        setattr(model.config, name, value)
+    after = model.detect(image)[0]
+    layer = model.keras_model.get_layer("mrcnn_detection")
+    slots = model.run_graph(image, [("detections", layer.output)])["detections"][0]
+    model.config = OpenConfig()
+    again = model.detect(image)[0]
+
+    rebuilt = build(tmp_path, **CHANGED)
+    rebuilt.copy_weights(model)
+    expected = rebuilt.detect(image)[0]
+    assert len(before["scores"]) == OpenConfig.DETECTION_MAX_INSTANCES < len(after["scores"])
+    np.testing.assert_array_equal(after["rois"], expected["rois"])
+    np.testing.assert_allclose(after["scores"], expected["scores"], atol=1e-6)
+    assert np.count_nonzero(slots[:, 4]) == len(after["scores"])
+    np.testing.assert_array_equal(again["rois"], before["rois"])
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_changed_setting_reaches_its_layer(model, name):
+    config = OpenConfig()
+    assert not update_layer_settings(model.keras_model, config)
+    setattr(config, name, CHANGED[name])
+    before = {layer: layer.get_config() for layer in model.keras_model.layers}
+    assert update_layer_settings(model.keras_model, config)
+    changed = [
+        new[key]
+        for layer, old in before.items()
+        for new in [layer.get_config()]
+        for key in new
+        if new[key] != old[key]
+    ]
+    assert changed == [CHANGED[name]]
+    assert update_layer_settings(model.keras_model, OpenConfig())
+
+
+def test_a_changed_setting_is_checked(model):
+    before = model.detect(images((64, 64)))[0]
+    model.config.DETECTION_NMS_THRESHOLD = 3
+    with pytest.raises(ValueError, match="DETECTION_NMS_THRESHOLD"):
+        model.detect(images((64, 64)))
+    model.config.DETECTION_NMS_THRESHOLD = OpenConfig.DETECTION_NMS_THRESHOLD
+    np.testing.assert_array_equal(model.detect(images((64, 64)))[0]["rois"], before["rois"])
+
+
+def test_another_image_size_after_building_is_an_error(tmp_path):
+    config = TinyConfig()
+    model = MaskRCNN("inference", config, tmp_path)
+    config.IMAGE_MAX_DIM = config.IMAGE_MIN_DIM = 128
+    with pytest.raises(ValueError, match=r"\(64, 64, 3\).*\(128, 128, 3\).*new MaskRCNN"):
+        model.detect(images((64, 64)))
+
+
+@pytest.mark.parametrize("train_bn", [False, True])
+def test_plain_and_fast_detectors_agree(tmp_path, train_bn):
+    fast = build(tmp_path, TRAIN_BN=train_bn)
+    plain = build(tmp_path, TRAIN_BN=train_bn, FAST_PATHS=False)
+    plain.copy_weights(fast)
+    for ours, expected in zip(*(m.detect(images((64, 64), (60, 100))) for m in (fast, plain)), strict=True):
+        assert len(expected["scores"])
+        np.testing.assert_allclose(ours["scores"], expected["scores"], atol=1e-5)
+        np.testing.assert_allclose(ours["rois"], expected["rois"], atol=1)
+        assert np.mean(ours["masks"] == expected["masks"]) > 0.999
+
+
+def test_forms_of_masks_agree(model):
     shapes = (64, 64), (50, 64)
-    full = detector.detect(pictures(*shapes))
-    cropped = detector.detect(pictures(*shapes), masks="cropped")
-    encoded = detector.detect(pictures(*shapes), 0, "rle")
+    full = model.detect(images(*shapes))
+    cropped = model.detect(images(*shapes), masks="cropped")
+    encoded = model.detect(images(*shapes), 0, "rle")
     assert any(whole["masks"].any() and not whole["masks"].all() for whole in full)
     for shape, whole, crops, codes in zip(shapes, full, cropped, encoded, strict=True):
         assert whole["masks"].shape == (*shape, len(whole["rois"]))
@@ -115,30 +233,5 @@ def test_forms_of_masks_agree(detector):
         np.testing.assert_array_equal(crops["masks"].whole(), whole["masks"])
         decoded = run_lengths.decode(json.loads(json.dumps(codes["masks"])))
         np.testing.assert_array_equal(decoded, whole["masks"])
-    with pytest.raises(ValueError, match="boxes"):
-        detector.detect(pictures((64, 64)), masks="boxes")
-
-
-def test_many_masks_on_a_large_picture():
-    """A thousand masks on 4,000 x 4,000 pixels, 16 GB as whole masks, in each form."""
-    rng = np.random.default_rng(3)
-    corner, side = rng.uniform(0, 0.9, (1000, 2)), rng.uniform(0.005, 0.03, (1000, 2))
-    detections = np.concatenate([corner, corner + side, np.ones((1000, 2))], axis=1)
-    own_masks = rng.random((1000, 28, 28)).astype(np.float32)
-    shape, window = (4000, 4000, 3), (0, 0, 1024, 1024)
-    rois, _, _, crops = inference.place_in_image(detections, own_masks, shape, (1024, 1024, 3), window)
-    whole, encoded = (inference.masks_in_form(crops, form) for form in ("full", "rle"))
-    assert whole.shape == (4000, 4000, 1000)
-    assert not inference.masks_in_form(MaskCrops((9, 9), np.zeros((0, 4), np.int32), ()), "rle")
-    for index in range(0, 1000, 200):
-        expected = masks.unmold_mask(own_masks[index], rois[index], shape)
-        np.testing.assert_array_equal(whole[:, :, index], expected)
-        assert run_lengths.encode(np.asfortranarray(expected))["counts"].decode() == encoded[index]["counts"]
-
-
-def test_statistics_of_the_batch_are_not_folded(tmp_path):
-    config = OpenConfig()
-    config.TRAIN_BN = True
-    model = MaskRCNN("inference", config, tmp_path)
-    detector = inference.Detector(model._graph, model.keras_model, config)
-    assert [network.pairs for network in detector._networks] == [{}, {}]
+    with pytest.raises(ValueError, match=r"`masks` must be one of.*'boxes'"):
+        model.detect(images((64, 64)), masks="boxes")

@@ -52,8 +52,8 @@ def picture(*boxes):
 
 def test_nothing_is_done_by_default():
     calls = []
-    found = detect_with_options(lambda pictures: calls.append(pictures) or ["found"], ["picture"], config())
-    assert found == ["found"] and calls == [["picture"]]
+    found = detect_with_options(lambda images: calls.append(images) or ["found"], ["image"], config())
+    assert found == ["found"] and calls == [["image"]]
 
 
 @pytest.mark.parametrize("flips", ["horizontal", "all"])

@@ -1,0 +1,81 @@
+"""From images to the inputs of the network: channels, value range, size, mean, and the image meta."""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mrcnn.geometry import images as image_geometry
+from mrcnn.geometry import preprocessing
+from mrcnn.geometry.image_meta import compose_image_meta
+from mrcnn.typing import Image
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+
+
+@dataclass(frozen=True)
+class MoldedImage:
+    """One image as the network takes it, and how its detections map back.
+
+    Attributes:
+        pixels: float [H, W, channels], resized, padded and mean-subtracted.
+        meta: Image meta [12 + classes].
+        window: (y1, x1, y2, x2) in pixels of the molded image: the part that shows the original image.
+        original_shape: (height, width, ...) of the image whose coordinates the detections get.
+    """
+
+    pixels: np.ndarray
+    meta: np.ndarray
+    window: tuple[int, ...]
+    original_shape: tuple[int, ...]
+
+
+def whole_image_config(config: "Config") -> "Config":
+    """Return a copy of a training Config that detects in one whole image at a time.
+
+    Where training crops ("crop"), the copy pads ("pad64").
+    """
+    config = copy.deepcopy(config)
+    config.GPU_COUNT = config.IMAGES_PER_GPU = 1
+    if config.IMAGE_RESIZE_MODE == "crop":
+        config.IMAGE_RESIZE_MODE = "pad64"
+    return config
+
+
+def image_list(images: Image | Iterable[Image]) -> list[Image]:
+    """Return images as a list. A single array [height, width] or [height, width, channels] is one image."""
+    is_one_array = getattr(images, "ndim", None) in (2, 3)
+    if is_one_array or not isinstance(images, Iterable):
+        return [np.asarray(images)]
+    return [np.asarray(image) for image in images]
+
+
+def mold_inputs(images: Sequence[Image], config: "Config") -> list[MoldedImage]:
+    """Prepare images for the network: fit channels and value range, resize, subtract the mean.
+
+    Args:
+        images: Arrays [height, width, channels], or gray [height, width]; uint8, uint16 or float.
+        config: Read for the IMAGE_* settings, CONTRAST_PERCENTILES, MEAN_PIXEL and NUM_CLASSES.
+
+    Raises:
+        ValueError: If the channels of an image do not fit, or its molded sides are not multiples of 64.
+    """
+    return [_mold_input(image, config) for image in images]
+
+
+def _mold_input(image: Image, config: "Config") -> MoldedImage:
+    original = preprocessing.as_network_image(image, config)
+    resized, window, scale, _, _ = image_geometry.resize_image(
+        original,
+        min_dim=config.IMAGE_MIN_DIM,
+        min_scale=config.IMAGE_MIN_SCALE,
+        max_dim=config.IMAGE_MAX_DIM,
+        mode=config.IMAGE_RESIZE_MODE,
+    )
+    image_geometry.check_molded_size(resized.shape)
+    no_active_classes = np.zeros([config.NUM_CLASSES], dtype=np.int32)
+    meta = compose_image_meta(0, original.shape, resized.shape, window, scale, no_active_classes)
+    return MoldedImage(image_geometry.mold_image(resized, config), meta, window, original.shape)

@@ -1,0 +1,120 @@
+"""From the outputs of the network to detections in the coordinates of the original image."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mrcnn.geometry import boxes, masks
+from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.typing import Boxes, ClassIds
+
+if TYPE_CHECKING:
+    from mrcnn.inference.inputs import MoldedImage
+
+# How detect() returns masks: on the whole image, inside their boxes, or as run lengths.
+MASK_FORMS = ("full", "cropped", "rle")
+
+
+class Detections(TypedDict):
+    """The detections of one image, by falling score.
+
+    rois: int32 [N, (y1, x1, y2, x2)] in pixels of the original image. class_ids: int32 [N]. scores: float32
+    [N]. masks: MaskCrops, or another form of `masks_in_form`.
+    """
+
+    rois: Boxes
+    class_ids: ClassIds
+    scores: NDArray[np.float32]
+    masks: Any
+
+
+def unmold(detections: np.ndarray, class_masks: np.ndarray, molded: "MoldedImage") -> Detections:
+    """Map the detections of one molded image back to its original image.
+
+    Args:
+        detections: [D, (y1, x1, y2, x2, class_id, score)] normalized; unused slots are zero.
+        class_masks: float [N or more, h, w], the probabilities of each detection for its own class.
+        molded: The image that the network ran on.
+    """
+    rois, class_ids, scores, crops = place_in_image(
+        detections,
+        class_masks,
+        original_shape=molded.original_shape,
+        image_shape=molded.pixels.shape,
+        window=molded.window,
+    )
+    return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": crops}
+
+
+def place_in_image(
+    detections: np.ndarray,
+    class_masks: np.ndarray,
+    *,
+    original_shape: Sequence[int],
+    image_shape: Sequence[int],
+    window: Sequence[int],
+) -> tuple[Boxes, ClassIds, NDArray[np.float32], MaskCrops]:
+    """Map detections from the molded image to the original image.
+
+    Args:
+        detections: [D, (y1, x1, y2, x2, class_id, score)] normalized to the molded image; unused slots are
+            zero.
+        class_masks: float [N or more, h, w], the probabilities of each detection for its own class.
+        original_shape: (height, width, ...) of the original image.
+        image_shape: (height, width, ...) of the molded image.
+        window: (y1, x1, y2, x2) in pixels of the molded image.
+
+    Returns:
+        Boxes int32 [N, 4] in pixels of the original image, class ids int32 [N], scores float32 [N], and the
+        masks inside the boxes. Boxes without a pixel are left out.
+    """
+    count = count_detections(detections)
+    rows = detections[:count]
+    class_ids, scores = rows[:, 4].astype(np.int32), rows[:, 5]
+    wy1, wx1, wy2, wx2 = boxes.norm_boxes(np.asarray(window), image_shape[:2])
+    shift = np.array([wy1, wx1, wy1, wx1])
+    scale = np.array([wy2 - wy1, wx2 - wx1, wy2 - wy1, wx2 - wx1])
+    pixel_boxes = boxes.denorm_boxes((rows[:, :4] - shift) / scale, original_shape[:2])
+
+    kept = np.flatnonzero((pixel_boxes[:, 2:] > pixel_boxes[:, :2]).all(axis=1))
+    crops = tuple(masks.unmold_crop(class_masks[index], pixel_boxes[index]) for index in kept)
+    mask_crops = MaskCrops((original_shape[0], original_shape[1]), pixel_boxes[kept], crops)
+    return pixel_boxes[kept], class_ids[kept], scores[kept], mask_crops
+
+
+def with_mask_form(detections: Detections, form: str) -> Detections:
+    """Return the detections with their MaskCrops in another form, see `masks_in_form`."""
+    return {**detections, "masks": masks_in_form(detections["masks"], form)}
+
+
+def masks_in_form(crops: MaskCrops, form: str) -> Any:
+    """Return masks in one of the MASK_FORMS.
+
+    Args:
+        crops: The masks of one image.
+        form: "full" for bool [height, width, N]; "cropped" for the MaskCrops; "rle" for N dicts of `size`
+            [height, width] and `counts`, COCO's compressed run lengths as text, ready for JSON.
+
+    Raises:
+        ValueError: If the form is another one.
+    """
+    check_mask_form(form)
+    if form == "full":
+        return crops.whole()
+    if form == "cropped":
+        return crops
+    return crops.run_lengths()
+
+
+def check_mask_form(form: str) -> None:
+    """Raise ValueError unless `form` is one of MASK_FORMS."""
+    if form not in MASK_FORMS:
+        raise ValueError(f"`masks` must be one of {MASK_FORMS}. Received: masks={form!r}")
+
+
+def count_detections(detections: np.ndarray) -> int:
+    """Return the number of used slots in detections [D, 6]: those before the first with class id 0."""
+    unused = np.flatnonzero(detections[:, 4] == 0)
+    return int(unused[0]) if len(unused) else len(detections)

@@ -1,0 +1,52 @@
+"""Images on their way into the network."""
+
+import numpy as np
+import pytest
+from tiny_model import TinyConfig
+
+from mrcnn.geometry.image_meta import parse_image_meta
+from mrcnn.inference import inputs
+
+
+@pytest.mark.parametrize(
+    "images, shapes",
+    [
+        (np.zeros((5, 6, 3)), [(5, 6, 3)]),
+        (np.zeros((5, 6)), [(5, 6)]),
+        ([np.zeros((5, 6, 3)), np.zeros((4, 4))], [(5, 6, 3), (4, 4)]),
+        (np.zeros((2, 5, 6, 3)), [(5, 6, 3)] * 2),
+        (iter([np.zeros((5, 6, 3))]), [(5, 6, 3)]),
+        ([], []),
+    ],
+    ids=["one", "one gray", "list", "batch", "iterator", "none"],
+)
+def test_image_list(images, shapes):
+    assert [image.shape for image in inputs.image_list(images)] == shapes
+
+
+def test_pillow_images():
+    pillow = pytest.importorskip("PIL.Image").new("RGB", (6, 5))
+    assert [image.shape for image in inputs.image_list(pillow)] == [(5, 6, 3)]
+    assert [image.shape for image in inputs.image_list([pillow] * 2)] == [(5, 6, 3)] * 2
+
+
+def test_a_molded_image_describes_itself():
+    config = TinyConfig()
+    (molded,) = inputs.mold_inputs([np.full((32, 64), 200, np.uint8)], config)
+    assert molded.pixels.shape == (64, 64, 3)
+    assert molded.window == (16, 0, 48, 64)
+    assert molded.original_shape[:2] == (32, 64)
+    np.testing.assert_allclose(molded.pixels[32, 32], 200 - config.MEAN_PIXEL, rtol=1e-6)
+    np.testing.assert_allclose(molded.pixels[0, 0], -config.MEAN_PIXEL, rtol=1e-6)
+    meta = parse_image_meta(molded.meta[None])
+    assert meta["window"].tolist() == [[16, 0, 48, 64]]
+    assert meta["image_shape"].tolist() == [[64, 64, 3]]
+    assert not meta["active_class_ids"].any()
+
+
+def test_whole_images_instead_of_crops():
+    config = TinyConfig()
+    config.IMAGE_RESIZE_MODE, config.IMAGES_PER_GPU = "crop", 4
+    whole = inputs.whole_image_config(config)
+    assert (whole.IMAGE_RESIZE_MODE, whole.BATCH_SIZE) == ("pad64", 1)
+    assert (config.IMAGE_RESIZE_MODE, config.IMAGES_PER_GPU) == ("crop", 4)
