@@ -112,7 +112,8 @@ def blur(image: Image, sigma: float) -> Image:
     """Blur with a Gaussian of standard deviation `sigma` in pixels."""
     if sigma < 0.01:  # OpenCV refuses 0
         return image
-    return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), sigma)
+    blurred: Image = cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), sigma)
+    return blurred
 
 
 def add_noise(image: Image, noise: np.ndarray) -> Image:
