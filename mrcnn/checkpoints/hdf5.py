@@ -13,7 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from mrcnn.checkpoints.opening import WeightFileError
+from mrcnn.errors import InvalidDataError
 
 # What h5py raises for damaged files.
 DAMAGE = (
@@ -30,15 +30,16 @@ DAMAGE = (
 
 @contextlib.contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Raise WeightFileError with the name of the file for what h5py raises inside the block."""
+    """Raise InvalidDataError with the name of the file for what h5py raises inside the block."""
     try:
         yield
-    except WeightFileError:
+    except InvalidDataError:
         raise
     except DAMAGE as error:
-        raise WeightFileError(
-            f"{path} ({path.stat().st_size:,} bytes) is not a complete HDF5 file: {error}. If a download was "
-            "interrupted, delete the file and download it again."
+        raise InvalidDataError(
+            f"the file ({path.stat().st_size:,} bytes) is not a complete HDF5 file: {error}. If a download "
+            "was interrupted, delete the file and download it again.",
+            file=path,
         ) from error
 
 
@@ -79,22 +80,26 @@ def find(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
 
     Raises:
         KeyError: If there is none.
-        WeightFileError: If a link or a dataset on the way would read outside the file.
+        InvalidDataError: If a link or a dataset on the way would read outside the file.
     """
     node = group
     for part in filter(None, name.split("/")):
         if not isinstance(node, h5py.Group):
             raise KeyError(f"{name!r} is not in the file")
         if node.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
-            raise WeightFileError(
-                f"{path}: {name!r} is a link, which can read other files. It is not followed. Weight files "
-                "need no links: use a file from a source that you trust."
+            raise InvalidDataError(
+                "this is a link, which can read other files. It is not followed. Weight files need no links: "
+                "use a file from a source that you trust.",
+                file=path,
+                entry=name,
             )
         node = node[part]
     if isinstance(node, h5py.Dataset) and (node.is_virtual or node.external):
-        raise WeightFileError(
-            f"{path}: the data of {name!r} lie in another file, which is not read. Weight files hold their "
-            "data: use a file from a source that you trust."
+        raise InvalidDataError(
+            "the data lie in another file, which is not read. Weight files hold their data: use a file from "
+            "a source that you trust.",
+            file=path,
+            entry=name,
         )
     return node
 
@@ -103,9 +108,11 @@ def find_array(path: Path, group: h5py.Group, name: str) -> StoredArray:
     """Return the array of a name; see `find`. Its data is not read.
 
     Raises:
-        WeightFileError: If it is not an array of numbers.
+        InvalidDataError: If it is not an array of numbers.
     """
     dataset = find(path, group, name)
     if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "fiu" or dataset.shape is None:
-        raise WeightFileError(f"{path}: the weight {name!r} must be an array of numbers. Received: {dataset}")
+        raise InvalidDataError(
+            f"a weight must be an array of numbers. Received: {dataset}", file=path, entry=name
+        )
     return StoredArray(path, name, tuple(dataset.shape), dataset)

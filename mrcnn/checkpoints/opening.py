@@ -4,11 +4,9 @@ import os
 import stat
 from pathlib import Path
 
+from mrcnn.errors import InvalidDataError, MissingFileError, UnreadableFileError
+
 ZIP_MAGIC = b"PK\x03\x04"  # the first bytes of a zip archive
-
-
-class WeightFileError(ValueError):
-    """A weight file that cannot be used. The message names the file and what is wrong with it."""
 
 
 def check_file(path: str | os.PathLike[str]) -> Path:
@@ -17,22 +15,23 @@ def check_file(path: str | os.PathLike[str]) -> Path:
     A FIFO or a device is refused without being opened: opening a FIFO waits until another process writes.
 
     Raises:
-        FileNotFoundError: If nothing is there.
-        IsADirectoryError: For a folder.
-        WeightFileError: For anything else that is not an ordinary file.
+        MissingFileError: If there is no file.
+        UnreadableFileError: For a folder.
+        InvalidDataError: For anything else that is not an ordinary file.
     """
     path = Path(path)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        raise FileNotFoundError(
-            f"The weight file {path} does not exist (current folder: {os.getcwd()}). Correct the path or "
-            "download the file."
+        raise MissingFileError(
+            f"the weight file does not exist (current folder: {os.getcwd()}). Correct the path or download "
+            "the file.",
+            file=path,
         ) from None
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(f"A weight file is needed. Received the folder {path}.")
+        raise UnreadableFileError("a weight file is needed, not a folder.", file=path)
     if not stat.S_ISREG(mode):
-        raise WeightFileError(f"A weight file is needed. {path} is a FIFO or a device.")
+        raise InvalidDataError("a weight file is needed, not a FIFO or a device.", file=path)
     return path
 
 

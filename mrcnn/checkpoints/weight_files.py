@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 
 from mrcnn.checkpoints.hdf5 import StoredArray, damage_named, find, find_array
-from mrcnn.checkpoints.opening import ZIP_MAGIC, WeightFileError, check_file, read_start
+from mrcnn.checkpoints.opening import ZIP_MAGIC, check_file, read_start
+from mrcnn.errors import InvalidDataError
 from mrcnn.files import atomic_write
 
 RPN_MODEL = "rpn_model"  # a model inside the model; a file stores it as one layer
@@ -94,17 +95,18 @@ def read_weight_file(
         biases of rpn_conv_shared, rpn_class_raw and rpn_bbox_pred.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: If there is no file.
-        WeightFileError: For a damaged file, a file with another layout, or one that takes data from
+        MissingFileError, UnreadableFileError: If there is no file, or a folder.
+        InvalidDataError: For a damaged file, a file with another layout, or one that takes data from
             elsewhere. The message names the file.
     """
     with open_weight_file(path, known_layers) as layers:
         stated = sum(array.size for arrays in layers.values() for array in arrays)
         length = Path(path).stat().st_size
         if stated > min(MAX_BYTES, max(SMALL_BYTES, DEFLATE_RATIO * length)):
-            raise WeightFileError(
-                f"{path} ({length:,} bytes) states {stated:,} bytes of weights, more than a file of this "
-                "size can hold or than a model needs. Use a file from a source that you trust."
+            raise InvalidDataError(
+                f"the file ({length:,} bytes) states {stated:,} bytes of weights, more than a file of this "
+                "size can hold or than a model needs. Use a file from a source that you trust.",
+                file=path,
             )
         return {name: [array.read() for array in arrays] for name, arrays in layers.items()}
 
@@ -120,9 +122,10 @@ def open_weight_file(
     """
     path = check_file(path)
     if read_start(path, len(ZIP_MAGIC)) == ZIP_MAGIC:
-        raise WeightFileError(
-            f"{path} is a zip archive, such as a .keras file of Keras 3, and not an HDF5 weight file. Load "
-            "it with keras.models.load_model, then save the weights as .h5."
+        raise InvalidDataError(
+            "the file is a zip archive, such as a .keras file of Keras 3, and not an HDF5 weight file. "
+            "Load it with keras.models.load_model, then save the weights as .h5.",
+            file=path,
         )
     with contextlib.ExitStack() as stack:
         with damage_named(path):
@@ -140,14 +143,16 @@ def _root(path: Path, file: h5py.File) -> h5py.Group:
         if {"layer_names", "layer_names0"} & set(group.attrs):
             return group
     if file.id.links.exists(b"layers") or file.id.links.exists(b"vars"):
-        raise WeightFileError(
-            f"{path} has the .weights.h5 layout of Keras 3, which stores layers by class and position, not "
-            "by name. Load it with keras.Model.load_weights into a model like the one that wrote it, then "
-            "save that model with mrcnn.checkpoints.weights.save_weights (or as .keras)."
+        raise InvalidDataError(
+            "the file has the .weights.h5 layout of Keras 3, which stores layers by class and position, "
+            "not by name. Load it with keras.Model.load_weights into a model like the one that wrote it, "
+            "then save that model with mrcnn.checkpoints.weights.save_weights (or as .keras).",
+            file=path,
         )
-    raise WeightFileError(
-        f"{path} is an HDF5 file, but not of Keras weights: it has no attribute `layer_names`. Received the "
-        f"top groups {sorted(file)[:10]}. Use a file written by save_weights."
+    raise InvalidDataError(
+        f"this is an HDF5 file, but not of Keras weights: it has no attribute `layer_names`. Received the "
+        f"top groups {sorted(file)[:10]}. Use a file written by save_weights.",
+        file=path,
     )
 
 
@@ -159,7 +164,9 @@ def _find_layers(path: Path, root: h5py.Group, known: set[str]) -> dict[str, lis
         weight_names = _name_list(group.attrs, "weight_names")
         count += 1 + len(weight_names)
         if count > MAX_WEIGHTS:
-            raise WeightFileError(f"{path} lists more than {MAX_WEIGHTS:,} weights, which no model has.")
+            raise InvalidDataError(
+                f"the file lists more than {MAX_WEIGHTS:,} weights, which no model has.", file=path
+            )
         weights = [find_array(path, group, weight) for weight in weight_names]
         if _is_wrapped_model(name, weight_names, known):
             layers.update(_by_owner(weights, known))

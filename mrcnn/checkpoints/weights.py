@@ -18,10 +18,11 @@ import numpy as np
 
 from mrcnn.checkpoints import foreign, weight_files, weight_report
 from mrcnn.checkpoints.hdf5 import StoredArray
-from mrcnn.checkpoints.opening import WeightFileError, check_file
+from mrcnn.checkpoints.opening import check_file
 from mrcnn.checkpoints.weight_files import read_weight_file as read_weight_file
 from mrcnn.checkpoints.weight_report import CLASS_LAYERS as CLASS_LAYERS
 from mrcnn.checkpoints.weight_report import LoadReport as LoadReport
+from mrcnn.errors import InvalidDataError
 
 logger = logging.getLogger(__name__)
 
@@ -97,9 +98,9 @@ def load_weights(
         The LoadReport, which is also logged.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: If there is no file.
-        ValueError: If the file cannot be read, or does not fit. The message lists every layer that does not
-            fit, with both shapes and what to do.
+        MissingFileError, UnreadableFileError: If there is no file, or a folder.
+        InvalidDataError: If the file cannot be read, or does not fit. The message lists every layer that
+            does not fit, with both shapes and what to do.
     """
     names = [exclude] if isinstance(exclude, str) else list(exclude or ())
     variables = model_weights(model)
@@ -128,7 +129,7 @@ def load_weights(
     ]
     if not_finite:
         problem = weight_report.describe(report, file_shapes, model_shapes, not_finite)
-        raise WeightFileError(f"The weights of {filepath} are not finite. Nothing was loaded.\n{problem}")
+        raise InvalidDataError(f"the weights are not finite. Nothing was loaded.\n{problem}", file=filepath)
     if problem:
         warnings.warn(f"The weights of {filepath} fit the model in part.\n{problem}", stacklevel=2)
     for name in report.loaded:
@@ -186,18 +187,20 @@ def _check(
 ) -> str:
     """Raise if the file cannot be loaded. Return what does not fit of a file that is loaded in part."""
     if not set(file_shapes) & set(model_shapes):
-        raise WeightFileError(
-            f"{report.filepath} and the model have no layer name in common. Received: a file with "
+        raise InvalidDataError(
+            f"the file and the model have no layer name in common. Received: a file with "
             f"{len(file_shapes)} layers, {list(file_shapes)[:5]} first; a model with {len(model_shapes)} "
-            f"layers, {list(model_shapes)[:5]} first. Use weights of a Mask R-CNN model or of its backbone."
+            f"layers, {list(model_shapes)[:5]} first. Use weights of a Mask R-CNN model or of its backbone.",
+            file=report.filepath,
         )
     problem = weight_report.describe(report, file_shapes, model_shapes)
     mismatched = weight_report.mismatched_layers(report, file_shapes, model_shapes)
     # ImageNet weights of another depth are common practice, so a warning is enough.
     incomplete = report.unexpected_missing and not report.is_backbone_only
     if mismatched or (strict and (incomplete or report.unused_in_file)):
-        raise WeightFileError(
-            f"The weights of {report.filepath} do not fit the model. Nothing was loaded.\n{problem}"
+        raise InvalidDataError(
+            f"the weights do not fit the model. Nothing was loaded.\n{problem}",
+            file=report.filepath,
         )
     return problem
 

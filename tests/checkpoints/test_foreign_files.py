@@ -16,7 +16,7 @@ from mrcnn.checkpoints.foreign import pickles
 from mrcnn.checkpoints.foreign.detectron2 import read_numpy_pickle
 from mrcnn.checkpoints.foreign.pth import read_pth
 from mrcnn.checkpoints.foreign.safetensors import read_safetensors
-from mrcnn.checkpoints.opening import WeightFileError
+from mrcnn.errors import InvalidDataError, MissingFileError, UnreadableFileError
 
 FORMS = {"zip": {}, "old": {"_use_new_zipfile_serialization": False}, "protocol 4": {"pickle_protocol": 4}}
 
@@ -94,7 +94,9 @@ def test_prefixes_of_wrappers_are_removed(torch, tmp_path, prefix):
 
 def test_a_whole_model_is_refused_with_the_way_out(torch, tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
-    with pytest.raises(WeightFileError, match=r"w\.pth holds no state dict.*Linear.*torch\.save\(model\.st"):
+    with pytest.raises(
+        InvalidDataError, match=r"w\.pth: the file holds no state dict.*Linear.*torch\.save\(model\.st"
+    ):
         read_pth(tmp_path / "w.pth")
 
 
@@ -112,7 +114,7 @@ def rewritten(path, change):
 def test_compressed_members_are_refused(torch, tmp_path):
     torch.save({"a": torch.zeros(1000)}, tmp_path / "w.pth")
     rewritten(tmp_path / "w.pth", lambda name, content: (content, zipfile.ZIP_DEFLATED))
-    with pytest.raises(WeightFileError, match="compressed"):
+    with pytest.raises(InvalidDataError, match="compressed"):
         read_pth(tmp_path / "w.pth")
 
 
@@ -129,7 +131,7 @@ def test_storages_that_are_too_short_or_missing(torch, tmp_path):
     for change in (short, missing):
         (tmp_path / "w.pth").write_bytes(content)
         rewritten(tmp_path / "w.pth", change)
-        with pytest.raises(WeightFileError, match=r"w\.pth is not a usable PyTorch file"):
+        with pytest.raises(InvalidDataError, match=r"w\.pth: the file is not a usable PyTorch file"):
             read_pth(tmp_path / "w.pth")
 
 
@@ -139,7 +141,7 @@ def test_storages_that_are_too_short_or_missing(torch, tmp_path):
 )
 def test_tensors_beyond_their_storage(tmp_path, shape, stride):
     write_pth(tmp_path / "w.pth", tensor(b"0", shape, stride, count=6), {"0": np.zeros(6, "f4").tobytes()})
-    with pytest.raises(WeightFileError, match=r"w\.pth is not a usable PyTorch file"):
+    with pytest.raises(InvalidDataError, match=r"w\.pth: the file is not a usable PyTorch file"):
         read_pth(tmp_path / "w.pth")
 
 
@@ -148,7 +150,7 @@ def test_many_views_of_one_storage_are_bounded(tmp_path):
     view = tensor(b"0", (count,), (1,), count=count)
     body = b"(" + b"".join(text(f"k{index}".encode()) + view for index in range(100)) + b"u"
     write_pth(tmp_path / "w.pth", None, {"0": bytes(4 * count)}, body=b"}" + body)
-    with pytest.raises(WeightFileError, match="more than a file of this size can hold"):
+    with pytest.raises(InvalidDataError, match="more than a file of this size can hold"):
         read_pth(tmp_path / "w.pth")
 
 
@@ -233,7 +235,7 @@ def test_nothing_is_executed(tmp_path):
         path.write_bytes(pickle.dumps({"model": {"a": values}, "b": Attack(created)}, protocol))
         assert_equal(read_numpy_pickle(path), {"a": values})
         path.write_bytes(pickle.dumps(Attack(created), protocol))
-        with pytest.raises(WeightFileError, match=r"no state dict.*mknod"):
+        with pytest.raises(InvalidDataError, match=r"no state dict.*mknod"):
             read_numpy_pickle(path)
     assert not created.exists()
 
@@ -288,7 +290,7 @@ def test_array_that_states_more_than_it_has(tmp_path):
     content = pickle.dumps({"model": {"a": np.zeros((2, 3), "f4")}}, 2)
     assert content.count(b"K\x02K\x03") == 1
     (tmp_path / "w.pkl").write_bytes(content.replace(b"K\x02K\x03", b"K\x02K\xff"))
-    with pytest.raises(WeightFileError, match=r"w\.pkl is not a usable pickle.*24 bytes"):
+    with pytest.raises(InvalidDataError, match=r"w\.pkl: the file is not a usable pickle.*24 bytes"):
         read_numpy_pickle(tmp_path / "w.pkl")
 
 
@@ -347,7 +349,7 @@ def test_safetensors(tmp_path):
 )
 def test_damaged_safetensors(tmp_path, header, length, data):
     path = write_safetensors(tmp_path / "w.safetensors", header, data, length)
-    with pytest.raises(WeightFileError, match=r"w\.safetensors"):
+    with pytest.raises(InvalidDataError, match=r"w\.safetensors"):
         read_safetensors(path)
 
 
@@ -393,7 +395,7 @@ def test_random_damage_is_an_error_of_ours_or_none(tmp_path, form):
         path.write_bytes(changed)
         try:
             assert all(array.dtype == np.float32 for array in reader(path).values())
-        except WeightFileError as error:
+        except InvalidDataError as error:
             assert str(path) in str(error)
             errors += 1
     assert errors > 100
@@ -403,22 +405,24 @@ def test_random_damage_is_an_error_of_ours_or_none(tmp_path, form):
 def test_files_of_another_format(tmp_path, content):
     (tmp_path / "w.pth").write_bytes(content)
     assert not foreign.is_foreign_file(tmp_path / "w.pth")
-    with pytest.raises(WeightFileError, match=r"w\.pth must be a \.pth, \.safetensors or \.pkl file"):
+    with pytest.raises(
+        InvalidDataError, match=r"w\.pth: the file must be a \.pth, \.safetensors or \.pkl file"
+    ):
         foreign.read_state(tmp_path / "w.pth")
 
 
 def test_zip_archive_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.keras", "w") as archive:
         archive.writestr("config.json", "{}")
-    with pytest.raises(WeightFileError, match=r"not of PyTorch.*keras\.models\.load_model"):
+    with pytest.raises(InvalidDataError, match=r"not of PyTorch.*keras\.models\.load_model"):
         foreign.read_state(tmp_path / "w.keras")
 
 
 def test_missing_file_folder_and_fifo(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"w\.pth"):
+    with pytest.raises(MissingFileError, match=r"w\.pth"):
         foreign.read_state(tmp_path / "w.pth")
-    with pytest.raises(IsADirectoryError, match="folder"):
+    with pytest.raises(UnreadableFileError, match="folder"):
         foreign.read_state(tmp_path)
     os.mkfifo(tmp_path / "w.pth")
-    with pytest.raises(WeightFileError, match="FIFO"):
+    with pytest.raises(InvalidDataError, match="FIFO"):
         foreign.read_state(tmp_path / "w.pth")

@@ -14,7 +14,7 @@ from keras import layers, ops
 
 from mrcnn.checkpoints import foreign
 from mrcnn.checkpoints.foreign import classes, names, transforms
-from mrcnn.checkpoints.opening import WeightFileError
+from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import anchors, boxes
 from mrcnn.network.backbone import resnet_graph
 from mrcnn.network.rpn import build_rpn_model
@@ -198,14 +198,16 @@ def test_user_checkpoints_have_no_class_names():
 
 def test_another_network_is_refused():
     state = zeros({"conv1.weight": (64, 3, 7, 7), "fc.weight": (1000, 2048)})
-    with pytest.raises(WeightFileError, match=r"r50\.pth must hold.*_v2.*Detectron2.*2 keys, \['conv1"):
+    with pytest.raises(
+        InvalidDataError, match=r"r50\.pth: the file must hold.*_v2.*Detectron2.*2 keys, \['conv1"
+    ):
         foreign.name_weights(state, "r50.pth")
 
 
 def test_a_shape_that_does_not_suit_its_key():
     state = zeros(TORCHVISION_KEYS["torchvision"] | {"backbone.body.layer1.0.conv1.weight": (64, 64)})
     with pytest.raises(
-        WeightFileError, match=r"w\.pth: 'backbone\.body\.layer1\.0\.conv1\.weight'.*\(64, 64"
+        InvalidDataError, match=r"w\.pth: backbone\.body\.layer1\.0\.conv1\.weight: .*\(64, 64"
     ):
         foreign.name_weights(state, "w.pth")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrcnn.checkpoints import weight_files
-from mrcnn.checkpoints.opening import WeightFileError
+from mrcnn.errors import InvalidDataError
 
 STRUCTURES = golden_files.golden_paths("structure_*.json")
 
@@ -250,14 +250,14 @@ def test_error_for_part_of_a_file_names_path_size_and_remedy(tmp_path, share):
     path = write_h5(tmp_path / "part.h5", {"conv1": kernel_and_bias("conv1", shape=(100, 50))})
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(ValueError, match=r"part\.h5 \([\d,]+ bytes\).*download it again"):
+    with pytest.raises(ValueError, match=r"part\.h5: the file \([\d,]+ bytes\).*download it again"):
         weight_files.read_weight_file(path)
 
 
 def test_text_instead_of_a_file(tmp_path):
     path = tmp_path / "page.h5"
     path.write_text("<!DOCTYPE html><title>Not found</title>")
-    with pytest.raises(ValueError, match=r"page\.h5 \(39 bytes\) is not a complete HDF5"):
+    with pytest.raises(ValueError, match=r"page\.h5: the file \(39 bytes\) is not a complete HDF5"):
         weight_files.read_weight_file(path)
 
 
@@ -429,7 +429,7 @@ def test_data_in_other_files_is_not_read(tmp_path, monkeypatch, make):
     path = weight_file_with(tmp_path / "w.h5", make)
     with h5py.File(path) as file:
         assert file["conv1/conv1/kernel:0"].size in (3, 6), "the file would give numbers"
-    with pytest.raises(WeightFileError, match=r"w\.h5: .*kernel:0.*source that you trust"):
+    with pytest.raises(InvalidDataError, match=r"w\.h5: .*kernel:0.*source that you trust"):
         weight_files.read_weight_file(path)
 
 
@@ -442,7 +442,7 @@ def test_other_files_are_not_even_opened(tmp_path, monkeypatch, make):
     for name in ("private.h5", "private.bin"):
         (tmp_path / name).unlink()
         os.mkfifo(tmp_path / name)
-    with pytest.raises(WeightFileError, match="kernel:0"):
+    with pytest.raises(InvalidDataError, match="kernel:0"):
         weight_files.read_weight_file(path)
 
 
@@ -452,7 +452,7 @@ def test_links_in_place_of_groups(tmp_path, name):
     with h5py.File(path, "r+") as file:
         file.move("conv1", "elsewhere")
         file[name] = h5py.SoftLink("/elsewhere")
-    with pytest.raises(WeightFileError, match=rf"w\.h5: '{name}' is a link"):
+    with pytest.raises(InvalidDataError, match=rf"w\.h5: {name}: this is a link"):
         weight_files.read_weight_file(path)
 
 
@@ -460,7 +460,7 @@ def test_links_in_place_of_groups(tmp_path, name):
 def test_a_stated_size_is_compared_before_memory_is_allocated(tmp_path, shape):
     path = weight_file_with(tmp_path / "w.h5", lambda group: group.create_dataset("kernel:0", shape, "f4"))
     assert path.stat().st_size < 20_000
-    with pytest.raises(WeightFileError, match=r"w\.h5 \([\d,]+ bytes\) states [\d,]+ bytes"):
+    with pytest.raises(InvalidDataError, match=r"w\.h5: the file \([\d,]+ bytes\) states [\d,]+ bytes"):
         weight_files.read_weight_file(path)
     with weight_files.open_weight_file(path) as layers:
         assert layers["conv1"][0].shape == shape
@@ -471,7 +471,7 @@ def test_a_list_of_names_that_repeats_itself(tmp_path):
     with h5py.File(path, "r+") as file:
         file["conv1"].attrs["weight_names"] = np.array([b"conv1/bias:0"] * 4000)
         file.attrs["layer_names"] = np.array([b"conv1"] * 4000)
-    with pytest.raises(WeightFileError, match=r"w\.h5 lists more than 100,000 weights"):
+    with pytest.raises(InvalidDataError, match=r"w\.h5: the file lists more than 100,000 weights"):
         weight_files.read_weight_file(path)
 
 
@@ -494,7 +494,7 @@ def named_type(group):
 @pytest.mark.parametrize("make", [null_dataspace, compound_type, group_of_the_name, named_type])
 def test_weights_of_another_kind_name_the_file_and_the_weight(tmp_path, make):
     path = weight_file_with(tmp_path / "w.h5", make)
-    with pytest.raises(WeightFileError, match=r"w\.h5: the weight 'conv1/kernel:0' must be an array of num"):
+    with pytest.raises(InvalidDataError, match=r"w\.h5: conv1/kernel:0: a weight must be an array of num"):
         weight_files.read_weight_file(path)
 
 
@@ -503,7 +503,7 @@ def test_names_that_lead_nowhere_name_the_file(tmp_path, name):
     path = write_h5(tmp_path / "w.h5", {"conv1": kernel_and_bias("conv1")})
     with h5py.File(path, "r+") as file:
         file["conv1"].attrs["weight_names"] = np.array([name, b"conv1/bias:0"])
-    with pytest.raises(WeightFileError, match=r"w\.h5"):
+    with pytest.raises(InvalidDataError, match=r"w\.h5"):
         weight_files.read_weight_file(path)
 
 
@@ -512,13 +512,13 @@ def test_lists_of_names_that_are_none_name_the_file(tmp_path, value):
     path = write_h5(tmp_path / "w.h5", {"conv1": kernel_and_bias("conv1")})
     with h5py.File(path, "r+") as file:
         file.attrs["layer_names"] = value
-    with pytest.raises(WeightFileError, match=r"w\.h5"):
+    with pytest.raises(InvalidDataError, match=r"w\.h5"):
         weight_files.read_weight_file(path)
 
 
 def test_fifo_in_place_of_a_file(tmp_path):
     os.mkfifo(tmp_path / "w.h5")
-    with pytest.raises(WeightFileError, match=r"w\.h5 is a FIFO"):
+    with pytest.raises(InvalidDataError, match=r"w\.h5: .*not a FIFO"):
         weight_files.read_weight_file(tmp_path / "w.h5")
 
 
@@ -542,7 +542,7 @@ def test_random_damage_is_an_error_of_ours_or_none(tmp_path):
         path.write_bytes(changed)
         try:
             weight_files.read_weight_file(path)
-        except WeightFileError as error:
+        except InvalidDataError as error:
             assert "w.h5" in str(error)
             errors += 1
     assert errors > 100

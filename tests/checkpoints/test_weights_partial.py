@@ -57,7 +57,7 @@ def test_one_name_may_be_given_alone(tmp_path):
 def test_a_model_that_does_not_fit_stays_as_it_was(model, tmp_path, options, words):
     tiny_network.saved(tmp_path / "other.h5", **options)
     before = tiny_network.values_of(model)
-    with pytest.raises(ValueError, match=r"other\.h5 do not fit") as caught:
+    with pytest.raises(ValueError, match=r"other\.h5: the weights do not fit") as caught:
         weights.load_weights(model, tmp_path / "other.h5")
     for word in words:
         assert word in str(caught.value)

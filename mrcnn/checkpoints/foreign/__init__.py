@@ -21,7 +21,8 @@ from mrcnn.checkpoints.foreign.names import Row
 from mrcnn.checkpoints.foreign.pth import MAGIC_NUMBER, read_pth
 from mrcnn.checkpoints.foreign.safetensors import read_safetensors
 from mrcnn.checkpoints.foreign.states import State
-from mrcnn.checkpoints.opening import ZIP_MAGIC, WeightFileError, check_file, read_start
+from mrcnn.checkpoints.opening import ZIP_MAGIC, check_file, read_start
+from mrcnn.errors import InvalidDataError
 
 PICKLE_START = b"\x80"
 LONGEST_MAGIC = 64
@@ -126,8 +127,8 @@ def read_foreign_weights(path: str | Path) -> ForeignWeights:
             DistributedDataParallel.
 
     Raises:
-        FileNotFoundError, IsADirectoryError: If there is no file.
-        WeightFileError: If the file is damaged, or of another network.
+        MissingFileError, UnreadableFileError: If there is no file, or a folder.
+        InvalidDataError: If the file is damaged, or of another network.
     """
     path = Path(path)
     return name_weights(read_state(path), path)
@@ -140,12 +141,14 @@ def read_state(path: str | Path) -> State:
         {key of the other library: float32 array}.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, WeightFileError: See `read_foreign_weights`.
+        MissingFileError, UnreadableFileError, InvalidDataError: See `read_foreign_weights`.
     """
     path = check_file(path)
     reader = _reader(path)
     if reader is None:
-        raise WeightFileError(f"{path} must be a .pth, .safetensors or .pkl file. Its content is neither.")
+        raise InvalidDataError(
+            "the file must be a .pth, .safetensors or .pkl file. Its content is neither.", file=path
+        )
     return reader(path)
 
 
@@ -164,23 +167,24 @@ def _is_old_pth(path: Path) -> bool:
     return encoded in read_start(path, LONGEST_MAGIC)
 
 
-def kind_of(state: State, path: str | Path = "the file") -> str:
+def kind_of(state: State, path: str | Path | None = None) -> str:
     """Return the key of `KINDS` that a state dict belongs to.
 
     Raises:
-        WeightFileError: If it belongs to none.
+        InvalidDataError: If it belongs to none.
     """
     for kind, facts in KINDS.items():
         if facts.marker in state:
             return kind
     titles = ", ".join(facts.title for facts in KINDS.values())
-    raise WeightFileError(
-        f"{path} must hold the weights of one of: {titles}. Received {len(state)} keys, {list(state)[:3]} "
-        "first."
+    raise InvalidDataError(
+        f"the file must hold the weights of one of: {titles}. Received {len(state)} keys, "
+        f"{list(state)[:3]} first.",
+        file=path,
     )
 
 
-def name_weights(state: State, path: str | Path = "the file") -> ForeignWeights:
+def name_weights(state: State, path: str | Path | None = None) -> ForeignWeights:
     """Convert a state dict of another library to weights under the names of our layers.
 
     Args:
@@ -188,7 +192,7 @@ def name_weights(state: State, path: str | Path = "the file") -> ForeignWeights:
         path: Name of the file, for errors.
 
     Raises:
-        WeightFileError: If the state dict is of another network, or a shape is not the one of its key.
+        InvalidDataError: If the state dict is of another network, or a shape is not the one of its key.
     """
     kind = kind_of(state, path)
     facts = KINDS[kind]
@@ -225,12 +229,12 @@ def _current_name(key: str, old_names: Renames) -> str:
 
 
 def _converted(
-    path: str | Path, key: str, values: np.ndarray, transform: Callable[[np.ndarray], np.ndarray]
+    path: str | Path | None, key: str, values: np.ndarray, transform: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
     try:
         return np.ascontiguousarray(transform(values))
     except (ValueError, IndexError, ZeroDivisionError) as error:
-        raise WeightFileError(f"{path}: {key!r} has an unexpected shape {values.shape}: {error}") from error
+        raise InvalidDataError(f"unexpected shape {values.shape}: {error}", file=path, entry=key) from error
 
 
 def select_classes(weights: ForeignWeights, ids: Sequence[int]) -> ForeignWeights:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mrcnn.checkpoints.foreign.pickles import Call, Global, parse
 from mrcnn.checkpoints.foreign.states import State, check_total, damage_named, find_state, to_float32
-from mrcnn.checkpoints.opening import WeightFileError
+from mrcnn.errors import InvalidDataError
 
 MAX_BYTES = 4 * 2**30
 # NumPy 2 has renamed numpy.core.
@@ -42,11 +42,13 @@ def read_numpy_pickle(path: Path) -> State:
         {key: float32 array}. Entries that are not arrays of numbers are ignored.
 
     Raises:
-        WeightFileError: If the file is damaged or holds no state dict.
+        InvalidDataError: If the file is damaged or holds no state dict.
     """
     with damage_named(path, "pickle of NumPy arrays"):
         if path.stat().st_size > MAX_BYTES:
-            raise WeightFileError(f"{path} is larger than {MAX_BYTES:,} bytes, which no model needs.")
+            raise InvalidDataError(
+                f"the file is larger than {MAX_BYTES:,} bytes, which no model needs.", file=path
+            )
         parsed = parse(io.BytesIO(path.read_bytes()))
         arrays = find_state(path, parsed.value, _as_array)
         check_total(path, [math.prod(array.shape) for array in arrays.values()])

@@ -18,7 +18,8 @@ import numpy as np
 
 from mrcnn.checkpoints.foreign.pickles import Call, Global, Persistent, parse
 from mrcnn.checkpoints.foreign.states import State, check_total, damage_named, find_state, item_size, widen
-from mrcnn.checkpoints.opening import ZIP_MAGIC, WeightFileError, read_start
+from mrcnn.checkpoints.opening import ZIP_MAGIC, read_start
+from mrcnn.errors import InvalidDataError
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C  # the first pickle of the older form
 STORAGE_TYPES = {
@@ -64,7 +65,7 @@ def read_pth(path: Path) -> State:
         {key: float32 array}.
 
     Raises:
-        WeightFileError: If the file is damaged or holds no state dict.
+        InvalidDataError: If the file is damaged or holds no state dict.
     """
     with damage_named(path, KIND):
         is_zip = read_start(path, len(ZIP_MAGIC)) == ZIP_MAGIC
@@ -78,9 +79,10 @@ def _read_zip(path: Path) -> State:
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise WeightFileError(
-                f"{path} is a zip archive, but not of PyTorch: it has no data.pkl. Load .keras files with "
-                "keras.models.load_model."
+            raise InvalidDataError(
+                "the file is a zip archive, but not of PyTorch: it has no data.pkl. Load .keras files with "
+                "keras.models.load_model.",
+                file=path,
             )
         folder = pickles[0].removesuffix("data.pkl")
         order = ">" if _member(path, archive, f"{folder}byteorder", b"little") == b"big" else "<"
@@ -98,9 +100,11 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, default: bytes | No
             raise
         return default
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & ENCRYPTED:
-        raise WeightFileError(f"{path}: {name} is compressed or encrypted. PyTorch writes neither.")
+        raise InvalidDataError(f"{name} is compressed or encrypted. PyTorch writes neither.", file=path)
     if info.file_size != info.compress_size or info.file_size > path.stat().st_size:
-        raise WeightFileError(f"{path}: {name} states {info.file_size:,} bytes, more than the file holds.")
+        raise InvalidDataError(
+            f"{name} states {info.file_size:,} bytes, more than the file holds.", file=path
+        )
     return archive.read(info)
 
 
@@ -115,7 +119,9 @@ def _read_old(path: Path) -> State:
     stream = io.BytesIO(path.read_bytes())
     magic, _, machine, parsed, keys = (parse(stream) for _ in range(5))
     if magic.value != MAGIC_NUMBER:
-        raise WeightFileError(f"{path} is not a PyTorch file: it does not start with PyTorch's number.")
+        raise InvalidDataError(
+            "the file is not a PyTorch file: it does not start with PyTorch's number.", file=path
+        )
     order = "<" if machine.value.get("little_endian", True) else ">"
     dtypes = {key: dtype for key, dtype, _ in map(_storage, parsed.persistent)}
     data = stream.getbuffer()
@@ -125,7 +131,7 @@ def _read_old(path: Path) -> State:
         count = int.from_bytes(data[position : position + 8], "little" if order == "<" else "big")
         end = position + 8 + count * item_size(dtypes[key])
         if end > len(data):
-            raise WeightFileError(f"{path}: the storage {key!r} ends behind the file. Download it again.")
+            raise InvalidDataError(f"the storage {key!r} ends behind the file. Download it again.", file=path)
         storages[key] = data[position + 8 : end]
         position = end
     return _arrays(path, find_state(path, parsed.value, _as_tensor), order, storages.__getitem__)

@@ -13,7 +13,7 @@ from mrcnn.checkpoints.foreign.states import (
     to_float32,
     without_prefixes,
 )
-from mrcnn.checkpoints.opening import WeightFileError
+from mrcnn.errors import InvalidDataError
 
 DTYPES = {
     "F64": "<f8",
@@ -42,12 +42,14 @@ def read_safetensors(path: Path) -> State:
         {key: float32 array}.
 
     Raises:
-        WeightFileError: If the file is damaged.
+        InvalidDataError: If the file is damaged.
     """
     with damage_named(path, ".safetensors file"), path.open("rb") as stream:
         length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
         if length > min(MAX_HEADER, path.stat().st_size - LENGTH_BYTES):
-            raise WeightFileError(f"{path} states a header of {length:,} bytes, more than the file holds.")
+            raise InvalidDataError(
+                f"the file states a header of {length:,} bytes, more than the file holds.", file=path
+            )
         header = json.loads(stream.read(length).decode("utf-8"), object_pairs_hook=_unique)
         header.pop(METADATA, None)
         start = LENGTH_BYTES + length

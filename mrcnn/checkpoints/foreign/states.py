@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mrcnn.checkpoints.foreign.pickles import Call, Global
-from mrcnn.checkpoints.opening import WeightFileError
+from mrcnn.errors import InvalidDataError
 
 # {key: array}, with the keys of the library that wrote it.
 State = dict[str, np.ndarray]
@@ -31,15 +31,17 @@ Item = TypeVar("Item")
 
 @contextlib.contextmanager
 def damage_named(path: Path, kind: str) -> Iterator[None]:
-    """Raise WeightFileError with the name of the file for the errors of damaged data inside the block."""
+    """Raise InvalidDataError with the name of the file for the errors of damaged data inside the block."""
     try:
         yield
-    except WeightFileError:
+    except InvalidDataError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
-        raise WeightFileError(f"{path} is not a usable {kind}: {error}") from error
+        raise InvalidDataError(f"the file is not a usable {kind}: {error}", file=path) from error
     except (OSError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError) as error:
-        raise WeightFileError(f"{path} is a damaged {kind}: {error}. Download it again.") from error
+        raise InvalidDataError(
+            f"the file is a damaged {kind}: {error}. Download it again.", file=path
+        ) from error
 
 
 def find_state(
@@ -54,7 +56,7 @@ def find_state(
         keys: Keys of a checkpoint under which the state dict may be.
 
     Raises:
-        WeightFileError: If there is no state dict.
+        InvalidDataError: If there is no state dict.
     """
     values = as_mapping(root) or {}
     candidates = [as_mapping(values.get(key)) or {} for key in keys]
@@ -65,9 +67,10 @@ def find_state(
             return without_prefixes(state)
     content = root.function if isinstance(root, Call) else root
     described = content.name if isinstance(content, Global) else sorted(map(str, values))[:10]
-    raise WeightFileError(
-        f"{path} holds no state dict: no dictionary of arrays, neither at the top nor under one of "
-        f"{list(keys)}. Received: {described}. Save one with torch.save(model.state_dict(), path)."
+    raise InvalidDataError(
+        f"the file holds no state dict: no dictionary of arrays, neither at the top nor under one of "
+        f"{list(keys)}. Received: {described}. Save one with torch.save(model.state_dict(), path).",
+        file=path,
     )
 
 
@@ -93,9 +96,10 @@ def check_total(path: Path, sizes: Sequence[int]) -> None:
     """Raise if arrays of these numbers of values cannot be what a file of this size holds."""
     total, length = 4 * sum(sizes), path.stat().st_size
     if total > max(SMALL_BYTES, MAX_GROWTH * length):
-        raise WeightFileError(
-            f"{path} ({length:,} bytes) states {total:,} bytes of weights, more than a file of this size can "
-            "hold. Use a file from a source that you trust."
+        raise InvalidDataError(
+            f"the file ({length:,} bytes) states {total:,} bytes of weights, more than a file of this size "
+            "can hold. Use a file from a source that you trust.",
+            file=path,
         )
 
 
