@@ -1,7 +1,9 @@
-"""Step 1, what the RPN is trained to say: positive, negative and neutral anchors of an image with truth."""
+"""What the RPN learns: positive, negative and neutral anchors of an image with ground truth."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,52 +11,66 @@ from mrcnn import visualize
 from mrcnn.data import rpn_targets
 from mrcnn.geometry import boxes
 from mrcnn.geometry.anchors import AnchorCache
+from mrcnn.typing import Boxes, ClassIds, Image
 from mrcnn.visualize import figures
+from mrcnn.visualize.boxes import SOLID
 from mrcnn.visualize.colors import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mrcnn.config import Config
 
 NEGATIVE_COLOR, NEUTRAL_COLOR = PALETTE[5], PALETTE[1]  # vermilion, sky blue
 
 
 @dataclass(frozen=True)
 class AnchorLabels:
-    """The RPN's targets for one image; boxes are pixels of that image, y2 and x2 outside.
+    """The RPN's targets for one image. Boxes are in pixels of that image, y2 and x2 exclusive.
 
-    image: [H, W, channels]. anchors: [A, 4]. labels: int [A], 1 positive, -1 negative, 0 neutral.
-    refined: [P, 4], the positive anchors, in their order, moved by their targets onto their objects.
+    Attributes:
+        image: The image [H, W, channels].
+        anchors: All anchors [A, 4].
+        labels: int [A]: 1 positive, -1 negative, 0 neutral.
+        refined: The positive anchors [P, 4] in their order, after their target deltas: on their objects.
     """
 
     image: np.ndarray
-    anchors: np.ndarray
+    anchors: Boxes
     labels: np.ndarray
-    refined: np.ndarray
+    refined: Boxes
 
     @property
-    def positive(self) -> np.ndarray:
+    def positive(self) -> Boxes:
         """The positive anchors [P, 4]."""
         return self.anchors[self.labels == rpn_targets.POSITIVE]
 
     @property
-    def negative(self) -> np.ndarray:
-        """The negative anchors that are drawn for training [N, 4]."""
+    def negative(self) -> Boxes:
+        """The negative anchors [N, 4] that were sampled for the loss."""
         return self.anchors[self.labels == rpn_targets.NEGATIVE]
 
     @property
-    def neutral(self) -> np.ndarray:
-        """All other anchors, which teach nothing."""
+    def neutral(self) -> Boxes:
+        """All other anchors, which do not count in the loss."""
         return self.anchors[self.labels == rpn_targets.NEUTRAL]
 
 
 def label_anchors(
-    image: np.ndarray,
-    gt_class_ids: np.ndarray,
-    gt_boxes: np.ndarray,
-    config: Any,
+    image: Image,
+    gt_class_ids: ClassIds,
+    gt_boxes: Boxes,
+    config: Config,
     seed: int | None = 0,
 ) -> AnchorLabels:
     """Label the anchors of an image as a training step does (Faster R-CNN, section 3.1.2).
 
-    image, gt_class_ids [N], gt_boxes [N, 4]: as `load_image_gt` gives them, in pixels of the resized image.
-    config: the training Config. seed: of the draw when there are more anchors than the budget.
+    Args:
+        image: Image [H, W, channels] of `load_image_gt`.
+        gt_class_ids: Class ids [N] of `load_image_gt`.
+        gt_boxes: Boxes [N, 4] of `load_image_gt`, in pixels of the image.
+        config: The Config of the training.
+        seed: Seed of the random sample that is taken if more anchors qualify than the loss uses.
     """
     anchors = AnchorCache(config).of(np.shape(image))
     rng = np.random.default_rng(seed)
@@ -66,33 +82,38 @@ def label_anchors(
     return AnchorLabels(np.asarray(image), anchors, labels, boxes.apply_box_deltas(positive, scaled))
 
 
-def draw_anchor_labels(labelled: AnchorLabels, limit: int = 100, seed: int = 0) -> Any:
-    """Draw positive anchors (dotted, refined solid), and at most `limit` negative and neutral ones.
+def draw_anchor_labels(labels: AnchorLabels, limit: int = 100, seed: int = 0) -> Figure:
+    """Draw the positive anchors (dotted, refined solid), and random negative and neutral ones.
 
-    Returns the figure, three panels.
+    Args:
+        labels: The result of `label_anchors`.
+        limit: Largest number of negative and of neutral anchors to draw.
+        seed: Seed of their random sample.
+
+    Returns:
+        The figure, with three panels.
     """
-    figure, axes = figures.panels(labelled.image.shape, 1, 3)
+    figure, axes = figures.panels(labels.image.shape, 1, 3)
     positive, negative, neutral = axes[0]
-    count = len(labelled.positive)
     visualize.draw_boxes(
-        labelled.image,
-        boxes=labelled.positive,
-        refined_boxes=labelled.refined,
-        title=f"{count} positive anchors (dotted), on their objects (solid)",
+        labels.image,
+        boxes=labels.positive,
+        refined_boxes=labels.refined,
+        title=f"{len(labels.positive)} positive anchors (dotted), on their objects (solid)",
         ax=positive,
     )
     rng = np.random.default_rng(seed)
     for ax, name, anchors, color in (
-        (negative, "negative", labelled.negative, NEGATIVE_COLOR),
-        (neutral, "neutral", labelled.neutral, NEUTRAL_COLOR),
+        (negative, "negative", labels.negative, NEGATIVE_COLOR),
+        (neutral, "neutral", labels.neutral, NEUTRAL_COLOR),
     ):
-        chosen = anchors[np.sort(rng.permutation(len(anchors))[:limit])]
+        sample = anchors[np.sort(rng.permutation(len(anchors))[:limit])]
         visualize.draw_boxes(
-            labelled.image,
-            boxes=chosen,
-            visibilities=np.full(len(chosen), 2),
-            title=f"{len(chosen)} of {len(anchors)} {name} anchors",
+            labels.image,
+            boxes=sample,
+            visibilities=np.full(len(sample), SOLID),
+            title=f"{len(sample)} of {len(anchors)} {name} anchors",
             ax=ax,
-            colors=[color] * len(chosen),
+            colors=[color] * len(sample),
         )
     return figures.finish(figure, show=False)

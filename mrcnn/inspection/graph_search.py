@@ -1,38 +1,42 @@
-"""Looking inside a network: values by name, and one line per array."""
+"""Tensors of a network by name, and one line of text per array."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers
 
+from mrcnn.backend import keras_internals
 from mrcnn.network.proposals import ProposalLayer
+from mrcnn.typing import Tensor
 
-# How far `ancestor` walks up a graph.
-MOST_VISITED = 5000
+# How many tensors `ancestor` visits at most.
+MAX_VISITED = 5000
 
 
 class ProposalSteps(layers.Layer):
-    """The intermediate results of a ProposalLayer, as symbolic tensors.
+    """The intermediate results of a ProposalLayer as symbolic tensors.
 
-    Called with the inputs of `layer`; returns the dict of `ProposalLayer.steps`.
+    Call with the inputs of the ProposalLayer. Returns the dict of `ProposalLayer.steps`.
+
+    Args:
+        layer: The ProposalLayer.
     """
 
-    def __init__(self, layer: ProposalLayer, **kwargs):
+    def __init__(self, layer: ProposalLayer, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.layer = layer
 
-    def call(self, inputs):
+    def call(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         return self.layer.steps(inputs)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         batch, anchors = inputs[0].shape[:2]
         kept = min(self.layer.pre_nms_limit, anchors or self.layer.pre_nms_limit)
-        boxes = keras.KerasTensor((batch, kept, 4), "float32")
         count = self.layer.proposal_count
         return {
-            "pre_nms_anchors": boxes,
+            "pre_nms_anchors": keras.KerasTensor((batch, kept, 4), "float32"),
             "refined_anchors": keras.KerasTensor((batch, kept, 4), "float32"),
             "refined_anchors_clipped": keras.KerasTensor((batch, kept, 4), "float32"),
             "rpn_non_max_suppression": keras.KerasTensor((batch, count), "int32"),
@@ -40,28 +44,20 @@ class ProposalSteps(layers.Layer):
         }
 
 
-def log(text: str, array: np.ndarray | None = None) -> None:
-    """Print a line; with an array its shape, smallest and largest value and dtype besides."""
-    if array is not None:
-        array = np.asarray(array)
-        text = f"{text:<25}shape: {array.shape!s:<20}  "
-        if array.size:
-            text += f"min: {array.min():10.5f}  max: {array.max():10.5f}"
-        else:
-            text += f"min: {'':10}  max: {'':10}"
-        text += f"  {array.dtype}"
-    print(text)
+def ancestor(tensor: Tensor, name: str, known: dict[layers.Layer, dict[str, Tensor]] | None = None) -> Tensor:
+    """Find a symbolic tensor by name among those that `tensor` is computed from.
 
+    Args:
+        tensor: An output of a layer.
+        name: The name of a layer, whose output is returned. For the steps of the proposal layer:
+            "ROI/pre_nms_anchors:0", "ROI/refined_anchors:0", "ROI/refined_anchors_clipped:0" or
+            "ROI/rpn_non_max_suppression:0" (also with /NonMaxSuppressionV2:0 or V3:0 behind it). A suffix of
+            the layer's name such as _1, and :0, are ignored.
+        known: The steps of proposal layers from earlier calls. New ones are added, so that steps that are
+            fetched together are computed once.
 
-def ancestor(tensor: Any, name: str, known: dict[layers.Layer, dict[str, Any]] | None = None) -> Any:
-    """A symbolic tensor by name, among those that `tensor` is computed from; None if there is none.
-
-    tensor: an output of a layer. name: "ROI/pre_nms_anchors:0", "ROI/refined_anchors:0",
-    "ROI/refined_anchors_clipped:0" or "ROI/rpn_non_max_suppression:0" (and the same with
-    /NonMaxSuppressionV2:0 or V3:0) for the steps of the proposal layer; else the name of a layer, whose
-    output is given. A suffix such as _1 behind the layer's name and :0 are ignored.
-    known: the steps of the proposal layers that were asked for before; filled here, so that several steps
-    fetched together are one computation.
+    Returns:
+        The tensor, or None if there is none of this name.
     """
     known = {} if known is None else known
     parts = re.sub(r":\d+$", "", name).split("/")
@@ -76,19 +72,18 @@ def ancestor(tensor: Any, name: str, known: dict[layers.Layer, dict[str, Any]] |
     return None
 
 
-def _upstream(tensor: Any):
-    """(operation, its input tensors, its output tensor) from a symbolic tensor upwards."""
-    waiting: list[Any] = [tensor]
-    seen: set[int] = set()
-    while waiting and len(seen) < MOST_VISITED:
-        current = waiting.pop()
-        if id(current) in seen:
+def _upstream(tensor: Tensor) -> Iterator[tuple[Any, list[Tensor], Tensor]]:
+    """Yield (operation, its input tensors, its output tensor) from a symbolic tensor upward."""
+    waiting: list[Tensor] = [tensor]
+    visited: set[int] = set()
+    while waiting and len(visited) < MAX_VISITED:
+        output = waiting.pop()
+        if id(output) in visited:
             continue
-        seen.add(id(current))
-        operation, node_index, _ = current._keras_history
+        visited.add(id(output))
+        operation = keras_internals.producer(output)
         if operation is None:
             continue
-        node = operation._inbound_nodes[node_index]
-        inputs = list(node.input_tensors)
-        yield operation, inputs, current
+        inputs = list(keras_internals.producing_call(output).input_tensors)
+        yield operation, inputs, output
         waiting.extend(inputs)

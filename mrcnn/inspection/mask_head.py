@@ -1,92 +1,119 @@
-"""Step 3, the mask head: small soft masks, scaled to their boxes, placed on the image."""
+"""The mask head: small masks of probabilities, scaled to their boxes, on the image."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mrcnn import visualize
 from mrcnn.geometry import boxes, images, masks
 from mrcnn.inspection import tensors
-from mrcnn.visualize import captions, figures
+from mrcnn.typing import Boxes, ClassIds, Image, Masks
+from mrcnn.visualize import figures
+from mrcnn.visualize.captions import instance_captions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mrcnn.model import MaskRCNN
 
 LAYERS = {"detections": "mrcnn_detection", "masks": "mrcnn_mask"}
 
 
 @dataclass(frozen=True)
 class GeneratedMasks:
-    """The masks of the detections of one picture, in order of score.
+    """The masks of the detections of one image, best detection first.
 
-    seen: the picture. boxes: int32 [N, 4] in its pixels, y2 and x2 outside. class_ids, scores: [N].
-    raw: float32 [N, 28, 28], probabilities of each detection's own class. scaled: N float arrays of the size
-    of their boxes. placed: bool [H, W, N], where the scaled ones are at least 0.5.
+    Attributes:
+        input: The image as the network received it.
+        boxes: Boxes [N, 4], int32 in its pixels, y2 and x2 exclusive.
+        class_ids: Class ids [N].
+        scores: Scores [N].
+        raw: Probabilities of each detection's own class, float32 [N, 28, 28].
+        scaled: The raw masks scaled to their boxes: N float arrays of the sizes of the boxes.
+        masks: Masks bool [H, W, N]: inside are the pixels whose scaled mask is at least 0.5.
     """
 
-    seen: tensors.Seen
-    boxes: np.ndarray
-    class_ids: np.ndarray
+    input: tensors.NetworkInput
+    boxes: Boxes
+    class_ids: ClassIds
     scores: np.ndarray
     raw: np.ndarray
     scaled: list[np.ndarray]
-    placed: np.ndarray
+    masks: Masks
 
 
-def generate_masks(model: Any, image: np.ndarray, image_meta: np.ndarray | None = None) -> GeneratedMasks:
-    """Fetch the mask head's output and bring it onto the picture (Mask R-CNN, section 3.1).
+def generate_masks(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = None) -> GeneratedMasks:
+    """Fetch the output of the mask head and scale it to the image (Mask R-CNN, section 3.1).
 
-    model, image, image_meta: see `tensors.fetch`. Detections without area have no mask and are left out.
+    Detections whose box has no area have no mask and are left out.
+
+    Args:
+        model: A MaskRCNN of mode "inference".
+        image: An original image, or one of `load_image_gt` together with `image_meta`; see `tensors.fetch`.
+        image_meta: The image meta of an image of `load_image_gt`.
     """
-    seen, values = tensors.fetch(model, image, tensors.layer_outputs(model, LAYERS), image_meta)
-    shape = seen.picture.shape
+    outputs = tensors.layer_outputs(model, LAYERS)
+    network_input, values = tensors.fetch(model, image, outputs, image_meta)
+    shape = network_input.image.shape
     rows = np.flatnonzero(values["detections"][:, 4] > 0)
     pixels = boxes.denorm_boxes(values["detections"][rows, :4], shape[:2])
     has_area = (pixels[:, 2:] > pixels[:, :2]).all(axis=1)
     rows, pixels = rows[has_area], pixels[has_area]
     class_ids = values["detections"][rows, 4].astype(np.int32)
     raw = values["masks"][rows, :, :, class_ids]
-    placed = np.zeros((*shape[:2], len(rows)), dtype=bool)
+    full_masks = np.zeros((*shape[:2], len(rows)), dtype=bool)
     scaled = []
     for i, box in enumerate(pixels):
         scaled.append(images.resize(raw[i], (box[2] - box[0], box[3] - box[1])))
-        placed[:, :, i] = masks.unmold_mask(raw[i], box, shape)
+        full_masks[:, :, i] = masks.unmold_mask(raw[i], box, shape)
     return GeneratedMasks(
-        seen=seen,
+        input=network_input,
         boxes=pixels,
         class_ids=class_ids,
         scores=values["detections"][rows, 5],
         raw=raw,
         scaled=scaled,
-        placed=placed,
+        masks=full_masks,
     )
 
 
-def draw_masks(found: GeneratedMasks, class_names: Sequence[str], limit: int = 4) -> Any:
-    """Draw the best detections' masks in three columns: raw, scaled to the box, placed on the image.
+def draw_masks(generated: GeneratedMasks, class_names: Sequence[str], limit: int = 4) -> Figure:
+    """Draw the masks of the best detections in three columns: raw, scaled to the box, on the image.
 
-    Returns the figure, a row for each of at most `limit` detections.
+    Args:
+        generated: The result of `generate_masks`.
+        class_names: A name for each class id, the background first.
+        limit: Largest number of detections to draw.
+
+    Returns:
+        The figure, with a row for each detection.
     """
-    count = min(limit, len(found.boxes))
-    wide = found.seen.picture.shape[1] / found.seen.picture.shape[0]
-    figure, axes = figures.panels((1, 1), max(count, 1), 3, side=2.2, widths=(1, 1, wide))
-    names = captions.instance_captions(found.class_ids, class_names, found.scores)
-    height, width = found.raw.shape[1:3]
+    image = generated.input.image
+    count = min(limit, len(generated.boxes))
+    width_of_image = image.shape[1] / image.shape[0]
+    figure, axes = figures.panels((1, 1), max(count, 1), 3, side=2.2, widths=(1, 1, width_of_image))
+    names = instance_captions(generated.class_ids, class_names, generated.scores)
+    height, width = generated.raw.shape[1:3]
     for row in range(count):
-        raw, scaled, placed = axes[row]
-        raw.imshow(found.raw[row], cmap="gray", vmin=0, vmax=1)
+        raw, scaled, full = axes[row]
+        raw.imshow(generated.raw[row], cmap="gray", vmin=0, vmax=1)
         raw.set_title(f"{names[row]}: {height} x {width}")
-        scaled.imshow(found.scaled[row], cmap="gray", vmin=0, vmax=1)
-        if min(found.scaled[row].shape) > 1:  # a line needs two pixels
-            scaled.contour(found.scaled[row], [0.5], colors="orange")
-        scaled.set_title("{} x {}, border at 0.5".format(*found.scaled[row].shape))
+        scaled.imshow(generated.scaled[row], cmap="gray", vmin=0, vmax=1)
+        if min(generated.scaled[row].shape) > 1:  # a contour needs two pixels
+            scaled.contour(generated.scaled[row], [0.5], colors="orange")
+        scaled.set_title("{} x {}, border at 0.5".format(*generated.scaled[row].shape))
         visualize.display_instances(
-            found.seen.picture,
-            found.boxes[row : row + 1],
-            found.placed[:, :, row : row + 1],
-            found.class_ids[row : row + 1],
+            image,
+            generated.boxes[row : row + 1],
+            generated.masks[:, :, row : row + 1],
+            generated.class_ids[row : row + 1],
             class_names,
             captions=[""],
-            title="placed on the image",
-            ax=placed,
+            title="on the image",
+            ax=full,
         )
     return figures.finish(figure, show=False)

@@ -1,43 +1,62 @@
-"""Step 7, the pieces together: proposals, boxes, masks, and the result in the picture's own pixels."""
+"""All steps together: proposals, boxes, masks, and the result in pixels of the original image."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mrcnn import visualize
 from mrcnn.inspection import box_head, mask_head, tensors
+from mrcnn.typing import Boxes, ClassIds, Image, Masks
 from mrcnn.visualize import figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from mrcnn.model import MaskRCNN
 
 
 @dataclass(frozen=True)
 class ComposedResult:
-    """The result for one picture, and the steps it is made of.
+    """The result for one image, and the steps that lead to it.
 
-    image: the picture as given [h, w, channels]. refined, generated: steps 2 and 3, in pixels of the picture
-    as the network saw it. rois int32 [N, 4], class_ids int32 [N], scores [N] and placed, their masks bool
-    [h, w, N]: as `MaskRCNN.detect` gives them, in pixels of `image`.
+    Attributes:
+        image: The original image [h, w, channels].
+        refined: The output of the box head, in pixels of the image as the network received it.
+        generated: The output of the mask head, in the same pixels.
+        rois: Boxes of the result, int32 [N, 4] in pixels of `image`, as `MaskRCNN.detect` returns them.
+        class_ids: Class ids [N], int32.
+        scores: Scores [N].
+        masks: Masks bool [h, w, N].
     """
 
     image: np.ndarray
     refined: box_head.RefinedBoxes
     generated: mask_head.GeneratedMasks
-    rois: np.ndarray
-    class_ids: np.ndarray
+    rois: Boxes
+    class_ids: ClassIds
     scores: np.ndarray
-    placed: np.ndarray
+    masks: Masks
 
 
-def compose_result(model: Any, image: np.ndarray) -> ComposedResult:
-    """Detect step by step: what `MaskRCNN.detect` does in one call, from the network's own tensors.
+def compose_result(model: MaskRCNN, image: Image) -> ComposedResult:
+    """Detect step by step, from the network's own tensors, what `MaskRCNN.detect` returns in one call.
 
-    model: a MaskRCNN of mode "inference". image: [h, w, channels].
+    Args:
+        model: A MaskRCNN of mode "inference".
+        image: An original image [h, w, channels].
     """
     outputs = tensors.layer_outputs(model, mask_head.LAYERS)
-    seen, values = tensors.fetch(model, image, outputs)
-    rois, class_ids, scores, placed = model.unmold_detections(
-        values["detections"], values["masks"], np.shape(image), seen.picture.shape, seen.window
+    network_input, values = tensors.fetch(model, image, outputs)
+    rois, class_ids, scores, masks = model.unmold_detections(
+        values["detections"],
+        values["masks"],
+        np.shape(image),
+        network_input.image.shape,
+        network_input.window.tolist(),
     )
     return ComposedResult(
         image=np.asarray(image),
@@ -46,44 +65,49 @@ def compose_result(model: Any, image: np.ndarray) -> ComposedResult:
         rois=rois,
         class_ids=class_ids,
         scores=scores,
-        placed=placed,
+        masks=masks,
     )
 
 
-def draw_result(result: ComposedResult, class_names: Sequence[str]) -> Any:
-    """Draw the way to the result: proposals that are objects, refined boxes after NMS, masks, instances.
+def draw_result(result: ComposedResult, class_names: Sequence[str]) -> Figure:
+    """Draw the steps to the result: proposals that are objects, refined boxes after NMS, masks, instances.
 
-    Returns the figure, four panels.
+    Args:
+        result: The result of `compose_result`.
+        class_names: A name for each class id, the background first.
+
+    Returns:
+        The figure, with four panels.
     """
-    found = result.refined
-    figure, axes = figures.panels(found.seen.picture.shape, 2, 2, side=6)
+    refined = result.refined
+    figure, axes = figures.panels(refined.input.image.shape, 2, 2, side=6)
     visualize.draw_boxes(
-        found.seen.picture,
-        boxes=found.proposals[found.is_object],
-        title=f"{found.is_object.sum()} of {len(found.proposals)} proposals are objects",
+        refined.input.image,
+        boxes=refined.proposals[refined.is_object],
+        title=f"{refined.is_object.sum()} of {len(refined.proposals)} proposals are objects",
         ax=axes[0, 0],
     )
     visualize.draw_boxes(
-        found.seen.picture,
-        refined_boxes=found.refined[found.is_kept],
-        title=f"{found.is_kept.sum()} boxes, refined and thinned",
+        refined.input.image,
+        refined_boxes=refined.refined[refined.is_kept],
+        title=f"{refined.is_kept.sum()} boxes, refined and suppressed",
         ax=axes[0, 1],
     )
     visualize.draw_boxes(
-        found.seen.picture,
+        refined.input.image,
         boxes=np.zeros_like(result.generated.boxes),
-        masks=result.generated.placed,
+        masks=result.generated.masks,
         title=f"{len(result.generated.boxes)} masks",
         ax=axes[1, 0],
     )
     visualize.display_instances(
         result.image,
         result.rois,
-        result.placed,
+        result.masks,
         result.class_ids,
         class_names,
         result.scores,
-        title="The result, on the image as it was given",
+        title="The result, on the original image",
         ax=axes[1, 1],
     )
     return figures.finish(figure, show=False)

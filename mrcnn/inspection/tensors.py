@@ -1,38 +1,67 @@
-"""Values of the running network for one picture, and that picture as the network saw it."""
+"""Values of the running inference network for one image, and that image as the network receives it."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mrcnn.geometry import images
-from mrcnn.geometry.image_meta import WINDOW
+from mrcnn.geometry.image_meta import parse_image_meta
+from mrcnn.typing import Image, Tensor
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.model import MaskRCNN
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A picture as the network saw it. Boxes of all steps are pixels of this picture.
+class NetworkInput:
+    """An image as the network receives it. Boxes of all steps are in pixels of this image.
 
-    picture: uint8 [H, W, channels], resized and padded. meta: its image meta [12 + classes].
-    window: int (y1, x1, y2, x2), the part that is no padding.
+    Attributes:
+        image: The molded image with its mean added again, uint8 [H, W, channels]: resized and padded.
+        meta: Its image meta [12 + classes].
+        window: The part (y1, x1, y2, x2) that is not padding, int32.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     meta: np.ndarray
     window: np.ndarray
 
+    @classmethod
+    def from_molded(cls, molded: np.ndarray, meta: np.ndarray, config: Config) -> NetworkInput:
+        """Make a NetworkInput from a molded image [H, W, channels] and its image meta [12 + classes]."""
+        pixels = np.rint(molded + np.asarray(config.MEAN_PIXEL))
+        return cls(
+            image=np.clip(pixels, 0, 255).astype(np.uint8),
+            meta=meta,
+            window=parse_image_meta(meta[np.newaxis])["window"][0],
+        )
+
 
 def fetch(
-    model: Any, image: np.ndarray, outputs: Mapping[str, Any], image_meta: np.ndarray | None = None
-) -> tuple[Seen, dict[str, np.ndarray]]:
-    """Run the inference network on one picture.
+    model: MaskRCNN,
+    image: Image,
+    outputs: Mapping[str, Tensor],
+    image_meta: np.ndarray | None = None,
+) -> tuple[NetworkInput, dict[str, np.ndarray]]:
+    """Run the inference network on one image.
 
-    model: a MaskRCNN of mode "inference". image: [h, w, channels], resized here; with image_meta
-    [12 + classes] it is one of `load_image_gt`, which is resized already, and its mean is subtracted here.
-    outputs: label to symbolic tensor.
-    Returns the picture as seen and label to value, without the axis of the batch.
-    Raises ValueError as `MaskRCNN.run_graph` does.
+    Args:
+        model: A MaskRCNN of mode "inference".
+        image: An original image [h, w, channels], which is resized here; or, together with `image_meta`, an
+            image of `load_image_gt`, which is resized already. The mean is subtracted here in both cases.
+        outputs: Symbolic tensors by label.
+        image_meta: The image meta [12 + classes] of an image of `load_image_gt`.
+
+    Returns:
+        The image as the network received it, and the values by label, without the batch axis.
+
+    Raises:
+        ValueError: If the model is in training mode, or a tensor is None (see `MaskRCNN.run_graph`).
     """
     if image_meta is None:
         molded, metas, _ = model.mold_inputs([image])
@@ -40,15 +69,10 @@ def fetch(
         molded = images.mold_image(np.asarray(image)[np.newaxis], model.config)
         metas = np.asarray(image_meta)[np.newaxis]
     values = model.run_graph(molded, list(outputs.items()), image_metas=metas)
-    pixels = np.rint(molded[0] + np.asarray(model.config.MEAN_PIXEL))
-    seen = Seen(
-        picture=np.clip(pixels, 0, 255).astype(np.uint8),
-        meta=metas[0],
-        window=np.rint(metas[0, WINDOW]).astype(np.int32),
-    )
-    return seen, {label: value[0] for label, value in values.items()}
+    network_input = NetworkInput.from_molded(molded[0], metas[0], model.config)
+    return network_input, {label: value[0] for label, value in values.items()}
 
 
-def layer_outputs(model: Any, names: Mapping[str, str]) -> dict[str, Any]:
-    """The symbolic outputs of layers: label to layer name gives label to tensor."""
+def layer_outputs(model: MaskRCNN, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """Look up the symbolic outputs of layers: {label: layer name} gives {label: tensor}."""
     return {label: model.keras_model.get_layer(name).output for label, name in names.items()}

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from tiny_model import TinyConfig
@@ -8,7 +9,7 @@ from mrcnn.model import MaskRCNN
 
 
 def randomize(network):
-    """Kernels that are the same on every backend, which Keras' initialisers are not."""
+    """Kernels that are the same on every backend, which Keras' initializers are not."""
     rng = np.random.default_rng(4)
     for named in weights.model_weights(network).values():
         for name, variable in named.items():
@@ -18,7 +19,7 @@ def randomize(network):
 
 
 def spread(model, image, layer, tensor, deviation):
-    """Scale a linear layer so that what it leads to for this image has mean 0 and this deviation."""
+    """Scale a linear layer so that a tensor computed from it has mean 0 and this deviation for the image."""
     values = model.run_graph([image], [("values", tensor)])["values"]
     kernel, bias = layer.get_weights()
     factor = deviation / values.std()
@@ -33,19 +34,21 @@ def image():
 
 @pytest.fixture(scope="package")
 def detector(tmp_path_factory, image):
-    """A network that was not trained, with heads that give all kinds of answers."""
+    """An untrained network whose heads have varied outputs."""
     config = TinyConfig()
     config.DETECTION_MIN_CONFIDENCE = 0.3
     config.DETECTION_NMS_THRESHOLD = 0.1
     config.DETECTION_MAX_INSTANCES = 20
     model = MaskRCNN("inference", config, tmp_path_factory.mktemp("logs"))
     randomize(model.keras_model)
-    network, outputs = model.keras_model, model._graph.outputs
+    network = model.keras_model
     rpn, logits = network.get_layer("rpn_model"), network.get_layer("mrcnn_class_logits")
-    spread(model, image, rpn.get_layer("rpn_bbox_pred"), outputs["rpn_bbox"], 1.0)
-    spread(model, image, rpn.get_layer("rpn_class_raw"), outputs["rpn_class_logits"], 2.0)
+    spread(model, image, rpn.get_layer("rpn_bbox_pred"), network.get_layer("rpn_bbox").output, 1.0)
+    pyramid = [network.get_layer(f"fpn_p{level}").output for level in range(2, 7)]
+    rpn_logits = keras.ops.concatenate([rpn(level)[0] for level in pyramid], axis=1)
+    spread(model, image, rpn.get_layer("rpn_class_raw"), rpn_logits, 2.0)
     spread(model, image, logits, logits.output, 1.0)
-    spread(model, image, network.get_layer("mrcnn_bbox_fc"), outputs["mrcnn_bbox"], 1.0)
+    spread(model, image, network.get_layer("mrcnn_bbox_fc"), network.get_layer("mrcnn_bbox").output, 1.0)
     return model
 
 

@@ -22,9 +22,9 @@ EPOCHS = 2
 
 
 def events(folder):
-    found = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
-    found.Reload()
-    return found
+    accumulator = EventAccumulator(str(folder), size_guidance={"images": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +47,18 @@ def test_losses_by_name_for_training_and_validation_and_the_learning_rate(traine
     assert float(make_ndarray(written[0].tensor_proto)) == pytest.approx(0.01)
 
 
-def test_pictures_of_truth_and_detections_after_each_epoch(trained):
+def test_images_of_ground_truth_and_detections_after_each_epoch(trained):
     model, (images, *_) = trained
-    found = events(Path(model.log_dir) / "detections")
-    assert set(found.Tags()["images"]) == {f"truth and detections/{i}" for i in (0, 2)}
-    written = found.Images("truth and detections/2")
+    log = events(Path(model.log_dir) / "detections")
+    assert set(log.Tags()["images"]) == {f"ground truth and detections/{i}" for i in (0, 2)}
+    written = log.Images("ground truth and detections/2")
     assert [event.step for event in written] == [0, 1]
-    picture = cv2.imdecode(np.frombuffer(written[-1].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
-    np.testing.assert_array_equal(picture[..., ::-1], images.picture(2))
-    # The image is wider than high: the truth is above, the detections are below, each under its heading.
+    drawn = cv2.imdecode(np.frombuffer(written[-1].encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(drawn[..., ::-1], images.draw(2))
+    # The image is wider than high: ground truth is above the detections, each under its heading.
     image = images.dataset.load_image(2)
-    assert picture.shape[1] % image.shape[1] == 0 and picture.shape[1] >= callbacks.SMALLEST_SIDE // 2
-    above, below = np.split(picture, 2)
+    assert drawn.shape[1] % image.shape[1] == 0 and drawn.shape[1] >= callbacks.SMALLEST_SIDE // 2
+    above, below = np.split(drawn, 2)
     assert (above[0] == 255).all() and (below[0] == 255).all()
     assert (above != below).any()
 
@@ -67,7 +67,7 @@ def test_the_inference_network_has_the_weights_of_the_last_epoch(trained):
     model, (images, *_) = trained
     last = model.inference_model()
     last.load_weights(model.find_last())
-    ours = weights.model_weights(images._detector.keras_model)
+    ours = weights.model_weights(images.detector.keras_model)
     for layer, named in weights.model_weights(last.keras_model).items():
         for name, variable in named.items():
             np.testing.assert_array_equal(np.array(variable), np.array(ours[layer][name]), err_msg=name)
@@ -75,12 +75,12 @@ def test_the_inference_network_has_the_weights_of_the_last_epoch(trained):
 
 def test_histograms_of_every_weight(trained):
     model = trained[0]
-    found = events(Path(model.log_dir) / "weights")
+    log = events(Path(model.log_dir) / "weights")
     expected = {name.split(":")[0] for w in weights.model_weights(model.keras_model).values() for name in w}
-    assert set(found.Tags()["tensors"]) == expected
+    assert set(log.Tags()["tensors"]) == expected
     assert {"rpn_conv_shared/kernel", "res1_tiny/bias", "mrcnn_mask_deconv/kernel"} <= expected
     (variable,) = (v for v in model.keras_model.get_layer("res1_tiny").weights if v.name == "kernel")
-    last = make_ndarray(found.Tensors("res1_tiny/kernel")[-1].tensor_proto)
+    last = make_ndarray(log.Tensors("res1_tiny/kernel")[-1].tensor_proto)
     assert last[:, 2].sum() == np.prod(variable.shape)
     assert last[0, 0] == pytest.approx(np.array(variable).min())
     assert last[-1, 1] == pytest.approx(np.array(variable).max())
@@ -88,12 +88,12 @@ def test_histograms_of_every_weight(trained):
 
 def test_histograms_of_gradients(trained):
     model = trained[0]
-    found = events(Path(model.log_dir) / "gradients")
-    tags = set(found.Tags()["tensors"])
+    log = events(Path(model.log_dir) / "gradients")
+    tags = set(log.Tags()["tensors"])
     layers = ("res1_tiny", "rpn_class_raw", "mrcnn_class_logits", "mrcnn_bbox_fc")
     assert {f"{layer}/kernel (gradient)" for layer in layers} <= tags
     for layer in layers:
-        buckets = make_ndarray(found.Tensors(f"{layer}/kernel (gradient)")[0].tensor_proto)
+        buckets = make_ndarray(log.Tensors(f"{layer}/kernel (gradient)")[0].tensor_proto)
         assert buckets[-1, 1] > buckets[0, 0]
 
 
@@ -102,12 +102,12 @@ def test_gradients_are_those_of_the_loss_and_change_nothing(trained):
     model, (_, _, gradients, _) = trained
     network = model.keras_model
     before = [np.array(variable) for variable in network.variables]
-    slopes = gradients._gradients(gradients._batch)
+    slopes = gradients.gradients()
     for variable, value in zip(network.variables, before, strict=True):
         np.testing.assert_array_equal(np.array(variable), value, err_msg=variable.path)
 
     def loss():
-        value = network.test_on_batch(gradients._batch, return_dict=True)["loss"]
+        value = network.test_on_batch(gradients.batch, return_dict=True)["loss"]
         for variable, kept in zip(network.non_trainable_variables, state, strict=True):
             variable.assign(kept)
         return float(value)
@@ -128,13 +128,15 @@ def test_gradients_are_those_of_the_loss_and_change_nothing(trained):
 
 def test_graph_in_the_parts_of_the_paper(trained):
     model = trained[0]
-    found = events(Path(model.log_dir) / "graph")
-    graph = graph_pb2.GraphDef.FromString(found.Graph().SerializeToString())
+    log = events(Path(model.log_dir) / "graph")
+    graph = graph_pb2.GraphDef.FromString(log.Graph().SerializeToString())
     nodes = {node.name: list(node.input) for node in graph.node}
     assert nodes["backbone/res1_tiny"] == ["inputs/input_image"]
     assert nodes["pyramid/fpn_c5p5"] == ["backbone/res5_tiny"]
     assert len(nodes["rpn/rpn_model"]) == 5
-    from_inputs = {name.split("/")[0] for name, given in nodes.items() if "inputs/input_gt_boxes" in given}
+    from_inputs = {
+        name.split("/")[0] for name, parents in nodes.items() if "inputs/input_gt_boxes" in parents
+    }
     assert from_inputs == {"targets"}
     assert {name.split("/")[0] for name in nodes} == {
         *("inputs", "backbone", "pyramid", "rpn", "proposals", "targets", "box_head", "mask_head")

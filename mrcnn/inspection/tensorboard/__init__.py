@@ -1,1 +1,1 @@
-"""TensorBoard callbacks: weight and gradient histograms, detections as images, the network's graph."""
+"""TensorBoard: callbacks that write detections, weights, gradients and the graph of a training network."""

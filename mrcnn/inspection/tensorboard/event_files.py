@@ -1,8 +1,9 @@
-"""TensorBoard's event files: images, histograms and a graph, written with the tensorboard package alone."""
+"""Event files of TensorBoard: images, histograms and a graph, written with the tensorboard package alone."""
 
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,24 +13,27 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class EventFile:
-    """One event file in a folder of its own: TensorBoard follows only the newest file of a folder.
+    """An event file in a folder of its own, because TensorBoard follows only the newest file of a folder.
 
-    folder: created if missing. Steps are epochs, counted from 0 as Keras counts them.
+    Steps are epochs, counted from 0 as Keras counts them.
+
+    Args:
+        folder: Folder of the file. It is created if it does not exist.
     """
 
-    def __init__(self, folder: str | os.PathLike):
+    def __init__(self, folder: str | os.PathLike[str]):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._writer = EventFileWriter(str(self.folder))
 
-    def add_image(self, tag: str, picture: np.ndarray, step: int) -> None:
-        """Add a picture, uint8 RGB [H, W, 3]."""
-        height, width = picture.shape[:2]
-        _, encoded = cv2.imencode(".png", picture[..., ::-1])
-        image = summary_pb2.Summary.Image(
+    def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """Add an RGB image, uint8 [H, W, 3]."""
+        height, width = image.shape[:2]
+        _, encoded = cv2.imencode(".png", image[..., ::-1])
+        summary = summary_pb2.Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=encoded.tobytes()
         )
-        value = summary_pb2.Summary.Value(tag=tag, image=image)
+        value = summary_pb2.Summary.Value(tag=tag, image=summary)
         self._add(step, summary=summary_pb2.Summary(value=[value]))
 
     def add_histogram(self, tag: str, values: np.ndarray, step: int) -> None:
@@ -38,16 +42,16 @@ class EventFile:
         self._add(step, summary=histogram_pb(tag, finite))
 
     def add_graph(self, graph: graph_pb2.GraphDef) -> None:
-        """Add the graph; a run has one."""
+        """Add the graph of the run. TensorBoard shows one per run."""
         self._add(0, graph_def=graph.SerializeToString())
 
     def flush(self) -> None:
-        """Let TensorBoard see what was added so far."""
+        """Write everything added so far to disk, where TensorBoard reads it."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Write what is left and close the file."""
+        """Write everything added so far and close the file."""
         self._writer.close()
 
-    def _add(self, step: int, **content) -> None:
+    def _add(self, step: int, **content: Any) -> None:
         self._writer.add_event(event_pb2.Event(wall_time=time.time(), step=step, **content))

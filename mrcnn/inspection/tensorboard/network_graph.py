@@ -1,65 +1,75 @@
-"""The network as TensorBoard draws it: a box for each part of the paper's figure, layers inside."""
+"""The graph of a network as TensorBoard draws it: one box per part of the paper, with its layers inside."""
 
-import re
 from typing import Any
 
 import keras
 from tensorboard.compat.proto import attr_value_pb2, graph_pb2, node_def_pb2
 
-# The part that a layer belongs to by its name; a layer of another name goes on with the part of its input.
-PARTS = (
-    (r"input_.*", "inputs"),
-    (r"(proposal|rpn)_targets|norm_gt_boxes|target_.*", "targets"),
-    (r"fpn_.*", "pyramid"),
-    (r"rpn_.*", "rpn"),
-    (r"(ROI|anchors)", "proposals"),
-    (r"(mrcnn_mask|roi_align_mask).*", "mask_head"),
-    (r"mrcnn_detection", "detections"),
-    (r"(mrcnn_|roi_align_classifier|pool_).*", "box_head"),
-)
-AFTER_IMAGE, AFTER_TRUTH = "backbone", "targets"
+from mrcnn.backend import keras_internals
+from mrcnn.inspection.feature_maps import LATERALS
+
+# The first layers of each part. Every other layer belongs to the part of its first input.
+FIRST_LAYERS = {
+    **dict.fromkeys(LATERALS.values(), "pyramid"),
+    "rpn_model": "rpn",
+    "anchors": "proposals",
+    "ROI": "proposals",
+    "rpn_targets": "targets",
+    "proposal_targets": "targets",
+    "roi_align_classifier": "box_head",
+    "mrcnn_detection": "detections",
+    "roi_align_mask": "mask_head",
+}
+# The part of the layers that follow the inputs.
+AFTER_IMAGE, AFTER_GROUND_TRUTH = "backbone", "targets"
 
 
 def network_graph(network: keras.Model) -> graph_pb2.GraphDef:
-    """The layers of a functional model and their connections, in the parts of PARTS.
+    """Convert a functional model to a graph of its layers and their connections.
 
-    Models inside the model (the RPN) are one node.
+    A model inside the model, such as the RPN, is one node.
+
+    Returns:
+        A graph whose nodes are named "part/layer", with the parts inputs, backbone, pyramid, rpn, proposals,
+        targets, box_head, detections and mask_head.
     """
     parents = {operation.name: _parents(operation) for operation in network.operations}
-    places: dict[str, str] = {}
+    parts: dict[str, str] = {}
     for name in parents:
-        _place(name, parents, places)
-    nodes = [_node(operation, parents, places) for operation in network.operations]
+        _find_part(name, parents, parts)
+    nodes = [_node(operation, parents, parts) for operation in network.operations]
     return graph_pb2.GraphDef(node=nodes)
 
 
 def _parents(operation: Any) -> list[str]:
     """Names of the operations whose outputs an operation takes, each once."""
-    tensors = [tensor for node in operation._inbound_nodes for tensor in node.input_tensors]
-    return list(dict.fromkeys(tensor._keras_history.operation.name for tensor in tensors))
+    calls = keras_internals.calls_of(operation)
+    tensors = [tensor for call in calls for tensor in call.input_tensors]
+    return list(dict.fromkeys(keras_internals.producer(tensor).name for tensor in tensors))
 
 
-def _place(name: str, parents: dict[str, list[str]], places: dict[str, str]) -> str:
-    """The part that an operation belongs to."""
-    if name not in places:
-        by_name = [part for pattern, part in PARTS if re.fullmatch(pattern, name)]
-        if by_name:
-            places[name] = by_name[0]
+def _find_part(name: str, parents: dict[str, list[str]], parts: dict[str, str]) -> str:
+    """The part that an operation belongs to. `parts` collects those of all operations on the way."""
+    if name not in parts:
+        if name in FIRST_LAYERS:
+            parts[name] = FIRST_LAYERS[name]
+        elif not parents[name]:
+            parts[name] = "inputs"
         else:
-            before = parents[name][0]
-            part = _place(before, parents, places)
+            parent = parents[name][0]
+            part = _find_part(parent, parents, parts)
             if part == "inputs":
-                part = AFTER_IMAGE if before == "input_image" else AFTER_TRUTH
-            places[name] = part
-    return places[name]
+                part = AFTER_IMAGE if parent == "input_image" else AFTER_GROUND_TRUTH
+            parts[name] = part
+    return parts[name]
 
 
-def _node(operation: Any, parents: dict[str, list[str]], places: dict[str, str]) -> node_def_pb2.NodeDef:
+def _node(operation: Any, parents: dict[str, list[str]], parts: dict[str, str]) -> node_def_pb2.NodeDef:
     shape = str(getattr(operation, "output_shape", ""))
     name = operation.name
     return node_def_pb2.NodeDef(
-        name=f"{places[name]}/{name}",
+        name=f"{parts[name]}/{name}",
         op=type(operation).__name__,
-        input=[f"{places[parent]}/{parent}" for parent in parents[name]],
+        input=[f"{parts[parent]}/{parent}" for parent in parents[name]],
         attr={"output": attr_value_pb2.AttrValue(s=shape.encode())} if shape else {},
     )
