@@ -61,7 +61,7 @@ def inside(model: MaskRCNN, dataset: coins.CoinsDataset) -> dict[str, Any]:
     molded, _, class_ids, boxes, _ = load_image_gt(dataset, model.config, 0)
     labels = inspection.label_anchors(molded, class_ids, boxes, model.config)
     anchors = inspection.sort_anchors(model, image)
-    levels = inspection.assign_levels(anchors.input.image, anchors.proposals[:60])
+    levels = inspection.assign_levels(molded.repeat(3, axis=0).repeat(3, axis=1), 3 * boxes)
     refined = inspection.refine_boxes(model, image)
     maps = inspection.layer_activations(
         model, image, names=[*inspection.stage_names(model)[:3], "fpn_p2", "fpn_p3"]

@@ -1,7 +1,7 @@
 """Every Python block of the README and of the documentation runs, page by page.
 
 Blocks of one page share their names. They run in a folder with the files that the pages speak of. Training
-takes one step per epoch and one or two epochs, on small images unless the page sets their size.
+takes one step, on small images unless the page sets their size.
 """
 
 import doc_pages as pages
@@ -26,21 +26,25 @@ SLOW = {
 }
 
 
+# JAX compiles every network, which takes minutes.
+if keras.backend.backend() == "jax":
+    SLOW |= {"README.md", "docs/measuring-objects.md", "docs/tutorials/1-detect.md"}
+
+
 def marked(page):
     name = pages.name(page)
     return pytest.param(page, marks=pytest.mark.slow if name in SLOW else (), id=name)
 
 
 @pytest.fixture
-def short_training(monkeypatch, request):
-    """One step per epoch, small images, and no compilation where the backend can do without."""
+def short_training(monkeypatch):
+    """One epoch of one step, small images, and no compilation where the backend can do without."""
     train = MaskRCNN.train
-    epochs = 2 if request.node.get_closest_marker("slow") else 1
 
     def train_briefly(model, *args, **kwargs):
         model.config.STEPS_PER_EPOCH = model.config.VALIDATION_STEPS = 1
         if "epochs" in kwargs:
-            kwargs["epochs"] = min(kwargs["epochs"], model.epoch + epochs)
+            kwargs["epochs"] = min(kwargs["epochs"], model.epoch + 1)
         return train(model, *args, **kwargs)
 
     monkeypatch.setattr(MaskRCNN, "train", train_briefly)
@@ -56,6 +60,7 @@ def short_training(monkeypatch, request):
         yield
 
 
+@pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning")  # eager, on purpose
 @pytest.mark.parametrize("page", [marked(page) for page in WITH_BLOCKS])
 def test_blocks_run(page, workplace, short_training):
     for example in pages.examples(page):
