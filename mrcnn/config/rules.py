@@ -137,14 +137,8 @@ def _is_choice(config: "Config", name: str) -> bool:
 
 
 def _plain_rules(config: "Config") -> Iterator[Rule]:
-    yield (
-        "NAME",
-        _is_name(config.NAME),
-        (
-            f'a short text that names run folders, such as "balloon", without "/" and "\\" and with at most '
-            f"{MAX_NAME} bytes"
-        ),
-    )
+    requirement = 'a short text that names run folders, such as "balloon", without "/" and "\\"'
+    yield "NAME", _is_name(config.NAME), f"{requirement} and with at most {MAX_NAME} bytes"
     for name, largest in COUNTS.items():
         yield name, _is_count(getattr(config, name), 1, largest), f"an integer from 1 to {largest}"
     for name in FRACTIONS:
