@@ -1,6 +1,6 @@
-"""Calling functions and layers on whatever backend runs the tests, arrays in and arrays out.
+"""Call functions and layers on the running backend: arrays in, arrays out.
 
-On JAX everything is compiled, since single operators take long to start there.
+On JAX everything is compiled, since single operators are slow to start there.
 """
 
 import keras
@@ -47,7 +47,7 @@ def run(layer, inputs, **options):
 
 
 def gradients(function, *inputs):
-    """Gradients of a scalar function of tensors with respect to each of its float arrays."""
+    """Gradients of a scalar function of tensors with respect to each of its float arrays; 0 where unused."""
     if BACKEND == "jax":
         import jax
 
@@ -67,14 +67,14 @@ def gradients(function, *inputs):
 
 
 def symbolic(inputs):
-    """Symbolic tensors of the same shapes and types, with an open batch axis."""
+    """Symbolic tensors of the same shapes and dtypes, with an open batch axis."""
     return keras.tree.map_structure(
         lambda x: keras.KerasTensor((None, *np.shape(x)[1:]), str(np.asarray(x).dtype)), inputs
     )
 
 
 def rebuilt(layer):
-    """The layer made anew from its own configuration, after a trip through JSON."""
+    """A layer from the configuration of another, which is written to JSON and read again."""
     import json
 
     config = json.loads(json.dumps(layer.get_config()))
@@ -84,20 +84,23 @@ def rebuilt(layer):
 
 
 def check_layer(layer, inputs):
-    """What holds for every layer of the network; returns its outputs.
+    """Check what must hold for every layer of the network.
 
-    The symbolic shapes and types are those of the arrays, a layer rebuilt from its configuration gives the
-    same result, and the inputs are left as they were.
+    The symbolic shapes and dtypes are those of the arrays, a layer rebuilt from the configuration has the
+    same outputs, and the inputs do not change.
+
+    Returns:
+        The outputs.
     """
     before = keras.tree.map_structure(np.copy, inputs)
     outputs = run(layer, inputs)
     keras.tree.map_structure(np.testing.assert_array_equal, inputs, before)
 
     expected = layer(symbolic(inputs))
-    for found, wanted in zip(keras.tree.flatten(outputs), keras.tree.flatten(expected), strict=True):
-        assert found.shape[1:] == tuple(wanted.shape[1:]), layer.name
-        assert wanted.shape[0] is None or wanted.shape[0] == found.shape[0], layer.name
-        assert str(found.dtype) == wanted.dtype, layer.name
+    for found, spec in zip(keras.tree.flatten(outputs), keras.tree.flatten(expected), strict=True):
+        assert found.shape[1:] == tuple(spec.shape[1:]), layer.name
+        assert spec.shape[0] is None or spec.shape[0] == found.shape[0], layer.name
+        assert str(found.dtype) == spec.dtype, layer.name
     shapes = layer.compute_output_shape(keras.tree.map_structure(np.shape, inputs))
     flat = [shapes] if isinstance(shapes[0], (int, type(None))) else list(shapes)
     assert [tuple(shape) for shape in flat] == [x.shape for x in keras.tree.flatten(outputs)], layer.name

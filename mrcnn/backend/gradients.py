@@ -20,8 +20,9 @@ def loss_gradients(
         loss: From {input name: tensor} to a scalar. It runs the network.
 
     Returns:
-        A function from {input name: array} to the gradients, in the order of `network.trainable_variables`;
-        None for a variable that the loss does not depend on. Random states and statistics are restored.
+        A function from {input name: array} to the gradients, in the order of `network.trainable_variables`. A
+        variable that the loss does not depend on has None, or zeros on JAX. Random states and statistics are
+        restored.
     """
     gradients = backend.differentiate(network, loss)
 

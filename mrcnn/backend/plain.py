@@ -325,7 +325,7 @@ def differentiate(
 ) -> Callable[[Inputs], Sequence[Tensor | None]]:
     """A function from inputs to the gradients of a loss, in the order of `network.trainable_variables`.
 
-    None stands for a variable that the loss does not depend on. `loss` runs the network.
+    A variable that the loss does not depend on has None, or zeros on JAX. `loss` runs the network.
     """
     raise NotImplementedError
 

@@ -36,6 +36,8 @@ def start(backend, job, environment=None, command=(sys.executable,)):
         "KERAS_BACKEND": backend,
         "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
         "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "-1",  # the devices are virtual CPUs
+        "JAX_PLATFORMS": "cpu",
         **(environment or {}),
     }
     return subprocess.Popen(

@@ -1,5 +1,6 @@
 """What is set for the whole process: precision, the heap, the processor's features."""
 
+import os
 import platform
 import re
 from pathlib import Path
@@ -65,4 +66,4 @@ def test_freed_memory_goes_back_to_the_system():
 
 def resident_bytes():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")
