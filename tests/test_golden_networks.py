@@ -1,4 +1,4 @@
-"""Whole networks with recipe weights against recordings of the original."""
+"""Whole networks with recipe weights against recordings of the Keras 2 library."""
 
 import keras
 import numpy as np
@@ -7,6 +7,10 @@ from golden_files import golden_params, load, recipe_weights, text, unpack_bits
 
 from mrcnn.config import Config
 from mrcnn.geometry import boxes
+from mrcnn.geometry.anchors import AnchorCache
+from mrcnn.inference.detector import Detector
+from mrcnn.inference.inputs import MoldedImage
+from mrcnn.inference.outputs import with_mask_form
 from mrcnn.model import MaskRCNN
 
 # Every recording on TensorFlow; one small one elsewhere.
@@ -50,8 +54,15 @@ def recording(request, folder):
     molded = recorded_input(z, model, pictures)
     values = model.run_graph(molded, list(wanted.items()), z["image_metas"])
     values["from_pictures"] = model.detect(pictures)
-    shapes = [picture.shape for picture in pictures]
-    values["from_input"] = model._detect(list(molded), list(z["image_metas"]), list(z["windows"]), shapes)
+    inputs = [
+        MoldedImage(pixels, meta, tuple(window), picture.shape)
+        for pixels, meta, window, picture in zip(
+            molded, z["image_metas"], z["windows"], pictures, strict=True
+        )
+    ]
+    detector = Detector(model._graph, model.keras_model, model.config, AnchorCache(model.config))
+    found = detector.detect_molded(inputs)
+    values["from_input"] = [with_mask_form(detections, "full") for detections in found]
     return z, model, pictures, values
 
 
@@ -247,7 +258,7 @@ def assert_same_order(ours: dict, theirs: dict) -> None:
 
 
 def test_whole_graph_gives_the_same_detections(recording):
-    """unmold_detections of the seven-output network agrees with _detect.
+    """unmold_detections of the seven-output network agrees with the detector.
 
     The latter computes fewer masks and has its batch norms folded, which rounds otherwise.
     """
