@@ -15,6 +15,8 @@ from mrcnn.config import LOSS_NAMES
 from mrcnn.model import MaskRCNN, log, mold_image
 from mrcnn.training import runs
 
+pytestmark = pytest.mark.smoke
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -64,6 +66,66 @@ def test_resume_at_the_right_epoch(trained):
     assert model.epoch == 0
 
 
+def test_epochs_that_ran_are_counted(tmp_path, capsys):
+    """After early stopping and after Ctrl-C; the next training goes on there. It prints little, unless asked."""
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9)
+    history = model.train(toy_dataset(), None, 1e-4, epochs=10, layers="heads", custom_callbacks=[stop])
+    assert history.epoch == [0, 1] and model.epoch == 2
+    lines = capsys.readouterr().out.splitlines()
+    own = [line for line in lines if line and not line.startswith(("Epoch", "\x1b", "1/2", "2/2"))]
+    assert len(own) <= 4, lines
+    assert "'heads'" in own[0] and "1 to 10" in own[0] and str(model.log_dir) in own[1]
+
+    files = [model.checkpoint_path.format(epoch=epoch) for epoch in (1, 2, 3, 4)]
+    written = [os.path.getmtime(path) for path in files[:2]]
+    started = []
+
+    def interrupt(epoch, logs):
+        started.append(epoch)
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(
+            toy_dataset(), None, 1e-4, epochs=10, layers="heads", custom_callbacks=[callback], verbose=1
+        )
+    assert started == [2, 3] and model.epoch == 3
+    assert [os.path.getmtime(path) for path in files[:2]] == written
+    assert [os.path.exists(path) for path in files[2:]] == [True, False]
+    text = capsys.readouterr().out
+    assert "RPN_ANCHOR_SCALES" in text and "mrcnn_mask_conv1" in text
+
+
+@pytest.mark.parametrize(
+    "layers, hint",
+    [
+        ("head", "Did you mean 'heads'"),
+        ("mrcnn_mask_con", r"'mrcnn_mask_conv\d'"),
+        ("*", "regular expression"),
+    ],
+)
+def test_layers_that_match_nothing_are_an_error(tmp_path, layers, hint):
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    before = [variable.path for variable in model.keras_model.trainable_variables]
+    with pytest.raises(ValueError, match=f"`layers` must be.*{hint}") as error:
+        model.train(toy_dataset(), None, 1e-4, epochs=1, layers=layers)
+    assert f"layers={layers!r}" in str(error.value)
+    assert not os.path.exists(model.log_dir)
+    assert [variable.path for variable in model.keras_model.trainable_variables] == before
+
+
+def test_set_trainable_prints_names_unless_verbose_is_0(tmp_path, capsys):
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    capsys.readouterr()
+    model.set_trainable(r"mrcnn_mask.*", verbose=0)
+    assert capsys.readouterr().out == ""
+    model.set_trainable(r"mrcnn_mask.*", indent=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("  mrcnn_mask_conv1 ") and len(lines) == 10
+
+
 def test_heads_leave_the_backbone_alone(tmp_path):
     model = MaskRCNN("training", TinyConfig(), tmp_path)
     before = {v.path: np.array(v) for v in model.keras_model.weights}
@@ -81,35 +143,50 @@ def test_training_graph_and_inference_graph_share_weights_by_name(trained, detec
             np.testing.assert_array_equal(np.array(variable), np.array(ours[layer][name]))
 
 
-def test_detect_any_number_of_pictures_of_any_kind(detector):
+def test_detect_any_number_of_images_of_any_kind(detector):
     rng = np.random.default_rng(0)
-    pictures = [
+    images = [
         rng.integers(0, 255, (50, 70, 3)).astype(np.uint8),
         rng.integers(0, 255, (90, 40)).astype(np.uint8),
         rng.integers(0, 65535, (64, 64, 3)).astype(np.uint16),
         rng.random((30, 30, 4)).astype(np.float32),
         np.zeros((64, 64, 3), np.uint8),
     ]
-    results = detector.detect(pictures)
+    results = detector.detect(images)
     assert len(results) == 5
-    for picture, result in zip(pictures, results, strict=True):
+    for image, result in zip(images, results, strict=True):
         count = len(result["scores"])
-        assert result["masks"].shape == (*picture.shape[:2], count)
+        assert result["masks"].shape == (*image.shape[:2], count)
         assert result["masks"].dtype == bool
         assert result["rois"].shape == (count, 4)
         assert result["rois"].dtype == np.int32
-        assert (result["rois"][:, 2:] <= picture.shape[:2]).all()
+        assert (result["rois"][:, 2:] <= image.shape[:2]).all()
         assert (np.diff(result["scores"]) <= 0).all()
-    alone = detector.detect(pictures[2:3])[0]
+    alone = detector.detect(images[2:3])[0]
     np.testing.assert_array_equal(alone["class_ids"], results[2]["class_ids"])
     np.testing.assert_allclose(alone["scores"], results[2]["scores"], atol=1e-5)
 
 
+def test_detect_takes_a_single_image(detector):
+    """One array is one image, and not a batch of its rows."""
+    image = rectangles(1)[0]
+    expected = detector.detect([image])
+    for single, count in ((image, 1), (image[None], 1), (np.stack([image, image]), 2)):
+        results = detector.detect(single)
+        assert len(results) == count
+        np.testing.assert_array_equal(results[0]["rois"], expected[0]["rois"])
+    assert len(detector.detect(image[..., 0])) == 1
+    with pytest.raises(ValueError, match=r"IMAGE_CHANNEL_COUNT=3.*\(4, 64, 64\)"):
+        detector.detect(np.zeros((4, 64, 64), np.uint8))  # gray images belong in a list
+    molded, _, _ = detector.mold_inputs(image)
+    assert molded.shape == (1, 64, 64, 3)
+
+
 def test_scales_of_other_dtypes_reach_the_network_alike(detector):
-    picture = rectangles(1)[0]
-    eight, _, _ = detector.mold_inputs([picture])
+    image = rectangles(1)[0]
+    eight, _, _ = detector.mold_inputs([image])
     assert np.ptp(eight) > 100
-    for other in (picture.astype(np.uint16) * 257, picture.astype(np.float32) / 255):
+    for other in (image.astype(np.uint16) * 257, image.astype(np.float32) / 255):
         molded, _, _ = detector.mold_inputs([other])
         np.testing.assert_allclose(molded, eight, atol=1)  # resized uint8 images are truncated
         assert len(detector.detect([other])[0]["scores"])
@@ -130,11 +207,11 @@ def test_evaluate(detector, trained, tmp_path):
         trained[0].evaluate(toy_dataset(1))
 
 
-def test_detect_molded_equals_detect_on_a_picture_that_needs_no_molding(detector):
-    picture = np.random.default_rng(5).integers(0, 255, (64, 64, 3)).astype(np.uint8)
-    _, metas, _ = detector.mold_inputs([picture])
-    molded = detector.detect_molded(mold_image(picture, detector.config)[None], metas)[0]
-    plain = detector.detect([picture])[0]
+def test_detect_molded_equals_detect_on_an_image_that_needs_no_molding(detector):
+    image = np.random.default_rng(5).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    _, metas, _ = detector.mold_inputs([image])
+    molded = detector.detect_molded(mold_image(image, detector.config)[None], metas)[0]
+    plain = detector.detect([image])[0]
     np.testing.assert_array_equal(molded["rois"], plain["rois"])
     np.testing.assert_array_equal(molded["masks"], plain["masks"])
 
@@ -180,11 +257,11 @@ class TestBadInput:
         with pytest.raises(ValueError, match="inference"):
             trained[0].detect([np.zeros((64, 64, 3), np.uint8)])
 
-    def test_picture_with_five_channels(self, detector):
+    def test_image_with_five_channels(self, detector):
         with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT"):
             detector.detect([np.zeros((64, 64, 5), np.uint8)])
 
-    def test_picture_with_nan(self, detector):
+    def test_image_with_nan(self, detector):
         with pytest.raises(ValueError, match="not finite"):
             detector.detect([np.full((64, 64, 3), np.nan, np.float32)])
 
@@ -229,14 +306,14 @@ class BrokenDataset(ArrayDataset):
 
     def load_image(self, image_id):
         if image_id % 2:
-            raise OSError(errno.EIO, "picture is broken", f"picture_{image_id}.png")
+            raise OSError(errno.EIO, "image is broken", f"image_{image_id}.png")
         return super().load_image(image_id)
 
 
 def test_unreadable_images_are_counted_and_skipped(tmp_path, caplog):
     model = MaskRCNN("training", TinyConfig(), tmp_path)
     model.train(BrokenDataset(map(rectangles, range(6))), None, 0.01, epochs=2, layers="heads")
-    assert "picture_1.png" in caplog.text
+    assert "image_1.png" in caplog.text
     assert "images could not be used" in caplog.text
 
 
@@ -245,19 +322,19 @@ def test_too_many_unreadable_images_end_the_training(tmp_path):
     config.MAX_IMAGE_ERRORS = 1
     model = MaskRCNN("training", config, tmp_path)
     dataset = BrokenDataset(map(rectangles, range(12)))
-    with pytest.raises(Exception, match="picture_"):
+    with pytest.raises(Exception, match="image_"):
         model.train(dataset, None, 0.01, epochs=6, layers="heads")
 
 
 class ExplodingDataset(ArrayDataset):
-    """From the fourth look on, pictures hold values that overflow."""
+    """After some calls, images hold values that overflow."""
 
-    looks = 0
+    calls = 0
 
     def load_image(self, image_id):
-        self.looks += 1
+        self.calls += 1
         image = super().load_image(image_id)
-        return image if self.looks < 40 else np.full(image.shape, 1e38, np.float32)
+        return image if self.calls < 40 else np.full(image.shape, 1e38, np.float32)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights(tmp_path):

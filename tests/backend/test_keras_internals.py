@@ -14,6 +14,8 @@ from tensor_tools import BACKEND, array, tensor
 
 from mrcnn.backend import keras_internals
 
+pytestmark = pytest.mark.smoke
+
 
 @pytest.fixture
 def graph():
