@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 import numpy as np
@@ -28,8 +28,8 @@ from mrcnn.geometry import anchors, boxes
 from mrcnn.geometry.image_meta import compose_image_meta as compose_image_meta
 from mrcnn.geometry.image_meta import parse_image_meta as parse_image_meta
 from mrcnn.geometry.images import check_molded_size
-from mrcnn.geometry.images import mold_image as mold_image
-from mrcnn.geometry.images import unmold_image as unmold_image
+from mrcnn.geometry.preprocessing import mold_image as mold_image
+from mrcnn.geometry.preprocessing import unmold_image as unmold_image
 from mrcnn.inference.detector import Detector, update_layer_settings
 from mrcnn.inference.inputs import MoldedImage, image_list, mold_inputs, whole_image_config
 from mrcnn.inference.outputs import (
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from mrcnn.config import Config
     from mrcnn.dataset import Dataset
 
-LearningRate = float | keras.optimizers.schedules.LearningRateSchedule
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ class MaskRCNN:
         Raises:
             FileNotFoundError: If there is none.
         """
-        return str(runs.find_last(self.model_dir, self.config.NAME))
+        return str(runs.find_last(self.model_dir, str(self.config.NAME)))
 
     def set_log_dir(self, model_path: str | os.PathLike[str] | None = None) -> None:
         """Set `log_dir`, `checkpoint_path` and `epoch`.
@@ -236,10 +236,10 @@ class MaskRCNN:
         """
         run = None
         if model_path is not None:
-            run = runs.resumed_run(self.model_dir, self.config.NAME, model_path)
-        if run is not None:
+            run = runs.resumed_run(self.model_dir, str(self.config.NAME), model_path)
+        if run is not None and self.mode == "training":
             print(f"Continuing the run in {run.log_dir} after epoch {run.epoch}")
-        run = run or runs.new_run(self.model_dir, self.config.NAME)
+        run = run or runs.new_run(self.model_dir, str(self.config.NAME))
         self.epoch = run.epoch
         self.log_dir = str(run.log_dir)
         self.checkpoint_path = run.checkpoint_path

@@ -67,7 +67,7 @@ def test_resume_at_the_right_epoch(trained):
 
 
 def test_epochs_that_ran_are_counted(tmp_path, capsys):
-    """After early stopping and after Ctrl-C; the next training goes on there. It prints little, unless asked."""
+    """After early stopping and Ctrl-C; the next training goes on there. It prints little unless asked."""
     model = MaskRCNN("training", TinyConfig(), tmp_path)
     stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9)
     history = model.train(toy_dataset(), None, 1e-4, epochs=10, layers="heads", custom_callbacks=[stop])

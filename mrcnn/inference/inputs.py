@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrcnn.geometry import images as image_geometry
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.image_meta import compose_image_meta
+from mrcnn.geometry.images import check_molded_size, resize_image
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ def mold_inputs(images: Sequence[Image], config: "Config") -> list[MoldedImage]:
 
 def _mold_input(image: Image, config: "Config") -> MoldedImage:
     original = preprocessing.as_network_image(image, config)
-    resized, window, scale, _, _ = image_geometry.resize_image(
+    resized, window, scale, _, _ = resize_image(
         original,
         min_dim=config.IMAGE_MIN_DIM,
         min_scale=config.IMAGE_MIN_SCALE,
         max_dim=config.IMAGE_MAX_DIM,
         mode=config.IMAGE_RESIZE_MODE,
     )
-    image_geometry.check_molded_size(resized.shape)
+    check_molded_size(resized.shape)
     no_active_classes = np.zeros([config.NUM_CLASSES], dtype=np.int32)
     meta = compose_image_meta(0, original.shape, resized.shape, window, scale, no_active_classes)
-    return MoldedImage(image_geometry.mold_image(resized, config), meta, window, original.shape)
+    return MoldedImage(preprocessing.mold_image(resized, config), meta, window, original.shape)

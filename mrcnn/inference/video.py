@@ -1,55 +1,66 @@
-"""Videos, files and cameras: detect in every frame, draw, and write a video; whole or not at all.
+"""Detection in videos, streams and cameras: read frames, detect, draw, write a video.
 
-Frames are uint8 [H, W, 3], RGB, turned as players show them. Reading, inference and drawing with writing run
-beside each other: while the network has one batch of frames, a thread decodes the next and another one draws
-and encodes the one before.
+Frames are uint8 [H, W, 3], RGB, upright. While the network works on one batch of frames, one thread decodes
+the next batch and another one draws and encodes the batch before.
 """
 
-import contextlib
 import math
 import os
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-Frames = list[np.ndarray]
+from mrcnn.files import atomic_write
 
-# FourCC of the codec by the output's ending; both are part of every OpenCV.
+Frame: TypeAlias = NDArray[Any]
+Result = TypeVar("Result")
+
+# FourCC of the codec for each suffix. Every OpenCV contains both.
 CODECS = {".avi": "MJPG", ".mp4": "mp4v"}
-DEFAULT_RATE = 25.0  # frames a second where the source does not say
+# Frames per second, if the source does not state its rate.
+DEFAULT_RATE = 25.0
 
 
 class VideoReader:
-    """Frames of a video file, an address that OpenCV opens, or a camera.
+    """The frames of a video file, a stream or a camera.
 
-    source: path, address, or number of a camera, also as text ("0"). Iterate over it for frames; use it in a
-    `with` block, or call close(). rate: frames a second. frames: how many the source states, None if it does
-    not (cameras, streams). is_camera: whether frames come without end.
-    Raises OSError if the source cannot be opened.
+    Iterate over the reader for frames. Use it in a `with` block, or call `close`.
+
+    Args:
+        source: A path, an address that OpenCV opens, or the number of a camera, also as text ("0").
+
+    Attributes:
+        rate: Frames per second.
+        frames: The number of frames that the source states; None for cameras and streams.
+        is_camera: Whether the source is a camera.
+
+    Raises:
+        OSError: If the source cannot be opened.
     """
 
-    def __init__(self, source: str | os.PathLike | int) -> None:
+    def __init__(self, source: str | os.PathLike[str] | int) -> None:
         self.is_camera = isinstance(source, int) or str(source).isdigit()
         self.source = int(str(source)) if self.is_camera else str(source)
         self._capture = cv2.VideoCapture(self.source)
         if not self._capture.isOpened():
-            what = "camera" if self.is_camera else "video"
-            raise OSError(f"Cannot open the {what} {self.source}: missing, in use, or of an unknown format.")
+            kind = "camera" if self.is_camera else "video"
+            raise OSError(f"Cannot open the {kind} {self.source}: missing, in use, or of an unknown format.")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if math.isfinite(rate) and rate > 0 else DEFAULT_RATE
         stated = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.frames = int(stated) if stated > 0 and not self.is_camera else None
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[Frame]:
         while True:
             is_read, frame = self._capture.read()
             if not is_read:
@@ -63,51 +74,70 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file or camera."""
+        """Close the file, stream or camera."""
         self._capture.release()
 
 
 class VideoWriter:
-    """Write frames to a video file, which gets its name when it is whole.
+    """A video file that gets its name when it is complete.
 
-    path: ends in .avi (Motion JPEG) or .mp4 (MPEG-4); missing folders are made. rate: frames a second.
-    Use it in a `with` block: leaving it regularly finishes the file, an error or Ctrl-C leaves none.
-    Raises ValueError for another ending and frames of changing size, OSError if it cannot be written.
+    Use the writer in a `with` block. The end of the block finishes the file. An error, Ctrl-C, or a block
+    that writes no frame leaves no file, and keeps an older file of that name.
+
+    Args:
+        path: A path that ends in .avi (Motion JPEG) or .mp4 (MPEG-4). Missing folders are created.
+        rate: Frames per second.
+
+    Raises:
+        ValueError: If the path ends in another suffix.
     """
 
-    def __init__(self, path: str | os.PathLike, rate: float) -> None:
+    def __init__(self, path: str | os.PathLike[str], rate: float) -> None:
         self.path = Path(path)
         self.rate = rate
         self.count = 0
         if self.path.suffix.lower() not in CODECS:
-            raise ValueError(f"A video's name must end in {' or '.join(CODECS)}. Received: path={self.path}")
-        # The ending tells OpenCV the container.
-        self._part = self.path.with_name(f".{uuid.uuid4().hex[:8]}.part{self.path.suffix}")
+            raise ValueError(f"`path` must end in {' or '.join(CODECS)}. Received: path={self.path}")
         self._shape: tuple[int, ...] = ()
+        self._file: AbstractContextManager[Path] | None = None
         self._writer: cv2.VideoWriter | None = None
 
-    def write(self, frame: np.ndarray) -> None:
-        """Append a frame, uint8 [H, W, 3] RGB, of the first one's size."""
+    def write(self, frame: Frame) -> None:
+        """Append a frame.
+
+        Args:
+            frame: uint8 [H, W, 3], RGB, of the size of the first frame.
+
+        Raises:
+            ValueError: If it is another kind of array or has another size.
+            OSError: If the file cannot be written.
+        """
         frame = np.asarray(frame)
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-            raise ValueError(f"A frame is uint8 [H, W, 3]. Received: {frame.dtype}, shape {frame.shape}")
+            raise ValueError(
+                "`frame` must be uint8 with shape (height, width, 3). "
+                f"Received: {frame.dtype}, frame.shape={frame.shape}"
+            )
         if self._writer is None:
-            self._open(frame.shape)
+            self._writer = self._open(frame.shape)
         if frame.shape != self._shape:
             raise ValueError(
-                f"All frames of a video have one size. Received: {frame.shape}, first {self._shape}"
+                f"All frames of a video must have one size. Received: frame.shape={frame.shape}, "
+                f"first frame: {self._shape}"
             )
-        assert self._writer is not None
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self.count += 1
 
-    def _open(self, shape: tuple[int, ...]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        code = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-        self._writer = cv2.VideoWriter(str(self._part), code, self.rate, (shape[1], shape[0]))
+    def _open(self, shape: tuple[int, ...]) -> cv2.VideoWriter:
+        # The temporary name keeps the suffix, which tells OpenCV the container.
+        self._file = atomic_write(self.path)
+        temporary = self._file.__enter__()
+        codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
+        writer = cv2.VideoWriter(str(temporary), codec, self.rate, (shape[1], shape[0]))
+        if not writer.isOpened():
+            raise OSError(f"Cannot write {self.path}: OpenCV has no permission, or lacks the codec.")
         self._shape = shape
-        if not self._writer.isOpened():
-            raise OSError(f"OpenCV cannot write {self.path}: no right to, or no codec {CODECS}.")
+        return writer
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -115,74 +145,88 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if self._writer is not None:
-                self._writer.release()
-            if kind is None and self.count:
-                os.replace(self._part, self.path)
-        finally:
-            with contextlib.suppress(OSError):
-                self._part.unlink()
+        if self._writer is not None:
+            self._writer.release()
+        if self._file is not None:
+            self._file.__exit__(kind, error, trace)
 
 
 def detect_video(
-    source: str | os.PathLike | int,
-    output: str | os.PathLike,
-    detect: Callable[[Frames], Sequence[Any]],
-    draw: Callable[[np.ndarray, Any], np.ndarray],
+    source: str | os.PathLike[str] | int,
+    output: str | os.PathLike[str],
+    detect: Callable[[list[Frame]], Sequence[Result]],
+    draw: Callable[[Frame, Result], Frame],
+    *,
     batch_size: int = 1,
     limit: int | None = None,
     progress: bool = True,
 ) -> int:
-    """Write a video with the detections of each frame of another one drawn into it, at its frame rate.
+    """Detect in each frame of a video, and write a video with the detections drawn in.
 
-    source: see `VideoReader`; output: see `VideoWriter`. detect: from a list of at most batch_size frames to
-    one result each, `MaskRCNN.detect`. draw: from a frame and its result to a frame; runs in a thread beside
-    the network. limit: frames at most. progress: show a bar.
+    Ctrl-C ends the recording of a camera, and the video so far is kept. With other sources Ctrl-C leaves no
+    file, and neither does an error.
 
-    Returns the number of frames written. Ctrl-C ends the recording of a camera, which is finished and kept;
-    with other sources, and after an error, no file is left.
-    Raises OSError if the source cannot be read or the output written, ValueError if there is no frame; warns
-    of a source that ends before the frames it states.
+    Args:
+        source: See `VideoReader`.
+        output: See `VideoWriter`. The frame rate is that of the source.
+        detect: A function from a list of at most batch_size frames to one result per frame, such as
+            `MaskRCNN.detect`.
+        draw: A function from a frame and its result to a frame. It runs in a thread beside the network.
+        batch_size: Frames per call of `detect`.
+        limit: The largest number of frames; None for all of them.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        OSError: If the source cannot be read or the output cannot be written.
+        ValueError: If the source has no frame.
+
+    Warns:
+        UserWarning: If the source ends before the number of frames that it states.
     """
     with VideoReader(source) as reader, VideoWriter(output, reader.rate) as writer:
         expected = reader.frames if limit is None else min(limit, reader.frames or limit)
         with tqdm(total=expected, unit="frame", disable=not progress) as bar:
+
+            def write(frame: Frame, result: Result) -> None:
+                writer.write(draw(frame, result))
+                bar.update()
+
             try:
-                _run(islice(iter(reader), limit), writer, detect, draw, batch_size, bar)
+                _run(islice(iter(reader), limit), detect, write, batch_size)
             except KeyboardInterrupt:
                 if not reader.is_camera:
                     raise
         if writer.count == 0:
-            raise ValueError(f"There is no frame in {source}.")
+            raise ValueError(f"The video {source} has no frames.")
         if not reader.is_camera and expected is not None and writer.count < expected:
             warnings.warn(
-                f"{source} ends after {writer.count} of the {expected} frames it states: is it cut off?",
+                f"{source} ends after {writer.count} of the {expected} frames that it states. "
+                "Check whether the file is complete.",
                 stacklevel=2,
             )
     return writer.count
 
 
 def _run(
-    frames: Iterator[np.ndarray],
-    writer: VideoWriter,
-    detect: Callable[[Frames], Sequence[Any]],
-    draw: Callable[[np.ndarray, Any], np.ndarray],
+    frames: Iterator[Frame],
+    detect: Callable[[list[Frame]], Sequence[Result]],
+    write: Callable[[Frame, Result], None],
     batch_size: int,
-    bar: Any,
 ) -> None:
-    """Decode one batch ahead, draw and encode one behind; each thread has one batch at a time."""
+    """Decode one batch ahead of `detect`, and draw and encode one batch behind it."""
 
-    def decode() -> Frames:
+    def decode() -> list[Frame]:
         return list(islice(frames, batch_size))
 
-    def encode(batch: Frames, results: Sequence[Any]) -> None:
+    def encode(batch: list[Frame], results: Sequence[Result]) -> None:
         for frame, result in zip(batch, results, strict=True):
-            writer.write(draw(frame, result))
-            bar.update()
+            write(frame, result)
 
     with ThreadPoolExecutor(1, "decode") as decoder, ThreadPoolExecutor(1, "encode") as encoder:
-        ahead: Future[Frames] = decoder.submit(decode)
+        ahead: Future[list[Frame]] = decoder.submit(decode)
         behind: Future[None] | None = None
         while batch := ahead.result():
             ahead = decoder.submit(decode)

@@ -68,7 +68,7 @@ def test_detections_are_drawn_into_every_frame(clip, batch_size, tmp_path):
         return bright(frames)
 
     output = tmp_path / "new" / f"out{clip.suffix}"
-    assert video.detect_video(clip, output, detect, paint, batch_size, progress=False) == 10
+    assert video.detect_video(clip, output, detect, paint, batch_size=batch_size, progress=False) == 10
     assert sizes == ([1] * 10 if batch_size == 1 else [4, 4, 2])
     with video.VideoReader(output) as reader:
         frames = list(reader)
@@ -99,7 +99,7 @@ def test_drawing_and_decoding_run_beside_inference(clip, tmp_path):
 
 
 def test_limit_and_progress(clip, tmp_path, capsys):
-    assert video.detect_video(clip, tmp_path / "out.avi", bright, paint, 4, limit=6) == 6
+    assert video.detect_video(clip, tmp_path / "out.avi", bright, paint, batch_size=4, limit=6) == 6
     assert "6/6" in capsys.readouterr().err
 
 
@@ -195,8 +195,6 @@ def test_a_video_that_is_cut_off_is_warned_of(clip, tmp_path):
     whole = clip.read_bytes()
     clip.write_bytes(whole[: len(whole) * 3 // 4])
     output = tmp_path / "out.avi"
-    with pytest.warns(
-        UserWarning, match=r"clip\.avi ends after \d of the 10 frames it states: is it cut off"
-    ):
+    with pytest.warns(UserWarning, match=r"clip\.avi ends after \d of the 10 frames that it states"):
         count = video.detect_video(clip, output, bright, paint, progress=False)
     assert 0 < count < 10 and output.exists()
