@@ -87,7 +87,7 @@ def _apply_imgaug(
 
     if rng is not None:
         augmenter = augmenter.deepcopy()
-        augmenter.seed_(_seed(rng))
+        _seed_imgaug(augmenter, rng)
     frozen = augmenter.to_deterministic()
     augmented = frozen.augment_image(image)
     if masks.shape[2] == 0:
@@ -96,6 +96,21 @@ def _apply_imgaug(
     maps = SegmentationMapsOnImage(labels, shape=image.shape)
     labels = frozen.augment_segmentation_maps(maps).get_arr()
     return augmented, _unpack(labels, map_of_instance)
+
+
+def _seed_imgaug(augmenter: Any, rng: np.random.Generator) -> None:
+    """Seed an augmenter and all augmenters inside it.
+
+    imgaug's own `seed_` leaves out an augmenter that is itself the list of children, such as OneOf in
+    `Sometimes(0.5, OneOf([...]))`, which then makes the same choice for every image.
+    """
+    augmenter.seed_(_seed(rng))
+    for children in augmenter.get_children_lists():
+        if children is not augmenter and hasattr(children, "seed_"):
+            _seed_imgaug(children, rng)
+        else:
+            for child in children:
+                _seed_imgaug(child, rng)
 
 
 def _apply_albumentations(

@@ -191,3 +191,19 @@ def test_mirroring_happens_half_of_the_time(rng):
         mirrored += not np.array_equal(moved, image)
         assert overlap(moved, moved_masks).tolist() == [1, 1, 1]
     assert 6 <= mirrored <= 24
+
+
+def test_choices_inside_imgaug_differ_between_images():
+    iaa = pytest.importorskip("imgaug.augmenters")
+    parts = [iaa.Add(level) for level in (10, 20, 30, 40)]
+    black = np.zeros((8, 8, 3), np.uint8)
+    for augmenter in (
+        iaa.Sometimes(1.0, iaa.OneOf(parts)),
+        iaa.Sequential([iaa.Sometimes(1.0, iaa.SomeOf(1, parts))]),
+        iaa.Sequential([iaa.Sometimes(1.0, None, iaa.OneOf(parts)), iaa.OneOf(parts)]),
+    ):
+        draws = [
+            int(augmentation.apply(augmenter, black, black[..., :0], np.random.default_rng(seed))[0][0, 0, 0])
+            for seed in range(60)
+        ]
+        assert set(draws) == {10, 20, 30, 40}
