@@ -1,76 +1,105 @@
-"""Average precision and recall of boxes and masks as COCO measures them, image by image.
+"""Average precision and recall of boxes and masks as COCO measures them, collected image by image.
 
-The numbers come from pycocotools, the reference implementation. faster-coco-eval gives the same (within
-3e-16 on 2,874 nuclei) ten times as fast, 0.25 s against 2.4 s there; beside the minutes that detection takes
-that does not pay for a second package: pycocotools is needed anyway to read and write run lengths.
+pycocotools, the reference implementation, computes the numbers. Of each image only run lengths are kept, a
+few hundred bytes per instance, and never masks.
 
-Of each image only run lengths are kept (a few hundred bytes an object), never masks.
+Axes: H, W image; N instances; T IoU thresholds; R recall levels; K classes.
 Source: https://cocodataset.org/#detection-eval
 """
 
 import contextlib
 import io
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mrcnn.geometry import masks
+from mrcnn import files
+from mrcnn.errors import InvalidDataError
+from mrcnn.geometry import masks, rle
+from mrcnn.typing import Masks
 
-# pycocotools' name of what is compared, by ours.
+# Our name of what is compared -> that of pycocotools.
 IOU_TYPES = {"box": "bbox", "mask": "segm"}
 # Sizes of objects by area in pixels: below 32^2, up to 96^2, above.
 SIZES = ("all", "small", "medium", "large")
-# Masks that are encoded together: a bounded copy of them in the order of columns.
-MASKS_AT_A_TIME = 32
 
 Record = dict[str, Any]
 
 
-def encode_masks(instance_masks: np.ndarray) -> list[Record]:
-    """COCO run lengths of masks bool [H, W, N]: N dicts of size [H, W] and counts, ready for JSON."""
-    from pycocotools import mask as run_lengths
+@dataclass(frozen=True)
+class PrecisionRecall:
+    """Precision-recall curves of each class, at several IoU thresholds.
 
-    encoded: list[Record] = []
-    for start in range(0, instance_masks.shape[-1], MASKS_AT_A_TIME):
-        part = instance_masks[..., start : start + MASKS_AT_A_TIME]
-        encoded += run_lengths.encode(np.asfortranarray(part, dtype=np.uint8))
-    return [{"size": list(code["size"]), "counts": code["counts"].decode("ascii")} for code in encoded]
-
-
-def encode_labels(labels: np.ndarray, count: int) -> list[Record]:
-    """COCO run lengths of the instances 1 to `count` of a label image [H, W]; some may be empty."""
-    encoded: list[Record] = []
-    for start in range(1, count + 1, MASKS_AT_A_TIME):
-        numbers = np.arange(start, min(start + MASKS_AT_A_TIME, count + 1))
-        encoded += encode_masks(labels[..., np.newaxis] == numbers)
-    return encoded
-
-
-def as_run_lengths(segmentation: Any, image_shape: Sequence[int]) -> Record:
-    """Compressed run lengths of any segmentation of a COCO file: polygons, run lengths as numbers or text.
-
-    segmentation: as in the file; image_shape: (height, width, ...).
+    Attributes:
+        class_names: Names of the K classes.
+        iou_thresholds: float [T]: 0.50, 0.55, ..., 0.95.
+        recall: float [R], the levels 0.00, 0.01, ..., 1.00.
+        precision: float [T, R, K]. The precision at a recall is the best one at this or a higher recall, as
+            COCO and Pascal VOC define it; 0 where the recall is not reached, NaN for a class without objects.
+        scores: float [T, R, K], the score of the detection at which the recall is reached; NaN where it is
+            not.
     """
-    from pycocotools import mask as run_lengths
 
-    height, width = (int(side) for side in image_shape[:2])
-    if isinstance(segmentation, list):
-        return run_lengths.merge(run_lengths.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return run_lengths.frPyObjects(segmentation, height, width)
-    return segmentation
+    class_names: tuple[str, ...]
+    iou_thresholds: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    precision: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+    def at(self, iou_threshold: float) -> NDArray[np.float64]:
+        """Return the precision [R, K] at one of `iou_thresholds`.
+
+        Raises:
+            ValueError: If it is another threshold.
+        """
+        precision: NDArray[np.float64] = self.precision[self._index(iou_threshold)]
+        return precision
+
+    def best_f1(self, iou_threshold: float = 0.5) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the best F1 of each class along its curve, and the score that reaches it.
+
+        The scores are candidates for DETECTION_MIN_CONFIDENCE or `min_score`.
+
+        Args:
+            iou_threshold: One of `iou_thresholds`.
+
+        Returns:
+            F1 [K] and scores [K]; NaN for a class without objects or without a correct detection.
+
+        Raises:
+            ValueError: If it is another threshold.
+        """
+        precision, scores = self.at(iou_threshold), self.scores[self._index(iou_threshold)]
+        recall = self.recall[:, np.newaxis]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            f1 = np.where(np.isnan(scores), np.nan, 2 * precision * recall / (precision + recall))
+        best = np.argmax(np.nan_to_num(f1, nan=-1.0), axis=0)
+        columns = np.arange(len(self.class_names))
+        f1, scores = f1[best, columns], scores[best, columns]
+        return f1, np.where(np.isnan(f1), np.nan, scores)
+
+    def _index(self, iou_threshold: float) -> int:
+        matches = np.flatnonzero(np.isclose(self.iou_thresholds, iou_threshold))
+        if len(matches) == 0:
+            known = [round(float(value), 2) for value in self.iou_thresholds]
+            raise ValueError(f"`iou_threshold` must be one of {known}. Received: {iou_threshold=}")
+        return int(matches[0])
 
 
-def annotations_of(instance_masks: np.ndarray, class_ids: Sequence[int] | np.ndarray) -> list[Record]:
-    """COCO annotations of an image's true objects.
+def annotations_of(instance_masks: Masks, class_ids: Sequence[int] | np.ndarray) -> list[Record]:
+    """Return COCO annotations of the ground truth of an image.
 
-    instance_masks: bool [H, W, N]; class_ids: int [N], negative for a crowd of that class.
-    Returns N dicts of category_id, iscrowd, bbox [x, y, width, height] and area in pixels, segmentation;
-    box and area are those of the mask.
+    Args:
+        instance_masks: bool [H, W, N].
+        class_ids: int [N], negative for a crowd of that class.
+
+    Returns:
+        N dicts of category_id, iscrowd, bbox [x, y, width, height] and area in pixels, and segmentation. Box
+        and area are those of the mask.
     """
     instance_masks = np.asarray(instance_masks)
     tight = masks.extract_bboxes(instance_masks)
@@ -84,16 +113,28 @@ def annotations_of(instance_masks: np.ndarray, class_ids: Sequence[int] | np.nda
             "segmentation": code,
         }
         for class_id, box, area, code in zip(
-            class_ids, tight, areas, encode_masks(instance_masks), strict=True
+            class_ids, tight, areas, rle.encode_masks(instance_masks), strict=True
         )
     ]
 
 
-def detections_of(found: Mapping[str, np.ndarray]) -> list[Record]:
-    """COCO results of one image from what `MaskRCNN.detect` returns for it.
+def detections_of(detections: Mapping[str, Any]) -> list[Record]:
+    """Return COCO results of one image.
 
-    Returns N dicts of category_id, score, bbox [x, y, width, height] in pixels, segmentation.
+    Args:
+        detections: A dict of rois, class_ids, scores and masks bool [H, W, N], as `MaskRCNN.detect` returns
+            it.
+
+    Returns:
+        N dicts of category_id, score, bbox [x, y, width, height] in pixels, and segmentation.
     """
+    rows = zip(
+        detections["class_ids"],
+        detections["scores"],
+        detections["rois"],
+        rle.encode_masks(detections["masks"]),
+        strict=True,
+    )
     return [
         {
             "category_id": int(class_id),
@@ -101,10 +142,45 @@ def detections_of(found: Mapping[str, np.ndarray]) -> list[Record]:
             "bbox": _box_record(box),
             "segmentation": code,
         }
-        for class_id, score, box, code in zip(
-            found["class_ids"], found["scores"], found["rois"], encode_masks(found["masks"]), strict=True
-        )
+        for class_id, score, box, code in rows
     ]
+
+
+def checked_annotation(annotation: Mapping[str, Any], image_shape: Sequence[int]) -> Record:
+    """Return a COCO annotation with its segmentation as compressed run lengths.
+
+    Args:
+        annotation: A dict of category_id, iscrowd, bbox, area and segmentation of any form; other keys are
+            ignored.
+        image_shape: (height, width, ...) of the image.
+
+    Raises:
+        InvalidDataError: If a field is missing or wrong; the error names it.
+    """
+    box, area = annotation.get("bbox"), annotation.get("area")
+    is_box = isinstance(box, (list, tuple)) and len(box) == 4 and all(map(_is_finite, box))
+    for name, is_right, requirement in (
+        ("category_id", isinstance(annotation.get("category_id"), (int, np.integer)), "an integer"),
+        ("iscrowd", annotation.get("iscrowd") in (0, 1), "0 or 1"),
+        ("bbox", is_box, "[x, y, width, height]"),
+        ("area", _is_finite(area), "a number"),
+    ):
+        if not is_right:
+            raise InvalidDataError(
+                f"`{name}` of an annotation must be {requirement}. Received: {annotation.get(name)!r:.60}",
+                field=name,
+            )
+    return {
+        "category_id": int(annotation["category_id"]),
+        "iscrowd": int(annotation["iscrowd"]),
+        "bbox": list(annotation["bbox"]),
+        "area": float(annotation["area"]),
+        "segmentation": rle.from_segmentation(annotation.get("segmentation"), image_shape),
+    }
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(float(value)))
 
 
 def _box_record(box: np.ndarray) -> list[float]:
@@ -113,11 +189,16 @@ def _box_record(box: np.ndarray) -> list[float]:
 
 
 class CocoMetrics:
-    """Truth and detections of a set of images, collected one by one, and what COCO says of them.
+    """COCO's metrics of a set of images, which are added one by one.
 
-    class_names: class id (1 and more) to name. iou_types: "box", "mask" or both. max_detections: three
-    rising numbers: the best-scored so many of an image and class count; COCO's are 1, 10, 100. AP and the
-    recall by size take the last. Raises ValueError for others.
+    Args:
+        class_names: Class id (from 1) to name.
+        iou_types: "box", "mask" or both.
+        max_detections: Three rising numbers. So many of the best detections of an image and class count;
+            COCO's are 1, 10, 100. AP, and recall by size, use the last.
+
+    Raises:
+        ValueError: If `iou_types` or `max_detections` is something else.
     """
 
     def __init__(
@@ -128,17 +209,20 @@ class CocoMetrics:
     ) -> None:
         unknown = [name for name in iou_types if name not in IOU_TYPES]
         if unknown or not iou_types:
-            raise ValueError(f"iou_types must be some of {tuple(IOU_TYPES)}. Received: iou_types={iou_types}")
+            raise ValueError(
+                f"`iou_types` must be one or more of {tuple(IOU_TYPES)}. Received: iou_types={iou_types}"
+            )
         if len(max_detections) != 3 or list(max_detections) != sorted(set(max_detections)):
             raise ValueError(
-                f"max_detections must be three rising numbers. Received: max_detections={max_detections}"
+                f"`max_detections` must be three rising numbers. Received: max_detections={max_detections}"
             )
         self.class_names = dict(class_names)
         self.iou_types = tuple(iou_types)
         self.max_detections = [int(number) for number in max_detections]
         self._images: dict[Any, Record] = {}
         self._truth: list[Record] = []
-        self._found: list[Record] = []
+        self._detections: list[Record] = []
+        self._evaluations: dict[str, Any] = {}
 
     def add(
         self,
@@ -149,103 +233,139 @@ class CocoMetrics:
     ) -> None:
         """Add an image.
 
-        image_id: a number or text of its own, all of one type; image_shape: (height, width, ...).
-        annotations: the true objects, as `annotations_of` gives them or as they stand in a COCO file (any
-        form of segmentation; other keys are ignored). detections: as `detections_of` gives them.
-        Raises ValueError for an image that was added before.
+        Args:
+            image_id: A number or text; all of one type, each only once.
+            image_shape: (height, width, ...) of the image.
+            annotations: The ground truth, as `annotations_of` returns it or as it stands in a COCO file, with
+                segmentations of any form.
+            detections: As `detections_of` returns them.
+
+        Raises:
+            ValueError: If the image was added before, or an annotation is broken.
         """
         if image_id in self._images:
             raise ValueError(f"Each image counts once. Received a second time: image_id={image_id!r}")
         height, width = (int(side) for side in image_shape[:2])
+        checked = [checked_annotation(annotation, (height, width)) for annotation in annotations]
         self._images[image_id] = {"id": image_id, "height": height, "width": width}
-        for annotation in annotations:
-            number = len(self._truth) + 1  # pycocotools takes 0 for "not matched"
+        for annotation in checked:
+            number = len(self._truth) + 1  # pycocotools uses 0 for "not matched"
             self._truth.append({**annotation, "id": number, "image_id": image_id})
-        self._found += [{"image_id": image_id, **detection} for detection in detections]
+        self._detections += [{"image_id": image_id, **detection} for detection in detections]
+        self._evaluations.clear()
 
-    def results(self) -> dict[str, list]:
-        """All measures as columns of a table: `pandas.DataFrame(metrics.results())`.
+    def results(self) -> dict[str, list[Any]]:
+        """Return all metrics as columns of a table, for instance for `pandas.DataFrame`.
 
-        The first row, class "all", is COCO's mean over the classes; one row for each class follows. Columns:
-        class, images and objects (with an object of the class; crowds left out), and for box and mask, each
-        with its prefix: AP (mean over IoU 0.50, 0.55, ..., 0.95), AP50, AP75, AP_small, AP_medium, AP_large,
-        AR1, AR10, AR100 (or the other max_detections), AR_small, AR_medium, AR_large. NaN where there is no
-        object to be found.
+        The first row, class "all", is the mean over the classes; one row per class follows. A value is NaN if
+        there is no object to find.
+
+        Returns:
+            Columns: class, images and objects (images with an object of the class; crowds do not count), and
+            with the prefixes "box_" and "mask_": AP (the mean over IoU 0.50, 0.55, ..., 0.95), AP50, AP75,
+            AP_small, AP_medium, AP_large, AR1, AR10, AR100 (or the other `max_detections`), AR_small,
+            AR_medium, AR_large.
         """
-        table: dict[str, list] = {"class": ["all", *self.class_names.values()]}
-        real = [record for record in self._truth if not record["iscrowd"]]
-        per_class = [[r for r in real if r["category_id"] == number] for number in self.class_names]
-        counted = [real, *per_class]
-        table["images"] = [len(self._images), *(len({r["image_id"] for r in rows}) for rows in per_class)]
-        table["objects"] = [len(rows) for rows in counted]
+        table: dict[str, list[Any]] = {"class": ["all", *self.class_names.values()]}
+        objects = [record for record in self._truth if not record["iscrowd"]]
+        by_class = [[r for r in objects if r["category_id"] == number] for number in self.class_names]
+        table["images"] = [len(self._images), *(len({r["image_id"] for r in rows}) for rows in by_class)]
+        table["objects"] = [len(rows) for rows in [objects, *by_class]]
         for name in self.iou_types:
-            measured = self._measure(IOU_TYPES[name])
-            table |= {f"{name}_{measure}": values for measure, values in measured.items()}
+            metrics = self._measure(IOU_TYPES[name])
+            table |= {f"{name}_{metric}": values for metric, values in metrics.items()}
         return table
 
-    def write_truth(self, path: str | os.PathLike) -> None:
-        """Write the true objects as a COCO annotation file, whole or not at all."""
-        write_json(path, self._dataset())
+    def precision_recall(self, iou_type: str | None = None) -> PrecisionRecall:
+        """Return the precision-recall curves of each class.
+
+        Args:
+            iou_type: "box" or "mask", one of `iou_types`; by default the last of them.
+
+        Raises:
+            ValueError: If it is another one.
+        """
+        iou_type = self.iou_types[-1] if iou_type is None else iou_type
+        if iou_type not in self.iou_types:
+            raise ValueError(f"`iou_type` must be one of {self.iou_types}. Received: iou_type={iou_type!r}")
+        evaluation = self._evaluate(IOU_TYPES[iou_type])
+        order = self._class_order(evaluation)
+        precision = evaluation.eval["precision"][..., 0, -1][..., order]
+        scores = evaluation.eval["scores"][..., 0, -1][..., order]
+        is_measured, is_reached = precision > -1, precision > 0
+        return PrecisionRecall(
+            tuple(self.class_names.values()),
+            np.round(evaluation.params.iouThrs, 2),
+            np.asarray(evaluation.params.recThrs),
+            np.where(is_measured, precision, np.nan),
+            np.where(is_reached, scores, np.nan),
+        )
+
+    def write_truth(self, path: str | os.PathLike[str]) -> None:
+        """Write the ground truth as a COCO annotation file, whole or not at all."""
+        files.write_json(path, self._dataset())
 
     def _dataset(self) -> Record:
         categories = [{"id": number, "name": name} for number, name in self.class_names.items()]
         return {"images": list(self._images.values()), "annotations": self._truth, "categories": categories}
 
-    def _measure(self, iou_type: str) -> dict[str, list[float]]:
-        """Each measure's values: over all classes, then class by class."""
+    def _evaluate(self, iou_type: str) -> Any:
+        """Return pycocotools' evaluation of all images so far."""
         from pycocotools.cocoeval import COCOeval
 
-        truth, found = self._loaded(iou_type)
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-            evaluation = COCOeval(truth, found, iou_type)
-            evaluation.params.maxDets = self.max_detections
-            evaluation.params.catIds = list(self.class_names)
-            evaluation.evaluate()
-            evaluation.accumulate()
-        precision = evaluation.eval["precision"]  # [IoU, recall, class, size, max detections]
-        recall = evaluation.eval["recall"]  # [IoU, class, size, max detections]
+        if iou_type not in self._evaluations:
+            truth, detections = self._loaded(iou_type)
+            with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+                evaluation = COCOeval(truth, detections, iou_type)
+                evaluation.params.maxDets = self.max_detections
+                evaluation.params.catIds = list(self.class_names)
+                evaluation.evaluate()
+                evaluation.accumulate()
+            self._evaluations[iou_type] = evaluation
+        return self._evaluations[iou_type]
+
+    def _class_order(self, evaluation: Any) -> list[int]:
+        """Return the indices of our classes in the arrays of pycocotools, which sorts category ids."""
+        index_of = {number: index for index, number in enumerate(evaluation.params.catIds)}
+        return [index_of[number] for number in self.class_names]
+
+    def _measure(self, iou_type: str) -> dict[str, list[float]]:
+        """Return the values of each metric: over all classes, then class by class."""
+        evaluation = self._evaluate(iou_type)
+        precision = evaluation.eval["precision"]  # [T, R, K, size, max detections]
+        recall = evaluation.eval["recall"]  # [T, K, size, max detections]
         at = {round(float(iou), 2): index for index, iou in enumerate(evaluation.params.iouThrs)}
         parts = {
             "AP": precision[..., 0, -1],
             "AP50": precision[at[0.5], ..., 0, -1],
             "AP75": precision[at[0.75], ..., 0, -1],
-            **{f"AP_{size}": precision[..., place, -1] for place, size in enumerate(SIZES) if place},
-            **{f"AR{most}": recall[..., 0, place] for place, most in enumerate(self.max_detections)},
-            **{f"AR_{size}": recall[..., place, -1] for place, size in enumerate(SIZES) if place},
+            **{f"AP_{size}": precision[..., index, -1] for index, size in enumerate(SIZES) if index},
+            **{f"AR{limit}": recall[..., 0, index] for index, limit in enumerate(self.max_detections)},
+            **{f"AR_{size}": recall[..., index, -1] for index, size in enumerate(SIZES) if index},
         }
-        place_of = {number: place for place, number in enumerate(evaluation.params.catIds)}  # sorted
-        order = [place_of[number] for number in self.class_names]
+        order = self._class_order(evaluation)
         return {name: [_mean(part), *(_mean(part[..., k]) for k in order)] for name, part in parts.items()}
 
     def _loaded(self, iou_type: str) -> tuple[Any, Any]:
         from pycocotools.coco import COCO
 
         with contextlib.redirect_stdout(io.StringIO()):
-            truth, found = COCO(), COCO()
-            # It writes into what it is given.
+            truth, detections = COCO(), COCO()
+            # pycocotools writes into its input.
             truth.dataset = {**self._dataset(), "annotations": [dict(record) for record in self._truth]}
             truth.createIndex()
-            # A result with a box counts by the area of its box, one without by that of its mask.
-            left_out = "segmentation" if iou_type == "bbox" else "bbox"
-            rows = [{k: v for k, v in record.items() if k != left_out} for record in self._found]
+            # The area of a detection is that of its box if it has one, else that of its mask.
+            other = "segmentation" if iou_type == "bbox" else "bbox"
+            rows = [{k: v for k, v in record.items() if k != other} for record in self._detections]
             if rows:
-                found = truth.loadRes(rows)
-            else:  # it fails on an empty list
-                found.dataset = {**self._dataset(), "annotations": []}
-                found.createIndex()
-        return truth, found
+                detections = truth.loadRes(rows)
+            else:  # loadRes fails for an empty list
+                detections.dataset = {**self._dataset(), "annotations": []}
+                detections.createIndex()
+        return truth, detections
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean of what pycocotools measured; it marks the rest with -1."""
+    """Return the mean of the measured values; pycocotools marks all others with -1."""
     measured = values[values > -1]
     return float(measured.mean()) if measured.size else float("nan")
-
-
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write JSON under a temporary name and rename it, so that the file is whole or not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content) + "\n")
-    os.replace(temporary, path)

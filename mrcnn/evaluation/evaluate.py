@@ -1,59 +1,99 @@
-"""A detector measured on a dataset: one pass over its images, of which nothing but run lengths is kept."""
+"""Measure a detector on a dataset: one pass over its images, of which only run lengths are kept."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
 
+from mrcnn import files
 from mrcnn.evaluation import coco
+from mrcnn.evaluation.confusion import ConfusionMatrix
 from mrcnn.evaluation.instances import InstanceMetrics
+from mrcnn.typing import Image
 
-Detections = dict[str, np.ndarray]
-Detect = Callable[[list[np.ndarray]], list[Detections]]
+if TYPE_CHECKING:
+    from mrcnn.dataset import Dataset
 
-# What the printed tables show of all columns.
-SHOWN = (
+# One image: rois [N, 4], class_ids [N], scores [N] and masks [H, W, N], as `MaskRCNN.detect` returns them.
+Detections: TypeAlias = Mapping[str, Any]
+Detect: TypeAlias = Callable[[list[Image]], Sequence[Detections]]
+
+# The columns of each printed table.
+PRINTED = (
     *(
         [f"{kind}_{name}" for name in ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")]
         for kind in ("box", "mask")
     ),
-    ["tau_AP", *(f"tau_AP{tau}" for tau in range(50, 100, 10)), "precision50", "recall50", "PQ", "SQ", "RQ"],
+    ["tau_AP", *(f"tau_AP{tau}" for tau in range(50, 100, 10)), "precision50", "recall50", "F1_50"],
+    ["PQ", "SQ", "RQ"],
 )
+
+
+class Results(dict[str, list[Any]]):
+    """The columns of a table of metrics: `pandas.DataFrame(results)`. The first row is over all classes.
+
+    Attributes:
+        precision_recall: Precision-recall curves of each class, by "box" and "mask"; see
+            `visualize.plot_precision_recall_curves`.
+        confusion_matrix: How often objects of one class were detected as another, of detections with
+            score >= `min_score`; None if that was not given. See `visualize.plot_confusion_matrix`.
+    """
+
+    precision_recall: dict[str, coco.PrecisionRecall]
+    confusion_matrix: ConfusionMatrix | None
+
+    def __init__(self, table: Mapping[str, list[Any]] | None = None) -> None:
+        super().__init__(table or {})
+        self.precision_recall = {}
+        self.confusion_matrix = None
 
 
 def evaluate(
     detect: Detect,
-    dataset: Any,
+    dataset: "Dataset",
     image_ids: Sequence[int] | None = None,
     batch_size: int = 1,
     iou_types: Sequence[str] = ("box", "mask"),
     max_detections: Sequence[int] = (1, 10, 100),
-    results_path: str | os.PathLike | None = None,
+    results_path: str | os.PathLike[str] | None = None,
     min_score: float | None = None,
     verbose: int = 1,
-) -> dict[str, list]:
-    """Detect the objects of a dataset's images and measure them as COCO does.
+) -> Results:
+    """Detect the objects of a dataset's images and compute COCO's metrics.
 
-    detect: from a list of images to a list of dicts of rois, class_ids, scores and masks, as
-    `MaskRCNN.detect`. dataset: a prepared Dataset. Its `load_mask` gives the truth, crowds with negative
-    class ids; a dataset with a method `coco_annotations(image_id)` that returns COCO annotations with its
-    own class ids as category_id is asked for these instead. image_ids: all if None. batch_size: images
-    given to detect at a time. iou_types, max_detections: see `coco.CocoMetrics`. results_path: a file for
-    the detections in COCO's form, with the ids of images and classes of the dataset's source. min_score:
-    with a number AP(tau) and PQ are measured, too, of the detections scored at least so, see
-    `instances.InstanceMetrics`. verbose: 1 shows progress and prints tables.
+    The ground truth comes from `load_mask`, where negative class ids are crowds. If the dataset has a method
+    `coco_annotations(image_id)`, which returns COCO annotations with the dataset's class ids as category_id,
+    this is called instead.
 
-    Returns `coco.CocoMetrics.results()`: columns of a table, the first row over all classes; with min_score
-    those of `InstanceMetrics.results()` follow.
-    Raises ValueError without images, and what loading and detecting raise.
+    Args:
+        detect: From a list of images to a list of dicts of rois, class_ids, scores and masks, such as
+            `MaskRCNN.detect`.
+        dataset: A prepared Dataset.
+        image_ids: The images; all if None.
+        batch_size: Images that `detect` gets at a time.
+        iou_types: "box", "mask" or both.
+        max_detections: See `coco.CocoMetrics`.
+        results_path: A file for the detections in the COCO results format, with the ids that images and
+            classes have in their source.
+        min_score: If given, also measure AP(tau), panoptic quality, precision, recall, F1 and the confusion
+            matrix of the detections with score >= min_score.
+        verbose: 1 to show progress and print tables.
+
+    Returns:
+        The columns of `coco.CocoMetrics.results`, and with `min_score` those of `InstanceMetrics.results`.
+        The curves and the confusion matrix are attributes.
+
+    Raises:
+        ValueError: If there are no images.
+        OSError: If an image cannot be read or `results_path` cannot be written.
     """
-    everything = {"all": dataset.image_ids if image_ids is None else image_ids}
+    groups = {"all": dataset.image_ids if image_ids is None else image_ids}
     return evaluate_groups(
         detect,
         dataset,
-        everything,
+        groups,
         batch_size=batch_size,
         iou_types=iou_types,
         max_detections=max_detections,
@@ -65,74 +105,103 @@ def evaluate(
 
 def evaluate_groups(
     detect: Detect,
-    dataset: Any,
+    dataset: "Dataset",
     groups: Mapping[str, Sequence[int]],
     batch_size: int = 1,
     iou_types: Sequence[str] = ("box", "mask"),
     max_detections: Sequence[int] = (1, 10, 100),
-    results_path: str | os.PathLike | None = None,
+    results_path: str | os.PathLike[str] | None = None,
     min_score: float | None = None,
     verbose: int = 1,
-) -> dict[str, dict[str, list]]:
-    """As `evaluate`, for several groups of images, such as all and each kind, in one pass.
+) -> dict[str, Results]:
+    """Evaluate several groups of images, such as day and night, in one pass.
 
-    groups: name to image ids; they may overlap, each image is detected once.
-    Returns the results of each group by its name.
+    Args:
+        detect: See `evaluate`.
+        dataset: A prepared Dataset.
+        groups: Name to image ids. Groups may overlap; each image is detected once.
+        batch_size: See `evaluate`.
+        iou_types: See `evaluate`.
+        max_detections: See `evaluate`.
+        results_path: See `evaluate`.
+        min_score: See `evaluate`.
+        verbose: See `evaluate`.
+
+    Returns:
+        The results of each group by its name.
+
+    Raises:
+        ValueError: If a group has no images.
     """
     members = {name: {int(image_id) for image_id in ids} for name, ids in groups.items()}
     image_ids = sorted(set().union(*members.values()))
     if not all(members.values()) or not image_ids:
-        raise ValueError(f"There is nothing to evaluate: no images. Received: {dict(groups)}")
+        raise ValueError(f"There is nothing to evaluate: a group has no images. Received: {dict(groups)}")
     names, classes = source_ids(dataset, image_ids), source_classes(dataset)
     class_names = {classes[number]: dataset.class_names[number] for number in classes}
     ranked = {group: coco.CocoMetrics(class_names, iou_types, max_detections) for group in groups}
     matched = {group: InstanceMetrics(class_names) for group in groups if min_score is not None}
-    written: list[coco.Record] = []
-    for image_id, image, found in detected(detect, dataset, image_ids, batch_size, verbose):
-        class_ids = np.array([classes[int(number)] for number in found["class_ids"]], int)
-        found = {**found, "class_ids": class_ids}
-        truth, detections = true_annotations(dataset, image_id), coco.detections_of(found)
-        for record in truth:
-            record["category_id"] = classes[record["category_id"]]
+    records: list[coco.Record] = []
+    for image_id, image, detections in detected(detect, dataset, image_ids, batch_size, verbose):
+        class_ids = np.array([classes[int(number)] for number in detections["class_ids"]], int)
+        detections = {**detections, "class_ids": class_ids}
+        rows = coco.detections_of(detections)
+        truth = [coco.checked_annotation(row, image.shape) for row in true_annotations(dataset, image_id)]
+        truth = [{**record, "category_id": classes[record["category_id"]]} for record in truth]
         for group in groups:
             if image_id in members[group]:
-                ranked[group].add(names[image_id], image.shape, truth, detections)
+                ranked[group].add(names[image_id], image.shape, truth, rows)
                 if group in matched:
-                    matched[group].add(truth, found)
-        written += [{"image_id": names[image_id], **record} for record in detections]
+                    matched[group].add(truth, detections)
+        records += [{"image_id": names[image_id], **row} for row in rows]
     if results_path is not None:
-        coco.write_json(results_path, written)
-    results = {group: metrics.results() for group, metrics in ranked.items()}
-    for group, instances in matched.items():
-        results[group] |= instances.results(0.0 if min_score is None else min_score)
+        files.write_json(results_path, records)
+    results = {group: _results(ranked[group], matched.get(group), min_score or 0.0) for group in groups}
     if verbose:
         for group, table in results.items():
             print_results(table, "" if len(results) == 1 else group)
     return results
 
 
+def _results(ranked: coco.CocoMetrics, matched: InstanceMetrics | None, min_score: float) -> Results:
+    results = Results(ranked.results())
+    results.precision_recall = {name: ranked.precision_recall(name) for name in ranked.iou_types}
+    if matched is not None:
+        results.update(matched.results(min_score))
+        results.confusion_matrix = matched.confusion_matrix(min_score)
+    return results
+
+
 def detected(
-    detect: Detect, dataset: Any, image_ids: Sequence[int], batch_size: int = 1, verbose: int = 1
-) -> Iterator[tuple[int, np.ndarray, Detections]]:
-    """Image id, image and detections, one after the other; `batch_size` images are held at a time."""
+    detect: Detect, dataset: "Dataset", image_ids: Sequence[int], batch_size: int = 1, verbose: int = 1
+) -> Iterator[tuple[int, Image, Detections]]:
+    """Yield the id, the image and the detections of each image.
+
+    Args:
+        detect: See `evaluate`.
+        dataset: A prepared Dataset.
+        image_ids: The images.
+        batch_size: Images that are in memory at a time.
+        verbose: 1 to show progress.
+    """
     with tqdm(total=len(image_ids), desc="Evaluating", unit="image", disable=not verbose) as progress:
         for start in range(0, len(image_ids), batch_size):
-            some = image_ids[start : start + batch_size]
-            images = [dataset.load_image(image_id) for image_id in some]
-            yield from zip(some, images, detect(images), strict=True)
-            progress.update(len(some))
+            batch = image_ids[start : start + batch_size]
+            images = [dataset.load_image(image_id) for image_id in batch]
+            yield from zip(batch, images, detect(images), strict=True)
+            progress.update(len(batch))
 
 
-def true_annotations(dataset: Any, image_id: int) -> list[coco.Record]:
-    """COCO annotations of an image's true objects, with the dataset's class ids."""
+def true_annotations(dataset: "Dataset", image_id: int) -> list[coco.Record]:
+    """Return COCO annotations of the ground truth of an image, with the dataset's class ids."""
     if hasattr(dataset, "coco_annotations"):
         return [dict(record) for record in dataset.coco_annotations(image_id)]
     masks, class_ids = dataset.load_mask(image_id)
     return coco.annotations_of(masks, class_ids) if len(class_ids) else []
 
 
-def source_ids(dataset: Any, image_ids: Sequence[int]) -> dict[int, Any]:
-    """The id of each image in its source, where these are distinct numbers or texts; else the dataset's."""
+def source_ids(dataset: "Dataset", image_ids: Sequence[int]) -> dict[int, Any]:
+    """Return each image's id in its source if these are distinct numbers or texts, else the dataset's."""
     named = [dataset.image_info[image_id]["id"] for image_id in image_ids]
     for kind in (int, str):
         if all(isinstance(name, kind) for name in named) and len(set(named)) == len(named):
@@ -140,31 +209,40 @@ def source_ids(dataset: Any, image_ids: Sequence[int]) -> dict[int, Any]:
     return {image_id: image_id for image_id in image_ids}
 
 
-def source_classes(dataset: Any) -> dict[int, int]:
-    """The id of each class in its source, where these are distinct numbers; else the dataset's."""
+def source_classes(dataset: "Dataset") -> dict[int, int]:
+    """Return the id of each class in its source if these are distinct numbers, else the dataset's."""
     numbers = range(1, dataset.num_classes)
     named = [dataset.class_info[number]["id"] for number in numbers]
-    distinct = all(isinstance(name, int) for name in named) and len(set(named)) == len(named)
-    return dict(zip(numbers, named if distinct else numbers, strict=True))
+    is_distinct = all(isinstance(name, int) for name in named) and len(set(named)) == len(named)
+    return dict(zip(numbers, named if is_distinct else numbers, strict=True))
 
 
-def print_results(results: dict[str, list], title: str = "") -> None:
-    """Print the columns of SHOWN that there are: for boxes, masks and instances a table each.
+def print_results(results: Mapping[str, list[Any]], title: str = "") -> None:
+    """Print the metrics of boxes, masks and instances as tables.
 
-    Classes without a true object, of which nothing can be measured, have no row.
+    Classes without an object have no row, because nothing can be measured.
+
+    Args:
+        results: The columns of a table, see `evaluate`.
+        title: A line above the tables.
     """
     if title:
         print(f"\n{title}")
     rows = [row for row, count in enumerate(results["objects"]) if count or row == 0]
-    results = {name: [values[row] for row in rows] for name, values in results.items()}
-    for names in SHOWN:
-        there = [name for name in names if name in results]
-        if there:
-            print(as_text(results, ["class", "objects", *there]))
+    printed = {name: [values[row] for row in rows] for name, values in results.items()}
+    for names in PRINTED:
+        columns = [name for name in names if name in printed]
+        if columns:
+            print(as_text(printed, ["class", "objects", *columns]))
 
 
-def as_text(results: dict[str, list], columns: Sequence[str]) -> str:
-    """Some columns of results as aligned text, numbers with three digits."""
+def as_text(results: Mapping[str, list[Any]], columns: Sequence[str]) -> str:
+    """Return columns of a table as aligned text, numbers with three digits.
+
+    Args:
+        results: The columns of a table.
+        columns: Names of the columns to print.
+    """
     rows = [list(columns)]
     for values in zip(*(results[name] for name in columns), strict=True):
         rows.append([f"{value:.3f}" if isinstance(value, float) else str(value) for value in values])

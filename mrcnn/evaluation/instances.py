@@ -1,15 +1,15 @@
-"""Scores of a segmentation into instances: AP(tau) = TP / (TP + FP + FN), and panoptic quality.
+"""Metrics of instance segmentation at a fixed score: AP(tau), precision, recall, F1 and panoptic quality.
 
-Unlike COCO's average precision they rank nothing: a detection counts or does not, by a smallest score. True
-and detected instances are matched one to one by the IoU of their masks. Every pixel belongs to one instance,
-as in the label images these scores are defined for: where masks overlap it goes to the best-scored. Of
-instances that do not overlap at most one has an IoU above 0.5 with a given true one, so any matching is the
-best; at 0.5 itself and below, the matching with the most pairs (of those, with the largest sum of IoU) is
-taken, not the greedy one.
+Unlike COCO's average precision they do not rank detections: a detection counts if its score is high enough.
+Objects and detections are matched one to one by the IoU of their masks. Every pixel belongs to one detection,
+as in the label images that these metrics are defined for: where masks overlap, to the best one. Detections
+that do not overlap have at most one IoU above 0.5 with an object, so the matching is unique. At 0.5 and
+below, it is the one with the most pairs, and of those the one with the largest sum of IoU.
 
+Axes: H, W image; G objects; P detections; K classes.
 Sources: Schmidt et al. 2018, Cell Detection with Star-convex Polygons, section 3 (AP(tau); the 2018 Data
 Science Bowl scores its mean over tau = 0.50, 0.55, ..., 0.95); Kirillov et al. 2019, Panoptic Segmentation,
-section 4 (PQ).
+section 4.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,26 +19,43 @@ from typing import Any
 import numpy as np
 
 from mrcnn.evaluation import coco
-from mrcnn.geometry import masks
+from mrcnn.evaluation.confusion import ConfusionMatrix
+from mrcnn.geometry import masks, rle
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-# Share of a detection inside crowd regions from which it is not counted as false (Kirillov et al., 4.2).
-MOSTLY = 0.5
+# A detection that lies in crowds by more than this share is not counted as false (Kirillov et al., 4.2).
+CROWD_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class _Image:
-    """What matching needs of an image and a class: overlaps [P, G], scores [P], crowd share [P]."""
+    """What matching needs of one image.
 
-    class_id: int
+    Attributes:
+        overlaps: IoU [P, G].
+        true_classes: Class ids [G].
+        detected_classes: Class ids [P].
+        scores: [P].
+        is_in_crowd: bool [P], whether a detection lies mostly in crowds of its class.
+    """
+
     overlaps: np.ndarray
+    true_classes: np.ndarray
+    detected_classes: np.ndarray
     scores: np.ndarray
-    in_crowd: np.ndarray
+    is_in_crowd: np.ndarray
 
 
 @dataclass(frozen=True)
 class Counts:
-    """True positives, false positives, false negatives, and the sum of IoU over the true positives."""
+    """Numbers of matched and unmatched instances.
+
+    Attributes:
+        hits: True positives: detections that match an object.
+        false: False positives: detections that match none.
+        missed: False negatives: objects that no detection matches.
+        overlap: Sum of the IoU of all hits.
+    """
 
     hits: int
     false: int
@@ -55,7 +72,7 @@ class Counts:
 
     @property
     def accuracy(self) -> float:
-        """AP(tau): TP / (TP + FP + FN); NaN where there was nothing to find and nothing found."""
+        """AP(tau): TP / (TP + FP + FN); NaN if there are neither objects nor detections."""
         return _ratio(self.hits, self.hits + self.false + self.missed)
 
     @property
@@ -85,81 +102,108 @@ class Counts:
 
 
 def match(overlaps: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """The one-to-one matching with the most pairs of at least this IoU, then the largest sum of it.
+    """Return the one-to-one matching with the most pairs, and of those the one with the largest sum of IoU.
 
-    overlaps: IoU [P, G]. Returns two index arrays, the matched rows and their columns.
+    Args:
+        overlaps: IoU [P, G].
+        threshold: The smallest IoU of a pair.
+
+    Returns:
+        Indices of the matched rows and of their columns.
     """
-    from scipy.optimize import linear_sum_assignment  # 24 MB that detection does not need
+    from scipy.optimize import linear_sum_assignment  # takes long to load, and detection does not need it
 
     if not overlaps.size:
         return np.zeros(0, int), np.zeros(0, int)
-    enough = overlaps >= threshold
+    is_allowed = overlaps >= threshold
     # All IoU together weigh less than one pair.
-    gain = np.where(enough, 1 + overlaps / (2 * min(overlaps.shape)), 0)
+    gain = np.where(is_allowed, 1 + overlaps / (2 * min(overlaps.shape)), 0)
     rows, columns = linear_sum_assignment(gain, maximize=True)
-    kept = enough[rows, columns]
+    kept = is_allowed[rows, columns]
     return rows[kept], columns[kept]
 
 
 class InstanceMetrics:
-    """Instances of a set of images, collected one by one, and their scores.
+    """The metrics of a set of images, which are added one by one.
 
-    class_names: class id (1 and more) to name. Of each image the overlaps are kept, so that the smallest
-    score of a detection can be chosen afterwards.
+    Of each image the overlaps are kept, so the score limit can be chosen afterwards.
+
+    Args:
+        class_names: Class id (from 1) to name.
     """
 
     def __init__(self, class_names: Mapping[int, str]) -> None:
         self.class_names = dict(class_names)
-        self._images: list[list[_Image]] = []
+        self._images: list[_Image] = []
 
-    def add(self, annotations: Sequence[Mapping[str, Any]], found: Mapping[str, np.ndarray]) -> None:
+    def add(self, annotations: Sequence[Mapping[str, Any]], detections: Mapping[str, Any]) -> None:
         """Add an image.
 
-        annotations: COCO annotations of the true objects, see `coco.annotations_of`;
-        found: what `MaskRCNN.detect` returns. Detections mostly inside crowds of their class are not
-        counted, unless they match an object.
+        A detection that lies mostly in crowds of its class does not count, unless it matches an object.
+
+        Args:
+            annotations: COCO annotations of the ground truth, see `coco.annotations_of`.
+            detections: A dict of rois, class_ids, scores and masks, as `MaskRCNN.detect` returns it.
+
+        Raises:
+            ValueError: If the segmentation of an annotation is broken.
         """
         from pycocotools import mask as run_lengths
 
-        labels = masks.label_image(found["masks"], found["scores"])
-        codes = coco.encode_labels(labels, len(found["scores"]))
-        parts = []
+        labels = masks.label_image(detections["masks"], detections["scores"])
+        codes = rle.encode_labels(labels, len(detections["scores"]))
+        class_ids = np.asarray(detections["class_ids"], dtype=int)
+        objects = [record for record in annotations if record["category_id"] in self.class_names]
+        real = [record for record in objects if not record["iscrowd"]]
+        overlaps = np.zeros((len(codes), len(real)))
+        if codes and real:
+            overlaps = run_lengths.iou(codes, _codes(real, labels.shape), [0] * len(real))
+        is_in_crowd = np.zeros(len(codes), dtype=bool)
         for class_id in self.class_names:
-            rows = np.flatnonzero(np.asarray(found["class_ids"]) == class_id)
-            here = [record for record in annotations if record["category_id"] == class_id]
-            real = _codes([record for record in here if not record["iscrowd"]], labels.shape)
-            crowd = _codes([record for record in here if record["iscrowd"]], labels.shape)
-            detected = [codes[row] for row in rows]
-            overlaps = np.zeros((len(rows), len(real)))
-            in_crowd = np.zeros((len(rows), 1))
-            if detected and real:
-                overlaps = run_lengths.iou(detected, real, [0] * len(real))
-            if detected and crowd:  # of a crowd: the share of the detection inside it
-                in_crowd = run_lengths.iou(detected, [run_lengths.merge(crowd)], [1])
-            parts.append(_Image(class_id, overlaps, np.asarray(found["scores"])[rows], in_crowd[:, 0]))
-        self._images.append(parts)
+            rows = np.flatnonzero(class_ids == class_id)
+            crowds = [record for record in objects if record["iscrowd"] and record["category_id"] == class_id]
+            if len(rows) and crowds:
+                crowd = run_lengths.merge(_codes(crowds, labels.shape))
+                # For a crowd, pycocotools returns the share of the detection that lies in it.
+                shares = run_lengths.iou([codes[row] for row in rows], [crowd], [1])
+                is_in_crowd[rows] = shares[:, 0] > CROWD_SHARE
+        true_classes = np.array([record["category_id"] for record in real], dtype=int)
+        scores = np.asarray(detections["scores"])
+        self._images.append(_Image(overlaps, true_classes, class_ids, scores, is_in_crowd))
 
     def counts(self, threshold: float, min_score: float = 0.5) -> list[dict[int, Counts]]:
-        """Class id to counts, for each image, at an IoU threshold, of detections scored at least so."""
+        """Return the counts of each class, image by image.
+
+        Args:
+            threshold: The smallest IoU of a match.
+            min_score: Detections with a lower score do not count.
+
+        Returns:
+            A dict of class id to counts for each image.
+        """
         return [
-            {part.class_id: _count(part, threshold, min_score) for part in image} for image in self._images
+            {class_id: _count(image, class_id, threshold, min_score) for class_id in self.class_names}
+            for image in self._images
         ]
 
     def results(
         self, min_score: float = 0.5, thresholds: Sequence[float] = THRESHOLDS, by_image: bool = False
-    ) -> dict[str, list]:
-        """All scores as columns of a table: a row over all classes, then one for each.
+    ) -> dict[str, list[Any]]:
+        """Return all metrics as columns of a table: a row over all classes, then one for each class.
 
-        min_score: detections of a lower score are left out. thresholds: the tau, IoU that a match needs.
-        by_image: AP(tau) is computed for each image and averaged, without images that have neither objects
-        nor detections; otherwise over the instances of all images together.
+        Args:
+            min_score: Detections with a lower score do not count.
+            thresholds: The IoU thresholds tau.
+            by_image: Whether to compute AP(tau) for each image and average it, without images that have
+                neither objects nor detections. Otherwise the instances of all images count together.
 
-        Columns: class, tau_AP50 and so on for each tau, tau_AP (their mean), and at IoU 0.5 precision50,
-        recall50, F1_50, PQ, SQ, RQ. Over all classes AP(tau), precision, recall and F1 count all instances
-        alike; PQ, SQ and RQ are means over the classes that occur.
+        Returns:
+            Columns: class; tau_AP50 and so on for each tau; tau_AP, their mean; and at IoU 0.5 precision50,
+            recall50, F1_50, PQ, SQ and RQ. In the first row, AP(tau), precision, recall and F1 count all
+            instances alike, and PQ, SQ and RQ are means over the classes that occur.
         """
         classes = list(self.class_names)
-        table: dict[str, list] = {"class": ["all", *self.class_names.values()]}
+        table: dict[str, list[Any]] = {"class": ["all", *self.class_names.values()]}
         groups = [classes, *([class_id] for class_id in classes)]
         for threshold in thresholds:
             per_image = self.counts(threshold, min_score)
@@ -176,19 +220,62 @@ class InstanceMetrics:
             table[name] = [_mean_of_known(values), *values]
         return table
 
+    def confusion_matrix(self, min_score: float = 0.5, threshold: float = 0.5) -> ConfusionMatrix:
+        """Return how often objects of one class were detected as another.
+
+        Objects and detections of one class are matched first, so the diagonal agrees with precision, recall
+        and F1 of `results`. Those that are left are then matched across classes.
+
+        Args:
+            min_score: Detections with a lower score do not count.
+            threshold: The smallest IoU of a match.
+        """
+        classes = list(self.class_names)
+        # None stands for "no object" and "no detection"; a class id may be 0 in its source.
+        index_of: dict[int | None, int] = {class_id: index for index, class_id in enumerate([*classes, None])}
+        counts: np.ndarray = np.zeros((len(index_of), len(index_of)), dtype=np.int64)
+        for image in self._images:
+            for true_class, detected_class in _pairs(image, classes, threshold, min_score):
+                counts[index_of[true_class], index_of[detected_class]] += 1
+        return ConfusionMatrix(tuple(self.class_names.values()), counts, min_score, threshold)
+
 
 def _codes(annotations: Sequence[Mapping[str, Any]], image_shape: Sequence[int]) -> list[coco.Record]:
-    return [coco.as_run_lengths(record["segmentation"], image_shape) for record in annotations]
+    return [rle.from_segmentation(record["segmentation"], image_shape) for record in annotations]
 
 
-def _count(part: _Image, threshold: float, min_score: float) -> Counts:
-    kept = part.scores >= min_score
-    overlaps, in_crowd = part.overlaps[kept], part.in_crowd[kept]
+def _count(image: _Image, class_id: int, threshold: float, min_score: float) -> Counts:
+    kept = np.flatnonzero((image.scores >= min_score) & (image.detected_classes == class_id))
+    objects = np.flatnonzero(image.true_classes == class_id)
+    overlaps = image.overlaps[np.ix_(kept, objects)]
     rows, columns = match(overlaps, threshold)
-    unmatched = np.ones(len(overlaps), bool)
-    unmatched[rows] = False
-    false = np.count_nonzero(unmatched & (in_crowd <= MOSTLY))
-    return Counts(len(rows), false, overlaps.shape[1] - len(rows), float(overlaps[rows, columns].sum()))
+    is_unmatched = np.ones(len(kept), bool)
+    is_unmatched[rows] = False
+    false = int(np.count_nonzero(is_unmatched & ~image.is_in_crowd[kept]))
+    return Counts(len(rows), false, len(objects) - len(rows), float(overlaps[rows, columns].sum()))
+
+
+def _pairs(
+    image: _Image, classes: Sequence[int], threshold: float, min_score: float
+) -> list[tuple[int | None, int | None]]:
+    """Return (true class, detected class) of every match, object and detection; None if there is none."""
+    detections = np.flatnonzero((image.scores >= min_score) & np.isin(image.detected_classes, classes))
+    objects = np.arange(len(image.true_classes))
+    pairs: list[tuple[int | None, int | None]] = []
+    for class_id in classes:
+        own = detections[image.detected_classes[detections] == class_id]
+        targets = objects[image.true_classes[objects] == class_id]
+        rows, columns = match(image.overlaps[np.ix_(own, targets)], threshold)
+        pairs += [(class_id, class_id)] * len(rows)
+        detections = np.setdiff1d(detections, own[rows])
+        objects = np.setdiff1d(objects, targets[columns])
+    detections = detections[~image.is_in_crowd[detections]]
+    rows, columns = match(image.overlaps[np.ix_(detections, objects)], threshold)
+    for row, column in zip(detections[rows], objects[columns], strict=True):
+        pairs.append((int(image.true_classes[column]), int(image.detected_classes[row])))
+    pairs += [(None, int(image.detected_classes[row])) for row in np.delete(detections, rows)]
+    pairs += [(int(image.true_classes[column]), None) for column in np.delete(objects, columns)]
+    return pairs
 
 
 def _total(per_image: Sequence[Mapping[int, Counts]], classes: Sequence[int]) -> Counts:

@@ -1,35 +1,47 @@
-"""Matching of predicted instances with ground truth by mask overlap."""
+"""Matches of predicted instances and ground truth in one image, by the IoU of masks.
+
+Axes: H, W image; G ground-truth instances; P predictions.
+"""
 
 import numpy as np
 
 from mrcnn.geometry import boxes, masks
+from mrcnn.typing import Boxes, Masks
 
 
 def compute_matches(
-    gt_boxes: np.ndarray,
+    gt_boxes: Boxes,
     gt_class_ids: np.ndarray,
-    gt_masks: np.ndarray,
-    pred_boxes: np.ndarray,
+    gt_masks: Masks,
+    pred_boxes: Boxes,
     pred_class_ids: np.ndarray,
     pred_scores: np.ndarray,
-    pred_masks: np.ndarray,
+    pred_masks: Masks,
     iou_threshold: float = 0.5,
     score_threshold: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Match predictions, best score first, with ground truth of their class, best overlap first.
+    """Match predictions, best score first, with the ground truth of their class that they overlap most.
 
-    gt_boxes [G, 4], gt_class_ids [G], gt_masks [H, W, G], pred_boxes [P, 4], pred_class_ids [P],
-    pred_scores [P], pred_masks [H, W, P]; padding rows of zeros may follow. Boxes serve only to
-    tell padding. iou_threshold: smallest mask IoU of a match. score_threshold: despite its name
-    compared with the IoU as well, as in the original; ground truths below it are not looked at.
+    Args:
+        gt_boxes: [G, 4]; rows of zeros at the end are padding, and boxes serve only to find it.
+        gt_class_ids: [G].
+        gt_masks: [H, W, G].
+        pred_boxes: [P, 4]; rows of zeros at the end are padding.
+        pred_class_ids: [P].
+        pred_scores: [P].
+        pred_masks: [H, W, P].
+        iou_threshold: The smallest mask IoU of a match.
+        score_threshold: A second limit of the IoU. Despite its name it is not compared with scores; the
+            Keras 2 library does the same.
 
-    Returns
-    - gt_match float [G]: index of the prediction, in order of score, or -1
-    - pred_match float [P]: index of the ground truth or -1; predictions in order of score
-    - overlaps [P, G]: mask IoU; predictions in order of score
+    Returns:
+        gt_match: float [G], index of the prediction among those by falling score, or -1.
+        pred_match: float [P], index of the ground truth or -1; predictions by falling score.
+        overlaps: Mask IoU [P, G]; predictions by falling score.
 
-    Raises ValueError if ground truth and predictions are masks of different image shape, or if
-    there are fewer ids, scores or masks than boxes.
+    Raises:
+        ValueError: If the masks of ground truth and predictions have different heights or widths, or there
+            are fewer class ids, scores or masks than boxes.
     """
     gt_class_ids, pred_class_ids, overlaps = ranked_overlaps(
         gt_boxes, gt_class_ids, gt_masks, pred_boxes, pred_class_ids, pred_scores, pred_masks
@@ -41,19 +53,32 @@ def compute_matches(
 
 
 def ranked_overlaps(
-    gt_boxes: np.ndarray,
+    gt_boxes: Boxes,
     gt_class_ids: np.ndarray,
-    gt_masks: np.ndarray,
-    pred_boxes: np.ndarray,
+    gt_masks: Masks,
+    pred_boxes: Boxes,
     pred_class_ids: np.ndarray,
     pred_scores: np.ndarray,
-    pred_masks: np.ndarray,
+    pred_masks: Masks,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The part of matching that no threshold enters: drop padding, sort by score, overlap masks.
+    """Drop padding, sort predictions by score and compute overlaps: the part that no threshold enters.
 
-    Arguments and errors as of `compute_matches`.
+    Args:
+        gt_boxes: [G, 4]; rows of zeros at the end are padding.
+        gt_class_ids: [G].
+        gt_masks: [H, W, G].
+        pred_boxes: [P, 4]; rows of zeros at the end are padding.
+        pred_class_ids: [P].
+        pred_scores: [P].
+        pred_masks: [H, W, P].
 
-    Returns gt_class_ids [G], pred_class_ids [P] and overlaps [P, G], predictions best score first.
+    Returns:
+        gt_class_ids: [G].
+        pred_class_ids: [P], by falling score.
+        overlaps: Mask IoU [P, G], predictions by falling score.
+
+    Raises:
+        ValueError: See `compute_matches`.
     """
     gt_count = len(boxes.trim_zeros(gt_boxes))
     pred_count = len(boxes.trim_zeros(pred_boxes))
@@ -73,21 +98,27 @@ def match_ranked(
     overlaps: np.ndarray,
     iou_threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy one-to-one matching of predictions that are already in order of score.
+    """Match predictions one by one, greedily, with ground truth.
 
-    gt_class_ids [G], pred_class_ids [P], overlaps [P, G] as `ranked_overlaps` gives them. Each
-    prediction takes the ground truth of its class that it overlaps most, at least `iou_threshold`,
-    among those not taken yet. NaN, the overlap of two empty masks, never matches.
+    Each prediction takes the ground truth of its class that it overlaps most, among those not taken yet. NaN,
+    the overlap of two empty masks, never matches.
 
-    Returns gt_match float [G] and pred_match float [P], -1 where nothing matched.
+    Args:
+        gt_class_ids: [G].
+        pred_class_ids: [P], by falling score.
+        overlaps: IoU [P, G].
+        iou_threshold: The smallest IoU of a match.
+
+    Returns:
+        gt_match float [G] and pred_match float [P], -1 where there is no match.
     """
     gt_match = np.full(len(gt_class_ids), -1.0)
     pred_match = np.full(len(pred_class_ids), -1.0)
     for pred, class_id in enumerate(pred_class_ids):
-        allowed = (overlaps[pred] >= iou_threshold) & (gt_match == -1) & (gt_class_ids == class_id)
-        candidates = np.flatnonzero(allowed)
+        is_candidate = (overlaps[pred] >= iou_threshold) & (gt_match == -1) & (gt_class_ids == class_id)
+        candidates = np.flatnonzero(is_candidate)
         if len(candidates) > 0:
-            # Of equal overlaps the later one, as a reversed sort puts it first.
+            # Of equal overlaps the last one, as in the Keras 2 library.
             gt = candidates[::-1][np.argmax(overlaps[pred, candidates[::-1]])]
             gt_match[gt] = pred
             pred_match[pred] = gt
@@ -97,6 +128,6 @@ def match_ranked(
 def _check_count(what: str, boxes_count: int, *counts: int) -> None:
     if min(counts) < boxes_count:
         raise ValueError(
-            f"Wanted a class id, a mask and, for predictions, a score for each box of the {what}. "
-            f"Received: {boxes_count} boxes that are not zero, but only {min(counts)} of another."
+            f"The {what} must have a class id, a mask and, for predictions, a score for each box. "
+            f"Received: {boxes_count} boxes that are not zero and {min(counts)} of another."
         )

@@ -1,93 +1,141 @@
-"""Fixed changes of camera and illumination, to see how much of a detector's accuracy survives them.
+"""Fixed changes of camera and light, to measure how much of a detector's accuracy survives them.
 
-Each takes a picture uint8 [h, w, 3] and returns one of the same shape and type, the same in every call; what
-is in it stays in place. Not the augmentation of training: these are for the test.
+Each takes an image uint8 [H, W, 3] and returns one of the same shape and dtype, the same in every call.
+Objects stay where they are. These changes are for tests; training has its own augmentation.
 """
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from PIL import Image
+from PIL import Image as PillowImage
 from scipy import ndimage
 
-from mrcnn.evaluation.evaluate import Detect, as_text, evaluate
+from mrcnn.evaluation.evaluate import Detect, Detections, as_text, evaluate
+from mrcnn.typing import Image
 
-Shift = Callable[[np.ndarray], np.ndarray]
+if TYPE_CHECKING:
+    from mrcnn.dataset import Dataset
 
-
-def gamma(picture: np.ndarray, exponent: float) -> np.ndarray:
-    """Each value v of 0..1 to v ** exponent: below 1 lifts the shadows, above 1 deepens them."""
-    levels = (np.arange(256) / 255.0) ** exponent * 255
-    return np.rint(levels).astype(np.uint8)[picture]
+Shift: TypeAlias = Callable[[Image], Image]
 
 
-def gain(picture: np.ndarray, factor: float | Sequence[float]) -> np.ndarray:
-    """Brightness times a factor, or a factor for each channel: a colour cast. Clipped at 255."""
-    return np.clip(np.rint(picture * np.asarray(factor)), 0, 255).astype(np.uint8)
+def gamma(image: Image, exponent: float) -> Image:
+    """Raise each value, scaled to 0..1, to a power.
+
+    Args:
+        image: uint8 [H, W, 3].
+        exponent: Below 1 brightens the shadows, above 1 darkens them.
+    """
+    levels = np.rint((np.arange(256) / 255.0) ** exponent * 255).astype(np.uint8)
+    shifted: Image = levels[image]
+    return shifted
 
 
-def blur(picture: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur; sigma in pixels."""
-    return ndimage.gaussian_filter(picture, (sigma, sigma, 0))
+def gain(image: Image, factor: float | Sequence[float]) -> Image:
+    """Multiply the values and clip them at 255.
+
+    Args:
+        image: uint8 [H, W, 3].
+        factor: One factor, or one for each channel, which gives a color cast.
+    """
+    shifted: Image = np.clip(np.rint(image * np.asarray(factor)), 0, 255).astype(np.uint8)
+    return shifted
 
 
-def noise(picture: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian noise in each channel, the same for pictures of one size; sigma in grey levels."""
-    added = np.random.default_rng(0).normal(0, sigma, picture.shape)
-    return np.clip(np.rint(picture + added), 0, 255).astype(np.uint8)
+def blur(image: Image, sigma: float) -> Image:
+    """Blur with a Gaussian.
+
+    Args:
+        image: uint8 [H, W, 3].
+        sigma: Standard deviation in pixels.
+    """
+    shifted: Image = ndimage.gaussian_filter(image, (sigma, sigma, 0))
+    return shifted
 
 
-def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    """The picture as it comes back from a JPEG file of this quality (1..95)."""
+def noise(image: Image, sigma: float) -> Image:
+    """Add Gaussian noise to each channel, the same for all images of one size.
+
+    Args:
+        image: uint8 [H, W, 3].
+        sigma: Standard deviation in gray levels.
+    """
+    added = np.random.default_rng(0).normal(0, sigma, image.shape)
+    shifted: Image = np.clip(np.rint(image + added), 0, 255).astype(np.uint8)
+    return shifted
+
+
+def jpeg(image: Image, quality: int) -> Image:
+    """Compress as JPEG and decode again.
+
+    Args:
+        image: uint8 [H, W, 3].
+        quality: JPEG quality, 1 to 95.
+    """
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file))
+    PillowImage.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(PillowImage.open(file))
 
 
-def resolution(picture: np.ndarray, factor: float) -> np.ndarray:
-    """Made smaller by a factor below 1 and enlarged again, so that the size stays."""
-    height, width = picture.shape[:2]
+def resolution(image: Image, factor: float) -> Image:
+    """Shrink and enlarge again, so the size stays.
+
+    Args:
+        image: uint8 [H, W, 3].
+        factor: Scale of the smaller image, below 1.
+    """
+    height, width = image.shape[:2]
     small = (max(1, round(width * factor)), max(1, round(height * factor)))
-    image = Image.fromarray(picture).resize(small, Image.Resampling.BOX)
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    smaller = PillowImage.fromarray(image).resize(small, PillowImage.Resampling.BOX)
+    return np.asarray(smaller.resize((width, height), PillowImage.Resampling.BILINEAR))
 
 
 SHIFTS: dict[str, Shift] = {
-    "none": lambda picture: picture,
-    "gamma 0.5": lambda picture: gamma(picture, 0.5),
-    "gamma 2": lambda picture: gamma(picture, 2.0),
-    "brightness x 0.5": lambda picture: gain(picture, 0.5),
-    "brightness x 1.5": lambda picture: gain(picture, 1.5),
-    "colour cast": lambda picture: gain(picture, (1.25, 1.0, 0.75)),
-    "blur 2 px": lambda picture: blur(picture, 2.0),
-    "noise 15 levels": lambda picture: noise(picture, 15.0),
-    "JPEG 20": lambda picture: jpeg(picture, 20),
-    "half resolution": lambda picture: resolution(picture, 0.5),
+    "none": lambda image: image,
+    "gamma 0.5": lambda image: gamma(image, 0.5),
+    "gamma 2": lambda image: gamma(image, 2.0),
+    "brightness x 0.5": lambda image: gain(image, 0.5),
+    "brightness x 1.5": lambda image: gain(image, 1.5),
+    "color cast": lambda image: gain(image, (1.25, 1.0, 0.75)),
+    "blur 2 px": lambda image: blur(image, 2.0),
+    "noise 15 levels": lambda image: noise(image, 15.0),
+    "JPEG 20": lambda image: jpeg(image, 20),
+    "half resolution": lambda image: resolution(image, 0.5),
 }
 
 
 def evaluate_under_shifts(
     detect: Detect,
-    dataset: Any,
+    dataset: "Dataset",
     shifts: Mapping[str, Shift] = SHIFTS,
     measures: Sequence[str] = ("mask_AP", "mask_AP50", "mask_AP75", "tau_AP50", "tau_AP70"),
     verbose: int = 1,
     **options: Any,
-) -> dict[str, list]:
+) -> dict[str, list[Any]]:
     """Evaluate a detector once for each shift.
 
-    detect, dataset, options: as for `evaluate.evaluate`; pictures are uint8. shifts: name to function.
-    measures: columns of its results that are kept; of the classes together.
-    Returns columns of a table with a row for each shift: shift, and the measures.
+    Args:
+        detect: See `evaluate.evaluate`.
+        dataset: A prepared Dataset of uint8 images.
+        shifts: Name to function.
+        measures: Columns of the results to keep, of their first row, which is over all classes.
+        verbose: 1 to show progress and print the table.
+        **options: More arguments of `evaluate.evaluate`. `min_score` is 0.5 by default.
+
+    Returns:
+        The columns of a table with a row for each shift: shift, and the measures.
+
+    Raises:
+        ValueError: If there are no images.
     """
     options.setdefault("min_score", 0.5)
-    table: dict[str, list] = {"shift": [], **{name: [] for name in measures}}
+    table: dict[str, list[Any]] = {"shift": [], **{name: [] for name in measures}}
     for name, shift in shifts.items():
         if verbose:
             print(name)
-        results = evaluate(_behind(shift, detect), dataset, verbose=verbose, **options)
+        results = evaluate(_after(shift, detect), dataset, verbose=verbose, **options)
         table["shift"].append(name)
         for measure in measures:
             table[measure].append(results[measure][0])
@@ -96,6 +144,10 @@ def evaluate_under_shifts(
     return table
 
 
-def _behind(shift: Shift, detect: Detect) -> Detect:
-    """The detector of a camera with this fault."""
-    return lambda images: detect([shift(np.asarray(image)) for image in images])
+def _after(shift: Shift, detect: Detect) -> Detect:
+    """Return a detector that sees shifted images."""
+
+    def detect_shifted(images: list[Image]) -> Sequence[Detections]:
+        return detect([shift(np.asarray(image)) for image in images])
+
+    return detect_shifted

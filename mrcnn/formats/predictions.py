@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mrcnn.evaluation import coco
+from mrcnn.files import write_json
 from mrcnn.formats import files
 from mrcnn.geometry import masks
 from mrcnn.visualize import overlays as drawn
@@ -78,7 +79,7 @@ def write_predictions(
         counts[name] = int(labels.max(initial=0))
         if overlays:
             _write(output / "overlays" / f"{name}.png", _png(_overlay(picture, found)))
-    coco.write_json(output / "detections.json", records)
+    write_json(output / "detections.json", records)
     _write(output / "counts.csv", _table(counts))
     if len(counts) < len(pictures):
         logger.warning("%d of %d pictures were left out.", len(pictures) - len(counts), len(pictures))

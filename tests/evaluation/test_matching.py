@@ -170,7 +170,7 @@ def test_two_empty_masks_do_not_match():
 def test_masks_of_other_images_are_an_error():
     gt_boxes, gt_class_ids, _, *pred = scene(GT, GT, [0.9, 0.8])
     other = rectangles(gt_boxes, shape=(30, 20))
-    with pytest.raises(ValueError, match="one image shape"):
+    with pytest.raises(ValueError, match="same height and width"):
         matching.compute_matches(gt_boxes, gt_class_ids, other, *pred)
 
 
