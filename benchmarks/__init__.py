@@ -1,1 +1,1 @@
-"""Benchmarks: one command per question, see README.md."""
+"""Benchmarks: one command per question; see README.md."""

@@ -1,4 +1,4 @@
-"""Who takes part: ours on each backend, and torchvision as it comes and in its variants."""
+"""The contestants of a benchmark: `mrcnn` on each backend, torchvision and its variants."""
 
 import argparse
 import os
@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from benchmarks import measure, original, peak
+from benchmarks import keras2_library, measure, peak
 from benchmarks.workers import Case, Contestant, InProcess, Subprocess, alternate, opened
 
 OURS = "benchmarks.ours:build"
 PEER = "benchmarks.peer_torchvision"
 PEER_VARIANTS = ("compiled", "channels_last")
-# The network that the peer runs beside each of ours.
+# The network of the peer beside each of ours.
 PEER_NETWORKS = {"light": "resnet50"}
 QUICK = {
     **{"network": "tiny", "height": 64, "width": 64, "classes": 4, "detections": 5, "proposals": 40},
@@ -30,76 +30,81 @@ COLUMNS = {
     "gflop": "GFLOP",
     "times_limit": "times the limit",
     "times_peer": "times faster than torchvision",
-    "times_original": "than the original",
-    "times_original_cpu": "in CPU s",
+    "times_keras2": "than the Keras 2 library",
+    "times_keras2_cpu": "in CPU s",
 }
 
 Row = dict[str, Any]
 
 
 def quick(case: Case) -> Case:
-    """The same case with a tiny network and picture, to try a benchmark."""
+    """Return the case with a tiny network and image, to try a benchmark."""
     return replace(case, **QUICK)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say who takes part."""
+    """Add the options that choose the contestants."""
     parser.add_argument(
         "--backends",
         nargs="+",
         default=[os.environ.get("KERAS_BACKEND", "tensorflow")],
-        help="backends of Keras that ours runs on (default KERAS_BACKEND)",
+        help="backends that mrcnn runs on (default KERAS_BACKEND)",
     )
     parser.add_argument(
-        "--peer-python", help="interpreter of an environment with torch and torchvision; without it no peer"
+        "--peer-python",
+        help="interpreter of an environment with torch and torchvision; without it there is no peer",
     )
     parser.add_argument(
-        "--peer-variants", nargs="+", default=[], choices=PEER_VARIANTS, help="the peer in other ways, too"
+        "--peer-variants",
+        nargs="+",
+        default=[],
+        choices=PEER_VARIANTS,
+        help="run the peer in these ways, too",
     )
     parser.add_argument(
-        "--in-process", action="store_true", help="ours inside this process, for tests and debuggers"
+        "--in-process", action="store_true", help="run mrcnn in this process, for tests and debuggers"
     )
 
 
 def makers(arguments: argparse.Namespace, cases: Sequence[Case]) -> list[Callable[[], Contestant]]:
-    """What opens each contestant: ours for each case and backend, then the peers for each network once."""
-    found: list[Callable[[], Contestant]] = []
+    """Return functions that start the contestants: ours per case and backend, the peers per network."""
+    starters: list[Callable[[], Contestant]] = []
     for case in cases:
         case = replace(case, settings=dict(arguments.set))
         for backend in arguments.backends:
             name = f"ours, {backend}, {case.network}"
             if arguments.in_process:
-                found.append(lambda name=name, case=case: InProcess(name, OURS, case))
+                starters.append(lambda name=name, case=case: InProcess(name, OURS, case))
             else:
-                found.append(
+                starters.append(
                     lambda name=name, case=case, backend=backend: Subprocess(
                         name, OURS, case, backend=backend
                     )
                 )
     if not arguments.peer_python or any(case.task == "fit" for case in cases):
-        return found
+        return starters
     peers = {case.network: case for case in (peer_case(case) for case in cases)}
     for network, case in peers.items():
         for variant in ("eager", *arguments.peer_variants):
             name = f"torchvision, {network}" if variant == "eager" else f"torchvision, {variant}, {network}"
-            found.append(
+            starters.append(
                 lambda name=name, variant=variant, case=case: Subprocess(
                     name, f"{PEER}:{variant}", case, arguments.peer_python
                 )
             )
-    return found
+    return starters
 
 
 def peer_case(case: Case) -> Case:
-    """The same case for the peer, with the network that it has."""
+    """Return the case with the network of the peer."""
     return replace(case, network=PEER_NETWORKS.get(case.network, case.network))
 
 
 def limits(
     report: measure.Report, arguments: argparse.Namespace, precisions: Sequence[str]
 ) -> dict[str, float]:
-    """Measure the fastest kernel of the machine in each precision, in GFLOP/s, and show it."""
-    found = {}
+    """Measure the fastest kernel of the machine in each precision, in GFLOP/s, and print it."""
+    fastest = {}
     for precision in precisions:
         rows = peak.measured(arguments, precision)
         columns = {
@@ -111,8 +116,8 @@ def limits(
         report.show(
             [{"table": "limit", **row} for row in rows], columns, f"Limit of the machine, {precision}"
         )
-        found[precision] = max(row["gflops"] for row in rows)
-    return found
+        fastest[precision] = max(row["gflops"] for row in rows)
+    return fastest
 
 
 def compare(
@@ -120,11 +125,19 @@ def compare(
     arguments: argparse.Namespace,
     cases: Sequence[Case],
     limit: float,
-    timed: Mapping[tuple, Mapping[str, float]],
+    times: keras2_library.Times,
 ) -> list[Row]:
-    """Run the cases of one picture size beside their peers; rows of `COLUMNS`.
+    """Run the cases of one image size beside their peers.
 
-    limit: GFLOP/s of the machine; timed: seconds of the original, a table of original.py.
+    Args:
+        report: Notes the versions of all contestants.
+        arguments: Parsed options of the benchmark.
+        cases: The cases.
+        limit: GFLOP/s of the machine.
+        times: Seconds of the Keras 2 library.
+
+    Returns:
+        Rows with the columns of `COLUMNS`.
     """
     with opened(makers(arguments, cases)) as contestants:
         answers = alternate(contestants, arguments.warmup, arguments.repeats)
@@ -140,9 +153,9 @@ def compare(
         peer = seconds.get(f"torchvision, {peer_case(case).network}")
         if peer and name.startswith("ours"):
             row["times_peer"] = measure.ratio(peer, seconds[name])
-        if name.startswith("ours") and (of_original := original.matching(timed, case)):
-            row["times_original"] = of_original["wall"] / row["seconds"]
-            row["times_original_cpu"] = of_original["cpu"] / row["cpu_seconds"]
+        if name.startswith("ours") and (earlier := keras2_library.matching(times, case)):
+            row["times_keras2"] = earlier["wall"] / row["seconds"]
+            row["times_keras2_cpu"] = earlier["cpu"] / row["cpu_seconds"]
         rows.append(row)
     return rows
 
@@ -150,11 +163,11 @@ def compare(
 def _row(
     name: str, case: Case, answers: Sequence[dict], arithmetic: Mapping[str, float], limit: float
 ) -> Row:
-    """What one contestant measured."""
+    """The row of one contestant."""
     spread = measure.summary([answer["seconds"] for answer in answers])
     seconds = spread.pop("median")
     gflop = sum(arithmetic.values())
-    timed = ("seconds", "cpu_seconds")
+    columns = ("seconds", "cpu_seconds")
     return {
         "table": "contest",
         "contestant": name.rsplit(", ", 1)[0],
@@ -167,5 +180,5 @@ def _row(
         "gflop": gflop,
         "gflop_by_part": dict(arithmetic),
         "times_limit": seconds * limit / gflop,
-        "seen": {key: value for key, value in answers[-1].items() if key not in timed},
+        "seen": {key: value for key, value in answers[-1].items() if key not in columns},
     }

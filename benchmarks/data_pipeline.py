@@ -1,9 +1,9 @@
-"""How long does it take to make a training sample, and how many a second do several workers make?
+"""How long does a training sample take, and how many per second do several workers make?
 
     python -m benchmarks.data_pipeline --workers 0 1 2 4
 
-Images of 1024 x 1024 with 20 objects and mini masks; pictures and masks are in memory, or with --jpeg the
-pictures are files that are decoded each time. No network is built.
+Images of 1024 x 1024 with 20 objects and mini-masks. Images and masks are in memory; with --jpeg the images
+are files that are decoded each time. No network is built.
 """
 
 import argparse
@@ -14,28 +14,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contest, measure, original, ours
+from benchmarks import contest, keras2_library, measure, ours
 from benchmarks.synthetic import SyntheticDataset
 from mrcnn.config import Config
 from mrcnn.data.generator import DataGenerator
 from mrcnn.data.loading import load_image_gt
+from mrcnn.dataset import Dataset
 
 IMAGES = 4
 COLUMNS = {
     "what": "what",
     "workers": "workers",
-    "seconds": "median s an image",
+    "seconds": "median s per image",
     "lower_quartile": "quartile",
     "upper_quartile": "to",
     "cpu_seconds": "CPU s",
     "images_per_second": "images/s",
-    "times_original": "times faster than the original",
-    "times_original_cpu": "in CPU s",
+    "times_keras2": "times faster than the Keras 2 library",
+    "times_keras2_cpu": "in CPU s",
 }
 
 
 def settings(arguments: argparse.Namespace) -> Config:
-    """Sizes and batch of the samples."""
+    """Return the configuration of the samples."""
     config = Config()
     config.NAME = "benchmark"
     config.NUM_CLASSES = 4
@@ -47,7 +48,7 @@ def settings(arguments: argparse.Namespace) -> Config:
 
 
 def timed(call: Callable[[int], Any], arguments: argparse.Namespace) -> contest.Row:
-    """Seconds of calls with rising numbers, after the warm-up."""
+    """Measure the seconds of calls with the numbers 0, 1, 2, ..., after the warm-up."""
     for number in range(arguments.warmup):
         call(number)
     wall, cpu = [], []
@@ -66,33 +67,35 @@ def timed(call: Callable[[int], Any], arguments: argparse.Namespace) -> contest.
     }
 
 
-def one_by_one(dataset: Any, config: Config, arguments: argparse.Namespace) -> list[contest.Row]:
-    """load_image_gt alone, and whole samples of one image, in this thread."""
+def one_by_one(dataset: Dataset, config: Config, arguments: argparse.Namespace) -> list[contest.Row]:
+    """Measure load_image_gt alone, and whole samples of one image, in this thread."""
     batches = DataGenerator(dataset, config, shuffle=False, batch_size=1, steps=10**6, workers=0)
 
     def load(number: int) -> Any:
         return load_image_gt(dataset, config, number % IMAGES, use_mini_mask=True)
 
     rows = []
-    for what, call, before in (
-        ("load_image_gt", load, original.LOAD_IMAGE_GT),
-        ("training sample", batches.__getitem__, original.SAMPLE),
+    for what, call, earlier in (
+        ("load_image_gt", load, keras2_library.LOAD_IMAGE_GT),
+        ("training sample", batches.__getitem__, keras2_library.SAMPLE),
     ):
         row = timed(call, arguments)
         if not (arguments.quick or arguments.jpeg) and arguments.size == 1024:
-            row["times_original"] = before["wall"] / row["seconds"]
-            row["times_original_cpu"] = before["cpu"] / row["cpu_seconds"]
+            row["times_keras2"] = earlier["wall"] / row["seconds"]
+            row["times_keras2_cpu"] = earlier["cpu"] / row["cpu_seconds"]
         rows.append({"what": what, **row})
     return rows
 
 
-def with_workers(dataset: Any, config: Config, workers: int, arguments: argparse.Namespace) -> contest.Row:
-    """Batches as training takes them, without a pause in between; the start of the workers is left out."""
+def with_workers(
+    dataset: Dataset, config: Config, workers: int, arguments: argparse.Namespace
+) -> contest.Row:
+    """Measure batches as training takes them, without pauses and without the start of the workers."""
     steps = arguments.warmup + arguments.repeats
     batches = DataGenerator(dataset, config, steps=steps, workers=workers)
     batches.on_epoch_begin()
     try:
-        # The queue that was filled before the first request would be counted as free otherwise.
+        # The first batches come from the queue, which workers filled before the first request.
         ahead = 1 + (batches.max_queue_size if workers else 0)
         moments = []
         for index in range(steps):
@@ -113,26 +116,30 @@ def with_workers(dataset: Any, config: Config, workers: int, arguments: argparse
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", type=int, default=1024, help="side of the images (default %(default)s)")
     parser.add_argument("--instances", type=int, default=20, help="objects (default %(default)s)")
-    parser.add_argument("--batch", type=int, default=2, help="of the loader (default %(default)s)")
-    parser.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2], help="default 0 1 2")
-    parser.add_argument("--jpeg", action="store_true", help="read the pictures from JPEG files")
     parser.add_argument(
-        "--picture", type=int, nargs=2, help="height and width before resizing (default as --size)"
+        "--batch", type=int, default=2, help="images per batch of the loader (default %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", nargs="+", type=int, default=[0, 1, 2], help="numbers of workers (default 0 1 2)"
+    )
+    parser.add_argument("--jpeg", action="store_true", help="read the images from JPEG files")
+    parser.add_argument(
+        "--image-size", type=int, nargs=2, help="height and width before resizing (default: --size)"
     )
     measure.add_arguments(parser, repeats=30)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Run the benchmark; returns the path of its JSON file."""
+    """Run the benchmark and return the path of its JSON file."""
     arguments = measure.parsed(options(), argv)
     report = measure.Report("data_pipeline", arguments, [os.environ.get("KERAS_BACKEND", "tensorflow")])
     config = settings(arguments)
-    height, width = arguments.picture or (config.IMAGE_MAX_DIM, config.IMAGE_MAX_DIM)
+    height, width = arguments.image_size or (config.IMAGE_MAX_DIM, config.IMAGE_MAX_DIM)
     with tempfile.TemporaryDirectory() as folder:
         dataset = SyntheticDataset(
             IMAGES,

@@ -1,9 +1,9 @@
-"""How much arithmetic does each part of the network need, and how fast can this machine be at most?
+"""How much arithmetic does each part of the network need, and how fast could this machine be?
 
     python -m benchmarks.flops --sizes 512 1024 --networks resnet50 light
 
-Convolutions and matrix products of one picture, in GFLOP, and the least time that they take at the speed of
-the fastest large matrix product or 3x3 convolution of any framework at hand.
+Convolutions and matrix products of one image, in GFLOP, and the least time that they take at the speed of the
+fastest large matrix product or 3x3 convolution of any installed framework.
 """
 
 import argparse
@@ -28,7 +28,7 @@ COLUMNS = {
 
 
 def counted(arguments: argparse.Namespace, case: Case, limit: float) -> list[contest.Row]:
-    """The arithmetic of ours and, where there is a peer, of the peer, which has to run for it."""
+    """Count the arithmetic of ours and of the peer, if there is one. The peer has to run for it."""
     rows = []
     with workers.opened(contest.makers(arguments, [case])) as contestants:
         for contestant in contestants:
@@ -48,19 +48,19 @@ def counted(arguments: argparse.Namespace, case: Case, limit: float) -> list[con
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["512", "800x1333", "1024"])
     parser.add_argument("--networks", nargs="+", default=["resnet50", "resnet101", "light"])
-    parser.add_argument("--detections", nargs="+", type=int, default=[20, 100], help="masks per picture")
-    parser.add_argument("--precisions", nargs="+", default=["float32"], help="of the limit")
+    parser.add_argument("--detections", nargs="+", type=int, default=[20, 100], help="masks per image")
+    parser.add_argument("--precisions", nargs="+", default=["float32"], help="precisions of the limit")
     contest.add_arguments(parser)
     measure.add_arguments(parser, repeats=1)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Run the benchmark; returns the path of its JSON file."""
+    """Run the benchmark and return the path of its JSON file."""
     arguments = measure.parsed(options(), argv)
     report = measure.Report("flops", arguments, arguments.backends)
     limits = contest.limits(report, arguments, arguments.precisions)
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     rows = []
     for case, detections in itertools.product(cases, counts):
         rows += counted(arguments, replace(case, detections=detections), limit)
-    report.show(rows, COLUMNS, "Arithmetic of one picture")
+    report.show(rows, COLUMNS, "Arithmetic of one image")
     return report.finish()
 
 

@@ -1,9 +1,8 @@
-"""What every benchmark shares: statistics of repeats, the machine, its versions, tables, results as JSON."""
+"""What all benchmarks share: statistics of repeats, facts about the machine, tables, results as JSON."""
 
 import argparse
 import ast
 import importlib.metadata
-import json
 import os
 import platform
 import shlex
@@ -15,12 +14,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from mrcnn import files
+
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("mrcnn", "keras", "tensorflow", "jax", "torch", "torchvision", "numpy")
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median, quartiles, extremes and number of repeats of a measured quantity."""
+    """Return median, quartiles, extremes and number of repeats of a measured quantity."""
     ordered = sorted(values)
     low, _, high = statistics.quantiles(ordered, n=4, method="inclusive") if len(ordered) > 1 else ordered * 3
     return {
@@ -34,24 +35,24 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratio(slower: Sequence[float], faster: Sequence[float]) -> float:
-    """How many times faster: the median of the ratios round by round, so that a busy spell hits both."""
+    """Return how many times faster: the median of the ratios by round, so that load affects both alike."""
     return statistics.median(a / b for a, b in zip(slower, faster, strict=True))
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, those that are installed."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python and of the installed packages in PACKAGES."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         for name in (package, f"{package}-cpu"):
             try:
-                found[package] = importlib.metadata.version(name)
+                installed[package] = importlib.metadata.version(name)
             except importlib.metadata.PackageNotFoundError:
                 continue
-    return found
+    return installed
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores that may be used, memory in GB, system, and the GPU if nvidia-smi knows one."""
+    """Return processor, usable cores, memory in GB, system, and the GPU if nvidia-smi lists one."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
@@ -63,19 +64,21 @@ def machine() -> dict[str, Any]:
 
 
 def gpu() -> str | None:
-    """Name, memory and driver of the NVIDIA GPUs, None where there is none."""
+    """Return name, memory and driver of the NVIDIA GPUs; None if there are none."""
     query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     return _output(query)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
-    """Rows as text in aligned columns, the columns that are empty in every row left out.
+    """Format rows as text in aligned columns. Columns without a value are left out.
 
-    columns: key in a row to heading. Numbers are written with three or four significant digits.
+    Args:
+        rows: Values by key. Numbers get three or four significant digits.
+        columns: Heading of each key.
     """
     used = {key: head for key, head in columns.items() if any(row.get(key) is not None for row in rows)}
     lines = [list(used.values())] + [[_text(row.get(key)) for key in used] for row in rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(used))]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(used))]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -84,10 +87,14 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
 
 
 def add_arguments(parser: argparse.ArgumentParser, repeats: int, warmup: int = 2) -> None:
-    """The options that every benchmark has."""
+    """Add the options that all benchmarks have."""
     parser.add_argument("--repeats", type=int, default=repeats, help="measured runs (default %(default)s)")
-    parser.add_argument("--warmup", type=int, default=warmup, help="runs before (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="a tiny network once: does the script work?")
+    parser.add_argument(
+        "--warmup", type=int, default=warmup, help="runs before the measured ones (default %(default)s)"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="run a tiny network once, to check that the script works"
+    )
     parser.add_argument(
         "--set", nargs="+", default=[], type=setting, metavar="NAME=VALUE", help="fields of our Config"
     )
@@ -97,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser, repeats: int, warmup: int = 2
 
 
 def setting(text: str) -> tuple[str, Any]:
-    """Name and value of "NAME=VALUE"; the value is a Python literal, or else a word."""
+    """Return name and value of "NAME=VALUE". The value is a Python literal, or a text if it is none."""
     name, _, value = text.partition("=")
     try:
         return name, ast.literal_eval(value)
@@ -106,7 +113,7 @@ def setting(text: str) -> tuple[str, Any]:
 
 
 def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options of a command line; --quick repeats little, whatever else is asked for."""
+    """Parse a command line. With --quick there are at most two repeats and one warm-up."""
     arguments = parser.parse_args(argv)
     if arguments.quick:
         arguments.repeats, arguments.warmup = min(arguments.repeats, 2), min(arguments.warmup, 1)
@@ -114,9 +121,12 @@ def parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
 
 
 class Report:
-    """The rows of one benchmark, printed as they come and written with what repeats them.
+    """The rows of one benchmark, printed at once and written with the facts needed to repeat it.
 
-    question: name of the benchmark; arguments: its parsed options; backends: what ran.
+    Args:
+        question: Name of the benchmark.
+        arguments: Its parsed options.
+        backends: The backends that run.
     """
 
     def __init__(self, question: str, arguments: argparse.Namespace, backends: Sequence[str]):
@@ -139,15 +149,15 @@ class Report:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The rows so far."""
+        """All rows shown up to now."""
         return self.content["rows"]
 
-    def note_versions(self, name: str, found: Mapping[str, str]) -> None:
-        """Keep the versions that another process reported."""
-        self.content["versions"][name] = dict(found)
+    def note_versions(self, name: str, installed: Mapping[str, str]) -> None:
+        """Add the versions that another process reports."""
+        self.content["versions"][name] = dict(installed)
 
     def show(self, rows: Sequence[dict[str, Any]], columns: Mapping[str, str], title: str) -> None:
-        """Keep rows, print them as a table and write the file, so that a later failure loses nothing."""
+        """Add rows, print them as a table and write the file, so that a later failure loses nothing."""
         self.rows.extend(rows)
         print(f"\n{title}\n\n{table(rows, columns)}", flush=True)
         self._write()
@@ -156,9 +166,9 @@ class Report:
         """Write the file for the last time and print the machine. Returns the file's path."""
         self._write()
         before, after = (self.content[f"load_average_{when}"][0] for when in ("before", "after"))
-        told = self.content["machine"]
+        facts = self.content["machine"]
         print(
-            f"\n{told['processor']}, {told['cores']} cores, {told['memory_gb']} GB, GPU: {told['gpu']}; "
+            f"\n{facts['processor']}, {facts['cores']} cores, {facts['memory_gb']} GB, GPU: {facts['gpu']}; "
             f"load average {before:.1f} before, {after:.1f} after.\nWritten: {self.path}",
             flush=True,
         )
@@ -166,10 +176,7 @@ class Report:
 
     def _write(self) -> None:
         self.content |= {"load_average_after": os.getloadavg(), "finished": _now()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(self.path.name + ".part")
-        temporary.write_text(json.dumps(self.content, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, self.path)
+        files.write_json(self.path, self.content, indent=1)
 
 
 def _now() -> str:
@@ -193,7 +200,7 @@ def _commit() -> str | None:
 
 
 def _output(command: Sequence[str]) -> str | None:
-    """What a command prints, None if it is missing, fails or prints nothing."""
+    """What a command prints; None if it is missing, fails or prints nothing."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,9 +1,9 @@
-"""How much memory do detect() and a training step need at most?
+"""How much memory do detect() and a training step need?
 
     python -m benchmarks.memory --sizes 512 1024 --peer-python PYTHON
 
-Each figure is the high-water mark of a fresh process after two runs, libraries included, and on a GPU the
-framework's own count besides.
+Each figure is the peak of a new process after two runs, including its libraries. On a GPU, the framework's
+own count is listed too.
 """
 
 import argparse
@@ -22,15 +22,15 @@ COLUMNS = {
     "precision": "precision",
     "contestant": "contestant",
     "built_mb": "MB when built",
-    "peak_mb": "MB at most",
-    "device_peak_mb": "MB of GPU at most",
+    "peak_mb": "peak MB",
+    "device_peak_mb": "peak MB of GPU",
 }
 
 
 def cases(arguments: argparse.Namespace) -> list[Case]:
-    """What is measured, each in a process of its own."""
+    """Return the cases, each of which runs in a process of its own."""
     batches = {"detect": arguments.detect_batches, "train": arguments.train_batches}
-    found = [
+    all_cases = [
         Case(task, network, *size, batch, precision)
         for task, size, network, precision in itertools.product(
             arguments.tasks,
@@ -40,16 +40,16 @@ def cases(arguments: argparse.Namespace) -> list[Case]:
         )
         for batch in batches[task]
     ]
-    return [contest.quick(found[0])] if arguments.quick else found
+    return [contest.quick(all_cases[0])] if arguments.quick else all_cases
 
 
 def measured(make: Callable[[], Contestant]) -> list[contest.Row]:
-    """One row with the peaks of a contestant; none if it cannot run."""
+    """Return one row with the peaks of a contestant; no row if it cannot run."""
     with workers.opened([make]) as contestants:
         for contestant in contestants:
             built = contestant.ask("memory")["peak_rss"]
             try:
-                seen = [contestant.ask("run") for _ in range(2)][-1]
+                answer = [contestant.ask("run") for _ in range(2)][-1]
             except workers.WorkerError as error:
                 print(f"\nNot measured: {error}", flush=True)
                 return []
@@ -62,20 +62,20 @@ def measured(make: Callable[[], Contestant]) -> list[contest.Row]:
                     "built_mb": built / 1e6,
                     "peak_mb": peaks["peak_rss"] / 1e6,
                     "device_peak_mb": None if device is None else device / 1e6,
-                    "seen": seen,
+                    "seen": answer,
                 }
             ]
     return []
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=["detect", "train"])
     parser.add_argument("--sizes", nargs="+", default=["512", "1024"], help="such as 512 800x1333 1024")
     parser.add_argument("--networks", nargs="+", default=["resnet50"], help="resnet50 resnet101 light")
-    parser.add_argument("--detect-batches", nargs="+", type=int, default=[1], help="pictures at once")
-    parser.add_argument("--train-batches", nargs="+", type=int, default=[1], help="images at once")
+    parser.add_argument("--detect-batches", nargs="+", type=int, default=[1], help="images per batch")
+    parser.add_argument("--train-batches", nargs="+", type=int, default=[1], help="images per batch")
     parser.add_argument("--precisions", nargs="+", default=["float32"], help="float32 bfloat16 float16")
     contest.add_arguments(parser)
     measure.add_arguments(parser, repeats=1)
@@ -83,14 +83,14 @@ def options() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Run the benchmark; returns the path of its JSON file."""
+    """Run the benchmark and return the path of its JSON file."""
     arguments = measure.parsed(options(), argv)
     report = measure.Report("memory", arguments, arguments.backends)
     rows = []
     for case in cases(arguments):
         for make in contest.makers(arguments, [case]):
             rows += [row for _ in range(arguments.repeats) for row in measured(make)]
-    report.show(rows, COLUMNS, "Most memory of a fresh process")
+    report.show(rows, COLUMNS, "Peak memory of a new process")
     return report.finish()
 
 

@@ -1,4 +1,4 @@
-"""Our contestants: detect() and the training step, through what users call."""
+"""The contestants of `mrcnn`: detection, a training step and train(), by the functions that users call."""
 
 import functools
 import tempfile
@@ -17,21 +17,21 @@ from mrcnn.model import MaskRCNN
 from mrcnn.training import callbacks as training_callbacks
 from mrcnn.training import layer_groups
 
-# The learning rate only has to leave the network as it is: every repeat shall do the same work.
+# So small that the network stays as it is: every repeat must do the same work.
 LEARNING_RATE = 1e-6
-# The factor of the norm that ends each residual block: fresh weights would double the variance every block.
+# gamma of the last norm of each residual block. With random weights, 1 would double the variance per block.
 LAST_NORM = 0.2
-# Logit of class 1 for every RoI, so that there are as many detections as may be kept.
+# Logit of class 1 of every RoI, so that there are as many detections as may be kept.
 CLASS_LOGIT = 10.0
-# Proposals of random weights hardly meet an object; at this IoU, and with the objects' own boxes among them,
-# they fill the mask head's places as those of a trained network do.
+# Few proposals of random weights meet an object. Counted as positive from this IoU, and together with the
+# boxes of the objects, they fill the slots of the mask head as those of a trained network do.
 FILLING_IOU = 0.005
-# Pictures of the set that train() reads: each loader process holds a copy of all of them.
+# Images of the dataset of train(). Each loader process holds a copy of all of them.
 IMAGES = 4
 
 
 class TinyConfig(Config):
-    """A network that builds in a second, to try the benchmarks."""
+    """A network that is built in a second, to try the benchmarks."""
 
     TOP_DOWN_PYRAMID_SIZE = 8
     RPN_CHANNELS = 8
@@ -53,12 +53,12 @@ class TinyConfig(Config):
 
     @staticmethod
     def COMPUTE_BACKBONE_SHAPE(shape):  # noqa: N802
-        """Sizes of P2 to P6."""
+        """Rows and columns of P2 to P6."""
         return [[-(-shape[0] // stride), -(-shape[1] // stride)] for stride in (4, 8, 16, 32, 64)]
 
 
 def config_of(case: Case) -> Config:
-    """The settings of a case. The light network keeps its preset's numbers of proposals."""
+    """Return the configuration of a case. The light network keeps its own numbers of proposals."""
     presets = {"light": LightConfig, "tiny": TinyConfig}
     config = presets.get(case.network, Config)()
     config.NAME = "benchmark"
@@ -83,62 +83,62 @@ def config_of(case: Case) -> Config:
 
 
 def change(config: Config, settings: Mapping[str, Any]) -> None:
-    """Set fields of a Config. Raises ValueError for one that it does not have."""
+    """Set fields of a Config. A field that it does not have is a ValueError."""
     for name, value in settings.items():
         if not hasattr(config, name):
-            raise ValueError(f"A setting must be a field of Config. Received: {name}={value!r}")
+            raise ValueError(f"--set must name a field of Config. Received: {name}={value!r}")
         setattr(config, name, value)
 
 
 def molded_sides(case: Case) -> tuple[int, int]:
-    """Height and width of the network's input: the picture's, padded to multiples of 64."""
+    """Return height and width of the molded image: those of the image, padded to multiples of 64."""
     return -(-case.height // 64) * 64, -(-case.width // 64) * 64
 
 
 def build(case: Case) -> "Detection | TrainingStep | Training":
-    """The contestant of a case. Its random weights are the same in each run of one backend."""
+    """Build the contestant of a case. Its random weights are the same in each run of one backend."""
     keras.utils.set_random_seed(0)
     return {"detect": Detection, "train": TrainingStep, "fit": Training}[case.task](case)
 
 
 class Detection:
-    """detect() of a batch of pictures by a network with random weights that finds as many as it may keep."""
+    """detect() on a batch of images, by a network with random weights that keeps as many as it may."""
 
     def __init__(self, case: Case):
         self.config = config_of(case)
         self.case = case
         self.model = MaskRCNN("inference", self.config, model_dir=tempfile.gettempdir())
         settle(self.model.keras_model)
-        self.pictures = [synthetic.picture(case.height, case.width, seed) for seed in range(case.batch)]
+        self.images = [synthetic.image(case.height, case.width, seed) for seed in range(case.batch)]
 
     def run(self) -> list[dict[str, np.ndarray]]:
-        """Pictures in, boxes, classes, scores and masks out."""
-        return self.model.detect(self.pictures)
+        """From images to boxes, classes, scores and masks."""
+        return self.model.detect(self.images)
 
     def describe(self, result: list[dict[str, np.ndarray]]) -> dict[str, Any]:
-        """Detections per picture (the fewest), the side of their boxes, proposals computed."""
-        boxes = np.concatenate([found["rois"] for found in result])
+        """Detections per image (the fewest), median side of their boxes, number of proposals."""
+        boxes = np.concatenate([detections["rois"] for detections in result])
         return {
-            "detections": min(len(found["rois"]) for found in result),
+            "detections": min(len(detections["rois"]) for detections in result),
             "box_side": float(np.median(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)))),
             "proposals": self.config.POST_NMS_ROIS_INFERENCE,
         }
 
     def gflop(self) -> dict[str, float]:
-        """Arithmetic by part; the mask head's last layer for each detection's own class."""
+        """Arithmetic by part. The last layer of the mask head runs for the class of each detection only."""
         return arithmetic.of_inference(
             self.model.keras_model, self.config, molded_sides(self.case), self.case.batch
         )
 
     def device_peak(self) -> int | None:
-        """Peak of GPU memory, as the backend counts it."""
+        """Peak of GPU memory in bytes, as the backend counts it."""
         return device_peak()
 
 
 class TrainingStep:
-    """Training steps of all layers on one batch of the real generator, as train() makes them.
+    """Training steps of all layers on one batch of the generator, as train() makes them.
 
-    The losses, gradients, clipping and update are inside; building the batch is not, see data_pipeline.
+    Losses, gradients, clipping and update count. Building the batch does not; see data_pipeline.
     """
 
     def __init__(self, case: Case):
@@ -163,7 +163,7 @@ class TrainingStep:
         )
 
     def describe(self, result: keras.callbacks.History) -> dict[str, Any]:
-        """The loss, and how many places the heads compute in each image."""
+        """The loss, and the number of RoIs per image that the heads compute."""
         return {
             "loss": result.history["loss"][-1],
             "steps": self.case.steps,
@@ -173,28 +173,30 @@ class TrainingStep:
 
     @functools.cached_property
     def mask_rois(self) -> int:
-        """Places an image that the mask head computes; without XLA they are those that the batch fills."""
+        """RoIs per image that the mask head computes: without XLA, those that the batch fills."""
         return self.network(self.batches.batch[0], training=True)["target_mask"].shape[1]
 
     def gflop(self) -> dict[str, float]:
         """Arithmetic of the steps by part."""
-        return of_steps(self.network, self.case, self.mask_rois)
+        return of_steps(self.network, self.config, self.case, self.mask_rois)
 
     def device_peak(self) -> int | None:
-        """Peak of GPU memory, as the backend counts it."""
+        """Peak of GPU memory in bytes, as the backend counts it."""
         return device_peak()
 
 
 class Training:
-    """train() as users call it, with its loader and callbacks; the seconds are those of its last steps.
+    """train() as users call it, with its loader and callbacks. The seconds are those of its last steps.
 
-    Every call of train() compiles anew, so one long run says more than several.
+    Every call of train() compiles the network anew, so one long run says more than several short ones.
     """
 
     def __init__(self, case: Case):
         self.config = config_of(case)
         self.case = case
-        ahead = case.workers + 2  # batches that may be ready before the first step, which compiles
+        ahead = (
+            case.workers + 2
+        )  # batches that may be ready before the first step, which compiles the network
         self.config.STEPS_PER_EPOCH = ahead + case.steps
         self.folder = tempfile.TemporaryDirectory()
         self.model = MaskRCNN("training", self.config, self.folder.name)
@@ -204,7 +206,7 @@ class Training:
         )
 
     def run(self) -> np.ndarray:
-        """One epoch; returns the seconds of each of its last steps."""
+        """Train for one epoch and return the seconds of each of its last steps."""
         clock = StepClock()
         self.model.train(
             self.dataset, None, LEARNING_RATE, self.model.epoch + 1, "all", custom_callbacks=[clock]
@@ -212,31 +214,32 @@ class Training:
         return np.diff(clock.moments)[-self.case.steps :]
 
     def describe(self, result: np.ndarray) -> dict[str, Any]:
-        """The seconds that count: all of those steps; and the quartiles of one."""
+        """The seconds of all these steps, which count, and the quartiles of one."""
         quartiles = np.quantile(result, (0.25, 0.5, 0.75)).tolist()
         return {"seconds": float(result.sum()), "steps": self.case.steps, "step_quartiles": quartiles}
 
     def gflop(self) -> dict[str, float]:
-        """As of the training step, with all places of the mask head."""
+        """As for a training step, with all slots of the mask head filled."""
         return of_steps(
             self.model.keras_model,
+            self.config,
             self.case,
             int(self.config.TRAIN_ROIS_PER_IMAGE * self.config.ROI_POSITIVE_RATIO),
         )
 
     def device_peak(self) -> int | None:
-        """Peak of GPU memory, as the backend counts it."""
+        """Peak of GPU memory in bytes, as the backend counts it."""
         return device_peak()
 
 
-def of_steps(network: keras.Model, case: Case, mask_rois: int) -> dict[str, float]:
-    """Arithmetic of the steps of one run by part, in GFLOP."""
-    step = arithmetic.of_training(network, molded_sides(case), case.batch, mask_rois)
+def of_steps(network: keras.Model, config: Config, case: Case, mask_rois: int) -> dict[str, float]:
+    """Count the arithmetic of the steps of one run by part, in GFLOP."""
+    step = arithmetic.of_training(network, config, molded_sides(case), case.batch, mask_rois)
     return {part: case.steps * value for part, value in step.items()}
 
 
 class StepClock(keras.callbacks.Callback):
-    """When each training step ended."""
+    """The time at which each training step ends."""
 
     def __init__(self):
         super().__init__()
@@ -247,7 +250,7 @@ class StepClock(keras.callbacks.Callback):
 
 
 class RepeatedBatch(keras.utils.PyDataset):
-    """An epoch of one batch again and again."""
+    """An epoch that repeats one batch."""
 
     def __init__(self, batch: Any, steps: int):
         super().__init__()
@@ -261,9 +264,9 @@ class RepeatedBatch(keras.utils.PyDataset):
 
 
 def settle(network: keras.Model) -> None:
-    """Set some of the random weights so that activations stay small and detections are many.
+    """Set some of the random weights so that activations stay small and there are many detections.
 
-    The norms that end a residual block are damped; boxes stay what the anchors are; every RoI is of class 1.
+    The last norm of each residual block is damped, boxes equal their anchors, and every RoI is of class 1.
     Which anchors become proposals stays random.
     """
     for layer in network.layers:
@@ -279,7 +282,7 @@ def settle(network: keras.Model) -> None:
 
 
 def device_peak() -> int | None:
-    """Most bytes of GPU memory that the backend had in use, None without a GPU."""
+    """Return the peak of GPU memory in bytes, as the backend counts it; None without a GPU."""
     backend = keras.backend.backend()
     if backend == "torch":
         import torch
@@ -288,8 +291,8 @@ def device_peak() -> int | None:
     if backend == "jax":
         import jax
 
-        counted = jax.devices()[0].memory_stats() or {}
-        return counted.get("peak_bytes_in_use")
+        statistics = jax.devices()[0].memory_stats() or {}
+        return statistics.get("peak_bytes_in_use")
     import tensorflow
 
     if not tensorflow.config.list_physical_devices("GPU"):

@@ -1,6 +1,7 @@
-"""The limit of the machine: a large matrix product and a 3x3 convolution, in each framework at hand.
+"""The limit of the machine: a large matrix product and a 3x3 convolution, in each installed framework.
 
-Builders for workers; `measured` runs them. The best median of all is what other times are compared with.
+`tensorflow`, `jax` and `torch` build contestants; `measured` runs them. Other times are compared with the
+best median.
 """
 
 import argparse
@@ -24,8 +25,10 @@ SIZES = {"cpu": (2048, (1, 128, 256), 1), "gpu": (8192, (32, 128, 256), 20), "qu
 class Peak:
     """Both kernels of one framework.
 
-    make: function of the arrays (left, right, image, kernel) that gives {kernel's name: function of the
-    number of calls in a row}; size: a key of SIZES.
+    Args:
+        make: From the arrays (left, right, image, kernel) to {name of the kernel: a function that runs it a
+            number of times}.
+        size: A key of SIZES.
     """
 
     def __init__(self, make: Callable, size: str):
@@ -36,7 +39,7 @@ class Peak:
         self.work = {"matmul": 2e-9 * side**3, "conv3x3": 18e-9 * images * (height * channels) ** 2}
 
     def run(self) -> dict[str, float]:
-        """GFLOP/s of each kernel, the results waited for."""
+        """Return the GFLOP/s of each kernel, including the wait for the result."""
         speeds = {}
         for name, call in self.kernels.items():
             started = time.perf_counter()
@@ -45,11 +48,11 @@ class Peak:
         return speeds
 
     def describe(self, result: dict[str, float]) -> dict[str, Any]:
-        """The speeds themselves."""
+        """The speeds."""
         return result
 
     def gflop(self) -> dict[str, float]:
-        """Of one call."""
+        """Arithmetic of one call."""
         return self.work
 
     def device_peak(self) -> int | None:
@@ -58,7 +61,7 @@ class Peak:
 
 
 def tensorflow(case: Case) -> Peak:
-    """TensorFlow's operators in a compiled function each."""
+    """TensorFlow's operators, each in a compiled function."""
     import tensorflow as tf
 
     def make(left, right, image, kernel):
@@ -92,7 +95,7 @@ def jax(case: Case) -> Peak:
 
 
 def torch(case: Case) -> Peak:
-    """PyTorch's operators; on a GPU the image in channels_last, its faster layout there."""
+    """PyTorch's operators; on a GPU with the image in channels_last, the faster layout there."""
     import torch
 
     on_gpu = torch.cuda.is_available()
@@ -116,9 +119,16 @@ def torch(case: Case) -> Peak:
 
 
 def measured(arguments: argparse.Namespace, precision: str) -> list[dict[str, Any]]:
-    """Rows with the speed of each kernel in each framework, in turn; the fastest median is the limit.
+    """Measure the speed of each kernel in each framework, in turn. The fastest median is the limit.
 
-    arguments: of the benchmark; its peer's interpreter is asked, too. Frameworks that fail are left out.
+    Frameworks that fail are left out.
+
+    Args:
+        arguments: Parsed options of the benchmark. A peer's interpreter runs PyTorch.
+        precision: "float32", "bfloat16" or "float16".
+
+    Returns:
+        One row per kernel and framework.
     """
     interpreters = {name: sys.executable for name in FRAMEWORKS if importlib.util.find_spec(name)}
     if arguments.peer_python:
@@ -152,7 +162,7 @@ def _size(case: Case, on_gpu: bool) -> str:
 
 
 def _repeated(call: Callable, wait: Callable) -> Callable[[int], None]:
-    """A function that makes n calls in a row and waits for the last one's result."""
+    """A function that makes a number of calls and waits for the last result."""
 
     def run(times: int) -> None:
         for _ in range(times):
@@ -163,5 +173,5 @@ def _repeated(call: Callable, wait: Callable) -> Callable[[int], None]:
 
 
 def _fetch(tensor: Any) -> None:
-    """Wait for a TensorFlow tensor by copying one number of it to the host."""
+    """Wait for a TensorFlow tensor by copying one of its numbers to the host."""
     tensor[(0,) * tensor.shape.rank].numpy()

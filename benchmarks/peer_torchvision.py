@@ -1,7 +1,7 @@
-"""The peer: torchvision's maskrcnn_resnet50_fpn, with the settings that make its work comparable.
+"""The peer: torchvision's maskrcnn_resnet50_fpn, with settings that make its work comparable.
 
-Runs in the peer's own environment, which needs torch, torchvision and NumPy only. What differs from ours is
-listed in README.md. The numbers that both sides share are those of the Case.
+It runs in an environment of its own, which needs torch, torchvision and NumPy. README.md lists the
+differences from ours. Both sides take the numbers of the Case.
 """
 
 from typing import Any
@@ -16,12 +16,12 @@ from benchmarks.workers import Case
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-# As in ours.py: the work of a repeat shall not depend on those before it.
+# As in ours.py: a repeat must not depend on those before it.
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 1e-6, 0.9, 1e-4
 LAST_NORM, CLASS_LOGIT = 0.2, 10.0
 # Ours: TRAIN_ROIS_PER_IMAGE and ROI_POSITIVE_RATIO, POST_NMS_ROIS_TRAINING, DETECTION_NMS_THRESHOLD.
 TRAIN_ROIS, POSITIVE_RATIO, TRAIN_PROPOSALS, DETECTION_NMS = 200, 0.33, 2000, 0.3
-FILLING_IOU = 0.005  # as in ours.py: the mask head's places are filled
+FILLING_IOU = 0.005  # as in ours.py: fills the slots of the mask head
 
 PARTS = {
     "backbone": ["backbone.body"],
@@ -33,19 +33,19 @@ PARTS = {
 
 
 def eager(case: Case) -> "Detection | TrainingStep":
-    """The model as it comes."""
+    """The unchanged model."""
     return _task(case, _model(case))
 
 
 def compiled(case: Case) -> "Detection | TrainingStep":
-    """Its backbone and pyramid through torch.compile; the rest has shapes that depend on the data."""
+    """The model with a compiled backbone and pyramid; the shapes of the rest depend on the data."""
     model = _model(case)
     model.backbone = torch.compile(model.backbone)
     return _task(case, model)
 
 
 def channels_last(case: Case) -> "Detection | TrainingStep":
-    """Weights in the memory layout that convolutions like best on most GPUs."""
+    """The model with the memory layout in which convolutions are fastest on most GPUs."""
     return _task(case, _model(case).to(memory_format=torch.channels_last))
 
 
@@ -56,10 +56,10 @@ def _task(case: Case, model: MaskRCNN) -> "Detection | TrainingStep":
 def _model(case: Case) -> MaskRCNN:
     """The detector with random weights.
 
-    In training its batch norms are frozen, as in torchvision's fine-tuning and as ours, and all layers train.
+    In training its batch norms are frozen, as in torchvision's fine-tuning and in ours, and all layers train.
     """
     torch.manual_seed(0)
-    torch.backends.cudnn.benchmark = True  # one picture size: the fastest kernels are worth looking for
+    torch.backends.cudnn.benchmark = True  # all images have one size, so the search for kernels pays off
     training = case.task == "train"
     norm = torchvision.ops.FrozenBatchNorm2d if training else torch.nn.BatchNorm2d
     network = {"light": "resnet50", "tiny": "resnet18"}.get(case.network, case.network)
@@ -84,7 +84,7 @@ def _model(case: Case) -> MaskRCNN:
 
 
 def settle(model: MaskRCNN) -> None:
-    """As ours: damped residual blocks, boxes stay what the anchors are, every RoI is of class 1."""
+    """As in ours.py: damped residual blocks, boxes equal to their anchors, every RoI of class 1."""
     with torch.no_grad():
         for name, module in model.backbone.named_modules():
             if name.endswith("bn3"):
@@ -98,7 +98,7 @@ def settle(model: MaskRCNN) -> None:
 
 
 class Contestant:
-    """What both tasks share: mixed precision, and counters in front of the heads."""
+    """What both tasks share: mixed precision, and counters of the RoIs before the heads."""
 
     def __init__(self, case: Case, model: MaskRCNN):
         self.case, self.model = case, model
@@ -107,7 +107,7 @@ class Contestant:
         model.roi_heads.mask_head.register_forward_pre_hook(self._counter("mask_rois"))
         rng = np.random.default_rng(0)
         shape = (case.height, case.width, 3)
-        self.pictures = [rng.integers(0, 256, shape).astype(np.uint8) for _ in range(case.batch)]
+        self.arrays = [rng.integers(0, 256, shape).astype(np.uint8) for _ in range(case.batch)]
 
     def _counter(self, name: str):
         def count(module, inputs):
@@ -116,7 +116,7 @@ class Contestant:
         return count
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision, or none."""
+        """Mixed precision, if the case has it."""
         return torch.autocast(
             DEVICE.type,
             dtype=PRECISIONS.get(self.case.precision),
@@ -124,82 +124,80 @@ class Contestant:
         )
 
     def images(self) -> list[torch.Tensor]:
-        """The pictures as the model takes them: float [3, height, width], 0 to 1."""
-        return [
-            torch.from_numpy(image).to(DEVICE).permute(2, 0, 1).float().div(255) for image in self.pictures
-        ]
+        """The images as the model takes them: float [3, height, width], 0 to 1."""
+        return [torch.from_numpy(image).to(DEVICE).permute(2, 0, 1).float().div(255) for image in self.arrays]
 
     def gflop(self) -> dict[str, float]:
-        """Arithmetic of one run by part, as PyTorch counts it; of a model of its own, as it comes.
+        """Arithmetic of one run by part, as PyTorch counts it.
 
-        What is compiled cannot be counted.
+        PyTorch cannot count compiled functions, so an unchanged model is counted.
         """
         from torch.utils.flop_counter import FlopCounterMode
 
         model = _model(self.case)
         with FlopCounterMode(display=False) as counter:
             _task(self.case, model).run()
-        counted = {name: sum(parts.values()) / 1e9 for name, parts in counter.get_flop_counts().items()}
+        counts = {name: sum(parts.values()) / 1e9 for name, parts in counter.get_flop_counts().items()}
         name = type(model).__name__
         return {
-            part: sum(counted.get(f"{name}.{module}", 0.0) for module in modules)
+            part: sum(counts.get(f"{name}.{module}", 0.0) for module in modules)
             for part, modules in PARTS.items()
         }
 
     def device_peak(self) -> int | None:
-        """Most bytes of GPU memory in use so far, None on a CPU."""
+        """Peak of GPU memory in bytes; None on a CPU."""
         return torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else None
 
 
 class Detection(Contestant):
-    """From uint8 pictures to boxes, classes, scores and bool masks in host memory, as ours."""
+    """From uint8 images to boxes, classes, scores and bool masks in host memory, as in ours.py."""
 
     def run(self) -> list[dict[str, np.ndarray]]:
-        """One batch."""
+        """Run one batch."""
         with torch.inference_mode(), self.autocast():
-            found = self.model(self.images())
-            for result in found:
+            results = self.model(self.images())
+            for result in results:
                 result["masks"] = result["masks"] > 0.5
-            return [{name: _array(value) for name, value in result.items()} for result in found]
+            return [{name: _array(value) for name, value in result.items()} for result in results]
 
     def describe(self, result: list[dict[str, np.ndarray]]) -> dict[str, Any]:
-        """As ours, and the RoIs that the heads computed per picture."""
-        boxes = np.concatenate([found["boxes"] for found in result])
+        """As in ours.py, with the RoIs per image that the box head computed."""
+        boxes = np.concatenate([detections["boxes"] for detections in result])
         return {
-            "detections": min(len(found["boxes"]) for found in result),
+            "detections": min(len(detections["boxes"]) for detections in result),
             "box_side": float(np.median(np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)))),
             "proposals": self.rois["box_rois"],
         }
 
 
 def _array(value: torch.Tensor) -> np.ndarray:
-    """In host memory; NumPy has no bfloat16."""
+    """A tensor in host memory. NumPy has no bfloat16."""
     return (value.float() if value.is_floating_point() else value).cpu().numpy()
 
 
 class TrainingStep(Contestant):
-    """Forward, backward and update of all layers on one batch; whole masks, as its dataset gives them."""
+    """Forward, backward and update of all layers on one batch, with full-size masks as torchvision takes."""
 
     def __init__(self, case: Case, model: MaskRCNN):
         super().__init__(case, model)
-        self.targets = [self._truth(seed) for seed in range(case.batch)]
+        self.targets = [self._targets(seed) for seed in range(case.batch)]
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
         )
         self.scaler = torch.amp.GradScaler(DEVICE.type, enabled=case.precision == "float16")
 
-    def _truth(self, seed: int) -> dict[str, torch.Tensor]:
-        """Ellipses like those of synthetic.py."""
+    def _targets(self, seed: int) -> dict[str, torch.Tensor]:
+        """Boxes, labels and masks of ellipses like those of synthetic.py."""
         rng = np.random.default_rng(seed)
         sides = np.array([self.case.height, self.case.width])
         radii = rng.uniform(1 / 16, 1 / 8, (self.case.instances, 2)) * sides
-        centres = rng.uniform(radii, sides - radii)
+        centers = rng.uniform(radii, sides - radii)
         rows, columns = np.ogrid[: sides[0], : sides[1]]
         masks = [
             ((rows - y) / ry) ** 2 + ((columns - x) / rx) ** 2 <= 1
-            for (y, x), (ry, rx) in zip(centres, radii, strict=True)
+            for (y, x), (ry, rx) in zip(centers, radii, strict=True)
         ]
-        boxes = np.concatenate([centres - radii, centres + radii], axis=1)[:, [1, 0, 3, 2]]
+        boxes = np.concatenate([centers - radii, centers + radii], axis=1)[:, [1, 0, 3, 2]]
         labels = np.arange(self.case.instances) % (self.case.classes - 1) + 1
         return {
             "boxes": torch.from_numpy(boxes.astype(np.float32)),
@@ -208,9 +206,9 @@ class TrainingStep(Contestant):
         }
 
     def run(self) -> float:
-        """The steps of one run; returns the last loss."""
+        """Make the steps of one run and return the last loss."""
         for _ in range(self.case.steps):
-            targets = [{name: x.to(DEVICE) for name, x in truth.items()} for truth in self.targets]
+            targets = [{name: x.to(DEVICE) for name, x in target.items()} for target in self.targets]
             with self.autocast():
                 loss = sum(self.model(self.images(), targets).values())
             self.optimizer.zero_grad(set_to_none=True)
@@ -220,5 +218,5 @@ class TrainingStep(Contestant):
         return loss.item()
 
     def describe(self, result: float) -> dict[str, Any]:
-        """The loss, and the RoIs that the heads computed per picture."""
+        """The loss, and the RoIs per image that the heads computed."""
         return {"loss": result, "steps": self.case.steps, **self.rois}

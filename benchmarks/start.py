@@ -1,8 +1,8 @@
-"""How long until the first detection of a fresh process, and how much of it is importing?
+"""How long does the first detection of a new process take, and how much of it is importing?
 
     python -m benchmarks.start --peer-python PYTHON
 
-Random weights are made, not read; the first detect() includes the compilation of the network.
+Weights are random instead of read from a file. The first detect() includes the compilation of the network.
 """
 
 import argparse
@@ -23,7 +23,7 @@ PHASES = {
 
 
 def started(make: Callable[[], Contestant]) -> dict[str, Any] | None:
-    """Seconds of each phase of one fresh contestant, None if it cannot run."""
+    """Return the seconds of each phase of one new contestant; None if it cannot run."""
     with workers.opened([make]) as contestants:
         for contestant in contestants:
             first, second = (contestant.ask("run")["seconds"] for _ in range(2))
@@ -41,14 +41,14 @@ def started(make: Callable[[], Contestant]) -> dict[str, Any] | None:
 
 
 def medians(runs: Sequence[dict[str, Any]], case: Case) -> contest.Row:
-    """One row of a contestant's runs: median of each phase, the spread of the whole."""
+    """Return one row of a contestant's runs: the median of each phase, and the spread of the whole."""
     row = {phase: measure.summary([run[phase] for run in runs])["median"] for phase in PHASES}
     whole = measure.summary([run["until_first_seconds"] for run in runs])
     return {"contestant": runs[0]["contestant"], **vars(case), **row, "whole": whole, "runs": list(runs)}
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["512"], help="such as 512 800x1333 1024")
     parser.add_argument("--networks", nargs="+", default=["resnet50"], help="resnet50 resnet101 light")
@@ -58,7 +58,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Run the benchmark; returns the path of its JSON file."""
+    """Run the benchmark and return the path of its JSON file."""
     arguments = measure.parsed(options(), argv)
     report = measure.Report("start", arguments, arguments.backends)
     sizes = [inference.sides(text) for text in arguments.sizes]

@@ -2,9 +2,9 @@
 
     python -m benchmarks.training --sizes 512 --batches 1 2 --peer-python PYTHON
 
-All layers of the network, 20 objects an image, 200 RoIs an image: forward, backward, update. The batch is
-ready in memory, see data_pipeline for the time to make it; with --loader N it is not, and train() itself
-runs with N workers. Ours and the peer take turns.
+Forward, backward and update of all layers, with 20 objects and 200 RoIs per image. The batch is ready in
+memory; see data_pipeline for the time to make it. With --loader N, train() runs with N loader workers
+instead. Ours and the peer take turns.
 """
 
 import argparse
@@ -12,12 +12,12 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import contest, inference, measure, original
+from benchmarks import contest, inference, keras2_library, measure
 from benchmarks.workers import Case
 
 
 def cases(arguments: argparse.Namespace) -> list[list[Case]]:
-    """Groups of cases that run side by side: the networks at one size, batch and precision."""
+    """Return groups of cases that run side by side: the networks at one size, batch and precision."""
     task = "train" if arguments.loader is None else "fit"
     groups = [
         [
@@ -41,16 +41,20 @@ def cases(arguments: argparse.Namespace) -> list[list[Case]]:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["512"], help="such as 512 1024")
     parser.add_argument("--networks", nargs="+", default=["resnet50"], help="resnet50 resnet101 light")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2], help="images at once")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 2], help="images per batch")
     parser.add_argument("--precisions", nargs="+", default=["float32"], help="float32 bfloat16 float16")
-    parser.add_argument("--classes", type=int, default=81, help="with background (default %(default)s)")
-    parser.add_argument("--steps", type=int, default=1, help="steps in each timed run; on a GPU 20 or more")
     parser.add_argument(
-        "--loader", type=int, help="train() with so many loader workers instead of a ready batch; no peer"
+        "--classes", type=int, default=81, help="including the background (default %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=1, help="steps of each measured run; 20 or more on a GPU"
+    )
+    parser.add_argument(
+        "--loader", type=int, help="run train() with this number of loader workers, without a peer"
     )
     contest.add_arguments(parser)
     measure.add_arguments(parser, repeats=7)
@@ -58,7 +62,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Run the benchmark; returns the path of its JSON file."""
+    """Run the benchmark and return the path of its JSON file."""
     arguments = measure.parsed(options(), argv)
     if arguments.loader is not None:
         arguments.warmup, arguments.repeats = 0, 1
@@ -66,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     limits = contest.limits(report, arguments, arguments.precisions)
     for group in cases(arguments):
         first = group[0]
-        rows = contest.compare(report, arguments, group, limits[first.precision], original.TRAIN)
+        rows = contest.compare(report, arguments, group, limits[first.precision], keras2_library.TRAIN)
         size = f"{first.height} x {first.width}"
         source = "a ready batch" if first.task == "train" else f"{first.workers} loader workers"
         title = f"{first.steps} training step(s): {size}, batch {first.batch}, {first.precision}, {source}"

@@ -1,9 +1,9 @@
-"""How long does a picture of many instances take, as one image and as one patch an instance?
+"""How long does it take to draw many instances, as one image and as one patch per instance?
 
     python -m benchmarks.visualize_instances --instances 500 --size 1024
 
-From arrays to the rendered figure, without a display. "patches" adds to matplotlib what it takes to see an
-instance: a rectangle, an outline from `find_contours`, a text, and blends each mask over the whole image.
+From arrays to the rendered figure, without a display. For each instance, "patches" adds a rectangle, an
+outline from `find_contours` and a text to the figure, and blends the mask over the whole image.
 """
 
 import argparse
@@ -35,8 +35,8 @@ COLUMNS = {
 }
 
 
-def nuclei(size: int, count: int) -> dict[str, np.ndarray]:
-    """Discs of 3 % of the side, at random places: their boxes, masks, ids and scores, and a picture."""
+def discs(size: int, count: int) -> dict[str, np.ndarray]:
+    """Return an image, and boxes, masks, class ids and scores of random discs of 3 % of its side."""
     rng = np.random.default_rng(0)
     radius = max(2, round(0.015 * size))
     y, x = np.ogrid[: 2 * radius + 1, : 2 * radius + 1]
@@ -46,7 +46,7 @@ def nuclei(size: int, count: int) -> dict[str, np.ndarray]:
     for i, (top, left) in enumerate(corners):
         masks[top : top + len(disc), left : left + len(disc), i] = disc
     return {
-        "image": synthetic.picture(size, size, seed=0),
+        "image": synthetic.image(size, size, seed=0),
         "boxes": np.concatenate([corners, corners + len(disc)], axis=1),
         "masks": masks,
         "class_ids": np.ones(count, dtype=np.int32),
@@ -54,32 +54,32 @@ def nuclei(size: int, count: int) -> dict[str, np.ndarray]:
     }
 
 
-def as_one_image(found: dict[str, np.ndarray]) -> Any:
-    """The figure of `display_instances`."""
+def as_one_image(instances: dict[str, np.ndarray]) -> Any:
+    """Return the figure of `display_instances`."""
     return visualize.display_instances(
-        found["image"],
-        found["boxes"],
-        found["masks"],
-        found["class_ids"],
+        instances["image"],
+        instances["boxes"],
+        instances["masks"],
+        instances["class_ids"],
         CLASS_NAMES,
-        found["scores"],
+        instances["scores"],
     )
 
 
-def as_patches(found: dict[str, np.ndarray]) -> Any:
-    """The figure with a rectangle, an outline and a text for each instance."""
+def as_patches(instances: dict[str, np.ndarray]) -> Any:
+    """Return the figure with a rectangle, an outline and a text for each instance."""
     figure, ax = plt.subplots(1, figsize=(16, 16))
     ax.axis("off")
-    blended = found["image"].astype(np.float32)
-    colors = visualize.random_colors(len(found["boxes"]))
-    for i, (y1, x1, y2, x2) in enumerate(found["boxes"]):
-        mask, color = found["masks"][..., i], colors[i]
+    blended = instances["image"].astype(np.float32)
+    colors = visualize.random_colors(len(instances["boxes"]))
+    for i, (y1, x1, y2, x2) in enumerate(instances["boxes"]):
+        mask, color = instances["masks"][..., i], colors[i]
         ax.add_patch(
             Rectangle(
                 (x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=2, linestyle="dashed"
             )
         )
-        ax.text(x1, y1 + 8, f"{CLASS_NAMES[1]} {found['scores'][i]:.3f}", color="w", size=11)
+        ax.text(x1, y1 + 8, f"{CLASS_NAMES[1]} {instances['scores'][i]:.3f}", color="w", size=11)
         for channel in range(3):
             values = blended[..., channel]
             blended[..., channel] = np.where(mask, 0.5 * values + 127.5 * color[channel], values)
@@ -89,10 +89,10 @@ def as_patches(found: dict[str, np.ndarray]) -> Any:
     return figure
 
 
-def seconds(draw: Callable[[dict], Any], found: dict[str, np.ndarray]) -> float:
-    """Time from the arrays to the pixels of the figure."""
+def seconds(draw: Callable[[dict], Any], instances: dict[str, np.ndarray]) -> float:
+    """Measure the time from the arrays to the pixels of the figure."""
     begin = time.perf_counter()
-    figure = draw(found)
+    figure = draw(instances)
     figure.canvas.draw()
     passed = time.perf_counter() - begin
     plt.close(figure)
@@ -100,26 +100,26 @@ def seconds(draw: Callable[[dict], Any], found: dict[str, np.ndarray]) -> float:
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--instances", type=int, nargs="+", default=[50, 500])
-    parser.add_argument("--size", type=int, default=1024, help="side of the picture in pixels")
+    parser.add_argument("--size", type=int, default=1024, help="side of the image in pixels")
     measure.add_arguments(parser, repeats=5, warmup=1)
     return parser
 
 
 def main() -> None:
-    """Measure both in turn for each number of instances."""
+    """Measure both ways in turn for each number of instances."""
     arguments = options().parse_args()
     if arguments.quick:
         arguments.instances, arguments.size, arguments.repeats, arguments.warmup = [5], 128, 1, 0
     report = measure.Report("visualize_instances", arguments, ["matplotlib"])
     for count in arguments.instances:
-        found = nuclei(arguments.size, count)
+        instances = discs(arguments.size, count)
         times: dict[str, list[float]] = {"one image": [], "patches": []}
         for turn in range(arguments.warmup + arguments.repeats):
             for name, draw in (("one image", as_one_image), ("patches", as_patches)):
-                passed = seconds(draw, found)
+                passed = seconds(draw, instances)
                 if turn >= arguments.warmup:
                     times[name].append(passed)
         rows = [

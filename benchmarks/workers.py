@@ -1,8 +1,8 @@
-"""Contestants: each builds its network in a process of its own and runs it when asked, so they alternate.
+"""Contestants: programs that build a network in a process of their own and run it on request, in turn.
 
 A worker process imports a module, calls its builder with a Case and answers requests, one JSON object per
-line. So each contestant has its own framework, backend, environment and memory, and a burst of other work on
-the machine hits all of them. This file needs the standard library alone: a peer has its own environment.
+line. Each contestant has its own framework, backend, environment and memory, and other work on the machine
+affects all of them alike. This module needs the standard library only: a peer has its own environment.
 """
 
 import contextlib
@@ -29,11 +29,19 @@ LINES_OF_ERROR = 12
 class Case:
     """What to run: the same for every contestant.
 
-    task: "detect", "train" (on a ready batch) or "fit" (with the loader); network: "resnet50", "resnet101",
-    "light" or "tiny"; height, width: pixels of each picture; batch: pictures at once; precision: "float32",
-    "bfloat16" or "float16" (mixed); classes: with background; detections: kept per picture; proposals: of the
-    RPN; instances: true objects per picture in training; steps: training steps per run; workers: of the
-    loader; settings: fields of our Config that are set besides.
+    Attributes:
+        task: "detect", "train" (on a ready batch) or "fit" (with the loader).
+        network: "resnet50", "resnet101", "light" or "tiny".
+        height, width: Size of each image in pixels.
+        batch: Images per batch.
+        precision: "float32", "bfloat16" or "float16" (mixed).
+        classes: Number of classes including the background.
+        detections: Detections kept per image.
+        proposals: Proposals per image.
+        instances: Objects per image in training.
+        steps: Training steps per run.
+        workers: Workers of the loader.
+        settings: Fields of our Config to change.
     """
 
     task: str = "detect"
@@ -55,26 +63,29 @@ class Task(Protocol):
     """What a builder returns."""
 
     def run(self) -> Any:
-        """The work that is timed; its results are on the host when it returns."""
+        """Do the work that is measured. Its results are in host memory when it returns."""
 
     def describe(self, result: Any) -> dict[str, Any]:
-        """What came out, for the record; not timed. "seconds" replaces those of the whole run."""
+        """Facts about the results, not measured. A key "seconds" replaces the seconds of the run."""
 
     def gflop(self) -> dict[str, float] | None:
         """Arithmetic of one run by part of the network, in 10^9 floating point operations."""
 
     def device_peak(self) -> int | None:
-        """Most bytes of GPU memory in use so far; None on a CPU."""
+        """Peak of GPU memory in bytes; None on a CPU."""
 
 
 class WorkerError(RuntimeError):
-    """A contestant could not be built or run; the message ends with what it printed last."""
+    """A contestant cannot be built or run. The message ends with the last lines that it printed."""
 
 
 class InProcess:
-    """A contestant inside this process, for tests and debuggers; its memory figures are of the whole process.
+    """A contestant in this process, for tests and debuggers. Its memory is that of the whole process.
 
-    name: for tables; builder: "module:function"; case: what to build.
+    Args:
+        name: Name in tables.
+        builder: "module:function".
+        case: The case to build.
     """
 
     def __init__(self, name: str, builder: str, case: Case):
@@ -83,20 +94,28 @@ class InProcess:
         self.facts = self.server.facts
 
     def ask(self, request: str) -> dict[str, Any]:
-        """Answer of a request, see `Server.answer`."""
+        """Return the answer to a request; see `Server.answer`."""
         return self.server.answer(request)
 
     def close(self) -> None:
-        """Forget the network."""
+        """Drop the network."""
         del self.server
 
 
 class Subprocess:
     """A contestant in a process of its own.
 
-    name: for tables; builder: "module:function"; case: what to build; python: its interpreter; backend:
-    KERAS_BACKEND, for ours. Returns when it is built; `facts` says what it told of itself.
-    Raises WorkerError if that fails.
+    The constructor returns when the contestant is built; `facts` holds its times and versions.
+
+    Args:
+        name: Name in tables.
+        builder: "module:function".
+        case: The case to build.
+        python: Interpreter of the process.
+        backend: KERAS_BACKEND of the process.
+
+    Raises:
+        WorkerError: If the contestant cannot be built.
     """
 
     def __init__(
@@ -125,8 +144,8 @@ class Subprocess:
         self.facts["ready_seconds"] = time.perf_counter() - started
 
     def ask(self, request: str) -> dict[str, Any]:
-        """Answer of a request, see `Server.answer`. Raises WorkerError if the process ends instead."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended: reading says why
+        """Return the answer to a request; see `Server.answer`. WorkerError if the process ends instead."""
+        with contextlib.suppress(BrokenPipeError):  # the process has ended: _read reports why
             self.process.stdin.write(request + "\n")
             self.process.stdin.flush()
         return self._read()
@@ -137,13 +156,13 @@ class Subprocess:
             return json.loads(line)
         code = self.process.wait()
         self.log.seek(0)
-        last = "".join(self.log.readlines()[-LINES_OF_ERROR:])
+        printed = "".join(self.log.readlines()[-LINES_OF_ERROR:])
         self.close()
-        raise WorkerError(f"{self.name} ended with code {code}:\n{last}")
+        raise WorkerError(f"{self.name} ended with code {code}:\n{printed}")
 
     def close(self) -> None:
         """End the process."""
-        with contextlib.suppress(BrokenPipeError):  # it has ended already
+        with contextlib.suppress(BrokenPipeError):  # the process has ended already
             self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
@@ -154,7 +173,7 @@ Contestant = InProcess | Subprocess
 
 
 class Server:
-    """The worker's side: builds the task and answers."""
+    """The side of the worker process: builds the task and answers requests."""
 
     def __init__(self, builder: str, case: Case):
         module, function = builder.split(":")
@@ -169,17 +188,21 @@ class Server:
         }
 
     def answer(self, request: str) -> dict[str, Any]:
-        """The answer of a request; ValueError for one that is none of these.
+        """Answer a request.
 
-        "run": seconds, cpu_seconds of all threads, and what came out; "gflop": arithmetic by part; "memory":
-        peaks so far, in bytes.
+        Args:
+            request: "run" for the seconds, the CPU seconds of all threads and facts about the results;
+                "gflop" for the arithmetic by part; "memory" for the peaks in bytes.
+
+        Raises:
+            ValueError: For another request.
         """
         if request == "gflop":
             return {"gflop": self.task.gflop()}
         if request == "memory":
             return {"peak_rss": peak_rss(), "device_peak": self.task.device_peak()}
         if request != "run":
-            raise ValueError(f'A request must be "run", "gflop" or "memory". Received: {request!r}')
+            raise ValueError(f"`request` must be 'run', 'gflop' or 'memory'. Received: {request!r}")
         cpu, wall = time.process_time(), time.perf_counter()
         result = self.task.run()
         seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
@@ -187,12 +210,12 @@ class Server:
 
 
 def peak_rss() -> int:
-    """Most memory this process ever had in RAM, in bytes."""
+    """Return the peak of this process's memory in bytes."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:  # not Linux; the unit is bytes on macOS
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Not ru_maxrss: a child process inherits its parent's.
+    # A child process inherits ru_maxrss of its parent, so Linux's own count is read.
     [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 
@@ -200,9 +223,17 @@ def peak_rss() -> int:
 def alternate(
     contestants: Sequence[Contestant], warmup: int, repeats: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Let the contestants run in turn; returns the answers of the measured runs by name, round by round.
+    """Let the contestants run in turn.
 
-    Whoever fails is left out, with a message; the others go on.
+    A contestant that fails is left out with a message; the others continue.
+
+    Args:
+        contestants: The contestants.
+        warmup: Rounds before the measured ones.
+        repeats: Measured rounds.
+
+    Returns:
+        {name: answers of the measured rounds}.
     """
     answers: dict[str, list[dict[str, Any]]] = {contestant.name: [] for contestant in contestants}
     for turn in range(warmup + repeats):
@@ -222,7 +253,7 @@ def alternate(
 
 @contextlib.contextmanager
 def opened(makers: Sequence[Callable[[], Contestant]]) -> Iterator[list[Contestant]]:
-    """The contestants of all makers, built one after the other, closed at the end; failures are printed."""
+    """Build contestants one after the other and close them at the end. Failures are printed."""
     with contextlib.ExitStack() as stack:
         contestants = []
         for make in makers:
@@ -237,9 +268,9 @@ def opened(makers: Sequence[Callable[[], Contestant]]) -> Iterator[list[Contesta
 
 
 def main() -> None:
-    """Serve one contestant: arguments "module:function" and a Case as JSON; requests on standard input."""
+    """Serve one contestant. Arguments: "module:function" and a Case as JSON. Requests: standard input."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a framework prints must not look like an answer
+    os.dup2(2, 1)  # the output of frameworks must not look like an answer
     builder, case = sys.argv[1:]
     server = Server(builder, Case(**json.loads(case)))
     print(json.dumps(server.facts), file=answers, flush=True)

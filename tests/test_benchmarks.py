@@ -1,4 +1,7 @@
-"""The benchmarks run: each script with a tiny network, and contestants in processes of their own."""
+"""The benchmarks run: each script with a tiny network, and contestants in processes of their own.
+
+Tests that load a framework and build networks are slow ones.
+"""
 
 import json
 from pathlib import Path
@@ -10,9 +13,9 @@ from benchmarks import (
     data_pipeline,
     flops,
     inference,
+    keras2_library,
     measure,
     memory,
-    original,
     ours,
     start,
     synthetic,
@@ -26,11 +29,11 @@ ONCE = ["--quick", "--repeats", "2", "--warmup", "1"]
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a script and give back what it wrote."""
+    """Run a script and return what it writes."""
 
     def run(script, *options):
         path = script.main([*ONCE, "--output", str(tmp_path / "result.json"), *options])
-        assert not list(tmp_path.glob("*.part"))
+        assert list(tmp_path.iterdir()) == [path]
         return json.loads(path.read_text())
 
     return run
@@ -52,11 +55,12 @@ def counter(monkeypatch):
         assert contestant.process.returncode is not None
 
 
+@pytest.mark.slow
 def test_inference_finds_the_stated_number_of_objects(run):
     written = run(inference, "--in-process", "--set", "PRE_NMS_LIMIT=150")
-    limit, other, row = written["rows"]
+    matmul, convolution, row = written["rows"]
     assert row["settings"] == {"PRE_NMS_LIMIT": 150}
-    assert limit["gflops"] > 0 and other["gflops"] > 0
+    assert matmul["gflops"] > 0 and convolution["gflops"] > 0
     assert row["seen"]["detections"] == 5
     assert row["min"] <= row["seconds"] <= row["max"] and len(row["all_seconds"]) == 2
     assert row["gflop"] == pytest.approx(sum(row["gflop_by_part"].values()))
@@ -82,6 +86,7 @@ def test_data_pipeline_with_and_without_workers(run):
     assert all(row["images_per_second"] > 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_start_and_memory(run):
     phases = run(start, "--in-process", "--repeats", "1")["rows"][0]
     assert phases["until_first_seconds"] > phases["first_seconds"] > 0
@@ -118,7 +123,7 @@ def test_a_contestant_that_fails_is_named_and_left_out(counter, capsys):
         counter().ask("dance")
 
 
-def test_the_others_go_on(counter, capsys):
+def test_the_others_continue_after_a_failure(counter, capsys):
     first, second = counter(settings={"most": 2}), counter()
     second.name = "second"
     answers = workers.alternate([first, second], warmup=1, repeats=3)
@@ -135,17 +140,17 @@ def test_settings_of_the_command_line():
 
 
 def test_statistics_and_table():
-    found = measure.summary([4.0, 1.0, 2.0, 3.0])
-    assert (found["median"], found["min"], found["max"], found["repeats"]) == (2.5, 1.0, 4.0, 4)
+    summary = measure.summary([4.0, 1.0, 2.0, 3.0])
+    assert (summary["median"], summary["min"], summary["max"], summary["repeats"]) == (2.5, 1.0, 4.0, 4)
     assert measure.ratio([2.0, 8.0, 6.0], [1.0, 2.0, 2.0]) == 3.0
     text = measure.table([{"a": 1.0, "b": None}, {"a": 1234.5, "b": None}], {"a": "first", "b": "second"})
     assert text.splitlines() == ["first", "-----", "1", "1,234"]
 
 
-def test_the_original_is_compared_like_with_like():
-    assert original.matching(original.TRAIN, Case("train"))["wall"] == 34.03
+def test_only_equal_cases_are_compared_with_the_keras_2_library():
+    assert keras2_library.matching(keras2_library.TRAIN, Case("train"))["wall"] == 34.03
     for other in (Case(batch=2), Case(precision="bfloat16"), Case(network="light"), Case(height=1024)):
-        assert original.matching(original.DETECT, other) is None
+        assert keras2_library.matching(keras2_library.DETECT, other) is None
 
 
 def test_synthetic_objects_lie_inside(tmp_path):
