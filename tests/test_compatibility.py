@@ -1,4 +1,4 @@
-"""What code written for the original library imports and calls."""
+"""The names and signatures that programs for the Keras 2 library import and call."""
 
 import importlib
 import inspect
@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from mrcnn import model as modellib
 from mrcnn import utils
 from mrcnn.config import Config
 from mrcnn.parallel_model import ParallelModel
@@ -171,37 +172,39 @@ SIGNATURES = {
 
 
 def member(module, name):
-    found = importlib.import_module(f"mrcnn.{module}")
+    value = importlib.import_module(f"mrcnn.{module}")
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 @pytest.mark.parametrize(
     "module, name", [(module, name) for module, names in NAMES.items() for name in names.split()]
 )
 def test_name_exists(module, name):
-    assert member(module, name) is not None
+    value = member(module, name)
+    assert callable(value) or isinstance(value, (str, property))
 
 
 def parameters(text):
     """(name, default) of each parameter of a written signature, without self and **kwargs."""
-    wanted = inspect.signature(eval(f"lambda {text[text.index('(') + 1 : -1]}: None")).parameters.values()
-    return [(p.name, p.default) for p in wanted if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+    expected = inspect.signature(eval(f"lambda {text[text.index('(') + 1 : -1]}: None")).parameters.values()
+    return [(p.name, p.default) for p in expected if p.name != "self" and p.kind is not p.VAR_KEYWORD]
 
 
 @pytest.mark.parametrize(
     "module, text", [(module, text) for module, texts in SIGNATURES.items() for text in texts]
 )
 def test_signature(module, text):
-    found = list(inspect.signature(member(module, text[: text.index("(")])).parameters.values())
-    found = [p for p in found if p.name != "self"]
-    wanted = parameters(text)
-    optional_here = {"config"} if text.startswith("DetectionTargetLayer") else set()
-    assert [p.name for p in found[: len(wanted)]] == [name for name, _ in wanted]
-    for p, (name, default) in zip(found, wanted, strict=False):
-        assert p.default == default or name in optional_here, name
-    for p in found[len(wanted) :]:
+    actual = list(inspect.signature(member(module, text[: text.index("(")])).parameters.values())
+    actual = [p for p in actual if p.name != "self"]
+    expected = parameters(text)
+    # A layer is loaded from its numbers, without a Config.
+    may_have_default = {"config"} if text.startswith("DetectionTargetLayer") else set()
+    assert [p.name for p in actual[: len(expected)]] == [name for name, _ in expected]
+    for p, (name, default) in zip(actual, expected, strict=False):
+        assert p.default == default or name in may_have_default, name
+    for p in actual[len(expected) :]:
         assert p.default is not p.empty or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL), p.name
 
 
@@ -234,15 +237,13 @@ def test_a_config_is_written_as_a_class():
 
 
 def test_log_prints_one_line(capsys):
-    from mrcnn.model import log
-
-    log("image", np.array([[0, 255]], np.uint8))
+    modellib.log("image", np.array([[0, 255]], np.uint8))
     line = capsys.readouterr().out
     assert (
         line
         == "image                    shape: (1, 2)                min:    0.00000  max:  255.00000  uint8\n"
     )
-    log("Starting")
+    modellib.log("Starting")
     assert capsys.readouterr().out == "Starting\n"
 
 
@@ -257,18 +258,75 @@ class TestTensorHelpers:
 
     def test_box_refinement_graph(self):
         box, target = np.array([[0, 0, 10, 20]]), np.array([[5, 0, 15, 20]])
-        found = keras.ops.convert_to_numpy(utils.box_refinement_graph(box, target))
-        np.testing.assert_allclose(found, utils.box_refinement(box, target), atol=1e-6)
+        deltas = keras.ops.convert_to_numpy(utils.box_refinement_graph(box, target))
+        np.testing.assert_allclose(deltas, utils.box_refinement(box, target), atol=1e-6)
 
     def test_parse_image_meta_graph(self):
-        from mrcnn import model as modellib
-
         meta = modellib.compose_image_meta(7, (30, 40, 3), (64, 64, 3), (8, 0, 56, 64), 1.6, [1, 0, 1])[None]
-        found = modellib.parse_image_meta_graph(keras.ops.convert_to_tensor(meta))
+        fields = modellib.parse_image_meta_graph(keras.ops.convert_to_tensor(meta))
         expected = modellib.parse_image_meta(meta)
-        assert found.keys() == expected.keys()
+        assert fields.keys() == expected.keys()
         for name, value in expected.items():
-            np.testing.assert_allclose(keras.ops.convert_to_numpy(found[name]), value, rtol=1e-6)
+            np.testing.assert_allclose(keras.ops.convert_to_numpy(fields[name]), value, rtol=1e-6)
+
+
+class TestLayersWithAConfig:
+    @pytest.fixture
+    def config(self):
+        class SmallConfig(Config):
+            PRE_NMS_LIMIT = 77
+            RPN_BBOX_STD_DEV = np.array([0.5, 0.5, 1.0, 1.0])
+            BBOX_STD_DEV = np.array([0.25, 0.25, 0.5, 0.5])
+            DETECTION_MIN_CONFIDENCE = 0.4
+            DETECTION_NMS_THRESHOLD = 0.2
+            DETECTION_MAX_INSTANCES = 11
+            TRAIN_ROIS_PER_IMAGE = 20
+            ROI_POSITIVE_RATIO = 0.5
+            MASK_SHAPE = (14, 14)
+            USE_MINI_MASK = False
+            ROI_POSITIVE_IOU = 0.6
+            CROWD_IOU = 0.01
+            ROI_INCLUDE_GT = True
+
+        return SmallConfig()
+
+    def layers(self, config):
+        proposals = modellib.ProposalLayer(100, 0.7, config, name="ROI")
+        return proposals, modellib.DetectionLayer(config), modellib.DetectionTargetLayer(config)
+
+    def test_the_config_gives_the_numbers(self, config):
+        proposals, detections, targets = (layer.get_config() for layer in self.layers(config))
+        assert (proposals["proposal_count"], proposals["nms_threshold"]) == (100, 0.7)
+        assert (proposals["name"], proposals["pre_nms_limit"]) == ("ROI", 77)
+        assert tuple(proposals["bbox_std_dev"]) == (0.5, 0.5, 1.0, 1.0)
+        names = ("min_confidence", "nms_threshold", "max_instances")
+        assert [detections[name] for name in names] == [0.4, 0.2, 11]
+        names = (
+            "rois_per_image",
+            "positive_ratio",
+            "use_mini_mask",
+            "positive_iou",
+            "crowd_iou",
+            "include_gt",
+        )
+        assert [targets[name] for name in names] == [20, 0.5, False, 0.6, 0.01, True]
+        assert tuple(targets["mask_shape"]) == (14, 14)
+        for layer in (detections, targets):
+            assert tuple(layer["bbox_std_dev"]) == (0.25, 0.25, 0.5, 0.5)
+
+    def test_keywords_win(self, config):
+        assert modellib.DetectionLayer(config, max_instances=5).max_instances == 5
+
+    def test_saved_layers_are_loaded_without_a_config(self, config):
+        for layer in self.layers(config):
+            loaded = keras.layers.deserialize(keras.layers.serialize(layer))
+            assert type(loaded) is type(layer)
+            assert loaded.get_config() == layer.get_config()
+
+    def test_saved_names_are_not_those_of_the_network(self, config):
+        saved = [keras.saving.get_registered_name(type(layer)) for layer in self.layers(config)]
+        saved += [keras.saving.get_registered_name(type(layer).__base__) for layer in self.layers(config)]
+        assert len(set(saved)) == 6
 
 
 class TestParallelModel:
@@ -295,8 +353,8 @@ class TestParallelModel:
         model.save_weights(path)
         single = self.small()
         single.load_weights(path)
-        for found, expected in zip(single.get_weights(), inner.get_weights(), strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for actual, expected in zip(single.get_weights(), inner.get_weights(), strict=True):
+            np.testing.assert_array_equal(actual, expected)
 
         single.set_weights([np.full_like(w, 5) for w in single.get_weights()])
         single.save_weights(path, overwrite=True)
