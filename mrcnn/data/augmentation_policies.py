@@ -94,8 +94,8 @@ class CameraPolicy:
         if rng.random() < 0.5:
             degrees = rng.uniform(-TURN * self.strength, TURN * self.strength)
             scale = rng.uniform(*_around_one(SCALE * self.strength))
-            # A random gray outside the image. Its edge or mirror image would show objects without a mask.
-            fill = int(rng.integers(256))
+            # A random color outside the image. Its edge or mirror image would show objects without a mask.
+            fill = tuple(int(level) for level in rng.integers(256, size=3))
             image, masks = image_changes.rotate_and_scale(image, masks, degrees, scale, fill)
         return image, masks
 

@@ -37,7 +37,7 @@ def quarter_turns(image: Image, masks: Masks, count: int) -> tuple[Image, Masks]
 
 
 def rotate_and_scale(
-    image: Image, masks: Masks, degrees: float, scale: float, fill: int
+    image: Image, masks: Masks, degrees: float, scale: float, fill: tuple[int, ...]
 ) -> tuple[Image, Masks]:
     """Rotate counterclockwise and enlarge about the center of the image.
 
@@ -46,7 +46,7 @@ def rotate_and_scale(
         masks: bool `[height, width, instances]`, sampled at the nearest pixel.
         degrees: angle.
         scale: factor of the size of objects.
-        fill: gray level 0 to 255 of the pixels that come from outside the image. No mask has them.
+        fill: RGB color of the pixels that come from outside the image. No mask has them.
 
     Returns:
         The changed image and masks.
@@ -54,7 +54,7 @@ def rotate_and_scale(
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
     image = cv2.warpAffine(
-        np.ascontiguousarray(image), matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=(fill,) * 3
+        np.ascontiguousarray(image), matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill
     )
     inverse = cv2.invertAffineTransform(matrix)
     y, x = np.mgrid[:height, :width]

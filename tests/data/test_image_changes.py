@@ -48,7 +48,7 @@ SAME_AS_IMGAUG = {
         0.6,
     ),
     "rotation": (
-        lambda: image_changes.rotate_and_scale(PICTURE, NO_MASKS, -10, 1.2, 90)[0],
+        lambda: image_changes.rotate_and_scale(PICTURE, NO_MASKS, -10, 1.2, (90, 90, 90))[0],
         lambda iaa: iaa.Affine(rotate=10, scale=1.2, cval=90),
         1.5,
     ),
@@ -101,15 +101,15 @@ def test_rotation_moves_masks_with_the_image():
     y, x = np.mgrid[:90, :120]
     masks = np.stack([(y - 30) ** 2 + (x - 40) ** 2 < 200, (abs(y - 60) < 12) & (abs(x - 80) < 20)], axis=-1)
     image = np.dstack([masks, np.zeros((90, 120), bool)]).astype(np.uint8) * 255
-    moved, moved_masks = image_changes.rotate_and_scale(image, masks, 20, 1.1, 0)
+    moved, moved_masks = image_changes.rotate_and_scale(image, masks, 20, 1.1, (0, 0, 0))
     bright = moved[..., :2] > 127
     assert (moved_masks != masks).any()
     iou = (bright & moved_masks).sum(axis=(0, 1)) / (bright | moved_masks).sum(axis=(0, 1))
     assert iou.min() > 0.95
     areas = moved_masks.sum(axis=(0, 1)) / masks.sum(axis=(0, 1))
     np.testing.assert_allclose(areas, 1.1**2, rtol=0.03)
-    outside = image_changes.rotate_and_scale(image, masks, 0, 0.5, 77)
-    assert (outside[0][0] == 77).all() and not outside[1][0].any()
+    outside = image_changes.rotate_and_scale(image, masks, 0, 0.5, (7, 77, 200))
+    assert (outside[0][0] == (7, 77, 200)).all() and not outside[1][0].any()
 
 
 def test_no_blur_and_full_resolution_change_nothing():
