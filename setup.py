@@ -1,4 +1,8 @@
-"""How to install mrcnn: `pip install .`; with the tools of the tests `pip install -e ".[test]"`."""
+"""Install mrcnn with `pip install .`, or with the tools of the tests by `pip install -e ".[test]"`.
+
+The distribution is named keras-mrcnn, because the name mrcnn is taken on the Python package index. The
+package to import is mrcnn.
+"""
 
 import re
 from pathlib import Path
@@ -6,31 +10,34 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
+# imaug is the maintained release of imgaug. It requires both opencv-python and opencv-python-headless, which
+# hold the same files, so it is no requirement of the package itself.
+IMGAUG = ["imaug>=0.4.2"]
 
 
 def version() -> str:
-    """The version that mrcnn/__init__.py states, read without importing the package."""
+    """Return the version in mrcnn/__init__.py without importing the package."""
     text = (HERE / "mrcnn" / "__init__.py").read_text(encoding="utf-8")
-    found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
-    if found is None:
-        raise RuntimeError('mrcnn/__init__.py has no line __version__ = "..."')
-    return found[1]
+    match = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('mrcnn/__init__.py must have a line __version__ = "...".')
+    return match[1]
 
 
 def requirements() -> list[str]:
-    """The packages of requirements.txt."""
+    """Return the packages of requirements.txt."""
     lines = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def description() -> str:
-    """The README, which package indexes show; empty where it is not there."""
+    """Return the README, which package indexes show; empty if it is missing."""
     readme = HERE / "README.md"
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
 setup(
-    name="mrcnn",
+    name="keras-mrcnn",
     version=version(),
     description="Mask R-CNN for Keras 3: detect, outline and name every object of an image",
     long_description=description(),
@@ -39,6 +46,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["mrcnn", "mrcnn.*"]),
+    package_data={"mrcnn": ["py.typed"]},
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
     extras_require={
@@ -49,13 +57,15 @@ setup(
             "nbclient>=0.10",
             "ipykernel>=6.29",
             "sybil>=9",
+            *IMGAUG,
         ],
+        "augment": IMGAUG,
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10", "mkdocstrings-python>=2,<3", "ruff==0.17.*"],
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "jax": ["jax>=0.4.30"],
         "torch": ["torch>=2.4"],
     },
-    keywords="mask-rcnn instance-segmentation object-detection keras tensorflow jax",
+    keywords="mask-rcnn instance-segmentation object-detection keras tensorflow jax pytorch",
     classifiers=[
         "Development Status :: 5 - Production/Stable",
         "Intended Audience :: Developers",
