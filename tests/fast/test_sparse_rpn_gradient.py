@@ -20,8 +20,8 @@ MAPS = [np.random.default_rng(2).normal(size=(2, *size, CHANNELS)).astype("float
 OUTPUTS = 2 + 2 + 4  # logits, scores and deltas of an anchor
 
 strides = pytest.mark.parametrize("stride", [1, 2])
-# A level has a gradient at three locations at most: below, above and at the limit of the sparse pass.
-limits = pytest.mark.parametrize("limit", [6, 2, 3, 1])
+# A level has a gradient at three locations at most: the sparse pass just suffices, or just does not.
+limits = pytest.mark.parametrize("limit", [3, 2])
 
 
 def plain_network(stride, sizes=SIZES):

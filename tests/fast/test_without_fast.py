@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from fast.train_and_detect import losses_and_detections
@@ -13,6 +14,8 @@ from fast.train_and_detect import losses_and_detections
 import mrcnn
 
 TESTS = Path(__file__).parent.parent
+# JAX compiles every network twice.
+slow_on_jax = pytest.mark.slow if keras.backend.backend() == "jax" else lambda test: test
 
 
 @pytest.fixture
@@ -36,6 +39,7 @@ def run(package, results):
     )
 
 
+@slow_on_jax
 def test_trains_and_detects(package, tmp_path):
     results = tmp_path / "results.npz"
     process = run(package, results)
