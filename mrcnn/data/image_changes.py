@@ -112,13 +112,14 @@ def blur(image: Image, sigma: float) -> Image:
     """Blur with a Gaussian of standard deviation `sigma` in pixels."""
     if sigma < 0.01:  # OpenCV refuses 0
         return image
-    blurred: Image = cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), sigma)
+    blurred: np.ndarray = cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), sigma)
     return blurred
 
 
 def add_noise(image: Image, noise: np.ndarray) -> Image:
     """Add noise in gray levels, float `[height, width, 3]`, or `[height, width, 1]` to all channels."""
-    return np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+    noisy: Image = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
+    return noisy
 
 
 def compress_as_jpeg(image: Image, quality: int) -> Image:

@@ -38,7 +38,7 @@ class Results(dict[str, list[Any]]):
         precision_recall: Precision-recall curves of each class, by "box" and "mask"; see
             `visualize.plot_precision_recall_curves`.
         confusion_matrix: How often objects of one class were detected as another, of detections with
-            score >= `min_score`; None if that was not given. See `visualize.plot_confusion_matrix`.
+            score >= `min_score`; None if that was not given.
     """
 
     precision_recall: dict[str, coco.PrecisionRecall]

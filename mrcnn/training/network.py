@@ -160,9 +160,7 @@ def compile_network(
             xla=config.JIT_COMPILE,
         )
 
-    network.configure(
-        config.LOSS_WEIGHTS, config.WEIGHT_DECAY, devices, rewrite if use_fast_paths else None
-    )
+    network.configure(config.LOSS_WEIGHTS, config.WEIGHT_DECAY, devices, rewrite if use_fast_paths else None)
     optimizer = _optimizer(config, learning_rate, momentum, devices, add_l2_gradient=use_fast_paths)
     network.compile(optimizer=optimizer, jit_compile=backend.compiles_with_xla(config.JIT_COMPILE))
     network.optimizer.build(network.trainable_variables)

@@ -1,0 +1,99 @@
+"""The table of contents of the package: every name resolves, and importing loads no framework."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mrcnn
+
+pytestmark = pytest.mark.smoke
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAMEWORKS = {"keras", "tensorflow", "jax", "torch"}
+# What reading images, drawing and augmentation load when they are used for the first time.
+LATE = {"matplotlib", "imgaug", "skimage.io", "scipy.ndimage"}
+
+
+def run(code):
+    """Run a program in a process of its own."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+
+def imported_by(code):
+    """Names of the modules that a program imports."""
+    return set(run(f"{code}\nimport sys\nprint(*sys.modules)").stdout.split())
+
+
+@pytest.mark.parametrize("name", mrcnn.__all__)
+def test_every_name_is_found(name):
+    value = getattr(mrcnn, name)
+    assert value.__name__.rpartition(".")[2] == name
+    assert getattr(mrcnn, name) is value
+    assert name in dir(mrcnn)
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(Path(mrcnn.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = [alias.asname for node in block.body for alias in node.names]
+    assert sorted(seen) == sorted(mrcnn.__all__)
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="module 'mrcnn' has no attribute 'MaskRNN'"):
+        _ = mrcnn.MaskRNN
+
+
+def test_import_loads_neither_framework_nor_numpy():
+    assert not (FRAMEWORKS | LATE | {"numpy", "cv2"}) & imported_by("import mrcnn")
+
+
+def test_configs_and_datasets_load_no_framework():
+    code = """
+from mrcnn import formats
+import mrcnn
+class Own(mrcnn.LightConfig):
+    NAME = "own"
+class Images(mrcnn.Dataset):
+    pass
+class Annotated(formats.CocoDataset):
+    pass
+Own().to_dict()
+Images().prepare()
+"""
+    assert not (FRAMEWORKS | LATE) & imported_by(code)
+
+
+@pytest.mark.parametrize("level, is_quiet", [(None, True), ("0", False)])
+def test_tensorflow_starts_quietly_unless_asked(level, is_quiet):
+    pytest.importorskip("tensorflow")
+    setting = f"os.environ['TF_CPP_MIN_LOG_LEVEL'] = '{level}'" if level else ""
+    code = f"""
+import os, sys
+os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)
+{setting}
+import mrcnn, tensorflow
+print("hello", file=sys.stderr)
+"""
+    lines = run(code).stderr.splitlines()
+    assert lines[-1] == "hello"
+    assert (len(lines) == 1) is is_quiet
+
+
+def test_other_messages_of_the_import_pass():
+    """Only log messages of the hidden levels are left out."""
+    code = """
+import os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+from mrcnn import _startup
+with _startup._filtered_stderr():
+    for line in (b"I0000 00:00:1.0  7 port.cc:1] one", b"W0000 00:00:1.0  7 a.cc:2] two",
+                 b"E0000 00:00:1.0  7 b.cc:3] three", b"Illegal instruction"):
+        os.write(2, line + b"\\n")
+"""
+    lines = run(code).stderr.splitlines()
+    assert lines == ["E0000 00:00:1.0  7 b.cc:3] three", "Illegal instruction"]
