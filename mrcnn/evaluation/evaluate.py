@@ -35,8 +35,7 @@ class Results(dict[str, list[Any]]):
     """The columns of a table of metrics: `pandas.DataFrame(results)`. The first row is over all classes.
 
     Attributes:
-        precision_recall: Precision-recall curves of each class, by "box" and "mask"; see
-            `visualize.plot_precision_recall_curves`.
+        precision_recall: Precision-recall curves of each class, by "box" and "mask".
         confusion_matrix: How often objects of one class were detected as another, of detections with
             score >= `min_score`; None if that was not given.
     """
