@@ -262,7 +262,7 @@ class TestBadInput:
             detector.detect([np.zeros((64, 64, 5), np.uint8)])
 
     def test_image_with_nan(self, detector):
-        with pytest.raises(ValueError, match="not finite"):
+        with pytest.raises(ValueError, match="must be finite"):
             detector.detect([np.full((64, 64, 3), np.nan, np.float32)])
 
     def test_odd_size_without_resizing(self, trained, tmp_path):
