@@ -172,7 +172,8 @@ def test_the_mean_of_two_devices_is_the_loss_of_the_batch(name):
 
     counts = [float(call(count_of, *part)) for part in parts]
     assert counts[0] != counts[1]
-    found = [call(lambda *x: loss(*x, mean_count=lambda _: np.float32(np.mean(counts))), *part) for part in parts]
+    mean_count = np.float32(np.mean(counts))
+    found = [call(lambda *x: loss(*x, mean_count=lambda _: mean_count), *part) for part in parts]
     expected = call(loss, *arrays)
     assert expected > 0
     assert np.mean(found) == pytest.approx(expected, rel=1e-5)
