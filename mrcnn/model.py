@@ -39,7 +39,7 @@ from mrcnn.inference.outputs import (
     place_in_image,
     with_mask_form,
 )
-from mrcnn.inspection import graph_search
+from mrcnn.legacy import graph_search
 from mrcnn.legacy.layers import DetectionLayer as DetectionLayer
 from mrcnn.legacy.layers import DetectionTargetLayer as DetectionTargetLayer
 from mrcnn.legacy.layers import ProposalLayer as ProposalLayer
@@ -617,7 +617,7 @@ class MaskRCNN:
 
         Args:
             tensor: A symbolic tensor of the network.
-            name: A name that `mrcnn.inspection.graph_search.ancestor` knows.
+            name: A name that `mrcnn.legacy.graph_search.ancestor` knows.
             checked: Not used.
         """
         return graph_search.ancestor(tensor, name, self._proposal_steps)
@@ -650,7 +650,8 @@ class MaskRCNN:
             image_metas: [N, 12 + classes], or None to mold the images here.
 
         Returns:
-            The arrays by label.
+            The arrays by label, with a batch axis. For a single image, "ROI/rpn_non_max_suppression" of
+            `ancestor` has one axis and only the rows that NMS keeps.
 
         Raises:
             ValueError: If the model is in training mode, or a tensor is None.
@@ -675,7 +676,8 @@ class MaskRCNN:
                 "input_anchors": np.broadcast_to(normalized, (len(molded), *normalized.shape)),
             }
         )
-        arrays = OrderedDict((label, backend.to_numpy(values[label])) for label, _ in outputs)
+        padded = {label: backend.to_numpy(values[label]) for label, _ in outputs}
+        arrays = OrderedDict(graph_search.without_padding(padded, outputs, self._proposal_steps))
         for label, array in arrays.items():
             log(label, array)
         return arrays

@@ -18,7 +18,7 @@ For any part of the network:
     weights          histograms of weight tensors
     tensorboard/     callbacks that write detections, weights, gradients and the graph during training
 
-`tensors` and `graph_search` fetch values by the names of layers for all of them.
+`tensors` fetches values by the names of layers for all of them.
 
 A file is imported when one of its names is used. Labeling anchors needs no framework, and TensorBoard is
 needed by its callbacks only.

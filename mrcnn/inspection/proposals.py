@@ -89,7 +89,7 @@ def sort_anchors(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
         best_scores=best_scores,
         refined=in_pixels("refined_anchors"),
         clipped=in_pixels("refined_anchors_clipped"),
-        kept=values["post_nms_anchor_ix"][is_filled],
+        kept=values["post_nms_anchor_ix"],
         proposals=boxes.denorm_boxes(values["proposals"][is_filled], shape[:2]),
     )
 

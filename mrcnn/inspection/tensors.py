@@ -58,7 +58,8 @@ def fetch(
         image_meta: The image meta [12 + classes] of an image of `load_image_gt`.
 
     Returns:
-        The image as the network received it, and the values by label, without the batch axis.
+        The image as the network received it, and the values by label, without the batch axis; those of
+        `run_graph` that have none stay as they are.
 
     Raises:
         ValueError: If the model is in training mode, or a tensor is None (see `MaskRCNN.run_graph`).
@@ -70,7 +71,7 @@ def fetch(
         metas = np.asarray(image_meta)[np.newaxis]
     values = model.run_graph(molded, list(outputs.items()), image_metas=metas)
     network_input = NetworkInput.from_molded(molded[0], metas[0], model.config)
-    return network_input, {label: value[0] for label, value in values.items()}
+    return network_input, {label: value[0] if value.ndim > 1 else value for label, value in values.items()}
 
 
 def layer_outputs(model: MaskRCNN, names: Mapping[str, str]) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
-"""Tensors of a network by name, and one line of text per array."""
+"""Tensors of a network by the names that the notebooks of the Keras 2 library use."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from mrcnn.backend import keras_internals
@@ -13,6 +14,10 @@ from mrcnn.typing import Tensor
 
 # How many tensors `ancestor` visits at most.
 MAX_VISITED = 5000
+NMS_STEP = "rpn_non_max_suppression"
+
+# The steps of each proposal layer by name, see `ProposalSteps`.
+Steps = dict[layers.Layer, dict[str, Tensor]]
 
 
 class ProposalSteps(layers.Layer):
@@ -39,12 +44,12 @@ class ProposalSteps(layers.Layer):
             "pre_nms_anchors": keras.KerasTensor((batch, kept, 4), "float32"),
             "refined_anchors": keras.KerasTensor((batch, kept, 4), "float32"),
             "refined_anchors_clipped": keras.KerasTensor((batch, kept, 4), "float32"),
-            "rpn_non_max_suppression": keras.KerasTensor((batch, count), "int32"),
+            NMS_STEP: keras.KerasTensor((batch, count), "int32"),
             "proposals": keras.KerasTensor((batch, count, 4), "float32"),
         }
 
 
-def ancestor(tensor: Tensor, name: str, known: dict[layers.Layer, dict[str, Tensor]] | None = None) -> Tensor:
+def ancestor(tensor: Tensor, name: str, known: Steps | None = None) -> Tensor:
     """Find a symbolic tensor by name among those that `tensor` is computed from.
 
     Args:
@@ -70,6 +75,30 @@ def ancestor(tensor: Tensor, name: str, known: dict[layers.Layer, dict[str, Tens
             return known[operation].get(parts[1])
         return output
     return None
+
+
+def without_padding(
+    arrays: Mapping[str, np.ndarray], outputs: Iterable[tuple[str, Tensor]], known: Steps
+) -> dict[str, np.ndarray]:
+    """Return the values of tensors, with the rows that NMS keeps as the Keras 2 library has them.
+
+    Args:
+        arrays: The values by label, each with a batch axis.
+        outputs: The labels and their symbolic tensors.
+        known: The `known` of `ancestor`.
+
+    Returns:
+        The same arrays. For a batch of one image, "ROI/rpn_non_max_suppression" has one axis and only the
+        rows that are kept, best first.
+    """
+    padded = {id(steps[NMS_STEP]) for steps in known.values()}
+    values = dict(arrays)
+    for label, tensor in outputs:
+        if id(tensor) in padded and len(values[label]) == 1:
+            rows = values[label][0]
+            # Unused slots are 0. Row 0 has the highest score, so that NMS keeps it first.
+            values[label] = rows[: 1 + np.count_nonzero(rows[1:])]
+    return values
 
 
 def _upstream(tensor: Tensor) -> Iterator[tuple[Any, list[Tensor], Tensor]]:
