@@ -11,6 +11,7 @@ from mrcnn import files
 from mrcnn.evaluation import coco
 from mrcnn.evaluation.confusion import ConfusionMatrix
 from mrcnn.evaluation.instances import InstanceMetrics
+from mrcnn.evaluation.score_curves import ScoreCurves
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -38,15 +39,21 @@ class Results(dict[str, list[Any]]):
         precision_recall: Precision-recall curves of each class, by "box" and "mask".
         confusion_matrix: How often objects of one class were detected as another, of detections with
             score >= `min_score`; None if that was not given.
+        score_curves: Precision, recall and F1 of each class at every limit of the score, at IoU 0.5; None if
+            `min_score` was not given.
+
+    `mrcnn.visualize` draws them: `plot_precision_recall_curves`, `plot_confusion_matrix` and `plot_f1`.
     """
 
     precision_recall: dict[str, coco.PrecisionRecall]
     confusion_matrix: ConfusionMatrix | None
+    score_curves: ScoreCurves | None
 
     def __init__(self, table: Mapping[str, list[Any]] | None = None) -> None:
         super().__init__(table or {})
         self.precision_recall = {}
         self.confusion_matrix = None
+        self.score_curves = None
 
 
 def evaluate(
@@ -135,7 +142,11 @@ def evaluate_groups(
     members = {name: {int(image_id) for image_id in ids} for name, ids in groups.items()}
     image_ids = sorted(set().union(*members.values()))
     if not all(members.values()) or not image_ids:
-        raise ValueError(f"There is nothing to evaluate: a group has no images. Received: {dict(groups)}")
+        sizes = {name: len(ids) for name, ids in members.items()}
+        raise ValueError(
+            f"Each group must have at least one image. Received groups with so many images: {sizes}. "
+            "Load images into the dataset and call prepare(), or pass other image_ids."
+        )
     names, classes = source_ids(dataset, image_ids), source_classes(dataset)
     class_names = {classes[number]: dataset.class_names[number] for number in classes}
     ranked = {group: coco.CocoMetrics(class_names, iou_types, max_detections) for group in groups}
@@ -168,6 +179,7 @@ def _results(ranked: coco.CocoMetrics, matched: InstanceMetrics | None, min_scor
     if matched is not None:
         results.update(matched.results(min_score))
         results.confusion_matrix = matched.confusion_matrix(min_score)
+        results.score_curves = matched.score_curves()
     return results
 
 

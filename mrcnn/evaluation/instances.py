@@ -20,6 +20,7 @@ import numpy as np
 
 from mrcnn.evaluation import coco
 from mrcnn.evaluation.confusion import ConfusionMatrix
+from mrcnn.evaluation.score_curves import ScoreCurves
 from mrcnn.geometry import masks, rle
 
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
@@ -239,6 +240,22 @@ class InstanceMetrics:
                 counts[index_of[true_class], index_of[detected_class]] += 1
         return ConfusionMatrix(tuple(self.class_names.values()), counts, min_score, threshold)
 
+    def score_curves(self, threshold: float = 0.5, scores: Sequence[float] | None = None) -> ScoreCurves:
+        """Return hits, false and missed instances of each class at several limits of the score.
+
+        Args:
+            threshold: The smallest IoU of a match.
+            scores: The limits; by default 0.00, 0.01, ..., 1.00.
+        """
+        limits = np.linspace(0, 1, 101) if scores is None else np.sort(np.asarray(scores, dtype=float))
+        counts = np.zeros((3, len(limits), len(self.class_names)), dtype=np.int64)
+        for image in self._images:
+            for column, class_id in enumerate(self.class_names):
+                own = image.scores[image.detected_classes == class_id]
+                if len(own) or np.any(image.true_classes == class_id):
+                    counts[:, :, column] += _counts_at(image, class_id, threshold, own, limits)
+        return ScoreCurves(tuple(self.class_names.values()), limits, *counts, iou_threshold=threshold)
+
 
 def _codes(annotations: Sequence[Mapping[str, Any]], image_shape: Sequence[int]) -> list[coco.Record]:
     return [rle.from_segmentation(record["segmentation"], image_shape) for record in annotations]
@@ -253,6 +270,29 @@ def _count(image: _Image, class_id: int, threshold: float, min_score: float) -> 
     is_unmatched[rows] = False
     false = int(np.count_nonzero(is_unmatched & ~image.is_in_crowd[kept]))
     return Counts(len(rows), false, len(objects) - len(rows), float(overlaps[rows, columns].sum()))
+
+
+def _counts_at(
+    image: _Image, class_id: int, threshold: float, scores: np.ndarray, limits: np.ndarray
+) -> np.ndarray:
+    """Hits, false and missed instances of one class, int [3, S], at each limit of the score.
+
+    Args:
+        image: The image.
+        class_id: The class.
+        threshold: The smallest IoU of a match.
+        scores: The scores of the detections of this class.
+        limits: The limits [S], rising.
+    """
+    columns: list[tuple[int, int, int]] = []
+    kept_before = -1
+    for limit in limits:
+        kept = int(np.count_nonzero(scores >= limit))
+        if kept != kept_before:  # otherwise the same detections count
+            counts = _count(image, class_id, threshold, float(limit))
+        columns.append((counts.hits, counts.false, counts.missed))
+        kept_before = kept
+    return np.array(columns, dtype=np.int64).T
 
 
 def _pairs(

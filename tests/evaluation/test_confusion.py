@@ -1,4 +1,4 @@
-"""Confusion matrices and precision-recall curves, worked by hand."""
+"""Confusion matrices, precision-recall curves and curves against the score, worked by hand."""
 
 import numpy as np
 import pytest
@@ -75,6 +75,40 @@ def test_its_diagonal_agrees_with_the_table():
     np.testing.assert_allclose(matrix.precision, table["precision50"][1:])
     np.testing.assert_allclose(matrix.recall, table["recall50"][1:])
     np.testing.assert_allclose(matrix.f1, table["F1_50"][1:])
+
+
+def test_counts_against_the_score_are_those_of_each_score():
+    rng = np.random.default_rng(1)
+    metrics = instances.InstanceMetrics(NAMES)
+    for _ in range(20):
+        starts = rng.permutation(9)[:5] * 10
+        spans = [(start, start + 10) for start in starts]
+        moved = [(start + rng.integers(0, 7), start + 10) for start in starts]
+        metrics.add(
+            truth(spans, rng.choice([0, 3], 5), crowds=(4,)),
+            detections(moved, rng.choice([0, 3], 5), rng.random(5)),
+        )
+    curves = metrics.score_curves(scores=[0.9, 0.0, 0.4])
+    assert curves.scores.tolist() == [0, 0.4, 0.9] and curves.class_names == ("cat", "dog")
+    for row, score in enumerate(curves.scores):
+        table = metrics.results(score)
+        np.testing.assert_allclose(curves.precision[row], table["precision50"][1:])
+        np.testing.assert_allclose(curves.recall[row], table["recall50"][1:])
+        np.testing.assert_allclose(curves.f1[row], table["F1_50"][1:])
+        np.testing.assert_allclose(curves.f1_of_all[row], table["F1_50"][0])
+    assert curves.hits[0].min() > 5 and curves.missed[-1].min() > curves.missed[0].min()
+    assert metrics.score_curves().best_score() in np.linspace(0, 1, 101)
+
+
+def test_the_best_score():
+    """A false detection at 0.3, hits at 0.6 and 0.8: limits above 0.3 are best, the lowest of them counts."""
+    metrics = instances.InstanceMetrics(NAMES)
+    assert np.isnan(metrics.score_curves().best_score())
+    found = detections([(0, 10), (20, 30), (50, 60)], [3, 3, 3], [0.8, 0.6, 0.3])
+    metrics.add(truth([(0, 10), (20, 30)], [3, 3]), found)
+    curves = metrics.score_curves()
+    assert curves.best_score() == pytest.approx(0.31) and curves.f1_of_all[31] == 1
+    assert np.isnan(curves.f1[:, 1]).all() and np.isnan(curves.precision[-1, 0])
 
 
 def test_the_same_class_comes_first():
@@ -155,6 +189,8 @@ def test_evaluate_brings_curves_and_matrix():
     assert results["precision50"][:2] == [0.5, 0.5] and np.isnan(results["precision50"][2])
     without = evaluate.evaluate(detect, Bars(), verbose=0)
     assert without.confusion_matrix is None and set(without) < set(results)
+    assert results.score_curves.hits.sum(axis=1)[[50, 90, 91]].tolist() == [1, 1, 0]
+    assert without.score_curves is None
 
 
 BROKEN = {

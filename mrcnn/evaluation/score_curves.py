@@ -1,0 +1,67 @@
+"""Precision, recall and F1 of each class against the lowest score that counts.
+
+Axes: S scores; K classes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ScoreCurves:
+    """Counts of detections and objects at several limits of the score, at one IoU.
+
+    Attributes:
+        class_names: Names of the K classes.
+        scores: float [S], rising. At each, detections with a lower score do not count.
+        hits: int [S, K], detections that match an object.
+        false: int [S, K], detections that match none.
+        missed: int [S, K], objects that no detection matches.
+        iou_threshold: The smallest mask IoU of a match.
+    """
+
+    class_names: tuple[str, ...]
+    scores: NDArray[np.float64]
+    hits: NDArray[np.int64]
+    false: NDArray[np.int64]
+    missed: NDArray[np.int64]
+    iou_threshold: float
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """Hits divided by all detections, [S, K]; NaN without a detection."""
+        return _ratio(self.hits, self.hits + self.false)
+
+    @property
+    def recall(self) -> NDArray[np.float64]:
+        """Hits divided by all objects, [S, K]; NaN without an object."""
+        return _ratio(self.hits, self.hits + self.missed)
+
+    @property
+    def f1(self) -> NDArray[np.float64]:
+        """The harmonic mean of precision and recall, [S, K]; NaN with neither detection nor object."""
+        return _ratio(2 * self.hits, 2 * self.hits + self.false + self.missed)
+
+    @property
+    def f1_of_all(self) -> NDArray[np.float64]:
+        """F1 of the counts of all classes together, [S]."""
+        hits, false, missed = (part.sum(axis=1) for part in (self.hits, self.false, self.missed))
+        return _ratio(2 * hits, 2 * hits + false + missed)
+
+    def best_score(self) -> float:
+        """Return the score with the best F1 of all classes together, the lowest one if several share it.
+
+        It is a candidate for DETECTION_MIN_CONFIDENCE or `min_score`. NaN without objects and detections.
+        """
+        f1 = self.f1_of_all
+        if np.isnan(f1).all():
+            return float("nan")
+        return float(self.scores[np.nanargmax(f1)])
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> NDArray[np.float64]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares: NDArray[np.float64] = np.where(whole > 0, part / whole, np.nan)
+    return shares
