@@ -14,17 +14,26 @@ import threading
 import time
 import weakref
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cloudpickle
 import loky
 import numpy as np
+from loky.backend import resource_tracker
 
 from mrcnn.data import image_errors
 from mrcnn.data.batches import Batch, BatchBuilder
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 # Linux keeps the files in this folder in memory.
 MEMORY_FOLDER = Path("/dev/shm")
+FOLDER_PREFIX = "mrcnn-"
+# A file in each folder, locked by the main process as long as it runs.
+OWNER_FILE = "owner"
 
 # Seconds between two checks of a process that the one that started it is still running.
 PARENT_CHECK_SECONDS = 2.0
@@ -35,7 +44,9 @@ class BatchProcesses:
 
     Several threads may call `batch`. The processes start with its first call. `close` ends them, and so does
     the end of the main process, also when it is killed. Arrays travel through files: in memory on Linux,
-    temporary files elsewhere. Where there is no room for a file they travel through a pipe.
+    temporary files elsewhere. Where there is no room for a file they travel through a pipe. loky's resource
+    tracker, a process of its own, removes the files if the main process is killed; if it is killed as well,
+    the next BatchProcesses on this machine removes them.
 
     Args:
         builder: Builds the batches.
@@ -83,14 +94,14 @@ class BatchProcesses:
     def _running(self) -> loky.ProcessPoolExecutor:
         with self._lock:
             if self._executor is None:
-                has_memory_folder = os.access(MEMORY_FOLDER, os.W_OK)
-                self.folder = tempfile.mkdtemp(
-                    prefix="mrcnn-", dir=MEMORY_FOLDER if has_memory_folder else None
-                )
+                pickled = self._pickled()
+                parent = MEMORY_FOLDER if os.access(MEMORY_FOLDER, os.W_OK) else Path(tempfile.gettempdir())
+                remove_abandoned_folders(parent)
+                self.folder, owner = _new_folder(parent)
                 self._executor = loky.ProcessPoolExecutor(
-                    self._workers, initializer=_start, initargs=(self._pickled(), self.folder, os.getpid())
+                    self._workers, initializer=_start, initargs=(pickled, self.folder, os.getpid())
                 )
-                self._end = weakref.finalize(self, _end, self._executor, self.folder)
+                self._end = weakref.finalize(self, _end, self._executor, self.folder, owner)
             return self._executor
 
     def _pickled(self) -> bytes:
@@ -111,9 +122,35 @@ class BatchProcesses:
         self.__init__(state["_builder"], state["_workers"])  # type: ignore[misc]
 
 
-def _end(executor: loky.ProcessPoolExecutor, folder: str) -> None:
+def remove_abandoned_folders(parent: Path) -> None:
+    """Remove the folders of main processes that no longer run, with the batches inside."""
+    if fcntl is None:
+        return
+    for owner_file in parent.glob(f"{FOLDER_PREFIX}*/{OWNER_FILE}"):
+        with contextlib.suppress(OSError), open(owner_file) as owner:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(owner_file.parent, ignore_errors=True)
+
+
+def _new_folder(parent: Path) -> tuple[str, IO[str]]:
+    """Create a folder for batches; return its path and its locked OWNER_FILE."""
+    folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent)
+    resource_tracker.register(folder, "folder")
+    unlocked = Path(folder, f".{OWNER_FILE}")
+    owner = open(unlocked, "w")  # noqa: SIM115  # it stays open as long as the folder is in use
+    if fcntl is not None:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+    # It gets its name when it is locked, so that nobody takes the folder for an abandoned one before.
+    with contextlib.suppress(OSError):
+        os.replace(unlocked, unlocked.with_name(OWNER_FILE))
+    return folder, owner
+
+
+def _end(executor: loky.ProcessPoolExecutor, folder: str, owner: IO[str]) -> None:
     executor.shutdown(wait=True, kill_workers=True)
+    owner.close()
     shutil.rmtree(folder, ignore_errors=True)
+    resource_tracker.unregister(folder, "folder")
 
 
 def _received(path: str) -> Batch:
@@ -142,10 +179,9 @@ def _start(pickled: bytes, folder: str, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process and remove its files when the one that started it was killed."""
+    """End this process when the one that started it was killed."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
-    shutil.rmtree(_folder, ignore_errors=True)
     os._exit(1)
 
 

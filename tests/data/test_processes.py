@@ -162,10 +162,8 @@ while True:
 """
 
 
-@linux
-@pytest.mark.parametrize("end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
-def test_processes_end_with_the_one_that_started_them(end, tmp_path):
-    """Ctrl-C, which reaches every process of the terminal, and a kill of the first one alone."""
+def start_script(tmp_path):
+    """The SCRIPT in a session of its own, and the folder that it printed."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -179,16 +177,46 @@ def test_processes_end_with_the_one_that_started_them(end, tmp_path):
     )
     line = program.stdout.readline().strip()
     assert line, program.stderr.read()
-    folder = Path(line)
-    assert folder.is_dir()
+    assert Path(line).is_dir()
+    return program, Path(line)
+
+
+def wait_until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+@linux
+@pytest.mark.parametrize(
+    "end", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
+def test_processes_end_with_the_one_that_started_them(end, tmp_path):
+    """Ctrl-C, which reaches every process of the terminal, and the end of the first one alone."""
+    program, folder = start_script(tmp_path)
     children = loaders(program.pid)
     assert children
-    os.killpg(program.pid, end) if end == signal.SIGINT else program.kill()
+    os.killpg(program.pid, end) if end == signal.SIGINT else program.send_signal(end)
     assert program.wait(20) != 0
     errors = program.stderr.read() if end == signal.SIGINT else ""
     assert errors.count("Traceback") == (end == signal.SIGINT), errors  # the first process speaks alone
-    deadline = time.monotonic() + 10
-    while (folder.exists() or any(map(is_running, children))) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(is_running, children))
-    assert not folder.exists()
+    assert wait_until(lambda: not any(map(is_running, children)))
+    assert wait_until(lambda: not folder.exists())
+
+
+@linux
+def test_files_of_processes_that_were_all_killed_are_removed_at_the_next_start(tmp_path):
+    program, folder = start_script(tmp_path)
+    processes.remove_abandoned_folders(folder.parent)
+    assert any(folder.iterdir())  # it is in use
+    children = loaders(program.pid)
+    os.killpg(program.pid, signal.SIGSTOP)  # so that none of them can tidy up after another
+    for pid in [*children, program.pid]:
+        os.kill(int(pid), signal.SIGKILL)
+    program.wait(20)
+    assert wait_until(lambda: not any(map(is_running, children)))
+    assert folder.is_dir()
+    with generator(toy_dataset()) as batches:
+        batches[0]
+        assert not folder.exists()
