@@ -1,0 +1,27 @@
+"""Refuse to run in a forked process, where the framework's threads are missing and calls would hang."""
+
+import os
+
+import keras
+
+# The process that first built a network. A process that forks from it inherits the number.
+_first: int | None = None
+
+
+def require_unforked() -> None:
+    """Check that this process was not forked after a network had been built in it.
+
+    Raises:
+        RuntimeError: If it was; the error says how to start the process instead.
+    """
+    global _first
+    process = os.getpid()
+    if _first is None:
+        _first = process
+    if process != _first:
+        raise RuntimeError(
+            f"Process {process} was forked from process {_first} after a network had been built there. "
+            f"The {keras.backend.backend()} backend would wait for threads that a fork does not copy. "
+            'Start processes with multiprocessing.get_context("spawn"), or fork before the first MaskRCNN is '
+            "built."
+        )
