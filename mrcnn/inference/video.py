@@ -184,7 +184,7 @@ def detect_video(
         ValueError: If the source has no frame.
 
     Warns:
-        UserWarning: If the source ends before the number of frames that it states.
+        UserWarning: If the source ends before it reaches its stated number of frames.
     """
     with VideoReader(source) as reader, VideoWriter(output, reader.rate) as writer:
         expected = reader.frames if limit is None else min(limit, reader.frames or limit)
@@ -203,7 +203,7 @@ def detect_video(
             raise ValueError(f"The video {source} has no frames.")
         if not reader.is_camera and expected is not None and writer.count < expected:
             warnings.warn(
-                f"{source} ends after {writer.count} of the {expected} frames that it states. "
+                f"{source} ends after {writer.count} frames, but its header promises {expected}. "
                 "Check whether the file is complete.",
                 stacklevel=2,
             )

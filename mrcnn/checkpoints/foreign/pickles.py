@@ -82,7 +82,9 @@ def parse(stream: BinaryIO) -> Parsed:
 def _instructions(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if count > MAX_INSTRUCTIONS:
-            raise PickleError(f"more than {MAX_INSTRUCTIONS:,} instructions")
+            raise PickleError(
+                f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions, which no weight file needs"
+            )
         yield opcode.name, argument
 
 
