@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # The label of an anchor: whether it counts in the RPN's losses as an object, not at all, or as background.
 POSITIVE, NEUTRAL, NEGATIVE = 1, 0, -1
+# Image sizes whose anchors an AnchorCache keeps; those of 1024 x 1024 pixels take 8 MB.
+KEPT_SIZES = 16
 
 
 def feature_shapes(image_shape: Sequence[int], strides: Sequence[int]) -> np.ndarray:
@@ -138,7 +140,7 @@ def pixel_anchors(config: "Config", image_shape: Sequence[int]) -> Boxes:
 
 
 class AnchorCache:
-    """The anchors of one Config, computed once per image size.
+    """The anchors of one Config, kept for the KEPT_SIZES image sizes that were used last.
 
     Args:
         config: See `pixel_anchors`.
@@ -147,14 +149,22 @@ class AnchorCache:
 
     def __init__(self, config: "Config", anchors: Boxes | None = None) -> None:
         self._config = config
-        self._by_size: dict[tuple[int, int], Boxes] = {}
+        self._given: dict[tuple[int, int], Boxes] = {}
+        self._by_size: dict[tuple[int, int], Boxes] = {}  # the size used last comes last
         if anchors is not None:
             height, width = config.IMAGE_SHAPE[:2]
-            self._by_size[height, width] = anchors
+            self._given[height, width] = anchors
 
     def of(self, image_shape: Sequence[int]) -> Boxes:
         """Return the anchors [A, (y1, x1, y2, x2)] in pixels for molded images (height, width, ...)."""
         size = image_shape[0], image_shape[1]
-        if size not in self._by_size:
-            self._by_size[size] = pixel_anchors(self._config, image_shape)
-        return self._by_size[size]
+        if size in self._given:
+            return self._given[size]
+        # Several threads may come here at once: each works with its own local array.
+        anchors = self._by_size.pop(size, None)
+        if anchors is None:
+            anchors = pixel_anchors(self._config, image_shape)
+        self._by_size[size] = anchors
+        for oldest in list(self._by_size)[:-KEPT_SIZES]:
+            self._by_size.pop(oldest, None)
+        return anchors
