@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from golden_files import golden_params, load, text
 
+from mrcnn.config import Config
 from mrcnn.geometry import anchors, boxes
 
 
@@ -127,3 +128,25 @@ class TestGolden:
             if match := re.fullmatch(r"(bbs\d+)_in", key):
                 shapes = anchors.feature_shapes(recording[key], (4, 8, 16, 32, 64))
                 np.testing.assert_array_equal(shapes, recording[f"{match[1]}_out"])
+
+
+def test_the_cache_keeps_given_anchors_and_the_sizes_used_last(monkeypatch):
+    made = []
+
+    def pixel_anchors(config, shape):
+        made.append(tuple(shape[:2]))
+        return np.zeros((1, 4)) + shape[0]
+
+    monkeypatch.setattr(anchors, "pixel_anchors", pixel_anchors)
+    monkeypatch.setattr(anchors, "KEPT_SIZES", 2)
+    config = Config()
+    given = np.ones((1, 4))
+    cache = anchors.AnchorCache(config, given)
+    first = cache.of((64, 64, 3))
+    cache.of((128, 64, 3))
+    assert cache.of((64, 64)) is first
+    cache.of((192, 64, 3))  # drops 128 x 64
+    assert cache.of((64, 64)) is first
+    cache.of((128, 64, 3))
+    assert made == [(64, 64), (128, 64), (192, 64), (128, 64)]
+    assert cache.of(config.IMAGE_SHAPE) is given
