@@ -1,10 +1,10 @@
-"""Make the figures of the pages "Look inside", "Tutorial 1" and "Tutorial 3" from running models.
+"""Make the figures of the pages "Look inside", "Evaluate", "Tutorial 1" and "Tutorial 3".
 
     python docs/make_pictures.py --logs logs
 
-The models are that of samples/coins, with its newest weights in the folder of `--logs`, and the one of
-samples/nucleus. Without weights for coins, that model is trained first, which takes minutes on a laptop. All
-images come with scikit-image.
+All but those of "Evaluate" come from running models: that of samples/coins, with its newest weights in the
+folder of `--logs`, and the one of samples/nucleus. Without weights for coins, that model is trained first,
+which takes minutes on a laptop. All images come with scikit-image.
 """
 
 import argparse
@@ -20,12 +20,14 @@ matplotlib.use("Agg")
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 from skimage import data  # noqa: E402
 
 from mrcnn import formats, inspection, utils, visualize  # noqa: E402
 from mrcnn.data.generator import DataGenerator  # noqa: E402
 from mrcnn.data.stains import hematoxylin  # noqa: E402
+from mrcnn.evaluation import coco, instances  # noqa: E402
 from mrcnn.model import MaskRCNN, load_image_gt  # noqa: E402
 from samples.coins import coins  # noqa: E402
 from samples.nucleus import nucleus  # noqa: E402
@@ -143,6 +145,47 @@ def tutorial_3(model: MaskRCNN) -> dict[str, Any]:
     return {"dataset": numbers["figure"], "labels": labels, "differences": figure}
 
 
+def evaluation() -> dict[str, Any]:
+    """The plots of an evaluation of simulated detections: some objects are missed, some taken for others."""
+    names = {1: "cell", 2: "dividing cell", 3: "dead cell", 4: "dirt"}
+    rng = np.random.default_rng(0)
+    matched, ranked = instances.InstanceMetrics(names), coco.CocoMetrics(names)
+    for image_id in range(40):
+        true, found = [], []
+        for x in range(0, 192, 16):
+            is_object, class_id = rng.random() < 0.8, int(rng.choice([1, 1, 1, 2, 2, 3]))
+            if is_object:
+                true.append((10, x, 40, x + 12, class_id))
+            if rng.random() < (0.85 if is_object else 0.35):
+                y, x1 = (10 + rng.integers(0, 12), x + rng.integers(0, 3)) if is_object else (10, x)
+                if is_object and rng.random() < 0.2:
+                    class_id = int(rng.choice(list(names)))
+                score = rng.beta(5, 2) if is_object else rng.beta(2, 5)
+                found.append((y, x1, 40, x + 12, class_id, score))
+        truth = coco.annotations_of(_bars(true), [row[4] for row in true])
+        detections = {
+            "rois": np.array([row[:4] for row in found], int).reshape(-1, 4),
+            "masks": _bars(found),
+            "class_ids": np.array([row[4] for row in found], int),
+            "scores": np.array([row[5] for row in found]),
+        }
+        matched.add(truth, detections)
+        ranked.add(image_id, (60, 200), truth, coco.detections_of(detections))
+    figure, axes = visualize.figures.pyplot().subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    visualize.plot_confusion_matrix(matched.confusion_matrix(), ax=axes[0])
+    visualize.plot_precision_recall_curves(ranked.precision_recall("mask"), ax=axes[1])
+    visualize.plot_f1(matched.score_curves(), ax=axes[2])
+    return {"plots": figure}
+
+
+def _bars(rows: list[Any]) -> np.ndarray:
+    """Masks [60, 200, N] of boxes."""
+    masks = np.zeros((60, 200, len(rows)), bool)
+    for index, (y1, x1, y2, x2, *_) in enumerate(rows):
+        masks[y1:y2, x1:x2, index] = True
+    return masks
+
+
 def main() -> None:
     """Draw every figure and write the image files."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -152,6 +195,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     model = coin_detector(arguments.logs)
     figures = {f"inside-{name}": figure for name, figure in inside(model, held_out()).items()}
+    figures |= {f"evaluation-{name}": figure for name, figure in evaluation().items()}
     figures |= {f"tutorial-3-{name}": figure for name, figure in tutorial_3(model).items()}
     for name, figure in figures.items():
         path = arguments.output / f"{name}.jpg"
