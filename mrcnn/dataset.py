@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
-import skimage  # loads skimage.io with the first image, which keeps `import mrcnn` fast
 
+from mrcnn.files import images
 from mrcnn.typing import ClassIds, Image, Masks
 
 logger = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ class Dataset:
         class_info: A list of dicts, one per class. The index is the class id; 0 is the background.
         source_class_ids: Dict from source to its class ids, filled by `prepare`.
     """
+
+    _is_orientation_told = False  # whether `load_image` has warned of an EXIF orientation
 
     def __init__(self, class_map: Any = None) -> None:
         # class_map has no effect; scripts for the Keras 2 library pass it.
@@ -161,39 +163,33 @@ class Dataset:
         return path
 
     def load_image(self, image_id: int) -> Image:
-        """Read the image file as RGB.
+        """Read the image file as RGB; see `mrcnn.files.images.read_image`.
 
-        Gray images are repeated over three channels, an alpha channel is dropped, and one-bit images become
-        uint8 with the values 0 and 255.
+        Gray images are repeated over three channels. The rows and columns are those in the file: an EXIF
+        orientation is not followed, as the masks may refer to either, and a warning names the first file
+        that has one. If `image_info` has a `page`, this image of a file with several is read.
 
         Returns:
             Array [height, width, 3] in the dtype of the file.
 
         Raises:
-            OSError: If the file is missing or broken. The error names the file and the image id.
-            ValueError: If the file does not hold one image.
+            UnreadableFileError: If the file is missing or broken. This is an OSError, and its subclass
+                MissingFileError a FileNotFoundError.
+            InvalidDataError: If the file does not hold one gray or color image. This is a ValueError.
+                Both errors name the file and the image id.
         """
-        path = self.image_info[image_id]["path"]
+        path, page = (self.image_info[image_id].get(name) for name in ("path", "page"))
         if path is None:
             raise ValueError(
                 f"Image id {image_id} has no path. Override load_image in {type(self).__name__}, or pass a "
                 "path to add_image."
             )
-        image = _read(self.open_image(image_id), path, image_id)
-        if image.dtype == bool:  # one bit per pixel
-            image = image.astype(np.uint8) * 255
-        if image.ndim == 4 and len(image) == 1:  # a single frame
-            image = image[0]
-        if image.ndim == 3 and image.shape[-1] == 2:  # gray and alpha
-            image = image[..., 0]
-        if image.ndim == 2:
-            image = np.repeat(image[..., np.newaxis], 3, axis=-1)
-        if image.ndim != 3 or image.shape[-1] not in (3, 4):
-            raise ValueError(
-                f"{path} (image id {image_id}) must hold one gray or color image. Received: an array of "
-                f"shape {image.shape}. Override load_image for other content."
-            )
-        return image[..., :3]
+        file, entry = self.open_image(image_id), f"image id {image_id}"
+        image = images.read_image(file, str(path), page=page, orientation=1, entry=entry)
+        # A subclass may turn the image itself.
+        if not self._is_orientation_told and type(self).load_image is Dataset.load_image:
+            self._is_orientation_told = _warn_of_orientation(file, str(path))
+        return np.repeat(image[..., np.newaxis], 3, axis=-1) if image.ndim == 2 else image
 
     def load_mask(self, image_id: int) -> tuple[Masks, ClassIds]:
         """Return the masks and class ids of the image's instances. Override it.
@@ -217,12 +213,15 @@ def _by_source_and_id(infos: Sequence[dict[str, Any]]) -> dict[str, int]:
     return {f"{info['source']}.{info['id']}": index for index, info in enumerate(infos)}
 
 
-def _read(file: Any, path: Any, image_id: int) -> np.ndarray:
-    try:
-        image: np.ndarray = skimage.io.imread(file)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"There is no file {path} (image id {image_id}).") from error
-    except Exception as error:  # decoders raise SyntaxError, EOFError and others
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise OSError(f"Cannot read {path} (image id {image_id}): {reason}") from error
-    return image
+def _warn_of_orientation(file: str | os.PathLike[str] | BinaryIO, path: str) -> bool:
+    """Warn if a file has an EXIF orientation, and return whether it has one."""
+    orientation = images.read_header(file, path).orientation
+    if orientation == 1:
+        return False
+    logger.warning(
+        "%s has the EXIF orientation %d. Viewers turn it, Dataset.load_image does not. Check that the masks "
+        "fit.",
+        path,
+        orientation,
+    )
+    return True

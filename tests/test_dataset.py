@@ -156,7 +156,7 @@ def test_a_broken_file_is_named(tmp_path, name, share):
     dataset, path = stored(tmp_path, name, noise)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(OSError, match=rf"Cannot read .*{name} \(image id 0\): \w"):
+    with pytest.raises(OSError, match=rf"{name}: image id 0: \w"):
         dataset.load_image(0)
 
 
@@ -164,7 +164,7 @@ def test_missing_files_and_paths_are_named(tmp_path):
     dataset = Dataset()
     dataset.add_image("files", 0, str(tmp_path / "absent.png"))
     dataset.add_image("files", 1, None)
-    with pytest.raises(FileNotFoundError, match=r"no file .*absent\.png \(image id 0\)"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.png: image id 0: There is no such file"):
         dataset.load_image(0)
     with pytest.raises(ValueError, match=r"Image id 1 has no path\. Override load_image in Dataset"):
         dataset.load_image(1)
@@ -176,5 +176,23 @@ def test_several_pages_are_refused(tmp_path):
     page.save(path, save_all=True, append_images=[page])
     dataset = Dataset()
     dataset.add_image("files", 0, path)
-    with pytest.raises(ValueError, match=r"pages\.tif \(image id 0\) must hold one.*\(2, 5, 6, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"pages\.tif: image id 0: The file must hold one image.*2 pages"
+    ):
         dataset.load_image(0)
+    dataset.image_info[0]["page"] = 1
+    np.testing.assert_array_equal(dataset.load_image(0), PIXELS[..., :3])
+
+
+def test_an_exif_orientation_is_not_followed_and_named_once(tmp_path, caplog):
+    path = tmp_path / "phone.png"
+    image = PIL.Image.fromarray(PIXELS[..., :3])
+    exif = image.getexif()
+    exif[274] = 6
+    image.save(path, exif=exif)
+    dataset = Dataset()
+    for image_id in range(2):
+        dataset.add_image("files", image_id, path)
+    for image_id in range(2):
+        np.testing.assert_array_equal(dataset.load_image(image_id), PIXELS[..., :3])
+    assert caplog.text.count("phone.png has the EXIF orientation 6") == 1

@@ -1,0 +1,399 @@
+"""Read image files: the one place where they are opened and decoded.
+
+| function | reads |
+|---|---|
+| `read_header` | size, mode and orientation, without the pixels |
+| `read_image` | gray or RGB as viewers show it |
+| `read_values` | the numbers that the file stores |
+| `read_labels` | a label image: exact integers |
+| `read_mask` | a mask: what is inside an object |
+
+The header is read first. A path that is not a file, content that is not an image, and images that state more
+pixels than `pixel_limit` are refused before anything is decoded. All errors are those of `mrcnn.errors` and
+name the file.
+
+Axes: h, w image.
+"""
+
+import contextlib
+import functools
+import io
+import logging
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+
+import numpy as np
+
+from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
+from mrcnn.files import headers
+from mrcnn.files.headers import Header as Header
+from mrcnn.files.headers import pixel_limit as pixel_limit
+from mrcnn.files.ordinary import check_ordinary
+from mrcnn.typing import Image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+logger = logging.getLogger(__name__)
+
+# A path, an http address, the content of a file, or an open file such as a member of a zip archive.
+Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+ORIENTATION, SAMPLE_FORMAT = 274, 339  # numbers of tags
+SIGNED = 2  # a sample format
+MAX_DOWNLOAD = 1 << 30  # bytes
+DOWNLOAD_TIMEOUT = 60  # seconds
+# The orientation that undoes each EXIF orientation.
+UNDONE_BY = {**{value: value for value in range(1, 9)}, 6: 8, 8: 6}
+# Values that Pillow gives the steps of images of 2 and 4 bits.
+STEPS = {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}
+HALF = 127  # of 255: pixels above it are inside a mask that was compressed as JPEG
+
+
+def read_header(file: Source, name: str | None = None, *, entry: str | None = None) -> Header:
+    """Read size, orientation and mode of an image file. Its pixels are not decoded.
+
+    Args:
+        file: A path, an address, the content of a file, or an open file.
+        name: Name of the file in errors; by default the path.
+        entry: What the image is, in errors, such as "image id 3".
+
+    Raises:
+        MissingFileError: If the file does not exist.
+        UnreadableFileError: If it cannot be opened or is not an image.
+        InvalidDataError: If it states more pixels than `pixel_limit`.
+    """
+    with _opened(file, name, entry) as stream, headers.by_pillow(stream) as image:
+        return headers.tiff_header(stream) if image is None else headers.header_of(image, stream)
+
+
+def read_image(
+    file: Source,
+    name: str | None = None,
+    *,
+    page: int | None = None,
+    orientation: int | None = None,
+    entry: str | None = None,
+) -> Image:
+    """Decode an image file as viewers show it.
+
+    Palettes and CMYK, YCbCr and LAB colors become RGB, and ICC profiles of 8-bit images are followed. An
+    alpha channel is dropped. One-bit images become 0 and 255.
+
+    Args:
+        file: A path, an address, the content of a file, or an open file.
+        name: Name of the file in errors; by default the path.
+        page: Which image of a file with several, from 0: pages of a TIFF file, slices of a stack, frames of
+            an animation.
+        orientation: The EXIF orientation 1..8 to follow; 1 keeps the stored rows and columns. None follows
+            the one in the file.
+        entry: What the image is, in errors, such as "image id 3".
+
+    Returns:
+        Gray [h, w] or RGB [h, w, 3]; uint8, or another dtype where the file holds such values.
+
+    Raises:
+        MissingFileError: If the file does not exist.
+        UnreadableFileError: If it cannot be opened or decoded, or is not an image.
+        InvalidDataError: If it holds several images and `page` is None, has no such page, has channels that
+            are not colors, or states more pixels than `pixel_limit`.
+    """
+    with _opened(file, name, entry) as stream, headers.by_pillow(stream) as image:
+        header = headers.tiff_header(stream) if image is None else headers.header_of(image, stream)
+        index = _frame(header, page)
+        if image is None or image.format == "TIFF":
+            pixels = _read_tiff(image, stream, header, index)
+        else:
+            image.seek(index)
+            headers.check_pixels(image.size[0] * image.size[1])
+            pixels = _read_deep_png(image, stream) if headers.is_deep_png(image) else _as_array(image)
+        wanted = header.orientation if orientation is None else orientation
+        return np.ascontiguousarray(turned(pixels, wanted))
+
+
+def read_values(
+    file: Source, name: str | None = None, *, page: int | None = None, entry: str | None = None
+) -> np.ndarray:
+    """Decode the numbers that an image file stores, in the stored rows and columns.
+
+    Palette images give the indices of their colors. Colors are neither converted nor dropped.
+
+    Args:
+        file: A path, an address, the content of a file, or an open file.
+        name: Name of the file in errors; by default the path.
+        page: Which image of a file with several, from 0.
+        entry: What the image is, in errors, such as "image id 3".
+
+    Returns:
+        [h, w] or [h, w, channels]; 0 and 1 for one-bit images.
+
+    Raises:
+        MissingFileError, UnreadableFileError, InvalidDataError: As `read_image`, but with any channels.
+    """
+    with _opened(file, name, entry) as stream, headers.by_pillow(stream) as image:
+        header = headers.tiff_header(stream) if image is None else headers.header_of(image, stream)
+        index = _frame(header, page)
+        if image is None or image.format == "TIFF":
+            return _read_tiff_values(image, stream, header, index)
+        image.seek(index)
+        headers.check_pixels(image.size[0] * image.size[1])
+        if headers.is_deep_png(image):
+            return _read_deep_png(image, stream)
+        return _stored(image)
+
+
+def read_labels(
+    file: Source, name: str | None = None, *, page: int | None = None, entry: str | None = None
+) -> np.ndarray:
+    """Read a label image: 0 is the background, other numbers are objects or classes.
+
+    Args:
+        file: A path, an address, the content of a file, or an open file.
+        name: Name of the file in errors; by default the path.
+        page: Which image of a file with several, from 0.
+        entry: What the image is, in errors, such as "image id 3".
+
+    Returns:
+        Integers [h, w] exactly as stored. Palette images give the indices of their colors.
+
+    Raises:
+        MissingFileError, UnreadableFileError: As `read_image`.
+        InvalidDataError: As `read_image`; and if the format is lossy, or the image has several channels or
+            fractions.
+    """
+    with _opened(file, name, entry) as stream:
+        header = read_header(stream)
+        if header.is_lossy:
+            raise InvalidDataError(
+                "A label image must be stored exactly. JPEG and other lossy formats change its numbers, so "
+                "that noise becomes objects. Export the labels again as PNG."
+            )
+        labels = read_values(stream, page=page)
+        if labels.ndim != 2 or labels.dtype.kind not in "biu":
+            raise InvalidDataError(
+                "A label image must have one channel of whole numbers. Received: an array of shape "
+                f"{labels.shape} and type {labels.dtype}."
+            )
+        return labels
+
+
+def read_mask(
+    file: Source,
+    name: str | None = None,
+    *,
+    page: int | None = None,
+    warn: bool = True,
+    entry: str | None = None,
+) -> np.ndarray:
+    """Read the mask of one object: pixels that are not black are inside.
+
+    In JPEG and other lossy formats, pixels above half of white are inside, and a warning names the file.
+
+    Args:
+        file: A path, an address, the content of a file, or an open file.
+        name: Name of the file in errors; by default the path.
+        page: Which image of a file with several, from 0.
+        warn: Whether to warn of lossy formats.
+        entry: What the image is, in errors, such as "image id 3".
+
+    Returns:
+        bool [h, w], in the stored rows and columns.
+
+    Raises:
+        MissingFileError, UnreadableFileError, InvalidDataError: As `read_image`.
+    """
+    with _opened(file, name, entry) as stream:
+        header = read_header(stream)
+        pixels = read_image(stream, page=page, orientation=1)
+    level = pixels.max(axis=-1) if pixels.ndim == 3 else pixels
+    if not header.is_lossy:
+        return np.asarray(level > 0)
+    if warn:
+        _warn_of_lossy_mask(name or _path(file) or "a mask")
+    return np.asarray(level > HALF)
+
+
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn a stored image as an EXIF orientation demands.
+
+    Args:
+        image: [h, w, ...].
+        orientation: EXIF orientation 1..8.
+
+    Returns:
+        A view of the same data; [w, h, ...] for orientations 5 to 8.
+    """
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return image
+
+
+# --- Opening ---
+
+
+@contextlib.contextmanager
+def _opened(file: Source, name: str | None, entry: str | None) -> Iterator[BinaryIO]:
+    """Yield an open file. Whatever decoders raise in the block becomes an error that names the file."""
+    name = name or _path(file)
+    try:
+        with contextlib.ExitStack() as stack:
+            if isinstance(file, bytes):
+                stream: BinaryIO = io.BytesIO(file)
+            elif isinstance(file, str) and file.startswith(("http://", "https://")):
+                stream = _download(file)
+            elif isinstance(file, (str, os.PathLike)):
+                check_ordinary(file)
+                stream = stack.enter_context(open(file, "rb"))
+            else:
+                stream = file
+            if not stream.seek(0, os.SEEK_END):
+                raise UnreadableFileError("The file is empty.")
+            stream.seek(0)
+            yield stream
+    except DataError as error:
+        if (error.file is not None or name is None) and entry is None:
+            raise
+        message = str(error).removeprefix(f"{error.file}: ")
+        raise type(error)(message, file=error.file or name, entry=entry) from error
+    except FileNotFoundError as error:
+        raise MissingFileError("There is no such file.", file=name, entry=entry) from error
+    except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError, MemoryError and others
+        raise UnreadableFileError(
+            f"The image cannot be read: {reason(error)}", file=name, entry=entry
+        ) from error
+
+
+def _path(file: Source) -> str | None:
+    return os.fspath(file) if isinstance(file, (str, os.PathLike)) else None
+
+
+def _download(address: str) -> BinaryIO:
+    from urllib.request import urlopen
+
+    with urlopen(address, timeout=DOWNLOAD_TIMEOUT) as response:
+        content = response.read(MAX_DOWNLOAD + 1)
+    if len(content) > MAX_DOWNLOAD:
+        raise UnreadableFileError(f"The image is larger than {MAX_DOWNLOAD} bytes.")
+    return io.BytesIO(content)
+
+
+@functools.lru_cache(maxsize=4096)
+def _warn_of_lossy_mask(name: str) -> None:
+    logger.warning(
+        "%s: The mask is stored in a lossy format. Pixels above half of white are inside. Export masks as "
+        "PNG.",
+        name,
+    )
+
+
+# --- Decoding ---
+
+
+def _frame(header: Header, page: int | None) -> int:
+    if page is None and header.frames > 1:
+        raise InvalidDataError(
+            f"The file must hold one image. Received: {header.frames} pages, slices or frames of "
+            f"{header.height} x {header.width} pixels. Choose one with `page`, from 0."
+        )
+    index = page or 0
+    if not 0 <= index < header.frames:
+        raise InvalidDataError(
+            f"`page` must be 0 to {header.frames - 1}, a page of the file. Received: page={page}"
+        )
+    return index
+
+
+def _as_array(image: "PillowImage") -> Image:
+    from mrcnn.files import colors
+
+    image.load()
+    return colors.as_array(image)
+
+
+def _stored(image: "PillowImage") -> np.ndarray:
+    """Return the numbers of a decoded image. Pillow spreads those of 2 and 4 bits over 0..255."""
+    steps = {STEPS.get(str(part[3][0] if isinstance(part[3], tuple) else part[3]), 1) for part in image.tile}
+    values = np.asarray(image)
+    if values.dtype == bool:
+        return values.astype(np.uint8)
+    return values // values.dtype.type(max(steps)) if values.dtype == np.uint8 and steps > {1} else values
+
+
+def _read_deep_png(image: "PillowImage", stream: BinaryIO) -> Image:
+    is_gray = any("LA" in str(part[3]) for part in image.tile)
+    image.load()  # OpenCV fills what is cut off; Pillow raises
+    pixels = _by_opencv(stream)
+    return np.ascontiguousarray(pixels[..., 0]) if is_gray and pixels.ndim == 3 else pixels
+
+
+def _by_opencv(stream: BinaryIO) -> Image:
+    """Decode color of 16 bits: [h, w] or RGB [h, w, 3]."""
+    import cv2
+
+    stream.seek(0)
+    pixels = cv2.imdecode(np.frombuffer(stream.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise UnreadableFileError("The pixels cannot be decoded.")
+    return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])  # OpenCV has BGR
+
+
+def _read_tiff(image: "PillowImage | None", stream: BinaryIO, header: Header, index: int) -> Image:
+    from mrcnn.files import tiff
+
+    if image is not None and _is_exact(image, header):
+        return _tiff_by_pillow(image, stream, header, index, _as_array)
+    with tiff.opened(stream) as file:
+        try:
+            pixels = tiff.read_frame(file, index, pixel_limit())
+            return tiff.color_channels(tiff.layout(file).pages[0], pixels)
+        except UnreadableFileError:
+            if header.mode not in ("RGB;16", "RGBA;16") or header.frames > 1:
+                raise
+    return _by_opencv(stream)  # knows more compressions
+
+
+def _read_tiff_values(
+    image: "PillowImage | None", stream: BinaryIO, header: Header, index: int
+) -> np.ndarray:
+    from mrcnn.files import tiff
+
+    if image is not None and _is_exact(image, header):
+        return _tiff_by_pillow(image, stream, header, index, _stored)
+    with tiff.opened(stream) as file:
+        return tiff.read_frame(file, index, pixel_limit())
+
+
+def _is_exact(image: "PillowImage", header: Header) -> bool:
+    """Return whether Pillow decodes a TIFF file without loss."""
+    bits = headers.bits_of(image)
+    if header.frames > int(getattr(image, "n_frames", 1)):
+        return False  # a stack behind one page
+    if image.mode == "I":
+        sample_format = headers.tags(image).get(SAMPLE_FORMAT, 1)
+        return (sample_format if isinstance(sample_format, int) else sample_format[0]) == SIGNED
+    return (
+        bits <= 8 or image.mode.startswith("I;16") or image.mode == "CMYK" or (image.mode, bits) == ("F", 32)
+    )
+
+
+def _tiff_by_pillow(
+    image: "PillowImage", stream: BinaryIO, header: Header, index: int, convert: Any
+) -> np.ndarray:
+    """Decode a page of a TIFF file in its stored rows and columns."""
+    from mrcnn.files import tiff
+
+    if header.frames > 1:
+        with tiff.opened(stream) as file:
+            index = int(tiff.layout(file).pages[index].index)
+    image.seek(index)
+    headers.check_pixels(image.size[0] * image.size[1])
+    orientation = int(headers.tags(image).get(ORIENTATION, 1))
+    pixels: np.ndarray = convert(image)
+    is_turned = ORIENTATION not in headers.tags(image)  # newer versions of Pillow turn the image themselves
+    return turned(pixels, UNDONE_BY.get(orientation, 1)) if is_turned else pixels
