@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what type checkers and the API reference see
     from mrcnn.dataset import Dataset as Dataset
     from mrcnn.evaluation.evaluate import evaluate as evaluate
     from mrcnn.inference.video import detect_video as detect_video
+    from mrcnn.loading import load as load
     from mrcnn.model import MaskRCNN as MaskRCNN
     from mrcnn.training import callbacks as callbacks
     from mrcnn.training import schedules as schedules
@@ -49,6 +50,7 @@ _CLASSES_AND_FUNCTIONS = {
     "evaluate": "mrcnn.evaluation.evaluate",
     "camera_policy": "mrcnn.data.augmentation_policies",
     "detect_video": "mrcnn.inference.video",
+    "load": "mrcnn.loading",
 }
 _MODULES = {
     "callbacks": "mrcnn.training.callbacks",
@@ -77,6 +79,7 @@ __all__ = [
     "evaluation",
     "formats",
     "inspection",
+    "load",
     "model",
     "schedules",
     "utils",

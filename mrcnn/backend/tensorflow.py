@@ -20,6 +20,7 @@ __all__ = [
     "get_devices",
     "is_on_cpu",
     "matmul_gradient_pays",
+    "require_eager_execution",
     "sizes_may_vary",
     "vjp",
 ]
@@ -41,6 +42,15 @@ def crop_and_resize(
         )
     # Every box belongs to one level, so the parts fill the result.
     return tf.dynamic_stitch(indices, parts)
+
+
+def require_eager_execution() -> None:
+    """See `mrcnn.backend.plain.require_eager_execution`."""
+    if not tf.executing_eagerly():
+        raise RuntimeError(
+            "Keras 3 needs TensorFlow's eager execution, which this program has switched off. Remove "
+            "disable_v2_behavior(), disable_eager_execution() and tf.Graph().as_default()."
+        )
 
 
 def compiles_with_xla(choice: bool | None = None) -> bool:

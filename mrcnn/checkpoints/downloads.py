@@ -10,6 +10,7 @@ import h5py
 import pooch
 from tqdm import tqdm
 
+from mrcnn.errors import MissingFileError
 from mrcnn.files import atomic_write
 
 RELEASES = "https://github.com/matterport/Mask_RCNN/releases"
@@ -51,6 +52,9 @@ PUBLISHED = {
     ),
 }
 
+# Weights that come with the samples, by their paths in the repository.
+SHIPPED = {"nucleus-light": "samples/nucleus/weights/nucleus-light.h5"}
+
 
 def download_trained_weights(coco_model_path: str | os.PathLike[str], verbose: int = 1) -> str:
     """Download published weights, unless the file exists.
@@ -90,6 +94,25 @@ def get_imagenet_weights(verbose: int = 1) -> str:
     """
     path = cache_folder() / IMAGENET_RESNET50_URL.rpartition("/")[2]
     return str(fetch(IMAGENET_RESNET50_URL, path, IMAGENET_RESNET50_HASH, verbose))
+
+
+def shipped_weights(name: str) -> Path:
+    """Return the path of weights that come with the samples of the repository.
+
+    Args:
+        name: A name in `SHIPPED`.
+
+    Raises:
+        MissingFileError: If the samples are not beside the package.
+    """
+    path = Path(__file__).resolve().parents[2] / SHIPPED[name]
+    if not path.is_file():
+        raise MissingFileError(
+            f"the weights {name!r} come with the samples of the repository, which are not beside this "
+            f"installation. Get {SHIPPED[name]} from the repository, and pass its path.",
+            file=path,
+        )
+    return path
 
 
 def cache_folder() -> Path:

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 
 from mrcnn.checkpoints.hdf5 import StoredArray, damage_named, find, find_array
+from mrcnn.checkpoints.model_info import write_attributes
 from mrcnn.checkpoints.opening import ZIP_MAGIC, check_file, read_start
 from mrcnn.errors import InvalidDataError
 from mrcnn.files import atomic_write
@@ -100,15 +101,20 @@ def read_weight_file(
             elsewhere. The message names the file.
     """
     with open_weight_file(path, known_layers) as layers:
-        stated = sum(array.size for arrays in layers.values() for array in arrays)
-        length = Path(path).stat().st_size
-        if stated > min(MAX_BYTES, max(SMALL_BYTES, DEFLATE_RATIO * length)):
-            raise InvalidDataError(
-                f"the file ({length:,} bytes) states {stated:,} bytes of weights, more than a file of this "
-                "size can hold or than a model needs. Use a file from a source that you trust.",
-                file=path,
-            )
+        check_stated_size(path, layers)
         return {name: [array.read() for array in arrays] for name, arrays in layers.items()}
+
+
+def check_stated_size(path: str | os.PathLike[str], layers: Mapping[str, Iterable[StoredArray]]) -> None:
+    """Raise InvalidDataError if a file states more weights than it can hold or than a model needs."""
+    stated = sum(array.size for arrays in layers.values() for array in arrays)
+    length = Path(path).stat().st_size
+    if stated > min(MAX_BYTES, max(SMALL_BYTES, DEFLATE_RATIO * length)):
+        raise InvalidDataError(
+            f"the file ({length:,} bytes) states {stated:,} bytes of weights, more than a file of this size "
+            "can hold or than a model needs. Use a file from a source that you trust.",
+            file=path,
+        )
 
 
 @contextlib.contextmanager
@@ -201,7 +207,11 @@ def _by_owner(weights: list[StoredArray], known: set[str]) -> dict[str, list[Sto
     return layers | ({RPN_MODEL: rpn} if rpn else {})
 
 
-def write_weight_file(path: str | os.PathLike[str], layers: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+def write_weight_file(
+    path: str | os.PathLike[str],
+    layers: Mapping[str, Mapping[str, np.ndarray]],
+    attributes: Mapping[str, str] | None = None,
+) -> None:
     """Write weights in the layout of Keras 2.2, layers in the given order.
 
     The file is written whole or not at all: after a failure an existing file is unchanged.
@@ -210,6 +220,8 @@ def write_weight_file(path: str | os.PathLike[str], layers: Mapping[str, Mapping
         path: The file to write. Its folder is created.
         layers: {layer name: {weight name: array}}. Weight names carry their layer's name
             ("conv1/kernel:0"). Arrays are stored as float32.
+        attributes: More texts to store by name, see `mrcnn.checkpoints.model_info`. Readers of weights ignore
+            them.
 
     Raises:
         OSError: If the file cannot be written. It has the errno of the cause; the message has the size
@@ -221,6 +233,7 @@ def write_weight_file(path: str | os.PathLike[str], layers: Mapping[str, Mapping
         with atomic_write(path) as temporary, temporary.open("w+b") as stream:
             with h5py.File(stream, "w") as file:
                 _write_layers(file, layers)
+                write_attributes(file, attributes or {})
             stream.flush()
             os.fsync(stream.fileno())
     except (OSError, RuntimeError) as error:

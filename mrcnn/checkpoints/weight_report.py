@@ -4,10 +4,12 @@ Works on names and shapes alone: {layer name: [shape of each weight]}.
 """
 
 import dataclasses
+import math
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from mrcnn.checkpoints.model_info import ModelInfo
 from mrcnn.checkpoints.weight_files import HEAD_PREFIXES
 
 Shapes = Mapping[str, Sequence[tuple[int, ...]]]
@@ -53,6 +55,8 @@ class LoadReport:
         is_backbone_only: Whether the file has no layer of the pyramid, the RPN or the heads, as ImageNet
             weights do.
         origin: The network of another library that the weights belong to; None for weights of ours.
+        info: What the file says about its model; None if it says nothing.
+        class_names: Names of the classes that were loaded, by class id; None if the file does not tell them.
     """
 
     filepath: str
@@ -62,6 +66,8 @@ class LoadReport:
     unused_in_file: tuple[str, ...]
     is_backbone_only: bool
     origin: str | None = None
+    info: ModelInfo | None = None
+    class_names: tuple[str, ...] | None = None
 
     @property
     def unexpected_missing(self) -> tuple[str, ...]:
@@ -196,6 +202,44 @@ def _setting_remedies(mismatched: list[str], file_shapes: Shapes, model_shapes: 
                 f"set {setting.name}{choice}"
             )
     return list(remedies.values())
+
+
+def settings_of(shapes: Shapes) -> dict[str, Any]:
+    """Return the settings of `Config` that follow from the shapes of a weight file."""
+    found: dict[str, Any] = {}
+    if backbone := _resnet(shapes):
+        found["BACKBONE"] = backbone
+    for setting in SETTINGS:
+        if setting.layer in shapes and setting.name.isupper():
+            try:
+                length = shapes[setting.layer][setting.weight][setting.axis]
+            except IndexError:
+                continue
+            found.setdefault(setting.name, length // setting.entries)
+    return found
+
+
+def size(shapes: Shapes) -> int:
+    """Return the number of values in all layers."""
+    return sum(math.prod(shape) for arrays in shapes.values() for shape in arrays)
+
+
+def least_size(settings: Mapping[str, Any]) -> int:
+    """Return a number of weights that a network with these settings has at least.
+
+    It keeps a file of a few bytes from describing a network of terabytes.
+    """
+    pyramid, units = settings["TOP_DOWN_PYRAMID_SIZE"], settings["FPN_CLASSIF_FC_LAYERS_SIZE"]
+    mask, classes = settings["MASK_HEAD_CHANNELS"], settings["NUM_CLASSES"]
+    hidden = 0 if settings.get("BOX_HEAD_CONVOLUTIONS") else units * units
+    return (
+        settings["POOL_SIZE"] ** 2 * pyramid * units
+        + hidden
+        + 9 * pyramid * settings["RPN_CHANNELS"]
+        + 2 * settings["RPN_CHANNELS"] * len(settings["RPN_ANCHOR_RATIOS"])
+        + mask * mask
+        + classes * (5 * units + mask)
+    )
 
 
 def _resnet(names: Collection[str]) -> str | None:

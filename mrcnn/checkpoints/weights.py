@@ -5,11 +5,12 @@ Here a layer is found by its name, which the training and the inference graph sh
 """
 
 import contextlib
+import dataclasses
 import difflib
 import logging
 import os
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import keras
 import numpy as np
 
 from mrcnn.checkpoints import foreign, weight_files, weight_report
+from mrcnn.checkpoints.foreign.classes import COCO_CLASS_NAMES
 from mrcnn.checkpoints.hdf5 import StoredArray
+from mrcnn.checkpoints.model_info import ModelInfo, model_info
 from mrcnn.checkpoints.opening import check_file
 from mrcnn.checkpoints.weight_files import read_weight_file as read_weight_file
 from mrcnn.checkpoints.weight_report import CLASS_LAYERS as CLASS_LAYERS
@@ -109,12 +112,18 @@ def load_weights(
         for layer, weights in variables.items()
     }
     layer_names = [layer.name for layer in model.layers]
-    with _open_layers(filepath, layer_names) as (layers, origin):
+    with _open_layers(filepath, layer_names) as opened:
+        layers = opened.layers
         known = {*layer_names, *layers, *CLASS_LAYERS}
         _warn_of_unknown(names, known, model)
         file_shapes = {layer: [array.shape for array in arrays] for layer, arrays in layers.items() if arrays}
         excluded = [name for name in names if name in known]
-        report = weight_report.compare(str(filepath), file_shapes, model_shapes, excluded, origin)
+        report = weight_report.compare(str(filepath), file_shapes, model_shapes, excluded, opened.origin)
+        report = dataclasses.replace(
+            report,
+            info=opened.info,
+            class_names=opened.class_names if "mrcnn_class_logits" in report.loaded else None,
+        )
         # Nothing is read before all shapes fit: a damaged file can state arrays of any size.
         problem = _check(report, file_shapes, model_shapes, strict)
         values = {
@@ -142,20 +151,37 @@ def load_weights(
 Layers = Mapping[str, Sequence[StoredArray | np.ndarray]]
 
 
+@dataclasses.dataclass(frozen=True)
+class _OpenFile:
+    """An open weight file: {layer name: arrays}, and the facts of a LoadReport that it tells."""
+
+    layers: Layers
+    class_names: tuple[str, ...] | None
+    info: ModelInfo | None = None
+    origin: str | None = None
+
+
 @contextlib.contextmanager
-def _open_layers(
-    filepath: str | os.PathLike[str], known_layers: list[str]
-) -> Iterator[tuple[Layers, str | None]]:
-    """Yield {layer name: arrays} of a file, and the network of another library that it belongs to."""
+def _open_layers(filepath: str | os.PathLike[str], known_layers: list[str]) -> Iterator[_OpenFile]:
     path = check_file(filepath)
     if foreign.is_foreign_file(path):
         weights = foreign.read_foreign_weights(path)
         # Keys without a layer are listed as layers that the model lacks.
         unused = {key: [np.empty(0)] for key in weights.unused}
-        yield {**weights.layers, **unused}, foreign.KINDS[weights.kind].title
+        origin = foreign.KINDS[weights.kind].title
+        yield _OpenFile({**weights.layers, **unused}, weights.class_names, origin=origin)
         return
+    info = model_info(path)
     with weight_files.open_weight_file(path, known_layers) as layers:
-        yield layers, None
+        names = _coco_names(layers) if info is None else info.class_names
+        yield _OpenFile(layers, names, info)
+
+
+def _coco_names(layers: Mapping[str, Sequence[StoredArray]]) -> tuple[str, ...] | None:
+    """COCO's class names, if there are as many classes as in the published weights of the Keras 2 library."""
+    logits = layers.get("mrcnn_class_logits")
+    is_coco = bool(logits) and logits[0].shape[-1:] == (len(COCO_CLASS_NAMES),)  # type: ignore[index]
+    return COCO_CLASS_NAMES if is_coco else None
 
 
 def _warn_of_unknown(names: Iterable[str], known: Collection[str], model: keras.Model) -> None:
@@ -236,14 +262,23 @@ def _shapes(named: dict[str, keras.Variable]) -> list[tuple[int, ...]]:
     return [tuple(variable.shape) for variable in named.values()]
 
 
-def save_weights(model: keras.Model, filepath: str | os.PathLike[str], training: bool | None = None) -> None:
+def save_weights(
+    model: keras.Model,
+    filepath: str | os.PathLike[str],
+    training: bool | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
     """Write all weights of a model in the Keras 2 layout, whole or not at all.
+
+    If the model is a NamedWeightsModel that has `describe`, the file also says what model it holds.
 
     Args:
         model: The model.
         filepath: The file to write. Its folder is created; an existing file is replaced.
         training: Whether to list the heads as a training model does, for readers that load by position. By
             default, whether the model has an input `input_gt_boxes`.
+        metrics: Numbers to store beside the weights, such as the logs of an epoch; those that are not finite
+            are left out. By default, the metrics of `describe`.
 
     Raises:
         OSError: If the file cannot be written. The message has the size needed and what to do.
@@ -263,7 +298,18 @@ def save_weights(model: keras.Model, filepath: str | os.PathLike[str], training:
             }
             for layer in weight_files.reference_order(variables, training)
         },
+        _attributes(model, metrics),
     )
+
+
+def _attributes(model: keras.Model, metrics: Mapping[str, Any] | None) -> dict[str, str]:
+    info = model.describe() if isinstance(model, NamedWeightsModel) and model.describe else None
+    if info is None:
+        return {}
+    if metrics is not None:
+        numbers = {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}
+        info = dataclasses.replace(info, metrics=numbers)
+    return info.attributes()
 
 
 @keras.saving.register_keras_serializable(package="mrcnn")
@@ -272,7 +318,12 @@ class NamedWeightsModel(keras.Model):
 
     Build it as NamedWeightsModel(inputs, outputs, name=...). Files named `.weights.h5` or `.keras` have the
     layouts of Keras.
+
+    Attributes:
+        describe: A function that returns what weight files say about the model; None if they say nothing.
     """
+
+    describe: Callable[[], ModelInfo | None] | None = None
 
     def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **options: Any) -> None:
         """Write all weights; see `mrcnn.checkpoints.weights.save_weights`.

@@ -143,7 +143,7 @@ class SaveBest(keras.callbacks.Callback):
             return
         if self.best is None or self._sign * value > self._sign * self.best:
             if getattr(self.model, "devices", Devices()).is_first_process:
-                weights.save_weights(self.model, self.path)
+                weights.save_weights(self.model, self.path, metrics={**logs, "epoch": epoch + 1})
             self.best, self.best_epoch = float(value), epoch
             logger.info("Best %s so far: %.4f in epoch %d, %s", self.monitor, value, epoch + 1, self.path)
 
@@ -171,7 +171,7 @@ class SaveWeights(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         path = runs.weights_path(self.checkpoint_path, epoch + 1)
-        weights.save_weights(self.model, path)
+        weights.save_weights(self.model, path, metrics={**(logs or {}), "epoch": epoch + 1})
         self.last_path = path
 
 

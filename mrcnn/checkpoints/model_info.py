@@ -1,0 +1,308 @@
+"""What a weight file says about its model: settings, class names, metrics, version.
+
+A weight file carries it as HDF5 attributes of the file, which readers of weights ignore: `mrcnn_settings`,
+`mrcnn_preprocessing`, `mrcnn_class_names`, `mrcnn_metrics` and `mrcnn_version`, each JSON text. Files may
+come from strangers: sizes and types are checked before anything is used, and nothing is executed.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mrcnn.checkpoints.hdf5 import damage_named
+from mrcnn.checkpoints.opening import check_file, read_start
+from mrcnn.errors import InvalidDataError
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+PREFIX = "mrcnn_"
+ATTRIBUTE_LIMIT = 64_000  # bytes of one attribute; longer texts continue in numbered ones
+MAX_TEXT = 4 * 2**20
+MAX_ENTRIES = 65_536
+MAX_NAME = 200  # characters
+
+# The key of `Config.to_dict` that lists settings whose values are functions.
+CALLABLES = "CALLABLES"
+
+# Settings that weights are valid for, although they load with any value. Others change shapes, or nothing
+# that the network has learned.
+NETWORK_SETTINGS = (
+    "CONVENTIONS",
+    "RESNET_STYLE",
+    "NORM",
+    "BATCH_NORM_EPSILON",
+    "FPN_NORM",
+    "HEAD_NORM",
+    "RPN_ANCHOR_SCALES",
+    "RPN_ANCHOR_RATIOS",
+    "RPN_ANCHOR_STRIDE",
+    "BACKBONE_STRIDES",
+    "RPN_BBOX_STD_DEV",
+    "BBOX_STD_DEV",
+    "POOL_SIZE",
+    "MASK_POOL_SIZE",
+    "MEAN_PIXEL",
+    "CONTRAST_PERCENTILES",
+)
+# Settings on which the size of objects in the input of the network depends.
+IMAGE_SIZES = ("IMAGE_RESIZE_MODE", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "IMAGE_MIN_SCALE")
+# How images become the input of the network, as a table for programs that do without this package.
+PREPROCESSING_SETTINGS = (
+    "IMAGE_CHANNEL_COUNT",
+    "IMAGE_RESIZE_MODE",
+    "IMAGE_MIN_DIM",
+    "IMAGE_MAX_DIM",
+    "IMAGE_MIN_SCALE",
+    "CONTRAST_PERCENTILES",
+    "MEAN_PIXEL",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What a weight file says about its model.
+
+    Attributes:
+        settings: The settings, as `Config.to_dict` returns them. Names of functions stand under "CALLABLES".
+        class_names: Names by class id, the background first; None if they are not known.
+        metrics: Numbers such as {"epoch": 8, "val_loss": 0.4}; empty if none are known. Files hold those that
+            are finite.
+        version: Version of the package that wrote the file.
+    """
+
+    settings: Mapping[str, Any]
+    class_names: tuple[str, ...] | None = None
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    version: str = ""
+
+    @property
+    def callables(self) -> dict[str, str]:
+        """The settings that were functions of the program that wrote the file, and their names."""
+        return dict(self.settings.get(CALLABLES, {}))
+
+    def attributes(self) -> dict[str, str]:
+        """Return the attributes of a weight file: {name: JSON text}."""
+        preprocessing = {"channels": "RGB", "range": [0, 255]} | {
+            name: self.settings[name] for name in PREPROCESSING_SETTINGS if name in self.settings
+        }
+        values: dict[str, Any] = {
+            "settings": dict(self.settings),
+            "preprocessing": preprocessing,
+            "class_names": None if self.class_names is None else list(self.class_names),
+            "metrics": {name: value for name, value in self.metrics.items() if _is_number(value)},
+            "version": self.version,
+        }
+        return {PREFIX + name: json.dumps(value) for name, value in values.items()}
+
+
+def differing_settings(file: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Compare the settings that weights are valid for.
+
+    Args:
+        file: Settings of a weight file.
+        model: `Config.to_dict` of a model.
+
+    Returns:
+        {name: (value of the file, value of the model)} of the NETWORK_SETTINGS that differ.
+    """
+    return {
+        name: (file[name], model[name])
+        for name in NETWORK_SETTINGS
+        if name in file and name in model and not _is_same(file[name], model[name])
+    }
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal; a mean of one number is the same for all channels."""
+    try:
+        one, other = np.broadcast_arrays(np.asarray(one, float).ravel(), np.asarray(other, float).ravel())
+    except (TypeError, ValueError):
+        return bool(one == other)
+    return bool(np.allclose(one, other, rtol=1e-6, atol=0, equal_nan=True))
+
+
+def describe_differences(file: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    """List the settings that weights are valid for and that differ, and the sizes of images that differ.
+
+    Args:
+        file, model: See `differing_settings`.
+
+    Returns:
+        One line per setting; "" if the weights are valid for the settings of the model.
+    """
+    differing = differing_settings(file, model)
+    if differing:
+        differing |= {
+            name: (file[name], model[name])
+            for name in IMAGE_SIZES
+            if name in file and name in model and file[name] != model[name]
+        }
+    return "\n".join(f"    {name}: file {one}, model {other}" for name, (one, other) in differing.items())
+
+
+# --- Files ---
+
+
+def write_attributes(file: h5py.File, attributes: Mapping[str, str]) -> None:
+    """Store texts as attributes of a file, in numbered ones where a text is too long for one."""
+    for name, text in attributes.items():
+        data = text.encode("utf8")
+        parts = [data[start : start + ATTRIBUTE_LIMIT] for start in range(0, len(data), ATTRIBUTE_LIMIT)]
+        for part, key in zip(parts, _keys(name), strict=False):
+            file.attrs[key] = np.bytes_(part)
+
+
+def _keys(name: str) -> Any:
+    return itertools.chain([name], (f"{name}{number}" for number in itertools.count(1)))
+
+
+def is_hdf5(path: Path) -> bool:
+    """Whether a file begins as an HDF5 file does."""
+    return read_start(path, len(HDF5_MAGIC)) == HDF5_MAGIC
+
+
+def read_model_info(path: Path, file: h5py.File) -> ModelInfo | None:
+    """Return what an open weight file says about its model; None if it says nothing.
+
+    Args:
+        path: The file, for errors.
+        file: The same, open.
+
+    Raises:
+        InvalidDataError: If an attribute is not what it must be; the error names it.
+    """
+    texts = {name: _read_text(path, file, PREFIX + name) for name in ("settings", "class_names", "metrics")}
+    if texts["settings"] is None:
+        return None
+    values = {name: None if text is None else _parse(path, name, text) for name, text in texts.items()}
+    version = _parse(path, "version", _read_text(path, file, PREFIX + "version") or '""')
+    settings = _checked_settings(path, values["settings"])
+    return ModelInfo(
+        settings=settings,
+        class_names=_checked_names(path, values["class_names"], settings.get("NUM_CLASSES")),
+        metrics=_checked_metrics(path, values["metrics"]),
+        version=version if _is_name(version) else "",
+    )
+
+
+def model_info(path: str | Path) -> ModelInfo | None:
+    """Return what a weight file says about its model; None if it says nothing or is no HDF5 file.
+
+    Raises:
+        MissingFileError, UnreadableFileError, InvalidDataError: If the file cannot be read.
+    """
+    path = check_file(path)
+    if not is_hdf5(path):
+        return None
+    with damage_named(path), h5py.File(path, "r") as file:
+        return read_model_info(path, file)
+
+
+def _read_text(path: Path, file: h5py.File, name: str) -> str | None:
+    """The text of an attribute and its numbered continuations; None if there is none."""
+    parts: list[bytes] = []
+    for key in _keys(name):
+        if key not in file.attrs:
+            break
+        attribute = file.attrs.get_id(key)
+        # The type states the length, so that it is known before anything is read.
+        is_text = attribute.shape == () and attribute.dtype.kind == "S"
+        if not is_text or attribute.dtype.itemsize > MAX_TEXT:
+            raise _invalid(path, key, f"must be text of fixed length. Received: {attribute.dtype}")
+        parts.append(bytes(file.attrs[key]))
+        if sum(map(len, parts)) > MAX_TEXT:
+            raise _invalid(path, name, f"must have at most {MAX_TEXT:,} bytes")
+    if not parts:
+        return None
+    try:
+        return b"".join(parts).decode("utf8")
+    except UnicodeDecodeError as error:
+        raise _invalid(path, name, f"must be UTF-8 text: {error.reason}") from error
+
+
+def _parse(path: Path, name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _invalid(path, PREFIX + name, f"must be JSON: {error}") from error
+
+
+def _checked_settings(path: Path, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or len(value) > MAX_ENTRIES:
+        raise _invalid(path, PREFIX + "settings", f"must be a table of settings. Received: {_short(value)}")
+    callables = value.get(CALLABLES, {})
+    is_table = isinstance(callables, dict) and all(map(_is_name, [*callables, *callables.values()]))
+    if not is_table:
+        raise _invalid(path, PREFIX + "settings", f"{CALLABLES} must be a table of names")
+    for name in value:
+        # Anything else could replace a method of the Config.
+        is_setting = name.isidentifier() and name.isupper() and name[0] != "_" and len(name) <= MAX_NAME
+        if not is_setting:
+            raise _invalid(path, PREFIX + "settings", f"{_short(name)} is not the name of a setting")
+    return value
+
+
+def _checked_names(path: Path, value: Any, num_classes: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    is_list = isinstance(value, list) and len(value) <= MAX_ENTRIES and all(map(_is_name, value))
+    if not is_list:
+        raise _invalid(
+            path,
+            PREFIX + "class_names",
+            f"must be a list of printable names of at most {MAX_NAME} characters. Received: {_short(value)}",
+        )
+    if len(value) != num_classes:
+        raise _invalid(
+            path,
+            PREFIX + "class_names",
+            f"must have one name per class, with NUM_CLASSES={_short(num_classes)}. Received: {len(value)}",
+        )
+    return tuple(value)
+
+
+def _checked_metrics(path: Path, value: Any) -> dict[str, float]:
+    metrics = {} if value is None else value
+    is_table = isinstance(metrics, dict) and len(metrics) <= MAX_ENTRIES and all(map(_is_name, metrics))
+    if not is_table or not all(map(_is_number, metrics.values())):
+        raise _invalid(
+            path, PREFIX + "metrics", f"must be a table of finite numbers. Received: {_short(value)}"
+        )
+    return metrics
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_NAME and value.isprintable()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _invalid(path: Path, name: str, what: str) -> InvalidDataError:
+    return InvalidDataError(
+        f"the text {what}. Use a file from a source that you trust.",
+        file=path,
+        entry=f"attribute {name}",
+        field=name,
+    )
+
+
+def clean_names(names: Sequence[Any] | None) -> tuple[str, ...] | None:
+    """Return class names as a weight file can hold them; None stays None."""
+    if names is None:
+        return None
+    texts = ("".join(c if c.isprintable() else " " for c in str(name)) for name in names)
+    return tuple(text[:MAX_NAME] for text in texts)

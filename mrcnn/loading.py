@@ -1,0 +1,197 @@
+"""Load a whole model: network, settings, weights and class names.
+
+    model = mrcnn.load("nucleus-light")
+    model = mrcnn.load("logs/coins20260131T1200/mask_rcnn_coins_0008.h5", DETECTION_MIN_CONFIDENCE=0.5)
+    model = mrcnn.load("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth")
+
+Nothing in a file is executed, and settings of a file are checked as those of a program are.
+"""
+
+import copy
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrcnn.checkpoints import downloads, foreign, weight_files, weight_report
+from mrcnn.checkpoints.model_info import CALLABLES, ModelInfo, is_hdf5, model_info
+from mrcnn.checkpoints.opening import check_file
+from mrcnn.config import DERIVED, Config, Detectron2Config, TorchvisionConfig, TorchvisionV2Config
+from mrcnn.errors import InvalidDataError, MissingFileError
+from mrcnn.inference.inputs import whole_image_config
+from mrcnn.model import MODES, MaskRCNN
+
+
+class CocoConfig(Config):
+    """Settings of the COCO weights of the Keras 2 library."""
+
+    NAME = "coco"
+    NUM_CLASSES = 1 + 80
+
+
+# Weights that `load` knows by name. The settings of the others are in their files.
+NAMES = (*downloads.SHIPPED, "coco", *downloads.PUBLISHED)
+# Settings for the weights of another library, by `ForeignWeights.kind`.
+PRESETS: dict[str, type[Config]] = {
+    "torchvision": TorchvisionConfig,
+    "torchvision-v2": TorchvisionV2Config,
+    "detectron2": Detectron2Config,
+}
+
+
+def load(
+    source: str | os.PathLike[str],
+    mode: str = "inference",
+    *,
+    config: Config | None = None,
+    model_dir: str | os.PathLike[str] = "logs",
+    exclude: Sequence[str] | None = None,
+    **overrides: Any,
+) -> MaskRCNN:
+    """Return a model with the settings, the weights and the class names of a file.
+
+    Args:
+        source: A weight file of this library; a .pth, .safetensors or .pkl file of torchvision's or
+            Detectron2's Mask R-CNN; a file of the Keras 2 library, together with `config`; or one of `NAMES`,
+            whose file is downloaded if need be.
+        mode: "inference" or "training". A training starts a new run; to continue one, use
+            `MaskRCNN.load_weights`.
+        config: Settings in place of those of the file. A file that does not tell its settings needs them.
+        model_dir: The folder of all training runs. Nothing is written before `train`.
+        exclude: Names of layers that keep their random weights. Needed where an override changes shapes.
+        **overrides: Settings to change, such as DETECTION_MIN_CONFIDENCE=0.5. In inference mode, without
+            `config`, GPU_COUNT and IMAGES_PER_GPU are 1, and IMAGE_RESIZE_MODE "crop" becomes "pad64".
+
+    Returns:
+        The model. `model.class_names` has the names by class id, if the file tells them.
+
+    Raises:
+        MissingFileError, UnreadableFileError: If there is no file, or a folder.
+        InvalidDataError: If the file is damaged, does not fit the settings, or needs `config`. The message
+            says what is missing.
+        ConnectionError, OSError: If published weights cannot be downloaded.
+        ValueError: If an argument or a setting is not valid.
+    """
+    if mode not in MODES:
+        raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode!r}")
+    if config is not None and not isinstance(config, Config):
+        raise TypeError(f"`config` must be a Config object, such as MyConfig(). Received: config={config!r}")
+    _check_names(overrides)
+    path, published = _find(source)
+    if config is None:
+        config = published() if published is not None else _config_of_file(path, overrides)
+        config.GPU_COUNT = 1  # those of the machine that wrote the file are not here
+        if mode == "inference":
+            config = whole_image_config(config)
+    config = _changed(config, overrides)
+    model = MaskRCNN(mode, config, model_dir)
+    model.load_weights(path, exclude=exclude, resume=False)
+    return model
+
+
+def _check_names(overrides: Mapping[str, Any]) -> None:
+    known = [name for name in dir(Config) if name.isupper()]
+    for name in overrides:
+        if not name.isupper():
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ValueError(f"load() takes settings in upper case. Received: {name}.{hint}")
+
+
+def _find(source: str | os.PathLike[str]) -> tuple[Path, type[Config] | None]:
+    """The file of a source, and its settings where the file cannot tell them."""
+    name = os.fspath(source)
+    if name == "coco":
+        path = downloads.cache_folder() / downloads.COCO_MODEL_URL.rpartition("/")[2]
+        return Path(downloads.download_trained_weights(path)), CocoConfig
+    if name in downloads.PUBLISHED:
+        return Path(downloads.download_trained_weights(name)), None
+    if name in downloads.SHIPPED:
+        return downloads.shipped_weights(name), None
+    try:
+        return check_file(source), None
+    except MissingFileError as error:
+        close = difflib.get_close_matches(str(name), NAMES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise MissingFileError(
+            f"there is no such file (current folder: {os.getcwd()}), and no published weights of this name. "
+            f"Correct the path, or use one of {list(NAMES)}.{hint}",
+            file=source,
+        ) from error
+
+
+def _config_of_file(path: Path, overrides: Mapping[str, Any]) -> Config:
+    if path.suffix == ".keras":
+        raise InvalidDataError(
+            "a .keras file holds the network without the settings that prepare images for it. Open it with "
+            "keras.models.load_model, or save the model with MaskRCNN.save.",
+            file=path,
+        )
+    if foreign.is_foreign_file(path):
+        return _config_of_foreign_file(path)
+    info = model_info(path) if is_hdf5(path) else None
+    with weight_files.open_weight_file(path) as layers:
+        weight_files.check_stated_size(path, layers)
+        shapes = {layer: [array.shape for array in arrays] for layer, arrays in layers.items() if arrays}
+    if info is None:
+        facts = weight_report.settings_of(shapes)
+        told = "".join(f" {name} = {value!r}." for name, value in facts.items())
+        raise InvalidDataError(
+            "the file holds weights without the settings of their network. Pass them, as in "
+            f"mrcnn.load({os.fspath(path)!r}, config=MyConfig()).{' The shapes tell:' if told else ''}{told}",
+            file=path,
+        )
+    config = _config_of_info(path, info, overrides)
+    needed, present = weight_report.least_size(config.to_dict()), weight_report.size(shapes)
+    if needed > present:
+        raise InvalidDataError(
+            f"the settings describe a network of at least {needed:,} weights, and the file has {present:,}. "
+            "Use a file from a source that you trust.",
+            file=path,
+            field="mrcnn_settings",
+        )
+    return config
+
+
+def _config_of_info(path: Path, info: ModelInfo, overrides: Mapping[str, Any]) -> Config:
+    missing = {name: value for name, value in info.callables.items() if name not in overrides}
+    if missing:
+        arguments = ", ".join(f"{name}={value}" for name, value in missing.items())
+        raise InvalidDataError(
+            f"the network was built with functions of its program, and a file holds no code. Pass them: "
+            f"mrcnn.load({os.fspath(path)!r}, {arguments}).",
+            file=path,
+        )
+    settings = {name: value for name, value in info.settings.items() if name not in (CALLABLES, *DERIVED)}
+    config = Config.from_dict(settings)
+    for name in info.callables:
+        setattr(config, name, overrides[name])
+    try:
+        config.validate()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidDataError(
+            f"a setting of the file is not valid: {error}", file=path, field="mrcnn_settings"
+        ) from error
+    return config
+
+
+def _config_of_foreign_file(path: Path) -> Config:
+    weights = foreign.read_foreign_weights(path)
+    config = PRESETS[weights.kind]()
+    config.NUM_CLASSES = weights.num_classes
+    if weights.backbone is None:
+        raise InvalidDataError(
+            "the backbone of the file is neither ResNet-50 nor ResNet-101, which are the ones that this "
+            "library has.",
+            file=path,
+        )
+    config.BACKBONE = weights.backbone
+    return config
+
+
+def _changed(config: Config, overrides: Mapping[str, Any]) -> Config:
+    config = copy.deepcopy(config)
+    for name, value in overrides.items():
+        setattr(config, name, value)
+    return config
