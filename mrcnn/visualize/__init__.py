@@ -18,6 +18,11 @@ Functions that make a figure return it; those of `evaluation_plots` return their
 the function made the figure itself, and only where there is a display.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
 from mrcnn.visualize.boxes import draw_boxes, draw_rois
 from mrcnn.visualize.colors import random_colors
 from mrcnn.visualize.evaluation_plots import plot_confusion_matrix, plot_f1, plot_precision_recall_curves
@@ -27,6 +32,10 @@ from mrcnn.visualize.overlays import apply_mask, draw_box, overlay_instances, to
 from mrcnn.visualize.plots import plot_overlaps, plot_precision_recall
 from mrcnn.visualize.tables import display_table, display_weight_stats
 
+if TYPE_CHECKING:
+    from matplotlib import pyplot as plt
+
+# np and plt stand here for programs that take them from `from mrcnn.visualize import *`.
 __all__ = [
     "apply_mask",
     "display_differences",
@@ -38,12 +47,21 @@ __all__ = [
     "draw_box",
     "draw_boxes",
     "draw_rois",
+    "np",
     "overlay_instances",
     "plot_confusion_matrix",
     "plot_f1",
     "plot_overlaps",
     "plot_precision_recall",
     "plot_precision_recall_curves",
+    "plt",
     "random_colors",
     "to_rgb",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import matplotlib when a program first uses `plt`."""
+    if name != "plt":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("matplotlib.pyplot")
