@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mrcnn import config as presets
 from mrcnn.checkpoints import downloads, foreign, weight_files, weight_report
 from mrcnn.checkpoints.model_info import CALLABLES, ModelInfo, is_hdf5, model_info
 from mrcnn.checkpoints.opening import check_file
-from mrcnn.config import DERIVED, Config, Detectron2Config, TorchvisionConfig, TorchvisionV2Config
+from mrcnn.config import DERIVED, Config
 from mrcnn.errors import InvalidDataError, MissingFileError
 from mrcnn.inference.inputs import whole_image_config
 from mrcnn.model import MODES, MaskRCNN
@@ -32,12 +33,6 @@ class CocoConfig(Config):
 
 # Weights that `load` knows by name. The settings of the others are in their files.
 NAMES = (*downloads.SHIPPED, "coco", *downloads.PUBLISHED)
-# Settings for the weights of another library, by `ForeignWeights.kind`.
-PRESETS: dict[str, type[Config]] = {
-    "torchvision": TorchvisionConfig,
-    "torchvision-v2": TorchvisionV2Config,
-    "detectron2": Detectron2Config,
-}
 
 
 def load(
@@ -177,17 +172,9 @@ def _config_of_info(path: Path, info: ModelInfo, overrides: Mapping[str, Any]) -
 
 
 def _config_of_foreign_file(path: Path) -> Config:
-    weights = foreign.read_foreign_weights(path)
-    config = PRESETS[weights.kind]()
-    config.NUM_CLASSES = weights.num_classes
-    if weights.backbone is None:
-        raise InvalidDataError(
-            "the backbone of the file is neither ResNet-50 nor ResNet-101, which are the ones that this "
-            "library has.",
-            file=path,
-        )
-    config.BACKBONE = weights.backbone
-    return config
+    preset = foreign.preset_for(foreign.read_state(path), path)
+    config: Config = getattr(presets, preset.name)()
+    return _changed(config, preset.settings)
 
 
 def _changed(config: Config, overrides: Mapping[str, Any]) -> Config:

@@ -325,6 +325,9 @@ class NamedWeightsModel(keras.Model):
 
     describe: Callable[[], ModelInfo | None] | None = None
 
+    def _make_predict_function(self) -> None:
+        """Do nothing. Servers that were written for Keras 2 call it before they start threads."""
+
     def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **options: Any) -> None:
         """Write all weights; see `mrcnn.checkpoints.weights.save_weights`.
 

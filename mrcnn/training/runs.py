@@ -9,7 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mrcnn import files
 
@@ -33,8 +33,23 @@ class Run:
     """
 
     log_dir: Path
-    checkpoint_path: str
+    checkpoint_path: "CheckpointPath"
     epoch: int
+
+
+class CheckpointPath(str):
+    """The pattern of a run's weight files, also for `keras.callbacks.ModelCheckpoint`.
+
+    ModelCheckpoint asks for a name that ends with ".weights.h5", the layout of Keras. The networks of this
+    library write weights by layer name to any other name, so this path says yes to that question.
+    """
+
+    def endswith(self, suffix: str | tuple[str, ...], *args: int) -> bool:  # type: ignore[override]
+        return suffix == ".weights.h5" or super().endswith(suffix, *args)
+
+    def format(self, *args: Any, **values: Any) -> str:
+        """Return the path of an epoch's weight file, see `weights_path`. `epoch` counts from 1."""
+        return str(weights_path(self, values["epoch"]))
 
 
 def new_run(model_dir: str | os.PathLike[str], name: str) -> Run:
@@ -64,7 +79,7 @@ def resumed_run(
 def _run(model_dir: str | os.PathLike[str], name: str, date: str, epoch: int) -> Run:
     name = name.lower()
     log_dir = Path(model_dir) / f"{name}{date}"
-    return Run(log_dir, str(log_dir / f"mask_rcnn_{name}_{{epoch:04d}}.h5"), epoch)
+    return Run(log_dir, CheckpointPath(log_dir / f"mask_rcnn_{name}_{{epoch:04d}}.h5"), epoch)
 
 
 def weights_path(checkpoint_path: str | os.PathLike[str], epoch: int) -> Path:

@@ -1,0 +1,82 @@
+"""Training loops as programs for Keras 2 write them: batches as lists, arguments that Keras 3 dropped."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from mrcnn.checkpoints import weights
+from mrcnn.typing import Tensor
+
+# The arrays of a batch of `mrcnn.model.data_generator`, in order.
+BATCH_INPUTS = (
+    "input_image",
+    "input_image_meta",
+    "input_rpn_match",
+    "input_rpn_bbox",
+    "input_gt_class_ids",
+    "input_gt_boxes",
+    "input_gt_masks",
+    "input_roi",
+)
+# Arguments of `fit` that Keras 3 takes from the data instead.
+DROPPED = ("max_queue_size", "workers", "use_multiprocessing")
+
+
+class Keras2Loops(weights.NamedWeightsModel):
+    """A model whose `fit`, `train_on_batch` and so on also take the batches of `data_generator`.
+
+    Such a batch is a list of the BATCH_INPUTS. Those that the model has no input for are left out.
+    """
+
+    def fit(self, *args: Any, **options: Any) -> keras.callbacks.History:
+        """Train as `keras.Model.fit` does. The arguments of Keras 2 about workers have no effect."""
+        return super().fit(*args, **{name: value for name, value in options.items() if name not in DROPPED})
+
+    def fit_generator(self, generator: Any, *args: Any, **options: Any) -> keras.callbacks.History:
+        """Train as Keras 2 did: `fit` with the batches of a generator.
+
+        Args:
+            generator: Yields (inputs, []) with lists of arrays.
+            *args: steps_per_epoch and epochs.
+            **options: Arguments of `fit`.
+        """
+        positional = dict(zip(("steps_per_epoch", "epochs", "verbose", "callbacks"), args, strict=False))
+        return self.fit(generator, **positional, **options)
+
+    def train_step(self, *args: Any) -> Any:
+        *state, data = args  # JAX passes its state, too
+        return super().train_step(*state, self._named(data))
+
+    def test_step(self, *args: Any) -> Any:
+        *state, data = args
+        return super().test_step(*state, self._named(data))
+
+    def _named(self, data: Any) -> Any:
+        """A batch with its inputs by name."""
+        inputs = data[0] if isinstance(data, tuple) else data
+        if isinstance(inputs, Mapping):
+            return data
+        return (named_inputs(inputs, {x.name: x.dtype for x in keras.tree.flatten(self.input)}),)
+
+
+def named_inputs(arrays: Sequence[Tensor], dtypes: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the inputs of a network by name.
+
+    Args:
+        arrays: The arrays of a batch of `data_generator`, or only those that the network has an input for, in
+            the same order.
+        dtypes: {name: dtype} of the inputs.
+
+    Raises:
+        ValueError: If their number is another one.
+    """
+    own = [name for name in BATCH_INPUTS if name in dtypes]
+    names = own if len(arrays) == len(own) else list(BATCH_INPUTS[: len(arrays)])
+    if not set(own) <= set(names):
+        raise ValueError(
+            f"A batch must be a dict, or a list of the arrays of data_generator: {list(BATCH_INPUTS[:-1])}. "
+            f"Received: {len(arrays)} arrays."
+        )
+    values = dict(zip(names, arrays, strict=True))
+    return {name: keras.ops.cast(values[name], dtypes[name]) for name in own}
