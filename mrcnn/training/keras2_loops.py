@@ -1,9 +1,11 @@
 """Training loops as programs for Keras 2 write them: batches as lists, arguments that Keras 3 dropped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from mrcnn.checkpoints import weights
 from mrcnn.typing import Tensor
@@ -29,9 +31,18 @@ class Keras2Loops(weights.NamedWeightsModel):
     Such a batch is a list of the BATCH_INPUTS. Those that the model has no input for are left out.
     """
 
-    def fit(self, *args: Any, **options: Any) -> keras.callbacks.History:
+    def fit(self, x: Any = None, *args: Any, **options: Any) -> keras.callbacks.History:
         """Train as `keras.Model.fit` does. The arguments of Keras 2 about workers have no effect."""
-        return super().fit(*args, **{name: value for name, value in options.items() if name not in DROPPED})
+        options = {name: value for name, value in options.items() if name not in DROPPED}
+        if "validation_data" in options:
+            options["validation_data"] = self._named_source(options["validation_data"])
+        if isinstance(x, list):
+            args = (None, *args[1:])  # the empty list of outputs
+        return self.fit_named(self._named_source(x), *args, **options)
+
+    def fit_named(self, *args: Any, **options: Any) -> keras.callbacks.History:
+        """Train as `keras.Model.fit` does, on inputs that are dicts."""
+        return super().fit(*args, **options)
 
     def fit_generator(self, generator: Any, *args: Any, **options: Any) -> keras.callbacks.History:
         """Train as Keras 2 did: `fit` with the batches of a generator.
@@ -52,12 +63,38 @@ class Keras2Loops(weights.NamedWeightsModel):
         *state, data = args
         return super().test_step(*state, self._named(data))
 
+    def _named_source(self, source: Any) -> Any:
+        """A batch, a generator of batches or a Sequence of batches, with the inputs by name."""
+        if isinstance(source, (list, tuple)):
+            return self._named(source)[0] if isinstance(source, list) else self._named(source)
+        if isinstance(source, keras.utils.PyDataset):
+            return _NamedSequence(source, self._named)
+        # Keras knows generators only.
+        return (self._named(batch) for batch in source) if isinstance(source, Iterator) else source
+
     def _named(self, data: Any) -> Any:
-        """A batch with its inputs by name."""
+        """A batch (inputs, outputs) with its inputs by name, and without the empty list of outputs."""
         inputs = data[0] if isinstance(data, tuple) else data
         if isinstance(inputs, Mapping):
             return data
         return (named_inputs(inputs, {x.name: x.dtype for x in keras.tree.flatten(self.input)}),)
+
+
+class _NamedSequence(keras.utils.PyDataset):
+    """The batches of a `keras.utils.Sequence`, changed by a function."""
+
+    def __init__(self, source: keras.utils.PyDataset, change: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.source, self.change = source, change
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.change(self.source[index])
+
+    def on_epoch_end(self) -> None:
+        self.source.on_epoch_end()
 
 
 def named_inputs(arrays: Sequence[Tensor], dtypes: Mapping[str, str]) -> dict[str, Tensor]:
@@ -79,4 +116,8 @@ def named_inputs(arrays: Sequence[Tensor], dtypes: Mapping[str, str]) -> dict[st
             f"Received: {len(arrays)} arrays."
         )
     values = dict(zip(names, arrays, strict=True))
-    return {name: keras.ops.cast(values[name], dtypes[name]) for name in own}
+    return {
+        name: value.astype(dtypes[name]) if isinstance(value, np.ndarray) else ops.cast(value, dtypes[name])
+        for name, value in values.items()
+        if name in own
+    }
