@@ -21,6 +21,7 @@ from mrcnn.backend.devices import Devices
 from mrcnn.checkpoints import downloads, weights
 from mrcnn.checkpoints.model_info import ModelInfo, clean_names, describe_differences
 from mrcnn.data.generator import DataGenerator
+from mrcnn.data.dataset_range import settle_value_range
 from mrcnn.data.generator import data_generator as data_generator
 from mrcnn.data.loading import load_image_gt as load_image_gt
 from mrcnn.data.roi_targets import build_detection_targets as build_detection_targets
@@ -242,6 +243,8 @@ class MaskRCNN(GraphMethods):
             differences = describe_differences(report.info.settings, self.config.to_dict())
             if differences and self.mode == "inference":
                 warnings.warn(
+            if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE is None:
+                self.config.IMAGE_VALUE_RANGE = report.info.settings.get("IMAGE_VALUE_RANGE")
                     f"{filepath} was trained with other settings than this model has, so it may find nothing:"
                     f"\n{differences}\nCorrect the Config, or use the settings of the file with "
                     f"mrcnn.load({os.fspath(filepath)!r}).",
@@ -265,6 +268,8 @@ class MaskRCNN(GraphMethods):
 
     def inference_model(self, config: "Config | None" = None) -> "MaskRCNN":
         """Return a model in inference mode with the weights of this one.
+        if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE is None:
+            self.config.IMAGE_VALUE_RANGE = other.config.IMAGE_VALUE_RANGE
 
         Later weights are brought over by `copy_weights(this model)` of the returned model.
 
@@ -450,6 +455,7 @@ class MaskRCNN(GraphMethods):
         seed = devices.broadcast_int(np.random.randint(2**31)) if config.SEED is None else config.SEED
         batches = DataGenerator(
             train_dataset,
+        settle_value_range(train_dataset, config)
             config,
             seed=seed,
             part=part,

@@ -213,6 +213,12 @@ class Config:
     """Objects per image that train the heads. An image with more gives a random choice of them."""
 
     RPN_BBOX_STD_DEV: Any = np.array([0.1, 0.1, 0.2, 0.2])
+    IMAGE_VALUE_RANGE: Sequence[float] | None = None
+    """Values (black, white) that become 0 and 255, in training and in detection, such as (0, 4095) for a
+    camera of 12 bits. uint8 and bool images are not concerned. None takes uint16 as 0 to 65535 and floats as
+    0 to 1; training sets it for datasets of float images. Weights are valid only for the value they were
+    trained with."""
+
     """Standard deviations of the RPN's deltas (dy, dx, log(dh), log(dw)). Targets are divided by them."""
 
     BBOX_STD_DEV: Any = np.array([0.1, 0.1, 0.2, 0.2])

@@ -222,6 +222,13 @@ def _size_rule(side: int | None) -> tuple[bool, str]:
     valid = ", ".join(str(SIZE_MULTIPLE * factor) for factor in range(middle - 2, middle + 3))
     return side % SIZE_MULTIPLE == 0, f"a multiple of {SIZE_MULTIPLE}, such as {valid}"
 
+    limits = config.IMAGE_VALUE_RANGE
+    is_kept = limits is None or (
+        _is_list(limits, 2)
+        and all(_is_number(limit, -LARGEST_FLOAT) for limit in limits)
+        and limits[0] < limits[1]
+    )
+    yield "IMAGE_VALUE_RANGE", is_kept, "two rising numbers, black and white, such as (0, 4095), or None"
 
 def _target_rules(config: "Config") -> Iterator[Rule]:
     for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
