@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mrcnn.data import augmentation as augmentations
-from mrcnn.data.augmentation import Augmentation
-from mrcnn.geometry import images, preprocessing
+from mrcnn.data.augmentation import Augmentation, AugmentationError
+from mrcnn.errors import InvalidDataError
+from mrcnn.geometry import images, preprocessing, value_range
 from mrcnn.geometry.image_meta import compose_image_meta
 from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.geometry.value_range import ValueRange
 from mrcnn.typing import Boxes, ClassIds, Image, Masks
 
 if TYPE_CHECKING:
@@ -45,9 +47,10 @@ def load_image_gt(
     use_mini_mask: bool = False,
     rng: np.random.Generator | None = None,
 ) -> ImageWithTruth:
-    """Load an image and its ground truth at the size of the network. The mean is not subtracted.
+    """Load an image and its ground truth at the size of the network.
 
-    Instances of which no pixel is left after resizing and augmentation are dropped.
+    The mean is not subtracted, and values are not scaled to 0..255. Instances of which no pixel is left after
+    resizing and augmentation are dropped.
 
     Args:
         dataset: A prepared Dataset. If it has a method `load_mask_crops`, which returns MaskCrops and class
@@ -71,10 +74,37 @@ def load_image_gt(
         RuntimeError: If the dataset is not prepared.
         ValueError: If image, masks and settings do not fit together. The error names the image.
     """
+    truth, _ = load_with_range(
+        dataset,
+        config,
+        image_id,
+        augment=augment,
+        augmentation=augmentation,
+        use_mini_mask=use_mini_mask,
+        rng=rng,
+    )
+    return truth
+
+
+def load_with_range(
+    dataset: "Dataset",
+    config: "Config",
+    image_id: int,
+    *,
+    augment: bool = False,
+    augmentation: Augmentation | None = None,
+    use_mini_mask: bool = False,
+    rng: np.random.Generator | None = None,
+) -> tuple[ImageWithTruth, ValueRange | None]:
+    """Load an image and its ground truth as `load_image_gt`, and the value range of the original image."""
     num_classes = dataset.num_classes  # raises with advice if prepare() was not called
     image, crops, class_ids = _load_checked(dataset, config, image_id)
-    # Before the crop, so that all crops of an image get the same contrast.
+    # Before the crop and the augmentation, so that all crops of an image get the same contrast and range.
     image = preprocessing.stretch_contrast(image, config.CONTRAST_PERCENTILES)
+    try:
+        values = value_range.value_range(image, config)
+    except InvalidDataError as error:
+        raise InvalidDataError(f"{error} This is {describe_image(dataset, image_id)}.") from error
     original_shape = image.shape
     with _seeded_crop(config, rng):
         image, window, scale, padding, crop = images.resize_image(
@@ -97,7 +127,7 @@ def load_image_gt(
     ids_of_source = set(_class_ids_of_source(dataset, image_id))
     active = [int(class_id in ids_of_source) for class_id in range(num_classes)]
     meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
-    return ImageWithTruth(image, meta, class_ids, crops.boxes, masks)
+    return ImageWithTruth(image, meta, class_ids, crops.boxes, masks), values
 
 
 def describe_image(dataset: "Dataset", image_id: int) -> str:
@@ -122,7 +152,13 @@ def _augmented(
         )
         image, masks = augmentations.mirror_half(image, masks, rng)
     if augmentation is not None:
+        original = image
         image, masks = augmentations.apply(augmentation, image, masks, rng)
+        if value_range.has_lost_scale(original, image):
+            raise AugmentationError(
+                f"`augmentation` must keep the scale of the values. Received: {original.dtype} values up to "
+                f"{original.max()} became {image.dtype} values up to {image.max()}. Scale the result back."
+            )
     return image, masks
 
 

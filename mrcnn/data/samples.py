@@ -11,12 +11,13 @@ import cv2
 import numpy as np
 
 from mrcnn.data.augmentation import Augmentation
-from mrcnn.data.loading import ImageWithTruth, load_image_gt
+from mrcnn.data.loading import ImageWithTruth, load_with_range
 from mrcnn.data.roi_targets import build_detection_targets, generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.geometry import images, preprocessing
 from mrcnn.geometry.anchors import AnchorCache
 from mrcnn.geometry.image_meta import IMAGE_ID
+from mrcnn.geometry.value_range import ValueRange, scaled
 from mrcnn.typing import Boxes, ClassIds, Image, Masks
 
 if TYPE_CHECKING:
@@ -88,8 +89,14 @@ def build_sample(
     Raises:
         ValueError: If the size of the image does not suit the network.
     """
-    truth = load_image_gt(
-        dataset, config, image_id, augment, augmentation, use_mini_mask=config.USE_MINI_MASK, rng=rng
+    truth, values = load_with_range(
+        dataset,
+        config,
+        image_id,
+        augment=augment,
+        augmentation=augmentation,
+        use_mini_mask=config.USE_MINI_MASK,
+        rng=rng,
     )
     if not (keep_empty or np.any(truth.class_ids > 0)):
         return None
@@ -105,7 +112,7 @@ def build_sample(
         truth, config.MAX_GT_INSTANCES, keep_boxes=anchors is None, rng=rng
     )
     return Sample(
-        image=_normalize(truth.image, config),
+        image=_normalize(truth.image, config, values),
         meta=truth.meta,
         class_ids=class_ids,
         boxes=boxes,
@@ -153,11 +160,13 @@ def _limit_instances(
     return truth.class_ids[order], truth.boxes[order], truth.masks[:, :, chosen]
 
 
-def _normalize(image: Image, config: "Config") -> Image:
-    """Bring an image to the scale of MEAN_PIXEL and subtract it, as float32."""
-    image = preprocessing.on_network_scale(image, config.MEAN_PIXEL)
+def _normalize(image: Image, config: "Config", values: ValueRange | None) -> Image:
+    """Bring an image of a value range to 0..255 and subtract MEAN_PIXEL, as float32."""
+    image = scaled(image, values)
     if image.dtype != np.uint8:
-        return images.mold_image(image, config).astype(np.float32)
+        molded = images.mold_image(image, config).astype(np.float32)
+        preprocessing.check_values(molded)
+        return molded
     # A table of all 256 values is many times faster than arithmetic on the pixels.
     values = np.arange(256, dtype=np.uint8)[:, np.newaxis].repeat(image.shape[2], axis=1)
     table = images.mold_image(values, config).astype(np.float32)

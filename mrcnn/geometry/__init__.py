@@ -8,6 +8,7 @@
     rle             run-length encodings of masks
     images          resizing images and masks to the size of the network
     preprocessing   channels, contrast and value range of images; the mean
+    value_range     which values of an image are black and white
     image_meta      the vector that describes a molded image
     interpolation   bilinear and nearest sampling
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrcnn.errors import InvalidDataError
+from mrcnn.geometry.value_range import SAMPLED_PIXELS, scaled, value_range
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
 ALPHA_CHANNELS = 4
 # An 8-bit channel with fewer gray levels than this is not stretched to the full range, which would be noise.
 LEAST_LEVELS = 8
-# Percentiles of a large image are taken from a grid of about so many pixels.
-SAMPLED_PIXELS = 1 << 16
+# Networks take values near 0..255. Activations of much larger ones overflow.
+LARGEST_VALUE = 1e6
 
 
 def with_channels(image: Image, channels: int) -> Image:
@@ -50,35 +52,22 @@ def with_channels(image: Image, channels: int) -> Image:
     )
 
 
-def on_network_scale(image: Image, mean_pixel: np.ndarray) -> Image:
-    """Return an image on the scale of MEAN_PIXEL, which is 0..255 for all published weights.
-
-    If the mean is on that scale, 16-bit values are divided by 257 and floats of 0..1 multiplied by 255. For
-    all other means, dtypes and ranges nothing changes.
+def check_values(image: Image) -> None:
+    """Check that a network can take an image.
 
     Args:
-        image: uint8, uint16, bool or float, any shape.
-        mean_pixel: [channels].
-
-    Returns:
-        uint8 for uint8; float32 if values were changed.
+        image: Float, any shape, mean subtracted.
 
     Raises:
-        ValueError: If a value is not finite.
+        InvalidDataError: If a value is not finite, or its size is beyond LARGEST_VALUE.
     """
-    image = np.asarray(image)
-    mean = np.asarray(mean_pixel)
-    if np.issubdtype(image.dtype, np.floating) and not np.isfinite(image).all():
-        raise ValueError("The values of an image must be finite. Received: NaN or infinite values.")
-    if image.dtype == bool:
-        image = image.astype(np.float32)
-    if not 1.0 < mean.max() <= 255.0:
-        return image
-    if image.dtype == np.uint16 and image.size and image.max() > 255:
-        return image.astype(np.float32) / np.float32(257.0)
-    if np.issubdtype(image.dtype, np.floating) and image.size and 0 <= image.min() <= image.max() <= 1:
-        return image.astype(np.float32) * np.float32(255.0)
-    return image
+    # Comparisons with NaN are False.
+    if image.size and not -LARGEST_VALUE <= image.min() <= image.max() <= LARGEST_VALUE:
+        raise InvalidDataError(
+            f"The values of an image must be finite and at most {LARGEST_VALUE:,.0f} after MEAN_PIXEL is "
+            f"subtracted. Received: values from {image.min()} to {image.max()}. Scale the image, usually to "
+            "0..255."
+        )
 
 
 def stretch_contrast(image: Image, percentiles: Sequence[float] | None) -> Image:
@@ -106,13 +95,14 @@ def stretch_contrast(image: Image, percentiles: Sequence[float] | None) -> Image
 
 
 def as_network_image(image: Image, config: "Config") -> Image:
-    """Return an image with the channels, the contrast and the value range that a Config sets.
+    """Return an original image with the channels, the contrast and the value range that a Config sets.
 
-    Applies `with_channels` (IMAGE_CHANNEL_COUNT), `stretch_contrast` (CONTRAST_PERCENTILES) and
-    `on_network_scale` (MEAN_PIXEL).
+    Applies `with_channels` (IMAGE_CHANNEL_COUNT), `stretch_contrast` (CONTRAST_PERCENTILES) and the range of
+    `mrcnn.geometry.value_range` (IMAGE_VALUE_RANGE).
     """
     image = with_channels(image, config.IMAGE_CHANNEL_COUNT)
-    return on_network_scale(stretch_contrast(image, config.CONTRAST_PERCENTILES), config.MEAN_PIXEL)
+    image = stretch_contrast(image, config.CONTRAST_PERCENTILES)
+    return scaled(image, value_range(image, config))
 
 
 def mold_image(images: np.ndarray, config: "Config") -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from mrcnn.geometry import images
 from mrcnn.geometry.image_meta import parse_image_meta
+from mrcnn.geometry.value_range import scaled, value_range
 from mrcnn.typing import Image, Tensor
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ def fetch(
     if image_meta is None:
         molded, metas, _ = model.mold_inputs([image])
     else:
-        molded = images.mold_image(np.asarray(image)[np.newaxis], model.config)
+        image = np.asarray(image)
+        image = scaled(image, value_range(image, model.config))
+        molded = images.mold_image(image[np.newaxis], model.config)
         metas = np.asarray(image_meta)[np.newaxis]
     values = model.run_graph(molded, list(outputs.items()), image_metas=metas)
     network_input = NetworkInput.from_molded(molded[0], metas[0], model.config)

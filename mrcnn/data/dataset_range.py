@@ -1,0 +1,45 @@
+"""Decide once for a dataset which values of its images are black and white."""
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mrcnn.geometry.value_range import NETWORK_RANGE, UNIT_RANGE, is_unit_range
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.dataset import Dataset
+
+logger = logging.getLogger(__name__)
+
+LOOKED_AT = 8  # images of a dataset
+
+
+def settle_value_range(dataset: "Dataset", config: "Config") -> None:
+    """Set IMAGE_VALUE_RANGE of a Config for a dataset of float images, unless it is set.
+
+    The first image tells the dtype. Several images, spread over the dataset, tell whether floats are on a
+    scale of 0 to 1 or of 0 to 255. For all other dtypes the range is known, and nothing changes.
+
+    Args:
+        dataset: A prepared Dataset.
+        config: Its IMAGE_VALUE_RANGE may be set.
+    """
+    if config.IMAGE_VALUE_RANGE is not None or config.CONTRAST_PERCENTILES is not None:
+        return
+    image_ids = dataset.image_ids
+    chosen = image_ids[np.linspace(0, len(image_ids) - 1, min(LOOKED_AT, len(image_ids))).astype(int)]
+    found = []
+    for image_id in map(int, chosen):
+        try:
+            image = np.asarray(dataset.load_image(image_id))
+        except Exception:  # training tolerates a few such images
+            continue
+        if image.dtype.kind != "f":
+            return
+        found.append(is_unit_range(image))
+    if found:
+        values = UNIT_RANGE if all(found) else NETWORK_RANGE
+        config.IMAGE_VALUE_RANGE = tuple(values)
+        logger.info("Float images count as %g to %g (IMAGE_VALUE_RANGE).", *values)

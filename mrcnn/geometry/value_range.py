@@ -1,0 +1,157 @@
+"""Which values of an image are black and white: one range for a dtype or a data set, not for each image.
+
+Networks take values of 0 to 255. By default the dtype of an image determines its range:
+
+| dtype | black | white |
+|---|---|---|
+| uint8 | 0 | 255 |
+| uint16 | 0 | 65535 |
+| bool | 0 | 1 |
+| float | 0 | 1 |
+| other integers | 0 | 255 |
+
+Values may lie outside of the range: one bright pixel changes no other. As many programs use floats of 0 to
+255, a float image counts as such if more than 1 % of its values lie above FLOAT_LIMIT, with a warning.
+Training decides this once for the whole dataset. `Config.IMAGE_VALUE_RANGE` sets the range of all images but
+uint8 and bool.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from mrcnn.errors import InvalidDataError
+from mrcnn.typing import Image
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+
+# Percentiles of a large image are taken from a grid of about so many pixels.
+SAMPLED_PIXELS = 1 << 16
+# Images whose 99th percentile lies above it are not on a scale of 0..1.
+FLOAT_LIMIT = 2.0
+# An image has the wrong range if more than 1 % of its values lie so many ranges away from it.
+FAR = 16
+NEXT_STEP = "Set IMAGE_VALUE_RANGE to the values of black and white, such as (0, 4095)."
+
+
+class ValueRange(NamedTuple):
+    """The values of black and white."""
+
+    black: float
+    white: float
+
+
+NETWORK_RANGE = ValueRange(0, 255)
+UNIT_RANGE = ValueRange(0, 1)
+RANGES = {"uint8": NETWORK_RANGE, "uint16": ValueRange(0, 65535), "bool": UNIT_RANGE}
+
+
+def value_range(image: Image, config: "Config") -> ValueRange | None:
+    """Return the values of an image that become 0 and 255.
+
+    Args:
+        image: An original image, before any crop or augmentation; any shape and dtype.
+        config: Read for IMAGE_VALUE_RANGE and MEAN_PIXEL.
+
+    Returns:
+        The range. None if the values stay as they are: IMAGE_VALUE_RANGE is None, and MEAN_PIXEL is not on a
+        scale of 0 to 255.
+
+    Raises:
+        InvalidDataError: If a value is not finite, or the values lie far outside of the range.
+    """
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise InvalidDataError("The values of an image must be finite. Received: NaN or infinite values.")
+    name = image.dtype.name
+    chosen: Sequence[float] | None = config.IMAGE_VALUE_RANGE
+    is_fixed = name in ("uint8", "bool")
+    if chosen is None and not 1.0 < np.max(config.MEAN_PIXEL) <= 255.0:
+        return None
+    if is_fixed or image.size == 0:
+        return RANGES.get(name, NETWORK_RANGE)
+    dark, bright = (float(value) for value in _percentiles(image))
+    if chosen is not None:
+        found = ValueRange(float(chosen[0]), float(chosen[1]))
+    elif image.dtype.kind == "f":
+        found = _range_of_floats(bright)
+    else:
+        found = RANGES.get(name, NETWORK_RANGE)
+        _warn_of_integers(image, found)
+    reach = FAR * (found.white - found.black)
+    if bright > found.white + reach or dark < found.black - reach:
+        raise InvalidDataError(
+            f"The values of a {name} image must lie near {found.black:g} to {found.white:g}, black and "
+            f"white. Received: values from {image.min()} to {image.max()}. {NEXT_STEP}"
+        )
+    return found
+
+
+def is_unit_range(image: Image) -> bool:
+    """Return whether a float image is on a scale of 0 to 1: at most 1 % of its values exceed FLOAT_LIMIT."""
+    return image.size == 0 or bool(_percentiles(image)[1] <= FLOAT_LIMIT)
+
+
+def scaled(image: Image, values: ValueRange | None) -> Image:
+    """Scale an image so that its black and white become 0 and 255.
+
+    Args:
+        image: Any shape and dtype.
+        values: The range of the image; None changes no value.
+
+    Returns:
+        float32; or the image itself if nothing changes.
+    """
+    if image.dtype == bool:
+        image = image.astype(np.float32)
+    if values is None or values == NETWORK_RANGE:
+        return image
+    with np.errstate(over="ignore"):  # infinite values are refused later
+        factor = np.float32(255 / (values.white - values.black))
+        return (image.astype(np.float32) - np.float32(values.black)) * factor
+
+
+def has_lost_scale(before: Image, after: Image) -> bool:
+    """Return whether a change of dtype between integers and floats also changed the scale of the values.
+
+    scikit-image, for example, turns integers into floats of 0 to 1.
+    """
+    if (before.dtype.kind == "f") == (after.dtype.kind == "f") or before.size == 0:
+        return False
+    dim, bright = sorted(float(_percentiles(image)[1]) for image in (before, after))
+    return dim <= FLOAT_LIMIT and bright > FAR * FLOAT_LIMIT
+
+
+def _range_of_floats(bright: float) -> ValueRange:
+    if bright <= FLOAT_LIMIT:
+        return UNIT_RANGE
+    warnings.warn(
+        "A float image has values far above 1 and counts as 0 to 255. Set IMAGE_VALUE_RANGE = (0, 255) if "
+        "this holds for all images, or divide them by the value of white.",
+        stacklevel=2,
+    )
+    return NETWORK_RANGE
+
+
+def _warn_of_integers(image: Image, values: ValueRange) -> None:
+    name, brightest = image.dtype.name, image.max()
+    if values.white == 65535 and 0 < brightest <= 255:
+        warnings.warn(
+            "A uint16 image has no value above 255. It counts as almost black, as white is 65535. Set "
+            "IMAGE_VALUE_RANGE = (0, 255) if white is 255.",
+            stacklevel=2,
+        )
+    elif values == NETWORK_RANGE and brightest > 255:
+        warnings.warn(
+            f"An image of type {name} has values above 255, which counts as white. {NEXT_STEP}", stacklevel=2
+        )
+
+
+def _percentiles(image: Image) -> np.ndarray:
+    """The 1st and 99th percentile of an image, from a grid of its pixels."""
+    if image.ndim >= 2:
+        step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / SAMPLED_PIXELS)))
+        image = image[::step, ::step]
+    return np.percentile(image, (1, 99))
