@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -10,12 +11,12 @@ from keras import ops
 
 from mrcnn import backend
 from mrcnn.backend.devices import Devices
-from mrcnn.checkpoints import weights
 from mrcnn.config import Config
 from mrcnn.config.rules import LOSS_NAMES
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import losses
 from mrcnn.training import optimizers
+from mrcnn.training.keras2_loops import Keras2Loops
 from mrcnn.typing import Tensor
 
 try:
@@ -28,7 +29,32 @@ except ImportError:
 Tensors = dict[str, Tensor]
 
 
-class TrainingNetwork(weights.NamedWeightsModel):
+@dataclass(frozen=True)
+class FastPaths:
+    """The fast paths of training, with their settings; see `fast.for_training`."""
+
+    sampled_locations: int
+    xla: bool | None
+
+    def __call__(self, model: keras.Model) -> keras.Model:
+        """Apply them to a functional model."""
+        rewritten: keras.Model = fast.for_training(
+            model, sampled_locations=self.sampled_locations, xla=self.xla
+        )
+        return rewritten
+
+
+@dataclass(frozen=True)
+class _CompiledStep:
+    """A compiled training step: all it depends on, its optimizer, and the scalars that one starts with."""
+
+    depends_on: tuple[Any, ...]
+    optimizer: keras.Optimizer
+    initial_scalars: dict[int, Any]
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class TrainingNetwork(Keras2Loops):
     """A functional model of `training_graph` with its losses.
 
     Call `configure` after choosing the layers that train, and before `compile`. The losses appear in the logs
@@ -36,7 +62,9 @@ class TrainingNetwork(weights.NamedWeightsModel):
     """
 
     devices = Devices()
+    compiled_step: _CompiledStep | None = None
     _training_forward: Callable[..., Tensors] | None = None
+    _rewritten: tuple[Any, Callable[..., Tensors]] | None = None
 
     def configure(
         self,
@@ -52,16 +80,28 @@ class TrainingNetwork(weights.NamedWeightsModel):
             weight_decay: Factor of the L2 penalty.
             devices: The devices that share each batch.
             rewrite: From the plain functional model to one with the same outputs and gradients, which then
-                runs the forward pass of training steps. None: the plain one runs it.
+                runs the forward pass of training steps. It is called again only if it changed. None: the
+                plain one runs it.
         """
         self.devices = devices
         self.loss_weights = dict(loss_weights)
         self.weight_decay = float(weight_decay)
-        self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in LOSS_NAMES}
+        if not hasattr(self, "loss_trackers"):
+            self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in LOSS_NAMES}
         forward: Callable[..., Tensors] = super().call
         if rewrite is not None:
-            forward = backend.low_memory_forward(rewrite(keras.Model(self.input, self.output)))
+            forward = self._rewritten_forward(rewrite)
         self._training_forward = devices.training_forward(self, forward)
+
+    def _rewritten_forward(self, rewrite: Callable[[keras.Model], keras.Model]) -> Callable[..., Tensors]:
+        """The forward pass of the rewritten model: the present one, if `rewrite` is the same.
+
+        Each rewritten model stays in memory, because Keras' layers hold every graph that they are part of.
+        """
+        if self._rewritten is None or self._rewritten[0] != rewrite:
+            forward = backend.low_memory_forward(rewrite(keras.Model(self.input, self.output)))
+            self._rewritten = rewrite, forward
+        return self._rewritten[1]
 
     def call(self, inputs: Tensors, training: bool | None = None, mask: Any = None) -> Tensors:
         if training and self._training_forward is not None:
@@ -140,7 +180,7 @@ def compile_network(
     """Give a network its optimizer: SGD with momentum or Adam, gradients clipped by their joint norm.
 
     The state of the optimizer starts from zero. The loss is scaled if the network was built with PRECISION
-    "float16".
+    "float16". If only the learning rate has changed since the last call, nothing compiles anew.
 
     Args:
         network: The network. Which of its layers train is settled.
@@ -150,20 +190,36 @@ def compile_network(
         devices: The devices that share each batch, whose scope is active; None for a single one.
     """
     devices = devices or Devices()
+    depends_on = (
+        [id(variable) for variable in network.trainable_variables],
+        config.to_dict(),
+        None if isinstance(learning_rate, (int, float)) else learning_rate,
+        momentum,
+    )
+    step = network.compiled_step
+    is_same = step is not None and step.depends_on == depends_on and step.optimizer is network.optimizer
+    if step is not None and is_same and devices.count == 1:
+        _restart(step, learning_rate)
+        return
     use_fast_paths = config.FAST_PATHS and fast is not None
-
-    def rewrite(model: keras.Model) -> keras.Model:
-        positives = int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO)
-        return fast.for_training(
-            model,
-            sampled_locations=config.RPN_TRAIN_ANCHORS_PER_IMAGE + positives,
-            xla=config.JIT_COMPILE,
-        )
-
+    positives = int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO)
+    rewrite = FastPaths(config.RPN_TRAIN_ANCHORS_PER_IMAGE + positives, config.JIT_COMPILE)
     network.configure(config.LOSS_WEIGHTS, config.WEIGHT_DECAY, devices, rewrite if use_fast_paths else None)
     optimizer = _optimizer(config, learning_rate, momentum, devices, add_l2_gradient=use_fast_paths)
     network.compile(optimizer=optimizer, jit_compile=backend.compiles_with_xla(config.JIT_COMPILE))
-    network.optimizer.build(network.trainable_variables)
+    optimizer = network.optimizer  # with PRECISION "float16" one around it, which scales the loss
+    optimizer.build(network.trainable_variables)
+    scalars = {id(v): backend.to_numpy(v) for v in optimizer.variables if v.shape == ()}
+    network.compiled_step = _CompiledStep(depends_on, optimizer, scalars)
+
+
+def _restart(step: _CompiledStep, learning_rate: Any) -> None:
+    """Give the optimizer of a compiled step the state it started with, and a learning rate."""
+    for variable in step.optimizer.variables:
+        value = step.initial_scalars.get(id(variable))
+        variable.assign(keras.ops.zeros(variable.shape, variable.dtype) if value is None else value)
+    if isinstance(learning_rate, (int, float)):
+        step.optimizer.learning_rate = learning_rate
 
 
 def _optimizer(
@@ -212,7 +268,7 @@ def fit(
     """
     devices = network.devices
     with devices.scope(), batches, validation or contextlib.nullcontext():
-        return network.fit(
+        return network.fit_named(
             devices.batches(batches),
             initial_epoch=first_epoch,
             epochs=epochs,
