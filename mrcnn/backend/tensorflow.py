@@ -1,5 +1,6 @@
 """TensorFlow: graphs of its own kernels, or XLA on an accelerator."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,10 @@ def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
     )
 
 
+def _call(model: keras.Model, inputs: Inputs) -> Any:
+    return model(inputs, training=False)
+
+
 def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs], dict[str, Tensor]]:
     """See `mrcnn.backend.plain.compiled`."""
     strategy = tf.distribute.get_strategy()
@@ -95,9 +100,11 @@ def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs]
         inputs = keras.tree.flatten(model.inputs)
         signature = [{x.name: tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in inputs}]
 
-    @tf.function(jit_compile=compiles_with_xla(), input_signature=signature)
-    def call(inputs: Inputs) -> Any:
-        return model(inputs, training=False)
+    # A callable of its own for each model: TensorFlow counts how often it traces one piece of code, and would
+    # warn of retracing when a program changes thresholds a few times.
+    call = tf.function(
+        functools.partial(_call, model), jit_compile=compiles_with_xla(), input_signature=signature
+    )
 
     def run(inputs: Inputs) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = call(

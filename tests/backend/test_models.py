@@ -157,3 +157,35 @@ def test_every_operation_has_a_test():
     here = Path(__file__).parent
     text = "".join(path.read_text(encoding="utf-8") for path in here.glob("test_*.py"))
     assert [name for name in plain.__all__ if f"backend.{name}" not in text] == []
+
+
+def test_eager_execution_is_needed():
+    """Programs for TensorFlow 1 get one clear sentence, and others nothing."""
+    assert backend.require_eager_execution() is None
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        message = r"Remove disable_v2_behavior\(\), disable_eager_execution\(\)"
+        with tf.Graph().as_default(), pytest.raises(RuntimeError, match=message):
+            backend.require_eager_execution()
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="a warning of TensorFlow")
+def test_compiling_often_is_not_retracing():
+    """A program that moves a threshold a few times compiles anew each time, on purpose."""
+    import logging
+
+    import tensorflow as tf
+
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    tf.get_logger().addHandler(handler)
+    x = keras.Input((2,), name="x")
+    model = keras.Model({"x": x}, {"y": layers.Dense(1)(x)})
+    try:
+        for _ in range(12):
+            backend.compiled(model)({"x": np.ones((1, 2), "float32")})
+    finally:
+        tf.get_logger().removeHandler(handler)
+    assert [record.getMessage() for record in records] == []
