@@ -9,14 +9,17 @@ mask.
 
 import importlib.util
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from mrcnn import backend
+from mrcnn.geometry import preprocessing
 from mrcnn.geometry.anchors import AnchorCache
 from mrcnn.geometry.boxes import norm_boxes
 from mrcnn.inference import outputs
@@ -39,6 +42,9 @@ except ImportError:
 
 # XLA compiles the mask network for these numbers of detections; larger ones are multiples of the last.
 MASK_SLOTS = (1, 4, 8, 16, 24, 32)
+
+# Where each size of molded images compiles, so many sizes stay compiled: the ones used last.
+KEPT_SIZES = 16
 
 # Settings that the network holds as constants of a layer: layer, attribute, setting.
 LAYER_SETTINGS = (
@@ -71,6 +77,19 @@ def update_layer_settings(model: keras.Model, config: "Config") -> bool:
     for layer, attribute, value in changes:
         setattr(layer, attribute, value)
     return bool(changes)
+
+
+@dataclass
+class _Networks:
+    """The box network and the mask network, compiled for one size of molded images or for all.
+
+    Attributes:
+        is_compiled: Whether a call has returned, so that others need not wait for the compiler.
+    """
+
+    boxes: Callable[..., dict[str, Any]]
+    masks: Callable[..., dict[str, Any]]
+    is_compiled: bool = False
 
 
 class Detector:
@@ -108,9 +127,22 @@ class Detector:
 
     def compile(self) -> None:
         """Compile anew at the next call, for the present settings of the layers."""
-        self._box_network = backend.compiled(self._box_model)
-        self._mask_network = backend.compiled(self._mask_model, open_shapes=True)
-        self._compiled_shapes: set[tuple[int, ...]] = set()
+        self._networks: OrderedDict[tuple[int, ...] | None, _Networks] = OrderedDict()
+
+    def _networks_of(self, shape: tuple[int, ...]) -> _Networks:
+        """The networks for molded images of one shape. Call it with the lock held."""
+        takes_all_sizes = backend.sizes_may_vary() and self.device_count == 1
+        key = None if takes_all_sizes else shape
+        if key not in self._networks:
+            open_sides = takes_all_sizes and None in self._input_shape
+            self._networks[key] = _Networks(
+                backend.compiled(self._box_model, open_shapes=open_sides),
+                backend.compiled(self._mask_model, open_shapes=True),
+            )
+            if len(self._networks) > KEPT_SIZES:
+                self._networks.popitem(last=False)
+        self._networks.move_to_end(key)
+        return self._networks[key]
 
     def detect(self, images: Sequence[Image], mask_form: str = "full") -> list[Detections]:
         """Detect in images of any sizes, with the options of the Config.
@@ -131,14 +163,20 @@ class Detector:
     def detect_molded(self, molded: Sequence[MoldedImage]) -> list[Detections]:
         """Detect in molded images of any sizes.
 
-        Images of one size run together, in batches of IMAGES_PER_GPU per device. Each size compiles once.
+        Images of one size run together, in batches of IMAGES_PER_GPU per device. TensorFlow compiles once for
+        all sizes, PyTorch never. JAX, XLA and several devices compile for each size, and keep KEPT_SIZES.
 
         Returns:
             The detections of each image, in order, with masks as MaskCrops.
+
+        Raises:
+            ValueError: If an image does not have the size that the network was built for, or its values are
+                not finite or beyond `preprocessing.LARGEST_VALUE`.
         """
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for index, image in enumerate(molded):
             self._check_shape(image.pixels.shape)
+            preprocessing.check_values(image.pixels)
             by_shape.setdefault(image.pixels.shape, []).append(index)
         with self._lock:
             self._refresh_boxes()
@@ -146,11 +184,12 @@ class Detector:
         results: dict[int, Detections] = {}
         for shape, indices in by_shape.items():
             same_size = [molded[index] for index in indices]
-            first_call = shape not in self._compiled_shapes
-            # The first call of a size compiles, which is work for one thread.
-            with self._lock if first_call else nullcontext():
-                raw = list(self._run(same_size))
-            self._compiled_shapes.add(shape)
+            with self._lock:
+                networks = self._networks_of(shape)
+            # The first call compiles, which is work for one thread.
+            with nullcontext() if networks.is_compiled else self._lock:
+                raw = list(self._run(networks, same_size))
+                networks.is_compiled = True
             for index, image, (detections, class_masks) in zip(indices, same_size, raw, strict=True):
                 results[index] = outputs.unmold(detections, class_masks, image)
         return [results[index] for index in range(len(molded))]
@@ -165,7 +204,9 @@ class Detector:
                 f"Received: {shape}. Build a new MaskRCNN after changing an IMAGE_* setting."
             )
 
-    def _run(self, molded: Sequence[MoldedImage]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def _run(
+        self, networks: _Networks, molded: Sequence[MoldedImage]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield detections [D, 6] and masks [N, h, w] of images of one size. The last batch is filled up."""
         shape = molded[0].pixels.shape
         anchors = norm_boxes(self.anchors.of(shape), shape[:2])
@@ -175,6 +216,7 @@ class Detector:
             part = molded[start : start + batch_size]
             batch = [*part, *[part[-1]] * (batch_size - len(part))]
             detections, class_masks = self._run_batch(
+                networks,
                 np.stack([image.pixels for image in batch]).astype(np.float32),
                 np.stack([image.meta for image in batch]).astype(np.float32),
                 np.broadcast_to(anchors, (batch_size, *anchors.shape)),
@@ -182,12 +224,10 @@ class Detector:
             yield from zip(detections[: len(part)], class_masks[: len(part)], strict=True)
 
     def _run_batch(
-        self, pixels: np.ndarray, metas: np.ndarray, anchors: np.ndarray
+        self, networks: _Networks, pixels: np.ndarray, metas: np.ndarray, anchors: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Detections [B, D, 6] and their masks [B, slots, h, w] of one batch."""
-        values = self._box_network(
-            {"input_image": pixels, "input_image_meta": metas, "input_anchors": anchors}
-        )
+        values = networks.boxes({"input_image": pixels, "input_image_meta": metas, "input_anchors": anchors})
         detections = backend.to_numpy(values.pop("mrcnn_detection"))
         count = max(count_detections(rows) for rows in detections)
         if count == 0:
@@ -195,7 +235,7 @@ class Detector:
         slots = self._mask_slots(count)
         rows = np.zeros((len(detections), slots, 6), np.float32)
         rows[:, : detections.shape[1]] = detections[:, :slots]
-        mask_values = self._mask_network({**values, "input_image_meta": metas, "detections": rows})
+        mask_values = networks.masks({**values, "input_image_meta": metas, "detections": rows})
         return detections, backend.to_numpy(mask_values["mrcnn_mask"])
 
     def _mask_slots(self, count: int) -> int:
