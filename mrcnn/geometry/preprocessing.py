@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 ALPHA_CHANNELS = 4
 # An 8-bit channel with fewer gray levels than this is not stretched to the full range, which would be noise.
 LEAST_LEVELS = 8
-# Networks take values near 0..255. Activations of much larger ones overflow.
-LARGEST_VALUE = 1e6
+# Networks take values near 0..255. Single pixels may be far brighter, but activations must not overflow.
+LARGEST_VALUE = 1e9
 
 
 def with_channels(image: Image, channels: int) -> Image:

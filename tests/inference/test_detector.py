@@ -11,6 +11,7 @@ from pycocotools import mask as run_lengths
 from tiny_model import TinyConfig
 
 from mrcnn import backend
+from mrcnn.inference import detector
 from mrcnn.inference.detector import MASK_SLOTS, padded_slot_count, update_layer_settings
 from mrcnn.model import MaskRCNN
 from mrcnn.network import detections
@@ -79,9 +80,27 @@ def test_one_molded_size_compiles_once(tmp_path, compilations):
     model.detect(images((50, 50), (21, 21), (63, 63)))
     assert compilations == first
     assert len(model.detect(images((64, 128)))[0]["scores"])
-    assert compilations["detections"] == 2 * first["detections"]
-    if backend.sizes_may_vary():  # their masks compile once for all sizes and numbers
-        assert compilations["masks"] == first["masks"]
+    if backend.sizes_may_vary():  # one compilation serves all sizes and numbers
+        assert compilations == first
+    else:
+        assert compilations["detections"] == 2 * first["detections"]
+
+
+@pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
+def test_only_the_sizes_used_last_stay_compiled(tmp_path, compilations, monkeypatch):
+    monkeypatch.setattr(backend, "sizes_may_vary", lambda choice=None: False)
+    monkeypatch.setattr(detector, "KEPT_SIZES", 2)
+    model = build(tmp_path)
+    model.detect(images((64, 64)))
+    each = compilations["detections"]
+    expected = {(64, 64): 1, (64, 128): 2, (128, 64): 3}
+    for shape, count in expected.items():
+        model.detect(images(shape))
+        assert compilations["detections"] == count * each
+    model.detect(images((64, 128), (128, 64)))  # still compiled
+    assert compilations["detections"] == 3 * each
+    model.detect(images((64, 64)))  # was dropped
+    assert compilations["detections"] == 4 * each
 
 
 @pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
@@ -235,3 +254,17 @@ def test_forms_of_masks_agree(model):
         np.testing.assert_array_equal(decoded, whole["masks"])
     with pytest.raises(ValueError, match=r"`masks` must be one of.*'boxes'"):
         model.detect(images((64, 64)), masks="boxes")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, 1e17, -1e12])
+def test_absurd_values_are_refused(model, value):
+    """Also those that are finite and overflow later; the model goes on working."""
+    image = images((64, 64))[0].astype(np.float64)
+    image[3, 4, 1] = value
+    with pytest.raises(ValueError, match="values of an image must be finite"), np.errstate(over="ignore"):
+        model.detect([image])
+    molded, metas, _ = model.mold_inputs(images((64, 64)))
+    molded[0, 3, 4, 1] = value
+    with pytest.raises(ValueError, match="at most 1,000,000,000"):
+        model.detect_molded(molded, metas)
+    assert len(model.detect(images((64, 64)))[0]["scores"])
