@@ -21,7 +21,6 @@ import numpy as np
 from mrcnn import backend
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.anchors import AnchorCache
-from mrcnn.geometry.boxes import norm_boxes
 from mrcnn.inference import outputs
 from mrcnn.inference.inputs import MoldedImage, mold_inputs
 from mrcnn.inference.mask_branch import LEVELS, mask_branch
@@ -144,21 +143,32 @@ class Detector:
         self._networks.move_to_end(key)
         return self._networks[key]
 
-    def detect(self, images: Sequence[Image], mask_form: str = "full") -> list[Detections]:
+    def detect(
+        self,
+        images: Sequence[Image],
+        mask_form: str = "full",
+        show: Callable[[Sequence[MoldedImage]], None] | None = None,
+    ) -> list[Detections]:
         """Detect in images of any sizes, with the options of the Config.
 
         Args:
             images: Arrays [height, width, channels], or gray [height, width].
             mask_form: One of `outputs.MASK_FORMS`.
+            show: Called with the molded images, those of the first view of each image.
 
         Returns:
             The detections of each image, in order.
         """
-        results = detect_with_options(self._detect_once, images, self.config)
-        return [outputs.with_mask_form(detections, mask_form) for detections in results]
+        views_to_show = [] if show is None else [show]
 
-    def _detect_once(self, images: Sequence[Image]) -> list[Detections]:
-        return self.detect_molded(mold_inputs(images, self.config))
+        def detect_view(view: Sequence[Image]) -> list[Detections]:
+            molded = mold_inputs(view, self.config)
+            if views_to_show:
+                views_to_show.pop()(molded)
+            return self.detect_molded(molded)
+
+        results = detect_with_options(detect_view, images, self.config)
+        return [outputs.with_mask_form(detections, mask_form) for detections in results]
 
     def detect_molded(self, molded: Sequence[MoldedImage]) -> list[Detections]:
         """Detect in molded images of any sizes.
@@ -209,7 +219,7 @@ class Detector:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield detections [D, 6] and masks [N, h, w] of images of one size. The last batch is filled up."""
         shape = molded[0].pixels.shape
-        anchors = norm_boxes(self.anchors.of(shape), shape[:2])
+        anchors = self.anchors.normalized(shape)
         images_per_device = min(self.config.IMAGES_PER_GPU, -(-len(molded) // self.device_count))
         batch_size = images_per_device * self.device_count
         for start in range(0, len(molded), batch_size):
