@@ -1,5 +1,8 @@
 """The files that the code blocks of the documentation read."""
 
+import json
+import math
+import struct
 import zipfile
 from pathlib import Path
 
@@ -8,6 +11,8 @@ import doc_pages as pages
 import numpy as np
 import pytest
 
+from mrcnn.checkpoints import downloads
+from mrcnn.config import TorchvisionConfig
 from mrcnn.inference.video import VideoWriter
 
 IMAGE_COUNT = 5
@@ -44,3 +49,36 @@ def workplace(tmp_path, monkeypatch):
     with VideoWriter("clip.mp4", 5) as writer:
         writer.write(files.picture())
     return tmp_path
+
+
+@pytest.fixture
+def published_weights(tmp_path, monkeypatch):
+    """Weights made from a seed in place of torchvision's, which are a large download; and small images."""
+
+    def download(name):
+        keys = json.loads((pages.ROOT / "tests/checkpoints/torchvision_keys.json").read_text())[name]
+        return str(write_safetensors(tmp_path / f"{name}.safetensors", keys))
+
+    monkeypatch.setattr(downloads, "download_trained_weights", download)
+    monkeypatch.setattr(TorchvisionConfig, "IMAGE_MIN_DIM", 128)
+    monkeypatch.setattr(TorchvisionConfig, "IMAGE_MAX_DIM", 160)
+
+
+def write_safetensors(path, shapes):
+    """A .safetensors file of random weights that keep the scale of what goes through a network."""
+    rng = np.random.default_rng(0)
+    header, start = {}, 0
+    for key, shape in shapes.items():
+        end = start + 4 * math.prod(shape)
+        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for key, shape in shapes.items():
+            fan_in = max(math.prod(shape[1:]), 1)
+            values = rng.standard_normal(shape, np.float32) * math.sqrt(1 / fan_in)
+            if len(shape) == 1:  # norms and biases
+                values = np.full(shape, 0.0 if key.endswith(("bias", "mean")) else 1.0, np.float32)
+            file.write(values.tobytes())
+    return path

@@ -23,12 +23,13 @@ SLOW = {
     "docs/train-your-own.md",
     "docs/tutorials/2-train.md",
     "docs/tutorials/3-annotations.md",
+    "docs/tutorials/4-fine-tune.md",
 }
 
 
 # JAX compiles every network, which takes minutes.
 if keras.backend.backend() == "jax":
-    SLOW |= {"README.md", "docs/measuring-objects.md", "docs/tutorials/1-detect.md"}
+    SLOW |= {"README.md", "docs/measuring-objects.md", "docs/tutorials/1-detect.md", "docs/weights.md"}
 
 
 def marked(page):
@@ -62,7 +63,7 @@ def short_training(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning")  # eager, on purpose
 @pytest.mark.parametrize("page", [marked(page) for page in WITH_BLOCKS])
-def test_blocks_run(page, workplace, short_training):
+def test_blocks_run(page, workplace, short_training, published_weights):
     for example in pages.examples(page):
         pages.run(example)
     plt.close("all")
