@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mrcnn.errors import InvalidDataError
 from mrcnn.files import images
 from mrcnn.typing import ClassIds, Image, Masks
 
@@ -60,7 +61,7 @@ class Dataset:
         return self._image_ids
 
     def add_class(self, source: str, class_id: Any, class_name: str) -> None:
-        """Add a class. A class that the dataset already has is not changed.
+        """Add a class. Adding it a second time has no effect.
 
         Args:
             source: Name of the source of annotations, without a dot.
@@ -68,12 +69,21 @@ class Dataset:
             class_name: Name of the class.
 
         Raises:
-            ValueError: If `source` contains a dot, which separates source and id in the maps.
+            ValueError: If `source` contains a dot, which separates source and id in the maps; or if another
+                class of the source has this id.
         """
         if "." in source:
             raise ValueError(f"`source` must not contain a dot. Received: source={source!r}")
-        if any(info["source"] == source and info["id"] == class_id for info in self.class_info):
-            return
+        for info in self.class_info:
+            # Ids are texts in the maps that `prepare` builds.
+            if info["source"] == source and str(info["id"]) == str(class_id):
+                if info["name"] != class_name:
+                    raise InvalidDataError(
+                        f"`class_id` must be an id that no other class of the source {source!r} has. "
+                        f"Received: class_id={class_id!r} for {class_name!r}, but it is {info['name']!r}. "
+                        "Give the class another id, or the annotations another source."
+                    )
+                return
         self.class_info.append({"source": source, "id": class_id, "name": class_name})
 
     def add_image(self, source: str, image_id: Any, path: Any, **kwargs: Any) -> None:

@@ -23,8 +23,9 @@ ALLOWED = {
     "config": {"geometry"},
     "dataset": set(),
     "evaluation": {"geometry"},
-    "visualize": {"evaluation", "geometry"},
-    "formats": {"dataset", "evaluation", "geometry", "visualize"},
+    "drawing": {"geometry"},
+    "formats": {"dataset", "drawing", "evaluation", "geometry"},
+    "visualize": {"drawing", "evaluation", "geometry"},
     # Batches, weight files and frameworks, which do not know each other.
     "data": {"geometry"},
     "checkpoints": set(),
@@ -46,10 +47,20 @@ ALLOWED = {
         "legacy",
         "network",
         "training",
+        "utils",
     },
     "loading": {"checkpoints", "config", "inference", "model"},
     # What looks inside a model.
-    "inspection": {"backend", "checkpoints", "data", "evaluation", "geometry", "network", "visualize"},
+    "inspection": {
+        "backend",
+        "checkpoints",
+        "data",
+        "drawing",
+        "evaluation",
+        "geometry",
+        "network",
+        "visualize",
+    },
     # Names that scripts import.
     "utils": {"checkpoints", "dataset", "evaluation", "geometry", "network"},
     "parallel_model": {"backend"},
@@ -82,12 +93,13 @@ FRAMEWORKS = {"tensorflow", "jax", "torch"}
 NAME_A_FRAMEWORK = {
     "_startup.py": "hides the start-up messages of TensorFlow before anything imports it",
     "checkpoints/weight_files.py": "an attribute of the file format",
+    "legacy/star_imports.py": "a module that star imports gave",
     "training/callbacks.py": "Keras' TensorBoard callback needs TensorFlow on every backend",
 }
 # Private members of other libraries outside backend/keras_internals.py, with the reason.
 PRIVATE_MEMBERS = {
     ("data/processes.py", "_exit"): "os._exit ends a process without clean-up",
-    ("visualize/figures.py", "_ipython_display_"): "the protocol of IPython for displaying an object",
+    ("drawing/display.py", "_ipython_display_"): "the protocol of IPython for displaying an object",
 }
 
 # The files of network/ that turn a Config into plain numbers.

@@ -15,7 +15,7 @@ def two_sources():
     dataset = Dataset()
     dataset.add_class("a", 7, "cat, kitten")
     dataset.add_class("b", 7, "dog")
-    dataset.add_class("a", 7, "another name")
+    dataset.add_class("a", 7, "cat, kitten")
     dataset.add_image("b", "first", "/b/first.png", width=10)
     dataset.add_image("a", 99, "/a/99.png")
     dataset.prepare()
@@ -73,6 +73,14 @@ def test_later_additions_count_after_another_prepare(two_sources):
 def test_a_source_must_not_contain_a_dot():
     with pytest.raises(ValueError, match=r"dot.*'a\.b'"):
         Dataset().add_class("a.b", 1, "cat")
+
+
+@pytest.mark.parametrize("class_id", [7, "7"])
+def test_an_id_must_not_get_another_name(two_sources, class_id):
+    with pytest.raises(ValueError, match=r"class_id='?7'? for 'dog', but it is 'cat, kitten'"):
+        two_sources.add_class("a", class_id, "dog")
+    two_sources.add_class("a", class_id, "cat, kitten")
+    assert len(two_sources.class_info) == 3
 
 
 def test_use_before_prepare_says_so():
@@ -176,9 +184,7 @@ def test_several_pages_are_refused(tmp_path):
     page.save(path, save_all=True, append_images=[page])
     dataset = Dataset()
     dataset.add_image("files", 0, path)
-    with pytest.raises(
-        ValueError, match=r"pages\.tif: image id 0: The file must hold one image.*2 pages"
-    ):
+    with pytest.raises(ValueError, match=r"pages\.tif: image id 0: The file must hold one image.*2 pages"):
         dataset.load_image(0)
     dataset.image_info[0]["page"] = 1
     np.testing.assert_array_equal(dataset.load_image(0), PIXELS[..., :3])

@@ -4,8 +4,10 @@
     train.load("annotations/instances_train.json", "images")
     train.prepare()
 
-All read annotations and headers of image files at once, pixels and masks when asked for, and count and name
-what is broken (`problems`). `describe` tells what is in a dataset, `split` divides it.
+`load` reads and checks the annotations and the headers of the images. A broken entry is left out, counted and
+named in `problems`; the rest is loaded. Pixels and masks are read when they are asked for. `describe` shows
+what is in a dataset, `split` divides it, and `write_predictions` in `mrcnn.formats.predictions` writes
+detections.
 """
 
 from mrcnn.formats.coco import CocoDataset as CocoDataset

@@ -1,52 +1,60 @@
-"""What all annotation formats share: pictures the right way up, masks built late, broken entries named."""
+"""The base of all annotation formats: images the right way up, masks built late, broken entries left out."""
 
 import dataclasses
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from mrcnn.dataset import Dataset
-from mrcnn.formats import files, outlines, problems
+from mrcnn.errors import DataError, InvalidDataError
+from mrcnn.files import archives
+from mrcnn.files.images import Header, read_header, turned
+from mrcnn.files.ordinary import is_ordinary
+from mrcnn.formats import outlines, problems
+from mrcnn.formats.files import Record, Source, is_text
+from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import masks as mask_geometry
+from mrcnn.geometry import polygons
 from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.typing import ClassIds, Image, Masks
 
 
 @dataclasses.dataclass(frozen=True)
 class Instance:
     """One object of an image, cropped.
 
-    class_id: the dataset's own, negative for a crowd. box: (y1, x1, y2, x2) in pixels, y2 and x2 outside.
-    mask: bool [y2 - y1, x2 - x1].
+    Attributes:
+        class_id: The dataset's own class id, negative for a crowd.
+        box: (y1, x1, y2, x2) in pixels; row y2 and column x2 are outside.
+        mask: bool [y2 - y1, x2 - x1].
     """
 
     class_id: int
     box: tuple[int, int, int, int]
-    mask: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Outline:
-    """One object as polygons in pixels, see `mrcnn.formats.outlines`, with the class id of its source."""
-
-    class_id: Any
-    parts: tuple[np.ndarray, ...]
+    mask: Masks
 
 
 class FormatDataset(Dataset):
-    """Base class of the readers of annotation formats.
+    """Base class of the datasets that read an annotation format.
 
-    A reader's `load` adds classes and images, and may be called for several files before prepare(). Only
-    annotations and headers of image files are read then; pixels and masks when they are asked for.
+    `load` adds classes and images. Call it once for each file or folder, then call `prepare`. It reads and
+    checks annotations and the headers of image files; pixels and masks are read when they are asked for. A
+    broken entry is left out and named in `problems`, and the rest is loaded.
 
-    Pictures with an EXIF orientation are turned as viewers show them, which is what annotation tools showed,
-    too. Where the annotations state a size (or are masks) that fits only the stored rows and columns, these
-    are kept. `problems` counts and names the entries that are broken or were changed.
+    Classes of several files of one source join by name, whatever ids the files use. The first file decides
+    the ids. Give files that annotate different classes different sources: a class that a file does not
+    annotate must not count as background in its images.
 
-    image_info has, besides id, source and path: `member`, the name inside a zip archive or None; `size`, the
-    (height, width) that annotations refer to; `orientation`, the EXIF orientation to follow, 1 for none.
+    Images with an EXIF orientation are turned as viewers and annotation tools show them. Where the
+    annotations state a size, or are masks, that fits only the stored rows and columns, the image is not
+    turned.
+
+    `image_info` has, besides id, source and path: `member`, the name in a zip archive or None; `size`, the
+    (height, width) that the annotations refer to; `orientation`, the EXIF orientation to follow, 1 for none.
+
+    Attributes:
+        problems: Counts and names the entries that are broken or were changed.
     """
 
     def __init__(self, class_map: Any = None) -> None:
@@ -54,79 +62,132 @@ class FormatDataset(Dataset):
         self.problems = problems.Problems()
 
     def image_reference(self, image_id: int) -> str:
-        """The image's file, with its name in an archive."""
+        """Return the path of the image file, with its name in an archive."""
         return _name(self.image_info[image_id])
 
     def image_size(self, image_id: int) -> tuple[int, int]:
-        """(height, width) of the image, without decoding it.
+        """Return (height, width) of the image, without decoding it.
 
-        Raises ValueError if its file has another size than the annotations state.
+        Raises:
+            UnreadableFileError: If the image file cannot be read.
+            InvalidDataError: If it has another size than the annotations state.
         """
         self._orientation(image_id)
-        return self.image_info[image_id]["size"]
+        height, width = self.image_info[image_id]["size"]
+        return height, width
 
-    def open_image(self, image_id: int) -> str | os.PathLike | BinaryIO:
-        """The image's file; from an archive, its bytes."""
+    def open_image(self, image_id: int) -> Source | BinaryIO:
+        """Return the path of the image file, or its content if it is in an archive."""
         return self._open(self.image_info[image_id])
 
-    def load_image(self, image_id: int) -> np.ndarray:
-        """The picture as RGB, [height, width, 3], turned as the class says, in the file's own dtype.
+    def load_image(self, image_id: int) -> Image:
+        """Read the image as RGB, turned as the class describes.
 
-        Raises OSError and ValueError as `Dataset.load_image`, and ValueError for another size than stated.
+        Returns:
+            Array [height, width, 3] in the dtype of the file.
+
+        Raises:
+            UnreadableFileError: If the file is missing or broken.
+            InvalidDataError: If the file does not hold one image, or one of another size than the
+                annotations state.
         """
-        return files.turned(super().load_image(image_id), self._orientation(image_id))
+        return turned(super().load_image(image_id), self._orientation(image_id))
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """The image's objects one by one, each mask cropped to its box; to be overridden.
+        """Yield the objects of the image one by one, each mask cropped to its box. Subclasses override it.
 
-        Saves memory where images are large and objects many.
+        This takes little memory for large images with many objects.
         """
-        raise NotImplementedError(f"{type(self).__name__} has to override load_instances.")
+        raise NotImplementedError(f"{type(self).__name__} must override load_instances.")
 
-    def load_mask(self, image_id: int) -> tuple[np.ndarray, np.ndarray]:
-        """Masks bool [height, width, N] and class ids int32 [N], negative for crowds."""
-        crops, class_ids = self._instances(image_id)
+    def load_mask(self, image_id: int) -> tuple[Masks, ClassIds]:
+        """Return the masks and class ids of the objects of the image.
+
+        Returns:
+            masks: bool [height, width, N].
+            class_ids: int32 [N], negative for crowds.
+        """
+        crops, class_ids = self._crops(image_id)
         return crops.whole(), class_ids
 
-    def load_mask_crops(self, image_id: int) -> tuple[MaskCrops, np.ndarray]:
-        """Masks as crops and class ids int32 [N], negative for crowds; training takes them from here.
+    def load_mask_crops(self, image_id: int) -> tuple[MaskCrops, ClassIds]:
+        """Return the masks, cropped, and the class ids int32 [N], negative for crowds. Training uses them.
 
-        Of a subclass that overrides load_mask, what that returns.
+        If a subclass overrides `load_mask`, its masks are cropped.
         """
         if type(self).load_mask is not FormatDataset.load_mask:
             masks, class_ids = self.load_mask(image_id)
             return MaskCrops.cut(masks), class_ids
-        return self._instances(image_id)
+        return self._crops(image_id)
 
-    def _instances(self, image_id: int) -> tuple[MaskCrops, np.ndarray]:
+    def _crops(self, image_id: int) -> tuple[MaskCrops, ClassIds]:
         instances = list(self.load_instances(image_id))
         self.problems.warn(changed=False)
-        boxes = np.array([one.box for one in instances], dtype=np.int32).reshape(-1, 4)
-        crops = MaskCrops(self.image_size(image_id), boxes, tuple(one.mask for one in instances))
-        return crops, np.array([one.class_id for one in instances], dtype=np.int32)
+        boxes = np.array([instance.box for instance in instances], dtype=np.int32).reshape(-1, 4)
+        masks = tuple(instance.mask for instance in instances)
+        class_ids = np.array([instance.class_id for instance in instances], dtype=np.int32)
+        return MaskCrops(self.image_size(image_id), boxes, masks), class_ids
 
-    def _add_picture(
+    def _join_classes(self, source: str, names: Mapping[Any, str], file: Source) -> dict[Any, Any]:
+        """Add the classes of a file that the source does not have yet.
+
+        Args:
+            source: Name of the source.
+            names: The ids of the file and their names.
+            file: The file, for notes.
+
+        Returns:
+            The id in the source for each id in the file. It is the same one unless another class has it.
+        """
+        ids = [info["id"] for info in self.class_info if info["source"] == source]
+        known = {info["name"]: info["id"] for info in reversed(self.class_info) if info["source"] == source}
+        joined: dict[Any, Any] = {}
+        first: dict[str, Any] = {}
+        for file_id, name in names.items():
+            if name in first:
+                note = f"{file}: {short(name)}, ids {short(first[name])} and {short(file_id)}"
+                self.problems.add(problems.REPEATED_CLASS_NAME, note)
+            first.setdefault(name, file_id)
+            if name not in known:
+                is_taken = any(str(file_id) == str(taken) for taken in ids)
+                known[name] = _next_id([*ids, *names]) if is_taken else file_id
+                ids.append(known[name])
+                self.add_class(source, known[name], name)
+            joined[file_id] = known[name]
+        return joined
+
+    def _add_file(
         self,
         source: str,
         image_id: Any,
-        path: str | os.PathLike,
+        path: Source,
+        *,
         member: str | None = None,
         size: tuple[int, int] | None = None,
-        **facts: Any,
-    ) -> dict[str, Any] | None:
-        """Add an image whose file exists; its record, or None if it is missing or unreadable.
+        **fields: Any,
+    ) -> Record | None:
+        """Add an image if its file exists.
 
-        size: (height, width) if annotations state it; the header is then compared when the image is used.
-        Without it the header is read now.
+        Args:
+            source: Name of the source.
+            image_id: Id of the image in the source.
+            path: The image file, or the zip archive that holds it.
+            member: Name in the zip archive.
+            size: (height, width) if annotations state it. The header of the file is then read and compared
+                when the image is used. Without it, the header is read now.
+            **fields: More fields for `image_info`.
+
+        Returns:
+            The record in `image_info`, or None if the file is missing or unreadable.
         """
-        info = {"path": path, "member": member, "size": size, **facts}
-        if member is None and not Path(path).is_file():
+        info = {"path": path, "member": member, "size": size, **fields}
+        if member is None and not is_ordinary(path):
             self.problems.add(problems.MISSING_IMAGE, _name(info))
             return None
         if size is None:
             try:
                 header = self._read_header(info)
-            except OSError as error:
+            except DataError as error:
                 self.problems.add(problems.UNREADABLE_IMAGE, str(error))
                 return None
             info.update(size=header.shown_size, orientation=header.orientation)
@@ -135,22 +196,37 @@ class FormatDataset(Dataset):
         self.add_image(source, image_id, **info)
         return self.image_info[-1]
 
+    def _check_last(self, mismatch: str = problems.STATED_SIZE) -> bool:
+        """Compare the header of the last image with its stated size; drop the image if they differ."""
+        try:
+            self._orientation(len(self.image_info) - 1)
+        except BrokenEntryError as error:
+            self.problems.add(mismatch, str(error))
+        except DataError as error:
+            self.problems.add(problems.UNREADABLE_IMAGE, str(error))
+        else:
+            return True
+        self.image_info.pop()
+        return False
+
     def _orientation(self, image_id: int) -> int:
-        """EXIF orientation to follow, decided at the first use by the size that annotations state."""
+        """Return the EXIF orientation to follow. The first call compares the header with the stated size."""
         info = self.image_info[image_id]
         if "orientation" not in info:
             header = self._read_header(info)
-            fits = self._fitting_orientation(header, info)
-            if fits is None:
-                raise ValueError(
-                    f"{_name(info)} of image id {image_id} has (height, width) {header.shown_size}. Its "
-                    f"annotations state {info['size']}; was the file resized after they were made?"
+            orientation = self._fitting_orientation(header, info)
+            if orientation is None:
+                raise BrokenEntryError(
+                    f"The image of image id {image_id} has (height, width) {header.shown_size}, but its "
+                    f"annotations state {info['size']}. Was the file resized after they were made?",
+                    kind=problems.STATED_SIZE,
+                    file=_name(info),
                 )
-            info["orientation"] = fits
-        return info["orientation"]
+            info["orientation"] = orientation
+        return int(info["orientation"])
 
-    def _fitting_orientation(self, header: files.Header, info: dict[str, Any]) -> int | None:
-        """The orientation that brings a picture to info's size; None if there is none."""
+    def _fitting_orientation(self, header: Header, info: Record) -> int | None:
+        """Return the orientation that gives an image the size of its annotations, or None."""
         if header.orientation > 1 and header.shown_size == info["size"]:
             self.problems.add(problems.TURNED, _name(info))
             return header.orientation
@@ -158,74 +234,98 @@ class FormatDataset(Dataset):
             self.problems.add(problems.NOT_TURNED, _name(info))
         return 1 if header.stored_size == info["size"] else None
 
-    def _open(self, info: dict[str, Any]) -> str | os.PathLike | BinaryIO:
-        return files.open_member(info["path"], info["member"]) if info["member"] else info["path"]
+    def _open(self, info: Record) -> Source | BinaryIO:
+        path: Source = info["path"]
+        return archives.open_member(path, info["member"]) if info["member"] else path
 
-    def _read_header(self, info: dict[str, Any]) -> files.Header:
-        try:
-            header = files.read_header(self._open(info))
-        except OSError as error:
-            raise OSError(f"Cannot read {_name(info)}: {error}") from error
+    def _read_header(self, info: Record) -> Header:
+        header = read_header(self._open(info), _name(info))
+        if header.frames > 1:
+            raise InvalidDataError(
+                f"The file must hold one image. Received: {header.frames} images", file=_name(info)
+            )
         if ";16" in header.mode:
             self.problems.add(problems.SIXTEEN_BIT, _name(info))
         if "A" in header.mode and header.mode != "LAB":
             self.problems.add(problems.ALPHA, _name(info))
         return header
 
-    def _finish(self, described: str, before: int) -> None:
-        """Warn of what is broken. Raises ValueError if there are still only the `before` images."""
+    def _finish(self, file: Source, before: int) -> None:
+        """Log the problems.
+
+        Raises:
+            InvalidDataError: If there are still only the `before` images.
+        """
         self.problems.warn()
         if len(self.image_info) == before:
-            lines = "".join(f"\n  {line}" for line in self.problems.lines())
-            raise ValueError(f"{described} gives no image to use.{lines}")
+            raise InvalidDataError(f"There is no image to use.{self._listing()}", file=file)
+
+    def _class_names(self, classes: Sequence[str] | None, found: Sequence[str], file: Source) -> list[str]:
+        """Return the names of the classes in the order of their ids: those given, else those found, sorted.
+
+        Raises:
+            ValueError: If `classes` is not a list of names.
+            InvalidDataError: If no class is given, and none is found.
+        """
+        if classes is None:
+            if not found:
+                raise InvalidDataError(
+                    f"No object has a class. Pass `classes`.{self._listing()}", file=file, field="classes"
+                )
+            return sorted(set(found))
+        names = [] if isinstance(classes, (str, bytes)) else list(classes)
+        if not names or not all(isinstance(name, str) and name and is_text(name) for name in names):
+            raise InvalidDataError(
+                f"`classes` must be a list of one or more names. Received: classes={short(classes)}",
+                field="classes",
+            )
+        return names
+
+    def _listing(self) -> str:
+        """Return one line for each kind of problem. Each line starts with a line break."""
+        return "".join(f"\n  {line}" for line in self.problems.lines())
 
 
 class OutlineDataset(FormatDataset):
-    """Base class of formats that describe objects by polygons: image_info has `outlines`."""
+    """Base class of formats that describe objects by polygons.
+
+    `image_info` has `outlines`, a list of `mrcnn.formats.outlines.Outline`.
+    """
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """The objects that have a pixel inside the image, one by one, each cropped to its box."""
+        """Yield the objects that have a pixel in the image, each cropped to its box."""
         info, size = self.image_info[image_id], self.image_size(image_id)
         for outline in info["outlines"]:
-            drawn = outlines.draw(outline.parts, size)
+            drawn = polygons.rasterize(outline.parts, size)
             if drawn is not None:
                 class_id = self.map_source_class_id(f"{info['source']}.{outline.class_id}")
                 yield from cropped(drawn[0], class_id, drawn[1])
 
-    def _checked(self, outline: Outline, size: tuple[int, int], where: str) -> bool:
-        """Whether an outline has an inside; names what is wrong with it."""
-        if any(len(points) < 3 for points in outline.parts):
-            self.problems.add(problems.NO_OUTLINE, where)
-            return False
-        if not sum(map(outlines.area, outline.parts)) > 0:  # also where a number is NaN
-            self.problems.add(problems.NO_AREA, where)
-            return False
-        if outlines.reaches_outside(outline.parts, size):
-            self.problems.add(problems.OUTSIDE, where)
-        return True
+    def _add_outline(
+        self, info: Record, class_id: Any, parts: Sequence[polygons.Polygon], file: Source, entry: str
+    ) -> None:
+        """Add an object to an image; raises BrokenEntryError if it has no inside."""
+        usable = outlines.usable_parts(parts, info["size"], file, entry, self.problems)
+        info["outlines"].append(outlines.Outline(class_id, usable))
 
 
-def cropped(mask: np.ndarray, class_id: int, origin: tuple[int, int] = (0, 0)) -> Iterator[Instance]:
-    """The object of a mask cropped to its box: one Instance, or none if the mask is empty.
+def cropped(mask: Masks, class_id: int, origin: tuple[int, int] = (0, 0)) -> Iterator[Instance]:
+    """Yield the object of a mask, cropped to its box; nothing if the mask is empty.
 
-    mask: bool [h, w]; origin: (row, column) of its first pixel in the image.
+    Args:
+        mask: bool [h, w].
+        class_id: The class id of the object.
+        origin: (row, column) of the first pixel in the image.
     """
-    y1, x1, y2, x2 = (int(value) for value in mask_geometry.extract_bboxes(mask[:, :, np.newaxis])[0])
+    y1, x1, y2, x2 = (int(side) for side in mask_geometry.extract_bboxes(mask[:, :, np.newaxis])[0])
     if y2 > y1:
         box = (origin[0] + y1, origin[1] + x1, origin[0] + y2, origin[1] + x2)
         yield Instance(class_id, box, mask[y1:y2, x1:x2])
 
 
-def chosen_classes(classes: Sequence[str] | None, found: Sequence[str]) -> list[str]:
-    """The names of classes in the order of their ids: those given, else those found, sorted.
-
-    Raises ValueError if there is none.
-    """
-    names = sorted(set(found)) if classes is None else list(classes)
-    if isinstance(classes, str) or not names:
-        raise ValueError(f"classes must be a list of at least one name. Received: classes={classes!r}")
-    return names
+def _next_id(ids: Sequence[Any]) -> int:
+    return max((value for value in ids if isinstance(value, int)), default=0) + 1
 
 
-def _name(info: dict[str, Any]) -> str:
+def _name(info: Record) -> str:
     return f"{info['path']}/{info['member']}" if info["member"] else str(info["path"])

@@ -1,216 +1,375 @@
-"""COCO json: polygons, run-length encoded masks and crowds (https://cocodataset.org/#format-data)."""
+"""COCO JSON: polygons, run lengths and crowds (https://cocodataset.org/#format-data)."""
 
-import os
+import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from pycocotools import mask as rle
 
+from mrcnn.errors import InvalidDataError
 from mrcnn.formats import outlines, problems
 from mrcnn.formats.base import FormatDataset, Instance, cropped
-from mrcnn.formats.files import BrokenEntryError, field, read_json
+from mrcnn.formats.files import Record, Source, field, identifier, read_json, side
+from mrcnn.formats.image_files import locate
+from mrcnn.formats.problems import BrokenEntryError, short
+from mrcnn.geometry import polygons, rle
+from mrcnn.geometry.polygons import Polygon
+from mrcnn.typing import Masks
 
-Record = dict[str, Any]
-NUMBER = (int, float)
+# Ids of COCO files.
+Id: TypeAlias = int | str
 
 
 class CocoDataset(FormatDataset):
-    """Images and objects of COCO json files.
+    """Images and objects of COCO JSON files.
 
-    Category ids may have gaps (classes are numbered 1, 2, 3 in the order of category ids), image ids too.
-    Objects without a pixel are left out; crowds have a negative class id. image_info has `annotations`, the
-    file's own records of the chosen classes, `width` and `height`.
+    Category ids and image ids may have gaps. Classes are numbered 1, 2, 3 in the order of the category ids.
+    Segmentations are lists of polygons, single polygons, or run lengths of either kind. Objects without a
+    pixel are left out. Crowds have a negative class id.
+
+    `image_info` has `annotations`, the records of the file for the chosen classes; and `width` and `height`.
+    In these records, parts that cannot be used are missing, and category ids are those that the classes have
+    in the dataset.
     """
 
     def load(
         self,
-        annotations: str | os.PathLike,
-        images: str | os.PathLike | None = None,
+        annotations: Source,
+        images: Source | None = None,
         classes: Sequence[Any] | None = None,
         keep_empty: bool = True,
         source: str = "coco",
+        *,
+        within: Source | None = None,
     ) -> None:
         """Add the images of an annotation file.
 
-        images: their folder, by default that of the file. classes: category names or ids to take, all by
-        default. keep_empty: take images without an object of these classes, too. source: name of this
-        source of ids, e.g. in image_info.
+        Args:
+            annotations: The annotation file.
+            images: The folder of the images; by default that of the annotation file.
+            classes: Category names or ids to load; all by default.
+            keep_empty: Whether to add images without an object of these classes.
+            source: Name of this source of ids, for instance in `image_info`. Classes of files with one source
+                join by name.
+            within: The folder that paths of images must not leave; `images` by default.
 
-        Raises FileNotFoundError; ValueError naming file and field if the file is broken as a whole, knows
-        none of the classes or gives no image. Single broken entries are left out, see `problems`.
+        Raises:
+            MissingFileError: If the annotation file does not exist.
+            UnreadableFileError: If it cannot be read.
+            InvalidDataError: If it is broken as a whole, has none of the classes, or gives no image. The
+                error names file and field. Broken entries are left out instead, see `problems`.
         """
-        annotations = Path(annotations)
-        folder = annotations.parent if images is None else Path(images)
-        content = read_json(annotations)
-        lists = {name: field(content, name, list, annotations) for name in ("images", "annotations")}
-        names = _category_names(field(content, "categories", list, annotations), annotations)
-        chosen = _chosen_ids(names, classes, annotations)
-        for category_id in chosen:
-            self.add_class(source, category_id, names[category_id])
-        sizes = self._sizes(lists["images"], annotations)
-        by_image = self._by_image(lists["annotations"], sizes, names, set(chosen), annotations)
-        before = len(self.image_info)
-        # Any annotation counts, even a broken one or one of another class: only images that were annotated
-        # and have no objects are examples of background.
+        path = Path(annotations)
+        folder = path.parent if images is None else Path(images)
+        content = read_json(path)
+        lists = {name: field(content, name, list, path) for name in ("images", "annotations", "categories")}
+        names = self._category_names(lists["categories"], path)
+        chosen = _chosen_ids(names, classes, path)
+        class_ids = self._join_classes(source, {category: names[category] for category in chosen}, path)
+        records = self._image_records(lists["images"], path)
+        by_image = self._by_image(lists["annotations"], records, names, class_ids, path)
+        # Any annotation counts here, also a broken one or one of another class: only images that somebody
+        # has annotated and found without objects are examples of background.
         annotated = {
-            str(record.get("image_id")) for record in lists["annotations"] if isinstance(record, dict)
+            _key(record.get("image_id")) for record in lists["annotations"] if isinstance(record, dict)
         }
-        for record in lists["images"]:
-            own = by_image.get(record.get("id"), [])
-            if record.get("id") in sizes and (own or keep_empty):
-                size = sizes[record["id"]]
-                path = folder / record["file_name"]
-                facts: Record = {"annotations": own, "width": size[1], "height": size[0]}
-                facts["is_empty"] = str(record["id"]) not in annotated
-                self._add_picture(source, record["id"], path, size=size, **facts)
-        self._finish(str(annotations), before)
+        before = len(self.image_info)
+        for image_id, record in records.items():
+            own = by_image.get(image_id, [])
+            if own or keep_empty:
+                with self.problems.leave_out(path, record["entry"]):
+                    file = locate(folder, record["file_name"], None if within is None else Path(within))
+                    height, width = record["size"]
+                    self._add_file(
+                        source,
+                        image_id,
+                        file,
+                        size=(height, width),
+                        annotations=own,
+                        width=width,
+                        height=height,
+                        is_empty=_key(image_id) not in annotated,
+                    )
+        self._finish(path, before)
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """The objects that have a pixel inside the image, one by one, each cropped to its box."""
-        info, size = self.image_info[image_id], self.image_size(image_id)
-        for annotation in info["annotations"]:
-            class_id = self.map_source_class_id(f"{info['source']}.{annotation['category_id']}")
-            class_id = -class_id if annotation.get("iscrowd") else class_id
-            yield from cropped(_decoded(annotation["segmentation"], size), class_id)
+        """Yield the objects that have a pixel in the image, each cropped to its box."""
+        for instance in self._instances(image_id):
+            if instance is not None:
+                yield instance
 
     def coco_annotations(self, image_id: int) -> list[Record]:
-        """The file's annotations of an image with the dataset's class ids as category_id.
+        """Return the annotations of an image as COCO records, for `MaskRCNN.evaluate`.
 
-        `MaskRCNN.evaluate` takes them as the truth, with the areas that the file states.
+        Returns:
+            Dicts of category_id (the dataset's class id), iscrowd, bbox, area and segmentation (run lengths).
+            Boxes and areas are those that the file states, if it does.
         """
         info, size = self.image_info[image_id], self.image_size(image_id)
-        records = []
-        for annotation in info["annotations"]:
-            mask = to_rle(annotation["segmentation"], *size)
-            if rle.area(mask) == 0:
-                continue
-            class_id = self.map_source_class_id(f"{info['source']}.{annotation['category_id']}")
-            records.append(
-                {
-                    "category_id": class_id,
-                    "iscrowd": int(bool(annotation.get("iscrowd"))),
-                    "bbox": annotation.get("bbox") or rle.toBbox(mask).tolist(),
-                    "area": float(annotation.get("area") or rle.area(mask)),
-                    "segmentation": annotation["segmentation"],
-                }
-            )
-        return records
+        found = [
+            (record, instance)
+            for record, instance in zip(info["annotations"], self._instances(image_id), strict=True)
+            if instance is not None
+        ]
+        codes = rle.encode_crops(
+            size,
+            np.array([instance.box for _, instance in found], dtype=np.int64).reshape(-1, 4),
+            [instance.mask for _, instance in found],
+        )
+        return [
+            {
+                "category_id": abs(instance.class_id),
+                "iscrowd": int(instance.class_id < 0),
+                "bbox": _stated_box(record) or _box(instance),
+                "area": _stated_area(record) or float(instance.mask.sum()),
+                "segmentation": code,
+            }
+            for (record, instance), code in zip(found, codes, strict=True)
+        ]
 
-    def _sizes(self, records: Sequence[Record], path: Path) -> dict[Any, tuple[int, int]]:
-        """(height, width) of each image whose record is whole, by image id."""
-        sizes = {}
+    def _instances(self, image_id: int) -> Iterator[Instance | None]:
+        """Yield the object of each annotation; None if it has no pixel in the image."""
+        info, size = self.image_info[image_id], self.image_size(image_id)
+        for record in info["annotations"]:
+            class_id = self.map_source_class_id(f"{info['source']}.{record['category_id']}")
+            class_id = -class_id if record.get("iscrowd") else class_id
+            drawn = _drawn(record["segmentation"], size)
+            yield next(cropped(drawn[0], class_id, drawn[1]), None) if drawn else None
+
+    def _category_names(self, records: Sequence[Any], path: Path) -> dict[Id, str]:
+        """Return the names of the categories in the order of their ids, without ids of several names."""
+        names: dict[Id, str] = {}
+        ambiguous = set()
         for number, record in enumerate(records):
-            try:
-                where = f"{path}: images[{number}]"
-                field(record, "file_name", str, where)
-                size = field(record, "height", NUMBER, where), field(record, "width", NUMBER, where)
-                sizes[field(record, "id", (int, str), where)] = (int(size[0]), int(size[1]))
-            except BrokenEntryError as error:
-                self.problems.add(problems.BROKEN_FIELD, str(error))
-        return sizes
+            entry = f"categories[{number}]"
+            with self.problems.leave_out(path, entry):
+                category_id = identifier(record, "id", path, entry)
+                name = field(record, "name", str, path, entry)
+                if not name:
+                    raise BrokenEntryError("`name` must not be empty.", file=path, entry=entry, field="name")
+                if names.setdefault(category_id, name) != name:
+                    ambiguous.add(category_id)
+                    raise BrokenEntryError(
+                        f"The id {short(category_id)} stands for {short(names[category_id])} and for "
+                        f"{short(name)}.",
+                        kind=problems.REPEATED_CLASS_ID,
+                        file=path,
+                        entry=entry,
+                        field="id",
+                    )
+        for category_id in ambiguous:
+            del names[category_id]
+        return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+    def _image_records(self, records: Sequence[Any], path: Path) -> dict[Id, Record]:
+        """Return file_name, size (height, width) and entry of each image, without ids of several files."""
+        found: dict[Id, Record] = {}
+        ambiguous = set()
+        first_entry: dict[str, str] = {}
+        for number, record in enumerate(records):
+            entry = f"images[{number}]"
+            with self.problems.leave_out(path, entry):
+                name = field(record, "file_name", str, path, entry)
+                size = side(record, "height", path, entry), side(record, "width", path, entry)
+                image_id = identifier(record, "id", path, entry)
+                known = found.setdefault(image_id, {"file_name": name, "size": size, "entry": entry})
+                if known["entry"] != entry:
+                    is_same = (known["file_name"], known["size"]) == (name, size)
+                    if not is_same:
+                        ambiguous.add(image_id)
+                    raise BrokenEntryError(
+                        f"The id {short(image_id)} stands here for {short(name)}, and in "
+                        f"{known['entry']} for {short(known['file_name'])}.",
+                        kind=problems.REPEATED_IMAGE if is_same else problems.REPEATED_ID,
+                        file=path,
+                        entry=entry,
+                        field="id",
+                    )
+                if first_entry.setdefault(name, entry) != entry:
+                    note = f"{path}: {entry} and {first_entry[name]}: {short(name)}"
+                    self.problems.add(problems.REPEATED_FILE, note)
+        for image_id in ambiguous:
+            del found[image_id]
+        return found
 
     def _by_image(
         self,
-        records: Sequence[Record],
-        sizes: dict[Any, tuple[int, int]],
-        names: dict[int, str],
-        chosen: set[int],
+        annotations: Sequence[Any],
+        images: Mapping[Id, Record],
+        names: Mapping[Id, str],
+        class_ids: Mapping[Id, Any],
         path: Path,
-    ) -> dict[Any, list[Record]]:
-        """The usable annotations of the chosen classes, by image id."""
-        by_image: dict[Any, list[Record]] = defaultdict(list)
-        for number, record in enumerate(records):
-            where = f"{path}: annotations[{number}]"
-            try:
-                image_id = field(record, "image_id", (int, str), where)
-                category_id = field(record, "category_id", int, where)
-            except BrokenEntryError as error:
-                self.problems.add(problems.BROKEN_FIELD, str(error))
-                continue
-            where = f"{where}, id {record.get('id')} of image {image_id}"
-            if category_id not in names:
-                self.problems.add(problems.UNKNOWN_CLASS, f"{where}: category_id {category_id}")
-            elif image_id not in sizes:
-                self.problems.add(problems.UNKNOWN_IMAGE, where)
-            elif category_id in chosen and self._is_usable(record, sizes[image_id], where):
-                by_image[image_id].append(record)
+    ) -> dict[Id, list[Record]]:
+        """Return the usable annotations of the chosen classes by image id.
+
+        Args:
+            annotations: The list of the file.
+            images: The usable images.
+            names: The names of all categories of the file.
+            class_ids: For each chosen category its id in the source.
+            path: The file, for notes.
+        """
+        by_image: dict[Id, list[Record]] = defaultdict(list)
+        for number, record in enumerate(annotations):
+            entry = f"annotations[{number}]"
+            with self.problems.leave_out(path, entry):
+                image_id = identifier(record, "image_id", path, entry)
+                category_id = identifier(record, "category_id", path, entry)
+                entry = f"{entry}, id {short(record.get('id'))} of image {short(image_id)}"
+                if category_id not in names:
+                    message = f"There is no category_id {short(category_id)}."
+                    raise BrokenEntryError(message, kind=problems.UNKNOWN_CLASS, file=path, entry=entry)
+                if image_id not in images:
+                    message = f"There is no image_id {short(image_id)}."
+                    raise BrokenEntryError(message, kind=problems.UNKNOWN_IMAGE, file=path, entry=entry)
+                if category_id in class_ids:
+                    checked = self._checked(record, images[image_id]["size"], path, entry)
+                    if checked.get("category_id") != class_ids[category_id]:
+                        checked = {**checked, "category_id": class_ids[category_id]}
+                    by_image[image_id].append(checked)
         return by_image
 
-    def _is_usable(self, record: Record, size: tuple[int, int], where: str) -> bool:
-        """Whether an annotation has a mask; names what is wrong with it."""
+    def _checked(self, record: Record, size: tuple[int, int], path: Path, entry: str) -> Record:
+        """Return an annotation without parts that cannot be used; raises InvalidDataError if it is broken."""
+        is_crowd, segmentation = record.get("iscrowd"), record.get("segmentation")
+        if is_crowd not in (0, 1, None):
+            raise BrokenEntryError(
+                f"`iscrowd` must be 0 or 1. Received: {short(is_crowd)}",
+                file=path,
+                entry=entry,
+                field="iscrowd",
+            )
+        try:
+            if not isinstance(segmentation, dict) or not segmentation:
+                return self._checked_polygons(record, size, path, entry)
+            stated = rle.stated_size(segmentation)
+            if stated != size and is_crowd:
+                self.problems.add(problems.CROWD_SIZE, f"{path}: {entry}: {stated}")
+                whole = {"size": list(size), "counts": [0, size[0] * size[1]]}
+                return {**record, "segmentation": whole}
+            if stated != size:
+                raise BrokenEntryError(f"The mask has {stated}, the image {size}.", kind=problems.MASK_SIZE)
+            if not rle.counts_of(segmentation, size)[1::2].any():
+                raise BrokenEntryError("The mask has no pixel.", kind=problems.NO_AREA)
+        except InvalidDataError as error:
+            if error.file is not None:
+                raise
+            kind = error.kind if isinstance(error, BrokenEntryError) else problems.BROKEN_FIELD
+            message = f"`segmentation`: {error}"
+            raise BrokenEntryError(
+                message, kind=kind, file=path, entry=entry, field="segmentation"
+            ) from error
+        return record
+
+    def _checked_polygons(self, record: Record, size: tuple[int, int], path: Path, entry: str) -> Record:
         segmentation = record.get("segmentation")
-        if not segmentation:
-            kind = problems.NO_OUTLINE if "segmentation" in record else problems.BROKEN_FIELD
-        elif isinstance(segmentation, dict):
-            if not isinstance(segmentation.get("counts"), (list, str)) or "size" not in segmentation:
-                kind = problems.BROKEN_FIELD
-            elif tuple(segmentation["size"]) != size and not record.get("iscrowd"):
-                kind = problems.MASK_SIZE
-            else:
-                return True
-        else:
+        if "segmentation" in record and not segmentation:
+            raise BrokenEntryError("The object has no polygon.", kind=problems.NO_OUTLINE)
+        listed = _listed(segmentation)
+        parts: list[Polygon] = []
+        errors: list[InvalidDataError] = []
+        for part in listed:
             try:
-                parts = _points(segmentation)
-            except (TypeError, ValueError):
-                self.problems.add(problems.BROKEN_FIELD, f"{where}: segmentation")
-                return False
-            if outlines.reaches_outside(parts, size):
-                self.problems.add(problems.OUTSIDE, where)
-            if any(len(points) < 3 for points in parts):
-                kind = problems.NO_OUTLINE
-            elif not sum(map(outlines.area, parts)) > 0:
-                kind = problems.NO_AREA
-            else:
-                return True
-        self.problems.add(kind, f"{where}: segmentation")
-        return False
+                parts += polygons.parse([part])
+            except InvalidDataError as error:
+                errors.append(error)
+        if not parts:
+            raise errors[0]
+        for fault in errors:
+            self.problems.add(problems.STRAY_PART, f"{path}: {entry}: {fault}")
+        usable = outlines.usable_parts(parts, size, path, entry, self.problems)
+        if len(usable) == len(listed):
+            return record
+        return {**record, "segmentation": [points.ravel().tolist() for points in usable]}
 
 
-def to_rle(segmentation: Any, height: int, width: int) -> Record:
-    """A segmentation of COCO's as compressed run lengths.
+def to_rle(segmentation: Any, height: int, width: int) -> rle.RunLengths:
+    """Return a COCO segmentation as compressed run lengths.
 
-    segmentation: a list of polygons [x, y, x, y, ...] in pixels, run lengths {"counts": list, "size"}, or
-    compressed ones, which are given back. height, width: of the image, for polygons.
+    Args:
+        segmentation: Polygons, or run lengths of either kind.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Raises:
+        InvalidDataError: If the segmentation is none of these, or run lengths do not fill the image.
     """
     if isinstance(segmentation, list):
-        return rle.merge(rle.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return rle.frPyObjects(segmentation, *segmentation["size"])
-    return segmentation
+        segmentation = _listed(segmentation)
+    return rle.from_segmentation(segmentation, (height, width))
 
 
-def _decoded(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """A segmentation as bool [h, w]; a crowd's mask of another size than its image covers all of it."""
-    mask = rle.decode(to_rle(segmentation, *size)).astype(bool)
-    return mask if mask.shape == size else np.ones(size, dtype=bool)
+def _listed(segmentation: Any) -> list[Any]:
+    """Return the polygons of a segmentation: a list of them, or a single one, flat or as a list of points."""
+    if not isinstance(segmentation, list):
+        raise InvalidDataError(
+            "`segmentation` must be a list of polygons, or run lengths with `size` and `counts`. "
+            f"Received: {short(segmentation)}",
+            field="segmentation",
+        )
+    is_flat = bool(segmentation) and isinstance(segmentation[0], (int, float))
+    is_points = len(segmentation) >= 3 and all(map(_is_point, segmentation))
+    return [segmentation] if is_flat or is_points else segmentation
 
 
-def _points(segmentation: Any) -> list[np.ndarray]:
-    """The polygons of an annotation, each [P, (x, y)]."""
-    return [np.array(part, dtype=np.float64).reshape(-1, 2) for part in segmentation]
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and not any(isinstance(x, (list, dict)) for x in value)
 
 
-def _category_names(records: Sequence[Record], path: Path) -> dict[int, str]:
-    """Names by category id, in the order of ids."""
-    names = {}
-    for number, record in enumerate(records):
-        where = f"{path}: categories[{number}]"
-        names[field(record, "id", int, where)] = field(record, "name", str, where)
-    return dict(sorted(names.items()))
+def _drawn(segmentation: Any, size: tuple[int, int]) -> tuple[Masks, tuple[int, int]] | None:
+    """Return the mask of a checked segmentation, cropped, and (row, column) of its first pixel."""
+    if isinstance(segmentation, dict):
+        mask, column = rle.decode_columns(rle.counts_of(segmentation, size), size)
+        return mask, (0, column)
+    return polygons.rasterize(polygons.parse(_listed(segmentation)), size)
 
 
-def _chosen_ids(names: dict[int, str], classes: Sequence[Any] | None, path: Path) -> list[int]:
-    """Category ids of the classes asked for by name or id, in their order."""
+def _stated_box(record: Record) -> list[float] | None:
+    box = record.get("bbox")
+    is_box = isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))
+    return box if is_box else None
+
+
+def _stated_area(record: Record) -> float | None:
+    area: Any = record.get("area")
+    return float(area) if _is_finite(area) and area > 0 else None
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max
+
+
+def _box(instance: Instance) -> list[float]:
+    y1, x1, y2, x2 = (float(side) for side in instance.box)
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _key(image_id: Any) -> str:
+    """Return an image id as text, so that 7 and 7.0 are one; "" for what is no id."""
+    if isinstance(image_id, float) and image_id.is_integer():
+        image_id = int(image_id)
+    return str(image_id) if isinstance(image_id, (int, str)) else ""
+
+
+def _chosen_ids(names: Mapping[Id, str], classes: Sequence[Any] | None, path: Path) -> list[Id]:
+    """Return the category ids of the classes, which are given by name or id, in their order."""
     if classes is None:
         return list(names)
-    ids = {name: category_id for category_id, name in names.items()}
-    unknown = [one for one in classes if one not in names and one not in ids]
-    if isinstance(classes, str) or unknown or not len(classes):
-        raise ValueError(
-            f"{path}: classes must be a list of category names or ids of this file. Unknown: {unknown}. "
-            f"There are: {names}"
+    ids: dict[str, list[Id]] = defaultdict(list)
+    for category_id, name in names.items():
+        ids[name].append(category_id)
+    wanted = [] if isinstance(classes, (str, bytes)) else list(classes)
+    unknown = [
+        one for one in wanted if not isinstance(one, (int, str)) or (one not in names and one not in ids)
+    ]
+    if unknown or not wanted:
+        raise InvalidDataError(
+            f"`classes` must be a list of category names or ids of this file. Unknown: {short(unknown)}. "
+            f"The file has {short(names)}",
+            file=path,
+            field="classes",
         )
-    return [ids.get(one, one) for one in classes]
+    return [category_id for one in wanted for category_id in ([one] if one in names else ids[one])]

@@ -1,26 +1,48 @@
-"""What is in a dataset, in numbers and pictures, before training on it."""
+"""Describe a dataset in numbers and a figure, before training on it."""
+
+from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mrcnn.dataset import Dataset
+from mrcnn.drawing import display
+from mrcnn.errors import InvalidDataError
 from mrcnn.formats import problems
 from mrcnn.formats.base import FormatDataset
+from mrcnn.formats.problems import BrokenEntryError
 from mrcnn.geometry import masks as mask_geometry
-from mrcnn.visualize import figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 QUANTILES = (0, 25, 50, 75, 100)
-RARE = 0.02  # a class with a smaller share of the objects is named
-SMALL = 8  # pixels; smaller objects are hard to find at the image's own size
-BARS = 40  # at most in a panel; of more classes, the largest
-LIMIT = 1000
+# A class with a smaller share of the objects is named in a warning.
+RARE_SHARE = 0.02
+# Objects with fewer pixels on a side are hard to find.
+SMALL_SIDE = 8
+# Bars of a panel. Of more classes, the largest are shown.
+MAX_BARS = 40
+DEFAULT_LIMIT = 1000
+# What Config allows in an image by default.
+DEFAULT_MAX_INSTANCES = 100
 
 
 @dataclasses.dataclass
-class Findings:
-    """What a pass over images has gathered: one entry for each image, or for each object."""
+class _Findings:
+    """What a pass over images found.
+
+    Attributes:
+        sizes: (height, width) of each image.
+        counts: Number of objects of each image.
+        class_ids: Class id of each object.
+        sides: (height, width) of the box of each object.
+        areas: Pixels of each object.
+    """
 
     sizes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     counts: list[int] = dataclasses.field(default_factory=list)
@@ -29,31 +51,37 @@ class Findings:
     areas: list[int] = dataclasses.field(default_factory=list)
 
 
-def describe(dataset: Any, limit: int | None = LIMIT) -> dict[str, Any]:
+def describe(dataset: Dataset, limit: int | None = DEFAULT_LIMIT) -> dict[str, Any]:
     """Print and plot what a prepared dataset holds, and what is broken in it.
 
-    dataset: any prepared Dataset; those of mrcnn.formats are read without decoding pictures. limit: images
-    looked at, evenly spread over the dataset; None for all.
+    Of the datasets of `mrcnn.formats`, no image is decoded.
 
-    Returns a dict: images, images_looked_at, image_heights, image_widths, instances, instances_per_image,
-    instance_heights, instance_widths, instance_areas (each the quantiles 0, 25, 50, 75, 100 % in pixels or
-    numbers), images_without_instances, crowds, classes (objects by class name), problems (entries by kind),
-    warnings (texts) and figure, a matplotlib figure that is not shown (None in a notebook, which shows it).
-    Raises ValueError for a dataset without images.
+    Args:
+        dataset: Any prepared dataset.
+        limit: The number of images to look at, evenly spread over the dataset. None looks at all.
+
+    Returns:
+        A dict of images, images_looked_at, image_heights, image_widths, instances, instances_per_image,
+        instance_heights, instance_widths, instance_areas (each the quantiles 0, 25, 50, 75 and 100 %, in
+        pixels or numbers), images_without_instances, crowds, classes (number of objects by class name),
+        problems (number of entries by kind), warnings (texts) and figure, a matplotlib figure that is not
+        shown (a notebook shows it).
+
+    Raises:
+        ValueError: If the dataset has no images.
     """
     count = len(dataset.image_ids)
     if count == 0:
-        raise ValueError("The dataset has no images: add some, then call prepare().")
+        raise InvalidDataError("The dataset has no images. Add images, then call prepare().")
     looked_at = np.unique(np.linspace(0, count - 1, min(count, limit or count)).astype(int))
     noted = dataset.problems if isinstance(dataset, FormatDataset) else problems.Problems()
-    found = Findings()
+    found = _Findings()
     for image_id in looked_at:
         try:
             _look(dataset, int(image_id), found)
-        except Exception as error:  # whatever a user's reader raises, the next image may be whole
-            is_size = isinstance(dataset, FormatDataset) and isinstance(error, ValueError)
-            kind = problems.STATED_SIZE if is_size else problems.UNREADABLE_IMAGE
-            noted.add(kind, f"image id {image_id}, {dataset.image_reference(image_id)}: {error}")
+        except Exception as error:  # whatever the dataset of a user raises, the next image may be whole
+            kind = error.kind if isinstance(error, BrokenEntryError) else problems.UNREADABLE_IMAGE
+            noted.add(kind, f"image id {image_id}, {dataset.image_reference(int(image_id))}: {error}")
     numbers = _summary(dataset, found, count)
     numbers["problems"] = noted.counts
     numbers["warnings"] = [*noted.lines(), *_advice(numbers)]
@@ -62,13 +90,14 @@ def describe(dataset: Any, limit: int | None = LIMIT) -> dict[str, Any]:
     return numbers
 
 
-def _look(dataset: Any, image_id: int, found: Findings) -> None:
+def _look(dataset: Dataset, image_id: int, found: _Findings) -> None:
     """Add the size and the objects of one image."""
     if isinstance(dataset, FormatDataset):
         size = dataset.image_size(image_id)
         objects = [(one.class_id, one.box, int(one.mask.sum())) for one in dataset.load_instances(image_id)]
     else:
-        size = tuple(dataset.load_image(image_id).shape[:2])
+        height, width = dataset.load_image(image_id).shape[:2]
+        size = height, width
         masks, class_ids = dataset.load_mask(image_id)
         boxes = mask_geometry.extract_bboxes(masks)
         areas = np.count_nonzero(masks, axis=(0, 1))
@@ -81,9 +110,13 @@ def _look(dataset: Any, image_id: int, found: Findings) -> None:
         found.areas.append(int(area))
 
 
-def _summary(dataset: Any, found: Findings, count: int) -> dict[str, Any]:
+def _summary(dataset: Dataset, found: _Findings, count: int) -> dict[str, Any]:
     by_class = Counter(abs(class_id) for class_id in found.class_ids)
     sizes, sides = (np.array(rows).reshape(-1, 2) for rows in (found.sizes, found.sides))
+    classes: Counter[str] = Counter()  # classes of several sources may share a name
+    for index, name in enumerate(dataset.class_names):
+        if index:
+            classes[name] += by_class[index]
     return {
         "images": count,
         "images_looked_at": len(found.sizes),
@@ -96,46 +129,46 @@ def _summary(dataset: Any, found: Findings, count: int) -> dict[str, Any]:
         "instance_heights": _quantiles(sides[:, 0]),
         "instance_widths": _quantiles(sides[:, 1]),
         "instance_areas": _quantiles(found.areas),
-        "classes": {name: by_class[index] for index, name in enumerate(dataset.class_names) if index},
+        "classes": dict(classes),
     }
 
 
-def _quantiles(values: Any) -> list[float]:
+def _quantiles(values: Sequence[float] | np.ndarray) -> list[float]:
     return [round(float(value), 1) for value in np.percentile(values, QUANTILES)] if len(values) else []
 
 
-def _advice(numbers: dict[str, Any]) -> list[str]:
-    """What in the numbers is worth a second look before training."""
+def _advice(numbers: Mapping[str, Any]) -> list[str]:
+    """Return what deserves a second look before training."""
     total = numbers["instances"]
     if total == 0:
         return ["no image that was looked at has an object"]
     advice = []
     absent = [name for name, objects in numbers["classes"].items() if objects == 0]
-    rare = [name for name, objects in numbers["classes"].items() if 0 < objects < RARE * total]
+    rare = [name for name, objects in numbers["classes"].items() if 0 < objects < RARE_SHARE * total]
     if absent:
         advice.append(f"classes without an object: {', '.join(absent)}")
     if rare:
-        advice.append(f"classes with less than {RARE:.0%} of the objects: {', '.join(rare)}")
+        advice.append(f"classes with less than {RARE_SHARE:.0%} of the objects: {', '.join(rare)}")
     if numbers["images_without_instances"]:
         advice.append(
             f"{numbers['images_without_instances']} images without an object: those that the annotations "
             "list as empty train as background, the others are left out (see TRAIN_ON_EMPTY_IMAGES)"
         )
     smallest = min(numbers["instance_heights"][1], numbers["instance_widths"][1])
-    if smallest < SMALL:
+    if smallest < SMALL_SIDE:
         advice.append(
-            f"a quarter of the objects or more is {smallest:.0f} pixels high or wide, or less: enlarge "
-            "images (IMAGE_MIN_SCALE, IMAGE_MIN_DIM) and use smaller RPN_ANCHOR_SCALES"
+            f"a quarter of the objects or more is at most {smallest:.0f} pixels high or wide: enlarge images "
+            "(IMAGE_MIN_SCALE, IMAGE_MIN_DIM) and use smaller RPN_ANCHOR_SCALES"
         )
-    if numbers["instances_per_image"][-1] > 100:
+    if numbers["instances_per_image"][-1] > DEFAULT_MAX_INSTANCES:
         advice.append(
             f"up to {numbers['instances_per_image'][-1]:.0f} objects in an image: MAX_GT_INSTANCES and "
-            "DETECTION_MAX_INSTANCES are 100 by default"
+            f"DETECTION_MAX_INSTANCES are {DEFAULT_MAX_INSTANCES} by default"
         )
     return advice
 
 
-def _text(numbers: dict[str, Any]) -> str:
+def _text(numbers: Mapping[str, Any]) -> str:
     looked_at, total = numbers["images_looked_at"], numbers["instances"]
     partly = "" if looked_at == numbers["images"] else f", {looked_at} of them looked at"
     rows = ("image_heights", "image_widths", "instances_per_image", "instance_heights", "instance_widths")
@@ -152,17 +185,17 @@ def _text(numbers: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _plot(found: Findings, classes: dict[str, int]) -> Any:
-    """Image sizes, objects in an image, object sizes and classes, one panel each."""
-    figure, axes = figures.pyplot().subplots(2, 2, figsize=(12, 9), layout="constrained")
+def _plot(found: _Findings, classes: Mapping[str, int]) -> Figure:
+    """Draw image sizes, objects per image, object sizes and classes, one panel each."""
+    figure, axes = display.pyplot().subplots(2, 2, figsize=(12, 9), layout="constrained")
     (by_size, by_count), (by_side, by_class) = axes
     sizes, sides = (np.array(rows).reshape(-1, 2) for rows in (found.sizes, found.sides))
     by_size.scatter(sizes[:, 1], sizes[:, 0], alpha=0.4)
     by_size.set(title="Image sizes", xlabel="width (pixels)", ylabel="height (pixels)")
     by_size.set(xlim=(0, None), ylim=(0, None))
     most = max([1, *found.counts])
-    by_count.hist(found.counts, bins=np.arange(-0.5, most + 1) if most < BARS else BARS)
-    by_count.set(title="Objects in an image", xlabel="objects", ylabel="images")
+    by_count.hist(found.counts, bins=np.arange(-0.5, most + 1) if most < MAX_BARS else MAX_BARS)
+    by_count.set(title="Objects per image", xlabel="objects", ylabel="images")
     if len(sides):
         by_side.scatter(sides[:, 1], sides[:, 0], alpha=0.3, s=9)
         by_side.set_xscale("log", base=2)
@@ -170,9 +203,10 @@ def _plot(found: Findings, classes: dict[str, int]) -> Any:
         for axis in (by_side.xaxis, by_side.yaxis):
             axis.set_major_formatter("{x:g}")
     by_side.set(title="Object sizes", xlabel="width (pixels)", ylabel="height (pixels)")
-    largest = sorted(classes.items(), key=lambda item: -item[1])[:BARS][::-1]
+    largest = sorted(classes.items(), key=lambda item: -item[1])[:MAX_BARS][::-1]
     by_class.barh([name for name, _ in largest], [objects for _, objects in largest])
     by_class.set(
-        title="Objects of a class" + (f", largest {BARS}" if len(classes) > BARS else ""), xlabel="objects"
+        title="Objects per class" + (f", largest {MAX_BARS}" if len(classes) > MAX_BARS else ""),
+        xlabel="objects",
     )
-    return figures.finish(figure, show=False)
+    return display.finish(figure, show=False)

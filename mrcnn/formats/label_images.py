@@ -1,157 +1,213 @@
-"""A folder of images beside a folder of label images, also inside a zip archive."""
+"""A folder of images beside a folder of label images, also in a zip archive."""
 
-import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import PIL.Image
 import scipy
-import tifffile
 
-from mrcnn.formats import files, problems
-from mrcnn.formats.base import FormatDataset, Instance, chosen_classes
+from mrcnn.errors import DataError, InvalidDataError
+from mrcnn.files import archives
+from mrcnn.files import images as image_reader
+from mrcnn.formats import image_files, problems
+from mrcnn.formats.base import FormatDataset, Instance
+from mrcnn.formats.files import Record, Source
 
-MANY_VALUES = 2**16 - 1  # label images with larger values, of 32 bits, are renumbered first
+# Labels with larger values are renumbered first: `find_objects` makes a list as long as the largest value.
+LARGEST_LABEL = 2**16 - 1
+# The value that marks pixels without a label in data sets such as Pascal VOC.
+USUAL_VOID = 255
+# Modes of one channel of integers.
+LABEL_MODES = ("1", "L", "P", "I")
 
 
 class LabelImageDataset(FormatDataset):
-    """Pictures with label images of the same name: pixels of value 0 are background, of value k object k.
+    """Images with label images of the same name: pixels of value 0 are background, those of value k object k.
 
-    Label images have one channel of 8, 16 or 32 bits, or a palette, whose numbers count. Values may have
-    gaps. image_info has `labels`, the file's place below `root`.
+    Label images have one channel of integers of 8, 16 or 32 bits, or a palette, whose indices count. Values
+    may have gaps; negative values are background.
+
+    `image_info` has `root`; `labels`, the path of the label image below it, or None; `class_divisor`; `void`;
+    and `class_ids`, the ids of the classes of this folder in the source.
     """
 
     def load(
         self,
-        root: str | os.PathLike,
+        root: Source,
         images: str = "images",
         labels: str = "labels",
         classes: Sequence[str] = ("object",),
         class_divisor: int | None = None,
         only: Collection[str] | None = None,
         source: str = "labels",
+        *,
+        void: Collection[int] = (),
     ) -> None:
         """Add the images of a folder or a zip file.
 
-        images, labels: folders below `root`; files of one name, whatever their endings, belong together.
-        classes: one name for all objects, or several with class_divisor. class_divisor: class ids are values
-        divided by it, as with Cityscapes, where 26003 and divisor 1000 mean object 3 of class 26; ids count
-        from 1. only: names of images to take, without ending; all by default. source: name of this source
-        of ids.
+        Args:
+            root: The folder or zip file.
+            images: The folder of the images below `root`.
+            labels: The folder of the label images below `root`. Files of one name, with any suffix, belong
+                together.
+            classes: The class of all objects, or several classes with `class_divisor`.
+            class_divisor: The class of an object is its value divided by this number, counted from 1. In
+                Cityscapes, the value 26003 is object 3 of class 26, with a divisor of 1000.
+            only: Names without suffix of the images to load; all by default.
+            source: Name of this source of ids. Classes of folders with one source join by name.
+            void: Values of pixels without a label, such as 255 in Pascal VOC. They count as background.
 
-        Raises FileNotFoundError for missing folders; ValueError for classes that cannot be told apart and if
-        no image can be used. Single broken entries are left out, see `problems`.
+        Raises:
+            MissingFileError: If `root` or one of the folders does not exist.
+            InvalidDataError: If the classes cannot be told apart, or no image can be used. Broken entries are
+                left out instead, see `problems`.
         """
-        names = chosen_classes(classes, [])
+        names = self._class_names(classes, (), root)
         if len(names) > 1 and class_divisor is None:
-            raise ValueError(
-                f"Values of label images number objects; with {len(names)} classes a class_divisor has to "
-                f"say how they name classes, too. Received: classes={names}, class_divisor=None"
+            raise InvalidDataError(
+                f"`class_divisor` must say how values name classes, because there are {len(names)} classes. "
+                f"Received: classes={names}, class_divisor=None",
+                field="class_divisor",
             )
-        for class_id, name in enumerate(names, start=1):
-            self.add_class(source, class_id, name)
-        pictures = files.images_in(root, images)
-        masks = files.images_in(root, labels)
-        self._report_missing(only, pictures, Path(root) / images)
+        if class_divisor is not None and class_divisor < 1:
+            raise InvalidDataError(
+                f"`class_divisor` must be 1 or more. Received: class_divisor={class_divisor}",
+                field="class_divisor",
+            )
+        class_ids = self._join_classes(source, dict(enumerate(names, start=1)), root)
+        root = Path(root)
+        found = self._by_name(root, images)
+        label_files = self._by_name(root, labels)
+        for name in only or ():
+            if name not in found:
+                self.problems.add(problems.MISSING_IMAGE, str(root / images / name))
         before = len(self.image_info)
-        for name, picture in pictures.items():
+        facts = {"class_divisor": class_divisor, "class_ids": class_ids, "void": tuple(sorted(set(void)))}
+        for name, image in found.items():
             if only is None or name in only:
-                self._add(Path(root), name, picture, masks.get(name), class_divisor, source)
-        self._finish(str(root), before)
+                self._add(root, name, image, label_files.get(name), source, facts)
+        self._finish(root, before)
 
     def is_listed_as_empty(self, image_id: int) -> bool:
-        """Whether the image has a label image, and no pixel of it belongs to an object."""
+        """Return whether the image has a label image, and no pixel of it belongs to an object."""
         info = self.image_info[image_id]
         if "is_empty" not in info:
             try:
-                info["is_empty"] = (
-                    info["labels"] is not None and not read_labels(info["root"], info["labels"]).any()
-                )
-            except OSError:  # load_mask will raise it
+                info["is_empty"] = info["labels"] is not None and not self._read_labels(info).any()
+            except DataError:  # load_mask raises it
                 return False
-        return info["is_empty"]
+        return bool(info["is_empty"])
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """The objects one by one, in the order of their values, each cropped to its box."""
+        """Yield the objects in the order of their values, each cropped to its box.
+
+        Raises:
+            UnreadableFileError: If the label image cannot be decoded.
+            InvalidDataError: If it is not a label image of the size of the image.
+        """
         info, size = self.image_info[image_id], self.image_size(image_id)
         if info["labels"] is None:
             return
-        labels: np.ndarray = read_labels(info["root"], info["labels"])
-        values: np.ndarray = np.arange(MANY_VALUES + 1)
-        if labels.max() > MANY_VALUES:
+        labels = self._read_labels(info)
+        if labels.shape != size:
+            raise InvalidDataError(
+                f"The label image has (height, width) {labels.shape}, but the image {size}.",
+                file=Path(info["root"], info["labels"]),
+            )
+        values: np.ndarray = np.arange(LARGEST_LABEL + 1)
+        if labels.max(initial=0) > LARGEST_LABEL:
             values, numbers = np.unique(labels, return_inverse=True)
             labels = numbers.reshape(size) + int(values[0] != 0)
             values = np.union1d(0, values)
-        for number, place in enumerate(scipy.ndimage.find_objects(labels), start=1):
-            if place is None:  # a gap
+        places = scipy.ndimage.find_objects(labels.astype(np.int32))
+        present = [number for number, place in enumerate(places, start=1) if place is not None]
+        self._note_doubts(info, labels, values[present])
+        for number, place in enumerate(places, start=1):
+            if place is None:  # a gap in the values
                 continue
             value = int(values[number])
-            class_id = value // info["class_divisor"] if info["class_divisor"] else 1
-            key = f"{info['source']}.{class_id}"
-            if key not in self.class_from_source_map:
+            file_id = value // info["class_divisor"] if info["class_divisor"] else 1
+            if file_id not in info["class_ids"]:
                 self.problems.add(problems.UNKNOWN_CLASS, f"{info['labels']}: value {value}")
                 continue
+            class_id = self.map_source_class_id(f"{info['source']}.{info['class_ids'][file_id]}")
             rows, columns = place
             box = (rows.start, columns.start, rows.stop, columns.stop)
-            yield Instance(self.class_from_source_map[key], box, labels[place] == number)
+            yield Instance(class_id, box, labels[place] == number)
 
-    def _report_missing(self, only: Collection[str] | None, pictures: dict[str, str], folder: Path) -> None:
-        for name in only or ():
-            if name not in pictures:
-                self.problems.add(problems.MISSING_IMAGE, str(folder / name))
+    def _by_name(self, root: Path, folder: str) -> dict[str, str]:
+        """Return the paths of the image files of a folder below the root by their names without suffix."""
+        found, others = image_files.by_stem(image_files.images_in(root, folder))
+        for path in others:
+            self.problems.add(problems.SAME_NAME, str(root / path))
+        return found
 
-    def _add(
-        self, root: Path, name: str, picture: str, labels: str | None, divisor: int | None, source: str
-    ) -> None:
+    def _add(self, root: Path, name: str, image: str, labels: str | None, source: str, facts: Record) -> None:
         """Add one image if its label image can be read and has its size."""
         size = None
         if labels is None:
-            self.problems.add(problems.MISSING_LABELS, str(root / picture))
+            self.problems.add(problems.MISSING_LABELS, str(root / image))
         else:
             try:
-                size = _labels_size(root, labels)
-            except (OSError, ValueError) as error:
-                self.problems.add(problems.BROKEN_MASK, f"{root / labels}: {error}")
+                header = image_reader.read_header(_open(root, labels), str(root / labels))
+            except DataError as error:
+                self.problems.add(problems.BROKEN_MASK, str(error))
                 return
-        facts = {"root": root, "labels": labels, "class_divisor": divisor}
-        path, member = (root / picture, None) if root.is_dir() else (root, picture)
-        info = self._add_picture(source, name, path, member, size, **facts)
-        if info is None:
+            if header.is_lossy:
+                self.problems.add(problems.LOSSY_LABELS, str(root / labels))
+                return
+            if header.mode.partition(";")[0] not in LABEL_MODES or header.frames > 1:
+                note = f"{root / labels}: A label image must have one channel of integers and one page. "
+                self.problems.add(
+                    problems.BROKEN_MASK, f"{note}Received: mode {header.mode}, {header.frames} pages"
+                )
+                return
+            size = header.stored_size
+        path, member = (root / image, None) if root.is_dir() else (root, image)
+        info = self._add_file(source, name, path, member=member, size=size, root=root, labels=labels, **facts)
+        if info is not None:
+            self._check_last(problems.MASK_SIZE)
+
+    def _read_labels(self, info: Record) -> np.ndarray:
+        """Return the label image of an image, with negative and void values as background."""
+        labels = read_labels(info["root"], info["labels"])
+        if labels.dtype.kind == "i":
+            labels = np.maximum(labels, 0)
+        if info["void"]:
+            labels = np.where(np.isin(labels, info["void"]), np.zeros((), labels.dtype), labels)
+        return labels
+
+    def _note_doubts(self, info: Record, labels: np.ndarray, values: np.ndarray) -> None:
+        """Note a label image that looks like a binary mask, or like one with void pixels of value 255."""
+        if info["class_divisor"] is not None or len(values) == 0:
             return
-        try:
-            self._orientation(len(self.image_info) - 1)
-        except (OSError, ValueError) as error:
-            kind = problems.MASK_SIZE if isinstance(error, ValueError) else problems.UNREADABLE_IMAGE
-            self.problems.add(kind, str(error))
-            self.image_info.pop()
+        where = str(Path(info["root"], info["labels"]))
+        if len(values) == 1 and values[0] in (1, 255) and scipy.ndimage.label(labels)[1] > 1:
+            self.problems.add(
+                problems.BINARY_LABELS, f"{where}: number the pieces, for instance with skimage.measure.label"
+            )
+        if len(values) > 1 and values[-1] == USUAL_VOID and values[-2] == len(values) - 1:
+            self.problems.add(problems.VOID_LABELS, f"{where}: pass void=[255] if it marks no object")
 
 
-def read_labels(root: str | os.PathLike, name: str) -> np.ndarray:
-    """A label image, integers [h, w]; palette images give the numbers of their colours.
+def read_labels(root: Source, name: str) -> np.ndarray:
+    """Read a label image.
 
-    root: folder or zip file, name: below it. Raises OSError naming the file if it cannot be decoded.
+    Args:
+        root: Folder or zip file.
+        name: Path of the file below it.
+
+    Returns:
+        Integers [h, w]. Palette images give the indices of their colors.
+
+    Raises:
+        UnreadableFileError: If the file cannot be decoded.
+        InvalidDataError: If it has several channels or fractions, or is a JPEG.
     """
-    file = _file(Path(root), name)
-    try:
-        if Path(name).suffix.lower() in (".tif", ".tiff"):  # which may have 64 bits
-            labels = tifffile.imread(file)
-        else:
-            with PIL.Image.open(file) as picture:
-                labels = np.asarray(picture)
-    except Exception as error:  # decoders raise many kinds
-        raise OSError(f"Cannot read {root}/{name}: {error}") from error
-    return labels.astype(np.uint8) if labels.dtype == bool else labels
+    root = Path(root)
+    return image_reader.read_labels(_open(root, name), str(root / name))
 
 
-def _labels_size(root: Path, name: str) -> tuple[int, int]:
-    """(height, width) of a label image, from its header; ValueError if it has several channels."""
-    header = files.read_header(_file(root, name))
-    if header.mode.partition(";")[0] not in ("1", "L", "P", "I"):
-        raise ValueError(f"a label image has one channel of whole numbers. Received: mode {header.mode}")
-    return header.stored_size
-
-
-def _file(root: Path, name: str) -> Path | BinaryIO:
-    return root / name if root.is_dir() else files.open_member(root, name)
+def _open(root: Path, name: str) -> Path | BinaryIO:
+    return root / name if root.is_dir() else archives.open_member(root, name)

@@ -1,164 +1,253 @@
-"""LabelMe json, one file for each image (https://github.com/wkentaro/labelme)."""
+"""LabelMe JSON, one file for each image (https://github.com/wkentaro/labelme)."""
 
 import base64
 import binascii
 import io
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import PIL.Image
 
-from mrcnn.formats import outlines, problems
-from mrcnn.formats.base import Instance, Outline, OutlineDataset, chosen_classes, cropped
-from mrcnn.formats.files import BrokenEntryError, field, read_json
-
-Record = dict[str, Any]
+from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
+from mrcnn.files.images import read_header, read_mask
+from mrcnn.files.ordinary import is_ordinary
+from mrcnn.formats import problems
+from mrcnn.formats.base import Instance, OutlineDataset, cropped
+from mrcnn.formats.files import Record, Source, field, read_json, side
+from mrcnn.formats.image_files import locate
+from mrcnn.formats.problems import BrokenEntryError, short
+from mrcnn.geometry import polygons
+from mrcnn.geometry.polygons import Polygon
+from mrcnn.typing import Masks
 
 
 class LabelMeDataset(OutlineDataset):
-    """Images and shapes of a folder of LabelMe files: polygons, rectangles, circles, line strips, masks.
+    """Images and shapes of a folder of LabelMe files: polygons, rectangles, circles, line strips and masks.
 
-    Shapes of one label and one group id are parts of one object. An image whose file is missing is taken
-    from the annotation file, if that holds it. image_info has `outlines`.
+    Shapes with the same label and group id are parts of one object. An image whose file is missing is taken
+    from the annotation file, if it is stored there.
+
+    `image_info` has `outlines`; `masks`, a list of (class id, column, row, PNG file in base64); and
+    `is_embedded`, whether the image is in the annotation file.
     """
 
     def load(
         self,
-        folder: str | os.PathLike,
+        folder: Source,
         classes: Sequence[str] | None = None,
         keep_empty: bool = False,
         source: str = "labelme",
+        *,
+        within: Source | None = None,
     ) -> None:
-        """Add the images of all json files in a folder.
+        """Add the images of all JSON files in a folder.
 
-        classes: labels in the order of ids; by default those that occur, sorted (give training and
-        validation data the same list). keep_empty: take images without a shape, too. source: name of this
-        source of ids.
+        Args:
+            folder: The folder of the JSON files.
+            classes: Labels in the order of their class ids; by default those in the files, sorted. Give
+                training and validation data the same list.
+            keep_empty: Whether to add images without a shape.
+            source: Name of this source of ids. Classes of folders with one source join by name.
+            within: The folder that paths of images must not leave. By default the parent of `folder`:
+                LabelMe writes "../images/a.png" if annotations are in a folder of their own.
 
-        Raises FileNotFoundError if there is no json file, ValueError if no image can be used. Single broken
-        files and shapes are left out, see `problems`.
+        Raises:
+            MissingFileError: If there is no JSON file.
+            InvalidDataError: If no image can be used. Broken files and shapes are left out instead, see
+                `problems`.
         """
-        paths = sorted(Path(folder).glob("*.json"))
+        folder = Path(folder)
+        paths = sorted(folder.glob("*.json"))
         if not paths:
-            raise FileNotFoundError(f"There is no LabelMe file {Path(folder) / '*.json'}")
+            raise MissingFileError("There is no LabelMe file *.json in this folder.", file=folder)
         contents = {path: content for path in paths if (content := self._content(path)) is not None}
-        labels = [str(shape.get("label")) for content in contents.values() for shape in content["shapes"]]
-        names = chosen_classes(classes, labels)
-        for class_id, name in enumerate(names, start=1):
-            self.add_class(source, class_id, name)
+        labels = [label for content in contents.values() for label in _labels(content["shapes"])]
+        names = self._class_names(classes, labels, folder)
+        joined = self._join_classes(source, dict(enumerate(names, start=1)), folder)
+        class_ids = {name: joined[number] for number, name in enumerate(names, start=1)}
+        root = folder.parent if within is None else Path(within)
         before = len(self.image_info)
         for path, content in contents.items():
             if content["shapes"] or keep_empty:
-                self._add(path, content, names, source)
-        self._finish(str(folder), before)
+                with self.problems.leave_out(path):
+                    self._add(path, content, class_ids, source, root)
+        self._finish(folder, before)
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """The objects that have a pixel inside the image, one by one, each cropped to its box."""
+        """Yield the objects that have a pixel in the image, each cropped to its box."""
         yield from super().load_instances(image_id)
         info, size = self.image_info[image_id], self.image_size(image_id)
         for class_id, x, y, png in info["masks"]:
-            mask = _decoded_mask(png)[max(0, -y) : max(0, size[0] - y), max(0, -x) : max(0, size[1] - x)]
+            mask = _decoded(png)[max(0, -y) : max(0, size[0] - y), max(0, -x) : max(0, size[1] - x)]
             if mask.any():
                 own = self.map_source_class_id(f"{info['source']}.{class_id}")
                 yield from cropped(mask, own, (max(0, y), max(0, x)))
 
-    def _open(self, info: Record) -> str | os.PathLike | BinaryIO:
+    def _open(self, info: Record) -> Source | BinaryIO:
         if not info["is_embedded"]:
             return super()._open(info)
-        return io.BytesIO(base64.b64decode(read_json(info["path"])["imageData"]))
+        path: Path = info["path"]
+        content = field(read_json(path), "imageData", str, path)
+        try:
+            return io.BytesIO(base64.b64decode(content, validate=False))
+        except (binascii.Error, ValueError) as error:
+            raise UnreadableFileError(f"`imageData` is not base64: {reason(error)}", file=path) from error
 
     def _content(self, path: Path) -> Record | None:
-        """The content of one file without its picture; None, and named, if it is broken."""
+        """Return the content of a file without its image; None, and noted, if it is broken."""
         try:
-            content = read_json(path)
+            content: Record = read_json(path)
             field(content, "imagePath", str, path)
             field(content, "shapes", list, path)
-        except BrokenEntryError as error:
+        except DataError as error:
             self.problems.add(problems.BROKEN_FIELD, str(error))
             return None
-        content["imageData"] = bool(content.get("imageData"))
+        # The image itself would fill the memory; it is read again when it is needed.
+        content["imageData"] = isinstance(content.get("imageData"), str) and content["imageData"] != ""
         return content
 
-    def _add(self, path: Path, content: Record, names: list[str], source: str) -> None:
-        image = path.parent / content["imagePath"].replace("\\", "/")
-        is_embedded = content["imageData"] and not image.is_file()
-        height, width = content.get("imageHeight"), content.get("imageWidth")
-        size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-        facts: Record = {"is_embedded": is_embedded, "outlines": [], "masks": []}
-        facts["is_empty"] = not content["shapes"]
-        info = self._add_picture(source, path.stem, path if is_embedded else image, size=size, **facts)
-        if info is None:
+    def _add(
+        self, path: Path, content: Record, class_ids: Mapping[str, int], source: str, root: Path
+    ) -> None:
+        """Add the image of a file, and its shapes."""
+        image, is_embedded = _located(path, content, root)
+        size = None  # the header of the image is read then
+        if content.get("imageHeight") is not None and content.get("imageWidth") is not None:
+            with self.problems.leave_out(path):
+                size = side(content, "imageHeight", path), side(content, "imageWidth", path)
+        info = self._add_file(
+            source,
+            path.stem,
+            path if is_embedded else image,
+            size=size,
+            is_embedded=is_embedded,
+            is_empty=not content["shapes"],
+            outlines=[],
+            masks=[],
+        )
+        if info is None or (is_embedded and not self._check_last()):
             return
-        groups: dict[Any, list[np.ndarray]] = {}
-        for number, shape in enumerate(content["shapes"]):
-            where = f"{path}: shapes[{number}]"
-            try:
-                label = str(field(shape, "label", (str, int), where))
-                if label not in names:
-                    self.problems.add(problems.UNKNOWN_CLASS, f"{where}: {label!r}")
+        groups: dict[tuple[int, str], list[Polygon]] = {}
+        entries: dict[tuple[int, str], str] = {}
+        for index, shape in enumerate(content["shapes"]):
+            entry = f"shapes[{index}]"
+            with self.problems.leave_out(path, entry):
+                label = _label(shape, path, entry)
+                if label not in class_ids:
+                    raise BrokenEntryError(
+                        f"The label is {short(label)}.", kind=problems.UNKNOWN_CLASS, file=path, entry=entry
+                    )
+                points = _points(shape, path, entry)
+                if shape.get("shape_type") == "mask":
+                    self._add_mask(info, class_ids[label], points, shape["mask"], path, entry)
                     continue
-                points = _points(shape, where)
-            except BrokenEntryError as error:
-                self.problems.add(problems.BROKEN_FIELD, str(error))
-                continue
-            class_id = names.index(label) + 1
-            if shape.get("shape_type") == "mask":
-                self._add_mask(info, class_id, points, shape["mask"], where)
-            elif self._checked(Outline(class_id, (points,)), info["size"], where):
                 group = shape.get("group_id")
-                key = (class_id, number if group is None else f"group {group}")
+                name = f"shape {index}" if group is None else f"group {short(group)}"
+                key = (class_ids[label], name)
                 groups.setdefault(key, []).append(points)
-        info["outlines"] += [Outline(key[0], tuple(parts)) for key, parts in groups.items()]
+                entries.setdefault(key, entry)
+        for key, parts in groups.items():
+            with self.problems.leave_out(path, entries[key]):
+                self._add_outline(info, key[0], parts, path, entries[key])
 
-    def _add_mask(self, info: Record, class_id: int, points: np.ndarray, png: str, where: str) -> None:
+    def _add_mask(
+        self, info: Record, class_id: int, points: Polygon, png: str, path: Path, entry: str
+    ) -> None:
+        """Add a shape that is a mask: a PNG file in base64, and its corners in the image."""
         try:
-            has_area = _decoded_mask(png).any()
-        except (OSError, ValueError) as error:
-            self.problems.add(problems.BROKEN_MASK, f"{where}: {error}")
-            return
-        if has_area:
-            x, y = (int(value) for value in np.rint(points.min(axis=0)))
-            info["masks"].append((class_id, x, y, png))
-        else:
-            self.problems.add(problems.NO_AREA, where)
-
-
-def _points(shape: Record, where: str) -> np.ndarray:
-    """A shape's outline [P, (x, y)] in pixels; the corners for a mask, no points for a shape without inside.
-
-    Raises BrokenEntryError naming the field that is missing or wrong.
-    """
-    try:
-        points = np.array(field(shape, "points", list, where), dtype=np.float64).reshape(-1, 2)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, BrokenEntryError):
+            size = read_header(_bytes(png)).stored_size
+            if size[0] > info["size"][0] or size[1] > info["size"][1]:
+                raise BrokenEntryError(
+                    f"The mask has {size}, the image {info['size']}.", kind=problems.MASK_SIZE
+                )
+            has_area = bool(_decoded(png).any())
+        except BrokenEntryError:
             raise
-        raise BrokenEntryError(f"{where}: field 'points' must be pairs of numbers") from error
+        except DataError as error:
+            raise BrokenEntryError(str(error), kind=problems.BROKEN_MASK) from error
+        if not has_area:
+            raise BrokenEntryError("The mask has no pixel.", kind=problems.NO_AREA)
+        x, y = (int(value) for value in np.rint(points.min(axis=0)))
+        info["masks"].append((class_id, x, y, png))
+        if x >= info["size"][1] or y >= info["size"][0] or x + size[1] <= 0 or y + size[0] <= 0:
+            self.problems.add(problems.OUTSIDE, f"{path}: {entry}")
+
+
+def _located(path: Path, content: Record, root: Path) -> tuple[Path, bool]:
+    """Return the path of the image of a file, and whether the image in the file is to be used instead."""
+    try:
+        image = locate(path.parent, content["imagePath"], root)
+    except BrokenEntryError:
+        if content["imageData"]:
+            return path, True
+        raise
+    return image, bool(content["imageData"]) and not is_ordinary(image)
+
+
+def _labels(shapes: Sequence[object]) -> Iterator[str]:
+    """Yield the labels of the shapes that have one."""
+    for shape in shapes:
+        try:
+            yield _label(shape, Path(), "")
+        except InvalidDataError:
+            continue
+
+
+def _label(shape: object, path: Path, entry: str) -> str:
+    label = str(field(shape, "label", (str, int), path, entry))
+    if not label:
+        raise BrokenEntryError("`label` must not be empty.", file=path, entry=entry, field="label")
+    return label
+
+
+def _points(shape: Record, path: Path, entry: str) -> Polygon:
+    """Return the outline of a shape [P, (x, y)] in pixels.
+
+    These are the corners of a mask; a shape without an inside has no points.
+    """
+    listed = field(shape, "points", list, path, entry)
+    try:
+        points = np.array(listed, dtype=np.float64) if listed else np.zeros((0, 2))
+    except (TypeError, ValueError, OverflowError):
+        points = np.zeros(0)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise BrokenEntryError(
+            f"`points` must be a list of pairs of numbers. Received: {short(listed)}",
+            file=path,
+            entry=entry,
+            field="points",
+        )
     kind = shape.get("shape_type") or "polygon"
     if kind in ("polygon", "linestrip"):
         return points
     if kind not in ("rectangle", "circle", "mask"):
         return np.zeros((0, 2))
-    if len(points) != 2:
+    if len(points) != 2 or not np.isfinite(points).all():
         raise BrokenEntryError(
-            f"{where}: field 'points' of a {kind} must be two points. Received: {len(points)}"
+            f"`points` of a {kind} must be two points of finite numbers. Received: {short(listed)}",
+            file=path,
+            entry=entry,
+            field="points",
         )
     if kind == "mask":
-        field(shape, "mask", str, where)
+        field(shape, "mask", str, path, entry)
         return points
-    if kind == "circle":
-        radius = float(np.linalg.norm(points[1] - points[0]))
-        return outlines.ellipse(points[0][0], points[0][1], radius, radius)
-    return outlines.rectangle(*points.min(axis=0), *np.ptp(points, axis=0))
+    with np.errstate(over="ignore", invalid="ignore"):  # of huge numbers; the points are checked later
+        if kind == "circle":
+            radius = float(np.linalg.norm(points[1] - points[0]))
+            return polygons.ellipse(points[0][0], points[0][1], radius, radius)
+        return polygons.rectangle(*points.min(axis=0), *np.ptp(points, axis=0))
 
 
-def _decoded_mask(png: str) -> np.ndarray:
-    """A mask [h, w] from a PNG file in base64."""
+def _bytes(png: str) -> bytes:
+    """Return the content of a PNG file in base64."""
     try:
-        with PIL.Image.open(io.BytesIO(base64.b64decode(png, validate=True))) as picture:
-            return np.asarray(picture.convert("L")) > 0
-    except binascii.Error as error:
-        raise ValueError(f"mask is no base64: {error}") from error
+        return base64.b64decode(png, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidDataError(f"`mask` is not base64: {reason(error)}", field="mask") from error
+
+
+def _decoded(png: str) -> Masks:
+    """Return the mask of a PNG file in base64, bool [h, w]."""
+    return read_mask(_bytes(png), warn=False)

@@ -1,25 +1,28 @@
 """Folders with one mask file for each object, as in the 2018 Data Science Bowl."""
 
-import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-import numpy as np
-import PIL.Image
-
-from mrcnn.formats import files, problems
+from mrcnn.errors import DataError
+from mrcnn.files import images as image_reader
+from mrcnn.formats import image_files, problems
 from mrcnn.formats.base import FormatDataset, Instance, cropped
+from mrcnn.formats.files import Source
 
 
 class MaskFileDataset(FormatDataset):
-    """Pictures <name>/images/<name>.png with masks <name>/masks/*.png, one file for each object.
+    """Images <name>/images/<name>.png with masks <name>/masks/*.png, one file for each object.
 
-    Pixels that are not 0 are inside. image_info has `masks`, the paths of the mask files.
+    Pixels that are not black are inside. In JPEG files, which change values, these are the pixels above half
+    of white, and the file is named in `problems`.
+
+    `image_info` has `masks`, the paths of the mask files; and `class_id`, the id of their class in the
+    source.
     """
 
     def load(
         self,
-        root: str | os.PathLike,
+        root: Source,
         class_name: str = "object",
         images: str = "images",
         masks: str = "masks",
@@ -28,56 +31,76 @@ class MaskFileDataset(FormatDataset):
     ) -> None:
         """Add the images of all folders below `root`.
 
-        class_name: the class of all objects. images, masks: names of the two folders in each. only: names of
-        folders to take, all by default. source: name of this source of ids.
+        Args:
+            root: The folder of the folders.
+            class_name: The class of all objects.
+            images: Name of the folder of the image in each.
+            masks: Name of the folder of the masks in each.
+            only: Names of the folders to load; all by default.
+            source: Name of this source of ids. Classes of several loads with one source join by name.
 
-        Raises FileNotFoundError if there is no such folder, ValueError if no image can be used. Single broken
-        entries are left out, see `problems`.
+        Raises:
+            MissingFileError: If `root` is not a folder.
+            UnreadableFileError: If it cannot be read.
+            InvalidDataError: If no image can be used. Broken entries are left out instead, see `problems`.
         """
         root = Path(root)
-        if not root.is_dir():
-            raise FileNotFoundError(f"There is no folder {root}")
-        self.add_class(source, 1, class_name)
+        known = image_files.folders_in(root)
+        names = self._class_names([class_name], (), root)
+        class_id = self._join_classes(source, dict(enumerate(names, start=1)), root)[1]
         before = len(self.image_info)
-        known = sorted(path.name for path in root.iterdir() if path.is_dir())
         for name in known if only is None else sorted(only):
-            pictures = files.images_in(root, f"{name}/{images}") if (root / name / images).is_dir() else {}
-            if not pictures:
+            found = _images_in(root, f"{name}/{images}")
+            if not found:
                 self.problems.add(problems.MISSING_IMAGE, str(root / name / images))
                 continue
-            has_masks = (root / name / masks).is_dir()
-            paths = (
-                [root / file for file in files.images_in(root, f"{name}/{masks}").values()]
-                if has_masks
-                else []
-            )
-            if not paths:
+            by_name, _ = image_files.by_stem(found)
+            path = root / by_name.get(name, found[0])
+            for other in found:
+                if root / other != path:
+                    self.problems.add(problems.SAME_NAME, f"{root / other}, beside {path.name}")
+            mask_paths = [root / mask for mask in _images_in(root, f"{name}/{masks}")]
+            if not mask_paths:
                 self.problems.add(problems.MISSING_LABELS, str(root / name / masks))
-            path = root / pictures.get(name, next(iter(pictures.values())))
-            self._add_picture(source, name, path, masks=paths)
-        self._finish(str(root), before)
+            info = self._add_file(source, name, path, masks=[], class_id=class_id)
+            if info is not None:
+                info["masks"] = [mask for mask in mask_paths if self._is_mask(mask, info["size"])]
+        self._finish(root, before)
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """The objects one by one, in the order of their files' names, each cropped to its box.
+        """Yield the objects in the order of the names of their files, each cropped to its box.
 
-        A mask file that is broken, empty or of another size is left out and named in `problems`.
+        A mask file that cannot be decoded or has no pixel inside is left out and named in `problems`.
         """
         info, size = self.image_info[image_id], self.image_size(image_id)
+        class_id = self.map_source_class_id(f"{info['source']}.{info['class_id']}")
         for path in info["masks"]:
             try:
-                with PIL.Image.open(path) as picture:
-                    mask = (
-                        np.asarray(
-                            picture.convert("L") if picture.mode not in ("1", "I", "I;16") else picture
-                        )
-                        > 0
-                    )
-            except (OSError, SyntaxError) as error:
-                self.problems.add(problems.BROKEN_MASK, f"{path}: {error}")
+                mask = image_reader.read_mask(path, warn=False)
+            except DataError as error:
+                self.problems.add(problems.BROKEN_MASK, str(error))
                 continue
             if mask.shape != size:
                 self.problems.add(problems.MASK_SIZE, f"{path}: {mask.shape}, image {size}")
             elif not mask.any():
                 self.problems.add(problems.NO_AREA, str(path))
             else:
-                yield from cropped(mask, self.map_source_class_id(f"{info['source']}.1"))
+                yield from cropped(mask, class_id)
+
+    def _is_mask(self, path: Path, size: tuple[int, int]) -> bool:
+        """Return whether the header of a mask file can be read and states the size of the image."""
+        try:
+            header = image_reader.read_header(path)
+        except DataError as error:
+            self.problems.add(problems.BROKEN_MASK, str(error))
+            return False
+        if header.stored_size != size:
+            self.problems.add(problems.MASK_SIZE, f"{path}: {header.stored_size}, image {size}")
+            return False
+        if header.is_lossy:
+            self.problems.add(problems.LOSSY_MASK, str(path))
+        return True
+
+
+def _images_in(root: Path, folder: str) -> list[str]:
+    return image_files.images_in(root, folder) if (root / folder).is_dir() else []

@@ -1,56 +1,85 @@
-"""Outlines of objects as polygons, and polygons as masks.
+"""Objects that are outlined by polygons, checked when they are read.
 
-Points are float [P, (x, y)] in pixels, counted from the image's upper left corner: the first pixel
-reaches from 0 to 1. Masks are drawn by pycocotools, as COCO's own are.
+A polygon is float [P, (x, y)] in pixels, counted from the upper left corner of the image: the first pixel
+reaches from 0 to 1.
 """
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from pycocotools import mask as rle
 
-ROUND = 72  # corners of a polygon that stands for an ellipse
-TOLERANCE = 1.0  # pixels that an outline may reach outside its image without being named
-
-
-def rectangle(x: float, y: float, width: float, height: float) -> np.ndarray:
-    """The four corners of an upright rectangle, [4, (x, y)]."""
-    return np.array([(x, y), (x + width, y), (x + width, y + height), (x, y + height)], dtype=np.float64)
+from mrcnn.formats import problems
+from mrcnn.formats.files import Source
+from mrcnn.formats.problems import BrokenEntryError, Problems
+from mrcnn.geometry import polygons
+from mrcnn.geometry.polygons import Polygon
 
 
-def ellipse(x: float, y: float, radius_x: float, radius_y: float, turn: float = 0.0) -> np.ndarray:
-    """An ellipse around (x, y), turned by `turn` radians clockwise on the screen, [72, (x, y)]."""
-    angles = np.linspace(0, 2 * np.pi, ROUND, endpoint=False)
-    across, down = radius_x * np.cos(angles), radius_y * np.sin(angles)
-    cos, sin = np.cos(turn), np.sin(turn)
-    return np.stack([x + across * cos - down * sin, y + across * sin + down * cos], axis=1)
+@dataclasses.dataclass(frozen=True)
+class Outline:
+    """One object as polygons.
 
-
-def area(points: np.ndarray) -> float:
-    """Area inside a polygon [P, (x, y)], in square pixels."""
-    x, y = np.asarray(points, dtype=np.float64).T
-    open_sum = np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:])
-    return abs(float(open_sum + x[-1] * y[0] - y[-1] * x[0])) / 2
-
-
-def reaches_outside(parts: Sequence[np.ndarray], size: tuple[int, int]) -> bool:
-    """Whether a polygon has a corner more than a pixel outside an image of (height, width)."""
-    limit = np.array([size[1], size[0]]) + TOLERANCE
-    return any((points < -TOLERANCE).any() or (points > limit).any() for points in parts)
-
-
-def draw(parts: Sequence[np.ndarray], size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]] | None:
-    """The mask of one object, no larger than its box.
-
-    parts: polygons [P, (x, y)], all of one object. size: (height, width) of the image; what lies outside is
-    cut off. Returns bool [h, w] and the image's (row, column) of its first pixel; None if nothing is inside.
+    Attributes:
+        class_id: The id of its class in the source of the dataset.
+        parts: Its polygons. The object is their union.
     """
-    corners = np.concatenate(parts)
-    low = np.clip(np.floor(corners.min(axis=0)), 0, (size[1], size[0])).astype(int)
-    high = np.clip(np.ceil(corners.max(axis=0)), 0, (size[1], size[0])).astype(int)
-    width, height = high - low
-    if width <= 0 or height <= 0:
-        return None
-    flat = [(points - low).ravel().tolist() for points in parts]
-    encoded = rle.merge(rle.frPyObjects(flat, int(height), int(width)))
-    return rle.decode(encoded).astype(bool), (int(low[1]), int(low[0]))
+
+    class_id: Any
+    parts: tuple[Polygon, ...]
+
+
+def usable_parts(
+    parts: Sequence[Polygon], size: tuple[int, int], file: Source, entry: str, noted: Problems
+) -> tuple[Polygon, ...]:
+    """Return the parts of an object that can be filled.
+
+    Parts that cannot, such as the single points that some annotation tools leave behind, are noted.
+
+    Args:
+        parts: Polygons.
+        size: (height, width) of the image.
+        file: The annotation file, for notes.
+        entry: The entry of the file, for notes.
+        noted: Takes notes of parts that are left out and of objects that reach outside of the image.
+
+    Raises:
+        BrokenEntryError: If no part is left.
+    """
+    faults = [_fault(part, size) for part in parts]
+    usable = tuple(part for part, fault in zip(parts, faults, strict=True) if fault is None)
+    if not usable:
+        kind, reason = next((fault for fault in faults if fault), (problems.NO_OUTLINE, "It has no polygon."))
+        raise BrokenEntryError(reason, kind=kind, file=file, entry=entry)
+    for index, fault in enumerate(faults):
+        if fault:
+            noted.add(problems.STRAY_PART, f"{file}: {entry}, part {index}: {fault[1]}")
+    if polygons.reaches_outside(usable, size):
+        noted.add(problems.OUTSIDE, f"{file}: {entry}")
+    return usable
+
+
+def _fault(points: Polygon, size: tuple[int, int]) -> tuple[str, str] | None:
+    """Return why a polygon cannot be filled, as a kind of problem and a sentence; None if it can."""
+    if len(points) < 3:
+        return problems.NO_OUTLINE, f"A polygon needs 3 points. Received: {len(points)}"
+    if not np.isfinite(points).all():
+        return problems.BROKEN_FIELD, "The coordinates must be finite numbers."
+    if not polygons.area(points) > 0 and _is_line(points):
+        return problems.NO_AREA, "All points lie on one line."
+    # After clipping, no edge is longer than three image sides.
+    if len(points) * 3 * max(size) > polygons.MAX_OUTLINE_LENGTH:
+        clipped = polygons.clip(points, size)
+        length = np.abs(np.roll(clipped, -1, axis=0) - clipped).max(axis=1, initial=0).sum()
+        if length > polygons.MAX_OUTLINE_LENGTH:
+            return problems.BROKEN_FIELD, f"The outline of {len(points)} corners is too long to be filled."
+    return None
+
+
+def _is_line(points: Polygon) -> bool:
+    """Return whether all points lie on one line. The area of a figure of eight may be 0, too."""
+    limit = polygons.LARGEST_COORDINATE
+    steps = np.clip(points, -limit, limit) - np.clip(points[0], -limit, limit)
+    farthest = steps[np.argmax(np.abs(steps).max(axis=1))]
+    return not (steps[:, 0] * farthest[1] - steps[:, 1] * farthest[0]).any()

@@ -1,170 +1,236 @@
-"""Detections of pictures, written to files: label images, COCO JSON, counts, and overlays for the eye.
+"""Detections of images as files: label images, COCO JSON, counts, and overlays to look at.
 
-    found = write_predictions(model.detect, "pictures.zip", "out", {1: "nucleus"}, min_score=0.5)
+    found = write_predictions(model.detect, "images.zip", "out", {1: "nucleus"}, min_score=0.5)
 
-writes out/labels/NAME.png (16 bits, 0 background, k the k-th instance), out/detections.json (a COCO result
-file; image ids are the names), out/counts.csv (instances of each picture), and on demand the pictures with
-their instances in colours, out/overlays/NAME.png. Each file appears when complete.
+| file | content |
+|---|---|
+| `labels/NAME.png` | label image of 16 bits: 0 is background, k is the k-th instance |
+| `detections.json` | COCO results; their image ids are the names |
+| `annotations.json` | a COCO annotation file, to correct and to train on: `CocoDataset` reads it |
+| `counts.csv` | the number of instances of each image |
+| `overlays/NAME.png` | the images with their instances in color, if asked for |
+
+Each file appears when it is complete.
 """
 
 import csv
+import dataclasses
 import io
 import logging
-import os
-import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
 
 import numpy as np
-import skimage  # loads skimage.io with the first image, which keeps `import mrcnn.formats` fast
-from PIL import Image
+from PIL import Image as PillowImage
 from tqdm import tqdm
 
+from mrcnn import files
+from mrcnn.drawing.colors import instance_colors
+from mrcnn.drawing.masks import draw_masks, to_rgb
+from mrcnn.errors import InvalidDataError, MissingFileError
 from mrcnn.evaluation import coco
-from mrcnn.files import write_json
-from mrcnn.formats import files
+from mrcnn.files import archives
+from mrcnn.files.images import SUFFIXES, read_image
+from mrcnn.formats import image_files
+from mrcnn.formats.files import Source
 from mrcnn.geometry import masks
-from mrcnn.visualize import overlays as drawn
+from mrcnn.typing import Image
 
 logger = logging.getLogger(__name__)
 
-Detections = dict[str, np.ndarray]
-# Where pictures may lie below the root, the first that has some.
+Detections: TypeAlias = Mapping[str, Any]
+# Folders in which images may lie, below a folder or in a zip file. The first one with images counts.
 FOLDERS = ("", "images")
-MOST_LABELS = 2**16 - 1
-OVERLAY_SIDE = 1024  # small pictures are enlarged to about so many pixels, for fine outlines
+# The largest value of a label image of 16 bits.
+MAX_INSTANCES = 2**16 - 1
+# Small images are enlarged to about this number of pixels, so that outlines are thin.
+OVERLAY_SIDE = 1024
 
 
 def write_predictions(
-    detect: Callable[[list[np.ndarray]], list[Detections]],
-    source: str | os.PathLike,
-    output: str | os.PathLike,
+    detect: Callable[[list[Image]], list[Any]],
+    source: Source,
+    output: Source,
     class_names: Mapping[int, str],
     min_score: float = 0.5,
+    *,
     verbose: int = 1,
     overlays: bool = False,
 ) -> dict[str, int]:
-    """Detect the objects of every picture and write them.
+    """Detect the objects of every image, and write them.
 
-    detect: such as `MaskRCNN.detect`. source: a picture, or a folder or zip file with pictures, in it or in
-    its folder images. output: folder, created if needed; older results of the same names are replaced.
-    class_names: class id to name. min_score: detections of a lower score are left out. verbose: 1 shows
-    progress. overlays: draw the instances, too, without boxes and names, on pictures of up to OVERLAY_SIDE
-    pixels enlarged by a whole number.
+    In a label image, a pixel of several masks belongs to the one with the best score, and an instance without
+    a pixel left has no value. Images with an EXIF orientation are turned as viewers show them; results refer
+    to that.
 
-    In a label image a pixel of several masks belongs to the best-scored; an instance without a pixel left
-    has no number. Pictures with an EXIF orientation are turned as viewers show them; what is written refers
-    to that. Pictures that cannot be read or used are logged, left out and counted.
-    Returns the number of instances of each picture by name. Raises FileNotFoundError if there are no
-    pictures, ValueError for a file that is none of these, OSError if the output cannot be written.
+    An image that cannot be read or used is logged and left out. The JSON files and the counts are written for
+    all others, also if an error or Ctrl-C ends the function.
+
+    Args:
+        detect: A function from a list of one image to a list of one dict, such as `MaskRCNN.detect`.
+        source: An image, or a folder or zip file with images, which are in it or in its folder "images".
+        output: The folder to write to; it is created if it is missing. Files of the same names are replaced.
+        class_names: Class id to name.
+        min_score: Detections with a lower score are left out.
+        verbose: 1 shows progress and a summary.
+        overlays: Whether to draw the instances, too, without boxes and names. Images of up to OVERLAY_SIDE
+            pixels are enlarged by a whole number.
+
+    Returns:
+        The number of instances of each image by name. The name is that of the file without suffix, or with it
+        if several files would have one name.
+
+    Raises:
+        MissingFileError: If there are no images.
+        UnreadableFileError: If a zip file cannot be opened.
+        InvalidDataError: If `source` is a file of another kind.
+        OSError: If the output cannot be written.
     """
     output = Path(output)
-    root, pictures = _pictures(Path(source))
+    root, images = _images(Path(source))
     for folder in ("labels", "overlays") if overlays else ("labels",):
         (output / folder).mkdir(parents=True, exist_ok=True)
-    records: list[coco.Record] = []
-    counts: dict[str, int] = {}
-    for name, member in tqdm(pictures.items(), desc="Predicting", unit="image", disable=not verbose):
-        try:
-            picture = _read(root, member)
-            (found,) = detect([picture])
-        except (OSError, ValueError) as error:
-            logger.warning("Left out %s of %s: %s", member, root, error)
-            continue
-        found = _scored_at_least(found, min_score)
-        labels = compact(masks.label_image(found["masks"], found["scores"]))
-        _write(output / "labels" / f"{name}.png", _png(labels))
-        records += [{"image_id": name, **record} for record in coco.detections_of(found)]
-        counts[name] = int(labels.max(initial=0))
-        if overlays:
-            _write(output / "overlays" / f"{name}.png", _png(_overlay(picture, found)))
-    write_json(output / "detections.json", records)
-    _write(output / "counts.csv", _table(counts))
-    if len(counts) < len(pictures):
-        logger.warning("%d of %d pictures were left out.", len(pictures) - len(counts), len(pictures))
+    results = _Results(dict(class_names))
+    try:
+        for name, member in tqdm(images.items(), desc="Predicting", unit="image", disable=not verbose):
+            try:
+                image = _read(root, member)
+                (found,) = detect([image])
+                found = _with_score(found, min_score)
+                labels = compact(masks.label_image(found["masks"], found["scores"]))
+            except (OSError, ValueError, MemoryError) as error:
+                logger.warning("Left out %s of %s: %s", member, root, error)
+                continue
+            _write_png(output / "labels" / f"{name}.png", labels)
+            if overlays:
+                _write_png(output / "overlays" / f"{name}.png", _overlay(image, found))
+            results.add(name, member, found, labels)
+    finally:
+        results.write(output)
+    counts = results.counts
+    if len(counts) < len(images):
+        logger.warning("%d of %d images were left out.", len(images) - len(counts), len(images))
     if verbose:
         names = ", ".join(class_names.values())
-        print(f"{len(counts)} pictures, {sum(counts.values())} instances ({names}) in {output}")
+        print(f"{len(counts)} images, {sum(counts.values())} instances ({names}) in {output}")
     return counts
 
 
 def compact(labels: np.ndarray) -> np.ndarray:
-    """A label image [H, W] with its numbers replaced by 1, 2, ... without gaps, uint16.
+    """Replace the values of a label image [H, W] by 1, 2, ... without gaps, uint16.
 
-    Raises ValueError if there are more than 65535.
+    Raises:
+        ValueError: If there are more than 65535.
     """
-    present, places = np.unique(labels, return_inverse=True)
+    present, indices = np.unique(labels, return_inverse=True)
     numbers = np.arange(len(present)) + (present[0] != 0)
-    if numbers[-1] > MOST_LABELS:
-        raise ValueError(f"A label image of 16 bits holds {MOST_LABELS} instances. Received: {numbers[-1]}")
-    return numbers[places].reshape(labels.shape).astype(np.uint16)
-
-
-def _pictures(source: Path) -> tuple[Path, dict[str, str]]:
-    """Folder or zip file of the pictures, and their places in it by name."""
-    if source.is_file() and source.suffix.lower() in files.IMAGE_SUFFIXES:
-        return source.parent, {source.stem: source.name}
-    if source.is_file() and not zipfile.is_zipfile(source):
+    if numbers[-1] > MAX_INSTANCES:
         raise ValueError(
-            f"{source} is neither a zip file nor a picture of a kind known by its ending: "
-            f"{', '.join(sorted(files.IMAGE_SUFFIXES))}"
+            f"A label image of 16 bits holds at most {MAX_INSTANCES} instances. Received: {numbers[-1]}"
+        )
+    return numbers[indices].reshape(labels.shape).astype(np.uint16)
+
+
+@dataclasses.dataclass
+class _Results:
+    """The results of all images so far.
+
+    Attributes:
+        class_names: Class id to name.
+        counts: Instances in the label image of each image.
+        detections: COCO results.
+        images: Images of the COCO annotation file.
+        annotations: Annotations of the COCO annotation file.
+    """
+
+    class_names: dict[int, str]
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    detections: list[coco.Record] = dataclasses.field(default_factory=list)
+    images: list[coco.Record] = dataclasses.field(default_factory=list)
+    annotations: list[coco.Record] = dataclasses.field(default_factory=list)
+
+    def add(self, name: str, member: str, found: Detections, labels: np.ndarray) -> None:
+        records = coco.detections_of(found)
+        self.detections += [{"image_id": name, **record} for record in records]
+        height, width = labels.shape
+        image_id = len(self.images) + 1
+        self.images.append({"id": image_id, "file_name": member, "height": height, "width": width})
+        areas = np.count_nonzero(found["masks"], axis=(0, 1))
+        for record, area in zip(records, areas, strict=True):
+            if area:
+                own = {"id": len(self.annotations) + 1, "image_id": image_id, "iscrowd": 0, "area": int(area)}
+                self.annotations.append({**own, **record})
+        self.counts[name] = int(labels.max(initial=0))
+
+    def write(self, output: Path) -> None:
+        names = dict(self.class_names)
+        for record in self.annotations:
+            names.setdefault(record["category_id"], f"class {record['category_id']}")
+        categories = [{"id": int(class_id), "name": str(name)} for class_id, name in names.items()]
+        content = {"images": self.images, "annotations": self.annotations, "categories": categories}
+        files.write_json(output / "detections.json", self.detections)
+        files.write_json(output / "annotations.json", content)
+        with files.atomic_write(output / "counts.csv") as temporary:
+            temporary.write_bytes(_table(self.counts))
+
+
+def _images(source: Path) -> tuple[Path, dict[str, str]]:
+    """Return the folder or zip file of the images, and their paths in it by name."""
+    if source.is_file() and source.suffix.lower() in SUFFIXES:
+        return source.parent, {source.stem: source.name}
+    if source.is_file() and not archives.is_archive(source):
+        raise InvalidDataError(
+            "The file must be a zip file, or an image with one of the suffixes "
+            f"{', '.join(sorted(SUFFIXES))}.",
+            file=source,
         )
     for folder in FOLDERS:
         try:
-            found = files.images_in(source, folder)
-        except FileNotFoundError:
+            found = image_files.images_in(source, folder)
+        except MissingFileError:
             if not source.exists():
                 raise
             continue
         if found:
-            return source, found
-    raise FileNotFoundError(f"There is no picture in {source} nor in its folder images.")
+            stems = Counter(PurePosixPath(path).stem for path in found)
+            names = (PurePosixPath(path) for path in found)
+            return source, {
+                (name.stem if stems[name.stem] == 1 else name.name): path
+                for name, path in zip(names, found, strict=True)
+            }
+    raise MissingFileError('There are no images here, nor in the folder "images".', file=source)
 
 
-def _read(source: Path, member: str) -> np.ndarray:
-    """A picture as viewers show it: turned by its EXIF orientation, as those that networks train on."""
-
-    def file() -> Any:
-        return source / member if source.is_dir() else files.open_member(source, member)
-
-    picture = files.turned(skimage.io.imread(file()), files.read_header(file()).orientation)
-    return np.ascontiguousarray(picture)
+def _read(root: Path, member: str) -> Image:
+    """Read an image as viewers show it: turned by its EXIF orientation, as the images of training are."""
+    if root.is_dir():
+        return read_image(root / member)
+    return read_image(archives.open_member(root, member), f"{root}/{member}")
 
 
-def _scored_at_least(found: Detections, min_score: float) -> Detections:
-    kept = np.asarray(found["scores"]) >= min_score
-    rows = {name: found[name][kept] for name in ("rois", "class_ids", "scores")}
-    return {**rows, "masks": found["masks"][..., kept]}
+def _with_score(found: Detections, min_score: float) -> Detections:
+    is_kept = np.asarray(found["scores"]) >= min_score
+    rows = {name: found[name][is_kept] for name in ("rois", "class_ids", "scores")}
+    return {**rows, "masks": found["masks"][..., is_kept]}
 
 
-def _overlay(picture: np.ndarray, found: Detections) -> np.ndarray:
-    return drawn.overlay_instances(
-        picture,
-        found["rois"],
-        found["masks"],
-        found["class_ids"],
-        class_names=(),
-        show_bbox=False,
-        show_caption=False,
-        alpha=0.3,
-        scale=max(1, OVERLAY_SIDE // max(picture.shape[:2])),
-    )
+def _overlay(image: Image, found: Detections) -> np.ndarray:
+    """Return the image, enlarged if it is small, with the instances in color: uint8 [H, W, 3]."""
+    scale = max(1, OVERLAY_SIDE // max(image.shape[:2]))
+    canvas = to_rgb(image).repeat(scale, axis=0).repeat(scale, axis=1)
+    if len(found["scores"]):
+        draw_masks(canvas, found["masks"], instance_colors(None, len(found["scores"])), alpha=0.3)
+    return canvas
 
 
-def _png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
+def _write_png(path: Path, image: np.ndarray) -> None:
+    with files.atomic_write(path) as temporary:
+        PillowImage.fromarray(image).save(temporary, "PNG")
 
 
 def _table(counts: Mapping[str, int]) -> bytes:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows([("image", "instances"), *counts.items()])
-    return file.getvalue().encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    return file.getvalue().encode("utf-8", "surrogateescape")

@@ -1,73 +1,164 @@
-"""What is broken in a data set, entry by entry: counted, named, and what was done about it."""
+"""The problems of a data set: entries that are broken or were changed, counted and named.
 
+A reader leaves a broken entry out, notes it here and goes on. Each kind of problem says what is wrong and
+what happened to the entry.
+"""
+
+import contextlib
 import logging
+import os
+import reprlib
+from collections.abc import Iterator
+
+from mrcnn.errors import InvalidDataError
 
 logger = logging.getLogger(__name__)
 
-# Each kind says what is wrong and what happens to the entry.
 MISSING_IMAGE = "image file is missing: left out"
 UNREADABLE_IMAGE = "image file cannot be read: left out, in training at the latest"
+OUTSIDE_FOLDER = "image file lies outside the folder of the images: left out"
+SAME_NAME = "several files share one name: only the first is used"
+REPEATED_ID = "image id stands for several files: left out"
+REPEATED_IMAGE = "image is listed several times: the first entry is used"
+REPEATED_FILE = "image file is listed under several ids: each has its own objects"
 UNKNOWN_IMAGE = "annotation of an image that is not listed: left out"
-BROKEN_FIELD = "field is missing or of a wrong kind: left out"
+BROKEN_FIELD = "field is missing or invalid: left out"
 UNKNOWN_CLASS = "class id or name is unknown: left out"
-NO_OUTLINE = "shape has no inside, or a box stands in the outline's place: left out"
+REPEATED_CLASS_ID = "class id stands for several names: left out"
+REPEATED_CLASS_NAME = "class name has several ids: joined into one class"
+NO_OUTLINE = "shape has no inside, or is only a box: left out"
 NO_AREA = "object has no area: left out"
+STRAY_PART = "part of an object cannot be used: the part is left out, the object is kept"
 OUTSIDE = "object reaches outside its image: clipped"
 MASK_SIZE = "mask has another size than its image: left out"
+CROWD_SIZE = "mask of a crowd has another size than its image: taken as the whole image"
 STATED_SIZE = "image has another size than its annotations state: left out in training"
 MISSING_LABELS = "image has no labels: taken as without objects"
 BROKEN_MASK = "mask file cannot be read or holds no mask: left out"
-SIXTEEN_BIT = "picture has 16 bits a channel: 0..65535 are taken as 0..255"
-ALPHA = "picture has an alpha channel: dropped"
-TURNED = "picture has an EXIF orientation: turned as viewers show it"
-NOT_TURNED = (
-    "picture has an EXIF orientation, but its annotations fit the stored rows and columns: not turned"
-)
+LOSSY_LABELS = "label image is a JPEG, which changes its values: left out"
+LOSSY_MASK = "mask is a JPEG, which changes its values: pixels above half the range are inside"
+BINARY_LABELS = "label image has one value in several separate pieces: taken as one object"
+VOID_LABELS = "label image has the value 255 beside consecutive ones: taken as an object"
+SIXTEEN_BIT = "image has 16 bits per channel: 0..65535 is taken as 0..255"
+ALPHA = "image has an alpha channel: dropped"
+TURNED = "image has an EXIF orientation: turned as viewers show it"
+NOT_TURNED = "image has an EXIF orientation, but its annotations fit the stored rows and columns: not turned"
 
-# Whole entries that are read in another way than they are stored.
+# Entries that are used, in another way than they are stored.
 CHANGED = {SIXTEEN_BIT, ALPHA, TURNED, NOT_TURNED}
 
-NAMED = 3  # entries named in a line; all are counted, and kept in `names`
+# Names in one line. All entries are counted and kept in `names`.
+NAMES_PER_LINE = 3
+LONGEST_NAME = 500
+
+_SHORTENER = reprlib.Repr()
+_SHORTENER.maxlevel = 3
+_SHORTENER.maxlist = _SHORTENER.maxdict = 10
+_SHORTENER.maxstring = _SHORTENER.maxother = _SHORTENER.maxlong = 60
+
+
+class BrokenEntryError(InvalidDataError):
+    """An entry of a data set cannot be used.
+
+    Attributes:
+        kind: The kind of problem, one of the constants of this module.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str = BROKEN_FIELD,
+        file: str | os.PathLike[str] | None = None,
+        entry: str | None = None,
+        field: str | None = None,
+    ) -> None:
+        super().__init__(message, file=file, entry=entry, field=field)
+        self.kind = kind
 
 
 class Problems:
-    """Broken entries of one data set, by kind, each once.
+    """The problems of one data set, by kind. Each entry counts once.
 
-    names: of the entries of each kind, in the order they were found.
+    Attributes:
+        names: Dict from kind to the names of the entries, in the order in which they were found.
     """
 
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}
         self._known: set[tuple[str, str]] = set()
-        self._told: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
 
     def add(self, kind: str, name: str) -> None:
-        """Note an entry; name: file and entry, for people to find it."""
+        """Note an entry.
+
+        Args:
+            kind: One of the constants of this module.
+            name: File and entry, and what is wrong.
+        """
+        name = _printable(name)
         if (kind, name) not in self._known:
             self._known.add((kind, name))
             self.names.setdefault(kind, []).append(name)
 
+    @contextlib.contextmanager
+    def leave_out(self, file: str | os.PathLike[str], entry: str | None = None) -> Iterator[None]:
+        """Note an entry whose block raises an error about data, instead of raising it.
+
+        Args:
+            file: The file of the entry.
+            entry: The entry, such as "annotations[3]".
+        """
+        where = f"{file}: {entry}" if entry else str(file)
+        try:
+            yield
+        except BrokenEntryError as error:
+            self.add(error.kind, str(error) if error.file else f"{where}: {error}")
+        except InvalidDataError as error:
+            self.add(BROKEN_FIELD, str(error) if error.file else f"{where}: {error}")
+        except RecursionError:
+            self.add(BROKEN_FIELD, f"{where}: The entry is nested too deeply.")
+
     @property
     def counts(self) -> dict[str, int]:
-        """How many entries there are of each kind."""
+        """The number of entries of each kind."""
         return {kind: len(names) for kind, names in self.names.items()}
 
     def lines(self) -> list[str]:
-        """One line for each kind: how many, what, and the first names."""
+        """Return one line for each kind: its number of entries, the kind, and the first names."""
         return [_line(kind, names) for kind, names in self.names.items()]
 
     def warn(self, changed: bool = True) -> None:
-        """One warning in the log for each kind that has new entries since the last one.
+        """Log one warning for each kind that has new entries since the last call.
 
-        changed: warn of whole entries that are read in another way than they are stored, too.
+        Args:
+            changed: Whether to warn of entries, too, that are used in another way than they are stored.
         """
         for kind, names in self.names.items():
-            new = names[self._told.get(kind, 0) :]
+            new = names[self._reported.get(kind, 0) :]
             if new and (changed or kind not in CHANGED):
-                logger.warning(_line(kind, new))
-                self._told[kind] = len(names)
+                logger.warning("%s", _line(kind, new))
+                self._reported[kind] = len(names)
+
+
+def short(value: object) -> str:
+    """Return a value from a file as text for a message: short, however large or deep it is."""
+    if isinstance(value, int) and value.bit_length() < 64:
+        return str(value)  # by far the most frequent case
+    try:
+        text = _SHORTENER.repr(value)
+    except ValueError:  # an integer of more digits than Python converts
+        text = type(value).__name__
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _line(kind: str, names: list[str]) -> str:
-    more = "; ..." if len(names) > NAMED else ""
-    return f"{len(names)} x {kind} ({'; '.join(names[:NAMED])}{more})"
+    more = "; ..." if len(names) > NAMES_PER_LINE else ""
+    return f"{len(names)} x {kind} ({'; '.join(names[:NAMES_PER_LINE])}{more})"
+
+
+def _printable(text: str) -> str:
+    """Escape what no terminal and no log file can show: line breaks, and half characters of broken JSON."""
+    text = text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}..."
+    escaped = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in escaped)

@@ -2,23 +2,35 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
+from mrcnn.dataset import Dataset
 
-def split(dataset: Any, share: float = 0.2, seed: int = 0) -> tuple[Any, Any]:
-    """Two prepared datasets of a dataset's images: the larger to train on, the other to validate with.
+AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
-    share: of the images that go into the second, at least one. seed: the same seed gives the same split of
-    the same images. Both have all classes. Images of one scene should stay together: where there are such,
-    split the files by hand instead.
-    Raises ValueError for a dataset of fewer than two images and shares that are not between 0 and 1.
+
+def split(dataset: AnyDataset, share: float = 0.2, seed: int = 0) -> tuple[AnyDataset, AnyDataset]:
+    """Divide the images of a dataset into a large part to train on and a small one to validate with.
+
+    Images of one scene or one patient should stay in one part. If there are such, divide the files by hand.
+
+    Args:
+        dataset: The dataset.
+        share: The share of the images in the second part, which gets one image at least.
+        seed: The same seed divides the same images in the same way.
+
+    Returns:
+        Two prepared datasets with all classes.
+
+    Raises:
+        ValueError: If the dataset has fewer than two images, or `share` is not between 0 and 1.
     """
     count = len(dataset.image_info)
     if count < 2 or not 0 < share < 1:
         raise ValueError(
-            "A split needs two images or more and a share between 0 and 1. "
+            "`dataset` must have two images or more, and `share` must be between 0 and 1. "
             f"Received: {count} images, share={share}"
         )
     order = np.random.default_rng(seed).permutation(count)
@@ -26,8 +38,13 @@ def split(dataset: Any, share: float = 0.2, seed: int = 0) -> tuple[Any, Any]:
     return subset(dataset, sorted(order[held_back:])), subset(dataset, sorted(order[:held_back]))
 
 
-def subset(dataset: Any, image_ids: Sequence[int]) -> Any:
-    """A prepared dataset of some images of a dataset, numbered from 0; all classes stay."""
+def subset(dataset: AnyDataset, image_ids: Sequence[int]) -> AnyDataset:
+    """Return a prepared dataset of some images of a dataset, numbered from 0, with all classes.
+
+    Args:
+        dataset: The dataset.
+        image_ids: Ids of the images. An id may stand several times.
+    """
     part = copy.copy(dataset)
     part.image_info = [dataset.image_info[image_id] for image_id in image_ids]
     part.class_info = list(dataset.class_info)
@@ -35,17 +52,19 @@ def subset(dataset: Any, image_ids: Sequence[int]) -> Any:
     return part
 
 
-def repeat_rare(dataset: Any, groups: Mapping[str, Sequence[int]]) -> Any:
-    """A prepared dataset in which images of small groups come several times, next to all others.
+def repeat_rare(dataset: AnyDataset, groups: Mapping[str, Sequence[int]]) -> AnyDataset:
+    """Return a prepared dataset that repeats the images of small groups, so that they train more often.
 
-    groups: image ids by name. Each group gets about half as many entries as the largest has, if it has fewer.
-    For training: what is rare in it is seldom learnt.
+    Args:
+        dataset: The dataset.
+        groups: Image ids by name of the group. A group that has fewer images than half the largest one gets
+            about half as many entries as that. Images of no group stay, too.
     """
-    most = max(map(len, groups.values()), default=0)
+    largest = max(map(len, groups.values()), default=0)
     again = [
         image_id
         for image_ids in groups.values()
         if image_ids
-        for image_id in list(image_ids) * (max(round(most / (2 * len(image_ids))), 1) - 1)
+        for image_id in list(image_ids) * (max(round(largest / (2 * len(image_ids))), 1) - 1)
     ]
     return subset(dataset, [*range(len(dataset.image_info)), *again])

@@ -1,178 +1,211 @@
-"""VGG Image Annotator json, exported annotations or saved projects of VIA 1.x and 2.x."""
+"""JSON of the VGG Image Annotator (VIA): exported annotations or saved projects of VIA 1.x and 2.x."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrcnn.formats import outlines, problems
-from mrcnn.formats.base import Outline, OutlineDataset, chosen_classes
-from mrcnn.formats.files import BrokenEntryError, field, read_json
+from mrcnn.errors import InvalidDataError
+from mrcnn.formats import problems
+from mrcnn.formats.base import OutlineDataset
+from mrcnn.formats.files import Record, Source, field, is_text, number, read_json
+from mrcnn.formats.image_files import locate
+from mrcnn.formats.problems import BrokenEntryError, short
+from mrcnn.geometry import polygons
+from mrcnn.geometry.polygons import Polygon
 
-Record = dict[str, Any]
-NUMBER = (int, float)
-# VIA's coordinates count pixels from 0; the original took whole numbers as the pixels' centres.
-CENTRE = 0.5
+# VIA counts pixels from 0 and means their centers, which lie half a pixel after their edges.
+CENTER = 0.5
+# The fields of shapes that are not polygons.
+FIELDS = {
+    "rect": ("x", "y", "width", "height"),
+    "circle": ("cx", "cy", "r"),
+    "ellipse": ("cx", "cy", "rx", "ry"),
+}
 
 
 class ViaDataset(OutlineDataset):
-    """Images and regions of VIA files: polygons, polylines (closed), rectangles, circles, ellipses.
+    """Images and regions of VIA files: polygons, polylines (closed), rectangles, circles and ellipses.
 
-    image_info has `outlines`, `width` and `height`.
+    `image_info` has `outlines`, `width` and `height`.
     """
 
     def load(
         self,
-        annotations: str | os.PathLike,
-        images: str | os.PathLike | None = None,
+        annotations: Source,
+        images: Source | None = None,
         classes: Sequence[str] | None = None,
         class_attribute: str | None = None,
         keep_empty: bool = False,
         source: str = "via",
+        *,
+        within: Source | None = None,
     ) -> None:
         """Add the images of an annotation file.
 
-        images: their folder, by default that of the file. class_attribute: the region attribute that names
-        an object's class; it may be left out if regions have one attribute at most, or if `classes` has one
-        name, which all regions get then. classes: names in the order of ids; by default those that occur,
-        sorted (give training and validation data the same list). keep_empty: take images without a region,
-        too. source: name of this source of ids.
+        Args:
+            annotations: The annotation file.
+            images: The folder of the images; by default that of the annotation file.
+            classes: Names of the classes in the order of their ids; by default those in the file, sorted.
+                Give training and validation data the same list.
+            class_attribute: The region attribute that names the class of an object. It may be left out if
+                regions have at most one attribute, or if `classes` is a single name, which then all regions
+                get.
+            keep_empty: Whether to add images without a region.
+            source: Name of this source of ids. Classes of files with one source join by name.
+            within: The folder that paths of images must not leave; `images` by default.
 
-        Raises FileNotFoundError; ValueError naming file and field if the file is broken as a whole or gives
-        no image. Single broken entries are left out, see `problems`.
+        Raises:
+            MissingFileError: If the annotation file does not exist.
+            UnreadableFileError: If it cannot be read.
+            InvalidDataError: If it is broken as a whole, or gives no image. The error names file and field.
+                Broken entries are left out instead, see `problems`.
         """
-        annotations = Path(annotations)
-        folder = annotations.parent if images is None else Path(images)
-        entries = _entries(read_json(annotations), annotations)
-        regions = {
-            key: found
-            for key, entry in entries.items()
-            if (found := self._regions(entry, f"{annotations}: {key}")) is not None
-        }
+        path = Path(annotations)
+        folder = path.parent if images is None else Path(images)
+        regions = self._regions(_entries(read_json(path), path), path)
         one_class = class_attribute is None and classes is not None and len(classes) == 1
-        attribute = None if one_class else class_attribute or _only_attribute(regions.values(), annotations)
-        labels = {key: [_label(region, attribute) for region in own] for key, own in regions.items()}
+        attribute = None if one_class else class_attribute or _only_attribute(regions.values(), path)
+        labels = {key: [_label(region, attribute) for region in own] for key, (_, own) in regions.items()}
         if attribute is None:
-            names = chosen_classes(classes, ["object"])
+            names = self._class_names(["object"] if classes is None else classes, (), path)
             labels = {key: [names[0]] * len(own) for key, own in labels.items()}
         else:
-            names = chosen_classes(classes, [name for own in labels.values() for name in own if name])
-        for class_id, name in enumerate(names, start=1):
-            self.add_class(source, class_id, name)
+            found = [name for own in labels.values() for name in own if name]
+            names = self._class_names(classes, found, path)
+        joined = self._join_classes(source, dict(enumerate(names, start=1)), path)
+        class_ids = {name: joined[number] for number, name in enumerate(names, start=1)}
         before = len(self.image_info)
-        for key, own in regions.items():
-            if own or keep_empty:
-                labeled = list(zip(own, labels[key], strict=True))
-                self._add(entries[key], labeled, names, folder, source)
-        self._finish(str(annotations), before)
+        for key, (name, own) in regions.items():
+            if not own and not keep_empty:
+                continue
+            with self.problems.leave_out(path, short(key)):
+                image = locate(folder, name, None if within is None else Path(within))
+                info = self._add_file(source, name, image, outlines=[], is_empty=not own)
+                if info is not None:
+                    info["height"], info["width"] = info["size"]
+                    self._add_regions(info, own, labels[key], class_ids)
+        self._finish(path, before)
 
-    def _regions(self, entry: Record, where: str) -> list[Record] | None:
-        """The regions of an image, a dict in VIA 1.x and a list in 2.x; None, and named, if it is broken."""
-        try:
-            field(entry, "filename", str, where)
-            regions = field(entry, "regions", (dict, list), where)
-        except BrokenEntryError as error:
-            self.problems.add(problems.BROKEN_FIELD, str(error))
-            return None
-        return list(regions.values()) if isinstance(regions, dict) else regions
+    def _regions(self, entries: Mapping[str, Any], path: Path) -> dict[str, tuple[str, list[Any]]]:
+        """Return the file name and the regions of each image; VIA 1.x has a dict of them, VIA 2.x a list."""
+        found = {}
+        first_key: dict[str, str] = {}
+        for key, entry in entries.items():
+            with self.problems.leave_out(path, short(key)):
+                name = field(entry, "filename", str, path, short(key))
+                regions = field(entry, "regions", (dict, list), path, short(key))
+                found[key] = (name, list(regions.values()) if isinstance(regions, dict) else regions)
+                if first_key.setdefault(name, key) != key:
+                    note = f"{path}: {short(key)} and {short(first_key[name])}: {short(name)}"
+                    self.problems.add(problems.REPEATED_FILE, note)
+        return found
 
-    def _add(
-        self,
-        entry: Record,
-        labeled: Sequence[tuple[Record, str | None]],
-        names: list[str],
-        folder: Path,
-        source: str,
+    def _add_regions(
+        self, info: Record, regions: Sequence[Any], labels: Sequence[str | None], class_ids: Mapping[str, Any]
     ) -> None:
-        path = folder / entry["filename"]
-        info = self._add_picture(source, entry["filename"], path, outlines=[], is_empty=not labeled)
-        if info is None:
-            return
-        size = info["size"]
-        info.update(width=size[1], height=size[0])
-        for number, (region, label) in enumerate(labeled):
-            where = f"{path}, region {number}"
-            if label not in names:
-                self.problems.add(problems.UNKNOWN_CLASS, f"{where}: {label!r}")
-                continue
-            try:
-                points = _points(region, where)
-            except BrokenEntryError as error:
-                self.problems.add(problems.BROKEN_FIELD, str(error))
-                continue
-            outline = Outline(names.index(label) + 1, (points,))
-            if self._checked(outline, size, where):
-                info["outlines"].append(outline)
+        for index, (region, label) in enumerate(zip(regions, labels, strict=True)):
+            entry = f"region {index}"
+            with self.problems.leave_out(info["path"], entry):
+                points = _points(region, info["path"], entry)
+                if label is None or label not in class_ids:
+                    raise BrokenEntryError(
+                        f"The class is {short(label)}.",
+                        kind=problems.UNKNOWN_CLASS,
+                        file=info["path"],
+                        entry=entry,
+                    )
+                self._add_outline(info, class_ids[label], (points,), info["path"], entry)
 
 
-def _entries(content: Any, path: Path) -> dict[str, Record]:
-    """The images of an export or a project, by their keys."""
+def _entries(content: Any, path: Path) -> dict[str, Any]:
+    """Return the entries of an export or a project by their keys."""
     if isinstance(content, dict) and "metadata" in content and "file" in content:
-        raise BrokenEntryError(
-            f"{path} is of VIA 3, whose projects differ: export it as COCO, see CocoDataset."
+        raise InvalidDataError(
+            "This is a project of VIA 3, which has another format. Export it as COCO and use CocoDataset.",
+            file=path,
         )
     if isinstance(content, dict) and "_via_img_metadata" in content:
         content = field(content, "_via_img_metadata", dict, path)
     if not isinstance(content, dict) or not content:
-        raise BrokenEntryError(
-            f"{path}: VIA's json is an object with an entry for each image. Received: {content!r:.60}"
+        raise InvalidDataError(
+            f"The JSON of VIA must be an object with an entry for each image. Received: {short(content)}",
+            file=path,
         )
     return content
 
 
-def _only_attribute(regions_of_images: Any, path: Path) -> str | None:
-    """The one attribute that regions have, if any; ValueError if there are several to choose from."""
+def _only_attribute(images: Iterable[tuple[str, list[Any]]], path: Path) -> str | None:
+    """Return the one attribute that regions have, if any."""
     attributes = {
-        name
-        for regions in regions_of_images
-        for region in regions
-        for name in (region.get("region_attributes") or {} if isinstance(region, dict) else {})
+        name for _, regions in images for region in regions for name in _attributes(region) if is_text(name)
     }
     if len(attributes) > 1:
-        raise ValueError(
-            f"{path}: say which region attribute names the class, class_attribute=... "
-            f"There are: {sorted(attributes)}"
+        raise InvalidDataError(
+            f"`class_attribute` must say which region attribute names the class. The file has "
+            f"{short(sorted(attributes))}",
+            file=path,
+            field="class_attribute",
         )
     return attributes.pop() if attributes else None
 
 
-def _label(region: Any, attribute: str | None) -> str | None:
-    """The class that a region's attribute names: a text, or the one ticked option; None if there is none."""
+def _attributes(region: Any) -> dict[str, Any]:
     attributes = region.get("region_attributes") if isinstance(region, dict) else None
-    value = attributes.get(attribute) if isinstance(attributes, dict) else None
+    return attributes if isinstance(attributes, dict) else {}
+
+
+def _label(region: Any, attribute: str | None) -> str | None:
+    """Return the class that an attribute names: a text, a number, or the one ticked option; or None."""
+    value = _attributes(region).get(attribute or "")
     if isinstance(value, dict):
         ticked = [option for option, is_ticked in value.items() if is_ticked]
         value = ticked[0] if len(ticked) == 1 else None
-    return str(value).strip() if value not in (None, "") else None
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        return None
+    text = str(value).strip()
+    return text if text and is_text(text) else None
 
 
-def _points(region: Any, where: str) -> np.ndarray:
-    """A region's outline [P, (x, y)] in pixels; no points for a shape without an inside.
-
-    Raises BrokenEntryError naming the field that is missing or wrong.
-    """
-    shape = field(region, "shape_attributes", dict, where)
-    name = field(shape, "name", str, where)
-    numbers = {
-        "rect": ("x", "y", "width", "height"),
-        "circle": ("cx", "cy", "r"),
-        "ellipse": ("cx", "cy", "rx", "ry"),
-    }
+def _points(region: Any, file: Path, entry: str) -> Polygon:
+    """Return the outline of a region [P, (x, y)] in pixels; without points for a shape that has no inside."""
+    shape = field(region, "shape_attributes", dict, file, entry)
+    name = field(shape, "name", str, file, entry)
     if name in ("polygon", "polyline"):
-        x, y = (field(shape, axis, list, where) for axis in ("all_points_x", "all_points_y"))
-        try:
-            return np.stack([np.array(x, dtype=np.float64), np.array(y, dtype=np.float64)], axis=1) + CENTRE
-        except (TypeError, ValueError) as error:
+        x, y = (_coordinates(shape, axis, file, entry) for axis in ("all_points_x", "all_points_y"))
+        if len(x) != len(y):
             raise BrokenEntryError(
-                f"{where}: all_points_x and all_points_y must be numbers, equally many"
-            ) from error
-    if name not in numbers:
+                f"`all_points_x` and `all_points_y` must have one length. Received: {len(x)} and {len(y)}",
+                file=file,
+                entry=entry,
+                field="all_points_y",
+            )
+        return np.stack([x, y], axis=1) + CENTER
+    if name not in FIELDS:
         return np.zeros((0, 2))
-    values = [float(field(shape, one, NUMBER, where)) for one in numbers[name]]
-    if name == "rect":
-        return outlines.rectangle(*values)
-    if name == "circle":
-        return outlines.ellipse(values[0], values[1], values[2], values[2])
-    return outlines.ellipse(values[0], values[1], values[2], values[3], float(shape.get("theta", 0.0)))
+    values = [number(shape, key, file, entry) for key in FIELDS[name]]
+    with np.errstate(over="ignore", invalid="ignore"):  # of huge numbers; the points are checked later
+        if name == "rect":
+            return polygons.rectangle(*values)
+        if name == "circle":
+            return polygons.ellipse(values[0], values[1], values[2], values[2])
+        angle = number(shape, "theta", file, entry) if "theta" in shape else 0.0
+        return polygons.ellipse(values[0], values[1], values[2], values[3], angle)
+
+
+def _coordinates(shape: Record, name: str, file: Path, entry: str) -> np.ndarray:
+    values = field(shape, name, list, file, entry)
+    try:
+        array = np.array(values)
+    except (ValueError, OverflowError):
+        array = np.array(None)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iuf"):
+        raise BrokenEntryError(
+            f"`{name}` must be a list of numbers. Received: {short(values)}",
+            file=file,
+            entry=entry,
+            field=name,
+        )
+    coordinates: np.ndarray = array.astype(np.float64)
+    return coordinates

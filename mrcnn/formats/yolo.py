@@ -1,116 +1,188 @@
 """YOLO segmentation text: a file for each image, a line for each object (https://docs.ultralytics.com)."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrcnn.formats import files, problems
-from mrcnn.formats.base import Outline, OutlineDataset, chosen_classes
+from mrcnn.errors import DataError, InvalidDataError, MissingFileError, reason
+from mrcnn.files.ordinary import is_ordinary
+from mrcnn.formats import image_files, problems
+from mrcnn.formats.base import OutlineDataset
+from mrcnn.formats.files import Record, Source, field, is_text, read_bytes
+from mrcnn.formats.problems import BrokenEntryError, short
+
+# Numbers of a line that states a box.
+BOX_LENGTH = 5
+# A file of class names is small. Parsing YAML takes seconds for each megabyte.
+MAX_NAMES_SIZE = 1 << 20
 
 
 class YoloDataset(OutlineDataset):
-    """Pictures with text files of lines "class x1 y1 x2 y2 ...", coordinates as shares of width and height.
+    """Images with text files of lines "class x1 y1 x2 y2 ...", coordinates as shares of width and height.
 
-    Class numbers in the files count from 0; class ids here from 1. Lines of five numbers are boxes, which
-    say nothing of an outline, and are left out. image_info has `outlines`.
+    Class numbers in the files count from 0, class ids from 1. Lines of five numbers are boxes, which have no
+    outline, and are left out. `image_info` has `outlines`.
     """
 
     def load(
         self,
-        images: str | os.PathLike,
-        classes: Sequence[str] | str | os.PathLike,
-        labels: str | os.PathLike | None = None,
+        images: Source,
+        classes: Sequence[str] | Source,
+        labels: Source | None = None,
         keep_empty: bool = True,
         source: str = "yolo",
     ) -> None:
         """Add the images of a folder.
 
-        classes: names in the order of the files' numbers; or a file that has them, data.yaml or a text with
-        one name a line. labels: folder of the text files; by default the images' folder with "labels" for
-        the last "images" in its path. keep_empty: take images without an object, too. source: name of this
-        source of ids.
+        Args:
+            images: The folder of the images.
+            classes: Class names in the order of the numbers in the files; or a file with them, data.yaml or a
+                text file with one name per line.
+            labels: The folder of the text files; by default the folder of the images with "labels" in place
+                of the last "images" in its path.
+            keep_empty: Whether to add images without an object.
+            source: Name of this source of ids. Classes of folders with one source join by name.
 
-        Raises FileNotFoundError for missing folders, ValueError if no image can be used. Single broken lines
-        are left out, see `problems`.
+        Raises:
+            MissingFileError: If a folder or the file of names does not exist.
+            InvalidDataError: If the file of names is broken, or no image can be used. Broken lines are left
+                out instead, see `problems`.
         """
         folder = Path(images)
-        names = read_names(classes) if isinstance(classes, (str, os.PathLike)) else list(classes)
-        for class_id, name in enumerate(chosen_classes(names, []), start=1):
-            self.add_class(source, class_id, name)
+        names = read_names(classes) if isinstance(classes, (str, PathLike)) else classes
+        names = self._class_names(names, (), folder)
+        class_ids = self._join_classes(source, dict(enumerate(names, start=1)), folder)
         texts = _labels_folder(folder) if labels is None else Path(labels)
         if not texts.is_dir():
-            raise FileNotFoundError(f"There is no folder {texts} of label files. Give labels=...")
+            raise MissingFileError("There is no such folder of label files. Pass `labels`.", file=texts)
+        found, others = image_files.by_stem(image_files.images_in(folder, ""))
+        for other in others:
+            self.problems.add(problems.SAME_NAME, str(folder / other))
         before = len(self.image_info)
-        for name, file in files.images_in(folder, "").items():
-            text = texts / f"{name}.txt"
-            lines = text.read_text(encoding="utf-8").splitlines() if text.is_file() else []
-            if not text.is_file():
-                self.problems.add(problems.MISSING_LABELS, str(folder / file))
-            is_blank = not any(line.split() for line in lines)
-            if keep_empty or not is_blank:
-                is_empty = is_blank and text.is_file()
-                info = self._add_picture(source, name, folder / file, outlines=[], is_empty=is_empty)
-                if info is not None:
-                    self._add_lines(info, lines, len(names), text)
-        self._finish(str(folder), before)
+        for name, file in found.items():
+            self._add(name, folder / file, texts / f"{name}.txt", class_ids, source, keep_empty)
+        self._finish(folder, before)
 
-    def _add_lines(self, info: dict[str, Any], lines: list[str], classes: int, path: Path) -> None:
-        height, width = info["size"]
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}, line {number}"
+    def _add(
+        self, name: str, image: Path, text: Path, class_ids: Mapping[int, Any], source: str, keep_empty: bool
+    ) -> None:
+        """Add one image and the lines of its label file."""
+        lines: list[str] = []
+        is_labeled = is_ordinary(text)
+        if is_labeled:
             try:
-                values = [float(word) for word in line.split()]
-            except ValueError:
-                self.problems.add(problems.BROKEN_FIELD, f"{where}: {line[:40]!r} must be numbers")
-                continue
-            if not values:
-                continue
-            if len(values) == 5:
-                self.problems.add(problems.NO_OUTLINE, where)
-            elif len(values) % 2 == 0:
-                self.problems.add(
-                    problems.BROKEN_FIELD, f"{where}: {len(values)} numbers; pairs x y are wanted"
-                )
-            elif values[0] not in range(classes):
-                self.problems.add(problems.UNKNOWN_CLASS, f"{where}: {line.split()[0]}")
-            else:
-                points = np.array(values[1:]).reshape(-1, 2) * (width, height)
-                outline = Outline(int(values[0]) + 1, (points,))
-                if self._checked(outline, info["size"], where):
-                    info["outlines"].append(outline)
+                # A broken character spoils its line only.
+                lines = read_bytes(text).decode("utf-8-sig", "replace").split("\n")
+            except DataError as error:
+                self.problems.add(problems.BROKEN_FIELD, str(error))
+                is_labeled = False
+        else:
+            self.problems.add(problems.MISSING_LABELS, str(image))
+        is_blank = not any(line.strip() for line in lines)
+        if is_blank and not keep_empty:
+            return
+        info = self._add_file(source, name, image, outlines=[], is_empty=is_blank and is_labeled)
+        for index, line in enumerate(lines if info else [], start=1):
+            with self.problems.leave_out(text, f"line {index}"):
+                self._add_line(info or {}, line, class_ids, text, f"line {index}")
+
+    def _add_line(
+        self, info: Record, line: str, class_ids: Mapping[int, Any], file: Path, entry: str
+    ) -> None:
+        try:
+            values = [float(word) for word in line.split()]
+        except ValueError:
+            raise BrokenEntryError(f"A line must be numbers. Received: {short(line)}") from None
+        if not values:
+            return
+        if len(values) == BOX_LENGTH:
+            raise BrokenEntryError("The line is a box.", kind=problems.NO_OUTLINE)
+        if len(values) % 2 == 0:
+            raise BrokenEntryError(
+                f"A line must be a class and pairs of x and y. Received: {len(values)} numbers"
+            )
+        number = int(values[0]) + 1 if values[0].is_integer() else 0
+        if number not in class_ids:
+            message = f"The class is {short(line.split()[0])}."
+            raise BrokenEntryError(message, kind=problems.UNKNOWN_CLASS)
+        height, width = info["size"]
+        with np.errstate(over="ignore"):  # of huge numbers; the points are checked later
+            points = np.array(values[1:]).reshape(-1, 2) * (width, height)
+        self._add_outline(info, class_ids[number], (points,), file, entry)
 
 
-def read_names(path: str | os.PathLike) -> list[str]:
-    """Class names from a data.yaml (its `names`, a list or numbered) or a text with one name a line.
+def read_names(path: Source) -> list[str]:
+    """Read class names from the `names` of a data.yaml, or from a text file with one name per line.
 
-    Raises FileNotFoundError, or BrokenEntryError naming file and field.
+    Raises:
+        MissingFileError: If there is no such file.
+        UnreadableFileError: If it cannot be read.
+        InvalidDataError: If it has no such names. The error names file and field.
     """
     path = Path(path)
-    text = path.read_text(encoding="utf-8")
+    content = read_bytes(path)
+    if len(content) > MAX_NAMES_SIZE:
+        raise InvalidDataError(
+            f"A file of class names has at most {MAX_NAMES_SIZE} bytes. Received: {len(content)} bytes",
+            file=path,
+        )
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidDataError(f"The file must be text in UTF-8: {reason(error)}", file=path) from error
     if path.suffix.lower() not in (".yaml", ".yml"):
         return [line.strip() for line in text.splitlines() if line.strip()]
+    names = field(_read_yaml(text, path), "names", (list, dict), path)
+    if isinstance(names, dict):
+        numbers = [str(number) for number in range(len(names))]
+        if sorted(names, key=str) != sorted(numbers):
+            raise InvalidDataError(
+                f"`names` must be numbered 0, 1, 2, ... Received: {short(list(names))}",
+                file=path,
+                field="names",
+            )
+        names = [names[number] for number in numbers]
+    for name in names:
+        if not isinstance(name, str) or name.strip().lower() in ("", "~", "null") or not is_text(name):
+            raise InvalidDataError(
+                f"`names` must be a list of names. Received: {short(names)}", file=path, field="names"
+            )
+    return [name.strip() for name in names]
+
+
+def _read_yaml(text: str, path: Path) -> Any:
+    """Return the content of a YAML file with all scalars as texts, so that a class may be called "no" or "1".
+
+    Tags have no effect. Aliases, of which a small file may make a huge value, are refused.
+    """
     import yaml
 
+    class Loader(yaml.BaseLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise InvalidDataError("Write the values out: aliases such as *name are not read.", file=path)
+            return super().compose_node(parent, index)
+
     try:
-        names = files.field(yaml.safe_load(text), "names", (list, dict), path)
-    except yaml.YAMLError as error:
-        raise files.BrokenEntryError(f"{path} is not valid YAML: {error}") from error
-    if isinstance(names, dict) and sorted(names) != list(range(len(names))):
-        raise files.BrokenEntryError(
-            f"{path}: field 'names' must be numbered 0, 1, 2, ... Received: {sorted(names)}"
-        )
-    return [str(names[number]) for number in range(len(names))]
+        return yaml.load(text, Loader)
+    except InvalidDataError:
+        raise
+    except RecursionError as error:
+        raise InvalidDataError("The YAML is nested too deeply.", file=path) from error
+    except Exception as error:  # of many kinds
+        raise InvalidDataError(f"The file is not valid YAML: {reason(error)}", file=path) from error
 
 
 def _labels_folder(images: Path) -> Path:
-    """The images' folder with "labels" in place of the last part that is "images"."""
+    """Return the folder of the images with "labels" in place of the last part that is "images"."""
     parts = list(images.parts)
     if "images" not in parts:
-        raise ValueError(
-            f"There is no part 'images' in {images} to put 'labels' in its place. Give labels=..."
+        raise InvalidDataError(
+            "The path of the folder has no part 'images' that 'labels' could replace. Pass `labels`.",
+            file=images,
         )
     last = len(parts) - 1 - parts[::-1].index("images")
     return Path(*parts[:last], "labels", *parts[last + 1 :])

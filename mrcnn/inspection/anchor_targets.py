@@ -9,12 +9,12 @@ import numpy as np
 
 from mrcnn import visualize
 from mrcnn.data import rpn_targets
+from mrcnn.drawing.colors import PALETTE
 from mrcnn.geometry import boxes
 from mrcnn.geometry.anchors import AnchorCache
 from mrcnn.typing import Boxes, ClassIds, Image
 from mrcnn.visualize import figures
 from mrcnn.visualize.boxes import SOLID
-from mrcnn.visualize.colors import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

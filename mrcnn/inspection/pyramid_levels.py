@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrcnn import backend, visualize
+from mrcnn.drawing.colors import PALETTE
 from mrcnn.geometry.boxes import norm_boxes
 from mrcnn.network import roi_align
 from mrcnn.typing import Boxes, Image
 from mrcnn.visualize import figures
 from mrcnn.visualize.boxes import SOLID
-from mrcnn.visualize.colors import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

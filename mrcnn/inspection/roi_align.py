@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrcnn import backend
+from mrcnn.drawing.colors import PALETTE
 from mrcnn.geometry.boxes import denorm_boxes, norm_boxes
 from mrcnn.inspection import tensors
 from mrcnn.inspection.feature_maps import PYRAMID
 from mrcnn.network.roi_align import pyramid_roi_align, roi_levels, sample_positions
 from mrcnn.typing import Boxes, Image
 from mrcnn.visualize import figures
-from mrcnn.visualize.colors import PALETTE
 from mrcnn.visualize.overlays import to_rgb
 
 if TYPE_CHECKING:

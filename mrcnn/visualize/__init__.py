@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mrcnn.drawing.colors import random_colors
 from mrcnn.visualize.boxes import draw_boxes, draw_rois
-from mrcnn.visualize.colors import random_colors
 from mrcnn.visualize.evaluation_plots import plot_confusion_matrix, plot_f1, plot_precision_recall_curves
 from mrcnn.visualize.grids import display_images, display_top_masks
 from mrcnn.visualize.instances import display_differences, display_instances

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrcnn.drawing.colors import GRAY, Color, instance_colors
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.typing import Boxes, ClassIds, Image
 from mrcnn.visualize import figures, overlays
 from mrcnn.visualize.captions import class_name, instance_captions
-from mrcnn.visualize.colors import GRAY, Color, instance_colors
 from mrcnn.visualize.instances import magnification
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from mrcnn.drawing.colors import Color, text_color, to_255
 from mrcnn.typing import Boxes
-from mrcnn.visualize.colors import Color, text_color, to_255
 
 CROWDED = 50  # with more captions than this, those that would hide much are left out
 FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from mrcnn.drawing.colors import distinct_colors
 from mrcnn.visualize import figures
-from mrcnn.visualize.colors import distinct_colors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,74 +8,26 @@ number, so an edge lies half a pixel before it.
 
 from __future__ import annotations
 
-import functools
-import sys
 from collections.abc import Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mrcnn.drawing.colors import Color, text_color
+from mrcnn.drawing.display import finish as finish
+from mrcnn.drawing.display import pyplot as pyplot
 from mrcnn.typing import Boxes
 from mrcnn.visualize.captions import caption_positions
-from mrcnn.visualize.colors import Color, text_color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
     from matplotlib.figure import Figure
 
-# Backends that only write files: showing a figure with them does nothing but warn.
-FILE_BACKENDS = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 TEXT_SIZE = 10  # points
 TEXT_HEIGHT = 12  # points: height of a line of that size
 HINTED = 1.08  # rendered letters are at most so much wider than their outlines
 TEXT_PAD = 1.5  # points around a text, on its patch
-
-
-def pyplot() -> ModuleType:
-    """Import matplotlib.pyplot at the first call and return it."""
-    import matplotlib.pyplot
-
-    return matplotlib.pyplot
-
-
-def finish(figure: Figure, show: bool) -> Figure:
-    """Return a finished figure to the caller, and show it if asked to and if there is a display.
-
-    A notebook displays every new figure below the cell that made it. If that figure is also the value of
-    the cell, the notebook would display it twice; here the second time is suppressed.
-    """
-    import matplotlib
-
-    backend = matplotlib.get_backend().lower()
-    if show and backend not in FILE_BACKENDS:
-        pyplot().show()
-    if "inline" in backend:
-        hook = functools.partial(_display_in_notebook, figure, _cell_number())
-        figure._ipython_display_ = hook  # type: ignore[attr-defined]
-    return figure
-
-
-def _display_in_notebook(figure: Any, own_cell: int | None) -> None:
-    """Display a figure, unless it is the value of the cell that made it. IPython calls this."""
-    shell = _shell()
-    is_value = getattr(getattr(shell, "displayhook", None), "exec_result", None) is not None
-    if is_value and _cell_number() == own_cell:
-        return
-    del figure._ipython_display_
-    sys.modules["IPython"].display.display(figure)
-
-
-def _cell_number() -> int | None:
-    """The number of the notebook cell that runs now; None outside notebooks."""
-    return getattr(_shell(), "execution_count", None)
-
-
-def _shell() -> Any:
-    """IPython's shell; None outside of it."""
-    ipython = sys.modules.get("IPython")
-    return ipython.get_ipython() if ipython is not None else None
 
 
 def panels(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrcnn.drawing.colors import Color
 from mrcnn.evaluation import matching
 from mrcnn.typing import Boxes, ClassIds, Image, Masks
 from mrcnn.visualize import figures, overlays
 from mrcnn.visualize.captions import class_legend, instance_captions
-from mrcnn.visualize.colors import Color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,6 +9,7 @@ import pytest
 import tifffile
 
 from mrcnn import formats
+from mrcnn.errors import InvalidDataError
 from mrcnn.formats import problems
 
 
@@ -38,7 +39,11 @@ def only(dataset, kind):
 
 FIRST_ANNOTATION = {
     "wrong category id": ({"category_id": 99}, problems.UNKNOWN_CLASS, "category_id 99"),
-    "no category id": ({"category_id": None}, problems.BROKEN_FIELD, "'category_id' must be a whole number"),
+    "no category id": (
+        {"category_id": None},
+        problems.BROKEN_FIELD,
+        "`category_id` must be a number or a string",
+    ),
     "unknown image": ({"image_id": 8}, problems.UNKNOWN_IMAGE, "of image 8"),
     "a box alone": ({"segmentation": []}, problems.NO_OUTLINE, "id 5 of image 42"),
     "two points": ({"segmentation": [[1, 1, 5, 5]]}, problems.NO_OUTLINE, "id 5 of image 42"),
@@ -78,7 +83,7 @@ def test_an_outline_wholly_outside_gives_no_object(tmp_path):
     dataset = formats.ViaDataset()
     dataset.load(files.write_json(tmp_path / "via.json", files.via_content(regions)), classes=["x"])
     dataset.prepare()
-    assert "a.png, region 0" in only(dataset, problems.OUTSIDE)[0]
+    assert "a.png: region 0" in only(dataset, problems.OUTSIDE)[0]
     assert dataset.load_mask(0)[1].tolist() == [1]
 
 
@@ -93,7 +98,7 @@ def test_a_missing_image_is_left_out(tmp_path):
 def test_no_image_at_all_is_an_error_with_the_reasons(tmp_path):
     files.write_json(tmp_path / "x.json", files.coco_content("gone.png"))
     with pytest.raises(
-        ValueError, match=r"x\.json gives no image to use\.\n  1 x image file is missing.*gone\.png"
+        InvalidDataError, match=r"x\.json: There is no image to use\.\n  1 x image file is missing.*gone\.png"
     ):
         formats.CocoDataset().load(tmp_path / "x.json")
 
@@ -108,14 +113,20 @@ def test_an_unreadable_image_is_left_out(tmp_path):
 
 
 WHOLE_FILES = {
-    "cut off": ('{"images": [', r"x\.json is not valid JSON: .* in line 1, column 13"),
-    "no text": (b"\xff\xfe\x00", r"x\.json is not text in UTF-8"),
-    "a list": ("[]", r"x\.json: field 'images' \(a list\) is missing\. There is: list"),
-    "no annotations": ('{"images": []}', r"x\.json: field 'annotations' .* There is: \['images'\]"),
-    "wrong kind": ('{"images": {}, "annotations": [], "categories": []}', r"field 'images' must be a list"),
+    "cut off": ('{"images": [', r"x\.json: The file is not valid JSON: .* in line 1, column 13"),
+    "no text": (b"\xff\xfe\x00", r"x\.json: The file must be text in UTF-8"),
+    "a list": ("[]", r"x\.json: `images` must be a list, but there is no object"),
+    "no annotations": (
+        '{"images": []}',
+        r"`annotations` must be a list, but it is missing.*\['images'\]",
+    ),
+    "wrong kind": (
+        '{"images": {}, "annotations": [], "categories": []}',
+        r"x\.json: `images` must be a list\. Received: {}",
+    ),
     "category without name": (
         '{"images": [], "annotations": [], "categories": [{"id": 1}]}',
-        r"x\.json: categories\[0\]: field 'name'",
+        r"x\.json: categories\[0\]: `name` must be",
     ),
 }
 
@@ -124,8 +135,9 @@ WHOLE_FILES = {
 def test_a_broken_coco_file_is_named_with_its_field(text, message, tmp_path):
     path = tmp_path / "x.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InvalidDataError, match=message) as caught:
         formats.CocoDataset().load(path)
+    assert caught.value.file == str(path)
 
 
 @pytest.mark.parametrize("lack", ["id", "file_name", "height"])
@@ -135,7 +147,7 @@ def test_a_broken_coco_image_is_left_out(lack, tmp_path):
     del content["images"][1][lack]
     dataset = coco(tmp_path, content)
     (named,) = only(dataset, problems.BROKEN_FIELD)
-    assert f"images[1]: field '{lack}'" in named
+    assert f"images[1]: `{lack}` must be" in named
 
 
 def test_via_names_broken_entries(tmp_path):
@@ -164,13 +176,16 @@ def test_via_names_broken_entries(tmp_path):
         problems.NO_OUTLINE: 1,
         problems.UNKNOWN_CLASS: 2,
     }
-    assert "via.json: b: field 'regions'" in dataset.problems.names[problems.BROKEN_FIELD][0]
+    assert (
+        "via.json: 'b': `regions` must be an object or a list"
+        in dataset.problems.names[problems.BROKEN_FIELD][0]
+    )
     assert "'cy'" not in dataset.problems.names[problems.NO_OUTLINE][0]
 
 
 def test_via_3_is_recognised(tmp_path):
     path = files.write_json(tmp_path / "v3.json", {"project": {}, "file": {}, "view": {}, "metadata": {}})
-    with pytest.raises(ValueError, match=r"v3\.json is of VIA 3.*export it as COCO"):
+    with pytest.raises(ValueError, match=r"v3\.json: This is a project of VIA 3.*Export it as COCO"):
         formats.ViaDataset().load(path)
 
 
@@ -206,8 +221,10 @@ def test_labelme_names_broken_files_and_shapes(tmp_path):
         problems.NO_AREA: 1,
     }
     broken = dataset.problems.names[problems.BROKEN_FIELD]
-    assert "b.json is not valid JSON" in broken[0] and "c.json: field 'shapes'" in broken[1]
-    with pytest.raises(FileNotFoundError, match="There is no LabelMe file"):
+    assert (
+        "b.json: The file is not valid JSON" in broken[0] and "c.json: `shapes` must be a list" in broken[1]
+    )
+    with pytest.raises(FileNotFoundError, match="nowhere: There is no LabelMe file"):
         formats.LabelMeDataset().load(tmp_path / "nowhere")
 
 
@@ -238,8 +255,10 @@ def test_yolo_names_broken_lines(tmp_path):
         problems.OUTSIDE: 1,
         problems.MISSING_LABELS: 1,
     }
-    assert dataset.problems.names[problems.NO_OUTLINE] == [f"{tmp_path / 'labels' / 'a.txt'}, line 3"]
-    with pytest.raises(ValueError, match=r"no part 'images'.*Give labels="):
+    assert dataset.problems.names[problems.NO_OUTLINE] == [
+        f"{tmp_path / 'labels' / 'a.txt'}: line 3: The line is a box."
+    ]
+    with pytest.raises(ValueError, match=r"no part 'images'.*Pass `labels`"):
         formats.YoloDataset().load(tmp_path / "labels", ["leaf"])
 
 
@@ -281,7 +300,7 @@ def test_a_label_image_that_is_cut_off_fails_by_name(ending, tmp_path):
     dataset = formats.LabelImageDataset()
     dataset.load(tmp_path)
     dataset.prepare()
-    with pytest.raises(OSError, match=rf"Cannot read .*labels/a\.{ending}"):
+    with pytest.raises(OSError, match=rf"labels/a\.{ending}: The image cannot be read"):
         dataset.load_mask(0)
 
 
@@ -294,7 +313,7 @@ def test_label_image_with_an_unknown_class(tmp_path, caplog):
     assert only(dataset, problems.UNKNOWN_CLASS) == ["labels/a.png: value 9007"]
     dataset.load_mask(0)
     assert len(caplog.records) == 1  # named once, however often the image is loaded
-    with pytest.raises(ValueError, match="class_divisor has to say"):
+    with pytest.raises(ValueError, match="`class_divisor` must say"):
         label_dataset(tmp_path, classes=["leaf", "nut"])
 
 
@@ -344,7 +363,7 @@ def test_tiff_files_that_pillow_does_not_know(tmp_path):
     assert np.array_equal(dataset.load_image(0), picture)
     assert np.array_equal(dataset.load_mask(0)[0], np.stack(files.masks(), axis=-1))
     tifffile.imwrite(tmp_path / "labels" / "a.tif", files.labels(np.float32))
-    with pytest.raises(ValueError, match="one channel of whole numbers"):
+    with pytest.raises(ValueError, match="one channel of integers"):
         formats.LabelImageDataset().load(tmp_path)
 
 
@@ -407,7 +426,7 @@ def test_an_image_of_another_size_than_stated_fails_by_name(tmp_path):
     content["images"][0]["width"] = 45
     dataset = coco(tmp_path, content)
     for load in (dataset.load_image, dataset.load_mask):
-        with pytest.raises(ValueError, match=r"a\.png of image id 0 has .*\(60, 90\).*state \(60, 45\)"):
+        with pytest.raises(ValueError, match=r"a\.png: .*image id 0 has .*\(60, 90\).*state \(60, 45\)"):
             load(0)
 
 

@@ -33,7 +33,7 @@ def test_numbers_of_a_coco_file(tmp_path, capsys):
     assert "warning: classes without an object: absent" in printed
     assert "warning: 1 images without an object" in printed
     titles = [ax.get_title() for ax in numbers["figure"].axes]
-    assert titles == ["Image sizes", "Objects in an image", "Object sizes", "Objects of a class"]
+    assert titles == ["Image sizes", "Objects per image", "Object sizes", "Objects per class"]
 
 
 def test_broken_entries_are_warned_of_by_name(tmp_path, capsys):
@@ -53,7 +53,12 @@ def test_broken_entries_are_warned_of_by_name(tmp_path, capsys):
         problems.STATED_SIZE: 1,
     }
     printed = capsys.readouterr().out
-    for name in ("gone.png", "b.png of image id 1 has (height, width) (30, 40)", "category_id 99", "a.png"):
+    for name in (
+        "gone.png",
+        "of image id 1 has (height, width) (30, 40)",
+        "category_id 99",
+        "a.png",
+    ):
         assert any(name in line for line in printed.splitlines() if line.startswith("warning: 1 x "))
 
 
@@ -83,7 +88,7 @@ def test_rare_classes_small_and_many_objects_are_named():
     warnings = formats.describe(dataset)["warnings"]
     assert len(warnings) == 3
     assert warnings[0] == "classes with less than 2% of the objects: rare"
-    assert warnings[1].startswith("a quarter of the objects or more is 1 pixels high or wide")
+    assert warnings[1].startswith("a quarter of the objects or more is at most 1 pixels high or wide")
     assert warnings[2].startswith("up to 101 objects in an image")
 
 

@@ -56,8 +56,8 @@ def test_what_is_written(pictures, tmp_path, caplog, capsys):
     output = tmp_path / "new" / "out"
     counts = predictions.write_predictions(detect, pictures, output, {1: "cell"}, min_score=0.5)
     assert counts == {"a": 0, "b": 2}  # the third square lies under the first
-    assert "broken.png" in caplog.text and "1 of 3 pictures" in caplog.text
-    assert "2 pictures, 2 instances (cell)" in capsys.readouterr().out
+    assert "broken.png" in caplog.text and "1 of 3 images" in caplog.text
+    assert "2 images, 2 instances (cell)" in capsys.readouterr().out
 
     labels = np.asarray(Image.open(output / "labels" / "b.png"))
     assert labels.dtype == np.uint16 and labels.shape == SIZE
@@ -119,10 +119,10 @@ def test_written_labels_can_be_read_as_truth(pictures, tmp_path):
 def test_no_pictures(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing"):
         predictions.write_predictions(detect, tmp_path / "nothing", tmp_path, {1: "cell"})
-    with pytest.raises(FileNotFoundError, match="no picture"):
+    with pytest.raises(FileNotFoundError, match="There are no images here"):
         predictions.write_predictions(detect, tmp_path, tmp_path / "out", {1: "cell"})
     (tmp_path / "notes.txt").write_text("no picture")
-    with pytest.raises(ValueError, match=r"notes\.txt is neither a zip file nor a picture"):
+    with pytest.raises(ValueError, match=r"notes\.txt: The file must be a zip file, or an image"):
         predictions.write_predictions(detect, tmp_path / "notes.txt", tmp_path / "out", {1: "cell"})
 
 

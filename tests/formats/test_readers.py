@@ -156,7 +156,7 @@ def test_coco_crowds_run_lengths_and_ids_with_gaps(tmp_path):
     assert dataset.image_info[0]["id"] == 42
     truth = dataset.coco_annotations(0)
     assert [record["category_id"] for record in truth] == [2, 1, 1, 1]
-    assert [record["area"] for record in truth] == [leaf.sum(), nut.sum(), 4, 18]
+    assert [record["area"] for record in truth] == [leaf.sum(), nut.sum(), leaf.size, 18]
     assert truth[0]["bbox"] == [10, 8, 30, 22] and truth[0]["iscrowd"] == 1
 
 
@@ -169,7 +169,7 @@ def test_coco_classes_are_chosen_by_name_or_id(tmp_path):
         dataset.prepare()
         assert dataset.class_names == ["BG", "nut"]
         assert dataset.load_mask(0)[1].tolist() == [1]
-    with pytest.raises(ValueError, match=r"x\.json: classes must be.*Unknown: \['acorn'\].*17: 'nut'"):
+    with pytest.raises(ValueError, match=r"x\.json: `classes` must be.*Unknown: \['acorn'\].*17: 'nut'"):
         dataset.load(path, classes=["acorn"])
 
 
@@ -203,7 +203,7 @@ def test_via_shapes_projects_and_attributes(tmp_path):
     project = {"_via_settings": {}, "_via_img_metadata": files.via_content(regions), "_via_attributes": {}}
     path = files.write_json(tmp_path / "project.json", project)
     dataset = formats.ViaDataset()
-    with pytest.raises(ValueError, match=r"class_attribute=\.\.\. There are: \['age', 'kind'\]"):
+    with pytest.raises(ValueError, match=r"`class_attribute` must say.*\['age', 'kind'\]"):
         dataset.load(path)
     dataset.load(path, class_attribute="kind")
     dataset.prepare()

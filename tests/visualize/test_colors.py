@@ -3,7 +3,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from mrcnn.visualize import colors
+from mrcnn.drawing import colors
 
 
 def test_random_colors_are_all_hues_at_equal_steps():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from mrcnn.drawing.colors import class_colors
 from mrcnn.visualize import overlays
-from mrcnn.visualize.colors import class_colors
 
 NAMES = ["BG", "cat", "dog"]
 RED, BLUE = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.collections import LineCollection
 
 from mrcnn import visualize
-from mrcnn.visualize.colors import distinct_colors
+from mrcnn.drawing.colors import distinct_colors
 
 NAMES = ["BG", "cat", "dog"]
 
