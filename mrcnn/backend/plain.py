@@ -30,6 +30,7 @@ __all__ = [
     "crop_and_resize",
     "depthwise_conv2d",
     "differentiate",
+    "first_maximum",
     "free_gradients",
     "get_devices",
     "is_on_cpu",
@@ -236,6 +237,18 @@ def top_k(scores: Tensor, k: int) -> Tensor:
         int32 [B, k].
     """
     return ops.top_k(scores, k)[1]
+
+
+def first_maximum(scores: Tensor) -> Tensor:
+    """Index of the largest entry of the last axis, of equal ones the first: [..., C] gives int32 [...].
+
+    It consists of comparisons, which every format of exported networks has. Keras' argmax for TensorFlow
+    reads the bits of floats, which ONNX, OpenVINO and LiteRT do not.
+    """
+    count = scores.shape[-1]
+    is_largest = scores == ops.max(scores, axis=-1, keepdims=True)
+    index = ops.where(is_largest, ops.arange(count, dtype="int32"), count - 1)
+    return ops.min(index, axis=-1)
 
 
 def bilinear_gather(
