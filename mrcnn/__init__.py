@@ -29,7 +29,10 @@ if TYPE_CHECKING:  # what type checkers and the API reference see
     from mrcnn import utils as utils
     from mrcnn import visualize as visualize
     from mrcnn.config import Config as Config
+    from mrcnn.config import Detectron2Config as Detectron2Config
     from mrcnn.config import LightConfig as LightConfig
+    from mrcnn.config import TorchvisionConfig as TorchvisionConfig
+    from mrcnn.config import TorchvisionV2Config as TorchvisionV2Config
     from mrcnn.data.augmentation_policies import camera_policy as camera_policy
     from mrcnn.dataset import Dataset as Dataset
     from mrcnn.evaluation.evaluate import evaluate as evaluate
@@ -46,6 +49,9 @@ _CLASSES_AND_FUNCTIONS = {
     "MaskRCNN": "mrcnn.model",
     "Config": "mrcnn.config",
     "LightConfig": "mrcnn.config",
+    "TorchvisionConfig": "mrcnn.config",
+    "TorchvisionV2Config": "mrcnn.config",
+    "Detectron2Config": "mrcnn.config",
     "Dataset": "mrcnn.dataset",
     "evaluate": "mrcnn.evaluation.evaluate",
     "camera_policy": "mrcnn.data.augmentation_policies",
@@ -68,8 +74,11 @@ _MODULES = {
 __all__ = [
     "Config",
     "Dataset",
+    "Detectron2Config",
     "LightConfig",
     "MaskRCNN",
+    "TorchvisionConfig",
+    "TorchvisionV2Config",
     "callbacks",
     "camera_policy",
     "config",

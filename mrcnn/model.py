@@ -28,14 +28,14 @@ from mrcnn.data.roi_targets import build_detection_targets as build_detection_ta
 from mrcnn.data.roi_targets import generate_random_rois as generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets as build_rpn_targets
 from mrcnn.evaluation import evaluate as evaluation
-from mrcnn.geometry import anchors, boxes
+from mrcnn.geometry import anchors
 from mrcnn.geometry.image_meta import compose_image_meta as compose_image_meta
 from mrcnn.geometry.image_meta import parse_image_meta as parse_image_meta
 from mrcnn.geometry.images import check_molded_size
 from mrcnn.geometry.preprocessing import mold_image as mold_image
 from mrcnn.geometry.preprocessing import unmold_image as unmold_image
 from mrcnn.inference.detector import Detector, update_layer_settings
-from mrcnn.inference.inputs import MoldedImage, image_list, mold_inputs, whole_image_config
+from mrcnn.inference.inputs import MoldedImage, box_rules, image_list, mold_inputs, whole_image_config
 from mrcnn.inference.outputs import (
     Detections,
     check_mask_form,
@@ -555,9 +555,10 @@ class MaskRCNN(GraphMethods):
             log("image_metas", np.asarray(image_metas))
         molded = []
         for pixels, meta in zip(molded_images, image_metas, strict=True):
-            check_molded_size(pixels.shape)
+            check_molded_size(pixels.shape, self.config.IMAGE_RESIZE_MODE)
             whole = (0, 0, *pixels.shape[:2])
-            molded.append(MoldedImage(pixels, meta, window=whole, original_shape=pixels.shape))
+            rules = box_rules(self.config)
+            molded.append(MoldedImage(pixels, meta, window=whole, original_shape=pixels.shape, **rules))
         found = self._compiled_detector().detect_molded(molded)
         return [with_mask_form(detections, "full") for detections in found]
 
@@ -663,6 +664,7 @@ class MaskRCNN(GraphMethods):
             original_shape=original_image_shape,
             image_shape=image_shape,
             window=window,
+            **box_rules(self.config),
         )
         return rois, class_ids, scores, crops.whole()
 
@@ -676,7 +678,7 @@ class MaskRCNN(GraphMethods):
             float32 [A, (y1, x1, y2, x2)].
         """
         self.anchors = self._anchors.of(image_shape)
-        return boxes.norm_boxes(self.anchors, image_shape[:2])
+        return self._anchors.normalized(image_shape)
 
     def _require_mode(self, mode: str, caller: str) -> None:
         backend.require_unforked()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.config import rules
+from mrcnn.config.conventions import CONVENTIONS, Conventions
 from mrcnn.config.rules import KNOWN_BACKBONES as KNOWN_BACKBONES
 from mrcnn.config.rules import LOSS_NAMES as LOSS_NAMES
 from mrcnn.geometry.image_meta import ACTIVE_CLASS_IDS
@@ -67,6 +68,11 @@ class Config:
 
     # --- Network ---
 
+    CONVENTIONS = "keras2"
+    """Library whose conventions for boxes, anchors, proposals, ROIAlign, masks and losses the network
+    follows: "keras2", "torchvision" or "detectron2"; see `mrcnn.config.conventions`. Weights are valid only
+    for the value they were trained with."""
+
     BACKBONE: str | Callable = "resnet101"
     """Name of a backbone in KNOWN_BACKBONES, or a callable `f(input_image, stage5=True, train_bn=...)` that
     returns C1 to C5. "resnet101" is the most accurate, "mobilenetv2" by far the fastest. Wrap a plain
@@ -78,19 +84,45 @@ class Config:
     BACKBONE_STRIDES: Sequence[int] = [4, 8, 16, 32, 64]
     """Input pixels per location of P2 to P6. The backbone determines them."""
 
+    RESNET_STYLE = "keras"
+    """Variant of ResNet. "keras" has the stride in the first 1 x 1 convolution of a block, pads as TensorFlow
+    does, and has biases before batch norms. "caffe" pads alike on all sides and has no such biases.
+    "pytorch" also has the stride in the 3 x 3 convolution (ResNet v1.5)."""
+
     NORM = "batch"
     """Kind of normalization. "batch" normalizes over the batch, which published weights need (see
     TRAIN_BN). "group" normalizes over groups of channels of one image (Wu and He, 2018): it learns from
     scratch with any batch size and is a little slower."""
 
+    BATCH_NORM_EPSILON = 0.001
+    """Number that batch norm adds to the variance. Weights are valid only for the value they were trained
+    with."""
+
+    FROZEN_BN = False
+    """Keep scale and shift of batch norms in training, too. Use it with TRAIN_BN = False."""
+
+    FPN_NORM = False
+    """Normalize after every convolution of the feature pyramid."""
+
+    HEAD_NORM = "all"
+    """Where the heads normalize: after "all" layers but the last, after "convolutions" larger than 1 x 1
+    only, or after "none"."""
+
+    BOX_HEAD_CONVOLUTIONS = 0
+    """Number of 3 x 3 convolutions at the start of the box head. With convolutions it has one fully connected
+    hidden layer, without it has two."""
+
     FPN_CLASSIF_FC_LAYERS_SIZE = 1024
-    """Units in each of the two hidden layers of the box head."""
+    """Units in each of the fully connected hidden layers of the box head."""
 
     TOP_DOWN_PYRAMID_SIZE = 256
     """Channels of every pyramid level. Fewer are faster; published weights need 256."""
 
     RPN_CHANNELS = 512
     """Channels of the RPN's shared 3 x 3 convolution. Published weights need 512."""
+
+    RPN_CONVOLUTIONS = 1
+    """Number of the RPN's shared 3 x 3 convolutions: 1 or 2."""
 
     MASK_HEAD_CHANNELS = 256
     """Channels of the mask head's convolutions. Published weights need 256."""
@@ -132,7 +164,11 @@ class Config:
     With False, batches also hold `input_rpn_match` and `input_rpn_bbox`, as those of data_generator do."""
 
     PRE_NMS_LIMIT = 6000
-    """Highest-scored anchors that enter NMS. Fewer are faster and may lose objects."""
+    """Highest-scored anchors that enter NMS; with CONVENTIONS other than "keras2" of each pyramid level.
+    Fewer are faster and may lose objects."""
+
+    PRE_NMS_LIMIT_TRAINING: int | None = None
+    """PRE_NMS_LIMIT in training. None is the same number."""
 
     POST_NMS_ROIS_TRAINING = 2000
     """Proposals per image that NMS keeps in training."""
@@ -154,8 +190,9 @@ class Config:
     IMAGE_RESIZE_MODE = "square"
     """How images are brought to the size of the network. "square": scale and pad to IMAGE_MAX_DIM squared;
     works for any image. "pad64": pad the sides to multiples of 64, for detection in large images. "crop": a
-    random piece of IMAGE_MIN_DIM squared, for training only. "none": no change; images must have a valid
-    size."""
+    random piece of IMAGE_MIN_DIM squared, for training only. "shortest": scale the short side to
+    IMAGE_MIN_DIM, or the long side to IMAGE_MAX_DIM if it would be longer; pad on the right and at the bottom
+    to multiples of 32. "none": no change; images must have a valid size."""
 
     IMAGE_MIN_DIM: int | None = 800
     """Length in pixels to which the short side of a small image is enlarged. None or 0 enlarges nothing."""
@@ -175,6 +212,12 @@ class Config:
     detection. None leaves images as they are. Use (1, 99.8) for images whose brightness, exposure or tint
     carries no information, as in microscopy. Weights are valid only for the value they were trained
     with."""
+
+    IMAGE_VALUE_RANGE: Sequence[float] | None = None
+    """Values (black, white) that become 0 and 255, in training and in detection, such as (0, 4095) for a
+    camera of 12 bits. uint8 and bool images are not concerned. None takes uint16 as 0 to 65535 and floats as
+    0 to 1; training sets it for datasets of float images. Weights are valid only for the value they were
+    trained with."""
 
     MEAN_PIXEL: Any = np.array([123.7, 116.8, 103.9])
     """Mean of each channel (RGB, 0 to 255), subtracted from every image."""
@@ -213,12 +256,6 @@ class Config:
     """Objects per image that train the heads. An image with more gives a random choice of them."""
 
     RPN_BBOX_STD_DEV: Any = np.array([0.1, 0.1, 0.2, 0.2])
-    IMAGE_VALUE_RANGE: Sequence[float] | None = None
-    """Values (black, white) that become 0 and 255, in training and in detection, such as (0, 4095) for a
-    camera of 12 bits. uint8 and bool images are not concerned. None takes uint16 as 0 to 65535 and floats as
-    0 to 1; training sets it for datasets of float images. Weights are valid only for the value they were
-    trained with."""
-
     """Standard deviations of the RPN's deltas (dy, dx, log(dh), log(dw)). Targets are divided by them."""
 
     BBOX_STD_DEV: Any = np.array([0.1, 0.1, 0.2, 0.2])
@@ -384,6 +421,10 @@ class Config:
                 f"{self.IMAGE_META_SIZE}. Received: IMAGE_META_SIZE={value}. Set NUM_CLASSES instead."
             )
 
+    def conventions(self) -> Conventions:
+        """Return the details that CONVENTIONS stands for."""
+        return CONVENTIONS[self.CONVENTIONS]
+
     def display(self) -> None:
         """Print all settings in alphabetical order. Callables are left out."""
         print("\nConfigurations:")
@@ -507,3 +548,8 @@ class LightConfig(Config):
     PRE_NMS_LIMIT = 2000
     POST_NMS_ROIS_TRAINING = 500
     POST_NMS_ROIS_INFERENCE = 300
+
+
+from mrcnn.config.presets import Detectron2Config as Detectron2Config  # noqa: E402  # they derive from Config
+from mrcnn.config.presets import TorchvisionConfig as TorchvisionConfig  # noqa: E402
+from mrcnn.config.presets import TorchvisionV2Config as TorchvisionV2Config  # noqa: E402

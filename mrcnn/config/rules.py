@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mrcnn.config.conventions import CONVENTIONS
 from mrcnn.geometry.images import SIZE_MULTIPLE
 
 if TYPE_CHECKING:
@@ -16,11 +17,14 @@ KNOWN_BACKBONES = ("resnet50", "resnet101", "mobilenetv2")
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 
 CHOICES = {
+    "CONVENTIONS": tuple(CONVENTIONS),
+    "RESNET_STYLE": ("keras", "caffe", "pytorch"),
+    "HEAD_NORM": ("all", "convolutions", "none"),
     "NORM": ("batch", "group"),
     "OPTIMIZER": ("sgd", "adam"),
     "TEST_TIME_FLIPS": ("none", "horizontal", "all"),
     "PRECISION": ("float32", "bfloat16", "float16"),
-    "IMAGE_RESIZE_MODE": ("square", "pad64", "crop", "none"),
+    "IMAGE_RESIZE_MODE": ("square", "pad64", "crop", "shortest", "none"),
 }
 
 # P2 to P6.
@@ -34,6 +38,7 @@ MAX_CHANNELS = 65_536
 MAX_SIDE = 65_536  # pixels of an image
 MAX_CELLS = 1_024  # cells per side of a pooled feature or a mini-mask
 MAX_WORKERS = 1_024
+MAX_CONVOLUTIONS = 16
 MAX_NAME = 200  # bytes; file systems allow 255 for a weight file, of which the name is a part
 
 # Integers from 1, with their largest values.
@@ -51,10 +56,10 @@ FRACTIONS = (
     *("ROI_POSITIVE_RATIO", "ROI_POSITIVE_IOU", "DETECTION_NMS_THRESHOLD", "LEARNING_MOMENTUM"),
     "DETECTION_MIN_CONFIDENCE",
 )
-NOT_NEGATIVE = ("IMAGE_MIN_SCALE", "LEARNING_RATE", "WEIGHT_DECAY")
+NOT_NEGATIVE = ("IMAGE_MIN_SCALE", "LEARNING_RATE", "WEIGHT_DECAY", "BATCH_NORM_EPSILON")
 SWITCHES = (
     *("USE_MINI_MASK", "USE_RPN_ROIS", "RPN_TARGETS_IN_GRAPH", "ROI_INCLUDE_GT"),
-    *("FAST_PATHS", "LOADER_PROCESSES"),
+    *("FAST_PATHS", "LOADER_PROCESSES", "FROZEN_BN", "FPN_NORM"),
 )
 # Switches that may be None, and what None does.
 OPTIONAL_SWITCHES = {
@@ -152,6 +157,10 @@ def _plain_rules(config: "Config") -> Iterator[Rule]:
         yield name, value is None or _is_switch(value), f"True, False or {default}"
     for name in CHOICES:
         yield name, _is_choice(config, name), f"one of {CHOICES[name]}"
+    is_kept = _is_count(config.RPN_CONVOLUTIONS, 1, 2)
+    yield "RPN_CONVOLUTIONS", is_kept, "1 or 2"
+    is_kept = _is_count(config.BOX_HEAD_CONVOLUTIONS, 0, MAX_CONVOLUTIONS)
+    yield "BOX_HEAD_CONVOLUTIONS", is_kept, f"an integer from 0 to {MAX_CONVOLUTIONS}"
     for name, largest in (("MAX_IMAGE_ERRORS", MAX_INTEGER), ("LOADER_WORKERS", MAX_WORKERS)):
         yield name, _is_count(getattr(config, name), 0, largest), f"an integer from 0 to {largest}"
 
@@ -163,6 +172,9 @@ def _optional_rules(config: "Config") -> Iterator[Rule]:
         yield name, is_kept, f"an integer of at least {least}, or None for one pass over the data"
     is_kept = config.SEED is None or _is_count(config.SEED, 0, MAX_INTEGER)
     yield "SEED", is_kept, f"an integer from 0 to {MAX_INTEGER}, or None for another order in every run"
+    limit = config.PRE_NMS_LIMIT_TRAINING
+    is_kept = limit is None or _is_count(limit)
+    yield "PRE_NMS_LIMIT_TRAINING", is_kept, f"an integer from 1 to {MAX_COUNT}, or None for PRE_NMS_LIMIT"
     norm = config.GRADIENT_CLIP_NORM
     is_kept = norm is None or (_is_number(norm) and norm > 0)
     yield "GRADIENT_CLIP_NORM", is_kept, "a positive finite number, or None to leave gradients as they are"
@@ -192,7 +204,10 @@ def _network_rules(config: "Config") -> Iterator[Rule]:
 
 def _image_rules(config: "Config") -> Iterator[Rule]:
     mode = config.IMAGE_RESIZE_MODE
-    for name, is_needed in (("IMAGE_MIN_DIM", mode == "crop"), ("IMAGE_MAX_DIM", mode != "crop")):
+    for name, is_needed in (
+        ("IMAGE_MIN_DIM", mode in ("crop", "shortest")),
+        ("IMAGE_MAX_DIM", mode != "crop"),
+    ):
         side = getattr(config, name)
         is_kept = _is_count(side, 1 if is_needed else 0, MAX_SIDE) or (side is None and not is_needed)
         integer = f"a positive integer up to {MAX_SIDE}"
@@ -207,6 +222,13 @@ def _image_rules(config: "Config") -> Iterator[Rule]:
     )
     requirement = "two rising percentiles from 0 to 100, such as (1, 99.8), or None"
     yield "CONTRAST_PERCENTILES", is_kept, requirement
+    limits = config.IMAGE_VALUE_RANGE
+    is_kept = limits is None or (
+        _is_list(limits, 2)
+        and all(_is_number(limit, -LARGEST_FLOAT) for limit in limits)
+        and limits[0] < limits[1]
+    )
+    yield "IMAGE_VALUE_RANGE", is_kept, "two rising numbers, black and white, such as (0, 4095), or None"
     channels = config.IMAGE_CHANNEL_COUNT
     mean: Any = config.MEAN_PIXEL
     if isinstance(mean, (numbers.Real, np.ndarray)):  # also a single number, or an array [1, 1, channels]
@@ -222,13 +244,6 @@ def _size_rule(side: int | None) -> tuple[bool, str]:
     valid = ", ".join(str(SIZE_MULTIPLE * factor) for factor in range(middle - 2, middle + 3))
     return side % SIZE_MULTIPLE == 0, f"a multiple of {SIZE_MULTIPLE}, such as {valid}"
 
-    limits = config.IMAGE_VALUE_RANGE
-    is_kept = limits is None or (
-        _is_list(limits, 2)
-        and all(_is_number(limit, -LARGEST_FLOAT) for limit in limits)
-        and limits[0] < limits[1]
-    )
-    yield "IMAGE_VALUE_RANGE", is_kept, "two rising numbers, black and white, such as (0, 4095), or None"
 
 def _target_rules(config: "Config") -> Iterator[Rule]:
     for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrcnn.geometry.boxes import norm_boxes
 from mrcnn.typing import Boxes
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def generate_anchors(
     scales: float | Sequence[float],
     ratios: Sequence[float],
     shape: Sequence[int],
-    feature_stride: int,
+    feature_stride: int | Sequence[int],
     anchor_stride: int,
+    rounded: bool = False,
 ) -> np.ndarray:
     """Return the anchors of one pyramid level.
 
@@ -48,8 +50,9 @@ def generate_anchors(
         scales: Side in pixels of a square anchor, one or several.
         ratios: Width divided by height: 0.5 is a tall anchor. The area does not depend on the ratio.
         shape: (rows, columns) of the feature map.
-        feature_stride: Pixels per location.
+        feature_stride: Pixels per location, or a pair for rows and columns.
         anchor_stride: Locations per anchor: 1 puts anchors at every location, 2 at every other.
+        rounded: Whether the distances from the center to the sides are rounded to whole pixels, half to even.
 
     Returns:
         float64 [N, (y1, x1, y2, x2)] in pixels, not clipped to the image. The centers lie at the upper left
@@ -60,9 +63,12 @@ def generate_anchors(
     root = np.sqrt(np.asarray(ratios, dtype=np.float64))[:, None]
     half_height = 0.5 * (side / root).ravel()
     half_width = 0.5 * (side * root).ravel()
+    if rounded:
+        half_height, half_width = np.round(half_height), np.round(half_width)
 
-    y = np.arange(0, shape[0], anchor_stride)[:, None, None] * feature_stride
-    x = np.arange(0, shape[1], anchor_stride)[None, :, None] * feature_stride
+    step_y, step_x = np.broadcast_to(feature_stride, 2)
+    y = np.arange(0, shape[0], anchor_stride)[:, None, None] * step_y
+    x = np.arange(0, shape[1], anchor_stride)[None, :, None] * step_x
     corners = np.broadcast_arrays(y - half_height, x - half_width, y + half_height, x + half_width)
     return np.stack(corners, axis=-1).reshape(-1, 4)
 
@@ -71,8 +77,9 @@ def generate_pyramid_anchors(
     scales: Sequence[float],
     ratios: Sequence[float],
     feature_shapes: Sequence[Sequence[int]] | np.ndarray,
-    feature_strides: Sequence[int],
+    feature_strides: Sequence[int] | np.ndarray,
     anchor_stride: int,
+    rounded: bool = False,
 ) -> np.ndarray:
     """Return the anchors of all pyramid levels, in the order in which the network flattens its outputs.
 
@@ -80,8 +87,9 @@ def generate_pyramid_anchors(
         scales: Side in pixels of a square anchor, one entry per level.
         ratios: Width divided by height; every level has anchors of all ratios.
         feature_shapes: (rows, columns) of the feature map, one entry per level.
-        feature_strides: Pixels per location, one entry per level.
+        feature_strides: Pixels per location, one number or pair per level.
         anchor_stride: Locations per anchor.
+        rounded: See `generate_anchors`.
 
     Returns:
         float64 [A, (y1, x1, y2, x2)] in pixels, level after level in the order of `generate_anchors`. With
@@ -99,7 +107,7 @@ def generate_pyramid_anchors(
         )
     return np.concatenate(
         [
-            generate_anchors(scale, ratios, shape, stride, anchor_stride)
+            generate_anchors(scale, ratios, shape, stride, anchor_stride, rounded)
             for scale, shape, stride in zip(scales, feature_shapes, feature_strides, strict=True)
         ]
     )
@@ -124,18 +132,25 @@ def pixel_anchors(config: "Config", image_shape: Sequence[int]) -> Boxes:
     """Return all anchors for one image size, in the order of the RPN's outputs.
 
     Args:
-        config: Read for RPN_ANCHOR_SCALES, RPN_ANCHOR_RATIOS, RPN_ANCHOR_STRIDE and `backbone_shapes`.
+        config: Read for RPN_ANCHOR_SCALES, RPN_ANCHOR_RATIOS, RPN_ANCHOR_STRIDE, CONVENTIONS and
+            `backbone_shapes`.
         image_shape: (height, width, ...) of the molded image in pixels.
 
     Returns:
         float64 array [A, (y1, x1, y2, x2)] in pixels, not clipped to the image.
     """
+    conventions = config.conventions()
+    shapes = backbone_shapes(config, image_shape)
+    strides = np.asarray(config.BACKBONE_STRIDES)
+    if conventions.anchors_fill_image:
+        strides = np.asarray(image_shape[:2]) // shapes
     return generate_pyramid_anchors(
         config.RPN_ANCHOR_SCALES,
         config.RPN_ANCHOR_RATIOS,
-        backbone_shapes(config, image_shape),
-        config.BACKBONE_STRIDES,
+        shapes,
+        strides,
         config.RPN_ANCHOR_STRIDE,
+        conventions.rounded_anchors,
     )
 
 
@@ -168,3 +183,8 @@ class AnchorCache:
         for oldest in list(self._by_size)[:-KEPT_SIZES]:
             self._by_size.pop(oldest, None)
         return anchors
+
+    def normalized(self, image_shape: Sequence[int]) -> Boxes:
+        """Return `of(image_shape)` as float32 in normalized coordinates, as the network takes them."""
+        half_open = self._config.conventions().half_open_boxes
+        return norm_boxes(self.of(image_shape), image_shape[:2], half_open)

@@ -1,7 +1,8 @@
 """Boxes: overlap, suppression, deltas, and the two coordinate systems.
 
 Pixel boxes are half-open: row y2 and column x2 lie outside, the height is y2 - y1. Normalized boxes
-are closed: both ends lie inside and the whole image is (0, 0, 1, 1).
+are closed: both ends lie inside and the whole image is (0, 0, 1, 1). Some conventions have half-open
+normalized boxes: pixels divided by height and width, where the whole image is (0, 0, 1, 1) as well.
 
 Axes: N boxes, or N1 and N2 boxes of two sets; 4 is (y1, x1, y2, x2).
 """
@@ -160,12 +161,13 @@ def clip_boxes(boxes: np.ndarray, window: Sequence[float] | np.ndarray) -> np.nd
     return np.clip(boxes, [y1, x1, y1, x1], [y2, x2, y2, x2]).astype(np.asarray(boxes).dtype)
 
 
-def norm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def norm_boxes(boxes: np.ndarray, shape: Sequence[int], half_open: bool = False) -> np.ndarray:
     """Convert boxes from pixels to normalized coordinates.
 
     Args:
         boxes: [..., (y1, x1, y2, x2)] in pixels, y2 and x2 outside.
         shape: (height, width) of the image.
+        half_open: Whether normalized boxes are half-open, see the module.
 
     Returns:
         float32 of the same shape, y2 and x2 inside. The whole image becomes (0, 0, 1, 1), and a row of zeros
@@ -174,25 +176,32 @@ def norm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     Raises:
         ValueError: If `shape` does not have two values.
     """
-    normalized: np.ndarray = ((boxes - PIXEL_TO_CLOSED) / _closed_scale(shape)).astype(np.float32)
+    shift, scale = _shift_and_scale(shape, half_open)
+    normalized: np.ndarray = ((boxes - shift) / scale).astype(np.float32)
     return normalized
 
 
-def denorm_boxes(boxes: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def denorm_boxes(
+    boxes: np.ndarray, shape: Sequence[int], half_open: bool = False, rounded: bool = True
+) -> np.ndarray:
     """Convert boxes from normalized coordinates to pixels, rounded half to even.
 
     Args:
         boxes: [..., (y1, x1, y2, x2)] normalized, y2 and x2 inside.
         shape: (height, width) of the image.
+        half_open: Whether normalized boxes are half-open, see the module.
+        rounded: Whether to round to whole pixels.
 
     Returns:
-        int32 of the same shape, y2 and x2 outside. A box without area becomes one pixel.
+        int32 of the same shape, y2 and x2 outside; float64 if not rounded. A box without area becomes one
+        pixel, a half-open one stays without.
 
     Raises:
         ValueError: If `shape` does not have two values.
     """
-    pixels: np.ndarray = np.around(boxes * _closed_scale(shape) + PIXEL_TO_CLOSED).astype(np.int32)
-    return pixels
+    shift, scale = _shift_and_scale(shape, half_open)
+    pixels: np.ndarray = boxes * scale + shift
+    return np.around(pixels).astype(np.int32) if rounded else pixels
 
 
 def trim_zeros(x: np.ndarray) -> np.ndarray:
@@ -227,10 +236,11 @@ def _center_and_size(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return boxes[:, :2] + size * np.float32(0.5), size
 
 
-def _closed_scale(shape: Sequence[int]) -> np.ndarray:
+def _shift_and_scale(shape: Sequence[int], half_open: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return shift and scale of y1, x1, y2 and x2: pixels = normalized * scale + shift."""
     if len(shape) != 2:
         raise ValueError(
             f"`shape` must be (height, width). Received: shape={tuple(shape)}. Pass image.shape[:2]."
         )
-    height, width = shape
-    return np.array([height - 1, width - 1, height - 1, width - 1])
+    sides = np.array([*shape, *shape])
+    return (np.zeros(4, int), sides) if half_open else (PIXEL_TO_CLOSED, sides - 1)

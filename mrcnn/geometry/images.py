@@ -14,6 +14,8 @@ from mrcnn.geometry.preprocessing import unmold_image as unmold_image
 
 # The sides of a molded image must be multiples of this: the coarsest level of the pyramid has stride 64.
 SIZE_MULTIPLE = 64
+# With IMAGE_RESIZE_MODE "shortest" P6 has half the cells of P5, rounded up.
+SHORTEST_MULTIPLE = 32
 
 Padding = list[tuple[int, int]]
 Rectangle = tuple[int, int, int, int]
@@ -92,13 +94,17 @@ def resize_image(
     """Resize an image to the size of the network and keep its aspect ratio.
 
     Args:
-        image: [H, W, channels], any dtype, which is kept; integers are truncated, not rounded.
+        image: [H, W, channels], any dtype, which is kept; integers are truncated, not rounded (in mode
+            "shortest" they are rounded).
         min_dim: The short side is enlarged to this length, in pixels.
-        max_dim: Side of the square canvas; the long side shrinks to it. Only mode "square" reads it.
+        max_dim: Side of the square canvas; the long side shrinks to it. Modes "square" and "shortest" read
+            it.
         min_scale: The smallest scale; `max_dim` takes precedence.
         mode: "none" returns the image unchanged. "square" pads it with zeros on all sides to
             [max_dim, max_dim]. "pad64" pads it to sides that are multiples of 64. "crop" cuts out a random
-            piece [min_dim, min_dim], whose position Python's `random` draws.
+            piece [min_dim, min_dim], whose position Python's `random` draws. "shortest" scales the short side
+            to min_dim, or the long side to max_dim where it would be longer, and rounds down. It does not
+            pad.
 
     Returns:
         image: The resized image [H', W', channels].
@@ -110,13 +116,17 @@ def resize_image(
 
     Raises:
         ValueError: If `mode` is unknown, `image` does not have shape (height, width, channels) or has no
-            pixels, or the setting that the mode needs is missing or not a multiple of 64.
+            pixels, or a setting that the mode needs is missing or not a multiple of 64.
     """
     image = np.asarray(image)
     _check_request(image, mode)
     height, width = image.shape[:2]
     if mode == "none":
         return image, (0, 0, height, width), 1, [(0, 0)] * 3, None
+    if mode == "shortest":
+        return _scale_shortest(
+            image, _required("min_dim", min_dim, mode), _required("max_dim", max_dim, mode)
+        )
     if mode == "crop":
         side = _required("min_dim", min_dim, mode)
         return _scale_and_crop(image, _scale(height, width, min_dim, None, min_scale), side)
@@ -196,13 +206,19 @@ def mask_index(
     return np.pad(index, padding, constant_values=-1)
 
 
-def check_molded_size(shape: Sequence[int]) -> None:
-    """Raise ValueError unless both sides of a molded image (height, width, ...) suit the network."""
+def check_molded_size(shape: Sequence[int], mode: str = "square") -> None:
+    """Raise ValueError unless both sides of a molded image (height, width, ...) suit the network.
+
+    Args:
+        shape: Shape of the image.
+        mode: IMAGE_RESIZE_MODE. The sides must be multiples of 32 with "shortest", of 64 otherwise.
+    """
     height, width = shape[:2]
-    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-        smaller = [max(SIZE_MULTIPLE, side - side % SIZE_MULTIPLE) for side in (height, width)]
+    multiple = SHORTEST_MULTIPLE if mode == "shortest" else SIZE_MULTIPLE
+    if height % multiple or width % multiple:
+        smaller = [max(multiple, side - side % multiple) for side in (height, width)]
         raise ValueError(
-            f"The height and width of a molded image must be multiples of {SIZE_MULTIPLE}. "
+            f"The height and width of a molded image must be multiples of {multiple}. "
             f'Received: {height} x {width}. Set IMAGE_RESIZE_MODE to "square" or "pad64", which pad the '
             f"image, or resize it first, for instance to {smaller[0]} x {smaller[1]}."
         )
@@ -222,8 +238,10 @@ def _check_sizes(image: np.ndarray, height: int, width: int) -> None:
 
 
 def _check_request(image: np.ndarray, mode: str) -> None:
-    if mode not in ("none", "square", "pad64", "crop"):
-        raise ValueError(f'`mode` must be "none", "square", "pad64" or "crop". Received: mode={mode!r}')
+    if mode not in ("none", "square", "pad64", "crop", "shortest"):
+        raise ValueError(
+            f'`mode` must be "none", "square", "pad64", "crop" or "shortest". Received: mode={mode!r}'
+        )
     if image.ndim != 3 or image.size == 0:
         raise ValueError(
             "`image` must have shape (height, width, channels) with at least one pixel. Received: "
@@ -259,6 +277,28 @@ def _scale(
         if round(long_side * scale) > max_dim:
             scale = max_dim / long_side
     return scale
+
+
+def pad_after(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Pad an image [H, W, ...] with zeros on the right and at the bottom to (height, width)."""
+    rows, columns = shape[0] - image.shape[0], shape[1] - image.shape[1]
+    return np.pad(image, [(0, rows), (0, columns), *[(0, 0)] * (image.ndim - 2)])
+
+
+def padded_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """Return the least multiples of 32 that hold images of these shapes (height, width, ...)."""
+    height, width = (max(shape[axis] for shape in shapes) for axis in (0, 1))
+    return height + -height % SHORTEST_MULTIPLE, width + -width % SHORTEST_MULTIPLE
+
+
+def _scale_shortest(image: np.ndarray, min_dim: int, max_dim: int) -> Resized:
+    sides = image.shape[:2]
+    scale = min(min_dim / min(sides), max_dim / max(sides))
+    height, width = (max(int(side * scale), 1) for side in sides)
+    resized = np.empty((height, width, image.shape[2]), dtype=image.dtype)
+    interpolation.bilinear_into(image, resized, edge="repeat")
+    # Masks are scaled to rounded sides, which are longer by at most one pixel: the crop leaves it out.
+    return resized, (0, 0, height, width), scale, [(0, 0)] * 3, (0, 0, height, width)
 
 
 def _scale_and_crop(image: np.ndarray, scale: float, side: int) -> Resized:

@@ -21,8 +21,8 @@ TIE_SHIFT_ROWS, TIE_SHIFT_COLUMNS = 1e-13, -1e-12
 Taps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False) -> None:
-    """Resize an image into `out`: bilinear, zeros outside the image, no anti-aliasing.
+def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False, edge: str = "zero") -> None:
+    """Resize an image into `out`: bilinear, no anti-aliasing.
 
     Output pixel i samples the input at (i + 0.5) * H / H' - 0.5. The result is clipped to the value range of
     the image and then cast to the dtype of `out`. Everything is computed in float64, but for float16 and
@@ -34,6 +34,8 @@ def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False) 
         out: [H', W', ...], any dtype and memory layout.
         break_ties: Move the positions by TIE_SHIFT_ROWS and TIE_SHIFT_COLUMNS, so that values exactly between
             two integers or classes mostly go where scikit-image puts them.
+        edge: What surrounds the image: "zero", or "repeat" for its outermost pixels. With "repeat", positions
+            are rounded to float32 as PyTorch does, and integers of `out` are rounded.
     """
     height, width = out.shape[:2]
     channels = int(np.prod(image.shape[2:]))
@@ -41,8 +43,8 @@ def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False) 
     pixels = image.reshape(image.shape[0], -1)
     single = image.dtype in (np.float16, np.float32)
     shift_y, shift_x = (TIE_SHIFT_ROWS, TIE_SHIFT_COLUMNS) if break_ties else (0.0, 0.0)
-    along_y = _taps(image.shape[0], height, single, shift_y)
-    along_x = _per_channel(_taps(image.shape[1], width, single, shift_x), channels)
+    along_y = _taps(image.shape[0], height, single, shift_y, edge)
+    along_x = _per_channel(_taps(image.shape[1], width, single, shift_x, edge), channels)
     step = max(1, VALUES_AT_A_TIME // (max(image.shape[1], width) * channels))
 
     # The axis that shrinks comes first, the one that grows last: the array in between is the smallest.
@@ -57,6 +59,8 @@ def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False) 
         if height <= image.shape[0]:
             values = _blend(values, along_x, axis=1)
         np.clip(values, low, high, out=values)
+        if edge == "repeat" and out.dtype.kind in "iu":
+            np.rint(values, out=values)
         out[rows] = values.reshape(-1, *out.shape[1:])
 
 
@@ -76,9 +80,12 @@ def nearest_index(in_side: int, out_side: int) -> np.ndarray:
     return index
 
 
-def _taps(in_side: int, out_side: int, single: bool, shift: float) -> Taps:
+def _taps(in_side: int, out_side: int, single: bool, shift: float, edge: str) -> Taps:
     step = in_side / out_side
-    if single:
+    if edge == "repeat":
+        half = np.float32(0.5)
+        position = np.float32(step) * (np.arange(out_side, dtype=np.float32) + half) - half
+    elif single:
         first = np.float32(0.5 * step - 0.5)
         position = np.float32(step) * np.arange(out_side, dtype=np.float32) + first
     else:
@@ -89,6 +96,8 @@ def _taps(in_side: int, out_side: int, single: bool, shift: float) -> Taps:
     before, after = lower < 0, lower + 1 >= in_side
     # A neighbor outside the image is a zero, so the other one, taken twice, fades with its distance.
     fade = np.where(before, weight, np.where(after, 1 - weight, 1.0))
+    if edge == "repeat":
+        fade = np.ones(out_side)
     # Samples at the border and exactly on a pixel stay exact.
     weight[~before & ~after & (weight > 0)] += shift
     return np.maximum(lower, 0), np.minimum(lower + 1, in_side - 1), weight, fade

@@ -3,13 +3,13 @@
 import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.image_meta import compose_image_meta
-from mrcnn.geometry.images import check_molded_size, resize_image
+from mrcnn.geometry.images import check_molded_size, pad_after, padded_shape, resize_image
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -25,12 +25,21 @@ class MoldedImage:
         meta: Image meta [12 + classes].
         window: (y1, x1, y2, x2) in pixels of the molded image: the part that shows the original image.
         original_shape: (height, width, ...) of the image whose coordinates the detections get.
+        half_open, mask_pasting: See `mrcnn.config.conventions`.
     """
 
     pixels: np.ndarray
     meta: np.ndarray
     window: tuple[int, ...]
     original_shape: tuple[int, ...]
+    half_open: bool = False
+    mask_pasting: str = "box"
+
+
+def box_rules(config: "Config") -> dict[str, Any]:
+    """Return the conventions by which detections become boxes and masks of the original image."""
+    conventions = config.conventions()
+    return {"half_open": conventions.half_open_boxes, "mask_pasting": conventions.mask_pasting}
 
 
 def whole_image_config(config: "Config") -> "Config":
@@ -61,13 +70,15 @@ def mold_inputs(images: Sequence[Image], config: "Config") -> list[MoldedImage]:
         config: Read for the IMAGE_* settings, CONTRAST_PERCENTILES, MEAN_PIXEL and NUM_CLASSES.
 
     Raises:
-        ValueError: If the channels of an image do not fit, or its molded sides are not multiples of 64.
+        ValueError: If the channels of an image do not fit, or its molded sides do not suit the network.
     """
     return [_mold_input(image, config) for image in images]
 
 
 def _mold_input(image: Image, config: "Config") -> MoldedImage:
     original = preprocessing.as_network_image(image, config)
+    if config.IMAGE_RESIZE_MODE == "shortest":
+        original = original.astype(np.float32)  # interpolated values are not rounded
     resized, window, scale, _, _ = resize_image(
         original,
         min_dim=config.IMAGE_MIN_DIM,
@@ -75,7 +86,10 @@ def _mold_input(image: Image, config: "Config") -> MoldedImage:
         max_dim=config.IMAGE_MAX_DIM,
         mode=config.IMAGE_RESIZE_MODE,
     )
-    check_molded_size(resized.shape)
+    pixels = preprocessing.mold_image(resized, config)
+    if config.IMAGE_RESIZE_MODE == "shortest":  # pad with the mean color, which is 0 now
+        pixels = pad_after(pixels, padded_shape([pixels.shape]))
+    check_molded_size(pixels.shape, config.IMAGE_RESIZE_MODE)
     no_active_classes = np.zeros([config.NUM_CLASSES], dtype=np.int32)
-    meta = compose_image_meta(0, original.shape, resized.shape, window, scale, no_active_classes)
-    return MoldedImage(preprocessing.mold_image(resized, config), meta, window, original.shape)
+    meta = compose_image_meta(0, original.shape, pixels.shape, window, scale, no_active_classes)
+    return MoldedImage(pixels, meta, window, original.shape, **box_rules(config))

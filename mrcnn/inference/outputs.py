@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from mrcnn.geometry import boxes, masks
+from mrcnn.geometry import boxes
+from mrcnn.geometry import mask_pasting as pasting
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.typing import Boxes, ClassIds
 
@@ -44,6 +45,8 @@ def unmold(detections: np.ndarray, class_masks: np.ndarray, molded: "MoldedImage
         original_shape=molded.original_shape,
         image_shape=molded.pixels.shape,
         window=molded.window,
+        half_open=molded.half_open,
+        mask_pasting=molded.mask_pasting,
     )
     return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": crops}
 
@@ -55,6 +58,8 @@ def place_in_image(
     original_shape: Sequence[int],
     image_shape: Sequence[int],
     window: Sequence[int],
+    half_open: bool = False,
+    mask_pasting: str = pasting.BOX,
 ) -> tuple[Boxes, ClassIds, NDArray[np.float32], MaskCrops]:
     """Map detections from the molded image to the original image.
 
@@ -65,23 +70,42 @@ def place_in_image(
         original_shape: (height, width, ...) of the original image.
         image_shape: (height, width, ...) of the molded image.
         window: (y1, x1, y2, x2) in pixels of the molded image.
+        half_open: Whether normalized boxes are half-open, see `geometry.boxes`.
+        mask_pasting: A method of `geometry.mask_pasting`.
 
     Returns:
         Boxes int32 [N, 4] in pixels of the original image, class ids int32 [N], scores float32 [N], and the
-        masks inside the boxes. Boxes without a pixel are left out.
+        masks. Boxes without a pixel are left out.
     """
     count = count_detections(detections)
     rows = detections[:count]
     class_ids, scores = rows[:, 4].astype(np.int32), rows[:, 5]
-    wy1, wx1, wy2, wx2 = boxes.norm_boxes(np.asarray(window), image_shape[:2])
-    shift = np.array([wy1, wx1, wy1, wx1])
-    scale = np.array([wy2 - wy1, wx2 - wx1, wy2 - wy1, wx2 - wx1])
-    pixel_boxes = boxes.denorm_boxes((rows[:, :4] - shift) / scale, original_shape[:2])
+    exact = exact_boxes(rows[:, :4], original_shape, image_shape, window, half_open)
+    pixel_boxes = np.around(exact).astype(np.int32)
 
     kept = np.flatnonzero((pixel_boxes[:, 2:] > pixel_boxes[:, :2]).all(axis=1))
-    crops = tuple(masks.unmold_crop(class_masks[index], pixel_boxes[index]) for index in kept)
-    mask_crops = MaskCrops((original_shape[0], original_shape[1]), pixel_boxes[kept], crops)
+    pasted = [pasting.paste(class_masks[index], exact[index], original_shape, mask_pasting) for index in kept]
+    regions = np.array([region for region, _ in pasted], dtype=np.int32).reshape(-1, 4)
+    shape = (original_shape[0], original_shape[1])
+    mask_crops = MaskCrops(shape, regions, tuple(crop for _, crop in pasted))
     return pixel_boxes[kept], class_ids[kept], scores[kept], mask_crops
+
+
+def exact_boxes(
+    normalized: np.ndarray,
+    original_shape: Sequence[int],
+    image_shape: Sequence[int],
+    window: Sequence[int],
+    half_open: bool,
+) -> np.ndarray:
+    """Map boxes [N, 4], normalized to the molded image, to pixels of the original image, with fractions.
+
+    The other arguments are those of `place_in_image`.
+    """
+    wy1, wx1, wy2, wx2 = boxes.norm_boxes(np.asarray(window), image_shape[:2], half_open)
+    shift = np.array([wy1, wx1, wy1, wx1])
+    scale = np.array([wy2 - wy1, wx2 - wx1, wy2 - wy1, wx2 - wx1])
+    return boxes.denorm_boxes((normalized - shift) / scale, original_shape[:2], half_open, rounded=False)
 
 
 def with_mask_form(detections: Detections, form: str) -> Detections:

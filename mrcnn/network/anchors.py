@@ -23,6 +23,8 @@ def pixel_anchors(
     ratios: Sequence[float],
     strides: Sequence[int],
     anchor_stride: int,
+    rounded: bool = False,
+    fill_image: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Centers and half sides of the anchors of every pyramid level, in pixels.
 
@@ -32,6 +34,8 @@ def pixel_anchors(
         ratios: Width / height.
         strides: Pixels per cell of each level.
         anchor_stride: Cells per location with anchors.
+        rounded: Round half sides to whole pixels, half to even.
+        fill_image: Cells lie side // cells pixels apart, instead of one stride.
 
     Returns:
         Two float32 [A, (y, x)]. Centers lie on the top-left corners of cells, so they are whole numbers.
@@ -39,11 +43,14 @@ def pixel_anchors(
     centers, halves = [], []
     for scale, stride in zip(scales, strides, strict=True):
         step = stride * anchor_stride
-        rows, columns = (-(-side // step) for side in size)
-        y = ops.cast(ops.arange(rows), "float32") * float(step)
-        x = ops.cast(ops.arange(columns), "float32") * float(step)
+        y, x = (
+            ops.cast(ops.arange(-(-side // step)), "float32")
+            * ops.cast((side // -(-side // stride)) * anchor_stride if fill_image else step, "float32")
+            for side in size
+        )
         corner = ops.stack(ops.meshgrid(y, x, indexing="ij"), axis=-1)[:, :, None]  # [rows, columns, 1, 2]
         half = [(scale / math.sqrt(ratio) / 2, scale * math.sqrt(ratio) / 2) for ratio in ratios]
+        half = np.round(half) if rounded else half
         half = ops.zeros_like(corner) + ops.convert_to_tensor(np.array(half, "float32"))
         centers.append(ops.reshape(corner + ops.zeros_like(half), (-1, 2)))
         halves.append(ops.reshape(half, (-1, 2)))
@@ -69,7 +76,8 @@ class Anchors(keras.layers.Layer):
     `geometry.anchors.generate_pyramid_anchors`.
 
     Args:
-        scales, ratios, strides, anchor_stride: See `pixel_anchors`.
+        scales, ratios, strides, anchor_stride, rounded, fill_image: See `pixel_anchors`.
+        half_open: Whether normalized boxes are half-open, see `geometry.boxes`.
     """
 
     def __init__(
@@ -78,6 +86,10 @@ class Anchors(keras.layers.Layer):
         ratios: Sequence[float],
         strides: Sequence[int],
         anchor_stride: int = 1,
+        *,
+        rounded: bool = False,
+        fill_image: bool = False,
+        half_open: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -85,14 +97,21 @@ class Anchors(keras.layers.Layer):
         self.ratios = tuple(float(ratio) for ratio in ratios)
         self.strides = tuple(int(stride) for stride in strides)
         self.anchor_stride = int(anchor_stride)
+        self.rounded, self.fill_image, self.half_open = rounded, fill_image, half_open
 
     def call(self, images: Tensor) -> Tensor:
         batch, height, width = ops.shape(images)[:3]
         center, half = pixel_anchors(
-            (height, width), self.scales, self.ratios, self.strides, self.anchor_stride
+            (height, width),
+            self.scales,
+            self.ratios,
+            self.strides,
+            self.anchor_stride,
+            self.rounded,
+            self.fill_image,
         )
         anchors = ops.concatenate([center - half, center + half], axis=-1)
-        anchors = box_ops.norm_boxes(anchors, (height, width))
+        anchors = box_ops.norm_boxes(anchors, (height, width), self.half_open)
         return ops.broadcast_to(anchors[None], (batch, ops.shape(anchors)[0], 4))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -106,4 +125,7 @@ class Anchors(keras.layers.Layer):
             "ratios": self.ratios,
             "strides": self.strides,
             "anchor_stride": self.anchor_stride,
+            "rounded": self.rounded,
+            "fill_image": self.fill_image,
+            "half_open": self.half_open,
         }

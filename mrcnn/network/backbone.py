@@ -8,6 +8,7 @@ Axes: B images, H and W pixels, h and w cells, c channels.
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from keras import layers
 
@@ -20,6 +21,29 @@ Backbone = Callable[..., list[Tensor]]
 
 # Blocks of stage 4, the only stage in which the two ResNets differ.
 RESNET_STAGE4_BLOCKS = {"resnet50": 6, "resnet101": 23}
+
+
+@dataclass(frozen=True)
+class ResNetStyle:
+    """Where implementations of ResNet differ.
+
+    Attributes:
+        use_bias: Whether convolutions have biases, although a batch norm follows.
+        symmetric: Whether convolutions with a stride and pooling pad alike on all sides.
+        stride_in_3x3: Whether the 3x3 convolution of a block has the stride (ResNet v1.5) and not the first
+            1x1 convolution.
+    """
+
+    use_bias: bool = True
+    symmetric: bool = False
+    stride_in_3x3: bool = False
+
+
+RESNET_STYLES = {
+    "keras": ResNetStyle(),
+    "caffe": ResNetStyle(use_bias=False, symmetric=True),
+    "pytorch": ResNetStyle(use_bias=False, symmetric=True, stride_in_3x3=True),
+}
 
 # MobileNetV2, table 2: expansion, channels, number of blocks, stride of the first block.
 MOBILENET_GROUPS = (
@@ -42,9 +66,18 @@ def _conv_norm(
     use_bias: bool,
     norm: Norm,
     strides: Strides = 1,
+    symmetric: bool = False,
 ) -> Tensor:
     conv_name, norm_name = names
-    conv = Conv2D(filters, kernel_size, strides=strides, padding="same", use_bias=use_bias, name=conv_name)
+    conv = Conv2D(
+        filters,
+        kernel_size,
+        strides=strides,
+        padding="same",
+        symmetric=symmetric,
+        use_bias=use_bias,
+        name=conv_name,
+    )
     return norm(norm_name)(conv(x))
 
 
@@ -56,7 +89,8 @@ def identity_block(
     block: str,
     use_bias: bool = True,
     train_bn: bool | None = True,
-    norm: str = "batch",
+    norm: str | Norm = "batch",
+    style: ResNetStyle | None = None,
 ) -> Tensor:
     """Bottleneck block with an identity shortcut (ResNet, figure 5). It keeps the shape of its input.
 
@@ -67,6 +101,7 @@ def identity_block(
         stage, block: Parts of the layer names, such as 2 and "a".
         use_bias: Whether convolutions have biases.
         train_bn, norm: See `mrcnn.network.normalization`.
+        style: Overrides `use_bias`.
     """
     return _bottleneck(
         input_tensor,
@@ -75,7 +110,7 @@ def identity_block(
         filters,
         f"{stage}{block}",
         strides=1,
-        use_bias=use_bias,
+        style=style or ResNetStyle(use_bias),
         norm=normalization(norm, train_bn),
     )
 
@@ -89,20 +124,22 @@ def conv_block(
     strides: Strides = (2, 2),
     use_bias: bool = True,
     train_bn: bool | None = True,
-    norm: str = "batch",
+    norm: str | Norm = "batch",
+    style: ResNetStyle | None = None,
 ) -> Tensor:
-    """Bottleneck block with a projection shortcut. The first 1x1 convolution has the stride.
+    """Bottleneck block with a projection shortcut. By default the first 1x1 convolution has the stride.
 
     The arguments are those of `identity_block`. The output has filters[2] channels and is `strides` times
     smaller.
     """
     block_name, norm_layer = f"{stage}{block}", normalization(norm, train_bn)
+    style = style or ResNetStyle(use_bias)
     shortcut = _conv_norm(
         input_tensor,
         filters[2],
         1,
         (f"res{block_name}_branch1", f"bn{block_name}_branch1"),
-        use_bias=use_bias,
+        use_bias=style.use_bias,
         norm=norm_layer,
         strides=strides,
     )
@@ -113,7 +150,7 @@ def conv_block(
         filters,
         block_name,
         strides=strides,
-        use_bias=use_bias,
+        style=style,
         norm=norm_layer,
     )
 
@@ -126,14 +163,24 @@ def _bottleneck(
     block_name: str,
     *,
     strides: Strides,
-    use_bias: bool,
+    style: ResNetStyle,
     norm: Norm,
 ) -> Tensor:
     """The three convolutions of a block and the sum with its shortcut."""
-    convolutions = (("2a", 1, strides), ("2b", kernel_size, 1), ("2c", 1, 1))
+    stride_1x1, stride_3x3 = (1, strides) if style.stride_in_3x3 else (strides, 1)
+    convolutions = (("2a", 1, stride_1x1), ("2b", kernel_size, stride_3x3), ("2c", 1, 1))
     for width, (branch, side, stride) in zip(filters, convolutions, strict=True):
         names = (f"res{block_name}_branch{branch}", f"bn{block_name}_branch{branch}")
-        x = _conv_norm(x, width, side, names, use_bias=use_bias, norm=norm, strides=stride)
+        x = _conv_norm(
+            x,
+            width,
+            side,
+            names,
+            use_bias=style.use_bias,
+            norm=norm,
+            strides=stride,
+            symmetric=style.symmetric,
+        )
         if branch != "2c":
             x = layers.ReLU()(x)
     return layers.ReLU(name=f"res{block_name}_out")(layers.Add()([x, shortcut]))
@@ -144,15 +191,17 @@ def resnet_graph(
     architecture: str,
     stage5: bool = False,
     train_bn: bool | None = True,
-    norm: str = "batch",
+    norm: str | Norm = "batch",
+    style: str = "keras",
 ) -> list[Tensor]:
     """ResNet-50 or ResNet-101 (ResNet, table 1).
 
     Args:
-        input_image: [B, H, W, channels]; H and W are multiples of 64.
+        input_image: [B, H, W, channels]; H and W are multiples of 32.
         architecture: "resnet50" or "resnet101".
         stage5: Whether to build C5.
         train_bn, norm: See `mrcnn.network.normalization`.
+        style: One of RESNET_STYLES.
 
     Returns:
         C1 to C5 with 64, 256, 512, 1024 and 2048 channels and strides 4, 4, 8, 16 and 32. C5 is None without
@@ -166,11 +215,12 @@ def resnet_graph(
             f"`architecture` must be one of {sorted(RESNET_STAGE4_BLOCKS)}. "
             f"Received: architecture={architecture!r}"
         )
+    details = RESNET_STYLES[style]
     x = layers.ZeroPadding2D(3)(input_image)
-    x = Conv2D(64, 7, strides=2, name="conv1")(x)
+    x = Conv2D(64, 7, strides=2, use_bias=details.use_bias, name="conv1")(x)
     x = layers.ReLU()(normalization(norm, train_bn)("bn_conv1")(x))
-    c1 = MaxPooling2D(3, strides=2, padding="same")(x)
-    stage = functools.partial(_resnet_stage, train_bn=train_bn, norm=norm)
+    c1 = MaxPooling2D(3, strides=2, padding="same", symmetric=details.symmetric)(x)
+    stage = functools.partial(_resnet_stage, norm=normalization(norm, train_bn), style=details)
     c2 = stage(c1, 2, 3, 64, 1)
     c3 = stage(c2, 3, 4, 128, 2)
     c4 = stage(c3, 4, RESNET_STAGE4_BLOCKS[architecture], 256, 2)
@@ -179,18 +229,18 @@ def resnet_graph(
 
 
 def _resnet_stage(
-    x: Tensor, stage: int, block_count: int, width: int, stride: int, *, train_bn: bool | None, norm: str
+    x: Tensor, stage: int, block_count: int, width: int, stride: int, *, norm: Norm, style: ResNetStyle
 ) -> Tensor:
     filters = (width, width, 4 * width)
-    x = conv_block(x, 3, filters, stage, "a", strides=stride, train_bn=train_bn, norm=norm)
+    x = conv_block(x, 3, filters, stage, "a", strides=stride, norm=norm, style=style)
     for number in range(1, block_count):
         block = chr(ord("a") + number)
-        x = identity_block(x, 3, filters, stage, block, train_bn=train_bn, norm=norm)
+        x = identity_block(x, 3, filters, stage, block, norm=norm, style=style)
     return x
 
 
 def mobilenet_v2(
-    input_image: Tensor, stage5: bool = True, train_bn: bool | None = None, norm: str = "batch"
+    input_image: Tensor, stage5: bool = True, train_bn: bool | None = None, norm: str | Norm = "batch"
 ) -> list[Tensor]:
     """MobileNetV2 (table 2) without its classifier.
 
@@ -243,7 +293,11 @@ def _inverted_residual(
 
 
 def backbone_stages(
-    input_image: Tensor, backbone: str | Backbone, train_bn: bool | None, norm: str = "batch"
+    input_image: Tensor,
+    backbone: str | Backbone,
+    train_bn: bool | None,
+    norm: str | Norm = "batch",
+    resnet_style: str = "keras",
 ) -> list[Tensor]:
     """C2 to C5 of a backbone.
 
@@ -252,6 +306,7 @@ def backbone_stages(
         backbone: "resnet50", "resnet101", "mobilenetv2", or a function f(input_image, stage5=True,
             train_bn=...) that returns C1 to C5. C1 is not used.
         train_bn, norm: See `mrcnn.network.normalization`. A function chooses its own normalization layers.
+        resnet_style: One of RESNET_STYLES.
 
     Raises:
         ValueError: For another name, or another number of maps.
@@ -261,7 +316,9 @@ def backbone_stages(
     elif backbone == "mobilenetv2":
         stages = mobilenet_v2(input_image, stage5=True, train_bn=train_bn, norm=norm)
     else:
-        stages = resnet_graph(input_image, backbone, stage5=True, train_bn=train_bn, norm=norm)
+        stages = resnet_graph(
+            input_image, backbone, stage5=True, train_bn=train_bn, norm=norm, style=resnet_style
+        )
     if len(stages) != 5:
         raise ValueError(f"`BACKBONE` must return five maps, C1 to C5. Received: {len(stages)} maps")
     return list(stages[1:])

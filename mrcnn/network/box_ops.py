@@ -1,7 +1,8 @@
 """Boxes as tensors, as `geometry.boxes` has them as arrays, and NMS with fixed shapes.
 
 Boxes are float32 [..., (y1, x1, y2, x2)]. They are normalized unless the docstring says otherwise:
-(0, 0, 1, 1) is the whole image, both edges inside.
+(0, 0, 1, 1) is the whole image. Whether both edges lie inside or boxes are half-open is a matter of
+conventions, see `geometry.boxes`.
 
 Axes: B images, N boxes, M kept boxes, T boxes of one tile.
 """
@@ -15,12 +16,13 @@ from mrcnn.typing import Tensor
 NMS_TILE = 256
 
 
-def apply_box_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
+def apply_box_deltas(boxes: Tensor, deltas: Tensor, limit: float | None = None) -> Tensor:
     """Shift and scale boxes by deltas (R-CNN, appendix C, inverted).
 
     Args:
         boxes: [..., 4] in any unit.
-        deltas: [..., (dy, dx, log(dh), log(dw))] with the same leading shape. Exponents are not clamped.
+        deltas: [..., (dy, dx, log(dh), log(dw))] with the same leading shape.
+        limit: Largest log(dh) and log(dw); None is no limit.
 
     Returns:
         [..., 4] in the unit of `boxes`.
@@ -29,8 +31,11 @@ def apply_box_deltas(boxes: Tensor, deltas: Tensor) -> Tensor:
     width = boxes[..., 3] - boxes[..., 1]
     center_y = boxes[..., 0] + 0.5 * height + deltas[..., 0] * height
     center_x = boxes[..., 1] + 0.5 * width + deltas[..., 1] * width
-    height = height * ops.exp(deltas[..., 2])
-    width = width * ops.exp(deltas[..., 3])
+    log_height, log_width = deltas[..., 2], deltas[..., 3]
+    if limit is not None:
+        log_height, log_width = ops.minimum(log_height, limit), ops.minimum(log_width, limit)
+    height = height * ops.exp(log_height)
+    width = width * ops.exp(log_width)
     y1 = center_y - 0.5 * height
     x1 = center_x - 0.5 * width
     return ops.stack([y1, x1, y1 + height, x1 + width], axis=-1)
@@ -106,17 +111,18 @@ def _overlap_above(boxes1: Tensor, boxes2: Tensor, threshold: float) -> Tensor:
     return ops.logical_and(both, iou > threshold)
 
 
-def norm_boxes(boxes: Tensor, shape: Tensor) -> Tensor:
+def norm_boxes(boxes: Tensor, shape: Tensor, half_open: bool = False) -> Tensor:
     """Half-open pixel boxes to normalized boxes, whose y2 and x2 lie inside.
 
     Args:
         boxes: [..., 4] in pixels.
         shape: (height, width) in pixels, numbers or tensors.
+        half_open: Whether normalized boxes are half-open, too.
 
     Returns:
         float32 [..., 4].
     """
-    scale, shift = _scale_and_shift(shape)
+    scale, shift = _scale_and_shift(shape, half_open)
     return (ops.cast(boxes, "float32") - shift) / scale
 
 
@@ -134,8 +140,10 @@ def denorm_boxes(boxes: Tensor, shape: Tensor) -> Tensor:
     return ops.cast(ops.round(boxes * scale + shift), "int32")
 
 
-def _scale_and_shift(shape: Tensor) -> tuple[Tensor, Tensor]:
+def _scale_and_shift(shape: Tensor, half_open: bool = False) -> tuple[Tensor, Tensor]:
     size = ops.cast(ops.stack([shape[0], shape[1], shape[0], shape[1]]), "float32")
+    if half_open:
+        return size, ops.zeros_like(size)
     return size - 1.0, ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32"))
 
 
@@ -210,9 +218,11 @@ def non_max_suppression(
     tile = min(tile, count)
     tiles = -(-count // tile)
     boxes, valid, groups = _pad_for_tiles(boxes, valid, groups, tiles * tile - count)
+    position = ops.arange(1, tiles * tile + 1, dtype="int32")[None]
+    end = ops.max(ops.where(valid, position, 0))  # after the last box that takes part
 
     def unfinished(t: Tensor, index: Tensor, kept: Tensor) -> Tensor:
-        return ops.logical_and(t < tiles, ops.any(kept < max_output))
+        return ops.logical_and(t * tile < end, ops.any(kept < max_output))
 
     def examine(t: Tensor, index: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         start = t * tile

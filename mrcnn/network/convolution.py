@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from mrcnn import backend
+from mrcnn.backend.plain import Padding, Pair
 from mrcnn.typing import Tensor
 
 Convolution = Callable[..., Tensor]
@@ -17,13 +18,22 @@ Convolution = Callable[..., Tensor]
 
 @keras.saving.register_keras_serializable("mrcnn")
 class Conv2D(layers.Conv2D):
-    """keras.layers.Conv2D on [B, h, w, C]."""
+    """keras.layers.Conv2D on [B, h, w, C].
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    Args:
+        symmetric: With padding "same" and an odd kernel, pad alike on all sides, as PyTorch does. TensorFlow
+            pads less at the top and on the left if the stride is 2.
+    """
+
+    def __init__(self, *args: Any, symmetric: bool = False, **kwargs: Any):
         super().__init__(*args, **{**kwargs, "data_format": "channels_last"})
+        self.symmetric = symmetric
 
     def call(self, inputs: Tensor) -> Tensor:
         return self.convolve(inputs, self.kernel, self.bias)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "symmetric": self.symmetric}
 
     def convolve(
         self,
@@ -38,7 +48,7 @@ class Conv2D(layers.Conv2D):
             kernel,
             bias,
             strides=self.strides,
-            padding=self.padding,
+            padding=_padding(self.padding, self.kernel_size, self.strides, self.symmetric),
             dilation=self.dilation_rate,
             groups=self.groups,
         )
@@ -66,10 +76,26 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
 
 @keras.saving.register_keras_serializable("mrcnn")
 class MaxPooling2D(layers.MaxPooling2D):
-    """keras.layers.MaxPooling2D on [B, h, w, C]."""
+    """keras.layers.MaxPooling2D on [B, h, w, C].
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    Args:
+        symmetric: See `Conv2D`.
+    """
+
+    def __init__(self, *args: Any, symmetric: bool = False, **kwargs: Any):
         super().__init__(*args, **{**kwargs, "data_format": "channels_last"})
+        self.symmetric = symmetric
 
     def call(self, inputs: Tensor) -> Tensor:
-        return backend.max_pool(inputs, self.pool_size, self.strides, self.padding)
+        padding = _padding(self.padding, self.pool_size, self.strides, self.symmetric)
+        return backend.max_pool(inputs, self.pool_size, self.strides, padding)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "symmetric": self.symmetric}
+
+
+def _padding(padding: str, kernel_size: Pair, strides: Pair, symmetric: bool) -> Padding:
+    """The padding of a layer for the backend. Without a stride, "same" is symmetric for odd kernels."""
+    if not symmetric or padding != "same" or set(strides) == {1}:
+        return padding
+    return [(side // 2, side // 2) for side in kernel_size]

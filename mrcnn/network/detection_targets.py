@@ -34,8 +34,9 @@ def sample_rois(
     rois_per_image: int,
     positive_ratio: float,
     negatives_only: Tensor | None = None,
+    negatives_fill: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample positives, then negatives in proportion to them.
+    """Sample positives, then negatives in proportion to them or to fill the sample.
 
     Args:
         positive, negative: bool [B, P].
@@ -43,6 +44,7 @@ def sample_rois(
         rois_per_image: R.
         positive_ratio: Share of positives in a full sample.
         negatives_only: bool [B], images whose sample is filled with negatives; None means no image.
+        negatives_fill: Fill the sample of every image with negatives.
 
     Returns:
         Indices int32 [B, R] of proposals, and the number of positives and of all RoIs, each int32 [B].
@@ -54,6 +56,8 @@ def sample_rois(
     negative_index, negatives = sampling.sample_top_k(negative, priority, min(rois_per_image, proposals))
     ratio = np.float32(1.0 / positive_ratio)
     negative_limit = ops.cast(ratio * ops.cast(positives, "float32"), "int32") - positives
+    if negatives_fill:
+        negative_limit = rois_per_image - positives
     if negatives_only is not None:
         negative_limit = ops.where(negatives_only, rois_per_image, negative_limit)
     total = positives + ops.minimum(negatives, negative_limit)
@@ -70,17 +74,26 @@ def sample_rois(
     return index, positives, ops.minimum(total, rois_per_image)
 
 
-def crop_masks(masks: Tensor, assigned: Tensor, boxes: Tensor, mask_shape: tuple[int, int]) -> Tensor:
-    """Crop and resize the assigned mask of each RoI (bilinear, zero outside), then round half to even.
+def crop_masks(
+    masks: Tensor,
+    assigned: Tensor,
+    boxes: Tensor,
+    mask_shape: tuple[int, int],
+    method: str = roi_align.CROP_AND_RESIZE,
+    soft: bool = False,
+) -> Tensor:
+    """Crop and resize the assigned mask of each RoI as ROIAlign does, then round half to even.
 
     Args:
         masks: bool [B, h, w, G].
         assigned: int [B, K], the mask of each RoI.
         boxes: [B, K, 4] normalized to the mask.
         mask_shape: (height, width) of the result.
+        method: See `mrcnn.network.roi_align`.
+        soft: Do not round.
 
     Returns:
-        float32 [B, K, height, width] of 0 and 1.
+        float32 [B, K, height, width] of 0 and 1, or between them.
     """
     height, width, instances = (masks.shape[i] or ops.shape(masks)[i] for i in (1, 2, 3))
     batch = ops.shape(masks)[0]
@@ -89,10 +102,8 @@ def crop_masks(masks: Tensor, assigned: Tensor, boxes: Tensor, mask_shape: tuple
     start = (image * instances + ops.cast(assigned, "int32")) * (height * width)
     rows = ops.ones_like(boxes[..., 0]) * ops.cast(height, "float32")
     columns = ops.ones_like(boxes[..., 0]) * ops.cast(width, "float32")
-    y = roi_align.sample_positions(boxes[..., 0], boxes[..., 2], rows, mask_shape[0])
-    x = roi_align.sample_positions(boxes[..., 1], boxes[..., 3], columns, mask_shape[1])
-    crops = roi_align.bilinear_sample(cells, y, x, (rows, columns), start)
-    return ops.round(crops[..., 0])
+    crops = roi_align.pool_rois(cells, boxes, (rows, columns), start, mask_shape, method)[..., 0]
+    return crops if soft else ops.round(crops)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -115,6 +126,8 @@ class DetectionTargetLayer(keras.layers.Layer):
         crowd_iou: IoU with a crowd from which a proposal is not negative.
         include_gt: Sample from the ground-truth boxes, too.
         negatives_without_objects: Sample negatives from images without objects. False gives them no RoIs.
+        negatives_fill: Fill the sample with negatives, instead of adding them in proportion to the positives.
+        mask_method, soft_masks: How masks are cropped, see `crop_masks`.
         shuffle: Sample at random. False keeps the first proposals.
         seed: Of the random samples.
     """
@@ -131,6 +144,9 @@ class DetectionTargetLayer(keras.layers.Layer):
         crowd_iou: float = 0.001,
         include_gt: bool = False,
         negatives_without_objects: bool = False,
+        negatives_fill: bool = False,
+        mask_method: str = roi_align.CROP_AND_RESIZE,
+        soft_masks: bool = False,
         shuffle: bool = True,
         seed: int | None = None,
         **kwargs: Any,
@@ -145,6 +161,8 @@ class DetectionTargetLayer(keras.layers.Layer):
         self.crowd_iou = float(crowd_iou)
         self.include_gt = bool(include_gt)
         self.negatives_without_objects = bool(negatives_without_objects)
+        self.negatives_fill = bool(negatives_fill)
+        self.mask_method, self.soft_masks = mask_method, bool(soft_masks)
         self.shuffle = shuffle
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -174,7 +192,13 @@ class DetectionTargetLayer(keras.layers.Layer):
         if self.negatives_without_objects:
             without_objects = ops.logical_not(ops.any(gt_class_ids > 0, axis=1))
         index, positives, total = sample_rois(
-            positive, negative, priority, self.rois_per_image, self.positive_ratio, without_objects
+            positive,
+            negative,
+            priority,
+            self.rois_per_image,
+            self.positive_ratio,
+            without_objects,
+            self.negatives_fill,
         )
         slot = ops.arange(self.rois_per_image)[None]
         is_roi = slot < total[:, None]
@@ -209,7 +233,9 @@ class DetectionTargetLayer(keras.layers.Layer):
             size = boxes[..., 2:] - boxes[..., :2]
             size = ops.concatenate([size, size], axis=-1)
             rois = (rois - corner) / ops.where(size == 0.0, 1.0, size)
-        masks = crop_masks(gt_masks, assigned[:, :slots], rois, self.mask_shape)
+        masks = crop_masks(
+            gt_masks, assigned[:, :slots], rois, self.mask_shape, self.mask_method, self.soft_masks
+        )
         masks = ops.where(is_positive[:, :slots, None, None], masks, 0.0)
         return ops.pad(masks, ((0, 0), (0, self.rois_per_image - slots), (0, 0), (0, 0)))
 
@@ -238,6 +264,9 @@ class DetectionTargetLayer(keras.layers.Layer):
             "crowd_iou": self.crowd_iou,
             "include_gt": self.include_gt,
             "negatives_without_objects": self.negatives_without_objects,
+            "negatives_fill": self.negatives_fill,
+            "mask_method": self.mask_method,
+            "soft_masks": self.soft_masks,
             "shuffle": self.shuffle,
             "seed": self.seed,
         }
@@ -272,14 +301,22 @@ class LeadingSlots(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("mrcnn")
 class NormBoxes(keras.layers.Layer):
-    """Pixel boxes [B, N, 4] to normalized boxes, by the size of the images [B, H, W, channels]."""
+    """Pixel boxes [B, N, 4] to normalized boxes, by the size of the images [B, H, W, channels].
 
-    def __init__(self, **kwargs: Any):
+    Args:
+        half_open: Whether normalized boxes are half-open, see `geometry.boxes`.
+    """
+
+    def __init__(self, half_open: bool = False, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
+        self.half_open = half_open
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         boxes, images = inputs
-        return box_ops.norm_boxes(boxes, ops.shape(images)[1:3])
+        return box_ops.norm_boxes(boxes, ops.shape(images)[1:3], self.half_open)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "half_open": self.half_open}
 
     def compute_output_spec(self, inputs: list[Tensor]) -> Tensor:
         return keras.KerasTensor(inputs[0].shape, "float32")

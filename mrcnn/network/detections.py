@@ -1,4 +1,6 @@
-"""Detections: one class per RoI, refined boxes, NMS per class (Mask R-CNN, section 3.1, inference).
+"""Detections: classes of RoIs, refined boxes, NMS per class (Mask R-CNN, section 3.1, inference).
+
+A RoI becomes a detection of its best class, or one of every class whose score suffices.
 
 Axes: B images, N RoIs, K slots for detections.
 """
@@ -13,6 +15,7 @@ from keras import ops
 from mrcnn import backend
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import box_ops
+from mrcnn.network.level_proposals import large_enough
 from mrcnn.typing import Tensor
 
 Shape = tuple[int | None, ...]
@@ -45,7 +48,7 @@ def refine_detections(
         [B, max_instances, (y1, x1, y2, x2, class_id, score)] by falling score, equal scores in the order of
         their RoIs; unused slots are zero.
     """
-    class_ids = ops.cast(ops.argmax(scores, axis=2), "int32")  # [B, N]
+    class_ids = backend.first_maximum(scores)  # [B, N]
     scores = ops.max(scores, axis=2)
     own_deltas = box_ops.select_class(deltas, class_ids) * ops.convert_to_tensor(
         np.array(bbox_std_dev, "float32")
@@ -67,6 +70,56 @@ def refine_detections(
     return ops.where(filled[..., None], box_ops.gather(rows, index), 0.0)
 
 
+def refine_detections_per_class(
+    rois: Tensor,
+    scores: Tensor,
+    deltas: Tensor,
+    windows: Tensor,
+    size: tuple[Tensor, Tensor],
+    *,
+    bbox_std_dev: Sequence[float],
+    min_confidence: float,
+    nms_threshold: float,
+    max_instances: int,
+    delta_limit: float | None = None,
+    min_side: float = 0.0,
+) -> Tensor:
+    """Final detections of each image, of every class of a RoI whose score suffices.
+
+    Args:
+        rois, scores, deltas, windows: See `refine_detections`. Boxes are half-open.
+        size: (height, width) of the molded images in pixels.
+        bbox_std_dev, min_confidence, nms_threshold, max_instances: See `refine_detections`.
+        delta_limit: See `box_ops.apply_box_deltas`.
+        min_side: Smaller boxes are left out, in pixels.
+
+    Returns:
+        As `refine_detections`.
+    """
+    batch, count, classes = ops.shape(scores)
+    objects = ops.reshape(scores[..., 1:], (batch, -1))  # [B, N * (classes - 1)]
+    is_roi = ops.repeat(ops.any(rois != 0.0, axis=2), classes - 1, axis=1)
+    eligible = ops.logical_and(is_roi, objects >= min_confidence)
+    # Scores of a RoI add up to 1, so that few of its classes can reach the threshold.
+    most = count * min(classes - 1, int(1.0 / min_confidence) if min_confidence else classes - 1)
+    order = backend.top_k(ops.where(eligible, objects, -1.0), most)  # [B, K]
+    roi, class_ids = order // (classes - 1), order % (classes - 1) + 1
+
+    flat_deltas = ops.reshape(deltas, (batch, count * classes, 4))
+    own_deltas = box_ops.gather(flat_deltas, roi * classes + class_ids) * ops.convert_to_tensor(
+        np.array(bbox_std_dev, "float32")
+    )
+    boxes = box_ops.apply_box_deltas(box_ops.gather(rois, roi), own_deltas, delta_limit)
+    boxes = box_ops.clip_boxes(boxes, windows[:, None])
+    eligible = ops.logical_and(box_ops.gather(eligible, order), large_enough(boxes, size, min_side))
+    index, filled = box_ops.non_max_suppression(
+        boxes, eligible, max_instances, nms_threshold, groups=class_ids
+    )
+    best = box_ops.gather(objects, order)
+    rows = ops.concatenate([boxes, ops.cast(class_ids, "float32")[..., None], best[..., None]], axis=2)
+    return ops.where(filled[..., None], box_ops.gather(rows, index), 0.0)
+
+
 @keras.saving.register_keras_serializable("mrcnn")
 class DetectionLayer(keras.layers.Layer):
     """Final detections from RoIs, class scores and class-specific deltas.
@@ -77,6 +130,8 @@ class DetectionLayer(keras.layers.Layer):
 
     Args:
         bbox_std_dev, min_confidence, nms_threshold, max_instances: See `refine_detections`.
+        per_class: Use `refine_detections_per_class`, for half-open boxes.
+        delta_limit, min_side: See there.
     """
 
     def __init__(
@@ -86,6 +141,9 @@ class DetectionLayer(keras.layers.Layer):
         min_confidence: float | None = 0.7,
         nms_threshold: float = 0.3,
         max_instances: int = 100,
+        per_class: bool = False,
+        delta_limit: float | None = None,
+        min_side: float = 0.0,
         **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -93,20 +151,31 @@ class DetectionLayer(keras.layers.Layer):
         self.min_confidence = float(min_confidence or 0.0)
         self.nms_threshold = float(nms_threshold)
         self.max_instances = int(max_instances)
+        self.per_class = bool(per_class)
+        self.delta_limit = delta_limit
+        self.min_side = float(min_side)
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         rois, scores, deltas, image_meta = inputs
         height, width, _ = ops.unstack(image_meta[0, meta_fields.IMAGE_SHAPE], num=3)
-        windows = box_ops.norm_boxes(image_meta[:, meta_fields.WINDOW], (height, width))
-        return refine_detections(
+        windows = box_ops.norm_boxes(image_meta[:, meta_fields.WINDOW], (height, width), self.per_class)
+        settings: dict[str, Any] = {
+            "bbox_std_dev": self.bbox_std_dev,
+            "min_confidence": self.min_confidence,
+            "nms_threshold": self.nms_threshold,
+            "max_instances": self.max_instances,
+        }
+        if not self.per_class:
+            return refine_detections(rois, scores, deltas, windows, **settings)
+        return refine_detections_per_class(
             rois,
             scores,
             deltas,
             windows,
-            bbox_std_dev=self.bbox_std_dev,
-            min_confidence=self.min_confidence,
-            nms_threshold=self.nms_threshold,
-            max_instances=self.max_instances,
+            (height, width),
+            delta_limit=self.delta_limit,
+            min_side=self.min_side,
+            **settings,
         )
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
@@ -115,6 +184,9 @@ class DetectionLayer(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
+            "per_class": self.per_class,
+            "delta_limit": self.delta_limit,
+            "min_side": self.min_side,
             "bbox_std_dev": self.bbox_std_dev,
             "min_confidence": self.min_confidence,
             "nms_threshold": self.nms_threshold,

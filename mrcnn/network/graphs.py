@@ -37,7 +37,8 @@ def training_graph(config: Config) -> Graph:
 
     pyramid, rpn_logits, rpn_scores, rpn_deltas = parts.first_stage(image, config)
     anchors = parts.anchors(image, config)
-    rpn_rois = parts.proposal_layer(config, config.POST_NMS_ROIS_TRAINING)([rpn_scores, rpn_deltas, anchors])
+    rpn = (rpn_logits, rpn_scores, rpn_deltas)
+    rpn_rois = parts.proposals(rpn, anchors, pyramid, image_meta, config, training=True)
     rois, class_ids, bbox, masks = parts.roi_targets(inputs, rpn_rois, config)
 
     logits, scores, deltas = parts.box_head(rois, pyramid, image_meta, config)
@@ -73,7 +74,8 @@ def inference_graph(config: Config) -> Graph:
     image, image_meta, anchors = inputs.values()
 
     pyramid, rpn_logits, rpn_scores, rpn_deltas = parts.first_stage(image, config)
-    rois = parts.proposal_layer(config, config.POST_NMS_ROIS_INFERENCE)([rpn_scores, rpn_deltas, anchors])
+    rpn = (rpn_logits, rpn_scores, rpn_deltas)
+    rois = parts.proposals(rpn, anchors, pyramid, image_meta, config, training=False)
     _, scores, deltas = parts.box_head(rois, pyramid, image_meta, config)
     detections = parts.detection_layer(config)([rois, scores, deltas, image_meta])
     masks = parts.mask_head(detections[..., :4], pyramid, image_meta, config)

@@ -5,10 +5,13 @@ Axes: B images, N RoIs, h and w cells, C channels. Features of RoIs are [B, N, h
 
 from keras import layers
 
-from mrcnn.network.normalization import normalization
-from mrcnn.network.roi_align import PyramidROIAlign
+from mrcnn.network.normalization import Norm, normalization
+from mrcnn.network.roi_align import CROP_AND_RESIZE, PyramidROIAlign
 from mrcnn.network.roi_convolution import RoiConv2D, RoiConv2DTranspose
 from mrcnn.typing import Tensor
+
+# Where the heads have normalization layers, see `box_head`.
+ALL, CONVOLUTIONS, NONE = "all", "convolutions", "none"
 
 
 def box_head(
@@ -19,7 +22,10 @@ def box_head(
     num_classes: int,
     train_bn: bool | None = True,
     fc_layers_size: int = 1024,
-    norm: str = "batch",
+    norm: str | Norm = "batch",
+    convolutions: int = 0,
+    norm_after: str = ALL,
+    roi_align: str = CROP_AND_RESIZE,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Class and box of each RoI.
 
@@ -30,19 +36,30 @@ def box_head(
         pool_size: Side of the features that ROIAlign takes from the pyramid, in bins.
         num_classes: Classes including the background.
         train_bn, norm: See `mrcnn.network.normalization`.
-        fc_layers_size: Width of the two fully connected layers.
+        fc_layers_size: Width of the fully connected layers: one after convolutions, otherwise two.
+        convolutions: Number of 3x3 convolutions before the fully connected layers.
+        norm_after: ALL layers have a normalization, 3x3 CONVOLUTIONS only, which then have no bias, or NONE.
+        roi_align: See `mrcnn.network.roi_align`.
 
     Returns:
         Class logits [B, N, classes], scores of the same shape and deltas [B, N, classes, 4], all float32.
     """
-    x = PyramidROIAlign((pool_size, pool_size), name="roi_align_classifier")(
+    x = PyramidROIAlign((pool_size, pool_size), method=roi_align, name="roi_align_classifier")(
         [rois, image_meta, *feature_maps]
     )
     norm_layer = normalization(norm, train_bn)
-    x = RoiConv2D(fc_layers_size, pool_size, padding="valid", name="mrcnn_class_conv1")(x)
-    x = layers.ReLU()(norm_layer("mrcnn_class_bn1")(x))
-    x = RoiConv2D(fc_layers_size, 1, name="mrcnn_class_conv2")(x)
-    x = layers.ReLU()(norm_layer("mrcnn_class_bn2")(x))
+    conv_norm = None if norm_after == NONE else norm_layer
+    for number in range(1, convolutions + 1):
+        names = f"mrcnn_box_conv{number}", f"mrcnn_box_bn{number}"
+        x = _conv_norm_relu(
+            x, feature_maps[0].shape[-1], 3, names, conv_norm, use_bias=norm_after != CONVOLUTIONS
+        )
+    fc_norm = norm_layer if norm_after == ALL else None
+    names = "mrcnn_class_conv1", "mrcnn_class_bn1"
+    x = _conv_norm_relu(x, fc_layers_size, pool_size, names, fc_norm, padding="valid")
+    if not convolutions:
+        names = "mrcnn_class_conv2", "mrcnn_class_bn2"
+        x = _conv_norm_relu(x, fc_layers_size, 1, names, fc_norm)
     x = layers.Reshape((-1, fc_layers_size), name="pool_squeeze")(x)
     logits = layers.Dense(num_classes, dtype="float32", name="mrcnn_class_logits")(x)
     scores = layers.Softmax(dtype="float32", name="mrcnn_class")(logits)
@@ -59,7 +76,9 @@ def mask_head(
     num_classes: int,
     train_bn: bool | None = True,
     channels: int = 256,
-    norm: str = "batch",
+    norm: str | Norm = "batch",
+    norm_after: str = ALL,
+    roi_align: str = CROP_AND_RESIZE,
 ) -> Tensor:
     """Mask of each RoI for every class.
 
@@ -71,14 +90,31 @@ def mask_head(
         num_classes: Classes including the background.
         train_bn, norm: See `mrcnn.network.normalization`.
         channels: Width of the convolutions.
+        norm_after, roi_align: See `box_head`.
 
     Returns:
         Probabilities [B, N, 2 * pool_size, 2 * pool_size, classes], float32.
     """
-    norm_layer = normalization(norm, train_bn)
-    x = PyramidROIAlign((pool_size, pool_size), name="roi_align_mask")([rois, image_meta, *feature_maps])
+    conv_norm = None if norm_after == NONE else normalization(norm, train_bn)
+    x = PyramidROIAlign((pool_size, pool_size), method=roi_align, name="roi_align_mask")(
+        [rois, image_meta, *feature_maps]
+    )
     for number in range(1, 5):
-        x = RoiConv2D(channels, 3, name=f"mrcnn_mask_conv{number}")(x)
-        x = layers.ReLU()(norm_layer(f"mrcnn_mask_bn{number}")(x))
+        names = f"mrcnn_mask_conv{number}", f"mrcnn_mask_bn{number}"
+        x = _conv_norm_relu(x, channels, 3, names, conv_norm, use_bias=norm_after != CONVOLUTIONS)
     x = RoiConv2DTranspose(channels, activation="relu", name="mrcnn_mask_deconv")(x)
     return RoiConv2D(num_classes, 1, activation="sigmoid", dtype="float32", name="mrcnn_mask")(x)
+
+
+def _conv_norm_relu(
+    x: Tensor,
+    filters: int,
+    kernel_size: int,
+    names: tuple[str, str],
+    norm: Norm | None,
+    padding: str = "same",
+    use_bias: bool = True,
+) -> Tensor:
+    """A convolution, its normalization if there is one, and a ReLU."""
+    x = RoiConv2D(filters, kernel_size, padding=padding, use_bias=use_bias, name=names[0])(x)
+    return layers.ReLU()(x if norm is None else norm(names[1])(x))

@@ -30,14 +30,27 @@ class BatchNorm(keras.layers.BatchNormalization):
     Args:
         train_bn: False always uses the stored statistics, which never change; None follows the phase; True
             always uses the statistics of the batch.
+        frozen: Never trainable, whatever `trainable` is set to.
     """
 
-    def __init__(self, train_bn: bool | None = None, **kwargs: Any):
+    def __init__(self, train_bn: bool | None = None, frozen: bool = False, **kwargs: Any):
+        self.frozen = frozen
         super().__init__(**{"momentum": 0.99, "epsilon": 0.001, **kwargs})
         self.train_bn = train_bn
+        self.trainable = self.trainable  # of a frozen layer False
+
+    @property
+    def trainable(self) -> bool:
+        """Whether gamma and beta train."""
+        return bool(super().trainable)
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        keras.layers.Layer.trainable.fset(self, value and not self.frozen)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
+        self.trainable = self.trainable  # the new gamma and beta, too
         self.updates = self.add_weight(
             shape=(),
             initializer="zeros",
@@ -88,7 +101,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         self.moving_variance.assign(self.moving_variance + (variance - self.moving_variance) * rate)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "train_bn": self.train_bn}
+        return {**super().get_config(), "train_bn": self.train_bn, "frozen": self.frozen}
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -130,18 +143,22 @@ class GroupNorm(keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def normalization(norm: str, train_bn: bool | None) -> Norm:
+def normalization(
+    norm: str | Norm, train_bn: bool | None, epsilon: float = 0.001, frozen: bool = False
+) -> Norm:
     """The constructor of a network's normalization layers, given their names.
 
     Args:
-        norm: "batch" or "group".
-        train_bn: See `BatchNorm`. It has no meaning for groups.
+        norm: "batch", "group", or a constructor, which is returned unchanged.
+        train_bn, epsilon, frozen: See `BatchNorm`. They have no meaning for groups.
 
     Raises:
         ValueError: For another `norm`.
     """
+    if callable(norm):
+        return norm
     if norm == "group":
         return lambda name: GroupNorm(name=name)
     if norm == "batch":
-        return lambda name: BatchNorm(train_bn=train_bn, name=name)
+        return lambda name: BatchNorm(train_bn=train_bn, frozen=frozen, epsilon=epsilon, name=name)
     raise ValueError(f'`norm` must be "batch" or "group". Received: norm={norm!r}')

@@ -17,46 +17,82 @@ from mrcnn.network.backbone import backbone_stages
 from mrcnn.network.detection_targets import DetectionTargetLayer, NormBoxes
 from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.fpn import feature_pyramid
+from mrcnn.network.level_proposals import LevelProposalLayer
+from mrcnn.network.normalization import Norm, normalization
 from mrcnn.network.proposals import ProposalLayer
 from mrcnn.network.rpn import apply_rpn, build_rpn_model
 from mrcnn.network.rpn_targets import RpnTargetLayer
 from mrcnn.typing import Tensor
 
 
+def norm_layers(config: Config) -> Norm:
+    """The constructor of normalization layers."""
+    return normalization(config.NORM, config.TRAIN_BN, config.BATCH_NORM_EPSILON, config.FROZEN_BN)
+
+
 def first_stage(image: Tensor, config: Config) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """The pyramid P2 to P6, and logits, scores and deltas of all anchors."""
-    stages = backbone_stages(image, config.BACKBONE, config.TRAIN_BN, config.NORM)
-    pyramid = feature_pyramid(stages, config.TOP_DOWN_PYRAMID_SIZE)
+    norm = norm_layers(config)
+    stages = backbone_stages(image, config.BACKBONE, config.TRAIN_BN, norm, config.RESNET_STYLE)
+    pyramid = feature_pyramid(stages, config.TOP_DOWN_PYRAMID_SIZE, norm if config.FPN_NORM else None)
     rpn = build_rpn_model(
         config.RPN_ANCHOR_STRIDE,
         len(config.RPN_ANCHOR_RATIOS),
         config.TOP_DOWN_PYRAMID_SIZE,
         config.RPN_CHANNELS,
+        config.RPN_CONVOLUTIONS,
+        config.conventions().objectness_logit,
     )
     return (pyramid, *apply_rpn(rpn, pyramid))
 
 
 def anchors(image: Tensor, config: Config) -> Tensor:
     """The normalized anchors [B, A, 4] of all levels."""
-    layer = Anchors(
-        config.RPN_ANCHOR_SCALES,
-        config.RPN_ANCHOR_RATIOS,
-        config.BACKBONE_STRIDES,
-        config.RPN_ANCHOR_STRIDE,
-        name="anchors",
-    )
-    return layer(image)
+    half_open = config.conventions().half_open_boxes
+    return Anchors(**_anchor_settings(config), half_open=half_open, name="anchors")(image)
 
 
-def proposal_layer(config: Config, count: int) -> ProposalLayer:
-    """The layer that turns the RPN's outputs into `count` proposals per image."""
-    return ProposalLayer(
-        count,
-        config.RPN_NMS_THRESHOLD,
-        pre_nms_limit=config.PRE_NMS_LIMIT,
-        bbox_std_dev=config.RPN_BBOX_STD_DEV,
-        name="ROI",
+def _anchor_settings(config: Config) -> dict[str, Any]:
+    conventions = config.conventions()
+    return {
+        "scales": config.RPN_ANCHOR_SCALES,
+        "ratios": config.RPN_ANCHOR_RATIOS,
+        "strides": config.BACKBONE_STRIDES,
+        "anchor_stride": config.RPN_ANCHOR_STRIDE,
+        "rounded": conventions.rounded_anchors,
+        "fill_image": conventions.anchors_fill_image,
+    }
+
+
+def proposals(
+    rpn: tuple[Tensor, Tensor, Tensor],
+    anchors: Tensor,
+    pyramid: list[Tensor],
+    image_meta: Tensor,
+    config: Config,
+    training: bool,
+) -> Tensor:
+    """Proposals [B, N, 4] from logits, scores and deltas of the RPN."""
+    logits, scores, deltas = rpn
+    conventions = config.conventions()
+    limit = config.PRE_NMS_LIMIT_TRAINING if training else None
+    count = config.POST_NMS_ROIS_TRAINING if training else config.POST_NMS_ROIS_INFERENCE
+    settings: dict[str, Any] = {
+        "proposal_count": count,
+        "nms_threshold": config.RPN_NMS_THRESHOLD,
+        "pre_nms_limit": limit or config.PRE_NMS_LIMIT,
+        "bbox_std_dev": config.RPN_BBOX_STD_DEV,
+        "name": "ROI",
+    }
+    if not conventions.proposals_per_level:
+        return ProposalLayer(**settings)([scores, deltas, anchors])
+    layer = LevelProposalLayer(
+        **settings,
+        anchor_stride=config.RPN_ANCHOR_STRIDE,
+        delta_limit=conventions.delta_limit,
+        min_side=conventions.min_proposal_side,
     )
+    return layer([logits, deltas, anchors, image_meta, *pyramid])
 
 
 def box_head(
@@ -71,13 +107,20 @@ def box_head(
         config.NUM_CLASSES,
         train_bn=config.TRAIN_BN,
         fc_layers_size=config.FPN_CLASSIF_FC_LAYERS_SIZE,
-        norm=config.NORM,
+        norm=norm_layers(config),
+        convolutions=config.BOX_HEAD_CONVOLUTIONS,
+        norm_after=config.HEAD_NORM,
+        roi_align=config.conventions().roi_align,
     )
 
 
 def detection_layer(config: Config) -> DetectionLayer:
     """The layer that turns the box head's outputs into detections."""
+    conventions = config.conventions()
     return DetectionLayer(
+        per_class=conventions.detections_per_class,
+        delta_limit=conventions.delta_limit,
+        min_side=conventions.min_detection_side,
         bbox_std_dev=config.BBOX_STD_DEV,
         min_confidence=config.DETECTION_MIN_CONFIDENCE,
         nms_threshold=config.DETECTION_NMS_THRESHOLD,
@@ -96,13 +139,16 @@ def mask_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config: C
         config.NUM_CLASSES,
         train_bn=config.TRAIN_BN,
         channels=config.MASK_HEAD_CHANNELS,
-        norm=config.NORM,
+        norm=norm_layers(config),
+        norm_after=config.HEAD_NORM,
+        roi_align=config.conventions().roi_align,
     )
 
 
 def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) -> list[Tensor]:
     """RoIs sampled from the proposals, or from `input_roi` without USE_RPN_ROIS, and their targets."""
-    normalize = NormBoxes(name="norm_gt_boxes")
+    conventions = config.conventions()
+    normalize = NormBoxes(half_open=conventions.half_open_boxes, name="norm_gt_boxes")
     image = inputs["input_image"]
     if not config.USE_RPN_ROIS:
         shape = (config.POST_NMS_ROIS_TRAINING, 4)
@@ -118,6 +164,9 @@ def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) ->
         crowd_iou=config.CROWD_IOU,
         include_gt=config.ROI_INCLUDE_GT,
         negatives_without_objects=config.TRAIN_ON_EMPTY_IMAGES is not False,
+        negatives_fill=conventions.negatives_fill,
+        mask_method=conventions.roi_align,
+        soft_masks=conventions.soft_mask_targets,
         seed=config.SEED,
         name="proposal_targets",
     )
@@ -130,10 +179,7 @@ def rpn_targets(inputs: dict[str, Tensor], config: Config) -> list[Tensor]:
     """The targets of the RPN from the ground truth or, without RPN_TARGETS_IN_GRAPH, as inputs."""
     if config.RPN_TARGETS_IN_GRAPH:
         layer = RpnTargetLayer(
-            scales=config.RPN_ANCHOR_SCALES,
-            ratios=config.RPN_ANCHOR_RATIOS,
-            strides=config.BACKBONE_STRIDES,
-            anchor_stride=config.RPN_ANCHOR_STRIDE,
+            **_anchor_settings(config),
             positive_iou=config.RPN_POSITIVE_IOU,
             negative_iou=config.RPN_NEGATIVE_IOU,
             crowd_iou=config.CROWD_IOU,
@@ -162,7 +208,8 @@ def mask_slot_count(config: Config) -> int:
     """
     positives_only: Any = config.MASK_POSITIVES_ONLY
     if positives_only is None:
-        positives_only = config.TRAIN_BN is False or config.NORM == "group"
+        no_norm = config.HEAD_NORM == "none"
+        positives_only = config.TRAIN_BN is False or config.NORM == "group" or no_norm
     if positives_only:
         return int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO)
     return config.TRAIN_ROIS_PER_IMAGE

@@ -1,7 +1,14 @@
 """ROIAlign on a feature pyramid (Mask R-CNN, section 3; FPN, equation 1).
 
-One bilinear sample per bin, sample points from edge to edge of the RoI, zero outside the map: the arithmetic
-of TensorFlow's crop-and-resize, with which the published weights were trained.
+Three methods, of which weights fit the one that they were trained with:
+
+- CROP_AND_RESIZE: one bilinear sample per bin, sample points from edge to edge of the RoI, zero outside the
+  map. This is the arithmetic of TensorFlow's crop-and-resize, with which the weights of the Keras 2 library
+  were trained.
+- AVERAGE: the mean of 2x2 evenly spaced samples per bin, as in torchvision. A cell is at its upper left
+  corner, and a RoI has at least the size of one cell.
+- AVERAGE_ALIGNED: the same, but a cell is at its center, and a RoI may be smaller than one cell. This is
+  Detectron2's ROIAlignV2, which takes more samples of large RoIs.
 
 Axes: B images, N RoIs, ph and pw bins of a RoI, S cells of all levels together, C channels.
 """
@@ -20,16 +27,25 @@ from mrcnn.typing import Tensor
 CANONICAL_SIDE = 224.0
 FIRST_LEVEL, LAST_LEVEL = 2, 5
 
+CROP_AND_RESIZE, AVERAGE, AVERAGE_ALIGNED = "crop_and_resize", "average", "average_aligned"
+
+# Samples per bin along each axis where they are averaged.
+SAMPLES = 2
+
+# Keeps RoIs whose level is a whole number on it, where levels are rounded down.
+LEVEL_MARGIN = 1e-6
+
 # Farther outside a feature map than any sample point, in cells.
 FAR = 1e9
 
 
-def roi_levels(boxes: Tensor, image_area: Tensor) -> Tensor:
-    """Pyramid level of each RoI (FPN, equation 1), rounded half to even.
+def roi_levels(boxes: Tensor, image_area: Tensor, method: str = CROP_AND_RESIZE) -> Tensor:
+    """Pyramid level of each RoI (FPN, equation 1).
 
     Args:
         boxes: [B, N, 4] normalized. Empty and inverted boxes belong to level 2.
         image_area: Height times width of the molded image in pixels, a scalar.
+        method: CROP_AND_RESIZE rounds half to even, the others round down as the paper does.
 
     Returns:
         int32 [B, N], 2 to 5.
@@ -37,7 +53,10 @@ def roi_levels(boxes: Tensor, image_area: Tensor) -> Tensor:
     area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
     side = ops.sqrt(ops.maximum(area, 1e-12))  # an empty box would give -inf
     relative = side / (CANONICAL_SIDE / ops.sqrt(ops.cast(image_area, "float32")))
-    level = 4 + ops.cast(ops.round(box_ops.log2(relative)), "int32")
+    if method == CROP_AND_RESIZE:
+        level = 4 + ops.cast(ops.round(box_ops.log2(relative)), "int32")
+    else:
+        level = ops.cast(ops.floor(4.0 + box_ops.log2(relative) + LEVEL_MARGIN), "int32")
     return ops.clip(level, FIRST_LEVEL, LAST_LEVEL)
 
 
@@ -64,18 +83,47 @@ def sample_positions(low: Tensor, high: Tensor, extent: Tensor, count: int) -> T
     return ops.maximum(first, -FAR) + offset
 
 
-def _neighbors(position: Tensor, extent: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def bin_sample_positions(low: Tensor, high: Tensor, extent: Tensor, bins: int, method: str) -> Tensor:
+    """Where AVERAGE and AVERAGE_ALIGNED read a feature map along one axis, in cells.
+
+    Args:
+        low, high: Normalized edges [B, N] of half-open boxes.
+        extent: Cells of the map along the axis, float32 [B, N].
+        bins: Bins along the axis.
+        method: AVERAGE or AVERAGE_ALIGNED.
+
+    Returns:
+        [B, N, SAMPLES * bins]: the centers of as many equal parts of the RoI.
+    """
+    start, length = low * extent, (high - low) * extent
+    if method == AVERAGE_ALIGNED:
+        start = start - 0.5
+    else:
+        length = ops.maximum(length, 1.0)
+    parts = SAMPLES * bins
+    offset = (ops.arange(parts, dtype="float32") + 0.5) / parts
+    return start[..., None] + offset * length[..., None]
+
+
+def _neighbors(position: Tensor, extent: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cells before and after each position, the weight of the latter, and whether the position is inside."""
     extent = ops.expand_dims(extent, -1)
-    inside = ops.logical_and(position >= 0.0, position <= extent - 1.0)
+    inside = ops.logical_and(position >= -margin, position <= extent - 1.0 + margin)
     safe = ops.where(inside, position, 0.0)
+    if margin:
+        safe = ops.clip(safe, 0.0, extent - 1.0)
     before = ops.floor(safe)
     after = ops.ceil(safe)
     return ops.cast(before, "int32"), ops.cast(after, "int32"), safe - before, inside
 
 
 def bilinear_sample(
-    cells: Tensor, y: Tensor, x: Tensor, extents: tuple[Tensor, Tensor], start: Tensor
+    cells: Tensor,
+    y: Tensor,
+    x: Tensor,
+    extents: tuple[Tensor, Tensor],
+    start: Tensor,
+    margin: float = 0.0,
 ) -> Tensor:
     """Bilinear interpolation at a grid of points of each RoI; zero outside its map.
 
@@ -84,12 +132,13 @@ def bilinear_sample(
         y, x: Positions [B, N, ph] and [B, N, pw] in cells.
         extents: Rows and columns of each RoI's map, each float32 [B, N].
         start: First cell of each RoI's map in `cells`, int32 [B, N].
+        margin: Cells around the map in which its outermost cells go on.
 
     Returns:
         [B, N, ph, pw, C] in the dtype of `cells`.
     """
-    top, bottom, weight_y, inside_y = _neighbors(y, extents[0])
-    left, right, weight_x, inside_x = _neighbors(x, extents[1])
+    top, bottom, weight_y, inside_y = _neighbors(y, extents[0], margin)
+    left, right, weight_x, inside_x = _neighbors(x, extents[1], margin)
     columns = ops.cast(extents[1], "int32")[..., None]
 
     def at(rows: Tensor, cols: Tensor) -> Tensor:
@@ -103,8 +152,54 @@ def bilinear_sample(
     return backend.bilinear_gather(cells, corners, weight_y, weight_x, inside)
 
 
+def pool_rois(
+    cells: Tensor,
+    boxes: Tensor,
+    extents: tuple[Tensor, Tensor],
+    start: Tensor,
+    pool_shape: tuple[int, int],
+    method: str = CROP_AND_RESIZE,
+) -> Tensor:
+    """Pool each RoI from one map.
+
+    Args:
+        cells: [S, C], maps flattened row by row.
+        boxes: [B, N, 4] normalized to the maps.
+        extents: Rows and columns of each RoI's map, each float32 [B, N].
+        start: First cell of each RoI's map in `cells`, int32 [B, N].
+        pool_shape: Bins per RoI, (height, width).
+        method: See the module.
+
+    Returns:
+        [B, N, height, width, C] in the dtype of `cells`.
+    """
+    edges = [(boxes[..., 0], boxes[..., 2]), (boxes[..., 1], boxes[..., 3])]
+    if method == CROP_AND_RESIZE:
+        y, x = (
+            sample_positions(*edge, extent, count)
+            for edge, extent, count in zip(edges, extents, pool_shape, strict=True)
+        )
+        return bilinear_sample(cells, y, x, extents, start)
+    y, x = (
+        bin_sample_positions(*edge, extent, count, method)
+        for edge, extent, count in zip(edges, extents, pool_shape, strict=True)
+    )
+    return mean_of_samples(bilinear_sample(cells, y, x, extents, start, margin=1.0))
+
+
+def mean_of_samples(samples: Tensor) -> Tensor:
+    """Mean of the samples of each bin: [B, N, 2 * height, 2 * width, C] gives [B, N, height, width, C]."""
+    batch, rois, height, width, channels = ops.shape(samples)
+    shape = (batch, rois, height // SAMPLES, SAMPLES, width // SAMPLES, SAMPLES, channels)
+    return ops.mean(ops.reshape(samples, shape), axis=(3, 5))
+
+
 def pyramid_roi_align(
-    boxes: Tensor, image_area: Tensor, feature_maps: list[Tensor], pool_shape: tuple[int, int]
+    boxes: Tensor,
+    image_area: Tensor,
+    feature_maps: list[Tensor],
+    pool_shape: tuple[int, int],
+    method: str = CROP_AND_RESIZE,
 ) -> Tensor:
     """Sample every RoI on the level that suits its size. Gradients flow to the maps, not to the boxes.
 
@@ -113,12 +208,13 @@ def pyramid_roi_align(
         image_area: Height times width of the molded image in pixels, a scalar.
         feature_maps: P2 to P5, each [B, h, w, C].
         pool_shape: Bins per RoI, (height, width).
+        method: See the module.
 
     Returns:
         [B, N, height, width, C] in the order of `boxes`.
     """
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
-    level = roi_levels(boxes, image_area) - FIRST_LEVEL  # [B, N]
+    level = roi_levels(boxes, image_area, method) - FIRST_LEVEL  # [B, N]
     batch = ops.shape(boxes)[0]
     channels = feature_maps[0].shape[-1]
 
@@ -133,9 +229,7 @@ def pyramid_roi_align(
 
     height = ops.cast(ops.take(rows, level, axis=0), "float32")
     width = ops.cast(ops.take(columns, level, axis=0), "float32")
-    y = sample_positions(boxes[..., 0], boxes[..., 2], height, pool_shape[0])
-    x = sample_positions(boxes[..., 1], boxes[..., 3], width, pool_shape[1])
-    return bilinear_sample(ops.concatenate(cells, axis=0), y, x, (height, width), start)
+    return pool_rois(ops.concatenate(cells, axis=0), boxes, (height, width), start, pool_shape, method)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -148,11 +242,13 @@ class PyramidROIAlign(keras.layers.Layer):
 
     Args:
         pool_shape: Bins per RoI, (height, width).
+        method: CROP_AND_RESIZE, AVERAGE or AVERAGE_ALIGNED. The last two take half-open boxes.
     """
 
-    def __init__(self, pool_shape: tuple[int, int], **kwargs: Any):
+    def __init__(self, pool_shape: tuple[int, int], method: str = CROP_AND_RESIZE, **kwargs: Any):
         # In mixed precision maps are half floats, but positions stay float32.
         super().__init__(**{"autocast": False, **kwargs})
+        self.method = method
         self.pool_shape = (int(pool_shape[0]), int(pool_shape[1]))
 
     def call(self, inputs: list[Tensor]) -> Tensor:
@@ -160,10 +256,10 @@ class PyramidROIAlign(keras.layers.Layer):
         height, width, _ = ops.unstack(image_meta[0, meta_fields.IMAGE_SHAPE], num=3)
         image_area = height * width
         maps = [ops.cast(level_map, self.compute_dtype) for level_map in inputs[2:]]
-        return pyramid_roi_align(boxes, image_area, maps, self.pool_shape)
+        return pyramid_roi_align(boxes, image_area, maps, self.pool_shape, self.method)
 
     def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
         return (*input_shape[0][:2], *self.pool_shape, input_shape[2][-1])
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "pool_shape": self.pool_shape}
+        return {**super().get_config(), "pool_shape": self.pool_shape, "method": self.method}

@@ -20,7 +20,7 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable("mrcnn")
 class RoiConv2D(layers.Layer):
-    """Convolution of the features of each RoI, with stride 1 and a bias.
+    """Convolution of the features of each RoI, with stride 1.
 
     Call with [B, N, h, w, C]. Returns [B, N, h, w, filters], with "valid" padding [B, N, 1, 1, filters].
     Weights: kernel (kernel_size, kernel_size, C, filters), bias (filters).
@@ -30,6 +30,7 @@ class RoiConv2D(layers.Layer):
         kernel_size: Side of the kernel in cells.
         padding: "same", or "valid" for a kernel that covers the whole input.
         activation: Name of a Keras activation, or None.
+        use_bias: Whether there is a bias.
     """
 
     def __init__(
@@ -38,9 +39,11 @@ class RoiConv2D(layers.Layer):
         kernel_size: int,
         padding: str = "same",
         activation: str | Callable[[Tensor], Tensor] | None = None,
+        use_bias: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.use_bias = use_bias
         self.filters = filters
         self.kernel_size = kernel_size
         self.padding = padding
@@ -61,7 +64,9 @@ class RoiConv2D(layers.Layer):
         self.kernel = self.add_weight(
             shape=(side, side, channels, self.filters), initializer="glorot_uniform", name="kernel"
         )
-        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
     def call(self, inputs: Tensor) -> Tensor:
         return self.convolve(inputs, self.kernel, self.bias)
@@ -70,11 +75,13 @@ class RoiConv2D(layers.Layer):
         self,
         inputs: Tensor,
         kernel: Tensor,
-        bias: Tensor,
+        bias: Tensor | None,
         convolution: Callable[..., Tensor] = backend.conv2d,
     ) -> Tensor:
         """The result of the layer with these weights, by another implementation of `backend.conv2d`."""
         shape = ops.shape(inputs)
+        if self.is_matmul and bias is None:
+            bias = ops.zeros((self.filters,), dtype=inputs.dtype)
         if self.padding == "valid":
             flat = ops.reshape(inputs, (*shape[:2], 1, 1, -1))
             return self.activation(backend.affine(flat, ops.reshape(kernel, (-1, self.filters)), bias))
@@ -95,6 +102,7 @@ class RoiConv2D(layers.Layer):
             [B, N, h, w].
         """
         kernel = ops.take(ops.transpose(self.kernel[0, 0]), channels, axis=0)  # [B, N, C]
+        assert self.bias is not None  # the last layer of the mask head has one
         bias = ops.take(self.bias, channels, axis=0)
         outputs = ops.einsum("bnhwc,bnc->bnhw", inputs, ops.cast(kernel, inputs.dtype))
         return self.activation(outputs + ops.cast(bias, inputs.dtype)[:, :, None, None])
@@ -110,6 +118,7 @@ class RoiConv2D(layers.Layer):
             "kernel_size": self.kernel_size,
             "padding": self.padding,
             "activation": keras.activations.serialize(self.activation),
+            "use_bias": self.use_bias,
         }
 
 

@@ -92,7 +92,8 @@ class RpnTargetLayer(keras.layers.Layer):
     belongs to the i-th positive anchor; unused slots are zero.
 
     Args:
-        scales, ratios, strides, anchor_stride: See `mrcnn.network.anchors.pixel_anchors`.
+        scales, ratios, strides, anchor_stride, rounded, fill_image: See
+            `mrcnn.network.anchors.pixel_anchors`.
         positive_iou: Lowest IoU of a positive anchor. The best anchor of each box is positive, too.
         negative_iou: IoU below which an anchor is negative.
         crowd_iou: IoU with a crowd from which an anchor is not negative.
@@ -109,6 +110,8 @@ class RpnTargetLayer(keras.layers.Layer):
         ratios: Sequence[float] = (0.5, 1, 2),
         strides: Sequence[int] = (4, 8, 16, 32, 64),
         anchor_stride: int = 1,
+        rounded: bool = False,
+        fill_image: bool = False,
         positive_iou: float = 0.7,
         negative_iou: float = 0.3,
         crowd_iou: float = 0.001,
@@ -123,6 +126,7 @@ class RpnTargetLayer(keras.layers.Layer):
         self.ratios = tuple(float(ratio) for ratio in ratios)
         self.strides = tuple(int(stride) for stride in strides)
         self.anchor_stride = int(anchor_stride)
+        self.rounded, self.fill_image = rounded, fill_image
         self.positive_iou = float(positive_iou)
         self.negative_iou = float(negative_iou)
         self.crowd_iou = float(crowd_iou)
@@ -135,7 +139,9 @@ class RpnTargetLayer(keras.layers.Layer):
     def call(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
         images, gt_class_ids, gt_boxes = inputs
         size = ops.shape(images)[1:3]
-        center, half = pixel_anchors(size, self.scales, self.ratios, self.strides, self.anchor_stride)
+        center, half = pixel_anchors(
+            size, self.scales, self.ratios, self.strides, self.anchor_stride, self.rounded, self.fill_image
+        )
         return self.targets(center, half, ops.cast(gt_class_ids, "int32"), gt_boxes)
 
     def targets(
@@ -203,6 +209,8 @@ class RpnTargetLayer(keras.layers.Layer):
             "ratios": self.ratios,
             "strides": self.strides,
             "anchor_stride": self.anchor_stride,
+            "rounded": self.rounded,
+            "fill_image": self.fill_image,
             "positive_iou": self.positive_iou,
             "negative_iou": self.negative_iou,
             "crowd_iou": self.crowd_iou,

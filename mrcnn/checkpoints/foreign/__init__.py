@@ -11,6 +11,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,7 @@ class Kind:
         marker: A key that only its state dicts have.
         rows: Returns its table of `names`.
         stage4_key: Key of stage 4 of its ResNet, which tells ResNet-50 and ResNet-101 apart.
+        preset: Name of the class in `mrcnn.config` with its settings.
         old_names: Patterns of keys of earlier releases, and the keys of today.
     """
 
@@ -56,6 +58,7 @@ class Kind:
     marker: str
     rows: Callable[[State], list[Row]]
     stage4_key: str
+    preset: str
     old_names: Renames = dataclasses.field(default_factory=list)
 
 
@@ -65,6 +68,7 @@ KINDS = {
         "roi_heads.box_head.fc6.weight",
         names.torchvision_rows,
         "backbone.body.layer3",
+        "TorchvisionConfig",
         TORCHVISION_OLD_NAMES,
     ),
     "torchvision-v2": Kind(
@@ -72,18 +76,68 @@ KINDS = {
         "roi_heads.box_head.0.0.weight",
         names.torchvision_v2_rows,
         "backbone.body.layer3",
+        "TorchvisionV2Config",
     ),
     "detectron2": Kind(
         "Detectron2's Mask R-CNN with FPN",
         "backbone.fpn_lateral2.weight",
         names.detectron2_rows,
         "backbone.bottom_up.res4",
+        "Detectron2Config",
     ),
 }
 RESNETS = {6: "resnet50", 23: "resnet101"}
 
 # Keys that hold no weights: counters, anchors, and the mean and std of the images.
 NO_WEIGHTS = re.compile(r".*\.num_batches_tracked|(.*\.)?anchor_generator\..*|pixel_mean|pixel_std")
+
+
+# Only trainable batch norms of PyTorch count their batches. They add this number to the variance; the frozen
+# ones of torchvision's published `maskrcnn_resnet50_fpn` add 0.
+BATCH_COUNTER = "num_batches_tracked"
+PYTORCH_EPSILON = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """The settings for weights of another library.
+
+    Attributes:
+        name: Name of a class in `mrcnn.config`.
+        settings: Settings that differ from those of the class.
+    """
+
+    name: str
+    settings: dict[str, Any]
+
+
+def preset_for(state: State, path: str | Path | None = None) -> Preset:
+    """Tell from the keys of a state dict which settings fit its weights.
+
+    A file cannot tell everything: see the docstring of `mrcnn.config.TorchvisionConfig` about
+    BATCH_NORM_EPSILON.
+
+    Args:
+        state: {key: array}, see `read_state`.
+        path: Name of the file, for errors.
+
+    Raises:
+        InvalidDataError: If it is of another network, or its ResNet has another depth.
+    """
+    kind = kind_of(state, path)
+    facts = KINDS[kind]
+    backbone = RESNETS.get(names.block_count(state, facts.stage4_key))
+    if backbone is None:
+        raise InvalidDataError(
+            f"the file must have a ResNet of 50 or 101 layers. Received: a ResNet with "
+            f"{names.block_count(state, facts.stage4_key)} blocks in stage 4.",
+            file=path,
+        )
+    logits = next(values for key, values in state.items() if key.endswith("box_predictor.cls_score.weight"))
+    settings: dict[str, Any] = {"NUM_CLASSES": len(logits), "BACKBONE": backbone}
+    if kind == "torchvision" and any(key.endswith(BATCH_COUNTER) for key in state):
+        settings["BATCH_NORM_EPSILON"] = PYTORCH_EPSILON
+    return Preset(facts.preset, settings)
 
 
 @dataclasses.dataclass(frozen=True)

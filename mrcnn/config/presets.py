@@ -1,0 +1,71 @@
+"""Presets: settings of published networks of other libraries, for their weights.
+
+model = mrcnn.MaskRCNN("inference", mrcnn.TorchvisionV2Config(), "logs")
+model.load_weights("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth")
+"""
+
+import numpy as np
+
+from mrcnn.config import Config
+
+
+class TorchvisionConfig(Config):
+    """Settings of torchvision's `maskrcnn_resnet50_fpn` and its COCO weights.
+
+    The published weights need BATCH_NORM_EPSILON = 0. Weights of a network that was created without
+    `weights="DEFAULT"` need 1e-5, the default of PyTorch.
+    """
+
+    NAME = "torchvision"
+    NUM_CLASSES = 91  # COCO's numbers from 0 to 90, with gaps
+    CONVENTIONS = "torchvision"
+    BACKBONE = "resnet50"
+    RESNET_STYLE = "pytorch"
+    BATCH_NORM_EPSILON = 0.0
+    FROZEN_BN = True
+    HEAD_NORM = "none"
+    RPN_CHANNELS = 256
+    RPN_BBOX_STD_DEV = np.ones(4)
+    PRE_NMS_LIMIT = 1000
+    PRE_NMS_LIMIT_TRAINING = 2000
+    IMAGE_RESIZE_MODE = "shortest"
+    IMAGE_MIN_DIM = 800
+    IMAGE_MAX_DIM = 1333
+    # ImageNet's mean of values from 0 to 1. Its standard deviation is part of the converted weights.
+    MEAN_PIXEL = 255 * np.array([0.485, 0.456, 0.406])
+    TRAIN_ROIS_PER_IMAGE = 512
+    ROI_POSITIVE_RATIO = 0.25
+    ROI_INCLUDE_GT = True
+    USE_MINI_MASK = False
+    IMAGES_PER_GPU = 1
+    DETECTION_MIN_CONFIDENCE = 0.05
+    DETECTION_NMS_THRESHOLD = 0.5
+
+
+class TorchvisionV2Config(TorchvisionConfig):
+    """Settings of torchvision's `maskrcnn_resnet50_fpn_v2` and its COCO weights."""
+
+    NAME = "torchvision-v2"
+    BATCH_NORM_EPSILON = 1e-5
+    FROZEN_BN = False
+    FPN_NORM = True
+    HEAD_NORM = "convolutions"
+    RPN_CONVOLUTIONS = 2
+    BOX_HEAD_CONVOLUTIONS = 4
+
+
+class Detectron2Config(TorchvisionConfig):
+    """Settings of Detectron2's Mask R-CNN with ResNet-50 or ResNet-101 and FPN, and its COCO weights.
+
+    Set BACKBONE to "resnet101" for weights of that network. Detectron2 takes as many samples per bin of a RoI
+    as its size needs; this network always takes 2 x 2. Detectron2 resizes images with Pillow, which blurs
+    where it shrinks; this library interpolates between pixels. Scores differ a little for both reasons.
+    """
+
+    NAME = "detectron2"
+    NUM_CLASSES = 81
+    CONVENTIONS = "detectron2"
+    RESNET_STYLE = "caffe"
+    BATCH_NORM_EPSILON = 1e-5
+    MEAN_PIXEL = np.array([123.675, 116.28, 103.53])
+    POST_NMS_ROIS_TRAINING = 1000

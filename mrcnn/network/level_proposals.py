@@ -1,0 +1,154 @@
+"""Proposals chosen and suppressed on each level of the pyramid, as torchvision and Detectron2 do.
+
+Axes: B images, A anchors of all levels, K anchors before NMS.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from mrcnn import backend
+from mrcnn.geometry import image_meta as meta_fields
+from mrcnn.network import box_ops
+from mrcnn.typing import Tensor
+
+Shape = tuple[int | None, ...]
+NEVER = float("-inf")  # the score of an anchor that does not exist
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class LevelProposalLayer(keras.layers.Layer):
+    """Proposals from the outputs of the RPN, level by level (FPN, section 4.1).
+
+    The best anchors of each level are refined and clipped to the window. NMS compares boxes of one level
+    only. The best of all that it keeps are the proposals.
+
+    Call with [logits [B, A, (background, foreground)], deltas [B, A, 4], half-open anchors [B, A, 4]
+    normalized, image_meta [B, 12 + classes], P2 to P6]. The maps only tell how many anchors each level has.
+    Returns [B, proposal_count, 4] normalized, best first, without gradient; unused slots are zero.
+
+    Args:
+        proposal_count: Proposals per image.
+        nms_threshold: IoU above which the box with the lower score is suppressed.
+        pre_nms_limit: Anchors per level that enter NMS, the best ones.
+        bbox_std_dev: Factors of the deltas.
+        anchor_stride: Cells per location with anchors.
+        delta_limit: See `box_ops.apply_box_deltas`.
+        min_side: Smaller boxes are left out, in pixels.
+    """
+
+    def __init__(
+        self,
+        proposal_count: int,
+        nms_threshold: float,
+        *,
+        pre_nms_limit: int = 1000,
+        bbox_std_dev: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+        anchor_stride: int = 1,
+        delta_limit: float | None = None,
+        min_side: float = 0.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.proposal_count = int(proposal_count)
+        self.nms_threshold = float(nms_threshold)
+        self.pre_nms_limit = int(pre_nms_limit)
+        self.bbox_std_dev = tuple(float(value) for value in bbox_std_dev)
+        self.anchor_stride = int(anchor_stride)
+        self.delta_limit = delta_limit
+        self.min_side = float(min_side)
+
+    def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        """Every intermediate result, under the names of `ProposalLayer.steps`.
+
+        The K anchors are those of all levels together, by falling score.
+        """
+        logits, deltas, anchors, image_meta, *maps = (ops.stop_gradient(x) for x in inputs)
+        scores = logits[..., 1] - logits[..., 0]
+        index, scores, levels = self._best_per_level(scores, maps)
+        height, width, _ = ops.unstack(image_meta[0, meta_fields.IMAGE_SHAPE], num=3)
+        windows = box_ops.norm_boxes(image_meta[:, meta_fields.WINDOW], (height, width), half_open=True)
+
+        pre_nms_anchors = box_ops.gather(anchors, index)
+        deltas = box_ops.gather(deltas, index) * ops.convert_to_tensor(np.array(self.bbox_std_dev, "float32"))
+        refined = box_ops.apply_box_deltas(pre_nms_anchors, deltas, self.delta_limit)
+        clipped = box_ops.clip_boxes(refined, windows[:, None])
+        valid = ops.logical_and(scores > NEVER, large_enough(clipped, (height, width), self.min_side))
+
+        order = backend.top_k(ops.where(valid, scores, NEVER), scores.shape[1])
+        pre_nms_anchors, refined, clipped, valid, levels = (
+            box_ops.gather(x, order) for x in (pre_nms_anchors, refined, clipped, valid, levels)
+        )
+        kept, filled = box_ops.non_max_suppression(
+            clipped, valid, self.proposal_count, self.nms_threshold, groups=levels
+        )
+        proposals = ops.where(filled[..., None], box_ops.gather(clipped, kept), 0.0)
+        return {
+            "pre_nms_anchors": pre_nms_anchors,
+            "refined_anchors": refined,
+            "refined_anchors_clipped": clipped,
+            "rpn_non_max_suppression": kept,
+            "proposals": proposals,
+        }
+
+    def _best_per_level(self, scores: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Indices, scores and levels [B, K] of the best anchors of each level."""
+        locations = [
+            math.prod(-(-side // self.anchor_stride) for side in ops.shape(features)[1:3])
+            for features in maps
+        ]
+        anchors = scores.shape[1] or ops.shape(scores)[1]
+        per_location = anchors // sum(locations)
+        indices, values, start = [], [], 0
+        for count in locations:
+            end = start + count * per_location
+            level_scores = scores[:, start:end]
+            limit = self.pre_nms_limit
+            if level_scores.shape[1] is None:  # fill up with anchors that do not exist
+                level_scores = ops.pad(level_scores, ((0, 0), (0, limit)), constant_values=NEVER)
+            best = backend.top_k(level_scores, min(limit, level_scores.shape[1] or limit))
+            values.append(box_ops.gather(level_scores, best))
+            indices.append(ops.minimum(ops.cast(best, "int32") + ops.cast(start, "int32"), anchors - 1))
+            start = end
+        levels = [ops.full_like(index, level) for level, index in enumerate(indices)]
+        return (
+            ops.concatenate(indices, axis=1),
+            ops.concatenate(values, axis=1),
+            ops.concatenate(levels, axis=1),
+        )
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        return self.steps(inputs)["proposals"]
+
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
+        return (input_shape[0][0], self.proposal_count, 4)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "proposal_count": self.proposal_count,
+            "nms_threshold": self.nms_threshold,
+            "pre_nms_limit": self.pre_nms_limit,
+            "bbox_std_dev": self.bbox_std_dev,
+            "anchor_stride": self.anchor_stride,
+            "delta_limit": self.delta_limit,
+            "min_side": self.min_side,
+        }
+
+
+def large_enough(boxes: Tensor, size: tuple[Tensor, Tensor], min_side: float) -> Tensor:
+    """Whether both sides of half-open boxes [..., 4] are above 0 and at least `min_side` pixels: bool [...].
+
+    Args:
+        boxes: Normalized boxes.
+        size: (height, width) of the molded image in pixels.
+        min_side: In pixels.
+    """
+    height = (boxes[..., 2] - boxes[..., 0]) * ops.cast(size[0], "float32")
+    width = (boxes[..., 3] - boxes[..., 1]) * ops.cast(size[1], "float32")
+    shortest = ops.minimum(height, width)
+    return ops.logical_and(shortest > 0.0, shortest >= min_side)
