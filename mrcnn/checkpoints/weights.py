@@ -375,6 +375,10 @@ class NamedWeightsModel(keras.Model):
         return load_weights(self, filepath, exclude=exclude, strict=strict)
 
 
+# Keras' whole-model .h5 files name the class without its package.
+keras.saving.get_custom_objects()[NamedWeightsModel.__name__] = NamedWeightsModel
+
+
 def _refuse(options: dict[str, Any]) -> None:
     if options:
         raise TypeError(

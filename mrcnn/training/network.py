@@ -170,6 +170,9 @@ class TrainingNetwork(Keras2Loops):
         return self.devices.logs(super().compute_metrics(x, y, y_pred, sample_weight))
 
 
+keras.saving.get_custom_objects()[TrainingNetwork.__name__] = TrainingNetwork  # for Keras' .h5 files
+
+
 def compile_network(
     network: TrainingNetwork,
     config: Config,
