@@ -16,12 +16,13 @@ import numpy as np
 
 import mrcnn
 from mrcnn import backend
+from mrcnn import utils as utils
 from mrcnn.backend import precision
 from mrcnn.backend.devices import Devices
 from mrcnn.checkpoints import downloads, weights
 from mrcnn.checkpoints.model_info import ModelInfo, clean_names, describe_differences
-from mrcnn.data.generator import DataGenerator
 from mrcnn.data.dataset_range import settle_value_range
+from mrcnn.data.generator import DataGenerator
 from mrcnn.data.generator import data_generator as data_generator
 from mrcnn.data.loading import load_image_gt as load_image_gt
 from mrcnn.data.roi_targets import build_detection_targets as build_detection_targets
@@ -49,6 +50,7 @@ from mrcnn.legacy.layers import DetectionTargetLayer as DetectionTargetLayer
 from mrcnn.legacy.layers import ProposalLayer as ProposalLayer
 from mrcnn.legacy.log import log as log
 from mrcnn.legacy.network_names import *  # noqa: F403
+from mrcnn.legacy.star_imports import *  # noqa: F403
 from mrcnn.network import graphs
 from mrcnn.network.normalization import BatchNorm as BatchNorm
 from mrcnn.network.roi_align import PyramidROIAlign as PyramidROIAlign
@@ -115,17 +117,18 @@ class MaskRCNN(GraphMethods):
 
     class_names: list[str] | None
     metrics: dict[str, float]
+    _detector: Detector | None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "MaskRCNN":
         """Create the state that programs with a constructor of their own do not know."""
-        model = super().__new__(cls)
-        model.class_names = None
-        model.metrics = {}
-        model._detector = None
-        model._lock = threading.Lock()
-        model._proposal_steps = {}
-        model._graph_calls = {}
-        return model
+        self = super().__new__(cls)
+        self.class_names = None
+        self.metrics = {}
+        self._detector = None
+        self._lock = threading.Lock()
+        self._proposal_steps = {}
+        self._graph_calls = {}
+        return self
 
     def __init__(self, mode: str, config: "Config", model_dir: str | os.PathLike[str]):
         if mode not in MODES:
@@ -240,11 +243,11 @@ class MaskRCNN(GraphMethods):
         self.metrics = {}
         if report.info is not None:
             self.metrics = {} if report.excluded else dict(report.info.metrics)
+            if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE is None:
+                self.config.IMAGE_VALUE_RANGE = report.info.settings.get("IMAGE_VALUE_RANGE")
             differences = describe_differences(report.info.settings, self.config.to_dict())
             if differences and self.mode == "inference":
                 warnings.warn(
-            if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE is None:
-                self.config.IMAGE_VALUE_RANGE = report.info.settings.get("IMAGE_VALUE_RANGE")
                     f"{filepath} was trained with other settings than this model has, so it may find nothing:"
                     f"\n{differences}\nCorrect the Config, or use the settings of the file with "
                     f"mrcnn.load({os.fspath(filepath)!r}).",
@@ -265,11 +268,11 @@ class MaskRCNN(GraphMethods):
         if other.class_names is not None:
             self.class_names = list(other.class_names)
         self.metrics = dict(other.metrics)
+        if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE is None:
+            self.config.IMAGE_VALUE_RANGE = other.config.IMAGE_VALUE_RANGE
 
     def inference_model(self, config: "Config | None" = None) -> "MaskRCNN":
         """Return a model in inference mode with the weights of this one.
-        if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE is None:
-            self.config.IMAGE_VALUE_RANGE = other.config.IMAGE_VALUE_RANGE
 
         Later weights are brought over by `copy_weights(this model)` of the returned model.
 
@@ -452,10 +455,10 @@ class MaskRCNN(GraphMethods):
         """The training batches, and the validation batches, which hold the same images in every epoch."""
         config, devices = self.config, self.devices
         part = (devices.process, devices.processes)
+        settle_value_range(train_dataset, config)
         seed = devices.broadcast_int(np.random.randint(2**31)) if config.SEED is None else config.SEED
         batches = DataGenerator(
             train_dataset,
-        settle_value_range(train_dataset, config)
             config,
             seed=seed,
             part=part,
@@ -522,8 +525,10 @@ class MaskRCNN(GraphMethods):
         check_mask_form(masks)
         images = image_list(images)
         if verbose:
-            self._log_inputs(images)
-        return self._compiled_detector().detect(images, masks)
+            log(f"Processing {len(images)} images")
+            for image in images:
+                log("image", image)
+        return self._compiled_detector().detect(images, masks, self._log_molded if verbose else None)
 
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
@@ -562,11 +567,7 @@ class MaskRCNN(GraphMethods):
         found = self._compiled_detector().detect_molded(molded)
         return [with_mask_form(detections, "full") for detections in found]
 
-    def _log_inputs(self, images: Sequence[Image]) -> None:
-        log(f"Processing {len(images)} images")
-        for image in images:
-            log("image", image)
-        molded = mold_inputs(images, self.config)
+    def _log_molded(self, molded: Sequence[MoldedImage]) -> None:
         if len({image.pixels.shape for image in molded}) == 1:
             log("molded_images", np.stack([image.pixels for image in molded]))
             log("image_metas", np.stack([image.meta for image in molded]))
