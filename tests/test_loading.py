@@ -1,0 +1,275 @@
+"""`mrcnn.load`: a whole model from one file, and what a user sees if that cannot work."""
+
+import json
+import warnings
+
+import h5py
+import numpy as np
+import pytest
+from tiny_model import TinyConfig
+from toy_data import rectangles, toy_dataset
+
+import mrcnn
+from mrcnn.checkpoints import downloads, weights
+from mrcnn.checkpoints.model_info import model_info
+from mrcnn.errors import InvalidDataError, MissingFileError, UnreadableFileError
+
+NAMES = ["BG", "one", "two"]
+
+
+class SmallConfig(mrcnn.LightConfig):
+    NAME = "small"
+    NUM_CLASSES = 3
+    IMAGE_MIN_DIM = IMAGE_MAX_DIM = 64
+    TOP_DOWN_PYRAMID_SIZE = RPN_CHANNELS = MASK_HEAD_CHANNELS = 8
+    FPN_CLASSIF_FC_LAYERS_SIZE = 16
+    RPN_ANCHOR_SCALES = (8, 16, 32, 64, 128)
+    MEAN_PIXEL = np.array([97.0, 98.0, 99.0])
+    DETECTION_MIN_CONFIDENCE = 0
+    DETECTION_MAX_INSTANCES = 10
+    POST_NMS_ROIS_INFERENCE = 40
+    GPU_COUNT = 1
+    OWN_SETTING = (1, 2)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A model and the file that it was saved to."""
+    model = mrcnn.MaskRCNN("inference", SmallConfig(), tmp_path_factory.mktemp("logs"))
+    model.class_names = list(NAMES)
+    path = tmp_path_factory.mktemp("files") / "small.h5"
+    model.save(path)
+    return model, path
+
+
+@pytest.fixture
+def copy(small, tmp_path):
+    """A copy of the file of `small` to damage."""
+    path = tmp_path / "copy.h5"
+    path.write_bytes(small[1].read_bytes())
+    return path
+
+
+def set_attribute(path, name, value):
+    with h5py.File(path, "r+") as file:
+        file.attrs[f"mrcnn_{name}"] = np.bytes_(json.dumps(value).encode())
+
+
+def set_setting(path, **settings):
+    set_attribute(path, "settings", {**model_info(path).settings, **settings})
+
+
+@pytest.mark.smoke
+def test_a_file_is_a_whole_model(small):
+    model, path = small
+    loaded = mrcnn.load(path)
+    assert loaded.mode == "inference" and loaded.class_names == NAMES
+    assert loaded.config.to_dict() == {**model.config.to_dict(), "IMAGES_PER_GPU": 1}
+    image = rectangles(1)[0]
+    for found, expected in zip(
+        loaded.detect([image])[0].values(), model.detect([image])[0].values(), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    assert model_info(path).version == mrcnn.__version__
+
+
+def test_overrides_win(small, tmp_path):
+    model = mrcnn.load(small[1], DETECTION_MIN_CONFIDENCE=0.9, IMAGES_PER_GPU=4, model_dir=tmp_path)
+    assert (model.config.DETECTION_MIN_CONFIDENCE, model.config.BATCH_SIZE, model.model_dir) == (
+        0.9,
+        4,
+        tmp_path,
+    )
+
+
+def test_the_config_of_a_program_wins(small):
+    config = SmallConfig()
+    config.DETECTION_MIN_CONFIDENCE = 0.3
+    model = mrcnn.load(small[1], config=config, NAME="other")
+    assert (model.config.DETECTION_MIN_CONFIDENCE, model.config.NAME, config.NAME) == (0.3, "other", "small")
+    assert model.config.IMAGES_PER_GPU == 2
+
+
+def test_settings_of_a_training_become_those_of_a_detector(copy):
+    set_setting(copy, IMAGE_RESIZE_MODE="crop", IMAGES_PER_GPU=8, GPU_COUNT=4)
+    config = mrcnn.load(copy).config
+    assert (config.IMAGE_RESIZE_MODE, config.IMAGES_PER_GPU, config.GPU_COUNT) == ("pad64", 1, 1)
+    config = mrcnn.load(copy, mode="training").config
+    assert (config.IMAGE_RESIZE_MODE, config.IMAGES_PER_GPU, config.GPU_COUNT) == ("crop", 8, 1)
+
+
+def test_other_classes_with_exclude(small):
+    with pytest.raises(InvalidDataError, match="NUM_CLASSES=2"):
+        mrcnn.load(small[1], mode="training", NUM_CLASSES=2)
+    model = mrcnn.load(small[1], mode="training", NUM_CLASSES=2, exclude=weights.CLASS_LAYERS)
+    assert model.config.NUM_CLASSES == 2 and model.class_names is None and model.epoch == 0
+
+
+def test_weights_with_other_settings(small):
+    """They would load without a word and find nothing."""
+
+    class PlainConfig(SmallConfig):
+        RPN_ANCHOR_SCALES = mrcnn.LightConfig.RPN_ANCHOR_SCALES
+        MEAN_PIXEL = mrcnn.LightConfig.MEAN_PIXEL
+        IMAGE_MIN_DIM = IMAGE_MAX_DIM = 128
+        DETECTION_MIN_CONFIDENCE = 0.5
+
+    with pytest.warns(UserWarning, match="other settings") as caught:
+        mrcnn.MaskRCNN("inference", PlainConfig(), "logs").load_weights(small[1])
+    (text,) = [str(warning.message) for warning in caught if "other settings" in str(warning.message)]
+    assert "RPN_ANCHOR_SCALES: file [8, 16, 32, 64, 128], model [32, 64, 128, 256, 512]" in text
+    assert "MEAN_PIXEL: file [97.0, 98.0, 99.0]" in text and "IMAGE_MIN_DIM: file 64, model 128" in text
+    assert "DETECTION_MIN_CONFIDENCE" not in text and f"mrcnn.load({str(small[1])!r})" in text
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mrcnn.MaskRCNN("inference", SmallConfig(), "logs").load_weights(small[1])
+        mrcnn.MaskRCNN("training", PlainConfig(), "logs").load_weights(small[1])  # training adapts them
+
+
+class TestTraining:
+    @pytest.fixture(scope="class")
+    def trained(self, tmp_path_factory):
+        model = mrcnn.MaskRCNN("training", TinyConfig(), tmp_path_factory.mktemp("logs"))
+        model.train(toy_dataset(4), toy_dataset(2), 1e-3, epochs=1, layers="heads")
+        return model
+
+    def test_names_of_the_dataset_and_measures_of_the_epoch(self, trained, tmp_path):
+        info = model_info(trained.find_last())
+        assert info.class_names == ("BG", "class 1", "class 2", "class 3")
+        assert info.metrics["epoch"] == 1 and {"loss", "val_loss", "mrcnn_mask_loss"} < info.metrics.keys()
+        assert trained.inference_model().class_names == list(info.class_names)
+        trained.save(tmp_path / "again.h5")
+        assert model_info(tmp_path / "again.h5") == info
+        trained.keras_model.save_weights(tmp_path / "weights.h5")  # as the notebooks do
+        assert model_info(tmp_path / "weights.h5") == info
+
+    def test_functions_are_named_and_passed(self, trained):
+        path = trained.find_last()
+        with pytest.raises(
+            InvalidDataError, match="BACKBONE=tiny_backbone, COMPUTE_BACKBONE_SHAPE="
+        ) as error:
+            mrcnn.load(path)
+        assert "a file holds no code" in str(error.value) and str(path) in str(error.value)
+        functions = {name: getattr(TinyConfig, name) for name in ("BACKBONE", "COMPUTE_BACKBONE_SHAPE")}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            model = mrcnn.load(path, **functions)
+        assert model.class_names[1] == "class 1" and model.metrics["epoch"] == 1
+        assert mrcnn.load(path, config=TinyConfig()).class_names == model.class_names
+        assert len(model.detect([rectangles(0)[0]])) == 1
+
+
+class TestErrors:
+    def test_no_such_file_or_name(self):
+        with pytest.raises(MissingFileError, match="Did you mean 'nucleus-light'"):
+            mrcnn.load("nucleus_light")
+        with pytest.raises(MissingFileError, match=r"no-such\.h5: there is no such file.*'torchvision-v2'"):
+            mrcnn.load("no-such.h5")
+
+    def test_a_folder(self, tmp_path):
+        with pytest.raises(UnreadableFileError, match="not a folder"):
+            mrcnn.load(tmp_path)
+
+    def test_a_file_of_something_else(self, tmp_path):
+        (tmp_path / "notes.h5").write_text("no weights")
+        with pytest.raises(InvalidDataError, match=r"notes\.h5"):
+            mrcnn.load(tmp_path / "notes.h5")
+
+    def test_arguments(self, small):
+        with pytest.raises(ValueError, match="`mode` must be one of"):
+            mrcnn.load(small[1], mode="train")
+        with pytest.raises(TypeError, match=r"such as MyConfig\(\)"):
+            mrcnn.load(small[1], config=SmallConfig)
+        with pytest.raises(
+            ValueError, match=r"upper case\. Received: detection_min_confidence\. Did you mean DET"
+        ):
+            mrcnn.load(small[1], detection_min_confidence=0.5)
+        with pytest.raises(ValueError, match="DETECTION_MIN_CONFIDENCE must be a number from 0 to 1"):
+            mrcnn.load(small[1], DETECTION_MIN_CONFIDENCE=2)
+
+    def test_weights_without_settings(self, copy):
+        with h5py.File(copy, "r+") as file:
+            for name in [name for name in file.attrs if name.startswith("mrcnn_")]:
+                del file.attrs[name]
+        with pytest.raises(InvalidDataError, match=r"config=MyConfig\(\)") as error:
+            mrcnn.load(copy)
+        assert "NUM_CLASSES = 3." in str(error.value) and "TOP_DOWN_PYRAMID_SIZE = 8." in str(error.value)
+        assert mrcnn.load(copy, config=SmallConfig()).class_names is None
+
+    def test_a_keras_file(self, small, tmp_path):
+        small[0].keras_model.save(tmp_path / "model.keras")
+        with pytest.raises(InvalidDataError, match=r"keras\.models\.load_model.*MaskRCNN\.save"):
+            mrcnn.load(tmp_path / "model.keras")
+        for name in ("model.keras", "model.weights.h5", "model"):
+            with pytest.raises(ValueError, match=r"must be the name of an \.h5 file"):
+                small[0].save(tmp_path / name)
+
+    @pytest.mark.parametrize(
+        "settings, message",
+        [
+            ({"NUM_CLASSES": "many"}, "NUM_CLASSES must be an integer"),
+            ({"BACKBONE": "vgg16"}, "BACKBONE must be one of"),
+            ({"BACKBONE": ["resnet50"]}, "BACKBONE must be"),
+            ({"RPN_ANCHOR_SCALES": [1e999] * 5}, "RPN_ANCHOR_SCALES must be"),
+            ({"MEAN_PIXEL": None}, "MEAN_PIXEL must be"),
+            ({"LOSS_WEIGHTS": 3}, "LOSS_WEIGHTS must be"),
+            ({"IMAGE_MAX_DIM": 10**400}, "IMAGE_MAX_DIM must be"),
+            ({"NAME": "../../etc"}, "NAME must be a short text"),
+            ({"COMPUTE_BACKBONE_SHAPE": "os.system"}, "COMPUTE_BACKBONE_SHAPE must be"),
+            ({"FPN_CLASSIF_FC_LAYERS_SIZE": 65_536}, "the settings describe a network of at least"),
+            ({"POOL_SIZE": 1024}, "the settings describe a network of at least"),
+        ],
+    )
+    def test_settings_that_cannot_be(self, copy, settings, message):
+        set_setting(copy, **settings)
+        if "NUM_CLASSES" in settings:
+            set_attribute(copy, "class_names", None)
+        with pytest.raises(InvalidDataError, match=message) as error:
+            mrcnn.load(copy)
+        assert str(copy) in str(error.value)
+
+    def test_every_setting_with_values_of_every_type(self, copy):
+        """A stranger's file gives a model or an InvalidDataError, and nothing else."""
+        values = (None, True, -1, 0.5, 10**30, "x", [], [1, "x"], [[1]], {}, {"a": 1}, "\udcff")
+        settings = model_info(copy).settings
+        rng = np.random.default_rng(0)
+        from mrcnn import loading
+
+        counts = {True: 0, False: 0}
+        for name in settings:
+            for value in values if name != "OWN_SETTING" else values[:1]:
+                if rng.random() < 0.5:
+                    continue
+                info = weights.ModelInfo({**settings, name: json.loads(json.dumps(value))}, None)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    try:
+                        loading._config_of_info(copy, info, {})
+                        counts[True] += 1
+                    except InvalidDataError:
+                        counts[False] += 1
+        assert counts[False] > 100
+
+
+def test_shipped_weights(monkeypatch, tmp_path):
+    model = mrcnn.load("nucleus-light")
+    assert model.class_names == ["BG", "nucleus"] and model.config.IMAGE_RESIZE_MODE == "pad64"
+    assert model.metrics["val_mask_AP"] > 0.5
+    monkeypatch.setitem(downloads.SHIPPED, "nucleus-light", "samples/nowhere.h5")
+    with pytest.raises(MissingFileError, match="come with the samples of the repository"):
+        mrcnn.load("nucleus-light")
+
+
+def test_published_names_are_downloaded(monkeypatch, small):
+    """The file of a name, with the settings that it cannot tell."""
+    asked = []
+
+    def download(name):
+        asked.append(str(name))
+        return str(small[1])
+
+    monkeypatch.setattr(downloads, "download_trained_weights", download)
+    assert mrcnn.load("torchvision-v2").config.NAME == "small"
+    with pytest.raises(InvalidDataError, match="BACKBONE"):
+        mrcnn.load("coco")
+    assert asked[0] == "torchvision-v2" and asked[1].endswith("mask_rcnn_coco.h5")
