@@ -74,7 +74,9 @@ class Keras2Loops(weights.NamedWeightsModel):
 
     def _named(self, data: Any) -> Any:
         """A batch (inputs, outputs) with its inputs by name, and without the empty list of outputs."""
-        inputs = data[0] if isinstance(data, tuple) else data
+        # Keras on PyTorch makes a list of the tuple.
+        has_parts = isinstance(data, (list, tuple)) and isinstance(data[0], (list, tuple, Mapping))
+        inputs = data[0] if has_parts or isinstance(data, tuple) else data
         if isinstance(inputs, Mapping):
             return data
         return (named_inputs(inputs, {x.name: x.dtype for x in keras.tree.flatten(self.input)}),)
