@@ -5,14 +5,33 @@ package to import is mrcnn.
 """
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 # imaug is the maintained release of imgaug. It requires both opencv-python and opencv-python-headless, which
 # hold the same files, so it is no requirement of the package itself.
 IMGAUG = ["imaug>=0.4.2"]
+
+
+# Weights of the samples that `mrcnn.load` knows by name. A wheel holds them; a clone has them already.
+SHIPPED_WEIGHTS = [HERE / "samples" / "nucleus" / "weights" / "nucleus-light.h5"]
+
+
+class BuildWithWeights(build_py):
+    """Add the weights to the package, where `mrcnn.checkpoints.downloads.shipped_weights` looks for them."""
+
+    def run(self) -> None:
+        """Build, unless the package stays in the clone."""
+        super().run()
+        folder = Path(self.build_lib, "mrcnn", "checkpoints", "shipped")
+        for path in SHIPPED_WEIGHTS:
+            if path.exists() and not getattr(self, "editable_mode", False):
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, folder / path.name)
 
 
 def version() -> str:
@@ -46,6 +65,7 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["mrcnn", "mrcnn.*"]),
+    cmdclass={"build_py": BuildWithWeights},
     package_data={"mrcnn": ["py.typed"]},
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),

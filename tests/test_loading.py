@@ -256,7 +256,7 @@ def test_shipped_weights(monkeypatch, tmp_path):
     assert model.class_names == ["BG", "nucleus"] and model.config.IMAGE_RESIZE_MODE == "pad64"
     assert model.metrics["val_mask_AP"] > 0.5
     monkeypatch.setitem(downloads.SHIPPED, "nucleus-light", "samples/nowhere.h5")
-    with pytest.raises(MissingFileError, match="come with the samples of the repository"):
+    with pytest.raises(MissingFileError, match="this installation lacks the weights"):
         mrcnn.load("nucleus-light")
 
 

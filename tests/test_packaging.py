@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import mrcnn
+from mrcnn.checkpoints.downloads import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = (ROOT / "requirements.txt").read_text().split()
@@ -47,3 +48,12 @@ def test_there_is_one_opencv():
 
 def test_types_are_part_of_the_package():
     assert (Path(mrcnn.__file__).parent / "py.typed").is_file()
+
+
+def test_a_wheel_holds_the_weights_that_load_knows_by_name(tmp_path):
+    pytest.importorskip("setuptools")
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    built = tmp_path / "mrcnn" / "checkpoints" / "shipped" / "nucleus-light.h5"
+    assert built.read_bytes() == (ROOT / SHIPPED["nucleus-light"]).read_bytes()

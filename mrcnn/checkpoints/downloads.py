@@ -97,22 +97,24 @@ def get_imagenet_weights(verbose: int = 1) -> str:
 
 
 def shipped_weights(name: str) -> Path:
-    """Return the path of weights that come with the samples of the repository.
+    """Return the path of weights that come with the package: with a wheel, or in the samples of a clone.
 
     Args:
         name: A name in `SHIPPED`.
 
     Raises:
-        MissingFileError: If the samples are not beside the package.
+        MissingFileError: If this installation lacks them.
     """
-    path = Path(__file__).resolve().parents[2] / SHIPPED[name]
-    if not path.is_file():
-        raise MissingFileError(
-            f"the weights {name!r} come with the samples of the repository, which are not beside this "
-            f"installation. Get {SHIPPED[name]} from the repository, and pass its path.",
-            file=path,
-        )
-    return path
+    here = Path(__file__).resolve().parent
+    in_clone = here.parents[1] / SHIPPED[name]
+    for path in (here / "shipped" / in_clone.name, in_clone):
+        if path.is_file():
+            return path
+    raise MissingFileError(
+        f"this installation lacks the weights {name!r}. Get {SHIPPED[name]} from the repository, and pass "
+        "its path.",
+        file=in_clone,
+    )
 
 
 def cache_folder() -> Path:
