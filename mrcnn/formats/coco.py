@@ -226,7 +226,7 @@ class CocoDataset(FormatDataset):
                     raise BrokenEntryError(message, kind=problems.UNKNOWN_IMAGE, file=path, entry=entry)
                 if category_id in class_ids:
                     checked = self._checked(record, images[image_id]["size"], path, entry)
-                    if checked.get("category_id") != class_ids[category_id]:
+                    if str(record["category_id"]) != str(class_ids[category_id]):  # 3.0 is not 3 here
                         checked = {**checked, "category_id": class_ids[category_id]}
                     by_image[image_id].append(checked)
         return by_image

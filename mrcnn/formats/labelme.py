@@ -62,12 +62,14 @@ class LabelMeDataset(OutlineDataset):
         if not paths:
             raise MissingFileError("There is no LabelMe file *.json in this folder.", file=folder)
         contents = {path: content for path in paths if (content := self._content(path)) is not None}
+        before = len(self.image_info)
+        if not contents:
+            self._finish(folder, before)  # raises
         labels = [label for content in contents.values() for label in _labels(content["shapes"])]
         names = self._class_names(classes, labels, folder)
         joined = self._join_classes(source, dict(enumerate(names, start=1)), folder)
         class_ids = {name: joined[number] for number, name in enumerate(names, start=1)}
         root = folder.parent if within is None else Path(within)
-        before = len(self.image_info)
         for path, content in contents.items():
             if content["shapes"] or keep_empty:
                 with self.problems.leave_out(path):

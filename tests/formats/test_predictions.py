@@ -3,14 +3,19 @@
 import csv
 import io
 import json
+import os
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from mrcnn.formats import LabelImageDataset, predictions
+from mrcnn.errors import InvalidDataError, MissingFileError
+from mrcnn.formats import CocoDataset, LabelImageDataset, predictions
 
 SIZE = (30, 40)
 
@@ -116,10 +121,111 @@ def test_written_labels_can_be_read_as_truth(pictures, tmp_path):
     assert masks.shape == (*SIZE, 2) and class_ids.tolist() == [1, 1]
 
 
+def test_written_annotations_are_a_dataset(pictures, tmp_path):
+    """After corrections by hand one trains on them."""
+    output = tmp_path / "out"
+    predictions.write_predictions(detect, pictures, output, {1: "cell", 2: "none"}, verbose=0)
+    for name in ("a", "b"):
+        (output / "images").mkdir(exist_ok=True)
+        (output / "images" / f"{name}.png").write_bytes(png(200))
+    dataset = CocoDataset()
+    dataset.load(output / "annotations.json")  # paths as in the source: images/a.png
+    dataset.prepare()
+    assert dataset.problems.counts == {} and dataset.class_names == ["BG", "cell", "none"]
+    assert [info["path"].name for info in dataset.image_info] == ["a.png", "b.png"]
+    assert [dataset.is_listed_as_empty(n) for n in range(2)] == [True, False]
+    masks, class_ids = dataset.load_mask(1)
+    expected = detect([np.full((*SIZE, 3), 200)])[0]["masks"][..., :3]
+    assert np.array_equal(masks, expected) and class_ids.tolist() == [1, 1, 1]
+    assert dataset.coco_annotations(1)[2]["area"] == 16
+    content = json.loads((output / "annotations.json").read_text())
+    assert [one["id"] for one in content["annotations"]] == [1, 2, 3]
+
+
+def test_images_of_one_name_do_not_replace_each_other(tmp_path):
+    for name in ("a.png", "a.PNG.png", "b.png"):
+        (tmp_path / name).write_bytes(png(200))
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "a.jpg")
+    counts = predictions.write_predictions(detect, tmp_path, tmp_path / "out", {1: "cell"}, verbose=0)
+    assert counts == {"a.PNG": 2, "a.jpg": 0, "a.png": 2, "b": 2}
+    names = ["a.PNG.png", "a.jpg.png", "a.png.png", "b.png"]
+    assert sorted(path.name for path in (tmp_path / "out" / "labels").iterdir()) == names
+
+
+def broken_pictures(folder):
+    """Files that decoders stumble over in many ways, beside two good ones."""
+    whole = png(200)
+    stated = bytearray(whole)
+    stated[16:24] = struct.pack(">II", 40000, 40000)
+    stated[29:33] = struct.pack(">I", zlib.crc32(bytes(stated[12:29])))
+    tiff = io.BytesIO()
+    tifffile.imwrite(tiff, np.zeros((*SIZE, 3), np.uint8))
+    content = {
+        "a.png": whole,
+        "bomb.png": bytes(stated),
+        "cut.png": whole[:60],
+        "empty.tif": b"",
+        "html.jpg": b"<html>404</html>",
+        "tiff8.tif": tiff.getvalue()[:8],
+        "tiff60.tif": tiff.getvalue()[:60],
+        "zero.gif": b"GIF89a",
+        "zzz.png": whole,
+    }
+    folder.mkdir()
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    os.mkfifo(folder / "pipe.png")
+    (folder / "loop.png").symlink_to("loop.png")
+    return len(content)
+
+
+def test_broken_images_are_left_out_and_the_rest_is_written(tmp_path, caplog):
+    number = broken_pictures(tmp_path / "in")
+    output = tmp_path / "out"
+    counts = predictions.write_predictions(detect, tmp_path / "in", output, {1: "cell"}, verbose=0)
+    assert counts == {"a": 2, "zzz": 2}
+    assert f"{number} of {number + 2} images were left out" in caplog.text
+    for name in (
+        "bomb.png",
+        "cut.png",
+        "empty.tif",
+        "html.jpg",
+        "tiff8.tif",
+        "zero.gif",
+        "pipe.png",
+        "loop.png",
+    ):
+        assert f"Left out {name} of" in caplog.text
+    assert len(json.loads((output / "detections.json").read_text())) == 6
+    assert (output / "counts.csv").read_text() == "image,instances\na,2\nzzz,2\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory on the GPU"), KeyboardInterrupt()])
+def test_an_error_of_the_model_ends_the_run_with_everything_written_so_far(error, tmp_path):
+    def second_fails(images):
+        if images[0].max() == 100:
+            raise error
+        return detect(images)
+
+    for name, value in (("a", 200), ("b", 100), ("c", 200)):
+        (tmp_path / f"{name}.png").write_bytes(png(value))
+    with pytest.raises(type(error)):
+        predictions.write_predictions(second_fails, tmp_path, tmp_path / "out", {1: "cell"}, verbose=0)
+    assert (tmp_path / "out" / "counts.csv").read_text() == "image,instances\na,2\n"
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == 3
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+def test_a_damaged_zip_file_is_named(tmp_path):
+    (tmp_path / "in.zip").write_bytes(b"PK\x05\x06" + bytes(17))
+    with pytest.raises((InvalidDataError, OSError), match=r"in\.zip"):
+        predictions.write_predictions(detect, tmp_path / "in.zip", tmp_path / "out", {1: "cell"})
+
+
 def test_no_pictures(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing"):
+    with pytest.raises(MissingFileError, match="nothing"):
         predictions.write_predictions(detect, tmp_path / "nothing", tmp_path, {1: "cell"})
-    with pytest.raises(FileNotFoundError, match="There are no images here"):
+    with pytest.raises(MissingFileError, match="There are no images here"):
         predictions.write_predictions(detect, tmp_path, tmp_path / "out", {1: "cell"})
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(ValueError, match=r"notes\.txt: The file must be a zip file, or an image"):

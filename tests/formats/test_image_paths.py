@@ -1,0 +1,145 @@
+"""Paths in annotation files: of Windows, absolute, to other folders; and names that several files share."""
+
+import os
+
+import annotation_files as files
+import numpy as np
+import pytest
+
+from mrcnn import formats
+from mrcnn.errors import InvalidDataError
+from mrcnn.formats import problems
+from mrcnn.formats.image_files import locate
+
+
+def coco(folder, name, **arguments):
+    dataset = formats.CocoDataset()
+    dataset.load(files.write_json(folder / "x.json", files.coco_content(name)), **arguments)
+    return dataset
+
+
+def via(folder, name, **arguments):
+    content = files.via_content([files.via_region("leaf")], name)
+    dataset = formats.ViaDataset()
+    dataset.load(files.write_json(folder / "x.json", content), classes=["leaf"], **arguments)
+    return dataset
+
+
+def labelme(folder, name, **arguments):
+    files.write_json(folder / "x.json", files.labelme_content(image=name))
+    dataset = formats.LabelMeDataset()
+    dataset.load(folder, **arguments)
+    return dataset
+
+
+READERS = pytest.mark.parametrize("read", [coco, via, labelme])
+
+
+@READERS
+@pytest.mark.parametrize("name", ["images\\a.png", "images/a.png", ".\\images\\..\\images\\a.png"])
+def test_backslashes_and_slashes(read, name, tmp_path):
+    files.write_picture(tmp_path / "images" / "a.png")
+    dataset = read(tmp_path, name)
+    dataset.prepare()
+    assert dataset.problems.counts == {}
+    assert np.array_equal(dataset.load_image(0), files.picture())
+
+
+@READERS
+def test_a_backslash_may_be_a_part_of_a_name(read, tmp_path):
+    files.write_picture(tmp_path / "a\\b.png")
+    assert read(tmp_path, "a\\b.png").problems.counts == {}
+
+
+@READERS
+def test_absolute_paths_in_the_folder(read, tmp_path):
+    path = files.write_picture(tmp_path / "a.png")
+    assert read(tmp_path, str(path)).problems.counts == {}
+
+
+@READERS
+@pytest.mark.parametrize("name", ["../../b.png", "..\\..\\b.png", "{}/b.png"])
+def test_other_folders_only_if_allowed(read, name, tmp_path):
+    files.write_picture(tmp_path / "b.png")
+    name = name.format(tmp_path)
+    folder = tmp_path / "c" / "d"
+    with pytest.raises(InvalidDataError, match=r"outside the folder(.|\n)*Pass `images` or, .*`within`"):
+        read(folder, name)
+    dataset = read(folder, name, within=tmp_path)
+    assert dataset.problems.counts == {}
+    assert os.path.samefile(dataset.image_info[0]["path"], tmp_path / "b.png")
+
+
+@READERS
+@pytest.mark.parametrize("name", ["C:\\images\\a.png", "D:a.png", "\\\\server\\share\\a.png"])
+def test_drives_and_servers_of_windows(read, name, tmp_path):
+    with pytest.raises(InvalidDataError, match="outside the folder"):
+        read(tmp_path, name)
+
+
+def test_labelme_may_name_a_neighboring_folder(tmp_path):
+    """LabelMe writes such paths if its output folder is not that of the images."""
+    files.write_picture(tmp_path / "images" / "a.png")
+    assert labelme(tmp_path / "json", "..\\images\\a.png").problems.counts == {}
+
+
+@READERS
+@pytest.mark.parametrize(
+    "name", ["", ".", "a\0.png", "\ud800.png", "a" * 5000 + ".png", "pipe.png", "/dev/null"]
+)
+def test_names_that_no_file_can_have(read, name, tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InvalidDataError, match="There is no image to use"):
+        read(tmp_path, name, within="/")
+
+
+def test_links_are_followed(tmp_path):
+    """Large images are often links into a store."""
+    files.write_picture(tmp_path / "store" / "a.png")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").symlink_to(tmp_path / "store" / "a.png")
+    assert locate(tmp_path / "images", "a.png") == tmp_path / "images" / "a.png"
+    assert coco(tmp_path / "images", "a.png").problems.counts == {}
+
+
+def test_two_images_of_one_name(tmp_path):
+    for name in ("a.jpg", "a.png", "b.png"):
+        files.write_picture(tmp_path / "images" / name)
+    files.write_picture(tmp_path / "labels" / "a.png", files.labels())
+    files.write_picture(tmp_path / "labels" / "b.png", files.labels())
+    files.write_picture(tmp_path / "labels" / "b.tif", files.labels())
+    dataset = formats.LabelImageDataset()
+    dataset.load(tmp_path)
+    names = dataset.problems.names[problems.SAME_NAME]
+    assert names == [str(tmp_path / "images" / "a.png"), str(tmp_path / "labels" / "b.tif")]
+    assert [info["path"].name for info in dataset.image_info] == ["a.jpg", "b.png"]
+
+    for name in "ab":
+        (tmp_path / "labels" / f"{name}.txt").write_text(files.yolo_line(0, "leaf"))
+    dataset = formats.YoloDataset()
+    dataset.load(tmp_path / "images", ["leaf"])
+    assert dataset.problems.names[problems.SAME_NAME] == [str(tmp_path / "images" / "a.png")]
+
+
+def test_masks_of_one_name_are_two_objects(tmp_path):
+    files.write_picture(tmp_path / "x" / "images" / "x.png")
+    for name, mask in zip(("1.png", "1.tif"), files.masks(), strict=True):
+        files.write_picture(tmp_path / "x" / "masks" / name, mask.astype(np.uint8))
+    dataset = formats.MaskFileDataset()
+    dataset.load(tmp_path)
+    dataset.prepare()
+    assert dataset.load_mask(0)[0].shape[2] == 2
+
+
+def test_one_file_under_several_names(tmp_path):
+    files.write_picture(tmp_path / "a.png")
+    content = files.coco_content()
+    content["images"].append({"id": 7, "file_name": "a.png", "height": files.HEIGHT, "width": files.WIDTH})
+    dataset = formats.CocoDataset()
+    dataset.load(files.write_json(tmp_path / "x.json", content))
+    assert list(dataset.problems.counts) == [problems.REPEATED_FILE]
+    entries = files.via_content([files.via_region("leaf")])
+    entries |= {"other": next(iter(entries.values()))}
+    dataset = formats.ViaDataset()
+    dataset.load(files.write_json(tmp_path / "v.json", entries))
+    assert list(dataset.problems.counts) == [problems.REPEATED_FILE]

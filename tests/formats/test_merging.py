@@ -1,0 +1,140 @@
+"""Several annotation files in one dataset: classes join by name, in every format."""
+
+import annotation_files as files
+import numpy as np
+import pytest
+
+from mrcnn import formats
+from mrcnn.formats import problems
+
+LEAF, NUT = files.CORNERS["leaf"], files.CORNERS["nut"]
+
+
+def coco(dataset, folder, name, names):
+    """Add a file with an object of the first class."""
+    files.write_picture(folder / f"{name}.png")
+    content = files.coco_content(f"{name}.png", category_id=1)
+    content["annotations"] = content["annotations"][:1]
+    content["categories"] = [{"id": n, "name": one} for n, one in enumerate(names, start=1)]
+    dataset.load(files.write_json(folder / f"{name}.json", content))
+
+
+def via(dataset, folder, name, names):
+    files.write_picture(folder / f"{name}.png")
+    regions = [files.via_region("leaf", names[0])]
+    path = files.write_json(folder / f"{name}.json", files.via_content(regions, f"{name}.png"))
+    dataset.load(path, class_attribute="kind", classes=names)
+
+
+def via_of_one_class(dataset, folder, name, names):
+    files.write_picture(folder / f"{name}.png")
+    content = files.via_content([files.via_region("leaf")], f"{name}.png")
+    dataset.load(files.write_json(folder / f"{name}.json", content), classes=names[:1])
+
+
+def labelme(dataset, folder, name, names):
+    files.write_picture(folder / name / f"{name}.png")
+    shapes = [{"label": names[0], "points": LEAF, "shape_type": "polygon"}]
+    files.write_json(folder / name / f"{name}.json", files.labelme_content(shapes, f"{name}.png"))
+    dataset.load(folder / name, classes=names)
+
+
+def yolo(dataset, folder, name, names):
+    files.write_picture(folder / name / "images" / f"{name}.png")
+    (folder / name / "labels").mkdir()
+    (folder / name / "labels" / f"{name}.txt").write_text(files.yolo_line(0, "leaf"))
+    dataset.load(folder / name / "images", names)
+
+
+def label_images(dataset, folder, name, names):
+    files.write_picture(folder / name / "images" / f"{name}.png")
+    labels = np.where(files.labels() == 3, 1001, 0).astype(np.uint16)
+    files.write_picture(folder / name / "labels" / f"{name}.png", labels)
+    dataset.load(folder / name, classes=names, class_divisor=1000)
+
+
+def mask_files(dataset, folder, name, names):
+    files.write_picture(folder / name / "x" / "images" / "x.png")
+    mask = files.masks()[0].astype(np.uint8)
+    files.write_picture(folder / name / "x" / "masks" / "1.png", mask)
+    dataset.load(folder / name, names[0])
+
+
+ADDERS = {
+    "coco": (formats.CocoDataset, coco),
+    "via": (formats.ViaDataset, via),
+    "via, one class": (formats.ViaDataset, via_of_one_class),
+    "labelme": (formats.LabelMeDataset, labelme),
+    "yolo": (formats.YoloDataset, yolo),
+    "label images": (formats.LabelImageDataset, label_images),
+    "mask files": (formats.MaskFileDataset, mask_files),
+}
+
+
+@pytest.mark.parametrize("kind, add", ADDERS.values(), ids=ADDERS)
+def test_the_same_ids_stand_for_other_names_in_the_second_file(kind, add, tmp_path):
+    dataset = kind()
+    add(dataset, tmp_path, "a", ["cat", "dog"])
+    add(dataset, tmp_path, "b", ["dog", "cat"])
+    add(dataset, tmp_path, "c", ["bird", "dog"])
+    dataset.prepare()
+    found = [[dataset.class_names[n] for n in dataset.load_mask(i)[1]] for i in dataset.image_ids]
+    assert found == [["cat"], ["dog"], ["bird"]]
+    assert sorted(dataset.class_names) == ["BG", "bird", "cat", "dog"]
+    assert len(set(dataset.class_from_source_map.values())) == 4
+    assert dataset.problems.counts == {}
+
+
+def test_annotations_for_evaluation_have_the_joined_classes(tmp_path):
+    dataset = formats.CocoDataset()
+    coco(dataset, tmp_path, "a", ["cat", "dog"])
+    coco(dataset, tmp_path, "b", ["dog", "cat"])
+    dataset.prepare()
+    ids = [dataset.coco_annotations(image_id)[0]["category_id"] for image_id in dataset.image_ids]
+    assert [dataset.class_names[class_id] for class_id in ids] == ["cat", "dog"]
+    assert [dataset.get_source_class_id(class_id, "coco") for class_id in ids] == [1, 2]
+
+
+def test_classes_that_were_added_before_keep_their_ids(tmp_path):
+    dataset = formats.CocoDataset()
+    dataset.add_class("coco", 90, "dog")
+    coco(dataset, tmp_path, "a", ["cat", "dog"])
+    dataset.prepare()
+    assert dataset.class_names == ["BG", "dog", "cat"]
+    assert dataset.load_mask(0)[1].tolist() == [2]
+
+
+def test_a_name_with_two_ids_is_one_class(tmp_path):
+    files.write_picture(tmp_path / "a.png")
+    content = files.coco_content()
+    content["categories"] = [{"id": 3, "name": "leaf"}, {"id": 17, "name": "leaf"}]
+    dataset = formats.CocoDataset()
+    dataset.load(files.write_json(tmp_path / "x.json", content))
+    dataset.prepare()
+    assert dataset.class_names == ["BG", "leaf"] and dataset.load_mask(0)[1].tolist() == [1, 1]
+    assert dataset.problems.counts == {problems.REPEATED_CLASS_NAME: 1}
+    assert "'leaf', ids 3 and 17" in dataset.problems.lines()[0]
+    chosen = formats.CocoDataset()
+    chosen.load(tmp_path / "x.json", classes=["leaf"])
+    chosen.prepare()
+    assert chosen.load_mask(0)[1].tolist() == [1, 1]
+
+
+def test_an_id_of_two_names_is_left_out(tmp_path):
+    files.write_picture(tmp_path / "a.png")
+    content = files.coco_content()
+    content["categories"].append({"id": 3, "name": "stone"})
+    dataset = formats.CocoDataset()
+    dataset.load(files.write_json(tmp_path / "x.json", content))
+    dataset.prepare()
+    assert dataset.class_names == ["BG", "nut"] and dataset.load_mask(0)[1].tolist() == [1]
+    assert dataset.problems.counts == {problems.REPEATED_CLASS_ID: 1, problems.UNKNOWN_CLASS: 1}
+    assert "categories[2]: The id 3 stands for 'leaf' and for 'stone'" in dataset.problems.lines()[0]
+
+
+def test_numbers_of_yolo_that_share_a_name(tmp_path):
+    dataset = formats.YoloDataset()
+    yolo(dataset, tmp_path, "a", ["cat", "dog", "cat"])
+    dataset.prepare()
+    assert dataset.class_names == ["BG", "cat", "dog"]
+    assert dataset.problems.counts == {problems.REPEATED_CLASS_NAME: 1}
