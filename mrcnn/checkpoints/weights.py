@@ -328,6 +328,26 @@ class NamedWeightsModel(keras.Model):
     def _make_predict_function(self) -> None:
         """Do nothing. Servers that were written for Keras 2 call it before they start threads."""
 
+    def save(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
+        """Save the whole network as `keras.Model.save` does.
+
+        Args:
+            filepath: The .keras file to write, for `keras.models.load_model`.
+            *args: Further arguments of `keras.Model.save`.
+            **options: Further arguments of `keras.Model.save`.
+
+        Warns:
+            UserWarning: For a .h5 file, which `keras.models.load_model` cannot open again.
+        """
+        super().save(filepath, *args, **options)
+        if str(filepath).endswith((".h5", ".hdf5")):
+            warnings.warn(
+                f"keras.models.load_model cannot open {filepath}: Keras' .h5 files lack some operations of "
+                "this network. Save it as .keras for load_model, or with MaskRCNN.save for mrcnn.load. "
+                "MaskRCNN.load_weights reads this file.",
+                stacklevel=2,
+            )
+
     def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True, **options: Any) -> None:
         """Write all weights; see `mrcnn.checkpoints.weights.save_weights`.
 
@@ -373,10 +393,6 @@ class NamedWeightsModel(keras.Model):
             return None
         _refuse(options)
         return load_weights(self, filepath, exclude=exclude, strict=strict)
-
-
-# Keras' whole-model .h5 files name the class without its package.
-keras.saving.get_custom_objects()[NamedWeightsModel.__name__] = NamedWeightsModel
 
 
 def _refuse(options: dict[str, Any]) -> None:
