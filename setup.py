@@ -15,6 +15,9 @@ HERE = Path(__file__).resolve().parent
 # imaug is the maintained release of imgaug. It requires both opencv-python and opencv-python-headless, which
 # hold the same files, so it is no requirement of the package itself.
 IMGAUG = ["imaug>=0.4.2"]
+# Writing and running ONNX, OpenVINO and LiteRT files. One is enough for one format.
+EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4", "ai-edge-litert>=1.0"]
+CLI = ["typer>=0.15", "rich>=13.8"]
 
 
 # Weights of the samples that `mrcnn.load` knows by name. A wheel holds them; a clone has them already.
@@ -77,10 +80,15 @@ setup(
             "nbclient>=0.10",
             "ipykernel>=6.29",
             "sybil>=9",
+            "hypothesis>=6.100",
             *IMGAUG,
+            *EXPORT,
+            *CLI,
         ],
         "augment": IMGAUG,
+        "cli": CLI,
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10", "mkdocstrings-python>=2,<3", "ruff==0.17.*"],
+        "export": EXPORT,
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "jax": ["jax>=0.4.30"],
         "torch": ["torch>=2.4"],

@@ -372,7 +372,7 @@ def test_pennfudan_takes_a_split_by_hand(tmp_path):
     sizes = [part.num_images for part in pennfudan.load_datasets(tmp_path / "data", "leaf", None)]
     assert sizes == [2, 1]
     files.write_json(path, {"train": [{"name": "a"}], "val": []})
-    with pytest.raises(ValueError, match=r"split\.json, train: field 'id'"):
+    with pytest.raises(ValueError, match=r"split\.json, train: `id` must be"):
         pennfudan.load_datasets(tmp_path / "data", "leaf", path)
 
 
