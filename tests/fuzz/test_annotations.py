@@ -1,7 +1,7 @@
 """Damaged data sets of every annotation format are read, or refused clearly; nothing else may happen.
 
-The cases run in processes of their own, because a decoder that crashes takes its process along. A part of them
-them runs by default; `pytest -m slow tests/fuzz/test_annotations.py` runs all and prints a table.
+The cases run in processes of their own, because a decoder that crashes takes its process along. Some run by
+default; `pytest -m slow tests/fuzz/test_annotations.py` runs all and prints a table.
 """
 
 import json
