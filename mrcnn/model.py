@@ -9,6 +9,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
@@ -575,6 +576,11 @@ class MaskRCNN(GraphMethods):
 
     def _compiled_detector(self) -> Detector:
         """The detector, built at the first call, with the present settings of the config."""
+        if not hasattr(self, "_graph"):
+            raise RuntimeError(
+                f"{type(self).__name__}.build returns a network of its own, which detect() does not know. Call "
+                "MaskRCNN.build in it, or use keras_model.predict and unmold_detections."
+            )
         self._update_settings()
         with self._lock:  # threads that come while it is built wait for it
             if self._detector is None:
@@ -633,6 +639,12 @@ class MaskRCNN(GraphMethods):
             min_score=min_score,
             verbose=verbose,
         )
+
+    def export(self, path: str | os.PathLike[str], format: str | None = None, **options: Any) -> Path:
+        """Write the model as one file for other programs, see `mrcnn.export.export`."""
+        from mrcnn.export import export
+
+        return export(self, path, format, **options)
 
     def unmold_detections(
         self,

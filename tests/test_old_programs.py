@@ -294,3 +294,13 @@ def test_a_model_needs_eager_execution():
         pytest.raises(RuntimeError, match="Keras 3 needs TensorFlow's eager execution"),
     ):
         modellib.MaskRCNN("inference", TinyConfig(), "logs")
+
+
+def test_a_network_of_their_own_does_not_detect():
+    class OwnNetwork(OwnModel):
+        def build(self, mode, config):
+            x = keras.Input((2,))
+            return keras.Model(x, keras.layers.Dense(1)(x))
+
+    with pytest.raises(RuntimeError, match=r"OwnNetwork\.build returns a network of its own"):
+        OwnNetwork("inference", TinyConfig(), "logs").detect([rectangles(0)[0]])
