@@ -81,19 +81,6 @@ INFERENCE_OUTPUTS = (
 )
 
 
-def compute_backbone_shapes(config: "Config", image_shape: Sequence[int]) -> np.ndarray:
-    """Return the feature map size of each pyramid level.
-
-    Args:
-        config: The Config of the model. With a callable BACKBONE, its COMPUTE_BACKBONE_SHAPE gives the sizes.
-        image_shape: (height, width, ...) of the molded image in pixels.
-
-    Returns:
-        int array [levels, (rows, columns)], P2 first.
-    """
-    return anchors.backbone_shapes(config, image_shape)
-
-
 class MaskRCNN(GraphMethods):
     """Mask R-CNN: a network, its settings, and the folder of its training run.
 
@@ -578,8 +565,8 @@ class MaskRCNN(GraphMethods):
         """The detector, built at the first call, with the present settings of the config."""
         if not hasattr(self, "_graph"):
             raise RuntimeError(
-                f"{type(self).__name__}.build returns a network of its own, which detect() does not know. Call "
-                "MaskRCNN.build in it, or use keras_model.predict and unmold_detections."
+                f"{type(self).__name__}.build returns a network of its own, which detect() does not know. "
+                "Call MaskRCNN.build in it, or use keras_model.predict and unmold_detections."
             )
         self._update_settings()
         with self._lock:  # threads that come while it is built wait for it

@@ -1,7 +1,11 @@
 """The names that the Keras 2 library gave to the parts of its network, see `mrcnn.model`."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from mrcnn.geometry import anchors
 from mrcnn.geometry.image_meta import FIELDS
 from mrcnn.legacy.layers import DetectionTargetLayer
 from mrcnn.network import box_ops, heads, losses
@@ -27,6 +31,19 @@ norm_boxes_graph = box_ops.norm_boxes
 overlaps_graph = box_ops.compute_overlaps
 rpn_class_loss_graph = losses.rpn_class_loss
 smooth_l1_loss = losses.smooth_l1_loss
+
+
+def compute_backbone_shapes(config: "Config", image_shape: Sequence[int]) -> np.ndarray:
+    """Return the feature map size of each pyramid level.
+
+    Args:
+        config: The Config of the model. With a callable BACKBONE, its COMPUTE_BACKBONE_SHAPE gives the sizes.
+        image_shape: (height, width, ...) of the molded image in pixels.
+
+    Returns:
+        int array [levels, (rows, columns)], P2 first.
+    """
+    return anchors.backbone_shapes(config, image_shape)
 
 
 def trim_zeros_graph(boxes: Tensor, name: str = "trim_zeros") -> tuple[Tensor, Tensor]:
@@ -109,6 +126,7 @@ __all__ = [
     "build_fpn_mask_graph",
     "build_rpn_model",
     "clip_boxes_graph",
+    "compute_backbone_shapes",
     "conv_block",
     "denorm_boxes_graph",
     "detection_targets_graph",
