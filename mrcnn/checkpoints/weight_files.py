@@ -24,7 +24,7 @@ from mrcnn.errors import InvalidDataError
 from mrcnn.files import atomic_write
 
 RPN_MODEL = "rpn_model"  # a model inside the model; a file stores it as one layer
-RPN_LAYERS = ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
+RPN_LAYERS = ("rpn_conv_shared", "rpn_conv_shared2", "rpn_class_raw", "rpn_bbox_pred")
 HEAD_PREFIXES = ("fpn_", "rpn_", "mrcnn_")  # of all layers behind the backbone
 ATTRIBUTE_LIMIT = 64512  # bytes of one attribute; Keras splits longer lists of names
 
