@@ -247,7 +247,8 @@ class CocoMetrics:
             raise ValueError(f"Each image counts once. Received a second time: image_id={image_id!r}")
         height, width = (int(side) for side in image_shape[:2])
         checked = [checked_annotation(annotation, (height, width)) for annotation in annotations]
-        self._images[image_id] = {"id": image_id, "height": height, "width": width}
+        name = str(image_id)  # readers of annotation files want one
+        self._images[image_id] = {"id": image_id, "file_name": name, "height": height, "width": width}
         for annotation in checked:
             number = len(self._truth) + 1  # pycocotools uses 0 for "not matched"
             self._truth.append({**annotation, "id": number, "image_id": image_id})
@@ -302,7 +303,7 @@ class CocoMetrics:
         )
 
     def write_truth(self, path: str | os.PathLike[str]) -> None:
-        """Write the ground truth as a COCO annotation file, whole or not at all."""
+        """Write the ground truth as a COCO annotation file, whole or not at all. Image ids are file names."""
         files.write_json(path, self._dataset())
 
     def _dataset(self) -> Record:

@@ -6,11 +6,12 @@
 
 `load` reads and checks the annotations and the headers of the images. A broken entry is left out, counted and
 named in `problems`; the rest is loaded. Pixels and masks are read when they are asked for. `describe` shows
-what is in a dataset, `split` divides it, and `write_predictions` in `mrcnn.formats.predictions` writes
-detections.
+what is in a dataset, `split` divides it, `write_coco` writes it, and `write_predictions` in
+`mrcnn.formats.predictions` writes detections.
 """
 
 from mrcnn.formats.coco import CocoDataset as CocoDataset
+from mrcnn.formats.coco_export import write_coco as write_coco
 from mrcnn.formats.description import describe as describe
 from mrcnn.formats.label_images import LabelImageDataset as LabelImageDataset
 from mrcnn.formats.labelme import LabelMeDataset as LabelMeDataset

@@ -96,47 +96,40 @@ class CocoDataset(FormatDataset):
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
         """Yield the objects that have a pixel in the image, each cropped to its box."""
-        for instance in self._instances(image_id):
-            if instance is not None:
-                yield instance
+        info, size = self.image_info[image_id], self.image_size(image_id)
+        for record in info["annotations"]:
+            drawn = _drawn(record["segmentation"], size)
+            if drawn is not None:
+                class_id = self._class_id(info, record)
+                yield from cropped(drawn[0], -class_id if record.get("iscrowd") else class_id, drawn[1])
 
     def coco_annotations(self, image_id: int) -> list[Record]:
         """Return the annotations of an image as COCO records, for `MaskRCNN.evaluate`.
 
         Returns:
-            Dicts of category_id (the dataset's class id), iscrowd, bbox, area and segmentation (run lengths).
-            Boxes and areas are those that the file states, if it does.
+            Dicts of category_id (the dataset's class id), iscrowd, bbox, area and segmentation (compressed
+            run lengths). Boxes and areas are those that the file states, if it does.
         """
         info, size = self.image_info[image_id], self.image_size(image_id)
-        found = [
-            (record, instance)
-            for record, instance in zip(info["annotations"], self._instances(image_id), strict=True)
-            if instance is not None
-        ]
-        codes = rle.encode_crops(
-            size,
-            np.array([instance.box for _, instance in found], dtype=np.int64).reshape(-1, 4),
-            [instance.mask for _, instance in found],
-        )
-        return [
-            {
-                "category_id": abs(instance.class_id),
-                "iscrowd": int(instance.class_id < 0),
-                "bbox": _stated_box(record) or _box(instance),
-                "area": _stated_area(record) or float(instance.mask.sum()),
-                "segmentation": code,
-            }
-            for (record, instance), code in zip(found, codes, strict=True)
-        ]
-
-    def _instances(self, image_id: int) -> Iterator[Instance | None]:
-        """Yield the object of each annotation; None if it has no pixel in the image."""
-        info, size = self.image_info[image_id], self.image_size(image_id)
+        records = []
         for record in info["annotations"]:
-            class_id = self.map_source_class_id(f"{info['source']}.{record['category_id']}")
-            class_id = -class_id if record.get("iscrowd") else class_id
-            drawn = _drawn(record["segmentation"], size)
-            yield next(cropped(drawn[0], class_id, drawn[1]), None) if drawn else None
+            code = to_rle(record["segmentation"], *size)
+            counts = rle.counts_of(code, size)
+            area = float(counts[1::2].sum())
+            if area:
+                records.append(
+                    {
+                        "category_id": self._class_id(info, record),
+                        "iscrowd": int(bool(record.get("iscrowd"))),
+                        "bbox": _stated_box(record) or _box(counts, size),
+                        "area": _stated_area(record) or area,
+                        "segmentation": code,
+                    }
+                )
+        return records
+
+    def _class_id(self, info: Record, record: Record) -> int:
+        return self.map_source_class_id(f"{info['source']}.{record['category_id']}")
 
     def _category_names(self, records: Sequence[Any], path: Path) -> dict[Id, str]:
         """Return the names of the categories in the order of their ids, without ids of several names."""
@@ -342,9 +335,11 @@ def _is_finite(value: Any) -> bool:
     return is_number and abs(value) <= sys.float_info.max
 
 
-def _box(instance: Instance) -> list[float]:
-    y1, x1, y2, x2 = (float(side) for side in instance.box)
-    return [x1, y1, x2 - x1, y2 - y1]
+def _box(counts: rle.Counts, size: tuple[int, int]) -> list[float]:
+    """Return the box [x, y, width, height] of the pixels inside."""
+    mask, column = rle.decode_columns(counts, size)
+    rows = np.flatnonzero(mask.any(axis=1))
+    return [float(column), float(rows[0]), float(mask.shape[1]), float(rows[-1] + 1 - rows[0])]
 
 
 def _key(image_id: Any) -> str:

@@ -1,0 +1,80 @@
+"""Datasets of every kind written as COCO files, and read again."""
+
+import annotation_files as files
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from mrcnn import formats
+from mrcnn.dataset import Dataset
+from mrcnn.errors import InvalidDataError
+from mrcnn.evaluation import coco
+
+
+def label_images(folder):
+    """An image with objects, an empty one and one without labels."""
+    for name in ("a", "b", "c"):
+        files.write_picture(folder / "images" / f"{name}.png")
+    files.write_picture(folder / "labels" / "a.png", files.labels())
+    files.write_picture(folder / "labels" / "b.png", np.zeros_like(files.labels()))
+    dataset = formats.LabelImageDataset()
+    dataset.load(folder, classes=["cell"])
+    dataset.prepare()
+    return dataset
+
+
+def read(path, *arguments):
+    dataset = formats.CocoDataset()
+    dataset.load(path, *arguments)
+    dataset.prepare()
+    return dataset
+
+
+def test_written_and_read(tmp_path):
+    dataset = label_images(tmp_path)
+    formats.write_coco(dataset, tmp_path / "all.json")
+    copy = read(tmp_path / "all.json")
+    assert copy.problems.counts == {} and copy.class_names == dataset.class_names
+    # Nobody knows whether the image without labels has objects.
+    assert [info["path"].name for info in copy.image_info] == ["a.png", "b.png"]
+    assert copy.is_listed_as_empty(1) and not copy.is_listed_as_empty(0)
+    for got, expected in zip(copy.load_mask(0), dataset.load_mask(0), strict=True):
+        assert np.array_equal(got, expected)
+    assert len(COCO(tmp_path / "all.json").anns) == 2
+
+
+def test_crowds_and_joined_classes_stay(tmp_path):
+    files.write_picture(tmp_path / "a.png")
+    path = files.write_json(tmp_path / "x.json", files.coco_content(iscrowd=1))
+    dataset = read(path)
+    formats.write_coco(dataset, tmp_path / "new" / "y.json", images=tmp_path)
+    copy = read(tmp_path / "new" / "y.json", tmp_path)
+    assert copy.load_mask(0)[1].tolist() == [-1, 2]
+    assert np.array_equal(copy.load_mask(0)[0], dataset.load_mask(0)[0])
+
+
+def test_a_dataset_of_ones_own(tmp_path):
+    class Own(Dataset):
+        def load_mask(self, image_id):
+            return np.stack([*files.masks(), np.zeros_like(files.masks()[0])], axis=-1), np.array([1, 1, 1])
+
+    dataset = Own()
+    dataset.add_class("own", 1, "thing")
+    dataset.add_image("own", 0, str(files.write_picture(tmp_path / "images" / "a.png")))
+    dataset.prepare()
+    formats.write_coco(dataset, tmp_path / "x.json")
+    assert np.array_equal(read(tmp_path / "x.json").load_mask(0)[0], np.stack(files.masks(), axis=-1))
+    with pytest.raises(InvalidDataError, match=r"image id 0: The image must be a file below.*a\.png"):
+        formats.write_coco(dataset, tmp_path / "x.json", images=tmp_path / "labels")
+    dataset.image_info[0]["path"] = None
+    with pytest.raises(InvalidDataError, match="must be a file"):
+        formats.write_coco(dataset, tmp_path / "x.json")
+
+
+def test_the_truth_of_an_evaluation_can_be_read(tmp_path):
+    files.write_picture(tmp_path / "a.png")
+    metrics = coco.CocoMetrics({1: "leaf"})
+    masks = files.masks()[0][..., np.newaxis]
+    metrics.add("a.png", masks.shape, coco.annotations_of(masks, [1]), [])
+    metrics.write_truth(tmp_path / "truth.json")
+    assert np.array_equal(read(tmp_path / "truth.json").load_mask(0)[0], masks)
