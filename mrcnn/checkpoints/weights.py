@@ -307,7 +307,8 @@ def _attributes(model: keras.Model, metrics: Mapping[str, Any] | None) -> dict[s
     if info is None:
         return {}
     if metrics is not None:
-        numbers = {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0}
+        arrays = {name: np.asarray(value) for name, value in metrics.items()}
+        numbers = {n: float(x) for n, x in arrays.items() if x.ndim == 0 and x.dtype.kind in "fiu"}
         info = dataclasses.replace(info, metrics=numbers)
     return info.attributes()
 

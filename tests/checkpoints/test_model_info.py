@@ -127,7 +127,9 @@ class TestWeightFiles:
     def test_only_attributes_are_added(self, tmp_path):
         """Readers of weights see the same file."""
         model = self.model()
-        weights.save_weights(model, tmp_path / "with.h5", metrics={"loss": np.float32(0.5), "bad": np.inf})
+        weights.save_weights(
+            model, tmp_path / "with.h5", metrics={"loss": np.float32(0.5), "bad": np.inf, "text": "x"}
+        )
         model.describe = None
         weights.save_weights(model, tmp_path / "without.h5")
         with h5py.File(tmp_path / "with.h5") as one, h5py.File(tmp_path / "without.h5") as other:
