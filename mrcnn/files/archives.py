@@ -20,9 +20,10 @@ from mrcnn.files.ordinary import check_ordinary
 MAX_MEMBER_SIZE = 1 << 30  # bytes of an unpacked member that is read into memory
 MAX_UNPACKED = 1 << 38  # bytes that `extract` writes
 ENCRYPTED = 0x1  # flag of a member
-# Python unpacks BZIP2 and LZMA without a limit on the result, so only a little is unpacked at a time.
+# Python unpacks BZIP2 and LZMA without a limit on the result, so only a little is unpacked at a time. A block
+# of BZIP2 can still become 46 MB.
 CHUNK = {zipfile.ZIP_STORED: 1 << 20, zipfile.ZIP_DEFLATED: 1 << 20}
-SMALL_CHUNK = 1 << 12
+SMALL_CHUNK = 1 << 8
 # An absolute path, a drive, or a step to the parent folder.
 OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\].*)?$", re.DOTALL)
 
@@ -146,6 +147,7 @@ def _copy(
     try:
         with archive.open(info) as stream:
             chunk = CHUNK.get(info.compress_type, SMALL_CHUNK)
+            stream.MIN_READ_SIZE = min(chunk, zipfile.ZipExtFile.MIN_READ_SIZE)
             while part := stream.read(chunk):
                 size += len(part)
                 write(part)

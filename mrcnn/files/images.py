@@ -41,7 +41,8 @@ logger = logging.getLogger(__name__)
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-ORIENTATION, SAMPLE_FORMAT = 274, 339  # numbers of tags
+ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 274, 277, 338, 339  # numbers of tags
+UNSPECIFIED = 0  # a kind of extra sample
 SIGNED = 2  # a sample format
 MAX_DOWNLOAD = 1 << 30  # bytes
 DOWNLOAD_TIMEOUT = 60  # seconds
@@ -318,11 +319,12 @@ def _as_array(image: "PillowImage") -> Image:
 
 def _stored(image: "PillowImage") -> np.ndarray:
     """Return the numbers of a decoded image. Pillow spreads those of 2 and 4 bits over 0..255."""
-    steps = {STEPS.get(str(part[3][0] if isinstance(part[3], tuple) else part[3]), 1) for part in image.tile}
+    arguments = (part[3] if isinstance(part[3], str) else part[3][0] for part in image.tile if part[3])
+    step = max((STEPS.get(str(raw_mode), 1) for raw_mode in arguments), default=1)
     values = np.asarray(image)
     if values.dtype == bool:
         return values.astype(np.uint8)
-    return values // values.dtype.type(max(steps)) if values.dtype == np.uint8 and steps > {1} else values
+    return values // np.uint8(step) if step > 1 else values
 
 
 def _read_deep_png(image: "PillowImage", stream: BinaryIO) -> Image:
@@ -363,7 +365,8 @@ def _read_tiff_values(
 ) -> np.ndarray:
     from mrcnn.files import tiff
 
-    if image is not None and _is_exact(image, header):
+    has_all_channels = image is not None and len(image.getbands()) == headers.tags(image).get(SAMPLES, 1)
+    if image is not None and has_all_channels and _is_exact(image, header):
         return _tiff_by_pillow(image, stream, header, index, _stored)
     with tiff.opened(stream) as file:
         return tiff.read_frame(file, index, pixel_limit())
@@ -374,6 +377,8 @@ def _is_exact(image: "PillowImage", header: Header) -> bool:
     bits = headers.bits_of(image)
     if header.frames > int(getattr(image, "n_frames", 1)):
         return False  # a stack behind one page
+    if image.mode in ("L", "LA") and UNSPECIFIED in headers.tags(image).get(EXTRA_SAMPLES, ()):
+        return False  # a second channel that is not alpha
     if image.mode == "I":
         sample_format = headers.tags(image).get(SAMPLE_FORMAT, 1)
         return (sample_format if isinstance(sample_format, int) else sample_format[0]) == SIGNED
