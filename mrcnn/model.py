@@ -106,6 +106,7 @@ class MaskRCNN(GraphMethods):
     class_names: list[str] | None
     metrics: dict[str, float]
     _detector: Detector | None
+    _lock: threading.Lock
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "MaskRCNN":
         """Create the state that programs with a constructor of their own do not know."""
