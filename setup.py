@@ -72,6 +72,7 @@ setup(
     package_data={"mrcnn": ["py.typed"]},
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
+    entry_points={"console_scripts": ["mrcnn = mrcnn.cli:main"]},
     extras_require={
         "test": [
             "pytest>=8.2",

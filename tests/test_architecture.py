@@ -37,11 +37,15 @@ ALLOWED = {
     # What a model does.
     "training": {"backend", "checkpoints", "config", "fast", "geometry", "network"},
     "inference": {"backend", "fast", "geometry", "network"},
+    # Files for other programs, and what runs them without Keras.
+    "runtime": {"config", "geometry", "inference"},
+    "export": {"backend", "geometry", "inference", "network", "runtime"},
     "model": {
         "backend",
         "checkpoints",
         "data",
         "evaluation",
+        "export",
         "geometry",
         "inference",
         "legacy",
@@ -50,6 +54,8 @@ ALLOWED = {
         "utils",
     },
     "loading": {"checkpoints", "config", "inference", "model"},
+    # The command line.
+    "cli": {"config", "evaluation", "formats", "inference", "loading", "model", "runtime", "visualize"},
     # What looks inside a model.
     "inspection": {
         "backend",
@@ -76,6 +82,7 @@ NEED_KERAS = {
     "backend",
     "checkpoints/weights.py",
     "data/generator.py",
+    "export",
     "fast",
     "inference",
     "inspection",
@@ -93,6 +100,7 @@ FRAMEWORKS = {"tensorflow", "jax", "torch"}
 NAME_A_FRAMEWORK = {
     "_startup.py": "hides the start-up messages of TensorFlow before anything imports it",
     "checkpoints/weight_files.py": "an attribute of the file format",
+    "runtime/engines.py": "the package that runs a SavedModel",
     "legacy/star_imports.py": "a module that star imports gave",
     "training/callbacks.py": "Keras' TensorBoard callback needs TensorFlow on every backend",
 }

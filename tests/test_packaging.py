@@ -36,7 +36,7 @@ def test_requirements_are_those_of_the_file(egg_info):
     required, *extras = (egg_info / "requires.txt").read_text().split("\n\n")
     assert sorted(required.split()) == sorted(REQUIREMENTS)
     names = {extra.strip().partition("]")[0].strip("[") for extra in extras}
-    assert names == {"augment", "docs", "gpu", "jax", "test", "torch"}
+    assert names == {"augment", "cli", "docs", "export", "gpu", "jax", "test", "torch"}
 
 
 def test_there_is_one_opencv():

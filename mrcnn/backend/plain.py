@@ -17,6 +17,7 @@ from mrcnn.backend.matmul_conv_gradient import conv2d_matmul_grad
 from mrcnn.typing import Tensor
 
 __all__ = [
+    "MAKES_TENSORFLOW_GRAPHS",
     "RUNS_EAGERLY",
     "activate",
     "add_inplace",
@@ -37,6 +38,7 @@ __all__ = [
     "low_memory_forward",
     "matmul_gradient_pays",
     "max_pool",
+    "mean_of_neighbors",
     "relu_inplace",
     "require_eager_execution",
     "sizes_may_vary",
@@ -53,6 +55,8 @@ Inputs = Mapping[str, Any]
 
 # Whether each layer runs by itself, so that memory can be reused between layers.
 RUNS_EAGERLY = False
+# Whether Keras can write the network as a TensorFlow graph, for SavedModel and LiteRT.
+MAKES_TENSORFLOW_GRAPHS = False
 # Bilinear samples of boxes, one per bin, 0 outside the map, by an operator that XLA does not know; None where
 # there is none. Takes maps, float32 [B, h, w, C] of each level; boxes, finite [N, 4], normalized to the maps;
 # images and levels, int32 [N], the image and the map of each box; and the bins (height, width). Returns
@@ -252,24 +256,42 @@ def first_maximum(scores: Tensor) -> Tensor:
 
 
 def bilinear_gather(
-    table: Tensor, corners: Sequence[Tensor], weight_y: Tensor, weight_x: Tensor, inside: Tensor
+    table: Tensor,
+    corners: Sequence[Tensor],
+    weight_y: Tensor,
+    weight_x: Tensor,
+    inside: Tensor,
+    samples: int = 1,
 ) -> Tensor:
     """Interpolate between four rows of a table.
 
     Args:
         table: [S, C].
-        corners: Row indices int32 [...]: upper left, upper right, lower left, lower right.
-        weight_y, weight_x: Weights [...] of the lower and of the right rows, in the dtype of `table`.
-        inside: bool [...]; the result is 0 where it is False.
+        corners: Row indices int32 [..., h, w]: upper left, upper right, lower left, lower right.
+        weight_y, weight_x: Weights [..., h, w] of the lower and of the right rows, in the dtype of `table`.
+        inside: bool [..., h, w]; the result is 0 where it is False.
+        samples: So many neighbors along each of the axes h and w are averaged.
 
     Returns:
-        [..., C].
+        [..., h / samples, w / samples, C].
     """
     upper_left, upper_right, lower_left, lower_right = (ops.take(table, index, axis=0) for index in corners)
     upper = upper_left + (upper_right - upper_left) * weight_x[..., None]
     lower = lower_left + (lower_right - lower_left) * weight_x[..., None]
     outputs = upper + (lower - upper) * weight_y[..., None]
-    return ops.where(inside[..., None], outputs, ops.zeros_like(outputs))
+    outputs = ops.where(inside[..., None], outputs, ops.zeros_like(outputs))
+    return mean_of_neighbors(outputs, samples)
+
+
+def mean_of_neighbors(x: Tensor, count: int) -> Tensor:
+    """Average of `count` neighbors along h and w: [..., h, w, C] gives [..., h / count, w / count, C]."""
+    if count == 1:
+        return x
+    *leading, height, width, channels = ops.shape(x)
+    rows = ops.reshape(x, (*leading, height // count, count, width * channels))
+    rows = sum(rows[..., index, :] for index in range(count))
+    columns = ops.reshape(rows, (*leading, height // count, width // count, count, channels))
+    return sum(columns[..., index, :] for index in range(count)) / count**2
 
 
 # --- Whole models ---

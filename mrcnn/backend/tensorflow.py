@@ -14,6 +14,7 @@ from mrcnn.backend.tensorflow_devices import call_on_replicas, get_devices
 from mrcnn.typing import Tensor
 
 __all__ = [
+    "MAKES_TENSORFLOW_GRAPHS",
     "compiled",
     "compiles_with_xla",
     "crop_and_resize",
@@ -26,6 +27,7 @@ __all__ = [
     "vjp",
 ]
 
+MAKES_TENSORFLOW_GRAPHS = True
 # On smaller maps TensorFlow's own gradients are as fast.
 SMALLEST_MAP = 2048
 

@@ -1,0 +1,96 @@
+"""Datasets by path, and the command `mrcnn describe`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mrcnn.cli.messages import IncompleteError
+from mrcnn.errors import InvalidDataError, MissingFileError
+
+if TYPE_CHECKING:
+    from mrcnn.formats.base import FormatDataset
+
+# What a message says about paths that are no dataset.
+KNOWN = (
+    "Give a COCO or VIA json, a YOLO data.yaml, a folder of LabelMe json files, or a folder or zip archive "
+    "with images/ and labels/."
+)
+
+
+def open_dataset(data: Path, images: Path | None = None, classes: list[str] | None = None) -> "FormatDataset":
+    """Return the prepared dataset of a path, whose format is found out.
+
+    Args:
+        data: See `KNOWN`.
+        images: The folder of the images, for formats whose images may lie elsewhere.
+        classes: Class names in the order of their ids, for formats that know none; of YOLO those of the file.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        InvalidDataError: If it is no dataset.
+    """
+    if not data.exists():
+        raise MissingFileError("There is no such file or folder.", file=data)
+    dataset = _from_folder(data, images, classes)
+    dataset.prepare()
+    if not len(dataset.image_ids):
+        raise InvalidDataError("The dataset has no images that can be used.", file=data)
+    return dataset
+
+
+def _from_folder(data: Path, images: Path | None, classes: list[str] | None) -> "FormatDataset":
+    from mrcnn import formats
+
+    if data.suffix.lower() in (".yaml", ".yml"):
+        yolo = formats.YoloDataset()
+        yolo.load(images or data.parent / "images", data)
+        return yolo
+    if data.suffix.lower() == ".json":
+        is_coco = _is_coco(data)
+        annotated = formats.CocoDataset() if is_coco else formats.ViaDataset()
+        annotated.load(data, images)
+        return annotated
+    if data.suffix.lower() == ".zip" or (data / "labels").is_dir():
+        labels = formats.LabelImageDataset()
+        labels.load(data, **({"classes": classes} if classes else {}))
+        return labels
+    if data.is_dir() and any(data.glob("*.json")):
+        if (data / "annotations.json").is_file() and _is_coco(data / "annotations.json"):
+            coco = formats.CocoDataset()
+            coco.load(data / "annotations.json", images)
+            return coco
+        shapes = formats.LabelMeDataset()
+        shapes.load(data, classes)
+        return shapes
+    raise InvalidDataError(f"This is no dataset. {KNOWN}", file=data)
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether a json file has the fields of COCO. One that cannot be read is left to the reader of COCO."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return True
+    return isinstance(content, dict) and "annotations" in content and "images" in content
+
+
+def describe_dataset(
+    data: Path, images: Path | None, *, limit: int | None, figure: Path | None, quiet: bool
+) -> tuple[dict[str, Any], str]:
+    """Describe a dataset, see the command."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from mrcnn.formats import describe
+
+    dataset = open_dataset(data, images)
+    numbers = describe(dataset, limit)
+    drawn = numbers.pop("figure")
+    text = ""
+    if figure is not None:
+        drawn.savefig(figure)
+        text = f"The figure is in {figure}."
+    if numbers["problems"]:
+        kinds = sum(numbers["problems"].values())
+        raise IncompleteError((numbers, text), f"{kinds} entries have problems, see above.")
+    return numbers, text

@@ -1,0 +1,118 @@
+"""The command `mrcnn detect`."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrcnn.cli.messages import IncompleteError
+from mrcnn.cli.models import Detecting, load_model, names_of
+from mrcnn.errors import MissingFileError
+from mrcnn.files.images import SUFFIXES
+
+VIDEO_SUFFIXES = {".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
+
+
+def detect_sources(
+    sources: Sequence[str],
+    model: str,
+    output: Path,
+    *,
+    min_score: float,
+    overlays: bool,
+    settings: Sequence[str],
+    quiet: bool,
+) -> tuple[dict[str, Any], str]:
+    """Detect in images or in one video, see the command."""
+    is_video = len(sources) == 1 and (
+        sources[0].isdigit() or Path(sources[0]).suffix.lower() in VIDEO_SUFFIXES
+    )
+    if not is_video:
+        for source in sources:
+            if not Path(source).exists():
+                raise MissingFileError("There is no such file or folder.", file=source)
+    loaded = load_model(model, settings)
+    if is_video:
+        return _detect_video(sources[0], loaded, output, min_score, quiet)
+    from mrcnn.formats.predictions import write_predictions
+
+    with _as_one_source(sources) as source:
+        expected = _count_images(source)
+        counts = write_predictions(
+            lambda images: loaded.detect(images),
+            source,
+            output,
+            names_of(loaded),
+            min_score,
+            verbose=0 if quiet else 1,
+            overlays=overlays,
+        )
+    value = {
+        "output": str(output),
+        "images": len(counts),
+        "instances": sum(counts.values()),
+        "counts": counts,
+    }
+    result = value, f"Results are in {output}."
+    if expected is not None and len(counts) < expected:
+        raise IncompleteError(
+            result, f"{expected - len(counts)} of {expected} images were left out, see above."
+        )
+    return result
+
+
+@contextlib.contextmanager
+def _as_one_source(sources: Sequence[str]) -> Iterator[Path]:
+    """A single path: that of the only source, or a folder with links to several images."""
+    if len(sources) == 1:
+        yield Path(sources[0])
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sources:
+            path = Path(source)
+            link = Path(folder, path.name)
+            if path.is_dir() or path.suffix.lower() == ".zip":
+                raise ValueError(
+                    f"Several sources must be images. Received: {path}. Give folders one by one."
+                )
+            if link.exists():
+                raise ValueError(f"Two images have the name {path.name}. Give their folders one by one.")
+            os.symlink(path.resolve(), link)
+        yield Path(folder)
+
+
+def _count_images(source: Path) -> int | None:
+    """The number of image files of a folder; None if that is not known beforehand."""
+    if not source.is_dir():
+        return None
+    files = [path for path in source.iterdir() if path.suffix.lower() in SUFFIXES]
+    return len(files) or None
+
+
+def _detect_video(
+    source: str, model: Detecting, output: Path, min_score: float, quiet: bool
+) -> tuple[dict[str, Any], str]:
+    from mrcnn.inference.video import detect_video
+    from mrcnn.visualize import overlay_instances
+
+    names = ["background", *names_of(model).values()]
+
+    def draw(frame: np.ndarray, found: Any) -> np.ndarray:
+        kept = found["scores"] >= min_score
+        return overlay_instances(
+            frame,
+            found["rois"][kept],
+            found["masks"][..., kept],
+            found["class_ids"][kept],
+            names,
+            found["scores"][kept],
+        )
+
+    stem = f"camera-{source}" if source.isdigit() else Path(source).stem
+    path = output / f"{stem}.mp4"
+    frames = detect_video(source, path, lambda images: model.detect(images), draw, progress=not quiet)
+    return {"output": str(path), "frames": frames}, f"{frames} frames are in {path}."

@@ -1,0 +1,48 @@
+"""The command `mrcnn evaluate`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrcnn.cli.datasets import open_dataset
+from mrcnn.cli.models import load_model, names_of
+from mrcnn.errors import InvalidDataError
+
+
+def evaluate_model(
+    data: Path,
+    model: str,
+    images: Path | None,
+    *,
+    limit: int | None,
+    min_score: float | None,
+    settings: Sequence[str],
+    quiet: bool,
+) -> tuple[dict[str, Any], str]:
+    """Measure a model on a dataset, see the command."""
+    from mrcnn.evaluation.evaluate import evaluate
+
+    loaded = load_model(model, settings)
+    names = names_of(loaded)
+    dataset = open_dataset(data, images, list(names.values()))
+    if len(dataset.class_names) - 1 != len(names):
+        raise InvalidDataError(
+            f"The dataset has the classes {', '.join(dataset.class_names[1:])}, and the model "
+            f"{', '.join(names.values())}. Both must have the same number of classes.",
+            file=data,
+        )
+    table = evaluate(
+        lambda batch: loaded.detect(batch),
+        dataset,
+        dataset.image_ids[:limit],
+        max_detections=(1, 10, max(100, int(loaded.config.DETECTION_MAX_INSTANCES))),
+        min_score=min_score,
+        verbose=0 if quiet else 1,
+    )
+    return {name: [_plain(value) for value in column] for name, column in table.items()}, ""
+
+
+def _plain(value: Any) -> Any:
+    """JSON form of a number of a table; what is not defined is null."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,70 @@
+"""How a command ends: its result as text or JSON, its errors as one sentence, its exit code."""
+
+import contextlib
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from mrcnn.errors import DataError
+
+FAILED, LEFT_OUT, INTERRUPTED = 1, 3, 130
+
+# What a user can correct; anything else is an error of the program.
+USER_ERRORS = (DataError, ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
+
+_shows_traceback = False
+
+
+class IncompleteError(Exception):
+    """A command has done its work but for some images or entries.
+
+    Args:
+        result: What the command would have returned.
+        left_out: What is missing, as one sentence.
+    """
+
+    def __init__(self, result: Any, left_out: str) -> None:
+        super().__init__(left_out)
+        self.result = result
+
+
+def report_errors(with_traceback: bool) -> None:
+    """Choose whether errors end with the traceback of the program."""
+    global _shows_traceback
+    _shows_traceback = with_traceback
+
+
+def finish(command: Callable[..., Any]) -> Callable[..., None]:
+    """Turn a function into a command.
+
+    The function returns a value for --json and a text for people; its errors become one sentence. With
+    --json, everything that it prints goes to standard error.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        as_json, code = bool(options.get("json")), 0
+        try:
+            with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+                value, text = command(*args, **options)
+        except IncompleteError as incomplete:
+            value, text = incomplete.result
+            typer.secho(f"Warning: {incomplete}", err=True, fg="yellow")
+            code = LEFT_OUT
+        except KeyboardInterrupt:
+            typer.echo("Interrupted.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except USER_ERRORS as error:
+            if _shows_traceback:
+                raise
+            typer.secho(f"Error: {error}", err=True, fg="red")
+            raise typer.Exit(FAILED) from None
+        typer.echo(json.dumps(value, indent=2) if as_json else text)
+        if code:
+            raise typer.Exit(code)
+
+    return run

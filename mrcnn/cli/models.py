@@ -1,0 +1,71 @@
+"""Models by name: weight files, published weights, exported files."""
+
+import ast
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mrcnn.errors import InvalidDataError
+from mrcnn.inference.outputs import Detections
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
+
+
+class Detecting(Protocol):
+    """What detects: a MaskRCNN or a Runner."""
+
+    config: Any
+
+    def detect(self, images: Any, masks: str = "full") -> list[Detections]:
+        """The detections of each image."""
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Return {name: value} of texts NAME=VALUE. A value is a Python literal, or else a text.
+
+    Raises:
+        ValueError: If a text has no "=".
+    """
+    values: dict[str, Any] = {}
+    for text in settings:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes NAME=VALUE, such as IMAGE_MAX_DIM=512. Received: {text}")
+        try:
+            values[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            values[name] = value
+    return values
+
+
+def load_keras_model(name: str, settings: Sequence[str] = ()) -> "MaskRCNN":
+    """Return a model in inference mode of a weight file or a published name."""
+    from mrcnn.loading import load
+
+    return load(name, **parse_settings(settings))
+
+
+def load_model(name: str, settings: Sequence[str] = ()) -> Detecting:
+    """Return a model of a weight file, a published name, or an exported file.
+
+    Raises:
+        InvalidDataError: If settings are given for an exported file.
+    """
+    path = Path(name)
+    if path.suffix.lower() not in (".onnx", ".xml", ".tflite") and not (path / "saved_model.pb").is_file():
+        return load_keras_model(name, settings)
+    if settings:
+        raise InvalidDataError(
+            "An exported file holds its settings, so --set cannot change them. Export it again.", file=path
+        )
+    from mrcnn.runtime import load
+
+    return load(path)
+
+
+def names_of(model: Detecting) -> dict[int, str]:
+    """Return {class id: name} without the background. Classes without a name have numbers."""
+    names = list(getattr(model, "class_names", None) or ())
+    count = int(model.config.NUM_CLASSES)
+    return {index: names[index] if len(names) == count else f"class {index}" for index in range(1, count)}

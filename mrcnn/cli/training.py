@@ -1,0 +1,81 @@
+"""The command `mrcnn train`."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mrcnn.cli.datasets import open_dataset
+from mrcnn.cli.models import parse_settings
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.model import MaskRCNN
+
+# Layers whose shapes depend on the number of classes.
+HEAD_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")
+
+
+def train_model(
+    data: Path,
+    images: Path | None,
+    *,
+    validation: Path | None,
+    model: str | None,
+    resume: Path | None,
+    name: str,
+    logs: Path,
+    epochs: int,
+    steps: int | None,
+    batch: int,
+    layers: str,
+    learning_rate: float | None,
+    settings: Sequence[str],
+    quiet: bool,
+) -> tuple[dict[str, Any], str]:
+    """Train a model, see the command."""
+    dataset = open_dataset(data, images)
+    val_dataset = None if validation is None else open_dataset(validation, images, dataset.class_names[1:])
+    values = {
+        "NAME": name,
+        "NUM_CLASSES": len(dataset.class_names),
+        "IMAGES_PER_GPU": batch,
+        "STEPS_PER_EPOCH": steps,
+    } | parse_settings(settings)
+    network = _network(model, resume, logs, values)
+    rate = learning_rate or network.config.LEARNING_RATE
+    network.train(dataset, val_dataset, rate, epochs, layers)
+    weights = Path(network.find_last())
+    command = ["mrcnn", "train", str(data), "--resume", str(weights), "--epochs", str(2 * epochs)]
+    for option, path in (("--images", images), ("--validation", validation), ("--logs", logs)):
+        command += [] if path is None else [option, str(path)]
+    command += ["--name", name, "--batch", str(batch), "--layers", layers]
+    command += [] if steps is None else ["--steps", str(steps)]
+    command += [part for text in settings for part in ("--set", text)]
+    value = {"weights": str(weights), "epoch": network.epoch, "go_on": shlex.join(command)}
+    text = (
+        f"The weights are in {weights}.\n"
+        f"Detect:   mrcnn detect IMAGES --model {shlex.quote(str(weights))}\n"
+        f"Export:   mrcnn export {shlex.quote(str(weights))} model.onnx\n"
+        f"Go on:    {shlex.join(command)}"
+    )
+    return value, text
+
+
+def _network(model: str | None, resume: Path | None, logs: Path, values: dict[str, Any]) -> "MaskRCNN":
+    """The model in training mode: of a run, of weights, or with random weights."""
+    from mrcnn.config import LightConfig
+    from mrcnn.loading import load
+    from mrcnn.model import MaskRCNN
+
+    if resume is not None:
+        network = load(resume, "training", model_dir=logs, **values)
+        network.load_weights(resume)
+        return network
+    if model is not None:
+        return load(model, "training", model_dir=logs, exclude=HEAD_LAYERS, **values)
+    config: Config = LightConfig()
+    # From random weights: an optimizer that needs far fewer steps, and objects from the first step on.
+    for setting, value in ({"OPTIMIZER": "adam", "IMAGES_PER_GPU": 2} | values).items():
+        setattr(config, setting, value)
+    return MaskRCNN("training", config, logs)

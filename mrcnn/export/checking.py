@@ -1,0 +1,134 @@
+"""Load an exported file, run it, and compare it with `MaskRCNN.detect`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mrcnn import runtime
+from mrcnn.geometry.boxes import compute_overlaps
+from mrcnn.inference.outputs import Detections
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
+
+# What counts as the same detection: box IoU and difference of the scores.
+SAME_IOU, SAME_SCORE = 0.9, 0.01
+# Share of the detections that may differ. Rounding decides about some of them: scores next to the threshold,
+# and boxes whose overlap is next to that of non-maximum suppression.
+TOLERATED = 0.1
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two lists of detections differ.
+
+    Attributes:
+        expected, found: The numbers of detections.
+        matched: Detections of the same class with box IoU of at least 0.9 and scores within 0.01.
+        box: Largest difference of a coordinate among them, in pixels.
+        score: Largest difference of a score among them.
+        mask_iou: Smallest IoU of two masks among them; 1 if there are none.
+    """
+
+    expected: int
+    found: int
+    matched: int
+    box: float
+    score: float
+    mask_iou: float
+
+    @property
+    def is_tolerable(self) -> bool:
+        """Whether both lists are the same but for rounding."""
+        largest = max(self.expected, self.found)
+        return largest - self.matched <= max(1, TOLERATED * largest)
+
+
+def compare(expected: Detections, found: Detections) -> Difference:
+    """Compare detections of one image, whose masks are MaskCrops."""
+    overlaps = compute_overlaps(expected["rois"], found["rois"])
+    same = expected["class_ids"][:, None] == found["class_ids"][None]
+    near = np.abs(expected["scores"][:, None] - found["scores"][None]) <= SAME_SCORE
+    overlaps = np.where(same & near, overlaps, 0.0)
+    pairs = []
+    for index in range(len(overlaps)):
+        best = int(overlaps[index].argmax()) if overlaps.shape[1] else -1
+        if best >= 0 and overlaps[index, best] >= SAME_IOU:
+            pairs.append((index, best))
+            overlaps[:, best] = 0.0
+    box = [np.abs(expected["rois"][i] - found["rois"][j]).max() for i, j in pairs]
+    score = [abs(float(expected["scores"][i] - found["scores"][j])) for i, j in pairs]
+    whole = expected["masks"].whole(), found["masks"].whole()
+    mask_iou = [_mask_iou(whole[0][..., i], whole[1][..., j]) for i, j in pairs]
+    return Difference(
+        expected=len(expected["rois"]),
+        found=len(found["rois"]),
+        matched=len(pairs),
+        box=float(max(box, default=0.0)),
+        score=max(score, default=0.0),
+        mask_iou=min(mask_iou, default=1.0),
+    )
+
+
+def _mask_iou(mask: np.ndarray, other: np.ndarray) -> float:
+    union = np.count_nonzero(mask | other)
+    return np.count_nonzero(mask & other) / union if union else 1.0
+
+
+def check_file(model: "MaskRCNN", path: Path, images: Sequence[np.ndarray] | None = None) -> Difference:
+    """Compare a file with the model that it was written from.
+
+    Args:
+        model: A model in inference mode.
+        path: The exported file.
+        images: Images to detect in. One is made if None.
+
+    Returns:
+        The largest difference.
+
+    Raises:
+        RuntimeError: If the file does not load or run, or finds other objects.
+    """
+    try:
+        runner = runtime.load(path)
+        images = list(images or [sample_image(model, runner)])
+        found = runner.detect(images, masks="cropped")
+    except ImportError:
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"The exported file does not run: {error}. This is an error of the exporter; please report it "
+            "with the settings of the model."
+        ) from error
+    expected = model.detect(images, masks="cropped")
+    worst = None
+    for one, other in zip(expected, found, strict=True):
+        difference = compare(one, other)
+        if not difference.is_tolerable:
+            raise RuntimeError(
+                "The exported file does not compute what MaskRCNN.detect computes: "
+                f"{difference.matched} of {difference.expected} detections are the same, and the file finds "
+                f"{difference.found}. The file was not kept. Please report it with the settings of the model."
+            )
+        if worst is None or difference.expected - difference.matched > worst.expected - worst.matched:
+            worst = difference
+    assert worst is not None
+    return worst
+
+
+def sample_image(model: "MaskRCNN", runner: "runtime.Runner") -> np.ndarray:
+    """Return an image that fits the file: blobs of random colors, uint8."""
+    config = model.config
+    height, width = runner.metadata.size or [max(64, int(config.IMAGE_MIN_DIM or 256))] * 2
+    rng = np.random.default_rng(0)
+    image = np.full((height, width, config.IMAGE_CHANNEL_COUNT), 90, np.uint8)
+    rows, columns = np.ogrid[:height, :width]
+    for _ in range(12):
+        radius = int(rng.integers(height // 24 + 1, height // 6 + 2))
+        y, x = rng.integers(0, height), rng.integers(0, width)
+        inside = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+        image[inside] = rng.integers(0, 256, image.shape[2])
+    return image

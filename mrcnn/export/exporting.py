@@ -1,0 +1,189 @@
+"""Choose the format, write, check."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mrcnn.export import keras_formats, openvino_format
+from mrcnn.export.checking import check_file
+from mrcnn.export.onnx_writer import onnx_model
+from mrcnn.files import atomic_write
+from mrcnn.geometry.images import SHORTEST_MULTIPLE, SIZE_MULTIPLE, check_molded_size
+from mrcnn.inference.detector import update_layer_settings
+from mrcnn.inference.inputs import whole_image_config
+from mrcnn.runtime.engines import require
+from mrcnn.runtime.metadata import DTYPES, Metadata, check_names
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
+
+# Format -> suffix of its file; a SavedModel is a folder.
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "saved_model": ""}
+
+
+def export(
+    model: "MaskRCNN",
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    dtype: str = "float32",
+    check: bool = True,
+) -> Path:
+    """Write a model as one file for other programs.
+
+    The input `images` is [B, height, width, channels], RGB, 0 to 255, without padding and without the mean
+    subtracted. The outputs are, for D slots of detections by falling score:
+
+        boxes       float32 [B, D, (y1, x1, y2, x2)], in pixels of `images`, y2 and x2 outside
+        class_ids   int32 [B, D], 0 in unused slots
+        scores      float32 [B, D]
+        masks       float32 [B, D, 28, 28], the probability that a cell of the box belongs to the object
+        count       int32 [B], the number of detections
+
+    Args:
+        model: A model with weights. One in training mode is copied to inference mode first.
+        path: The file to write; for a SavedModel a folder. It ends in .onnx, .xml (OpenVINO) or .tflite
+            (LiteRT), or has no suffix (SavedModel).
+        format: "onnx", "openvino", "litert" or "saved_model". None takes the suffix of `path`.
+        class_names: Names of the classes, which the file carries; with or without the background. None takes
+            those of the model, or numbers.
+        size: (height, width) of the images, for runtimes that need a fixed size; multiples of 64. None leaves
+            it open: images up to the size of the network in the mode "square", of any size otherwise.
+        dtype: "float32", or "uint8" for images of 8 bits.
+        check: Whether to load the file, run it, and compare it with `MaskRCNN.detect`. A file that differs is
+            not kept.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If an argument does not fit, or the network has a layer that the format cannot hold.
+        ImportError: If a package is missing. The error names it.
+        RuntimeError: If the file does not compute what `MaskRCNN.detect` computes.
+    """
+    path = Path(path)
+    format = format_of(path, format)
+    if dtype not in DTYPES:
+        raise ValueError(f"`dtype` must be one of {DTYPES}. Received: dtype={dtype!r}")
+    model = _ready(model)
+    metadata = describe(model, class_names=class_names, size=size, dtype=dtype)
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / f"model{FORMATS[format]}"
+        _write(model, written, format, metadata)
+        if check:
+            check_file(model, written)
+        _move(written, path)
+    return path
+
+
+def format_of(path: Path, format: str | None) -> str:
+    """Return the format of a path, and check that both fit.
+
+    Raises:
+        ValueError: If the format is not known, or the suffix belongs to another one.
+    """
+    suffix = path.suffix.lower()
+    if format == "torch":
+        raise ValueError(
+            'There is no format "torch": torch.export cannot trace the loops of non-maximum suppression. '
+            'Export with format="onnx" and run the file with onnxruntime.'
+        )
+    if format is None:
+        found = [name for name, end in FORMATS.items() if end == suffix]
+        if not found:
+            raise ValueError(
+                "`path` must end in .onnx, .xml (OpenVINO) or .tflite (LiteRT), or have no suffix "
+                f"(SavedModel). Received: path={path}. Pass `format` to choose another name for a SavedModel."
+            )
+        return found[0]
+    if format not in FORMATS:
+        raise ValueError(f"`format` must be one of {tuple(FORMATS)}. Received: format={format!r}")
+    if format != "saved_model" and suffix != FORMATS[format]:
+        raise ValueError(
+            f"The file of format {format!r} must end in {FORMATS[format]}. Received: path={path}"
+        )
+    return format
+
+
+def _ready(model: "MaskRCNN") -> "MaskRCNN":
+    """The model in inference mode, in float32, for whole images."""
+    config = model.config
+    fits = model.mode == "inference" and config.IMAGE_RESIZE_MODE != "crop" and config.PRECISION == "float32"
+    if not fits:
+        config = whole_image_config(config)
+        config.PRECISION = "float32"
+        return model.inference_model(config)
+    update_layer_settings(model.keras_model, config)
+    return model
+
+
+def describe(
+    model: "MaskRCNN",
+    *,
+    class_names: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
+    dtype: str = "float32",
+) -> Metadata:
+    """Return the metadata of a file, see `export`."""
+    import mrcnn
+
+    config = model.config
+    shortest = config.IMAGE_RESIZE_MODE == "shortest"
+    canvas = None
+    if config.IMAGE_RESIZE_MODE == "square":
+        canvas = (int(config.IMAGE_SHAPE[0]), int(config.IMAGE_SHAPE[1]))
+    if size is not None:
+        check_molded_size(size, config.IMAGE_RESIZE_MODE)
+        if canvas not in (None, tuple(size)):
+            raise ValueError(
+                f'With IMAGE_RESIZE_MODE = "square", `size` must be that of the network, {canvas}. '
+                f"Received: size={tuple(size)}"
+            )
+        canvas = size = (int(size[0]), int(size[1]))
+    if class_names is None and len(model.class_names or ()) == config.NUM_CLASSES:
+        class_names = model.class_names
+    return Metadata(
+        version=mrcnn.__version__,
+        class_names=check_names(class_names, config.NUM_CLASSES),
+        dtype=dtype,
+        size=size,
+        canvas=canvas,
+        multiple=SHORTEST_MULTIPLE if shortest else SIZE_MULTIPLE,
+        padding="after" if shortest else "center",
+        config=config.to_dict(),
+    )
+
+
+def _write(model: "MaskRCNN", path: Path, format: str, metadata: Metadata) -> None:
+    if format in ("onnx", "openvino"):
+        onnx = require("onnx", "onnx", path)
+        graph = onnx_model(model.keras_model, model.config, metadata)
+        onnx.checker.check_model(graph)
+        if format == "onnx":
+            onnx.save_model(graph, os.fspath(path))
+        else:
+            openvino_format.write(graph, path, metadata)
+    elif format == "litert":
+        keras_formats.write_litert(model, path, metadata)
+    else:
+        keras_formats.write_saved_model(model, path, metadata)
+
+
+def _move(written: Path, path: Path) -> None:
+    """Bring a finished file or folder to its place. An .xml file has its weights beside it."""
+    if written.is_dir():
+        if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
+            raise ValueError(f"`path` is a folder with other files. Received: path={path}. Choose a new one.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        shutil.move(written, path)
+        return
+    for part in sorted(written.parent.glob(f"{written.stem}.*")):
+        with atomic_write(path.with_suffix(part.suffix)) as temporary:
+            shutil.copyfile(part, temporary)

@@ -1,0 +1,158 @@
+"""The runtimes of the formats. Each is imported when a file of its format is loaded.
+
+Every engine runs images [B, h, w, C] and returns the outputs by name.
+"""
+
+import importlib
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mrcnn.errors import InvalidDataError
+from mrcnn.runtime.metadata import FILE_NAME, INPUT, KEY, OUTPUTS
+
+PathLike = str | os.PathLike[str]
+
+
+def require(module: str, package: str, file: PathLike) -> Any:
+    """Import the module of a runtime.
+
+    Raises:
+        ImportError: If it is missing. The error says which package to install.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"Running {os.fspath(file)} needs the package {package}. Install it with: pip install {package}"
+        ) from error
+
+
+class OnnxEngine:
+    """ONNX Runtime.
+
+    Args:
+        path: The file.
+        threads: Threads of one call; None for one per core.
+        providers: Execution providers by falling preference; all available ones if None.
+    """
+
+    def __init__(
+        self, path: PathLike, threads: int | None = None, providers: Sequence[str] | None = None
+    ) -> None:
+        runtime = require("onnxruntime", "onnxruntime", path)
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3
+        try:
+            self.session = runtime.InferenceSession(
+                os.fspath(path), options, providers=list(providers or runtime.get_available_providers())
+            )
+        except Exception as error:  # the runtime derives each of its errors from Exception
+            raise InvalidDataError(f"ONNX Runtime cannot load the file: {error}", file=path) from error
+
+    def metadata(self) -> str | None:
+        """The text in the file's metadata_props."""
+        entries: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
+        return entries.get(KEY)
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs for images [B, h, w, C]."""
+        return dict(zip(OUTPUTS, self.session.run(list(OUTPUTS), {INPUT: images}), strict=True))
+
+
+class OpenVinoEngine:
+    """OpenVINO.
+
+    Args:
+        path: The .xml file, with the .bin file beside it.
+        threads: Threads of one call; None for one per core.
+        device: The device, such as "CPU", "GPU" or "AUTO".
+        precision: "f32", "bf16" or "f16". OpenVINO's own default is "bf16" on processors that have it, which
+            moves boxes by pixels.
+    """
+
+    def __init__(
+        self, path: PathLike, threads: int | None = None, device: str = "CPU", precision: str = "f32"
+    ) -> None:
+        openvino = require("openvino", "openvino", path)
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            model = openvino.Core().read_model(os.fspath(path))
+        except RuntimeError as error:
+            raise InvalidDataError(f"OpenVINO cannot load the file: {error}", file=path) from error
+        self._metadata = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
+        self.compiled = openvino.compile_model(model, device, settings)
+
+    def metadata(self) -> str | None:
+        """The text in the file's rt_info."""
+        return self._metadata
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs for images [B, h, w, C]."""
+        results = self.compiled({INPUT: images})
+        return {name: np.array(results[name]) for name in OUTPUTS}
+
+
+class LiteRtEngine:
+    """LiteRT.
+
+    Args:
+        path: The file.
+        threads: Threads of one call; None for one per core.
+    """
+
+    def __init__(self, path: PathLike, threads: int | None = None) -> None:
+        runtime = require("ai_edge_litert.interpreter", "ai-edge-litert", path)
+        self._path = Path(path)
+        try:
+            self.interpreter = runtime.Interpreter(
+                model_path=os.fspath(path), num_threads=threads or os.cpu_count() or 1
+            )
+        except ValueError as error:
+            raise InvalidDataError(f"LiteRT cannot load the file: {error}", file=path) from error
+        self._call = self.interpreter.get_signature_runner()
+
+    def metadata(self) -> str | None:
+        """The text in the archive at the end of the file."""
+        try:
+            with zipfile.ZipFile(self._path) as archive:
+                return archive.read(FILE_NAME).decode("utf-8")
+        except (zipfile.BadZipFile, KeyError):
+            return None
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs for images [B, h, w, C]."""
+        return {name: np.array(value) for name, value in self._call(**{INPUT: images}).items()}
+
+
+class SavedModelEngine:
+    """TensorFlow.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        tensorflow = require("tensorflow", "tensorflow", path)
+        self._path = Path(path)
+        if not (self._path / "saved_model.pb").is_file():
+            raise InvalidDataError("The folder has no file saved_model.pb.", file=path)
+        self._tensor = tensorflow.constant
+        self._model = tensorflow.saved_model.load(os.fspath(path))
+        self._call = self._model.signatures["serving_default"]
+
+    def metadata(self) -> str | None:
+        """The text in the file of assets.extra."""
+        file = self._path / "assets.extra" / FILE_NAME
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs for images [B, h, w, C]."""
+        return {name: value.numpy() for name, value in self._call(**{INPUT: self._tensor(images)}).items()}

@@ -1,0 +1,167 @@
+"""From images to detections by an exported file."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mrcnn.errors import InvalidDataError, MissingFileError
+from mrcnn.geometry.boxes import norm_boxes
+from mrcnn.geometry.images import resize_image
+from mrcnn.geometry.preprocessing import as_network_image, check_values, mold_image
+from mrcnn.inference.inputs import box_rules, image_list
+from mrcnn.inference.outputs import Detections, check_mask_form, place_in_image, with_mask_form
+from mrcnn.inference.test_time_augmentation import detect_with_options
+from mrcnn.runtime import engines
+from mrcnn.runtime.metadata import Metadata, as_dtype
+from mrcnn.typing import Image
+
+
+class Engine(Protocol):
+    """A loaded file of one format."""
+
+    def metadata(self) -> str | None:
+        """The text that the file stores under `metadata.KEY`."""
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs for images [B, h, w, C]."""
+
+
+# Suffix of a file -> its engine. A folder is a SavedModel.
+ENGINES: dict[str, Callable[..., Engine]] = {
+    ".onnx": engines.OnnxEngine,
+    ".xml": engines.OpenVinoEngine,
+    ".tflite": engines.LiteRtEngine,
+    "": engines.SavedModelEngine,
+}
+
+
+class Runner:
+    """An exported file, ready to detect.
+
+    Args:
+        engine: The loaded file.
+        path: Its path.
+
+    Attributes:
+        metadata: What the file says about itself.
+        config: The settings of the model. Changes of TEST_TIME_FLIPS and MASK_NMS_THRESHOLD take effect; the
+            settings of the network stand in the file.
+        class_names: Names of the classes, background first.
+    """
+
+    def __init__(self, engine: Engine, path: str | os.PathLike[str]) -> None:
+        self.engine = engine
+        self.metadata = Metadata.from_json(engine.metadata(), os.fspath(path))
+        self.config = self.metadata.read_config()
+        self.class_names = self.metadata.class_names
+
+    def detect(self, images: Image | Iterable[Image], masks: str = "full") -> list[Detections]:
+        """Detect the objects of each image.
+
+        Args:
+            images: Any number of images of any sizes: arrays [height, width, channels], or gray
+                [height, width]; uint8, uint16 or float. A single array is one image.
+            masks: The form of the masks: "full", "cropped" or "rle", see
+                `mrcnn.inference.outputs.masks_in_form`.
+
+        Returns:
+            One dict per image, in order, with the detections by falling score: `rois` int32
+            [N, (y1, x1, y2, x2)] in pixels of the image, `class_ids` int32 [N], `scores` float32 [N], and
+            `masks` bool [height, width, N] or in the other form.
+
+        Raises:
+            ValueError: If an image does not fit the settings.
+        """
+        check_mask_form(masks)
+        found = detect_with_options(self._detect_once, image_list(images), self.config)
+        return [with_mask_form(detections, masks) for detections in found]
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs of the file: boxes, class_ids, scores, masks and count.
+
+        Args:
+            images: [B, h, w, C], prepared as `detect` does: resized, not padded, mean not subtracted.
+        """
+        return self.engine.run(images)
+
+    def _detect_once(self, images: Sequence[Image]) -> list[Detections]:
+        return [self._detect_image(image) for image in images]
+
+    def _detect_image(self, image: Image) -> Detections:
+        config = self.config
+        original = as_network_image(image, config)
+        pixels, window, _, _, _ = resize_image(
+            original.astype(np.float32) if config.IMAGE_RESIZE_MODE == "shortest" else original,
+            min_dim=config.IMAGE_MIN_DIM,
+            min_scale=config.IMAGE_MIN_SCALE,
+            max_dim=config.IMAGE_MAX_DIM,
+            mode=config.IMAGE_RESIZE_MODE,
+        )
+        check_values(mold_image(pixels, config))
+        if self.metadata.size is None:  # the file pads by itself
+            y1, x1, y2, x2 = window
+            pixels, window = pixels[y1:y2, x1:x2], (0, 0, y2 - y1, x2 - x1)
+        else:
+            pixels = self._pad(pixels)
+        outputs = self.run(as_dtype(pixels, self.metadata.dtype)[np.newaxis])
+        count = int(outputs["count"][0])
+        rules = box_rules(config)
+        rows = np.zeros((count, 6), np.float32)
+        rows[:, :4] = norm_boxes(outputs["boxes"][0, :count], pixels.shape[:2], rules["half_open"])
+        rows[:, 4] = outputs["class_ids"][0, :count]
+        rows[:, 5] = outputs["scores"][0, :count]
+        rois, class_ids, scores, crops = place_in_image(
+            rows,
+            outputs["masks"][0],
+            original_shape=original.shape,
+            image_shape=pixels.shape,
+            window=window,
+            **rules,
+        )
+        return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": crops}
+
+    def _pad(self, pixels: np.ndarray) -> np.ndarray:
+        """Fit an image into the one size that the file takes."""
+        size = self.metadata.size
+        assert size is not None
+        height, width = pixels.shape[:2]
+        if self.metadata.padding == "after" and height <= size[0] and width <= size[1]:
+            padded = np.empty((*size, pixels.shape[2]), np.float32)
+            padded[...] = self.config.MEAN_PIXEL
+            padded[:height, :width] = pixels
+            return padded
+        if (height, width) != size:
+            raise ValueError(
+                f"This file takes images of {size[0]} x {size[1]} pixels. Received: an image of {height} x "
+                f"{width} pixels after resizing. Export the model without `size`."
+            )
+        return pixels
+
+
+def load(path: str | os.PathLike[str], **options: Any) -> Runner:
+    """Load an exported file.
+
+    Args:
+        path: A file or folder that `MaskRCNN.export` wrote.
+        options: Of the format. "onnx": `threads`, `providers` (see ONNX Runtime). "openvino": `threads`,
+            `device` ("CPU", "GPU", "AUTO"), `precision` ("f32", the default, or "bf16" or "f16", which are
+            faster and less accurate). "litert": `threads`.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        InvalidDataError: If it was not written by `MaskRCNN.export`.
+        ImportError: If the package that runs the format is missing. The error names it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingFileError("There is no such file or folder.", file=path)
+    suffix = "" if path.is_dir() else path.suffix.lower()
+    if suffix not in ENGINES or (suffix == "" and not path.is_dir()):
+        known = ", ".join(name for name in ENGINES if name)
+        raise InvalidDataError(
+            f"An exported model is a file that ends in {known}, or the folder of a SavedModel.", file=path
+        )
+    return Runner(ENGINES[suffix](path, **options), path)

@@ -1,0 +1,171 @@
+"""The command `mrcnn`: its commands on small data, its errors and exit codes."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import annotation_files as files
+import pytest
+
+pytest.importorskip("typer")
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = [sys.executable, "-c", "from mrcnn.cli import main; main()"]
+
+
+def run(*arguments, code=0):
+    """Run the command in a process of its own, and return its output and messages."""
+    done = subprocess.run([*PROGRAM, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr[-2000:]
+    return done.stdout, done.stderr
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """A COCO file of three images with two objects each."""
+    content = {"images": [], "annotations": [], "categories": files.coco_content()["categories"]}
+    for index in range(3):
+        name = f"{index}.png"
+        files.write_picture(tmp_path / name, files.picture(seed=index))
+        one = files.coco_content(name)
+        content["images"].append(one["images"][0] | {"id": index})
+        content["annotations"] += [
+            record | {"image_id": index, "id": 10 * index + number}
+            for number, record in enumerate(one["annotations"])
+        ]
+    return files.write_json(tmp_path / "annotations.json", content)
+
+
+def test_help_lists_the_commands_and_loads_no_framework():
+    code = """
+import sys
+from mrcnn.cli import main
+sys.argv = ["mrcnn", "--help"]
+try:
+    main()
+finally:
+    print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    for command in ("detect", "export", "describe", "evaluate", "train"):
+        assert f" {command} " in done.stdout
+    assert not {"keras", "tensorflow", "numpy", "cv2"} & set(done.stdout.split())
+
+
+def test_version():
+    import mrcnn
+
+    assert run("--version")[0].strip() == f"mrcnn {mrcnn.__version__}"
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (["detect", "a.png"], 2, "Missing option"),
+        (["detect", "no.png", "-m", "nucleus-light"], 1, "no.png: There is no such file or folder."),
+        (["describe", "no.json"], 1, "no.json: There is no such file or folder."),
+        (["describe", "docs"], 1, "docs: This is no dataset."),
+        (["predict"], 2, "No such command"),
+    ],
+)
+def test_errors_are_one_sentence(arguments, code, message):
+    out, err = run(*arguments, code=code)
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_where():
+    assert "Traceback" in run("--debug", "describe", "no.json", code=1)[1]
+
+
+def test_describe(coco, tmp_path):
+    numbers = json.loads(run("describe", coco, "--json", "--figure", tmp_path / "data.png")[0])
+    assert numbers["images"] == 3
+    assert numbers["classes"] == {"leaf": 3, "nut": 3}
+    assert (tmp_path / "data.png").stat().st_size > 1000
+    assert "leaf" in run("describe", coco)[0]
+
+
+def test_describe_names_what_is_broken(coco):
+    content = json.loads(coco.read_text())
+    content["annotations"][0]["category_id"] = 99
+    coco.write_text(json.dumps(content))
+    out, err = run("describe", coco, "--json", code=3)
+    assert json.loads(out)["instances"] == 5
+    assert "1 entries have problems" in err
+
+
+@pytest.mark.parametrize("kind", ["labels", "labelme", "yolo", "via"])
+def test_formats_are_recognized(kind, tmp_path):
+    import numpy as np
+
+    from mrcnn.cli.datasets import open_dataset
+
+    picture = files.write_picture(tmp_path / "images" / "a.png")
+    if kind == "labels":
+        files.write_picture(tmp_path / "labels" / "a.png", files.masks()[0].astype(np.uint8))
+        path = tmp_path
+    elif kind == "labelme":
+        files.write_picture(tmp_path / "shapes" / "a.png")
+        path = files.write_json(tmp_path / "shapes" / "a.json", files.labelme_content()).parent
+    elif kind == "yolo":
+        (tmp_path / "labels").mkdir()
+        (tmp_path / "labels" / "a.txt").write_text(files.yolo_line(0, "leaf"))
+        path = tmp_path / "data.yaml"
+        path.write_text("names: [leaf]\n")
+    else:
+        content = files.via_content([files.via_region("leaf")], picture.name)
+        path = files.write_json(tmp_path / "images" / "via.json", content)
+    dataset = open_dataset(path)
+    assert len(dataset.image_ids) == 1
+    assert len(list(dataset.load_instances(0))) >= 1
+
+
+def test_settings_are_literals():
+    from mrcnn.cli.models import parse_settings
+
+    values = parse_settings(["A=0.5", "B=(1, 2)", "C=None", "D=pad64", "E=x=y"])
+    assert values == {"A": 0.5, "B": (1, 2), "C": None, "D": "pad64", "E": "x=y"}
+    with pytest.raises(ValueError, match="--set takes NAME=VALUE"):
+        parse_settings(["A"])
+
+
+@pytest.mark.slow
+def test_from_annotations_to_an_exported_model(coco, tmp_path):
+    small = [
+        *(
+            "--set",
+            "IMAGE_MIN_DIM=64",
+            "--set",
+            "IMAGE_MAX_DIM=64",
+            "--set",
+            "RPN_ANCHOR_SCALES=(4,8,16,32,64)",
+        ),
+        *("--set", "DETECTION_MIN_CONFIDENCE=0.0", "--steps", "1", "--logs", tmp_path / "logs"),
+    ]
+    trained = json.loads(run("train", coco, "--validation", coco, "--epochs", "1", *small, "--json")[0])
+    weights = trained["weights"]
+    assert trained["epoch"] == 1
+    assert f"--resume {weights}" in trained["go_on"]
+    go_on = trained["go_on"].split(" ", 1)[1].replace("--epochs 2", "--epochs 2 --json")
+    again = json.loads(run(*shlex.split(go_on))[0])
+    assert again["epoch"] == 2
+
+    exported = json.loads(run("export", weights, tmp_path / "model.onnx", "--json")[0])
+    assert Path(exported["path"]).is_file()
+    for model in (weights, exported["path"]):
+        table = json.loads(run("evaluate", coco, "--model", model, "--limit", "2", "--json")[0])
+        assert len(table["box_AP"]) == 3
+        (tmp_path / "0.jpg").write_bytes(b"broken")
+        out, err = run(
+            *("detect", tmp_path / "0.png", tmp_path / "1.png", tmp_path / "0.jpg", "--model", model),
+            *("--output", tmp_path / "found", "--min-score", "0", "--json"),
+            code=3,
+        )
+        found = json.loads(out)
+        assert found["images"] == 2
+        assert "1 of 3 images were left out" in err
+        assert (tmp_path / "found" / "annotations.json").is_file()

@@ -1,0 +1,296 @@
+"""Exported files find what MaskRCNN.detect finds."""
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from tiny_model import TinyConfig
+
+from mrcnn import export, runtime
+from mrcnn.errors import DataError, InvalidDataError, MissingFileError
+from mrcnn.export.checking import check_file, compare
+from mrcnn.export.exporting import format_of
+from mrcnn.model import MaskRCNN
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs TensorFlow")
+
+
+class PaddedConfig(TinyConfig):
+    IMAGE_RESIZE_MODE = "pad64"
+    IMAGE_MIN_DIM = None
+
+
+def build(config):
+    """A model with random weights, whose scores differ enough that rounding does not change their order."""
+    model = MaskRCNN("inference", config, "logs")
+    rng = np.random.default_rng(0)
+    for weight in model.keras_model.trainable_variables:
+        if "bias" not in weight.path:
+            weight.assign(rng.normal(0, 1.5 / np.sqrt(np.prod(weight.shape[:-1])), weight.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build(TinyConfig())
+
+
+@pytest.fixture(scope="module")
+def onnx_file(model, tmp_path_factory):
+    return model_file(model, tmp_path_factory, "tiny.onnx")
+
+
+def model_file(model, tmp_path_factory, name, **options):
+    names = [f"class {number}" for number in range(1, model.config.NUM_CLASSES)]
+    return export.export(model, tmp_path_factory.mktemp("export") / name, class_names=names, **options)
+
+
+def pictures(*shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [
+        np.kron(rng.integers(0, 256, (-(-h // 8), -(-w // 8), c)), np.ones((8, 8, 1)))[:h, :w].astype("uint8")
+        for h, w, c in shapes
+    ]
+
+
+def assert_equal(model, runner, images):
+    expected = model.detect(images, masks="cropped")
+    found = runner.detect(images, masks="cropped")
+    for one, other in zip(expected, found, strict=True):
+        difference = compare(one, other)
+        assert difference.expected == difference.found > 0
+        assert difference.matched == difference.expected
+        assert difference.box <= 1  # of whole pixels: a fraction next to a half may round to either side
+        assert difference.score < 1e-4
+        assert difference.mask_iou > 0.98
+
+
+def test_onnx(model, onnx_file):
+    images = pictures((64, 64, 3), (50, 30, 3), (200, 100, 3), (40, 90, 4))
+    images.append(images[0][:, :, 0])
+    assert_equal(model, runtime.load(onnx_file), images)
+
+
+def test_onnx_of_images_of_any_size(tmp_path):
+    model = build(PaddedConfig())
+    runner = runtime.load(export.export(model, tmp_path / "any.onnx"))
+    assert_equal(model, runner, pictures((64, 64, 3), (100, 130, 3), (64, 200, 3)))
+
+
+def test_a_batch_of_images(onnx_file):
+    runner = runtime.load(onnx_file)
+    images = np.stack(pictures((64, 64, 3), (64, 64, 3))).astype("float32")
+    together = runner.run(images)
+    for index in range(2):
+        alone = runner.run(images[index : index + 1])
+        count = together["count"][index]
+        assert count == alone["count"][0] > 0
+        for name in ("boxes", "class_ids", "scores", "masks"):
+            np.testing.assert_allclose(together[name][index, :count], alone[name][0, :count], atol=1e-3)
+            assert not together[name][index, count:].any()
+
+
+def test_nothing_found(model, tmp_path):
+    strict = build(TinyConfig())
+    strict.config.DETECTION_MIN_CONFIDENCE = 1.0
+    runner = runtime.load(export.export(strict, tmp_path / "strict.onnx"))
+    (image,) = pictures((64, 64, 3))
+    result = runner.detect(image)[0]
+    assert result["rois"].shape == (0, 4)
+    assert result["masks"].shape == (64, 64, 0)
+    assert runner.run(image[np.newaxis].astype("float32"))["count"].tolist() == [0]
+
+
+def test_masks_have_the_forms_of_detect(model, onnx_file):
+    runner = runtime.load(onnx_file)
+    (image,) = pictures((64, 64, 3))
+    for form in ("full", "rle"):
+        expected, found = model.detect(image, masks=form)[0], runner.detect(image, masks=form)[0]
+        assert type(expected["masks"]) is type(found["masks"])
+        assert expected["rois"].dtype == found["rois"].dtype == np.int32
+        assert expected["scores"].dtype == found["scores"].dtype == np.float32
+    with pytest.raises(ValueError, match="`masks` must be one of"):
+        runner.detect(image, masks="polygons")
+
+
+def test_8_bit_images_of_one_size(model, tmp_path):
+    path = export.export(model, tmp_path / "fixed.onnx", size=(64, 64), dtype="uint8")
+    runner = runtime.load(path)
+    assert runner.metadata.size == (64, 64)
+    assert_equal(model, runner, pictures((64, 64, 3), (100, 100, 3)))
+    with pytest.raises(ValueError, match="This file takes uint8 images"):
+        runner.detect(np.full((64, 64, 3), 3.5))
+
+
+def test_training_models_are_exported_too(tmp_path):
+    model = MaskRCNN("training", TinyConfig(), "logs")
+    runner = runtime.load(export.export(model, tmp_path / "trained.onnx"))
+    assert_equal(model.inference_model(), runner, pictures((64, 64, 3)))
+
+
+def test_openvino(model, tmp_path_factory):
+    pytest.importorskip("openvino")
+    path = model_file(model, tmp_path_factory, "tiny.xml")
+    assert sorted(file.name for file in path.parent.iterdir()) == ["tiny.bin", "tiny.xml"]
+    runner = runtime.load(path)
+    assert runner.class_names[1] == "class 1"
+    assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
+
+
+@needs_tensorflow
+def test_saved_model(model, tmp_path_factory):
+    path = model_file(model, tmp_path_factory, "tiny")
+    runner = runtime.load(path)
+    assert runner.class_names[1] == "class 1"
+    assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
+
+
+@needs_tensorflow
+def test_litert(model, tmp_path_factory):
+    pytest.importorskip("ai_edge_litert")
+    path = model_file(model, tmp_path_factory, "tiny.tflite")
+    runner = runtime.load(path)
+    assert runner.class_names[1] == "class 1"
+    assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="needs another backend")
+@pytest.mark.parametrize("name", ["folder", "file.tflite"])
+def test_formats_of_tensorflow_on_other_backends(model, tmp_path, name):
+    with pytest.raises(ValueError, match="needs Keras on TensorFlow"):
+        export.export(model, tmp_path / name)
+
+
+# --- Refusals ---
+
+
+def test_a_file_of_other_weights_is_refused(onnx_file):
+    other = build(TinyConfig())
+    for weight in other.keras_model.trainable_variables:
+        weight.assign(weight + 0.3)
+    with pytest.raises(RuntimeError, match=r"does not compute what MaskRCNN\.detect computes"):
+        check_file(other, onnx_file)
+
+
+def test_a_refused_file_does_not_replace_an_older_one(model, tmp_path):
+    path = tmp_path / "kept.onnx"
+    path.write_text("older")
+    with pytest.raises(ValueError, match="`class_names` must have one name for each"):
+        export.export(model, path, class_names=["a"] * 99)
+    assert path.read_text() == "older"
+
+
+@pytest.mark.parametrize(
+    "path, format, message",
+    [
+        ("model.pb", None, "`path` must end in .onnx, .xml"),
+        ("model.onnx", "tflite", "`format` must be one of"),
+        ("model.onnx", "openvino", "must end in .xml"),
+        ("model.pt2", "torch", 'Export with format="onnx"'),
+    ],
+)
+def test_formats(path, format, message):
+    with pytest.raises(ValueError, match=message):
+        format_of(Path(path), format)
+
+
+def test_sizes(model):
+    with pytest.raises(ValueError, match="multiples of 64"):
+        export.export(model, "model.onnx", size=(60, 64))
+    with pytest.raises(ValueError, match=r"`size` must be that of the network, \(64, 64\)"):
+        export.export(model, "model.onnx", size=(128, 64))
+    with pytest.raises(ValueError, match="`dtype` must be one of"):
+        export.export(model, "model.onnx", dtype="int8")
+
+
+def test_files_that_cannot_be_loaded(onnx_file, tmp_path):
+    import onnx
+
+    with pytest.raises(MissingFileError, match="no such file"):
+        runtime.load(tmp_path / "missing.onnx")
+    for name in ("model.h5", "model"):
+        (tmp_path / name).write_text("")
+        with pytest.raises(InvalidDataError, match=r"ends in \.onnx, \.xml, \.tflite"):
+            runtime.load(tmp_path / name)
+    (tmp_path / "cut.onnx").write_bytes(onnx_file.read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"cut\.onnx: ONNX Runtime cannot load the file"):
+        runtime.load(tmp_path / "cut.onnx")
+    model = onnx.load(onnx_file)
+    (entry,) = model.metadata_props
+    entry.value = json.dumps(json.loads(entry.value) | {"format_version": 99})
+    onnx.save(model, tmp_path / "newer.onnx")
+    with pytest.raises(InvalidDataError, match="Update the package mrcnn"):
+        runtime.load(tmp_path / "newer.onnx")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(InvalidDataError, match=r"not written by MaskRCNN\.export"):
+        runtime.load(tmp_path / "foreign.onnx")
+
+
+def test_metadata(onnx_file):
+    import onnx
+
+    (entry,) = onnx.load(onnx_file).metadata_props
+    values = json.loads(entry.value)
+    assert entry.key == "mrcnn"
+    assert values["class_names"][:2] == ["BG", "class 1"]
+    assert values["config"]["IMAGE_MAX_DIM"] == 64
+    runner = runtime.load(onnx_file)
+    assert runner.config.IMAGE_MAX_DIM == 64
+    assert runner.class_names == tuple(values["class_names"])
+
+
+# --- Without frameworks ---
+
+BLOCKED = """
+import importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    names = {"keras", "tensorflow", "jax", "torch", "onnx", "h5py", "skimage", "scipy", "matplotlib", "cv2"}
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.names:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+from mrcnn import runtime
+image = np.load(sys.argv[2])
+result = runtime.load(sys.argv[1]).detect(image)[0]
+np.savez(sys.argv[3], rois=result["rois"], masks=result["masks"])
+"""
+
+
+def test_the_runner_needs_no_framework(model, onnx_file, tmp_path):
+    (image,) = pictures((50, 64, 3))
+    np.save(tmp_path / "image.npy", image)
+    arguments = [str(onnx_file), str(tmp_path / "image.npy"), str(tmp_path / "result.npz")]
+    command = [sys.executable, "-c", BLOCKED, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = np.load(tmp_path / "result.npz")
+    expected = model.detect(image)[0]
+    assert found["rois"].shape == expected["rois"].shape
+    assert found["masks"].shape == expected["masks"].shape
+
+
+def test_a_missing_runtime_is_named(onnx_file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match="pip install onnxruntime"):
+        runtime.load(onnx_file)
+
+
+@needs_tensorflow
+def test_metadata_of_a_litert_file_is_an_archive(model, tmp_path_factory):
+    pytest.importorskip("ai_edge_litert")
+    path = model_file(model, tmp_path_factory, "archive.tflite", check=False)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["mrcnn.json"]
