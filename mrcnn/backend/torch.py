@@ -172,7 +172,12 @@ def top_k(scores: Tensor, k: int) -> Tensor:
 
 
 def bilinear_gather(
-    table: Tensor, corners: Sequence[Tensor], weight_y: Tensor, weight_x: Tensor, inside: Tensor
+    table: Tensor,
+    corners: Sequence[Tensor],
+    weight_y: Tensor,
+    weight_x: Tensor,
+    inside: Tensor,
+    samples: int = 1,
 ) -> Tensor:
     """Weighted sums of rows without a copy of each row; see `mrcnn.backend.plain.bilinear_gather`."""
     pairs = (
@@ -184,10 +189,23 @@ def bilinear_gather(
     products = [y * x for y, x in pairs]
     weights = torch.stack([torch.where(inside, product, 0.0) for product in products], dim=-1)
     index = torch.stack(torch.broadcast_tensors(*corners), dim=-1)
+    if samples > 1:
+        index, weights = (_neighbors_together(x, samples) for x in (index, weights / samples**2))
+    per_row = index.shape[-1]
     outputs = functional.embedding_bag(
-        index.reshape(-1, 4), table, mode="sum", per_sample_weights=weights.to(table.dtype).reshape(-1, 4)
+        index.reshape(-1, per_row),
+        table,
+        mode="sum",
+        per_sample_weights=weights.to(table.dtype).reshape(-1, per_row),
     )
     return outputs.reshape(*index.shape[:-1], -1)
+
+
+def _neighbors_together(x: Tensor, count: int) -> Tensor:
+    """Entries of count x count neighbors together: [..., h, w, 4] gives [..., h', w', 4 * count**2]."""
+    *leading, height, width, entries = x.shape
+    x = x.reshape(*leading, height // count, count, width // count, count, entries).transpose(-4, -3)
+    return x.reshape(*leading, height // count, width // count, count * count * entries)
 
 
 # --- Gradients of convolutions as matrix products ---

@@ -4,7 +4,7 @@ Axes: B images; H, W molded image; N instances; M = MAX_GT_INSTANCES; G slots fo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -16,7 +16,7 @@ from mrcnn.data.roi_targets import build_detection_targets, generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets
 from mrcnn.geometry import images, preprocessing
 from mrcnn.geometry.anchors import AnchorCache
-from mrcnn.geometry.image_meta import IMAGE_ID
+from mrcnn.geometry.image_meta import IMAGE_ID, IMAGE_SHAPE
 from mrcnn.geometry.value_range import ValueRange, scaled
 from mrcnn.typing import Boxes, ClassIds, Image, Masks
 
@@ -100,13 +100,14 @@ def build_sample(
     )
     if not (keep_empty or np.any(truth.class_ids > 0)):
         return None
-    images.check_molded_size(truth.image.shape)
+    # Images of mode "shortest" are padded in `stack`, to the largest image of their batch.
+    is_padded_later = config.IMAGE_RESIZE_MODE == "shortest"
+    shape = images.padded_shape([truth.image.shape]) if is_padded_later else truth.image.shape
+    images.check_molded_size(shape, config.IMAGE_RESIZE_MODE)
     # RPN targets come before the limit on instances: an object without a slot must not become a negative.
     rpn_targets: Arrays = ()
     if anchors is not None:
-        rpn_targets = build_rpn_targets(
-            truth.image.shape, anchors.of(truth.image.shape), truth.class_ids, truth.boxes, config, rng
-        )
+        rpn_targets = build_rpn_targets(shape, anchors.of(shape), truth.class_ids, truth.boxes, config, rng)
     rois, roi_targets = _roi_targets(truth, config, random_rois, detection_targets, rng)
     class_ids, boxes, masks = _limit_instances(
         truth, config.MAX_GT_INSTANCES, keep_boxes=anchors is None, rng=rng
@@ -173,6 +174,22 @@ def _normalize(image: Image, config: "Config", values: ValueRange | None) -> Ima
     return cv2.LUT(image, table[np.newaxis]).reshape(image.shape)
 
 
+def _padded(samples: Sequence[Sample], is_mini: bool) -> list[Sample]:
+    """Pad images and whole masks on the right and at the bottom, to the size of the largest image.
+
+    The padding of an image has the mean color, which is 0 after the mean was subtracted.
+    """
+    shape = images.padded_shape([sample.image.shape for sample in samples])
+    padded = []
+    for sample in samples:
+        meta = sample.meta.copy()
+        meta[IMAGE_SHAPE] = (*shape, sample.image.shape[2])
+        masks = sample.masks if is_mini else images.pad_after(sample.masks, shape)
+        image = images.pad_after(sample.image, shape)
+        padded.append(replace(sample, image=image, meta=meta, masks=masks))
+    return padded
+
+
 def instance_slots(counts: Sequence[int], limit: int) -> int:
     """Return the number of slots for class ids and boxes: `limit`, doubled until every image's instances fit.
 
@@ -196,12 +213,14 @@ def stack(samples: Sequence[Sample], config: "Config") -> dict[str, np.ndarray]:
     Raises:
         ValueError: If the images have different sizes.
     """
+    if config.IMAGE_RESIZE_MODE == "shortest":
+        samples = _padded(samples, is_mini=config.USE_MINI_MASK)
     shapes = {int(sample.meta[IMAGE_ID]): sample.image.shape for sample in samples}
     if len(set(shapes.values())) > 1:
         raise ValueError(
             "The molded images of a batch must have one size. Received, by image id: "
             f"{shapes}, with IMAGE_RESIZE_MODE={config.IMAGE_RESIZE_MODE!r}. Use IMAGE_RESIZE_MODE "
-            '"square" or "crop", or a batch size of 1.'
+            '"square", "shortest" or "crop", or a batch size of 1.'
         )
     count, limit = len(samples), config.MAX_GT_INSTANCES
     # Only the first `limit` instances have masks, which take most of the memory.

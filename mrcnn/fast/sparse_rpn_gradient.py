@@ -18,6 +18,7 @@ from keras import ops
 
 from mrcnn import backend
 from mrcnn.network import box_ops, sampling
+from mrcnn.network.rpn import SECOND_CONVOLUTION, ObjectnessLogit
 from mrcnn.typing import Tensor
 
 KERNEL = 3  # side of the RPN's kernel in cells
@@ -51,6 +52,7 @@ class SparseGradientRpn(keras.layers.Layer):
     def call(self, inputs: Tensor) -> list[Tensor]:
         rpn = self._rpn()
         stride = rpn.get_layer(LAYERS[0]).strides[0]
+        objectness_logit = any(isinstance(layer, ObjectnessLogit) for layer in rpn.layers)
         logits, _, deltas = rpn(inputs)
         outputs = ops.stop_gradient(ops.concatenate([logits, deltas], axis=-1))  # [B, A, 6]
 
@@ -60,6 +62,10 @@ class SparseGradientRpn(keras.layers.Layer):
                 *upstreams: Tensor, upstream: Tensor = None
             ) -> tuple[Tensor, ...]:  # backends pass it by position or by name
                 upstream = upstreams[0] if upstream is None else upstream
+                if objectness_logit:  # the logit of the background is a constant
+                    upstream = ops.concatenate(
+                        [ops.zeros_like(upstream[..., :1]), upstream[..., 1:]], axis=-1
+                    )
                 found = gradients(upstream, feature_map, list(weights), stride, self.limit)
                 sources = (feature_map, *weights)
                 found = [ops.cast(x, source.dtype) for x, source in zip(found, sources, strict=True)]
@@ -233,7 +239,7 @@ def _zero_after(weights: tuple[Tensor, ...]) -> Tensor:
 
 
 def replacements(model: keras.Model, limit: int) -> dict[str, Any]:
-    """{name: SparseGradientRpn} for the RPN of a training model.
+    """{name: SparseGradientRpn} for the RPN of a training model; empty if it has two convolutions.
 
     Args:
         model: A functional model of `training_graph`.
@@ -242,5 +248,7 @@ def replacements(model: keras.Model, limit: int) -> dict[str, Any]:
     return {
         layer.name: SparseGradientRpn(layer, limit)
         for layer in model.layers
-        if isinstance(layer, keras.Model) and layer.name == "rpn_model"
+        if isinstance(layer, keras.Model)
+        and layer.name == "rpn_model"
+        and all(inner.name != SECOND_CONVOLUTION for inner in layer.layers)
     }

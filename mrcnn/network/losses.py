@@ -1,8 +1,8 @@
 """The five losses (Faster R-CNN, equation 1; Mask R-CNN, section 3): tensors in, one float32 scalar out.
 
-A loss is a mean over the rows of the batch that count, and zero if none counts. Where devices share a batch,
-each divides its sum by `mean_count(count)`, the mean of their counts: the mean of their losses is then that
-of the whole batch.
+A loss is a mean over the rows of the batch that count, and zero if none counts. Losses of deltas can also be
+sums over these rows, divided by the number of all samples. Where devices share a batch, each divides its sum
+by `mean_count(count)`, the mean of their counts: the mean of their losses is then that of the whole batch.
 
 Axes: B images, A anchors, T targets of the RPN, R RoIs, h and w pixels of a mask.
 """
@@ -29,20 +29,34 @@ def one_device(count: Tensor) -> Tensor:
     return count
 
 
-def smooth_l1_loss(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """Smooth L1 of each element (Fast R-CNN, equation 3). Any shape, float32; not reduced."""
+def smooth_l1_loss(y_true: Tensor, y_pred: Tensor, beta: float = 1.0) -> Tensor:
+    """Smooth L1 of each element (Fast R-CNN, equation 3). Any shape, float32; not reduced.
+
+    Args:
+        y_true, y_pred: Of the same shape.
+        beta: Difference at which the square becomes a line. 0 is the absolute value.
+    """
     difference = ops.abs(y_true - y_pred)
-    return ops.where(difference < 1.0, 0.5 * difference**2, difference - 0.5)
+    if beta == 0.0:
+        return difference
+    return ops.where(difference < beta, 0.5 * difference**2 / beta, difference - 0.5 * beta)
 
 
-def _mean_over(values: Tensor, selected: Tensor, mean_count: MeanCount) -> Tensor:
-    """Mean of the selected values, 0 if there are none. `selected` covers the leading axes of `values`."""
+def _mean_over(
+    values: Tensor, selected: Tensor, mean_count: MeanCount, counted: Tensor | None = None
+) -> Tensor:
+    """Mean of the selected values, 0 if there are none. `selected` covers the leading axes of `values`.
+
+    With `counted`, of the shape of `selected`: their sum, divided by the number of rows that are counted.
+    """
     weights = ops.cast(selected, "float32")
     per_row = math.prod(values.shape[len(selected.shape) :])
     for _ in values.shape[len(selected.shape) :]:
         weights = ops.expand_dims(weights, -1)
     # where() instead of a product: a NaN in a row that does not count must not reach the sum.
     kept = ops.where(weights > 0.0, values, ops.zeros_like(values))
+    if counted is not None:
+        return ops.sum(kept) / ops.maximum(mean_count(ops.sum(ops.cast(counted, "float32"))), MIN_COUNT)
     count = mean_count(ops.sum(weights))
     return ops.sum(kept) / (ops.maximum(count, MIN_COUNT) * per_row)
 
@@ -67,7 +81,12 @@ def rpn_class_loss(rpn_match: Tensor, rpn_class_logits: Tensor, mean_count: Mean
 
 
 def rpn_bbox_loss(
-    target_bbox: Tensor, rpn_match: Tensor, rpn_bbox: Tensor, mean_count: MeanCount = one_device
+    target_bbox: Tensor,
+    rpn_match: Tensor,
+    rpn_bbox: Tensor,
+    mean_count: MeanCount = one_device,
+    beta: float = 1.0,
+    per_sample: bool = False,
 ) -> Tensor:
     """Deltas of the anchors: mean smooth L1 over all coordinates of the positive ones.
 
@@ -76,12 +95,15 @@ def rpn_bbox_loss(
         rpn_match: int [B, A, 1]: 1 positive, -1 negative, 0 neutral.
         rpn_bbox: [B, A, 4].
         mean_count: See the module.
+        beta: See `smooth_l1_loss`.
+        per_sample: Divide the sum by the number of positive and negative anchors instead.
     """
     positive = rpn_match[..., 0] == 1
     rank = ops.cumsum(ops.cast(positive, "int32"), axis=1) - 1
     rank = ops.clip(rank, 0, ops.shape(target_bbox)[1] - 1)
     targets = box_ops.gather(ops.cast(target_bbox, "float32"), rank)
-    return _mean_over(smooth_l1_loss(targets, ops.cast(rpn_bbox, "float32")), positive, mean_count)
+    difference = smooth_l1_loss(targets, ops.cast(rpn_bbox, "float32"), beta)
+    return _mean_over(difference, positive, mean_count, rpn_match[..., 0] != 0 if per_sample else None)
 
 
 def mrcnn_class_loss(
@@ -89,8 +111,9 @@ def mrcnn_class_loss(
     pred_class_logits: Tensor,
     active_class_ids: Tensor,
     mean_count: MeanCount = one_device,
+    is_roi: Tensor | None = None,
 ) -> Tensor:
-    """Class of the RoIs: mean cross entropy. Empty slots count as background.
+    """Class of the RoIs: mean cross entropy. Empty slots count as background, unless `is_roi` is given.
 
     A RoI whose predicted class is not active does not count. The loss is NaN if no RoI counts.
 
@@ -100,16 +123,26 @@ def mrcnn_class_loss(
         active_class_ids: 0 or 1 [B, classes]: the classes of the image's dataset. As in the Keras 2 library,
             only those of the first image are read.
         mean_count: See the module.
+        is_roi: bool [B, R], the slots that count; all if None. With it the loss is 0 if no RoI counts.
     """
     labels = ops.cast(target_class_ids, "int32")
     predicted = ops.argmax(pred_class_logits, axis=2)
     active = ops.take(ops.cast(active_class_ids[0], "float32"), predicted, axis=0)
+    if is_roi is not None:
+        return _mean_over(
+            _cross_entropy(labels, pred_class_logits), ops.logical_and(is_roi, active > 0.0), mean_count
+        )
     loss = _cross_entropy(labels, pred_class_logits) * active
     return ops.sum(loss) / mean_count(ops.sum(active))
 
 
 def mrcnn_bbox_loss(
-    target_bbox: Tensor, target_class_ids: Tensor, pred_bbox: Tensor, mean_count: MeanCount = one_device
+    target_bbox: Tensor,
+    target_class_ids: Tensor,
+    pred_bbox: Tensor,
+    mean_count: MeanCount = one_device,
+    beta: float = 1.0,
+    is_roi: Tensor | None = None,
 ) -> Tensor:
     """Deltas of the RoIs for their target class: mean smooth L1 over all coordinates of the positive ones.
 
@@ -118,10 +151,12 @@ def mrcnn_bbox_loss(
         target_class_ids: int [B, R].
         pred_bbox: [B, R, classes, 4].
         mean_count: See the module.
+        beta: See `smooth_l1_loss`.
+        is_roi: bool [B, R]. If given, the sum is divided by their number instead.
     """
     own = box_ops.select_class(pred_bbox, target_class_ids)
-    difference = smooth_l1_loss(target_bbox, ops.cast(own, "float32"))
-    return _mean_over(difference, target_class_ids > 0, mean_count)
+    difference = smooth_l1_loss(target_bbox, ops.cast(own, "float32"), beta)
+    return _mean_over(difference, target_class_ids > 0, mean_count, is_roi)
 
 
 def mrcnn_mask_loss(

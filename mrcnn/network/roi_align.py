@@ -124,6 +124,7 @@ def bilinear_sample(
     extents: tuple[Tensor, Tensor],
     start: Tensor,
     margin: float = 0.0,
+    samples: int = 1,
 ) -> Tensor:
     """Bilinear interpolation at a grid of points of each RoI; zero outside its map.
 
@@ -133,9 +134,10 @@ def bilinear_sample(
         extents: Rows and columns of each RoI's map, each float32 [B, N].
         start: First cell of each RoI's map in `cells`, int32 [B, N].
         margin: Cells around the map in which its outermost cells go on.
+        samples: So many neighboring points along each axis are averaged.
 
     Returns:
-        [B, N, ph, pw, C] in the dtype of `cells`.
+        [B, N, ph / samples, pw / samples, C] in the dtype of `cells`.
     """
     top, bottom, weight_y, inside_y = _neighbors(y, extents[0], margin)
     left, right, weight_x, inside_x = _neighbors(x, extents[1], margin)
@@ -149,7 +151,7 @@ def bilinear_sample(
     weight_y = ops.cast(weight_y[:, :, :, None], cells.dtype)
     inside = ops.logical_and(inside_y[:, :, :, None], inside_x[:, :, None, :])
     corners = [at(top, left), at(top, right), at(bottom, left), at(bottom, right)]
-    return backend.bilinear_gather(cells, corners, weight_y, weight_x, inside)
+    return backend.bilinear_gather(cells, corners, weight_y, weight_x, inside, samples)
 
 
 def pool_rois(
@@ -184,14 +186,7 @@ def pool_rois(
         bin_sample_positions(*edge, extent, count, method)
         for edge, extent, count in zip(edges, extents, pool_shape, strict=True)
     )
-    return mean_of_samples(bilinear_sample(cells, y, x, extents, start, margin=1.0))
-
-
-def mean_of_samples(samples: Tensor) -> Tensor:
-    """Mean of the samples of each bin: [B, N, 2 * height, 2 * width, C] gives [B, N, height, width, C]."""
-    batch, rois, height, width, channels = ops.shape(samples)
-    shape = (batch, rois, height // SAMPLES, SAMPLES, width // SAMPLES, SAMPLES, channels)
-    return ops.mean(ops.reshape(samples, shape), axis=(3, 5))
+    return bilinear_sample(cells, y, x, extents, start, margin=1.0, samples=SAMPLES)
 
 
 def pyramid_roi_align(

@@ -8,6 +8,8 @@ from keras import layers, ops
 from mrcnn.network.convolution import Conv2D
 from mrcnn.typing import Tensor
 
+SECOND_CONVOLUTION = "rpn_conv_shared2"
+
 
 def build_rpn_model(
     anchor_stride: int,
@@ -41,7 +43,7 @@ def build_rpn_model(
         name="rpn_conv_shared",
     )(feature_map)
     if convolutions == 2:
-        shared = Conv2D(channels, 3, padding="same", activation="relu", name="rpn_conv_shared2")(shared)
+        shared = Conv2D(channels, 3, padding="same", activation="relu", name=SECOND_CONVOLUTION)(shared)
     x = Conv2D(2 * anchors_per_location, 1, dtype="float32", name="rpn_class_raw")(shared)
     logits = layers.Reshape((-1, 2), dtype="float32")(x)
     if objectness_logit:

@@ -12,6 +12,7 @@ from keras import ops
 from mrcnn import backend
 from mrcnn.backend.devices import Devices
 from mrcnn.config import Config
+from mrcnn.config.conventions import Conventions
 from mrcnn.config.rules import LOSS_NAMES
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import losses
@@ -62,6 +63,7 @@ class TrainingNetwork(Keras2Loops):
     """
 
     devices = Devices()
+    conventions = Conventions()
     compiled_step: _CompiledStep | None = None
     _training_forward: Callable[..., Tensors] | None = None
     _rewritten: tuple[Any, Callable[..., Tensors]] | None = None
@@ -116,16 +118,18 @@ class TrainingNetwork(Keras2Loops):
         match = outputs["target_rpn_match"]
         active_class_ids = inputs["input_image_meta"][:1, meta_fields.ACTIVE_CLASS_IDS]
         active_class_ids = self.devices.broadcast(active_class_ids)
+        beta, per_sample = self.conventions.smooth_l1_beta, self.conventions.losses_per_sample
+        is_roi = ops.any(outputs["output_rois"] != 0.0, axis=2) if per_sample else None
         return {
             "rpn_class_loss": losses.rpn_class_loss(match, outputs["rpn_class_logits"], mean_count),
             "rpn_bbox_loss": losses.rpn_bbox_loss(
-                outputs["target_rpn_bbox"], match, outputs["rpn_bbox"], mean_count
+                outputs["target_rpn_bbox"], match, outputs["rpn_bbox"], mean_count, beta, per_sample
             ),
             "mrcnn_class_loss": losses.mrcnn_class_loss(
-                class_ids, outputs["mrcnn_class_logits"], active_class_ids, mean_count
+                class_ids, outputs["mrcnn_class_logits"], active_class_ids, mean_count, is_roi
             ),
             "mrcnn_bbox_loss": losses.mrcnn_bbox_loss(
-                outputs["target_bbox"], class_ids, outputs["mrcnn_bbox"], mean_count
+                outputs["target_bbox"], class_ids, outputs["mrcnn_bbox"], mean_count, beta, is_roi
             ),
             "mrcnn_mask_loss": losses.mrcnn_mask_loss(
                 outputs["target_mask"], class_ids[:, :mask_slots], outputs["mrcnn_mask"], mean_count
@@ -170,9 +174,6 @@ class TrainingNetwork(Keras2Loops):
         return self.devices.logs(super().compute_metrics(x, y, y_pred, sample_weight))
 
 
-keras.saving.get_custom_objects()[TrainingNetwork.__name__] = TrainingNetwork  # for Keras' .h5 files
-
-
 def compile_network(
     network: TrainingNetwork,
     config: Config,
@@ -207,6 +208,7 @@ def compile_network(
     use_fast_paths = config.FAST_PATHS and fast is not None
     positives = int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO)
     rewrite = FastPaths(config.RPN_TRAIN_ANCHORS_PER_IMAGE + positives, config.JIT_COMPILE)
+    network.conventions = config.conventions()
     network.configure(config.LOSS_WEIGHTS, config.WEIGHT_DECAY, devices, rewrite if use_fast_paths else None)
     optimizer = _optimizer(config, learning_rate, momentum, devices, add_l2_gradient=use_fast_paths)
     network.compile(optimizer=optimizer, jit_compile=backend.compiles_with_xla(config.JIT_COMPILE))

@@ -371,6 +371,20 @@ def test_bilinear_gather():
     np.testing.assert_allclose(slopes, of_table, rtol=1e-4, atol=1e-4)
 
 
+def test_bilinear_gather_averages_neighbors():
+    table, corners, weight_y, weight_x, inside = bilinear_inputs()
+    corners = [np.concatenate([x, x[..., :1]], axis=-1) for x in corners]  # 4 x 6 points
+    weight_x, inside = (np.concatenate([x, x[..., :1]], axis=-1) for x in (weight_x, inside))
+
+    def function(table, samples):
+        tensors = [tensor(x) for x in (weight_y, weight_x, inside)]
+        return backend.bilinear_gather(table, [tensor(x) for x in corners], *tensors, samples)
+
+    single = call(lambda x: function(x, 1), table)
+    expected = single.reshape(2, 3, 2, 2, 3, 2, 6).mean(axis=(3, 5))
+    np.testing.assert_allclose(call(lambda x: function(x, 2), table), expected, rtol=1e-5, atol=1e-6)
+
+
 @half
 def test_bilinear_gather_in_half_precision(dtype):
     table, corners, weight_y, weight_x, inside = bilinear_inputs()

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from mrcnn import config
 from mrcnn.checkpoints import foreign
 from mrcnn.checkpoints.foreign import classes, names, transforms
+from mrcnn.checkpoints.weights import model_weights
 from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import anchors, boxes
+from mrcnn.network import graphs
 from mrcnn.network.backbone import resnet_graph
 from mrcnn.network.rpn import build_rpn_model
 
@@ -448,3 +451,50 @@ def test_background_outputs_of_detectron2_are_zero():
     values = transforms.with_background(np.ones((3, 8), "f4"), entries=4)
     assert values.shape == (3, 12)
     assert not values[:, :4].any() and values[:, 4:].all()
+
+
+# --- Presets ---
+
+STATES = {
+    "torchvision": lambda: zeros(TORCHVISION_KEYS["torchvision"]),
+    "torchvision-v2": lambda: zeros(TORCHVISION_KEYS["torchvision-v2"]),
+    "detectron2 R50": lambda: zeros(detectron2_keys()),
+    "detectron2 R101": lambda: zeros(detectron2_keys(blocks=(3, 4, 23, 3))),
+    "detectron2 with 3 categories": lambda: zeros(detectron2_keys(categories=3)),
+}
+
+
+def config_for(state):
+    preset = foreign.preset_for(state)
+    settings = getattr(config, preset.name)()
+    for name, value in preset.settings.items():
+        setattr(settings, name, value)
+    settings.validate()
+    return settings
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_every_layer_fits(name):
+    state = STATES[name]()
+    weights = foreign.name_weights(state)
+    assert (weights.missing, weights.unused) == ((), ())
+    graph = graphs.inference_graph(config_for(state))
+    layers = model_weights(keras.Model(graph.inputs, graph.outputs))
+    shapes = {layer: [tuple(v.shape) for v in named.values()] for layer, named in layers.items()}
+    assert shapes == {layer: [array.shape for array in values] for layer, values in weights.layers.items()}
+
+
+def test_settings_that_the_keys_tell():
+    assert config_for(STATES["detectron2 R101"]()).BACKBONE == "resnet101"
+    assert config_for(STATES["detectron2 with 3 categories"]()).NUM_CLASSES == 4
+    assert config_for(STATES["torchvision"]()).BATCH_NORM_EPSILON == 0.0
+
+
+def test_trainable_batch_norms_have_the_epsilon_of_pytorch():
+    state = STATES["torchvision"]() | {"backbone.body.bn1.num_batches_tracked": np.zeros(())}
+    assert config_for(state).BATCH_NORM_EPSILON == 1e-5
+
+
+def test_another_depth_is_named():
+    with pytest.raises(InvalidDataError, match=r"50 or 101 layers.* 8 blocks in stage 4"):
+        foreign.preset_for(zeros(detectron2_keys(blocks=(3, 4, 8, 3))))

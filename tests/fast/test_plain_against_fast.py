@@ -43,6 +43,27 @@ class TrainedNormConfig(SmallConfig):
     TRAIN_BN = None
 
 
+class ConventionsConfig(SmallConfig):
+    """Conventions and frozen batch norms of torchvision's network."""
+
+    CONVENTIONS = "torchvision"
+    HEAD_NORM = "none"
+    FROZEN_BN = True
+    PRE_NMS_LIMIT = 30
+
+
+class SecondVersionConfig(ConventionsConfig):
+    """The layers that only torchvision's second version has."""
+
+    BACKBONE = "resnet50"
+    RESNET_STYLE = "pytorch"
+    HEAD_NORM = "convolutions"
+    FROZEN_BN = False
+    FPN_NORM = True
+    RPN_CONVOLUTIONS = 2
+    BOX_HEAD_CONVOLUTIONS = 2
+
+
 class ResNetConfig(TinyConfig):
     BACKBONE = "resnet50"
 
@@ -51,8 +72,9 @@ class MobileNetConfig(TinyConfig):
     BACKBONE = "mobilenetv2"
 
 
-CONFIGS = {"small": SmallConfig}
+CONFIGS = {"small": SmallConfig, "conventions": ConventionsConfig}
 SLOW_CONFIGS = {
+    "second-version": SecondVersionConfig,
     "trained-norm": TrainedNormConfig,
     "resnet50": ResNetConfig,
     "mobilenetv2": MobileNetConfig,

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from tiny_model import TinyConfig
 
+from mrcnn.config.conventions import DELTA_LIMIT
 from mrcnn.network import graphs
+from mrcnn.network.backbone import resnet_graph
+from mrcnn.network.convolution import MaxPooling2D
 
 
 class DistinctConfig(TinyConfig):
@@ -202,3 +205,89 @@ def test_inputs_and_outputs_of_inference():
         "rpn_class",
         "rpn_bbox",
     ]
+
+
+class ConventionsConfig(DistinctConfig):
+    """The settings of other libraries that reach layers."""
+
+    CONVENTIONS = "torchvision"
+    PRE_NMS_LIMIT_TRAINING = 77
+    BATCH_NORM_EPSILON = 0.002
+    FROZEN_BN = True
+    FPN_NORM = True
+    HEAD_NORM = "convolutions"
+    RPN_CONVOLUTIONS = 2
+    BOX_HEAD_CONVOLUTIONS = 2
+
+
+CONVENTIONS_SHARED = {
+    "roi_align_classifier": {"method": "average"},
+    "roi_align_mask": {"method": "average"},
+    "fpn_p2": {"use_bias": False},
+    "fpn_p2_bn": {"epsilon": 0.002, "frozen": True, "train_bn": None},
+    "fpn_c5p5_bn": {"epsilon": 0.002},
+    "mrcnn_box_conv2": {"filters": 7, "kernel_size": 3, "use_bias": False},
+    "mrcnn_box_bn2": {"epsilon": 0.002, "frozen": True},
+    "mrcnn_class_conv1": {"use_bias": True},
+    "mrcnn_mask_conv1": {"use_bias": False},
+}
+LEVEL_PROPOSALS = {"delta_limit": DELTA_LIMIT, "min_side": 1e-3, "anchor_stride": 2, "nms_threshold": 0.61}
+
+
+@pytest.mark.parametrize(
+    ("build", "expected"),
+    [
+        (
+            graphs.training_graph,
+            {
+                "ROI": {**LEVEL_PROPOSALS, "pre_nms_limit": 77, "proposal_count": 41},
+                "anchors": {"rounded": True, "fill_image": True, "half_open": True},
+                "rpn_targets": {"rounded": True, "fill_image": True},
+                "norm_gt_boxes": {"half_open": True},
+                "proposal_targets": {"negatives_fill": True, "mask_method": "average", "soft_masks": True},
+            },
+        ),
+        (
+            graphs.inference_graph,
+            {
+                "ROI": {**LEVEL_PROPOSALS, "pre_nms_limit": 57, "proposal_count": 31},
+                "mrcnn_detection": {"per_class": True, "delta_limit": DELTA_LIMIT, "min_side": 1e-2},
+            },
+        ),
+    ],
+    ids=["training", "inference"],
+)
+def test_conventions_reach_their_layers(build, expected):
+    model = model_of(build(ConventionsConfig()))
+    for name, attributes in {**CONVENTIONS_SHARED, **expected}.items():
+        layer = model.get_layer(name)
+        assert {attribute: getattr(layer, attribute) for attribute in attributes} == attributes, name
+    names = {layer.name for layer in model.layers}
+    assert not {"mrcnn_class_bn1", "mrcnn_class_conv2", "mrcnn_box_conv3"} & names
+    rpn = model.get_layer("rpn_model")
+    assert {"rpn_conv_shared", "rpn_conv_shared2", "rpn_objectness"} <= {layer.name for layer in rpn.layers}
+
+
+def test_heads_without_normalization():
+    config = TinyConfig()
+    config.HEAD_NORM = "none"
+    model = model_of(graphs.inference_graph(config))
+    assert [layer.name for layer in model.layers if "_bn" in layer.name and "mrcnn" in layer.name] == []
+    assert model.get_layer("mrcnn_mask_conv1").use_bias
+
+
+@pytest.mark.parametrize(
+    ("style", "stride_1x1", "stride_3x3", "symmetric"),
+    [("keras", (2, 2), (1, 1), False), ("caffe", (2, 2), (1, 1), True), ("pytorch", (1, 1), (2, 2), True)],
+)
+def test_resnet_styles(style, stride_1x1, stride_3x3, symmetric):
+    image = keras.Input((64, 64, 3))
+    stages = resnet_graph(image, "resnet50", stage5=False, style=style)
+    model = keras.Model(image, stages[3])
+    assert model.get_layer("res3a_branch2a").strides == stride_1x1
+    assert model.get_layer("res3a_branch2b").strides == stride_3x3
+    assert model.get_layer("res3a_branch2b").symmetric == symmetric
+    assert model.get_layer("res3a_branch1").strides == (2, 2)
+    assert model.get_layer("conv1").use_bias == (style == "keras")
+    pools = [layer for layer in model.layers if isinstance(layer, MaxPooling2D)]
+    assert [layer.symmetric for layer in pools] == [symmetric]
