@@ -91,8 +91,12 @@ def weights_path(checkpoint_path: str | os.PathLike[str], epoch: int) -> Path:
     """
     # Not str.format: all other braces belong to the name or to the folder and stay as they are.
     folder, pattern = os.path.split(checkpoint_path)
-    name = EPOCH_FIELD.sub(lambda field: f"{epoch:0{field['digits'] or 1}d}", pattern)
-    return Path(folder, name)
+    fields = list(EPOCH_FIELD.finditer(pattern))
+    if not fields:
+        return Path(checkpoint_path)
+    field = fields[-1]  # NAME may hold others
+    number = f"{epoch:0{field['digits'] or 1}d}"
+    return Path(folder, pattern[: field.start()] + number + pattern[field.end() :])
 
 
 def find_last(model_dir: str | os.PathLike[str], name: str) -> Path:
