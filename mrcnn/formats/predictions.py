@@ -130,7 +130,8 @@ def compact(labels: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"A label image of 16 bits holds at most {MAX_INSTANCES} instances. Received: {numbers[-1]}"
         )
-    return numbers[indices].reshape(labels.shape).astype(np.uint16)
+    compacted: np.ndarray = numbers[indices].reshape(labels.shape).astype(np.uint16)
+    return compacted
 
 
 @dataclasses.dataclass
