@@ -295,7 +295,8 @@ class Config:
     """Momentum of "sgd", from 0 to below 1; the first decay rate of "adam"."""
 
     WEIGHT_DECAY = 0.0001
-    """Factor of the L2 penalty, which is the mean square of each weight tensor."""
+    """Factor of the L2 penalty, which is the mean square of each weight tensor; with CONVENTIONS other than
+    "keras2" half the sum of squares."""
 
     LOSS_WEIGHTS: Mapping[str, float] = dict.fromkeys(LOSS_NAMES, 1.0)
     """Factor of each loss in the total, by the names in LOSS_NAMES. A missing name counts as 1."""

@@ -33,6 +33,8 @@ class Conventions:
         smooth_l1_beta: Where the loss of a delta turns from a square to a line. 0 is the absolute value.
         losses_per_sample: Losses of deltas are sums, divided by the number of sampled anchors or RoIs.
             Otherwise they are means over the coordinates of the positives.
+        decays_sum: Weight decay is on half the sum of squares of the weights. Otherwise it is on the mean of
+            squares of each tensor, which is a much smaller number.
     """
 
     half_open_boxes: bool = False
@@ -50,6 +52,7 @@ class Conventions:
     soft_mask_targets: bool = False
     smooth_l1_beta: float = 1.0
     losses_per_sample: bool = False
+    decays_sum: bool = False
 
 
 # Largest factor by which a delta scales a side is 1000 / 16.
@@ -73,6 +76,7 @@ CONVENTIONS = {
         soft_mask_targets=True,
         smooth_l1_beta=1 / 9,
         losses_per_sample=True,
+        decays_sum=True,
     ),
     "detectron2": Conventions(
         half_open_boxes=True,
@@ -85,5 +89,6 @@ CONVENTIONS = {
         negatives_fill=True,
         smooth_l1_beta=0.0,
         losses_per_sample=True,
+        decays_sum=True,
     ),
 }

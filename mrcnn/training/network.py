@@ -143,7 +143,8 @@ class TrainingNetwork(Keras2Loops):
 
     def l2_penalty(self) -> Tensor:
         """The L2 penalty of the trainable weights."""
-        return optimizers.l2_penalty(self.trainable_variables, self.weight_decay)
+        of_sum = self.conventions.decays_sum
+        return optimizers.l2_penalty(self.trainable_variables, self.weight_decay, of_sum)
 
     def total_loss(self, weighted: Tensors) -> Tensor:
         """The value that training minimizes: the sum of the weighted losses and the L2 penalty."""
@@ -245,6 +246,7 @@ def _optimizer(
         return keras.optimizers.Adam(**settings) if uses_adam else keras.optimizers.SGD(**settings)
     settings["l2_factor"] = config.WEIGHT_DECAY * devices.loss_scale if add_l2_gradient else 0.0
     settings["clips_after_sum"] = devices.clips_after_sum
+    settings["l2_of_sum"] = config.conventions().decays_sum
     return optimizers.AdamWithL2(**settings) if uses_adam else optimizers.SGDWithL2(**settings)
 
 

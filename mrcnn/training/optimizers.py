@@ -19,17 +19,20 @@ from mrcnn.typing import Tensor
 NOT_DECAYED = ("gamma", "beta")
 
 
-def l2_penalty(variables: Sequence[keras.Variable], weight_decay: float) -> Tensor:
+def l2_penalty(variables: Sequence[keras.Variable], weight_decay: float, of_sum: bool = False) -> Tensor:
     """Weight decay as the Keras 2 library defines it: the mean of squares of each tensor.
 
     Args:
         variables: Trainable variables. Biases are decayed, gamma and beta are not.
         weight_decay: Factor of the penalty.
+        of_sum: Take half the sum of squares instead, as other libraries do.
 
     Returns:
         A float32 scalar.
     """
     decayed = [variable for variable in variables if variable.name not in NOT_DECAYED]
+    if of_sum:
+        return 0.5 * weight_decay * sum(ops.sum(ops.square(ops.cast(v, "float32"))) for v in decayed)
     return weight_decay * sum(ops.mean(ops.square(ops.cast(v, "float32"))) for v in decayed)
 
 
@@ -39,11 +42,20 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
     Args:
         l2_factor: WEIGHT_DECAY, divided by the devices whose gradients are summed; 0 adds nothing.
         clips_after_sum: Clip gradients after several TensorFlow devices have summed them.
+        l2_of_sum: See `of_sum` of `l2_penalty`.
     """
 
-    def __init__(self, *args: Any, l2_factor: float = 0.0, clips_after_sum: bool = False, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        l2_factor: float = 0.0,
+        clips_after_sum: bool = False,
+        l2_of_sum: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
         self.l2_factor = l2_factor
+        self.l2_of_sum = l2_of_sum
         self.clips_after_sum = clips_after_sum
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Any = None) -> None:
@@ -59,7 +71,7 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
     def _add_l2(self, gradient: Tensor, variable: keras.Variable) -> Tensor:
         if not self.l2_factor or variable.name in NOT_DECAYED:
             return gradient
-        factor = 2.0 * self.l2_factor / math.prod(variable.shape)
+        factor = self.l2_factor if self.l2_of_sum else 2.0 * self.l2_factor / math.prod(variable.shape)
         decay = factor * ops.convert_to_tensor(variable)
         return decay if gradient is None else gradient + decay
 
@@ -68,6 +80,7 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
             **super().get_config(),  # type: ignore[misc]
             "l2_factor": self.l2_factor,
             "clips_after_sum": self.clips_after_sum,
+            "l2_of_sum": self.l2_of_sum,
         }
 
 

@@ -88,6 +88,16 @@ def test_a_weight_without_gradient_is_decayed():
         np.testing.assert_allclose(ops.convert_to_numpy(variable), start * (1 - decay), rtol=1e-5)
 
 
+def test_decay_of_the_sum():
+    """Half the sum of squares, whose gradient is the weight itself."""
+    weights = [keras.Variable(np.array([3.0, -4.0], "float32"), name=name) for name in ("kernel", "gamma")]
+    assert float(optimizers.l2_penalty(weights, 0.1, of_sum=True)) == pytest.approx(0.1 * 12.5)
+    optimizer = optimizers.SGDWithL2(learning_rate=1.0, l2_factor=0.1, l2_of_sum=True)
+    optimizer.apply([ops.zeros(2), ops.zeros(2)], weights)
+    np.testing.assert_allclose(ops.convert_to_numpy(weights[0]), [2.7, -3.6], rtol=1e-6)
+    np.testing.assert_allclose(ops.convert_to_numpy(weights[1]), [3, -4])
+
+
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch's variables hold gradients")
 @pytest.mark.parametrize("l2_factor", [0.0, WEIGHT_DECAY])
 def test_gradients_are_freed(l2_factor):
