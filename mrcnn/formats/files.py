@@ -3,11 +3,11 @@
 import json
 import math
 import os
-import stat
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mrcnn.errors import InvalidDataError, MissingFileError, UnreadableFileError, reason
+from mrcnn.errors import InvalidDataError, UnreadableFileError, reason
+from mrcnn.files.ordinary import check_ordinary
 from mrcnn.formats.problems import BrokenEntryError, short
 
 Record: TypeAlias = dict[str, Any]
@@ -21,19 +21,13 @@ def read_bytes(path: Source) -> bytes:
 
     Raises:
         MissingFileError: If there is no such file.
-        UnreadableFileError: If it is not a regular file, or cannot be read. Devices and pipes, which may
-            never end, are not opened.
+        UnreadableFileError: If it is a folder, a pipe or a device, or cannot be read.
     """
+    check_ordinary(path)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UnreadableFileError("This is not a regular file.", file=path)
         return Path(path).read_bytes()
-    except UnreadableFileError:
-        raise
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise MissingFileError("The file does not exist.", file=path) from error
-    except (OSError, ValueError, MemoryError) as error:  # ValueError: characters that no path may have
-        raise UnreadableFileError(f"Cannot read the file: {reason(error)}", file=path) from error
+    except (OSError, MemoryError) as error:
+        raise UnreadableFileError(f"The file cannot be read: {reason(error)}", file=path) from error
 
 
 def read_json(path: Source) -> Any:
@@ -60,7 +54,7 @@ def read_json(path: Source) -> Any:
     except RecursionError as error:
         raise InvalidDataError("The JSON is nested too deeply.", file=path) from error
     except (ValueError, MemoryError) as error:  # ValueError: an integer with thousands of digits
-        raise InvalidDataError(f"Cannot read the JSON: {reason(error)}", file=path) from error
+        raise InvalidDataError(f"The JSON cannot be read: {reason(error)}", file=path) from error
 
 
 def field(

@@ -43,9 +43,9 @@ def test_json_of_other_content(reader, text, tmp_path):
 def test_pipes_folders_and_devices_are_not_opened(reader, tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
     for path in (tmp_path / "pipe.json", tmp_path, "/dev/zero"):
-        with pytest.raises(UnreadableFileError, match="not a regular file"):
+        with pytest.raises(UnreadableFileError, match="This must be a file"):
             reader().load(path)
-    with pytest.raises(MissingFileError, match=r"none\.json: The file does not exist"):
+    with pytest.raises(MissingFileError, match=r"none\.json: There is no such file"):
         reader().load(tmp_path / "none.json")
     with pytest.raises(UnreadableFileError):
         reader().load("a\0b.json")

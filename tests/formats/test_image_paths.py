@@ -63,7 +63,7 @@ def test_other_folders_only_if_allowed(read, name, tmp_path):
     files.write_picture(tmp_path / "b.png")
     name = name.format(tmp_path)
     folder = tmp_path / "c" / "d"
-    with pytest.raises(InvalidDataError, match=r"outside the folder(.|\n)*Pass `images` or, .*`within`"):
+    with pytest.raises(InvalidDataError, match=r"outside the folder(.|\n)*Pass `within` to"):
         read(folder, name)
     dataset = read(folder, name, within=tmp_path)
     assert dataset.problems.counts == {}
