@@ -60,6 +60,7 @@ class LabelImageDataset(FormatDataset):
 
         Raises:
             MissingFileError: If `root` or one of the folders does not exist.
+            UnreadableFileError: If the zip file or a folder cannot be read.
             InvalidDataError: If the classes cannot be told apart, or no image can be used. Broken entries are
                 left out instead, see `problems`.
         """
@@ -82,6 +83,8 @@ class LabelImageDataset(FormatDataset):
         for name in only or ():
             if name not in found:
                 self.problems.add(problems.MISSING_IMAGE, str(root / images / name))
+        for name in archives.outside_names(root) if root.is_file() else ():
+            self.problems.add(problems.OUTSIDE_FOLDER, f"{root}/{name}")
         before = len(self.image_info)
         facts = {"class_divisor": class_divisor, "class_ids": class_ids, "void": tuple(sorted(set(void)))}
         for name, image in found.items():

@@ -1,6 +1,7 @@
 """Paths in annotation files: of Windows, absolute, to other folders; and names that several files share."""
 
 import os
+import zipfile
 
 import annotation_files as files
 import numpy as np
@@ -119,6 +120,23 @@ def test_two_images_of_one_name(tmp_path):
     dataset = formats.YoloDataset()
     dataset.load(tmp_path / "images", ["leaf"])
     assert dataset.problems.names[problems.SAME_NAME] == [str(tmp_path / "images" / "a.png")]
+
+
+def test_names_in_zip_files(tmp_path):
+    """Windows programs write backslashes; names that lead outside of the archive are not used."""
+    path = files.write_picture(tmp_path / "a.png")
+    labels = files.write_picture(tmp_path / "labels.png", files.labels())
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for name, file in (("images\\a.png", path), ("labels\\a.png", labels), ("../b.png", path)):
+            info = zipfile.ZipInfo("x")
+            info.filename = name  # the constructor would change it on Windows
+            archive.writestr(info, file.read_bytes())
+    dataset = formats.LabelImageDataset()
+    dataset.load(tmp_path / "all.zip")
+    dataset.prepare()
+    assert dataset.problems.names == {problems.OUTSIDE_FOLDER: [f"{tmp_path / 'all.zip'}/../b.png"]}
+    assert [info["id"] for info in dataset.image_info] == ["a"]
+    assert np.array_equal(dataset.load_image(0), files.picture()) and len(dataset.load_mask(0)[1]) == 2
 
 
 def test_masks_of_one_name_are_two_objects(tmp_path):
