@@ -9,7 +9,7 @@ import scipy
 
 from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.files import archives
-from mrcnn.files import images as image_reader
+from mrcnn.files.images import read_header, read_labels
 from mrcnn.formats import image_files, problems
 from mrcnn.formats.base import FormatDataset, Instance
 from mrcnn.formats.files import Record, Source
@@ -153,7 +153,7 @@ class LabelImageDataset(FormatDataset):
             self.problems.add(problems.MISSING_LABELS, str(root / image))
         else:
             try:
-                header = image_reader.read_header(_open(root, labels), str(root / labels))
+                header = read_header(_open(root, labels), str(root / labels))
             except DataError as error:
                 self.problems.add(problems.BROKEN_MASK, str(error))
                 return
@@ -174,7 +174,8 @@ class LabelImageDataset(FormatDataset):
 
     def _read_labels(self, info: Record) -> np.ndarray:
         """Return the label image of an image, with negative and void values as background."""
-        labels = read_labels(info["root"], info["labels"])
+        root, name = info["root"], info["labels"]
+        labels = read_labels(_open(root, name), str(root / name))
         if labels.dtype.kind == "i":
             labels = np.maximum(labels, 0)
         if info["void"]:
@@ -192,24 +193,6 @@ class LabelImageDataset(FormatDataset):
             )
         if len(values) > 1 and values[-1] == USUAL_VOID and values[-2] == len(values) - 1:
             self.problems.add(problems.VOID_LABELS, f"{where}: pass void=[255] if it marks no object")
-
-
-def read_labels(root: Source, name: str) -> np.ndarray:
-    """Read a label image.
-
-    Args:
-        root: Folder or zip file.
-        name: Path of the file below it.
-
-    Returns:
-        Integers [h, w]. Palette images give the indices of their colors.
-
-    Raises:
-        UnreadableFileError: If the file cannot be decoded.
-        InvalidDataError: If it has several channels or fractions, or is a JPEG.
-    """
-    root = Path(root)
-    return image_reader.read_labels(_open(root, name), str(root / name))
 
 
 def _open(root: Path, name: str) -> Path | BinaryIO:

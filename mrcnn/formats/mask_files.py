@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from mrcnn.errors import DataError
-from mrcnn.files import images as image_reader
+from mrcnn.files.images import read_header, read_mask
 from mrcnn.formats import image_files, problems
 from mrcnn.formats.base import FormatDataset, Instance, cropped
 from mrcnn.formats.files import Source
@@ -76,7 +76,7 @@ class MaskFileDataset(FormatDataset):
         class_id = self.map_source_class_id(f"{info['source']}.{info['class_id']}")
         for path in info["masks"]:
             try:
-                mask = image_reader.read_mask(path, warn=False)
+                mask = read_mask(path, warn=False)
             except DataError as error:
                 self.problems.add(problems.BROKEN_MASK, str(error))
                 continue
@@ -90,7 +90,7 @@ class MaskFileDataset(FormatDataset):
     def _is_mask(self, path: Path, size: tuple[int, int]) -> bool:
         """Return whether the header of a mask file can be read and states the size of the image."""
         try:
-            header = image_reader.read_header(path)
+            header = read_header(path)
         except DataError as error:
             self.problems.add(problems.BROKEN_MASK, str(error))
             return False
