@@ -94,7 +94,7 @@ def check_file(model: "MaskRCNN", path: Path, images: Sequence[np.ndarray] | Non
     """
     try:
         runner = runtime.load(path)
-        images = list(images or [sample_image(model, runner)])
+        images = [sample_image(model, runner)] if images is None else list(images)
         found = runner.detect(images, masks="cropped")
     except ImportError:
         raise
@@ -104,7 +104,7 @@ def check_file(model: "MaskRCNN", path: Path, images: Sequence[np.ndarray] | Non
             "with the settings of the model."
         ) from error
     expected = model.detect(images, masks="cropped")
-    worst = None
+    worst = Difference(0, 0, 0, 0.0, 0.0, 1.0)
     for one, other in zip(expected, found, strict=True):
         difference = compare(one, other)
         if not difference.is_tolerable:
@@ -113,9 +113,8 @@ def check_file(model: "MaskRCNN", path: Path, images: Sequence[np.ndarray] | Non
                 f"{difference.matched} of {difference.expected} detections are the same, and the file finds "
                 f"{difference.found}. The file was not kept. Please report it with the settings of the model."
             )
-        if worst is None or difference.expected - difference.matched > worst.expected - worst.matched:
+        if difference.expected - difference.matched >= worst.expected - worst.matched:
             worst = difference
-    assert worst is not None
     return worst
 
 

@@ -16,6 +16,7 @@ from mrcnn.inference.detector import update_layer_settings
 from mrcnn.inference.inputs import whole_image_config
 from mrcnn.runtime.engines import require
 from mrcnn.runtime.metadata import DTYPES, Metadata, check_names
+from mrcnn.typing import Image
 
 if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
@@ -32,7 +33,7 @@ def export(
     class_names: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     dtype: str = "float32",
-    check: bool = True,
+    check: bool | Sequence[Image] = True,
 ) -> Path:
     """Write a model as one file for other programs.
 
@@ -55,8 +56,8 @@ def export(
         size: (height, width) of the images, for runtimes that need a fixed size; multiples of 64. None leaves
             it open: images up to the size of the network in the mode "square", of any size otherwise.
         dtype: "float32", or "uint8" for images of 8 bits.
-        check: Whether to load the file, run it, and compare it with `MaskRCNN.detect`. A file that differs is
-            not kept.
+        check: Whether to load the file, run it, and compare it with `MaskRCNN.detect`, on an image of shapes
+            or on images of yours, [height, width, channels] each. A file that differs is not kept.
 
     Returns:
         The path.
@@ -75,8 +76,8 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / f"model{FORMATS[format]}"
         _write(model, written, format, metadata)
-        if check:
-            check_file(model, written)
+        if check is not False:
+            check_file(model, written, None if check is True else check)
         _move(written, path)
     return path
 

@@ -147,14 +147,20 @@ class Masked(layers.Layer):
         return input_shape[0]
 
 
-def whole_network(model: "MaskRCNN", metadata: Metadata) -> keras.Model:
+def whole_network(model: "MaskRCNN", metadata: Metadata, batch: int | None = None) -> keras.Model:
     """Return a Keras model from images to the outputs of an exported file.
 
     It shares the layers of `model`.
+
+    Args:
+        model: A model in inference mode.
+        metadata: The description of the file.
+        batch: Images of a batch; None for any number.
     """
     config, network = model.config, model.keras_model
     size = metadata.size or (None, None)
-    images = keras.Input((*size, config.IMAGE_CHANNEL_COUNT), dtype=metadata.dtype, name=INPUT)
+    shape = (batch, *size, config.IMAGE_CHANNEL_COUNT)
+    images = keras.Input(batch_shape=shape, dtype=metadata.dtype, name=INPUT)
     mold = MoldImages(
         metadata.canvas,
         metadata.multiple,
@@ -189,9 +195,13 @@ def write_saved_model(model: "MaskRCNN", path: Path, metadata: Metadata) -> None
 
 
 def write_litert(model: "MaskRCNN", path: Path, metadata: Metadata) -> None:
-    """Write a LiteRT file, with the metadata in an archive at its end, as LiteRT's own metadata are."""
+    """Write a LiteRT file, with the metadata in an archive at its end, as LiteRT's own metadata are.
+
+    It takes one image at a time: LiteRT has no operators for some layers if both the numbers of images and of
+    detections vary.
+    """
     _require_tensorflow("litert")
-    _export(whole_network(model, metadata), path, "litert")
+    _export(whole_network(model, metadata, batch=1), path, "litert")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(FILE_NAME, metadata.to_json())
 

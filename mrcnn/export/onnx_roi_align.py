@@ -45,6 +45,8 @@ def roi_align(
     Returns:
         [R, C, height, width].
     """
+    # Boxes that are not numbers come from weights that overflow; the operator would read anywhere.
+    boxes = builder.op("Where", builder.op("IsNaN", boxes), 0.0, boxes)
     level = _roi_levels(builder, boxes, on, method)
     parts, indices = [], []
     for offset, level_map in enumerate(maps):

@@ -21,8 +21,8 @@ def write(graph: Any, path: Path, metadata: Metadata) -> None:
     source = path.with_suffix(".onnx")
     onnx.save_model(graph, os.fspath(source))
     try:
-        model = openvino.convert_model(os.fspath(source))
+        model = openvino.Core().read_model(os.fspath(source))
+        model.set_rt_info(metadata.to_json(), KEY)
+        openvino.save_model(model, os.fspath(path), compress_to_fp16=False)
     finally:
         source.unlink()
-    model.set_rt_info(metadata.to_json(), KEY)
-    openvino.save_model(model, os.fspath(path), compress_to_fp16=False)

@@ -29,13 +29,29 @@ class PaddedConfig(TinyConfig):
     IMAGE_MIN_DIM = None
 
 
+class OtherLibraryConfig(TinyConfig):
+    """A small network with the parts of the other libraries' networks."""
+
+    RPN_CONVOLUTIONS = 2
+    BOX_HEAD_CONVOLUTIONS = 1
+    FPN_NORM = True
+    HEAD_NORM = "convolutions"
+    RPN_BBOX_STD_DEV = np.ones(4)
+    PRE_NMS_LIMIT = 30
+    IMAGE_RESIZE_MODE = "shortest"
+    IMAGE_MIN_DIM, IMAGE_MAX_DIM = 64, 96
+    DETECTION_MIN_CONFIDENCE = 0.2
+
+
 def build(config):
     """A model with random weights, whose scores differ enough that rounding does not change their order."""
     model = MaskRCNN("inference", config, "logs")
     rng = np.random.default_rng(0)
+    gains = {"res1_tiny": 0.02, "rpn_class_raw": 3.0, "mrcnn_class_logits": 4.0}
     for weight in model.keras_model.trainable_variables:
-        if "bias" not in weight.path:
-            weight.assign(rng.normal(0, 1.5 / np.sqrt(np.prod(weight.shape[:-1])), weight.shape))
+        if "kernel" in weight.path:
+            gain = next((gain for name, gain in gains.items() if name in weight.path), 1.4)
+            weight.assign(rng.normal(0, gain / np.sqrt(np.prod(weight.shape[:-1])), weight.shape))
     return model
 
 
@@ -84,6 +100,15 @@ def test_onnx_of_images_of_any_size(tmp_path):
     model = build(PaddedConfig())
     runner = runtime.load(export.export(model, tmp_path / "any.onnx"))
     assert_equal(model, runner, pictures((64, 64, 3), (100, 130, 3), (64, 200, 3)))
+
+
+@pytest.mark.parametrize("conventions", ["torchvision", "detectron2"])
+def test_onnx_with_the_conventions_of_other_libraries(conventions, tmp_path):
+    config = OtherLibraryConfig()
+    config.CONVENTIONS = conventions
+    model = build(config)
+    runner = runtime.load(export.export(model, tmp_path / "other.onnx"))
+    assert_equal(model, runner, pictures((64, 64, 3), (100, 130, 3), (200, 60, 3)))
 
 
 def test_a_batch_of_images(onnx_file):
