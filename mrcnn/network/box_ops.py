@@ -33,7 +33,7 @@ def apply_box_deltas(boxes: Tensor, deltas: Tensor, limit: float | None = None) 
     center_x = boxes[..., 1] + 0.5 * width + deltas[..., 1] * width
     log_height, log_width = deltas[..., 2], deltas[..., 3]
     if limit is not None:
-        log_height, log_width = ops.minimum(log_height, limit), ops.minimum(log_width, limit)
+        log_height, log_width = (ops.minimum(x, float(limit)) for x in (log_height, log_width))
     height = height * ops.exp(log_height)
     width = width * ops.exp(log_width)
     y1 = center_y - 0.5 * height

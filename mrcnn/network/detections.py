@@ -152,7 +152,7 @@ class DetectionLayer(keras.layers.Layer):
         self.nms_threshold = float(nms_threshold)
         self.max_instances = int(max_instances)
         self.per_class = bool(per_class)
-        self.delta_limit = delta_limit
+        self.delta_limit = None if delta_limit is None else float(delta_limit)
         self.min_side = float(min_side)
 
     def call(self, inputs: list[Tensor]) -> Tensor:

@@ -59,7 +59,7 @@ class LevelProposalLayer(keras.layers.Layer):
         self.pre_nms_limit = int(pre_nms_limit)
         self.bbox_std_dev = tuple(float(value) for value in bbox_std_dev)
         self.anchor_stride = int(anchor_stride)
-        self.delta_limit = delta_limit
+        self.delta_limit = None if delta_limit is None else float(delta_limit)
         self.min_side = float(min_side)
 
     def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:

@@ -37,12 +37,11 @@ class BatchNorm(keras.layers.BatchNormalization):
         self.frozen = frozen
         super().__init__(**{"momentum": 0.99, "epsilon": 0.001, **kwargs})
         self.train_bn = train_bn
-        self.trainable = self.trainable  # of a frozen layer False
 
     @property
     def trainable(self) -> bool:
         """Whether gamma and beta train."""
-        return bool(super().trainable)
+        return bool(super().trainable) and not self.frozen
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
@@ -50,7 +49,8 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        self.trainable = self.trainable  # the new gamma and beta, too
+        if self.frozen:
+            self.gamma.trainable = self.beta.trainable = False
         self.updates = self.add_weight(
             shape=(),
             initializer="zeros",
