@@ -1,4 +1,4 @@
-"""The command `mrcnn`: detect, export, describe, evaluate and train without writing Python.
+"""The command `mrcnn`: detect, export, describe, evaluate, convert and train without writing Python.
 
 mrcnn detect photos/ --model nucleus-light
 mrcnn --help

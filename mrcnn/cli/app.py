@@ -160,6 +160,23 @@ def evaluate(
 
 @app.command()
 @finish
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="Annotations as `describe` takes them, or weights of any library.")
+    ],
+    output: Annotated[Path, typer.Argument(help="A .json file for annotations, an .h5 file for weights.")],
+    images: Images = None,
+    settings: Set = None,
+    json: Json = False,
+) -> Any:
+    """Write annotations as COCO json, or weights as a file of this library."""
+    from mrcnn.cli.converting import convert as run
+
+    return run(source, output, images, settings=settings or [])
+
+
+@app.command()
+@finish
 def train(
     data: Data,
     images: Images = None,

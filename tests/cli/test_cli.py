@@ -98,6 +98,15 @@ def test_describe_names_what_is_broken(coco):
     assert "1 entries have problems" in err
 
 
+def test_convert_annotations(coco, tmp_path):
+    via = tmp_path / "via.json"
+    files.write_json(via, files.via_content([files.via_region("leaf")], "0.png"))
+    result = json.loads(run("convert", via, tmp_path / "new.json", "--json")[0])
+    assert result["images"] == 1
+    assert json.loads(run("describe", tmp_path / "new.json", "--json")[0])["classes"] == {"leaf": 1}
+    assert "OUTPUT must end in .json" in run("convert", via, tmp_path / "new.txt", code=1)[1]
+
+
 @pytest.mark.parametrize("kind", ["labels", "labelme", "yolo", "via"])
 def test_formats_are_recognized(kind, tmp_path):
     import numpy as np

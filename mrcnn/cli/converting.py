@@ -1,0 +1,33 @@
+"""The command `mrcnn convert`: annotations to COCO json, weights to a file of this library."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrcnn.cli.datasets import open_dataset
+from mrcnn.cli.models import load_keras_model
+
+
+def convert(
+    source: str, output: Path, images: Path | None, *, settings: Sequence[str]
+) -> tuple[dict[str, Any], str]:
+    """Convert a dataset or weights, see the command.
+
+    Raises:
+        ValueError: If the output ends in neither .json nor .h5.
+    """
+    if output.suffix.lower() == ".json":
+        from mrcnn.formats import write_coco
+
+        dataset = open_dataset(Path(source), images)
+        write_coco(dataset, output, images)
+        count = len(dataset.image_ids)
+        return {"path": str(output), "images": count}, f"The annotations of {count} images are in {output}."
+    if output.suffix.lower() == ".h5":
+        model = load_keras_model(source, settings)
+        model.save(output)
+        return {"path": str(output)}, f"The model is in {output}."
+    raise ValueError(
+        "OUTPUT must end in .json, for annotations in the COCO format, or in .h5, for weights. "
+        f"Received: {output}. For other programs, use mrcnn export."
+    )
