@@ -23,9 +23,11 @@ if TYPE_CHECKING:  # what type checkers and the API reference see
     from mrcnn import config as config
     from mrcnn import dataset as dataset
     from mrcnn import evaluation as evaluation
+    from mrcnn import export as export
     from mrcnn import formats as formats
     from mrcnn import inspection as inspection
     from mrcnn import model as model
+    from mrcnn import runtime as runtime
     from mrcnn import utils as utils
     from mrcnn import visualize as visualize
     from mrcnn.config import Config as Config
@@ -63,9 +65,11 @@ _MODULES = {
     "config": "mrcnn.config",
     "dataset": "mrcnn.dataset",
     "evaluation": "mrcnn.evaluation",
+    "export": "mrcnn.export",
     "formats": "mrcnn.formats",
     "inspection": "mrcnn.inspection",
     "model": "mrcnn.model",
+    "runtime": "mrcnn.runtime",
     "schedules": "mrcnn.training.schedules",
     "utils": "mrcnn.utils",
     "visualize": "mrcnn.visualize",
@@ -86,10 +90,12 @@ __all__ = [
     "detect_video",
     "evaluate",
     "evaluation",
+    "export",
     "formats",
     "inspection",
     "load",
     "model",
+    "runtime",
     "schedules",
     "utils",
     "visualize",

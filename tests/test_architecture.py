@@ -100,6 +100,7 @@ FRAMEWORKS = {"tensorflow", "jax", "torch"}
 NAME_A_FRAMEWORK = {
     "_startup.py": "hides the start-up messages of TensorFlow before anything imports it",
     "checkpoints/weight_files.py": "an attribute of the file format",
+    "export/exporting.py": "the name of a format",
     "runtime/engines.py": "the package that runs a SavedModel",
     "legacy/star_imports.py": "a module that star imports gave",
     "training/callbacks.py": "Keras' TensorBoard callback needs TensorFlow on every backend",
