@@ -122,11 +122,11 @@ class Problems:
     @property
     def counts(self) -> dict[str, int]:
         """The number of entries of each kind."""
-        return {kind: len(names) for kind, names in self.names.items()}
+        return {kind: len(names) for kind, names in list(self.names.items())}
 
     def lines(self) -> list[str]:
         """Return one line for each kind: its number of entries, the kind, and the first names."""
-        return [_line(kind, names) for kind, names in self.names.items()]
+        return [_line(kind, names) for kind, names in list(self.names.items())]
 
     def warn(self, changed: bool = True) -> None:
         """Log one warning for each kind that has new entries since the last call.
@@ -134,7 +134,7 @@ class Problems:
         Args:
             changed: Whether to warn of entries, too, that are used in another way than they are stored.
         """
-        for kind, names in self.names.items():
+        for kind, names in list(self.names.items()):  # other threads may add kinds
             new = names[self._reported.get(kind, 0) :]
             if new and (changed or kind not in CHANGED):
                 logger.warning("%s", _line(kind, new))
