@@ -169,8 +169,8 @@ def _normalize(image: Image, config: "Config", values: ValueRange | None) -> Ima
         preprocessing.check_values(molded)
         return molded
     # A table of all 256 values is many times faster than arithmetic on the pixels.
-    values = np.arange(256, dtype=np.uint8)[:, np.newaxis].repeat(image.shape[2], axis=1)
-    table = images.mold_image(values, config).astype(np.float32)
+    levels = np.arange(256, dtype=np.uint8)[:, np.newaxis].repeat(image.shape[2], axis=1)
+    table = images.mold_image(levels, config).astype(np.float32)
     return cv2.LUT(image, table[np.newaxis]).reshape(image.shape)
 
 

@@ -95,7 +95,7 @@ def orientation(page: Any) -> int:
 
 
 def read_frame(tiff: tifffile.TiffFile, index: int, max_pixels: int | None) -> np.ndarray:
-    """Decode one image: [h, w] or [h, w, channels], the values as stored.
+    """Decode one image: [h, w] or [h, w, channels], the values as stored; 0 and 1 for one-bit images.
 
     Raises:
         InvalidDataError: If it states more data than allowed, or than the file holds.
@@ -126,6 +126,8 @@ def read_frame(tiff: tifffile.TiffFile, index: int, max_pixels: int | None) -> n
             "without compression."
         )
     pixels: np.ndarray = page.asarray()
+    if pixels.dtype == bool:
+        pixels = pixels.view(np.uint8)
     if pixels.ndim == 3 and page.planarconfig == SEPARATE_PLANES:
         pixels = np.moveaxis(pixels, 0, -1)
     return pixels
@@ -146,6 +148,8 @@ def color_channels(page: Any, pixels: np.ndarray) -> np.ndarray:
     """
     if page.photometric == WHITE_IS_ZERO and pixels.dtype.kind == "u":
         pixels = pixels.dtype.type(2 ** int(page.bitspersample) - 1) - pixels
+    if int(page.bitspersample) == 1:
+        pixels = pixels * np.uint8(255)
     if pixels.ndim == 3 and pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim == 2:
