@@ -21,16 +21,15 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import urllib.request
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 import skimage
 
 import mrcnn
 from mrcnn import files, formats
+from mrcnn.files import images
 from mrcnn.training import runs
 
 COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
@@ -158,13 +157,6 @@ def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(inside, image, gray)
 
 
-def read_image(path: str) -> np.ndarray:
-    """Return the image of a file or an address as RGB, uint8 `[height, width, 3]`, upright as in a viewer."""
-    file = urllib.request.urlopen(path) if "://" in path else path
-    with PIL.Image.open(file) as image:
-        return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"))
-
-
 def detect_and_color_splash(
     model: mrcnn.MaskRCNN, image_path: str | None = None, video_path: str | None = None
 ) -> Path:
@@ -187,7 +179,7 @@ def detect_and_color_splash(
         raise ValueError("Either `image_path` or `video_path` must be given. Received: neither")
     stem = f"splash_{datetime.datetime.now():%Y%m%dT%H%M%S}"
     if image_path:
-        image = read_image(image_path)
+        image = skimage.util.img_as_ubyte(skimage.color.gray2rgb(images.read_image(image_path)))
         masks = model.detect([image])[0]["masks"]
         output = Path(f"{stem}.png")
         with files.atomic_write(output) as temporary:

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +48,16 @@ PART_URLS = {
     "valminusminival": (
         "https://dl.dropboxusercontent.com/s/s3tw5zcg7395368/instances_valminusminival2014.json.zip?dl=1"
     ),
+}
+
+# COCO publishes no hashes; these are the ones that many programs check. There is none for the two parts.
+SHA256 = {
+    "train2014.zip": "ede4087e640bddba550e090eae701092534b554b42b05ac33f0300b984b31775",
+    "val2014.zip": "fe9be816052049c34717e077d9e34aa60814a55679f804cd043e3cbee3b9fde0",
+    "train2017.zip": "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+    "val2017.zip": "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
+    "annotations_trainval2014.zip": "031296bbc80c45a1d1f76bf9a90ead27e94e99ec629208449507a4917a3bf009",
+    "annotations_trainval2017.zip": "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
 }
 
 # COCO's 80 categories in the order of their ids, which have gaps.
@@ -189,15 +198,17 @@ def annotation_path(dataset_dir: Path, subset: str, year: str) -> Path:
 def download_and_unpack(url: str, root: Path, target: str) -> None:
     """Download a zip file with a progress bar and unpack it in the folder `root`, unless it has `target`."""
     from mrcnn.checkpoints import downloads
+    from mrcnn.files import archives
 
     if (root / target).exists():
         return
-    archive = downloads.fetch(url, root / Path(url.partition("?")[0]).name)
+    name = Path(url.partition("?")[0]).name
+    known_hash = f"sha256:{SHA256[name]}" if name in SHA256 else None
+    archive = downloads.fetch(url, root / name, known_hash)
     unpacked = root / f".{archive.stem}.part"
     shutil.rmtree(unpacked, ignore_errors=True)  # of an interrupted call
     print(f"Unpacking {archive} ...")
-    with zipfile.ZipFile(archive) as files:
-        files.extractall(unpacked)
+    archives.extract(archive, unpacked)
     for path in sorted(unpacked.iterdir()):
         if path.is_dir() and (root / path.name).is_dir():  # annotations/ may hold other files
             for file in path.iterdir():

@@ -12,11 +12,11 @@ and dataset.png are written to the current folder.
 from __future__ import annotations
 
 import argparse
-import zipfile
 from pathlib import Path
 
 import mrcnn
 from mrcnn import formats
+from mrcnn.files import archives
 
 COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
 # The layers whose shapes depend on the number of classes.
@@ -128,7 +128,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def argument_error(arguments: argparse.Namespace) -> str | None:
     """Return what is wrong with the arguments in one sentence. Nothing heavy is imported for it."""
-    if not arguments.dataset.is_dir() and not zipfile.is_zipfile(arguments.dataset):
+    if not arguments.dataset.is_dir() and not archives.is_archive(arguments.dataset):
         return f"--dataset must be a folder or a zip file. Received: {arguments.dataset}"
     if arguments.split and not arguments.split.is_file():
         return f"--split: there is no file {arguments.split}."

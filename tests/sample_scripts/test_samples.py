@@ -4,6 +4,7 @@ The networks are not trained, so detections are random. The tests look at the fi
 """
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -281,6 +282,9 @@ def test_coco_downloads_what_is_missing(tmp_path, monkeypatch):
     for name in ("train2017", "val2017", "annotations"):
         archive = {"annotations": "annotations_trainval2017"}.get(name, name)
         shutil.make_archive(str(served / archive), "zip", data, name)
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in served.iterdir()}
+    assert hashes.keys() <= coco.SHA256.keys()
+    monkeypatch.setattr(coco, "SHA256", hashes)
     handler = partial(SimpleHTTPRequestHandler, directory=str(served))
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *arguments: None)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -294,8 +298,12 @@ def test_coco_downloads_what_is_missing(tmp_path, monkeypatch):
             dataset = coco.CocoDataset()
             dataset.load_coco(root, subset, "2017", auto_download=True)
             assert len(dataset.image_info) == 1
+        hashes["val2017.zip"] = "0" * 64
+        with pytest.raises(OSError, match=r"val2017\.zip: the server sent another file than expected"):
+            coco.CocoDataset().load_coco(tmp_path / "other", "val", "2017", auto_download=True)
         server.shutdown()
     assert sorted(path.name for path in root.iterdir()) == ["annotations", "train2017", "val2017"]
+    assert list((tmp_path / "other").iterdir()) == []
 
 
 @pytest.mark.parametrize(
