@@ -85,7 +85,7 @@ def by_pillow(stream: BinaryIO) -> Iterator["PillowImage | None"]:
         yield None
         return
     except PIL.Image.DecompressionBombError as error:
-        raise InvalidDataError(f"{error} If the file is right, raise PIL.Image.MAX_IMAGE_PIXELS.") from error
+        raise InvalidDataError(f"The file states too many pixels. {_too_large()}") from error
     try:
         yield image
     finally:
@@ -106,10 +106,14 @@ def check_pixels(pixels: int) -> None:
     """Raise InvalidDataError if an image states more pixels than `pixel_limit`."""
     limit = pixel_limit()
     if limit is not None and pixels > limit:
-        raise InvalidDataError(
-            f"The file states {pixels} pixels; at most {limit} are decoded. If the file is right, raise "
-            "PIL.Image.MAX_IMAGE_PIXELS."
-        )
+        raise InvalidDataError(f"The file states {pixels:,} pixels. {_too_large()}")
+
+
+def _too_large() -> str:
+    return (
+        f"At most {pixel_limit():,} are decoded, because damaged files can state any number. If the file is "
+        "right, raise PIL.Image.MAX_IMAGE_PIXELS."
+    )
 
 
 def header_of(image: "PillowImage", stream: BinaryIO) -> Header:

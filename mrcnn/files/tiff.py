@@ -45,7 +45,7 @@ def opened(stream: BinaryIO) -> Iterator[tifffile.TiffFile]:
     """Open a TIFF file with tifffile.
 
     Raises:
-        UnreadableFileError: If it is no TIFF file.
+        UnreadableFileError: If it is damaged.
     """
     stream.seek(0)
     try:
@@ -53,7 +53,7 @@ def opened(stream: BinaryIO) -> Iterator[tifffile.TiffFile]:
             yield tiff
     except tifffile.TiffFileError as error:
         raise UnreadableFileError(
-            f"The file is not an image of a known kind ({reason(error)}). Convert it to PNG."
+            f"The TIFF file is damaged or of an unknown kind: {reason(error)}. Convert it to PNG."
         ) from error
 
 

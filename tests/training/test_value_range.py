@@ -1,0 +1,30 @@
+"""The value range of a dataset of floats goes with the model and its weights."""
+
+import numpy as np
+import pytest
+from tiny_model import TinyConfig
+from toy_data import ArrayDataset, rectangles
+
+from mrcnn.model import MaskRCNN
+
+
+@pytest.mark.parametrize("white", [1, 255])
+def test_training_on_floats_stores_their_range(white, tmp_path):
+    frames = [
+        (image * (white / 255), masks, class_ids) for image, masks, class_ids in map(rectangles, range(3))
+    ]
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    model.train(ArrayDataset(frames), None, 1e-3, epochs=1, layers="heads")
+    assert tuple(model.config.IMAGE_VALUE_RANGE) == (0, white)
+
+    detector = model.inference_model(TinyConfig())
+    assert tuple(detector.config.IMAGE_VALUE_RANGE) == (0, white)
+    fresh = MaskRCNN("inference", TinyConfig(), tmp_path)
+    fresh.load_weights(model.find_last())
+    assert tuple(fresh.config.IMAGE_VALUE_RANGE) == (0, white)
+
+    # A dark frame, which alone would count as 0..1, is on the same scale as the bright ones.
+    dark = np.full((64, 64, 3), 0.004 * white)
+    for one in (detector, fresh):
+        molded, _, _ = one.mold_inputs([dark])
+        np.testing.assert_allclose(molded[0] + one.config.MEAN_PIXEL, 1.02, rtol=1e-4)
