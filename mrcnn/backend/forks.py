@@ -2,8 +2,6 @@
 
 import os
 
-import keras
-
 # The process that first built a network. A process that forks from it inherits the number.
 _first: int | None = None
 
@@ -21,7 +19,7 @@ def require_unforked() -> None:
     if process != _first:
         raise RuntimeError(
             f"Process {process} was forked from process {_first} after a network had been built there. "
-            f"The {keras.backend.backend()} backend would wait for threads that a fork does not copy. "
+            "A fork does not copy the threads of TensorFlow, JAX or PyTorch, so a network would wait forever. "
             'Start processes with multiprocessing.get_context("spawn"), or fork before the first MaskRCNN is '
             "built."
         )
