@@ -19,7 +19,7 @@ def require_unforked() -> None:
     if process != _first:
         raise RuntimeError(
             f"Process {process} was forked from process {_first} after a network had been built there. "
-            "A fork does not copy the threads of TensorFlow, JAX or PyTorch, so a network would wait forever. "
+            "A fork does not copy the threads of TensorFlow, JAX or PyTorch: a network would wait forever. "
             'Start processes with multiprocessing.get_context("spawn"), or fork before the first MaskRCNN is '
             "built."
         )
