@@ -66,7 +66,7 @@ def load(
         InvalidDataError: If the file is damaged, does not fit the settings, or needs `config`. The message
             says what is missing.
         ConnectionError, OSError: If published weights cannot be downloaded.
-        ValueError: If an argument or a setting is not valid.
+        TypeError, ValueError: If an argument or a setting is not valid.
     """
     if mode not in MODES:
         raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode!r}")
