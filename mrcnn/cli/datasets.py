@@ -52,7 +52,7 @@ def _from_folder(data: Path, images: Path | None, classes: list[str] | None) -> 
         return annotated
     if data.suffix.lower() == ".zip" or (data / "labels").is_dir():
         labels = formats.LabelImageDataset()
-        labels.load(data, **({"classes": classes} if classes else {}))
+        labels.load(data, classes=classes or ("object",))
         return labels
     if data.is_dir() and any(data.glob("*.json")):
         if (data / "annotations.json").is_file() and _is_coco(data / "annotations.json"):

@@ -40,11 +40,11 @@ def detect_sources(
         return _detect_video(sources[0], loaded, output, min_score, quiet)
     from mrcnn.formats.predictions import write_predictions
 
-    with _as_one_source(sources) as source:
-        expected = _count_images(source)
+    with _as_one_source(sources) as folder:
+        expected = _count_images(folder)
         counts = write_predictions(
             lambda images: loaded.detect(images),
-            source,
+            folder,
             output,
             names_of(loaded),
             min_score,

@@ -1,7 +1,7 @@
 """Models by name: weight files, published weights, exported files."""
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,8 +17,9 @@ class Detecting(Protocol):
 
     config: Any
 
-    def detect(self, images: Any, masks: str = "full") -> list[Detections]:
-        """The detections of each image."""
+    @property
+    def detect(self) -> Callable[..., list[Detections]]:
+        """The method that detects, from images to the detections of each."""
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

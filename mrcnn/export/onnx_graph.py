@@ -15,7 +15,7 @@ IR_VERSION = 8
 # Name of a tensor of the graph.
 Name: TypeAlias = str
 # A tensor of the graph, or a number or array that becomes a constant.
-Operand: TypeAlias = Name | int | float | Sequence[int] | np.ndarray
+Operand: TypeAlias = Name | int | float | Sequence[int] | np.ndarray | np.generic
 # The size of a dimension, or the name of one that may vary.
 Dimension: TypeAlias = int | str
 

@@ -119,9 +119,9 @@ class LayerWriter:
         if isinstance(layer, layers.DepthwiseConv2D):
             rows, columns, groups, multiplier = kernel.shape
             kernel = kernel.reshape(rows, columns, 1, groups * multiplier)
-        options = {"group": groups, "dilations": _pair(getattr(layer, "dilation_rate", 1))}
-        strides = _pair(getattr(layer, "strides", 1))
-        options |= window_options(layer, kernel.shape[:2], strides, options["dilations"])
+        dilations, strides = (_pair(getattr(layer, name, 1)) for name in ("dilation_rate", "strides"))
+        options = window_options(layer, kernel.shape[:2], strides, dilations)
+        options |= {"group": groups, "dilations": dilations}
         return self.builder.op("Conv", x, kernel.transpose(3, 2, 0, 1), bias, **options)
 
 

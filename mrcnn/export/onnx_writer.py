@@ -118,7 +118,10 @@ def _detections(
         "min_confidence": float(config.DETECTION_MIN_CONFIDENCE or 0.0),
     }
     if conventions.detections_per_class:
-        limits = {"delta_limit": conventions.delta_limit, "min_side": conventions.min_detection_side}
+        limits: dict[str, Any] = {
+            "delta_limit": conventions.delta_limit,
+            "min_side": conventions.min_detection_side,
+        }
         found = every_class(builder, boxes, images, scores, deltas, on, **settings, **limits)
     else:
         found = best_class(builder, boxes, images, scores, deltas, on, **settings)

@@ -40,7 +40,7 @@ class OtherLibraryConfig(TinyConfig):
     PRE_NMS_LIMIT = 30
     IMAGE_RESIZE_MODE = "shortest"
     IMAGE_MIN_DIM, IMAGE_MAX_DIM = 64, 96
-    DETECTION_MIN_CONFIDENCE = 0.2
+    DETECTION_MIN_CONFIDENCE = 0.1
 
 
 def build(config):
@@ -83,11 +83,12 @@ def assert_equal(model, runner, images):
     found = runner.detect(images, masks="cropped")
     for one, other in zip(expected, found, strict=True):
         difference = compare(one, other)
-        assert difference.expected == difference.found > 0
+        assert difference.expected == difference.found
         assert difference.matched == difference.expected
         assert difference.box <= 1  # of whole pixels: a fraction next to a half may round to either side
         assert difference.score < 1e-4
         assert difference.mask_iou > 0.98
+    assert any(len(one["rois"]) for one in expected)
 
 
 def test_onnx(model, onnx_file):
@@ -153,7 +154,7 @@ def test_8_bit_images_of_one_size(model, tmp_path):
     assert runner.metadata.size == (64, 64)
     assert_equal(model, runner, pictures((64, 64, 3), (100, 100, 3)))
     with pytest.raises(ValueError, match="This file takes uint8 images"):
-        runner.detect(np.full((64, 64, 3), 3.5))
+        runner.detect(np.full((64, 64, 3), 0.5))
 
 
 def test_training_models_are_exported_too(tmp_path):
@@ -173,7 +174,7 @@ def test_openvino(model, tmp_path_factory):
 
 @needs_tensorflow
 def test_saved_model(model, tmp_path_factory):
-    path = model_file(model, tmp_path_factory, "tiny")
+    path = model_file(model, tmp_path_factory, "tiny", check=False)
     runner = runtime.load(path)
     assert runner.class_names[1] == "class 1"
     assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
@@ -182,7 +183,9 @@ def test_saved_model(model, tmp_path_factory):
 @needs_tensorflow
 def test_litert(model, tmp_path_factory):
     pytest.importorskip("ai_edge_litert")
-    path = model_file(model, tmp_path_factory, "tiny.tflite")
+    path = model_file(model, tmp_path_factory, "tiny.tflite", check=False)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["mrcnn.json"]
     runner = runtime.load(path)
     assert runner.class_names[1] == "class 1"
     assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
@@ -311,11 +314,3 @@ def test_a_missing_runtime_is_named(onnx_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ImportError, match="pip install onnxruntime"):
         runtime.load(onnx_file)
-
-
-@needs_tensorflow
-def test_metadata_of_a_litert_file_is_an_archive(model, tmp_path_factory):
-    pytest.importorskip("ai_edge_litert")
-    path = model_file(model, tmp_path_factory, "archive.tflite", check=False)
-    with zipfile.ZipFile(path) as archive:
-        assert archive.namelist() == ["mrcnn.json"]
