@@ -147,7 +147,8 @@ def _copy(
     try:
         with archive.open(info) as stream:
             chunk = CHUNK.get(info.compress_type, SMALL_CHUNK)
-            stream.MIN_READ_SIZE = min(chunk, zipfile.ZipExtFile.MIN_READ_SIZE)
+            if isinstance(stream, zipfile.ZipExtFile):
+                stream.MIN_READ_SIZE = min(chunk, zipfile.ZipExtFile.MIN_READ_SIZE)
             while part := stream.read(chunk):
                 size += len(part)
                 write(part)

@@ -190,4 +190,9 @@ def is_deep_png(image: "PillowImage") -> bool:
     """Return whether a PNG file has color of 16 bits, which Pillow cuts to 8."""
     if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "LA"):
         return False
-    return any("16" in str(part[3]) for part in image.tile)
+    return any("16" in str(arguments) for arguments in decoder_arguments(image))
+
+
+def decoder_arguments(image: "PillowImage") -> list[Any]:
+    """Return the decoder's arguments for each part of an image that is not decoded yet, such as "RGB;16B"."""
+    return [part[3] for part in getattr(image, "tile", ())]

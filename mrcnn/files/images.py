@@ -319,8 +319,12 @@ def _as_array(image: "PillowImage") -> Image:
 
 def _stored(image: "PillowImage") -> np.ndarray:
     """Return the numbers of a decoded image. Pillow spreads those of 2 and 4 bits over 0..255."""
-    arguments = (part[3] if isinstance(part[3], str) else part[3][0] for part in image.tile if part[3])
-    step = max((STEPS.get(str(raw_mode), 1) for raw_mode in arguments), default=1)
+    raw_modes = (
+        arguments if isinstance(arguments, str) else arguments[0]
+        for arguments in headers.decoder_arguments(image)
+        if arguments
+    )
+    step = max((STEPS.get(str(raw_mode), 1) for raw_mode in raw_modes), default=1)
     values = np.asarray(image)
     if values.dtype == bool:
         return values.astype(np.uint8)
@@ -328,7 +332,7 @@ def _stored(image: "PillowImage") -> np.ndarray:
 
 
 def _read_deep_png(image: "PillowImage", stream: BinaryIO) -> Image:
-    is_gray = any("LA" in str(part[3]) for part in image.tile)
+    is_gray = any("LA" in str(arguments) for arguments in headers.decoder_arguments(image))
     image.load()  # OpenCV fills what is cut off; Pillow raises
     pixels = _by_opencv(stream)
     return np.ascontiguousarray(pixels[..., 0]) if is_gray and pixels.ndim == 3 else pixels

@@ -59,7 +59,8 @@ def opened(stream: BinaryIO) -> Iterator[tifffile.TiffFile]:
 
 def layout(tiff: tifffile.TiffFile) -> Layout:
     """Return the images of a TIFF file."""
-    pages = [page for page in tiff.pages if not page.is_reduced] or list(tiff.pages)
+    every_page: list[Any] = list(tiff.pages)
+    pages = [page for page in every_page if not page.is_reduced] or every_page
     if not pages:
         raise UnreadableFileError("The TIFF file has no page.")
     frames = len(pages)

@@ -11,14 +11,14 @@ import pytest
 PROGRAM = Path(__file__).with_name("image_cases.py")
 # Damaged files of each kind. A tenth of them is read by default.
 CASES = {
-    "png": 700,
-    "jpeg": 500,
-    "tiff": 1000,
-    "bmp": 300,
-    "gif": 400,
-    "webp": 400,
-    "zip": 700,
-    "h5": 700,
+    "png": 1500,
+    "jpeg": 1000,
+    "tiff": 2000,
+    "bmp": 600,
+    "gif": 900,
+    "webp": 1000,
+    "zip": 1500,
+    "h5": 1500,
 }
 
 pytestmark = pytest.mark.skipif(
