@@ -386,7 +386,8 @@ class Config:
     def IMAGE_SHAPE(self) -> np.ndarray:  # noqa: N802
         """Height, width and channels of the network's input, an integer array.
 
-        With IMAGE_RESIZE_MODE "pad64" or "none" each image has its own size, and this one is nominal.
+        With IMAGE_RESIZE_MODE "pad64", "shortest" or "none" each image has its own size, and this one is
+        nominal.
         """
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         return np.array([side, side, self.IMAGE_CHANNEL_COUNT])
