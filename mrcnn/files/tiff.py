@@ -4,6 +4,7 @@ Axes: h, w image as stored.
 """
 
 import contextlib
+import logging
 import math
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ UNCOMPRESSED, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 8, 32946, 32773
 # Bytes that a pixel may have, on average, besides the limit on pixels.
 MAX_BYTES_PER_PIXEL = 8
 COLOR_CHANNELS = (3, 4)
+
+# tifffile's remarks on damaged files would be printed beside the errors that are raised here.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
