@@ -39,6 +39,7 @@ from mrcnn.geometry.preprocessing import as_network_image
 
 SECONDS = 20
 MEMORY = 700 << 20  # bytes that a case may take, besides what the process has
+LARGEST = 1 << 16  # bytes of a damaged file
 MAX_PIXELS = 1 << 20  # images may have twice as many
 EXTREMES = (
     0,
@@ -248,7 +249,7 @@ def damage_png(content, rng):
         except zlib.error:
             plain = bytes(1000)
         chunks = [one for one in chunks if one[0] != b"IDAT"]
-        chunks.insert(-1, [b"IDAT", zlib.compress(plain * rng.choice((1, 1, 1000)))])
+        chunks.insert(-1, [b"IDAT", zlib.compress(plain[:LARGEST] * rng.choice((1, 1, 1000)))])
     return content[:8] + b"".join(
         struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
         for name, part in chunks
@@ -399,7 +400,7 @@ def damaged(kind, number_of_case):
     content = rng.choice(FILES[kind])
     for _ in range(rng.choice((0, 1, 1, 1, 1, 2, 2, 3, 4))):
         change = AWARE.get(kind, damage_bytes) if rng.random() < 0.5 else damage_bytes
-        content = change(content, rng)
+        content = change(content, rng)[:LARGEST]
     return content
 
 
