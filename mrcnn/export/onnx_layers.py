@@ -25,6 +25,9 @@ layers = keras.layers
 # Layers whose outputs are kernel * inputs + bias, with the output channels on the last axis of the kernel.
 LINEAR_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, RoiConv2D)
 
+# Below all values of a feature map.
+LOWEST = -3e38
+
 # Kernel and bias of a layer as arrays; the bias has a value for each output channel.
 Weights = tuple[np.ndarray, np.ndarray]
 
@@ -120,7 +123,7 @@ class LayerWriter:
             rows, columns, groups, multiplier = kernel.shape
             kernel = kernel.reshape(rows, columns, 1, groups * multiplier)
         dilations, strides = (_pair(getattr(layer, name, 1)) for name in ("dilation_rate", "strides"))
-        options = window_options(layer, kernel.shape[:2], strides, dilations)
+        x, options = pad_window(self.builder, x, layer, kernel.shape[:2], strides, dilations)
         options |= {"group": groups, "dilations": dilations}
         return self.builder.op("Conv", x, kernel.transpose(3, 2, 0, 1), bias, **options)
 
@@ -151,28 +154,61 @@ def norm_factors(norm: Any) -> Weights:
     return factor, shift
 
 
-def window_options(
-    layer: Any, size: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> dict[str, Any]:
-    """Attributes of a convolution or pooling that moves a window over a map."""
+def pad_window(
+    builder: GraphBuilder,
+    x: Name,
+    layer: Any,
+    size: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    fill: float = 0.0,
+) -> tuple[Name, dict[str, Any]]:
+    """The input and the attributes of a convolution or pooling that moves a window over a map.
+
+    Args:
+        builder: The graph.
+        x: [B, C, h, w].
+        layer: The layer, for its padding.
+        size, strides, dilations: Of the window, along rows and columns.
+        fill: The value of padding that is added to the input.
+    """
     options: dict[str, Any] = {"kernel_shape": list(size), "strides": list(strides)}
     padding = layer.padding
     if not isinstance(padding, str):
         (top, bottom), (left, right) = padding
-        return options | {"pads": [top, left, bottom, right]}
-    if padding == "valid":
-        return options
+        return x, options | {"pads": [top, left, bottom, right]}
+    if padding == "valid" or list(size) == [1, 1]:
+        return x, options
     if getattr(layer, "symmetric", False):
-        return options | {"pads": [side // 2 for side in size] * 2}
+        return x, options | {"pads": [side // 2 for side in size] * 2}
     spans = [(cells - 1) * step for cells, step in zip(size, dilations, strict=True)]
     if list(strides) == [1, 1]:
-        return options | {"pads": [*(span // 2 for span in spans), *(span - span // 2 for span in spans)]}
+        return x, options | {"pads": [*(span // 2 for span in spans), *(span - span // 2 for span in spans)]}
     if list(dilations) != [1, 1]:
         raise ValueError(
             f'The layer {layer.name!r} has strides, dilation and "same" padding together, which cannot be '
             'written to ONNX. Use "valid" padding behind a ZeroPadding2D layer.'
         )
-    return options | {"auto_pad": "SAME_UPPER"}
+    if all(cells > stride for cells, stride in zip(size, strides, strict=True)):
+        return x, options | {"auto_pad": "SAME_UPPER"}
+    # Runtimes disagree about SAME_UPPER if the window may end before the map does.
+    return _pad_same(builder, x, size, strides, fill), options
+
+
+def _pad_same(
+    builder: GraphBuilder, x: Name, size: Sequence[int], strides: Sequence[int], fill: float
+) -> Name:
+    """Pad [B, C, h, w] so that a window starts at every stride-th cell."""
+    before, after = [], []
+    for axis, cells, stride in zip((2, 3), size, strides, strict=True):
+        length = builder.size(x, axis)
+        last = builder.op("Mul", builder.op("Div", builder.op("Sub", length, [1]), [stride]), [stride])
+        missing = builder.op("Sub", builder.op("Add", last, [cells]), length)
+        missing = builder.op("Max", missing, [0])
+        before.append(builder.op("Div", missing, [2]))
+        after.append(builder.op("Sub", missing, before[-1]))
+    zeros = np.zeros(2, np.int64)
+    return builder.op("Pad", x, builder.op("Concat", zeros, *before, zeros, *after, axis=0), fill)
 
 
 def activate(builder: GraphBuilder, x: Name, activation: Callable[..., Any], name: str) -> Name:
@@ -237,9 +273,10 @@ def _softmax(builder: GraphBuilder, layer: Any, inputs: list[Name], call: Call, 
 
 
 def _pooling(builder: GraphBuilder, layer: Any, inputs: list[Name], call: Call, of_rois: bool) -> Name:
-    options = window_options(layer, _pair(layer.pool_size), _pair(layer.strides), [1, 1])
-    kind = "MaxPool" if isinstance(layer, layers.MaxPooling2D) else "AveragePool"
-    return builder.op(kind, inputs[0], **options)
+    is_max = isinstance(layer, layers.MaxPooling2D)
+    size, strides = _pair(layer.pool_size), _pair(layer.strides)
+    x, options = pad_window(builder, inputs[0], layer, size, strides, [1, 1], LOWEST if is_max else 0.0)
+    return builder.op("MaxPool" if is_max else "AveragePool", x, **options)
 
 
 def _zero_padding(builder: GraphBuilder, layer: Any, inputs: list[Name], call: Call, of_rois: bool) -> Name:
