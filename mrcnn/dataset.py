@@ -95,7 +95,7 @@ class Dataset:
             path: Path or address of the image file, or None if `load_image` does not need one.
             **kwargs: More fields for `image_info`, such as the annotations that `load_mask` needs. With
                 `is_empty=True`, the annotations list the image as one without objects; see
-                `is_listed_as_empty`.
+                `is_listed_as_empty`. An integer `page` chooses the image of a file with several, from 0.
         """
         self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
 
@@ -194,6 +194,7 @@ class Dataset:
                 f"Image id {image_id} has no path. Override load_image in {type(self).__name__}, or pass a "
                 "path to add_image."
             )
+        page = page if isinstance(page, int) else None
         file, entry = self.open_image(image_id), f"image id {image_id}"
         image = images.read_image(file, str(path), page=page, orientation=1, entry=entry)
         # A subclass may turn the image itself.
