@@ -30,6 +30,7 @@ import skimage
 import mrcnn
 from mrcnn import files, formats
 from mrcnn.files import images
+from mrcnn.geometry.preprocessing import with_channels
 from mrcnn.training import runs
 
 COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
@@ -179,7 +180,7 @@ def detect_and_color_splash(
         raise ValueError("Either `image_path` or `video_path` must be given. Received: neither")
     stem = f"splash_{datetime.datetime.now():%Y%m%dT%H%M%S}"
     if image_path:
-        image = skimage.util.img_as_ubyte(skimage.color.gray2rgb(images.read_image(image_path)))
+        image = skimage.util.img_as_ubyte(with_channels(images.read_image(image_path), 3))
         masks = model.detect([image])[0]["masks"]
         output = Path(f"{stem}.png")
         with files.atomic_write(output) as temporary:
