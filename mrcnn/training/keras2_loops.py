@@ -56,10 +56,12 @@ class Keras2Loops(weights.NamedWeightsModel):
         return self.fit(generator, **positional, **options)
 
     def train_step(self, *args: Any) -> Any:
+        """One step of training, with the inputs by name."""
         *state, data = args  # JAX passes its state, too
         return super().train_step(*state, self._named(data))
 
     def test_step(self, *args: Any) -> Any:
+        """One step of validation, with the inputs by name."""
         *state, data = args
         return super().test_step(*state, self._named(data))
 

@@ -45,6 +45,7 @@ class CheckpointPath(str):
     """
 
     def endswith(self, suffix: str | tuple[str, ...], *args: int) -> bool:  # type: ignore[override]
+        """As `str.endswith`, and True for ".weights.h5"."""
         return suffix == ".weights.h5" or super().endswith(suffix, *args)
 
     def format(self, *args: Any, **values: Any) -> str:
