@@ -106,7 +106,7 @@ class MaskRCNN(GraphMethods):
     class_names: list[str] | None
     metrics: dict[str, float]
     _detector: Detector | None
-    _lock: threading.Lock
+    _compile_lock: threading.Lock
 
     def __new__(cls, *args: Any, **kwargs: Any) -> "MaskRCNN":
         """Create the state that programs with a constructor of their own do not know."""
@@ -114,7 +114,7 @@ class MaskRCNN(GraphMethods):
         self.class_names = None
         self.metrics = {}
         self._detector = None
-        self._lock = threading.Lock()
+        self._compile_lock = threading.Lock()
         self._proposal_steps = {}
         self._graph_calls = {}
         return self
@@ -570,7 +570,7 @@ class MaskRCNN(GraphMethods):
                 "Call MaskRCNN.build in it, or use keras_model.predict and unmold_detections."
             )
         self._update_settings()
-        with self._lock:  # threads that come while it is built wait for it
+        with self._compile_lock:  # threads that come while it is built wait for it
             if self._detector is None:
                 with self.devices.scope():
                     self._detector = Detector(
@@ -581,7 +581,7 @@ class MaskRCNN(GraphMethods):
 
     def _update_settings(self) -> None:
         """Bring changed thresholds of the config into the network; what is compiled holds the old ones."""
-        with self._lock:
+        with self._compile_lock:
             if update_layer_settings(self.keras_model, self.config):
                 self._graph_calls.clear()
                 if self._detector is not None:
