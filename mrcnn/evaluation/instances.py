@@ -247,14 +247,15 @@ class InstanceMetrics:
             threshold: The smallest IoU of a match.
             scores: The limits; by default 0.00, 0.01, ..., 1.00.
         """
-        limits = np.linspace(0, 1, 101) if scores is None else np.sort(np.asarray(scores, dtype=float))
+        limits = np.sort(np.asarray(np.linspace(0, 1, 101) if scores is None else scores, dtype=np.float64))
         counts = np.zeros((3, len(limits), len(self.class_names)), dtype=np.int64)
         for image in self._images:
             for column, class_id in enumerate(self.class_names):
                 own = image.scores[image.detected_classes == class_id]
                 if len(own) or np.any(image.true_classes == class_id):
                     counts[:, :, column] += _counts_at(image, class_id, threshold, own, limits)
-        return ScoreCurves(tuple(self.class_names.values()), limits, *counts, iou_threshold=threshold)
+        hits, false, missed = counts
+        return ScoreCurves(tuple(self.class_names.values()), limits, hits, false, missed, threshold)
 
 
 def _codes(annotations: Sequence[Mapping[str, Any]], image_shape: Sequence[int]) -> list[coco.Record]:
