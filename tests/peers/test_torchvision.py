@@ -1,0 +1,252 @@
+"""Our network with torchvision's weights against recordings of torchvision: every step, and training.
+
+`torchvision_run.py record` writes the recordings; the weights follow a recipe. A slow test runs torchvision
+itself where it is installed.
+"""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # torchvision runs with these files, and without ours
+import ours_run
+import recipe
+
+from mrcnn import backend
+from mrcnn.checkpoints import foreign
+from mrcnn.checkpoints.weights import model_weights
+from mrcnn.network import sampling
+
+FOLDER = Path(__file__).parent
+KINDS = ("torchvision", "torchvision-v2")
+SIZES = {"IMAGE_MIN_DIM": 160, "IMAGE_MAX_DIM": 224}
+STEPS = 10
+LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
+
+
+def recording(name):
+    with np.load(FOLDER / f"{name}.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The path of a kind's weights, written once."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def write(kind):
+        path = folder / f"{kind}.safetensors"
+        return path if path.exists() else recipe.write_safetensors(recipe.state(kind), path)
+
+    return write
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def results(request, weights, tmp_path_factory):
+    """The recording of a network, and our results for the same picture."""
+    kind, folder = request.param, tmp_path_factory.mktemp("logs")
+    model = ours_run.build(kind, weights(kind), folder, POST_NMS_ROIS_INFERENCE=100, **SIZES)
+    return recording(kind), ours_run.Runner(model)(recipe.picture(120, 170))
+
+
+def close(theirs, ours, name, atol):
+    np.testing.assert_allclose(recipe.excerpt(name, ours[name]), theirs[name], rtol=1e-4, atol=atol)
+
+
+def test_image_and_features(results):
+    theirs, ours = results
+    close(theirs, ours, "image", 1e-4)
+    for level in ours_run.PYRAMID:
+        close(theirs, ours, level, 5e-4)
+
+
+def test_region_proposals(results):
+    theirs, ours = results
+    close(theirs, ours, "rpn_logits", 5e-4)
+    close(theirs, ours, "rpn_deltas", 5e-4)
+    assert len(theirs["proposals"]) == len(ours["proposals"])
+    assert ours_run.found_share(theirs["proposals"], ours["proposals"], pixels=0.01) == 1.0
+
+
+def test_detections(results):
+    theirs, ours = results
+    assert len(theirs["labels"]) >= 20
+    assert len(set(theirs["labels"].tolist())) >= 3
+    assert len(ours["labels"]) == len(theirs["labels"])
+    first, second = ours_run.matched(theirs, ours).T
+    assert len(first) == len(theirs["labels"])
+    np.testing.assert_allclose(ours["boxes"][second], theirs["boxes"][first], atol=0.1)
+    np.testing.assert_allclose(ours["scores"][second], theirs["scores"][first], atol=1e-4)
+    recorded = first < len(theirs["molded_masks"])
+    np.testing.assert_allclose(
+        ours["molded_masks"][second[recorded]], theirs["molded_masks"][first[recorded]], atol=1e-3
+    )
+
+
+def test_pasted_masks(results):
+    theirs, ours = results
+    first, second = ours_run.matched(theirs, ours).T
+    ious = ours_run.mask_ious(theirs["masks"][first], ours["masks"][second])
+    assert theirs["masks"].any(axis=(1, 2)).mean() > 0.9
+    assert np.mean(ious) > 0.99
+    assert np.median(ious) == 1.0
+
+
+# --- Training ---
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def trained(request, weights, tmp_path_factory):
+    """The recording of a training, and our model with the same weights, samples and layers to train."""
+    kind = request.param
+    model = ours_run.build(
+        kind,
+        weights(kind),
+        tmp_path_factory.mktemp("logs"),
+        mode="training",
+        POST_NMS_ROIS_TRAINING=60,
+        TRAIN_ROIS_PER_IMAGE=32,
+        RPN_TRAIN_ANCHORS_PER_IMAGE=64,
+        WEIGHT_DECAY=0.0,
+        GRADIENT_CLIP_NORM=None,
+        MAX_GT_INSTANCES=8,
+        **SIZES,
+    )
+    model.set_trainable(r"(?!conv1$|bn_conv1$).*", verbose=0)
+    model.compile(1e-4, 0.9)
+    return kind, recording(f"{kind}-training"), model, batch(model.config)
+
+
+def batch(config):
+    picture, boxes, class_ids, masks = recipe.training_example(160, 224)
+    meta = np.concatenate([[0], picture.shape, picture.shape, [0, 0, *picture.shape[:2]], [1], np.ones(91)])
+    slots = config.MAX_GT_INSTANCES
+    padded = {
+        "input_gt_class_ids": np.zeros((1, slots), "int32"),
+        "input_gt_boxes": np.zeros((1, slots, 4), "float32"),
+        "input_gt_masks": np.zeros((1, *masks.shape[:2], slots), bool),
+    }
+    padded["input_gt_class_ids"][0, : len(boxes)] = class_ids
+    padded["input_gt_boxes"][0, : len(boxes)] = boxes
+    padded["input_gt_masks"][0, :, :, : len(boxes)] = masks
+    return {
+        "input_image": (picture - config.MEAN_PIXEL)[None].astype("float32"),
+        "input_image_meta": meta[None].astype("float32"),
+        **padded,
+    }
+
+
+@pytest.fixture(autouse=True)
+def fixed_priorities(monkeypatch):
+    """Samples of both stages by the priorities of the recipe instead of chance."""
+    table = recipe.priorities(30_000)
+
+    def priorities(candidates, shuffle, seed):
+        count = candidates.shape[1] or keras.ops.shape(candidates)[1]
+        chosen = keras.ops.convert_to_tensor(table)[:count]
+        return keras.ops.zeros_like(candidates, dtype="float32") + chosen
+
+    monkeypatch.setattr(sampling, "priorities", priorities)
+
+
+@pytest.mark.slow
+def test_losses_and_gradients(trained):
+    kind, theirs, model, inputs = trained
+    network = model.keras_model
+    losses = {}
+
+    def total(values):
+        outputs = network(values, training=True)
+        losses.update(network.compute_losses(values, outputs))
+        return sum(losses.values())
+
+    tensors = {name: keras.ops.convert_to_tensor(value) for name, value in inputs.items()}
+    gradients = backend.loss_gradients(network, total)(tensors)
+    found = foreign_gradients(kind, network, gradients)
+    names = theirs["names"].tolist()
+    norms = np.array([np.linalg.norm(found[name]) for name in names])
+    np.testing.assert_allclose(norms, theirs["gradient_norms"], rtol=1e-3, atol=1e-5)
+    for key, values in theirs.items():
+        if key.startswith("gradient/"):
+            ours = recipe.thinned(found[key.removeprefix("gradient/")])
+            # A ReLU near 0 that rounding turns over changes single numbers by more.
+            assert np.linalg.norm(ours - values) < 5e-3 * np.linalg.norm(values), key
+
+
+def foreign_gradients(kind, network, gradients):
+    """Gradients of the trainable variables under torchvision's keys, in its layout.
+
+    The table of keys goes from torchvision to ours. Every transform only moves numbers, so a state dict that
+    holds positions instead of weights tells where each number goes.
+    """
+    by_path = {
+        variable.path: gradient
+        for variable, gradient in zip(network.trainable_variables, gradients, strict=True)
+    }
+    positions = {
+        # From 1, because the background's logits are 0. Layers that do not train are left out.
+        key: np.arange(1, values.size + 1, dtype=np.float64).reshape(values.shape)
+        for key, values in recipe.state(kind).items()
+    }
+    rows = foreign.KINDS[kind].rows(positions)
+    ours = model_weights(network)
+    found = {}
+    for layer, parts in rows:
+        for (key, transform), variable in zip(parts, ours[layer].values(), strict=True):
+            if by_path.get(variable.path) is None or layer == "conv1":
+                continue
+            index = np.rint(transform(positions[key])).astype(int)
+            gradient = np.zeros(positions[key].size + 1)
+            gradient[index.ravel()] = backend.to_numpy(by_path[variable.path]).ravel()
+            found[key] = gradient[1:].reshape(positions[key].shape)
+    return found
+
+
+@pytest.mark.slow
+def test_ten_steps(trained):
+    """Losses before each step, and how far the weights went. Changes the model: it comes last."""
+    kind, theirs, model, inputs = trained
+    network = model.keras_model
+    before = {v.path: backend.to_numpy(v.value) for v in network.trainable_variables}
+    steps = STEPS if keras.backend.backend() == "tensorflow" else 3
+    for step in range(steps):
+        network.reset_metrics()
+        logs = network.train_on_batch(inputs, return_dict=True)
+        ours = [float(logs[name]) for name in LOSSES]
+        # Rounding grows with every step.
+        tolerance = 1e-4 if step == 0 else 5e-3 if step < 8 else 5e-2
+        np.testing.assert_allclose(ours, theirs["history"][step], rtol=tolerance, atol=1e-6)
+    if steps < STEPS:
+        return
+    changes = [backend.to_numpy(v.value) - before[v.path] for v in network.trainable_variables]
+    found = foreign_gradients(kind, network, changes)
+    norms = [np.linalg.norm(found[name]) for name in theirs["names"].tolist()]
+    np.testing.assert_allclose(norms, theirs["changes"], rtol=5e-2, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_layer_groups_of_the_second_version(trained):
+    """The heads of version 2 have layers of their own; they train with "heads"."""
+    kind, _, model, _ = trained
+    pattern = re.compile(r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)")
+    names = set(model_weights(model.keras_model))
+    extra = {"fpn_p2_bn", "fpn_c5p5_bn", "mrcnn_box_conv4", "mrcnn_box_bn1", "mrcnn_mask_bn4"}
+    assert (extra <= names) == (kind == "torchvision-v2")
+    backbone = {name for name in names if not pattern.fullmatch(name)}
+    assert all(re.match(r"(conv1|bn_conv1|res\d|bn\d)", name) for name in backbone)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="needs torchvision")
+@pytest.mark.parametrize("kind", KINDS)
+def test_recordings_are_those_of_torchvision(kind):
+    import torchvision_run
+
+    epsilon = 0.0 if kind == "torchvision" else None
+    for name, values in torchvision_run.detection_recording(kind, epsilon).items():
+        np.testing.assert_allclose(values, recording(kind)[name], rtol=1e-3, atol=1e-3, err_msg=name)
