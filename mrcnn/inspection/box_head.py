@@ -76,7 +76,8 @@ class RefinedBoxes:
 def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = None) -> RefinedBoxes:
     """Fetch the output of the box head and repeat its refinement and filters in numpy.
 
-    See Mask R-CNN, section 3.1.
+    See Mask R-CNN, section 3.1. Of each RoI only the best class is followed. With CONVENTIONS other than
+    "keras2" the network also keeps other classes, which are in the detections alone.
 
     Args:
         model: A MaskRCNN of mode "inference".
@@ -85,7 +86,7 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
     """
     outputs = tensors.layer_outputs(model, LAYERS)
     network_input, values = tensors.fetch(model, image, outputs, image_meta)
-    shape, config = network_input.image.shape[:2], model.config
+    config = model.config
     rois = values["proposals"]
     is_filled = rois.any(axis=1)
     rois, class_scores, deltas = rois[is_filled], values["scores"][is_filled], values["deltas"][is_filled]
@@ -93,7 +94,7 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
     rows = np.arange(len(rois))
     scores = class_scores[rows, class_ids]
     class_deltas = deltas[rows, class_ids] * np.asarray(config.BBOX_STD_DEV, np.float32)
-    window = boxes.norm_boxes(network_input.window, shape)
+    window = network_input.normalized(network_input.window)
     refined = boxes.clip_boxes(boxes.apply_box_deltas(rois, class_deltas), window)
     is_object = class_ids > 0
     is_confident = is_object & (scores >= (config.DETECTION_MIN_CONFIDENCE or 0))
@@ -101,14 +102,14 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
     detections = values["detections"][values["detections"][:, 4] > 0]
     return RefinedBoxes(
         input=network_input,
-        proposals=boxes.denorm_boxes(rois, shape),
+        proposals=network_input.pixels(rois),
         class_ids=class_ids,
         scores=scores,
-        refined=boxes.denorm_boxes(refined, shape),
+        refined=network_input.pixels(refined),
         is_object=is_object,
         is_confident=is_confident,
         is_kept=np.isin(rows, kept),
-        detection_boxes=boxes.denorm_boxes(detections[:, :4], shape),
+        detection_boxes=network_input.pixels(detections[:, :4]),
         detection_class_ids=detections[:, 4].astype(np.int32),
         detection_scores=detections[:, 5],
     )

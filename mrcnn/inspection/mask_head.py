@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrcnn import visualize
-from mrcnn.geometry import boxes, images, masks
+from mrcnn.geometry import images, masks
 from mrcnn.inspection import tensors
 from mrcnn.typing import Boxes, ClassIds, Image, Masks
 from mrcnn.visualize import figures
@@ -60,7 +60,7 @@ def generate_masks(model: MaskRCNN, image: Image, image_meta: np.ndarray | None 
     network_input, values = tensors.fetch(model, image, outputs, image_meta)
     shape = network_input.image.shape
     rows = np.flatnonzero(values["detections"][:, 4] > 0)
-    pixels = boxes.denorm_boxes(values["detections"][rows, :4], shape[:2])
+    pixels = network_input.pixels(values["detections"][rows, :4])
     has_area = (pixels[:, 2:] > pixels[:, :2]).all(axis=1)
     rows, pixels = rows[has_area], pixels[has_area]
     class_ids = values["detections"][rows, 4].astype(np.int32)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrcnn import backend, visualize
-from mrcnn.geometry.boxes import denorm_boxes
 from mrcnn.inspection.tensors import NetworkInput
 from mrcnn.network.losses import EPSILON
 from mrcnn.typing import Boxes, ClassIds
@@ -87,7 +86,7 @@ def mask_losses(model: MaskRCNN, batch: Mapping[str, np.ndarray], index: int = 0
     )
     return MaskLosses(
         input=network_input,
-        rois=denorm_boxes(rois[positive], network_input.image.shape[:2]),
+        rois=network_input.pixels(rois[positive]),
         class_ids=class_ids,
         targets=targets,
         predictions=predictions,

@@ -77,7 +77,7 @@ def sort_anchors(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
 
     def in_pixels(label: str) -> Boxes:
         # If the number of anchors is unknown while the graph is built, empty rows fill up to the limit.
-        return boxes.denorm_boxes(values[label][: len(best_scores)], shape[:2])
+        return network_input.pixels(values[label][: len(best_scores)])
 
     is_filled = values["proposals"].any(axis=1)
     return SortedAnchors(
@@ -90,7 +90,7 @@ def sort_anchors(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
         refined=in_pixels("refined_anchors"),
         clipped=in_pixels("refined_anchors_clipped"),
         kept=values["post_nms_anchor_ix"],
-        proposals=boxes.denorm_boxes(values["proposals"][is_filled], shape[:2]),
+        proposals=network_input.pixels(values["proposals"][is_filled]),
     )
 
 

@@ -17,10 +17,15 @@ import numpy as np
 
 from mrcnn import backend
 from mrcnn.drawing.colors import PALETTE
-from mrcnn.geometry.boxes import denorm_boxes, norm_boxes
 from mrcnn.inspection import tensors
 from mrcnn.inspection.feature_maps import PYRAMID
-from mrcnn.network.roi_align import pyramid_roi_align, roi_levels, sample_positions
+from mrcnn.network.roi_align import (
+    CROP_AND_RESIZE,
+    bin_sample_positions,
+    pyramid_roi_align,
+    roi_levels,
+    sample_positions,
+)
 from mrcnn.typing import Boxes, Image
 from mrcnn.visualize import figures
 from mrcnn.visualize.overlays import to_rgb
@@ -43,8 +48,9 @@ class PooledRois:
         rois: RoIs [N, 4], int32 in its pixels, y2 and x2 exclusive.
         levels: Pyramid level [N] of each RoI.
         maps: The levels P2 to P5, each [h, w, C].
-        sample_rows: Rows [N, P] in cells of the RoI's level at which ROIAlign samples.
-        sample_columns: Columns [N, P] in cells.
+        sample_rows: Rows [N, P] in cells of the RoI's level at which ROIAlign samples; [N, 2 * P] where it
+            averages 2 x 2 samples of each bin.
+        sample_columns: Columns in cells, as many.
         aligned: Features of ROIAlign [N, P, P, C].
         bin_rows: Rows of cells of each bin of ROIPool, int [N, P, (first, end)], end exclusive.
         bin_columns: Columns of cells of each bin, int [N, P, (first, end)].
@@ -87,14 +93,14 @@ def pool_rois(
     if rois is None:
         normalized = values["rois"][values["rois"].any(axis=1)]
     else:
-        normalized = norm_boxes(np.asarray(rois).reshape(-1, 4), (height, width)).astype(np.float32)
+        normalized = network_input.normalized(np.asarray(rois).reshape(-1, 4))
     count = pool_size or model.config.POOL_SIZE
     maps = {level: values[f"P{level}"] for level in PYRAMID}
-    area = float(height * width)
+    area, method = float(height * width), model.config.conventions().roi_align
     aligned = pyramid_roi_align(
-        normalized[np.newaxis], area, [one[np.newaxis] for one in maps.values()], (count, count)
+        normalized[np.newaxis], area, [one[np.newaxis] for one in maps.values()], (count, count), method
     )
-    levels = backend.to_numpy(roi_levels(normalized[np.newaxis], area))[0]
+    levels = backend.to_numpy(roi_levels(normalized[np.newaxis], area, method))[0]
     edges = normalized * np.array([np.tile(maps[level].shape[:2], 2) - 1 for level in levels]).reshape(-1, 4)
     bins = [
         (pool_bins(y1, y2, maps[level].shape[0], count), pool_bins(x1, x2, maps[level].shape[1], count))
@@ -105,11 +111,11 @@ def pool_rois(
     ]
     return PooledRois(
         input=network_input,
-        rois=denorm_boxes(normalized, (height, width)),
+        rois=network_input.pixels(normalized),
         levels=levels,
         maps=maps,
-        sample_rows=_sample_positions(normalized[:, [0, 2]], maps, levels, 0, count),
-        sample_columns=_sample_positions(normalized[:, [1, 3]], maps, levels, 1, count),
+        sample_rows=_sample_positions(normalized[:, [0, 2]], maps, levels, 0, count, method),
+        sample_columns=_sample_positions(normalized[:, [1, 3]], maps, levels, 1, count, method),
         aligned=backend.to_numpy(aligned)[0],
         bin_rows=np.array([rows for rows, _ in bins], int).reshape(-1, count, 2),
         bin_columns=np.array([columns for _, columns in bins], int).reshape(-1, count, 2),
@@ -160,12 +166,19 @@ def roi_pool(level_map: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np
 
 
 def _sample_positions(
-    edges: np.ndarray, maps: Mapping[int, np.ndarray], levels: np.ndarray, axis: int, count: int
+    edges: np.ndarray,
+    maps: Mapping[int, np.ndarray],
+    levels: np.ndarray,
+    axis: int,
+    count: int,
+    method: str,
 ) -> np.ndarray:
-    """Positions [N, count] in cells at which ROIAlign samples along one axis; edges [N, 2] normalized."""
+    """Positions [N, samples] in cells at which ROIAlign samples along one axis; edges [N, 2] normalized."""
     extents = np.array([maps[level].shape[axis] for level in levels], np.float32)
     low, high = edges.T[:, np.newaxis]
-    return backend.to_numpy(sample_positions(low, high, extents[np.newaxis], count))[0]
+    if method == CROP_AND_RESIZE:
+        return backend.to_numpy(sample_positions(low, high, extents[np.newaxis], count))[0]
+    return backend.to_numpy(bin_sample_positions(low, high, extents[np.newaxis], count, method))[0]
 
 
 def draw_pooled_rois(pooled: PooledRois, limit: int = 3, channel: int | None = None) -> Figure:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrcnn.geometry import images
+from mrcnn.geometry.boxes import denorm_boxes, norm_boxes
 from mrcnn.geometry.image_meta import parse_image_meta
 from mrcnn.geometry.value_range import scaled, value_range
-from mrcnn.typing import Image, Tensor
+from mrcnn.typing import Boxes, Image, Tensor
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -26,11 +27,13 @@ class NetworkInput:
         image: The molded image with its mean added again, uint8 [H, W, channels]: resized and padded.
         meta: Its image meta [12 + classes].
         window: The part (y1, x1, y2, x2) that is not padding, int32.
+        half_open: Whether normalized boxes are half-open, see `mrcnn.geometry.boxes`.
     """
 
     image: np.ndarray
     meta: np.ndarray
     window: np.ndarray
+    half_open: bool = False
 
     @classmethod
     def from_molded(cls, molded: np.ndarray, meta: np.ndarray, config: Config) -> NetworkInput:
@@ -40,7 +43,16 @@ class NetworkInput:
             image=np.clip(pixels, 0, 255).astype(np.uint8),
             meta=meta,
             window=parse_image_meta(meta[np.newaxis])["window"][0],
+            half_open=config.conventions().half_open_boxes,
         )
+
+    def pixels(self, normalized: np.ndarray) -> Boxes:
+        """Convert normalized boxes [..., 4] to whole pixels of the image."""
+        return denorm_boxes(normalized, self.image.shape[:2], self.half_open)
+
+    def normalized(self, boxes: np.ndarray) -> np.ndarray:
+        """Convert boxes [..., 4] in pixels of the image to normalized boxes, float32."""
+        return norm_boxes(boxes, self.image.shape[:2], self.half_open)
 
 
 def fetch(

@@ -174,7 +174,7 @@ def test_losses_and_gradients(trained):
     for key, values in theirs.items():
         if key.startswith("gradient/"):
             ours = recipe.thinned(found[key.removeprefix("gradient/")])
-            # A ReLU near 0 that rounding turns over changes single numbers by more.
+            # torchvision takes more than 2 x 2 samples of the masks in RoIs above 56 pixels.
             assert np.linalg.norm(ours - values) < 5e-3 * np.linalg.norm(values), key
 
 
