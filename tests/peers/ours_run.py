@@ -144,6 +144,7 @@ def compare(theirs, ours):
     if len(ours["masks"]) == len(ours["labels"]):
         ious = mask_ious(theirs["masks"][first], ours["masks"][second])
         report["mask IoU, least"] = float(ious.min(initial=1.0))
+        report["masks below 0.99"] = int((ious < 0.99).sum())
     return report
 
 
