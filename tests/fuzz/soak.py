@@ -52,14 +52,22 @@ def detections(count, folder):
 
 
 def trainings(count, folder):
-    """Train one model again and again; the layers, the learning rate and the validation change."""
+    """Train one model again and again; the learning rate and the validation change."""
+    yield from _train(count, folder, ["heads"])
+
+
+def stages(count, folder):
+    """Train one model again and again, in turn two layer groups."""
+    yield from _train(count, folder, ["heads", "all"])
+
+
+def _train(count, folder, groups):
     model = MaskRCNN("training", TinyConfig(), folder)
     data = toy_dataset(4)
     for number in range(count):
-        layers = "all" if number % 5 == 4 else "heads"
         validation = data if number % 2 else None
         with contextlib.redirect_stdout(io.StringIO()):
-            model.train(data, validation, 1e-4 * (1 + number), model.epoch + 1, layers)
+            model.train(data, validation, 1e-4 * (1 + number), model.epoch + 1, groups[number % len(groups)])
         yield
 
 
@@ -71,7 +79,7 @@ def models(count, folder):
         yield
 
 
-KINDS = {kind.__name__: kind for kind in (detections, trainings, models)}
+KINDS = {kind.__name__: kind for kind in (detections, trainings, stages, models)}
 
 
 def main():

@@ -38,7 +38,19 @@ def measure(kind, count):
     return [json.loads(line) for line in done.stdout.splitlines() if line[:1].isdigit()]
 
 
-@pytest.mark.parametrize(("kind", "count"), [("detections", 10_000), ("trainings", 50), ("models", 50)])
+# A change of the layers compiles anew, and TensorFlow keeps the graph before it.
+GROWS = pytest.mark.xfail(reason="TensorFlow keeps each traced training step", strict=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("detections", 10_000),
+        ("trainings", 50),
+        pytest.param("stages", 20, marks=GROWS),
+        ("models", 50),
+    ],
+)
 def test_memory_stays_flat(kind, count):
     values = measure(kind, count)
     fifth = len(values) // 5
