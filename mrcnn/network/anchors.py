@@ -49,9 +49,9 @@ def pixel_anchors(
             for side in size
         )
         corner = ops.stack(ops.meshgrid(y, x, indexing="ij"), axis=-1)[:, :, None]  # [rows, columns, 1, 2]
-        half = [(scale / math.sqrt(ratio) / 2, scale * math.sqrt(ratio) / 2) for ratio in ratios]
-        half = np.round(half) if rounded else half
-        half = ops.zeros_like(corner) + ops.convert_to_tensor(np.array(half, "float32"))
+        sides = np.array([(scale / math.sqrt(ratio), scale * math.sqrt(ratio)) for ratio in ratios])
+        half_sides = np.round(sides / 2) if rounded else sides / 2
+        half = ops.zeros_like(corner) + ops.convert_to_tensor(half_sides.astype("float32"))
         centers.append(ops.reshape(corner + ops.zeros_like(half), (-1, 2)))
         halves.append(ops.reshape(half, (-1, 2)))
     return ops.concatenate(centers, axis=0), ops.concatenate(halves, axis=0)
