@@ -76,6 +76,7 @@ setup(
     extras_require={
         "test": [
             "pytest>=8.2",
+            "pytest-xdist>=3.6",
             "ruff==0.17.*",
             "mypy==2.4.*",
             "nbclient>=0.10",

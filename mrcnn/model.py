@@ -103,21 +103,19 @@ class MaskRCNN(GraphMethods):
         ValueError: If the mode is another one or a setting is not valid.
     """
 
-    class_names: list[str] | None
-    metrics: dict[str, float]
-    _detector: Detector | None
-    _compile_lock: threading.Lock
+    # State that programs with a constructor of their own do not know.
+    class_names: list[str] | None = None
+    _detector: Detector | None = None
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "MaskRCNN":
-        """Create the state that programs with a constructor of their own do not know."""
-        self = super().__new__(cls)
-        self.class_names = None
-        self.metrics = {}
-        self._detector = None
-        self._compile_lock = threading.Lock()
-        self._proposal_steps = {}
-        self._graph_calls = {}
-        return self
+    @functools.cached_property
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    @property
+    def _compile_lock(self) -> threading.Lock:
+        """One lock, also for threads that ask for it at the same time: setdefault is atomic."""
+        lock: threading.Lock = self.__dict__.setdefault("compile lock", threading.Lock())
+        return lock
 
     def __init__(self, mode: str, config: "Config", model_dir: str | os.PathLike[str]):
         if mode not in MODES:

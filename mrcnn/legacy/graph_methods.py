@@ -1,5 +1,6 @@
 """Methods of `MaskRCNN` that search its graph and compute any part of it, as the notebooks do."""
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -19,8 +20,15 @@ class GraphMethods:
 
     keras_model: keras.Model
     _graph: Graph
-    _proposal_steps: graph_search.Steps
-    _graph_calls: dict[tuple[tuple[str, int], ...], Callable[..., dict[str, Tensor]]]
+
+    @functools.cached_property
+    def _proposal_steps(self) -> graph_search.Steps:
+        return {}
+
+    @functools.cached_property
+    def _graph_calls(self) -> dict[tuple[tuple[str, int], ...], Callable[..., dict[str, Tensor]]]:
+        return {}
+
     mold_inputs: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
     get_anchors: Callable[[Sequence[int]], Boxes]
     _require_mode: Callable[[str, str], None]

@@ -45,6 +45,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
+        """Let gamma and beta train, unless the layer is frozen."""
         keras.layers.Layer.trainable.fset(self, value and not self.frozen)
 
     def build(self, input_shape: Shape) -> None:

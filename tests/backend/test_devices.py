@@ -111,7 +111,8 @@ def assert_only_the_first_wrote(folder, count, processes):
     assert others == [[]] * (processes - 1)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tested by the slow test_more_devices")
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tested by test_more_devices")
 def test_two_devices_train_as_one(tmp_path):
     finish([start("tensorflow", job(tmp_path, [1, 2], virtual=2))])
     assert_trained_alike(tmp_path, 2)

@@ -420,7 +420,25 @@ def test_crop_and_resize():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_first_maximum():
+    scores = np.array([[0.1, 0.7, 0.7], [-0.0, 0.0, -1.0], [3.0, 2.0, 1.0]], "float32")
+    found = call(backend.first_maximum, scores)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, [1, 0, 0])
+
+
+def test_mean_of_neighbors():
+    x = random(0, 2, 4, 6, 3)
+    expected = x.reshape(2, 2, 2, 3, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(call(lambda x: backend.mean_of_neighbors(x, 2), x), expected, atol=1e-6)
+    np.testing.assert_array_equal(call(lambda x: backend.mean_of_neighbors(x, 1), x), x)
+
+
 # --- Which formulation pays ---
+
+
+def test_only_tensorflow_makes_its_graphs():
+    assert backend.MAKES_TENSORFLOW_GRAPHS == (BACKEND == "tensorflow")
 
 
 def test_is_on_cpu():

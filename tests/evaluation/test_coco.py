@@ -170,7 +170,7 @@ def test_bad_input_is_named():
     metrics.add(5, (4, 4), [], [])
     with pytest.raises(ValueError, match="image_id=5"):
         metrics.add(5, (4, 4), [], [])
-    with pytest.raises(ValueError, match="nothing to evaluate"):
+    with pytest.raises(ValueError, match="must have at least one image"):
         evaluate.evaluate(None, Pictures([]))
 
 
@@ -220,7 +220,7 @@ def test_groups_of_images_in_one_pass():
     assert calls == [1, 1]
     assert [results[name]["tau_AP50"][1] for name in groups] == [0.5, 1.0, 0.0]
     assert [results[name]["mask_AP50"][1] for name in groups] == pytest.approx([51 / 101, 1, 0])
-    with pytest.raises(ValueError, match="nothing to evaluate"):
+    with pytest.raises(ValueError, match="must have at least one image"):
         evaluate.evaluate_groups(detect, Pictures(scenes), {"none": []})
 
 

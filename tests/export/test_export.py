@@ -180,6 +180,7 @@ def test_saved_model(model, tmp_path_factory):
     assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_litert(model, tmp_path_factory):
     pytest.importorskip("ai_edge_litert")

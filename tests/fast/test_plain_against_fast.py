@@ -72,8 +72,9 @@ class MobileNetConfig(TinyConfig):
     BACKBONE = "mobilenetv2"
 
 
-CONFIGS = {"small": SmallConfig, "conventions": ConventionsConfig}
+CONFIGS = {"small": SmallConfig}
 SLOW_CONFIGS = {
+    "conventions": ConventionsConfig,
     "second-version": SecondVersionConfig,
     "trained-norm": TrainedNormConfig,
     "resnet50": ResNetConfig,

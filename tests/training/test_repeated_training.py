@@ -38,7 +38,8 @@ def state(optimizer):
 ADAM = {"OPTIMIZER": "adam", "EMA_MOMENTUM": 0.5}
 
 
-@pytest.mark.parametrize("settings", [{}, pytest.param(ADAM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, ADAM])
 def test_the_second_training_is_that_of_a_fresh_compilation(tmp_path, settings):
     reused, fresh = (build(tmp_path / name, **settings) for name in ("reused", "fresh"))
     for model in (reused, fresh):
