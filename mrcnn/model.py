@@ -109,6 +109,7 @@ class MaskRCNN(GraphMethods):
 
     @functools.cached_property
     def metrics(self) -> dict[str, float]:
+        """The logs of the epoch whose weights the model has, by name."""
         return {}
 
     @property

@@ -438,7 +438,7 @@ def test_mean_of_neighbors():
 
 
 def test_only_tensorflow_makes_its_graphs():
-    assert backend.MAKES_TENSORFLOW_GRAPHS == (BACKEND == "tensorflow")
+    assert (BACKEND == "tensorflow") == backend.MAKES_TENSORFLOW_GRAPHS
 
 
 def test_is_on_cpu():
