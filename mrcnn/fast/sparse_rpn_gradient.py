@@ -24,6 +24,10 @@ from mrcnn.typing import Tensor
 KERNEL = 3  # side of the RPN's kernel in cells
 LAYERS = ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred")
 WEIGHTS = ("kernel", "bias")
+# Coarse levels have few locations, and few of them are sampled. Their sparse pass has room for one location
+# in COARSENESS, but for no fewer than SMALLEST_LIMIT.
+COARSENESS = 16
+SMALLEST_LIMIT = 64
 
 
 class SparseGradientRpn(keras.layers.Layer):
@@ -101,6 +105,8 @@ def gradients(
     touched = ops.any(upstream != 0.0, axis=2)  # NaN counts, too
     if upstream.shape[1] is not None and upstream.shape[1] <= limit:
         return _sparse_gradients(upstream, touched, feature_map, weights, stride, upstream.shape[1])
+    if upstream.shape[1] is not None:
+        limit = min(limit, max(SMALLEST_LIMIT, upstream.shape[1] // COARSENESS))
     count = ops.max(ops.sum(ops.cast(touched, "int32"), axis=1))
     return ops.cond(
         count <= limit,
