@@ -79,9 +79,9 @@ class Dataset:
             if info["source"] == source and str(info["id"]) == str(class_id):
                 if info["name"] != class_name:
                     raise InvalidDataError(
-                        f"`class_id` must be an id that no other class of the source {source!r} has. "
-                        f"Received: class_id={class_id!r} for {class_name!r}, but it is {info['name']!r}. "
-                        "Give the class another id, or the annotations another source."
+                        f"`class_id` must be unique within the source {source!r}. Received: "
+                        f"class_id={class_id!r} for {class_name!r}, but {info['name']!r} already has this "
+                        "id. Give the new class another id, or add it under another source."
                     )
                 return
         self.class_info.append({"source": source, "id": class_id, "name": class_name})

@@ -77,7 +77,7 @@ def test_a_source_must_not_contain_a_dot():
 
 @pytest.mark.parametrize("class_id", [7, "7"])
 def test_an_id_must_not_get_another_name(two_sources, class_id):
-    with pytest.raises(ValueError, match=r"class_id='?7'? for 'dog', but it is 'cat, kitten'"):
+    with pytest.raises(ValueError, match=r"class_id='?7'? for 'dog', but 'cat, kitten' already has this id"):
         two_sources.add_class("a", class_id, "dog")
     two_sources.add_class("a", class_id, "cat, kitten")
     assert len(two_sources.class_info) == 3

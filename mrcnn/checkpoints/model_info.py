@@ -68,7 +68,7 @@ PREPROCESSING_SETTINGS = (
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """What a weight file says about its model.
+    """The settings, class names and metrics of a model, as a weight file stores them.
 
     Attributes:
         settings: The settings, as `Config.to_dict` returns them. Names of functions stand under "CALLABLES".

@@ -305,7 +305,8 @@ def _frame(header: Header, page: int | None) -> int:
     index = page or 0
     if not 0 <= index < header.frames:
         raise InvalidDataError(
-            f"`page` must be 0 to {header.frames - 1}, a page of the file. Received: page={page}"
+            f"`page` must be from 0 to {header.frames - 1}: the file has {header.frames} pages. "
+            f"Received: page={page}"
         )
     return index
 

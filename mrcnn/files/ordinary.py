@@ -18,7 +18,9 @@ def check_ordinary(path: str | os.PathLike[str]) -> None:
     except FileNotFoundError:
         raise MissingFileError("There is no such file.", file=path) from None
     except (OSError, ValueError) as error:  # such as a name that is too long or contains a NUL character
-        raise UnreadableFileError(f"The file cannot be opened: {reason(error)}", file=path) from error
+        raise UnreadableFileError(
+            f"The file cannot be opened: {reason(error)}. Check its path and your permissions.", file=path
+        ) from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a FIFO or a device"
         raise UnreadableFileError(f"This must be a file. It is {kind}.", file=path)

@@ -200,4 +200,6 @@ def _check_segments(page: Any) -> None:
         unpacker = zlib.decompressobj()
         unpacker.decompress(handle.read(count), most)
         if unpacker.unconsumed_tail:
-            raise InvalidDataError("The file holds more data than it states.")
+            raise InvalidDataError(
+                "The TIFF data unpack to more bytes than the header states. Save the image again."
+            )

@@ -43,8 +43,8 @@ def read_json(path: Source) -> Any:
         return json.loads(content.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise InvalidDataError(
-            f"The file is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}. Was it "
-            "saved or copied to its end?",
+            f"The file is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}. The "
+            "file may be incomplete: save or copy it again.",
             file=path,
         ) from error
     except UnicodeDecodeError as error:

@@ -161,7 +161,9 @@ class LabelMeDataset(OutlineDataset):
             size = read_header(_bytes(png)).stored_size
             if size[0] > info["size"][0] or size[1] > info["size"][1]:
                 raise BrokenEntryError(
-                    f"The mask has {size}, the image {info['size']}.", kind=problems.MASK_SIZE
+                    "The mask must not be larger than the image. Received: a mask of "
+                    f"{size[0]} x {size[1]} pixels in an image of {info['size'][0]} x {info['size'][1]}.",
+                    kind=problems.MASK_SIZE,
                 )
             has_area = bool(_decoded(png).any())
         except BrokenEntryError:

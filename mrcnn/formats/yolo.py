@@ -171,7 +171,9 @@ def _read_yaml(text: str, path: Path) -> Any:
     except InvalidDataError:
         raise
     except RecursionError as error:
-        raise InvalidDataError("The YAML is nested too deeply.", file=path) from error
+        raise InvalidDataError(
+            "The YAML is nested too deeply to read. Write a flat list or mapping of names.", file=path
+        ) from error
     except Exception as error:  # of many kinds
         raise InvalidDataError(f"The file is not valid YAML: {reason(error)}", file=path) from error
 

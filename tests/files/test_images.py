@@ -190,7 +190,7 @@ def test_of_several_images_one_is_chosen(name):
         for read in (images.read_image, images.read_values):
             image = read(SEVERAL[name], page=page)
             np.testing.assert_array_equal(image // (256 if image.dtype == np.uint16 else 1), STACK[page])
-    with pytest.raises(InvalidDataError, match="`page` must be 0 to 2"):
+    with pytest.raises(InvalidDataError, match="`page` must be from 0 to 2"):
         images.read_image(SEVERAL[name], page=3)
 
 
@@ -373,7 +373,7 @@ def test_a_tiff_cannot_state_more_than_it_holds(pixels):
 def test_compressed_tiff_that_unpacks_to_more_than_it_states():
     content = tiff(np.zeros((4096, 4096), np.uint32), compression="zlib", rowsperstrip=4096)
     content = with_tags(content, _257=5, _278=5)
-    with pytest.raises(InvalidDataError, match="more data than it states"):
+    with pytest.raises(InvalidDataError, match="unpack to more bytes than the header states"):
         images.read_image(content)
 
 
