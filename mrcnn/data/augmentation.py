@@ -7,6 +7,8 @@ An augmentation is one of:
 - An albumentations transform.
 - A callable `f(image, masks)` that returns (image, masks). If it has a parameter named `rng`, it also gets a
   numpy Generator.
+- `mrcnn.data.copy_paste.CopyPaste`, which adds objects of another image.
+- A list of these, which are applied in its order.
 
 Axes: H, W image; N instances.
 """
@@ -57,8 +59,9 @@ def apply(
         changed = _apply_callable(augmentation, image, masks, rng)
     else:
         raise TypeError(
-            "`augmentation` must be an imgaug augmenter, an albumentations transform, or a callable "
-            f"f(image, masks) that returns (image, masks). Received: augmentation={augmentation!r}"
+            "`augmentation` must be an imgaug augmenter, an albumentations transform, a callable "
+            "f(image, masks) that returns (image, masks), or a list of these. Received: "
+            f"augmentation={augmentation!r}"
         )
     for name, before, after in zip(("image", "masks"), (image, masks), changed, strict=True):
         if np.shape(after) != before.shape:
@@ -68,6 +71,15 @@ def apply(
                 "crop and pad to the same size."
             )
     return np.asarray(changed[0]), np.asarray(changed[1]).astype(bool)
+
+
+def as_list(augmentation: Augmentation | None) -> list[Augmentation]:
+    """Return the augmentations of a list or tuple; one alone as a list, None as an empty list."""
+    if augmentation is None:
+        return []
+    # An imgaug Sequential is a list, too.
+    is_list = isinstance(augmentation, (list, tuple)) and not hasattr(augmentation, "to_deterministic")
+    return list(augmentation) if is_list else [augmentation]
 
 
 def mirror_half(image: Image, masks: Masks, rng: np.random.Generator | None = None) -> tuple[Image, Masks]:

@@ -158,6 +158,52 @@ def camera_policy(strength: float = 1.0, any_orientation: bool = True) -> Camera
     return CameraPolicy(strength, any_orientation)
 
 
+@dataclass(frozen=True)
+class ScaleJitter:
+    """A random size and position of the whole image; see `scale_jitter`. Call it with a NumPy generator."""
+
+    smallest: float
+    largest: float
+
+    def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
+        """Draw one factor and one position and apply them.
+
+        Args:
+            image: `[height, width, channels]` of any dtype.
+            masks: bool `[height, width, instances]`.
+            rng: source of the draws.
+
+        Returns:
+            The changed image and masks, of the same shapes.
+        """
+        factor = float(np.exp(rng.uniform(np.log(self.smallest), np.log(self.largest))))
+        return image_changes.scale_and_move(image, masks, factor, (rng.random(), rng.random()))
+
+
+def scale_jitter(smallest: float = 0.1, largest: float = 2.0) -> ScaleJitter:
+    """Return large-scale jitter (Ghiasi et al. 2021) as a function of an image and its masks.
+
+    The image is resized by a random factor. A larger one is cropped to its old shape at a random position, a
+    smaller one lies at a random position on gray.
+
+    Args:
+        smallest, largest: Range of the factor. Its logarithm is uniform, so that halving and doubling are
+            equally likely.
+
+    Returns:
+        An augmentation for `MaskRCNN.train`.
+
+    Raises:
+        ValueError: If the range is empty, or not within 0.01 to 100.
+    """
+    if not 0.01 <= smallest <= largest <= 100:
+        raise ValueError(
+            "`smallest` and `largest` must be a range within 0.01 to 100. Received: "
+            f"smallest={smallest!r}, largest={largest!r}"
+        )
+    return ScaleJitter(smallest, largest)
+
+
 def albumentations_policy(strength: float = 1.0, any_orientation: bool = True) -> Any:
     """Return the policy as an albumentations transform.
 

@@ -1,7 +1,8 @@
 """Changes of position, light and quality that training applies to an image at random.
 
-Images are uint8 RGB `[height, width, 3]`, masks are bool `[height, width, instances]`. Each function computes
-one change without any randomness and keeps size and dtype. `augmentation_policies` draws the numbers.
+Unless a function says more, images are uint8 RGB `[height, width, 3]`. Masks are bool
+`[height, width, instances]`. Each function computes one change without any randomness and keeps size and
+dtype. `augmentation_policies` draws the numbers.
 """
 
 from collections.abc import Sequence
@@ -64,6 +65,46 @@ def rotate_and_scale(
     inside = (source_x >= 0) & (source_x < width) & (source_y >= 0) & (source_y < height)
     moved = masks[source_y.clip(0, height - 1), source_x.clip(0, width - 1)]
     return image, moved & inside[..., np.newaxis]
+
+
+def scale_and_move(
+    image: Image, masks: Masks, factor: float, position: tuple[float, float]
+) -> tuple[Image, Masks]:
+    """Resize an image and crop or pad it to its old shape.
+
+    Args:
+        image: `[height, width, channels]` of any dtype. It is averaged over areas if it shrinks, and sampled
+            bilinearly if it grows.
+        masks: bool `[height, width, instances]`, sampled at the nearest pixel.
+        factor: factor of the size of objects.
+        position: where the crop lies in the larger image, or the smaller image on the canvas, (y, x) from 0
+            (top, left) to 1 (bottom, right).
+
+    Returns:
+        The changed image and masks. Pixels outside the image have its mean color and no mask.
+    """
+    height, width = image.shape[:2]
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    # OpenCV shrinks at most four channels at a time.
+    channels = [cv2.resize(channel, size[::-1], interpolation=method) for channel in np.moveaxis(image, 2, 0)]
+    resized = np.stack(channels, axis=-1)
+    # The part of the resized image that is shown, and where it begins on the canvas.
+    shown, place = [], []
+    for old, new, where in zip((height, width), size, position, strict=True):
+        offset = round((new - old) * where)  # negative if the image has become smaller
+        shown.append(slice(max(0, offset), max(0, offset) + min(old, new)))
+        place.append(slice(max(0, -offset), max(0, -offset) + min(old, new)))
+    canvas = np.empty_like(image)
+    canvas[:] = image.mean(axis=(0, 1)).astype(image.dtype)
+    canvas[place[0], place[1]] = resized[shown[0], shown[1]]
+    rows, columns = (
+        np.minimum(((np.arange(part.start, part.stop) + 0.5) * old / new).astype(int), old - 1)
+        for part, old, new in zip(shown, (height, width), size, strict=True)
+    )
+    moved = np.zeros_like(masks)
+    moved[place[0], place[1]] = masks[rows][:, columns]
+    return canvas, moved
 
 
 # --- Light ---

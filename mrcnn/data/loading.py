@@ -4,16 +4,18 @@ Axes: h, w original image; H, W molded image; N instances.
 """
 
 import contextlib
+import functools
 import random
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mrcnn.data import augmentation as augmentations
 from mrcnn.data.augmentation import Augmentation, AugmentationError
+from mrcnn.data.copy_paste import CopyPaste, Shown, paste
 from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import images, preprocessing, value_range
 from mrcnn.geometry.image_meta import compose_image_meta
@@ -58,7 +60,7 @@ def load_image_gt(
         config: IMAGE_*, CONTRAST_PERCENTILES and MINI_MASK_SHAPE are read.
         image_id: Id of the image.
         augment: Mirror left to right with probability 1/2. Deprecated.
-        augmentation: One of the kinds in `mrcnn.data.augmentation`, or None.
+        augmentation: One of the kinds in `mrcnn.data.augmentation`, a list of them, or None.
         use_mini_mask: Crop each mask to its box and resize it to MINI_MASK_SHAPE.
         rng: Makes random crops and augmentation repeatable. Without it, Python's `random` and the augmenter's
             own state are used.
@@ -98,6 +100,42 @@ def load_with_range(
 ) -> tuple[ImageWithTruth, ValueRange | None]:
     """Load an image and its ground truth as `load_image_gt`, and the value range of the original image."""
     num_classes = dataset.num_classes  # raises with advice if prepare() was not called
+    molded = _load_molded(dataset, config, image_id, rng)
+    image, crops, class_ids = molded.image, molded.crops, molded.class_ids
+    if augment or augmentation is not None:
+        load_other = functools.partial(_load_other, dataset, config, image_id)
+        image, masks, class_ids = _augmented(
+            (image, crops.whole(), class_ids), augment, augmentation, rng, load_other
+        )
+        # Boxes come from the changed masks. Changing the boxes themselves would enlarge them in a rotation.
+        is_left = np.any(masks, axis=(0, 1))
+        crops, class_ids = MaskCrops.cut(masks[:, :, is_left]), class_ids[is_left]
+    masks = crops.mini(config.MINI_MASK_SHAPE) if use_mini_mask else crops.whole()
+
+    # The class loss ignores predictions of classes that the image's source does not annotate.
+    ids_of_source = set(_class_ids_of_source(dataset, image_id))
+    active = [int(class_id in ids_of_source) for class_id in range(num_classes)]
+    meta = compose_image_meta(
+        image_id, molded.original_shape, image.shape, molded.window, molded.scale, active
+    )
+    return ImageWithTruth(image, meta, class_ids, crops.boxes, masks), molded.values
+
+
+class _Molded(NamedTuple):
+    """An image at the size of the network, before augmentation."""
+
+    image: Image
+    crops: MaskCrops
+    class_ids: ClassIds
+    original_shape: tuple[int, ...]
+    window: images.Rectangle
+    scale: float
+    values: ValueRange | None
+
+
+def _load_molded(
+    dataset: "Dataset", config: "Config", image_id: int, rng: np.random.Generator | None
+) -> _Molded:
     image, crops, class_ids = _load_checked(dataset, config, image_id)
     # Before the crop and the augmentation, so that all crops of an image get the same contrast and range.
     image = preprocessing.stretch_contrast(image, config.CONTRAST_PERCENTILES)
@@ -115,19 +153,7 @@ def load_with_range(
             mode=config.IMAGE_RESIZE_MODE,
         )
     crops, is_left = crops.resize(scale, padding, crop)
-    class_ids = class_ids[is_left]
-    if augment or augmentation is not None:
-        image, masks = _augmented(image, crops.whole(), augment, augmentation, rng)
-        # Boxes come from the changed masks. Changing the boxes themselves would enlarge them in a rotation.
-        is_left = np.any(masks, axis=(0, 1))
-        crops, class_ids = MaskCrops.cut(masks[:, :, is_left]), class_ids[is_left]
-    masks = crops.mini(config.MINI_MASK_SHAPE) if use_mini_mask else crops.whole()
-
-    # The class loss ignores predictions of classes that the image's source does not annotate.
-    ids_of_source = set(_class_ids_of_source(dataset, image_id))
-    active = [int(class_id in ids_of_source) for class_id in range(num_classes)]
-    meta = compose_image_meta(image_id, original_shape, image.shape, window, scale, active)
-    return ImageWithTruth(image, meta, class_ids, crops.boxes, masks), values
+    return _Molded(image, crops, class_ids[is_left], original_shape, window, scale, values)
 
 
 def describe_image(dataset: "Dataset", image_id: int) -> str:
@@ -138,28 +164,69 @@ def describe_image(dataset: "Dataset", image_id: int) -> str:
 
 
 def _augmented(
-    image: Image,
-    masks: Masks,
+    shown: Shown,
     mirror: bool,
     augmentation: Augmentation | None,
     rng: np.random.Generator | None,
-) -> tuple[Image, Masks]:
+    load_other: Callable[[list[Augmentation], np.random.Generator], Shown | None],
+) -> Shown:
+    """Apply each augmentation of a list, or the only one."""
+    image, masks, class_ids = shown
     if mirror:
         warnings.warn(
             "`augment=True` is deprecated. Pass augmentation=imgaug.augmenters.Fliplr(0.5) instead.",
             DeprecationWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         image, masks = augmentations.mirror_half(image, masks, rng)
-    if augmentation is not None:
-        original = image
-        image, masks = augmentations.apply(augmentation, image, masks, rng)
-        if value_range.has_lost_scale(original, image):
-            raise AugmentationError(
-                f"`augmentation` must keep the scale of the values. Received: {original.dtype} values up to "
-                f"{original.max()} became {image.dtype} values up to {image.max()}. Scale the result back."
-            )
-    return image, masks
+    original = image
+    steps = augmentations.as_list(augmentation)
+    for index, step in enumerate(steps):
+        if not isinstance(step, CopyPaste):
+            image, masks = augmentations.apply(step, image, masks, rng)
+            continue
+        draws = np.random.default_rng() if rng is None else rng
+        if draws.random() < step.probability:
+            other = load_other(steps[:index], draws)
+            if other is not None and other[0].shape == image.shape and other[0].dtype == image.dtype:
+                image, masks, class_ids = paste((image, masks, class_ids), other, draws)
+    if value_range.has_lost_scale(original, image):
+        raise AugmentationError(
+            f"`augmentation` must keep the scale of the values. Received: {original.dtype} values up to "
+            f"{original.max()} became {image.dtype} values up to {image.max()}. Scale the result back."
+        )
+    return image, masks, class_ids
+
+
+def _load_other(
+    dataset: "Dataset",
+    config: "Config",
+    image_id: int,
+    augmentation: list[Augmentation],
+    rng: np.random.Generator,
+) -> Shown | None:
+    """Load another image of the same source, with the augmentations that come before `CopyPaste`.
+
+    Returns:
+        None if there is no other image, or it cannot be loaded: it is reported when its own turn comes.
+    """
+    source = dataset.image_info[image_id]["source"]
+    others = [
+        other
+        for other in dataset.image_ids
+        if other != image_id and dataset.image_info[other]["source"] == source
+    ]
+    if not others:
+        return None
+    other_id = int(rng.choice(others))
+    try:
+        molded = _load_molded(dataset, config, other_id, rng)
+    except MemoryError:
+        raise
+    except Exception:
+        return None
+    shown = (molded.image, molded.crops.whole(), molded.class_ids)
+    return _augmented(shown, False, augmentation, rng, lambda *_: None)
 
 
 def _load_checked(dataset: "Dataset", config: "Config", image_id: int) -> tuple[Image, MaskCrops, ClassIds]:
