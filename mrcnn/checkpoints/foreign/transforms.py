@@ -25,6 +25,11 @@ def kernel(values: np.ndarray) -> np.ndarray:
     return values.transpose(2, 3, 1, 0)
 
 
+def depthwise_kernel(values: np.ndarray) -> np.ndarray:
+    """A depthwise convolution [C, 1, h, w] to [h, w, C, 1]."""
+    return values.transpose(2, 3, 0, 1)
+
+
 def transposed_kernel(values: np.ndarray) -> np.ndarray:
     """A transposed convolution [C, F, h, w] to [h, w, F, C]. Neither library flips it."""
     return values.transpose(2, 3, 1, 0)
