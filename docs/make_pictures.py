@@ -1,8 +1,8 @@
-"""Make the figures of the pages "Look inside", "Evaluate", "Tutorial 1" and "Tutorial 3".
+"""Make the figures of the pages "Look inside", "Evaluate", "Recipes", "Tutorial 1" and "Tutorial 3".
 
     python docs/make_pictures.py --logs logs
 
-All but those of "Evaluate" come from running models: that of samples/coins, with its newest weights in the
+All but those of "Evaluate" and "Recipes" come from running models: that of samples/coins, with its newest weights in the
 folder of `--logs`, and the one of samples/nucleus. Without weights for coins, that model is trained first,
 which takes minutes on a laptop. All images come with scikit-image.
 """
@@ -25,6 +25,8 @@ from PIL import Image  # noqa: E402
 from skimage import data  # noqa: E402
 
 from mrcnn import formats, inspection, utils, visualize  # noqa: E402
+from mrcnn.data.augmentation_policies import scale_jitter  # noqa: E402
+from mrcnn.data.copy_paste import CopyPaste  # noqa: E402
 from mrcnn.data.generator import DataGenerator  # noqa: E402
 from mrcnn.data.stains import hematoxylin  # noqa: E402
 from mrcnn.evaluation import coco, instances  # noqa: E402
@@ -178,6 +180,29 @@ def evaluation() -> dict[str, Any]:
     return {"plots": figure}
 
 
+def copy_paste() -> dict[str, Any]:
+    """The upper half of the coins three times: as it is, and after two draws of copy-paste."""
+    image, labels = coins.halves()[0]
+    dataset = coins.CoinsDataset()
+    dataset.load_coins([image, image], [labels, labels])
+    dataset.prepare()
+    config = coins.CoinsInferenceConfig()
+    augmentation = [scale_jitter(0.5, 2), CopyPaste(1)]
+    figure, axes = visualize.figures.pyplot().subplots(1, 3, figsize=(15, 5), layout="constrained")
+    for ax, seed in zip(axes, (None, 3, 6), strict=True):
+        truth = load_image_gt(
+            dataset,
+            config,
+            0,
+            augmentation=None if seed is None else augmentation,
+            rng=np.random.default_rng(seed),
+        )
+        visualize.display_instances(
+            truth.image, truth.boxes, truth.masks, truth.class_ids, NAMES, ax=ax, show_bbox=False
+        )
+    return {"coins": figure}
+
+
 def _bars(rows: list[Any]) -> np.ndarray:
     """Masks [60, 200, N] of boxes."""
     masks = np.zeros((60, 200, len(rows)), bool)
@@ -195,6 +220,7 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
     model = coin_detector(arguments.logs)
     figures = {f"inside-{name}": figure for name, figure in inside(model, held_out()).items()}
+    figures |= {f"copy-paste-{name}": figure for name, figure in copy_paste().items()}
     figures |= {f"evaluation-{name}": figure for name, figure in evaluation().items()}
     figures |= {f"tutorial-3-{name}": figure for name, figure in tutorial_3(model).items()}
     for name, figure in figures.items():

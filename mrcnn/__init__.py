@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # what type checkers and the API reference see
     from mrcnn.config import TorchvisionConfig as TorchvisionConfig
     from mrcnn.config import TorchvisionV2Config as TorchvisionV2Config
     from mrcnn.data.augmentation_policies import camera_policy as camera_policy
+    from mrcnn.data.augmentation_policies import scale_jitter as scale_jitter
+    from mrcnn.data.copy_paste import CopyPaste as CopyPaste
     from mrcnn.dataset import Dataset as Dataset
     from mrcnn.evaluation.evaluate import evaluate as evaluate
     from mrcnn.inference.video import detect_video as detect_video
@@ -56,7 +58,9 @@ _CLASSES_AND_FUNCTIONS = {
     "Detectron2Config": "mrcnn.config",
     "Dataset": "mrcnn.dataset",
     "evaluate": "mrcnn.evaluation.evaluate",
+    "CopyPaste": "mrcnn.data.copy_paste",
     "camera_policy": "mrcnn.data.augmentation_policies",
+    "scale_jitter": "mrcnn.data.augmentation_policies",
     "detect_video": "mrcnn.inference.video",
     "load": "mrcnn.loading",
 }
@@ -77,6 +81,7 @@ _MODULES = {
 
 __all__ = [
     "Config",
+    "CopyPaste",
     "Dataset",
     "Detectron2Config",
     "LightConfig",
@@ -96,6 +101,7 @@ __all__ = [
     "load",
     "model",
     "runtime",
+    "scale_jitter",
     "schedules",
     "utils",
     "visualize",
