@@ -2,9 +2,9 @@
 
     python docs/make_pictures.py --logs logs
 
-All but those of "Evaluate" and "Recipes" come from running models: that of samples/coins, with its newest weights in the
-folder of `--logs`, and the one of samples/nucleus. Without weights for coins, that model is trained first,
-which takes minutes on a laptop. All images come with scikit-image.
+All but those of "Evaluate" and "Recipes" come from running models: that of samples/coins, with its newest
+weights in the folder of `--logs`, and the one of samples/nucleus. Without weights for coins, that model is
+trained first, which takes minutes on a laptop. All images come with scikit-image.
 """
 
 import argparse
