@@ -512,9 +512,9 @@ class MaskRCNN(GraphMethods):
                 `mrcnn.inference.outputs.masks_in_form`.
 
         Returns:
-            One dict per image, in order, with the detections by falling score: `rois` int32
-            [N, (y1, x1, y2, x2)] in pixels of the image, `class_ids` int32 [N], `scores` float32 [N], and
-            `masks` bool [height, width, N] or in the other form.
+            One `mrcnn.results.Detections` per image, in order: a dict with the detections by falling score,
+            `rois` int32 [N, (y1, x1, y2, x2)] in pixels of the image, `class_ids` int32 [N], `scores` float32
+            [N], and `masks` bool [height, width, N] or in the other form. Its methods write files.
 
         Raises:
             ValueError: If the model is in training mode, or an image does not fit the settings.
@@ -526,7 +526,8 @@ class MaskRCNN(GraphMethods):
             log(f"Processing {len(images)} images")
             for image in images:
                 log("image", image)
-        return self._compiled_detector().detect(images, masks, self._log_molded if verbose else None)
+        show = self._log_molded if verbose else None
+        return self._named(self._compiled_detector().detect(images, masks, show))
 
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
@@ -563,7 +564,13 @@ class MaskRCNN(GraphMethods):
             rules = box_rules(self.config)
             molded.append(MoldedImage(pixels, meta, window=whole, original_shape=pixels.shape, **rules))
         found = self._compiled_detector().detect_molded(molded)
-        return [with_mask_form(detections, "full") for detections in found]
+        return self._named([with_mask_form(detections, "full") for detections in found])
+
+    def _named(self, results: list[Detections]) -> list[Detections]:
+        """Tell results the names of the classes."""
+        for result in results:
+            result.class_names = None if self.class_names is None else tuple(self.class_names)
+        return results
 
     def _log_molded(self, molded: Sequence[MoldedImage]) -> None:
         if len({image.pixels.shape for image in molded}) == 1:

@@ -24,6 +24,7 @@ ALLOWED = {
     "dataset": set(),
     "evaluation": {"geometry"},
     "drawing": {"geometry"},
+    "results": {"geometry"},
     "formats": {"dataset", "drawing", "evaluation", "geometry"},
     "visualize": {"drawing", "evaluation", "geometry"},
     # Batches, weight files and frameworks, which do not know each other.
@@ -36,7 +37,7 @@ ALLOWED = {
     "legacy": {"backend", "geometry", "network"},
     # What a model does.
     "training": {"backend", "checkpoints", "config", "fast", "geometry", "network"},
-    "inference": {"backend", "fast", "geometry", "network"},
+    "inference": {"backend", "fast", "geometry", "network", "results"},
     # Files for other programs, and what runs them without Keras.
     "runtime": {"config", "geometry", "inference"},
     "export": {"backend", "geometry", "inference", "network", "runtime"},

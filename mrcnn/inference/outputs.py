@@ -1,7 +1,7 @@
 """From the outputs of the network to detections in the coordinates of the original image."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from mrcnn.geometry import boxes
 from mrcnn.geometry import mask_pasting as pasting
 from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.results.detections import Detections as Detections
 from mrcnn.typing import Boxes, ClassIds
 
 if TYPE_CHECKING:
@@ -16,19 +17,6 @@ if TYPE_CHECKING:
 
 # How detect() returns masks: on the whole image, inside their boxes, or as run lengths.
 MASK_FORMS = ("full", "cropped", "rle")
-
-
-class Detections(TypedDict):
-    """The detections of one image, by falling score.
-
-    rois: int32 [N, (y1, x1, y2, x2)] in pixels of the original image. class_ids: int32 [N]. scores: float32
-    [N]. masks: MaskCrops, or another form of `masks_in_form`.
-    """
-
-    rois: Boxes
-    class_ids: ClassIds
-    scores: NDArray[np.float32]
-    masks: Any
 
 
 def unmold(detections: np.ndarray, class_masks: np.ndarray, molded: "MoldedImage") -> Detections:
@@ -48,7 +36,7 @@ def unmold(detections: np.ndarray, class_masks: np.ndarray, molded: "MoldedImage
         half_open=molded.half_open,
         mask_pasting=molded.mask_pasting,
     )
-    return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": crops}
+    return Detections(rois, class_ids, scores, crops)
 
 
 def place_in_image(
@@ -110,7 +98,7 @@ def exact_boxes(
 
 def with_mask_form(detections: Detections, form: str) -> Detections:
     """Return the detections with their MaskCrops in another form, see `masks_in_form`."""
-    return {**detections, "masks": masks_in_form(detections["masks"], form)}
+    return detections.with_masks(masks_in_form(detections["masks"], form))
 
 
 def masks_in_form(crops: MaskCrops, form: str) -> Any:

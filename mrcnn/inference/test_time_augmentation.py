@@ -64,7 +64,9 @@ def _unflip(detections: Detections, axes: Sequence[int], image: Image) -> tuple[
     rois = detections["rois"].copy()
     for axis in axes:
         rois[:, [axis, axis + 2]] = image.shape[axis] - rois[:, [axis + 2, axis]]
-    return {**detections, "rois": rois}, np.flip(detections["masks"].whole(), axes)
+    masks = detections["masks"]
+    unflipped = Detections(rois, detections["class_ids"], detections["scores"], masks)
+    return unflipped, np.flip(masks.whole(), axes)
 
 
 def _merge(views: list[tuple[Detections, Masks]], threshold: float, max_instances: int) -> Detections:
@@ -75,9 +77,5 @@ def _merge(views: list[tuple[Detections, Masks]], threshold: float, max_instance
     masks = np.concatenate([whole for _, whole in views], axis=-1)
     kept = mask_geometry.non_max_suppression_masks(masks, rois, scores, class_ids, threshold)
     kept = kept[:max_instances]
-    return {
-        "rois": rois[kept],
-        "class_ids": class_ids[kept],
-        "scores": scores[kept],
-        "masks": MaskCrops.cut(masks[..., kept], rois[kept]),
-    }
+    crops = MaskCrops.cut(masks[..., kept], rois[kept])
+    return Detections(rois[kept], class_ids[kept], scores[kept], crops)

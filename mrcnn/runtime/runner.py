@@ -68,7 +68,7 @@ class Runner:
                 `mrcnn.inference.outputs.masks_in_form`.
 
         Returns:
-            One dict per image, in order, with the detections by falling score: `rois` int32
+            One `Detections` per image, in order: a dict with the detections by falling score, `rois` int32
             [N, (y1, x1, y2, x2)] in pixels of the image, `class_ids` int32 [N], `scores` float32 [N], and
             `masks` bool [height, width, N] or in the other form.
 
@@ -77,7 +77,10 @@ class Runner:
         """
         check_mask_form(masks)
         found = detect_with_options(self._detect_once, image_list(images), self.config)
-        return [with_mask_form(detections, masks) for detections in found]
+        results = [with_mask_form(detections, masks) for detections in found]
+        for result in results:
+            result.class_names = self.class_names
+        return results
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the outputs of the file: boxes, class_ids, scores, masks and count.
@@ -121,7 +124,7 @@ class Runner:
             window=window,
             **rules,
         )
-        return {"rois": rois, "class_ids": class_ids, "scores": scores, "masks": crops}
+        return Detections(rois, class_ids, scores, crops)
 
     def _pad(self, pixels: np.ndarray) -> np.ndarray:
         """Fit an image into the one size that the file takes."""
