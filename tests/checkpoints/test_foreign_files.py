@@ -154,6 +154,51 @@ def test_many_views_of_one_storage_are_bounded(tmp_path):
         read_pth(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize("place", ["storage", "size", "import", "top"])
+def test_values_that_hold_each_other_have_a_short_text(tmp_path, place):
+    """Each of 60 tuples holds the one before twice: the text of the last one would never end."""
+    nested = (
+        number(1)
+        + b"\x85q\x00"
+        + b"".join(b"h" + bytes([level]) + b"\x86q" + bytes([level + 1]) for level in range(60))
+    )
+    get = b"h\x3c"
+    storage_type = get if place == "storage" else b"ctorch\nFloatStorage\n"
+    storage = b"(" + text(b"storage") + storage_type + text(b"0") + text(b"cpu") + number(1) + b"tQ"
+    shape = get if place == "size" else numbers([1])
+    value = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(0) + shape + numbers([1]) + b"tR"
+    value = get * 2 + b"\x93" if place == "import" else value
+    body = nested + b"0" + (get if place == "top" else b"}" + text(b"a") + value + b"s")
+    write_pth(tmp_path / "w.pth", None, {"0": bytes(4)}, body=body)
+    with pytest.raises(InvalidDataError, match=r"w\.pth: the file") as raised:
+        read_pth(tmp_path / "w.pth")
+    assert len(str(raised.value)) < 1000
+
+
+def test_sizes_of_numpy_arrays_are_whole_numbers(tmp_path):
+    """A number times a tuple repeats the tuple, and bytes of a number are so many zeros."""
+    for shape, data in (((2**40, (1,)), b"1234"), ((2,), 2**40)):
+        state = (1, shape, NumpyType(), False, data)
+        (tmp_path / "w.pkl").write_bytes(pickle.dumps({"a": NumpyArray(state)}, 2))
+        with pytest.raises(InvalidDataError, match=r"w\.pkl: the file is not a usable pickle"):
+            read_numpy_pickle(tmp_path / "w.pkl")
+
+
+class NumpyArray:
+    """Pickled as NumPy pickles an array, with a state of one's own."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def __reduce__(self):
+        return np.zeros(1).__reduce__()[0], (np.ndarray, (0,), b"b"), self.state
+
+
+class NumpyType:
+    def __reduce__(self):
+        return np.dtype, ("f4", False, True), (3, "<", None, None, None, -1, -1, 0)
+
+
 # --- Pickles by hand ---
 
 

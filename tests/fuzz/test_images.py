@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("image_cases.py")
+IMAGES, WEIGHTS = (Path(__file__).with_name(f"{name}_cases.py") for name in ("image", "weight"))
 # Damaged files of each kind. A tenth of them is read by default.
 CASES = {
     "png": 1500,
@@ -19,7 +19,11 @@ CASES = {
     "webp": 1000,
     "zip": 1500,
     "h5": 1500,
+    "pth": 1500,
+    "pkl": 1500,
+    "safetensors": 1000,
 }
+WEIGHT_KINDS = ("h5", "pth", "pkl", "safetensors")
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="limits memory and time as Linux does"
@@ -28,9 +32,10 @@ pytestmark = pytest.mark.skipif(
 
 def read(kind, first, last):
     """Run the program; return its counts, and the lines about cases that are neither ok nor clear."""
-    paths = [str(PROGRAM.parents[2]), os.environ.get("PYTHONPATH", "")]
+    program = WEIGHTS if kind in WEIGHT_KINDS else IMAGES
+    paths = [str(program.parents[2]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), kind, str(first), str(last)],
+        [sys.executable, str(program), kind, str(first), str(last)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
@@ -49,13 +54,13 @@ def check(share):
         counts, lines = read(kind, 0, cases // 10) if share == "tenth" else read(kind, cases // 10, cases)
         rows.append(counts)
         wrong += lines
-    print(f"\n{'kind':<8}{'cases':>8}{'ok':>8}{'clear':>8}{'else':>8}")
+    print(f"\n{'kind':<12}{'cases':>8}{'ok':>8}{'clear':>8}{'else':>8}")
     total = {
         "kind": "sum",
         **{name: sum(row[name] for row in rows) for name in ("cases", "ok", "clear", "else")},
     }
     for row in [*rows, total]:
-        print(f"{row['kind']:<8}{row['cases']:>8}{row['ok']:>8}{row['clear']:>8}{row['else']:>8}")
+        print(f"{row['kind']:<12}{row['cases']:>8}{row['ok']:>8}{row['clear']:>8}{row['else']:>8}")
     assert not wrong, "\n".join(wrong)
     # Both happen, for every kind.
     assert all(row["ok"] and row["clear"] for row in rows)

@@ -8,8 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.checkpoints.foreign.pickles import Call, Global, parse
-from mrcnn.checkpoints.foreign.states import State, check_total, damage_named, find_state, to_float32
+from mrcnn.checkpoints.foreign.pickles import Call, Global, parse, short
+from mrcnn.checkpoints.foreign.states import (
+    State,
+    check_total,
+    damage_named,
+    find_state,
+    naturals,
+    to_float32,
+)
 from mrcnn.errors import InvalidDataError
 
 MAX_BYTES = 4 * 2**30
@@ -69,7 +76,7 @@ def _as_array(value: Any) -> Array | None:
     dtype = _dtype(described)
     if dtype is None:
         return None
-    return Array(_bytes(data), dtype, tuple(shape), bool(is_fortran))
+    return Array(_bytes(data), dtype, naturals(shape), bool(is_fortran))
 
 
 def _dtype(described: Any) -> str | None:
@@ -91,4 +98,6 @@ def _bytes(data: Any) -> bytes:
         return b""
     if isinstance(data, str):
         return data.encode("latin-1")
+    if not isinstance(data, (bytes, bytearray)):
+        raise TypeError(f"an array whose values are {short(data)}")
     return bytes(data)

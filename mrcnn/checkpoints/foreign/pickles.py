@@ -7,6 +7,7 @@ The readers of each format turn the few descriptions that mean an array into arr
 
 import dataclasses
 import pickletools
+import reprlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -23,6 +24,9 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 TUPLE_SIZES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 MAX_INSTRUCTIONS = 20_000_000
 
+_SHORTENER = reprlib.Repr()
+_SHORTENER.maxlevel = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Global:
@@ -31,7 +35,8 @@ class Global:
     name: str
 
 
-@dataclasses.dataclass(eq=False)
+# Descriptions can hold each other, and the text of one that holds another twice, level by level, has no end.
+@dataclasses.dataclass(eq=False, repr=False)
 class Call:
     """An object that the pickle would make by a call, and what it would store in it."""
 
@@ -41,14 +46,14 @@ class Call:
     entries: list[Any] = dataclasses.field(default_factory=list)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Persistent:
     """An object that lies outside the pickle, by its identifier."""
 
     id: Any
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Parsed:
     """One pickle: its value, and everything in it that lies outside the pickle."""
 
@@ -58,6 +63,11 @@ class Parsed:
 
 class PickleError(ValueError):
     """A pickle that is damaged or uses instructions that weight files do not need."""
+
+
+def short(value: object) -> str:
+    """Return a value of a pickle as text for a message, short however deep it is."""
+    return _SHORTENER.repr(value)
 
 
 def parse(stream: BinaryIO) -> Parsed:
@@ -199,6 +209,8 @@ class _Machine:
 
     def _stack_global(self, argument: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise PickleError("a name to import that is not a string")
         self.stack.append(Global(f"{module}.{name}"))
 
     def _reduce(self, argument: Any) -> None:

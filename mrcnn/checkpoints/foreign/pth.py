@@ -16,8 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.checkpoints.foreign.pickles import Call, Global, Persistent, parse
-from mrcnn.checkpoints.foreign.states import State, check_total, damage_named, find_state, item_size, widen
+from mrcnn.checkpoints.foreign.pickles import Call, Global, Persistent, parse, short
+from mrcnn.checkpoints.foreign.states import (
+    State,
+    check_total,
+    damage_named,
+    find_state,
+    item_size,
+    natural,
+    naturals,
+    widen,
+)
 from mrcnn.checkpoints.opening import ZIP_MAGIC, read_start
 from mrcnn.errors import InvalidDataError
 
@@ -146,10 +155,10 @@ def _storage(described: Any) -> tuple[str, str, int]:
         raise TypeError("a tensor without a storage")
     tag, kind, key, _, count, *view = described.id
     if tag != "storage" or not isinstance(kind, Global) or not isinstance(key, str) or any(view):
-        raise ValueError(f"a storage that is not supported: {described.id}")
+        raise ValueError(f"a storage that is not supported: {short(described.id)}")
     if kind.name not in STORAGE_TYPES:
         raise ValueError(f"a storage of type {kind.name}, which is not supported")
-    return key, STORAGE_TYPES[kind.name], _natural(count)
+    return key, STORAGE_TYPES[kind.name], natural(count)
 
 
 def _as_tensor(value: Any) -> Tensor | None:
@@ -162,7 +171,7 @@ def _as_tensor(value: Any) -> Tensor | None:
         return None
     described, offset, shape, strides = value.arguments[:4]
     key, dtype, count = _storage(described)
-    tensor = Tensor(key, dtype, _natural(offset), _naturals(shape), _naturals(strides))
+    tensor = Tensor(key, dtype, natural(offset), _sizes(shape), _sizes(strides))
     if len(tensor.shape) != len(tensor.strides):
         raise ValueError(f"a tensor of shape {tensor.shape} and strides {tensor.strides}")
     steps = zip(tensor.shape, tensor.strides, strict=True)
@@ -172,16 +181,10 @@ def _as_tensor(value: Any) -> Tensor | None:
     return tensor
 
 
-def _naturals(value: Any) -> tuple[int, ...]:
+def _sizes(value: Any) -> tuple[int, ...]:
     if isinstance(value, Call) and value.function == Global("torch.Size"):
         value = value.arguments[0]
-    return tuple(map(_natural, value))
-
-
-def _natural(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"a size of {value!r}")
-    return value
+    return naturals(value)
 
 
 def _arrays(

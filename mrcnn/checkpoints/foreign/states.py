@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mrcnn.checkpoints.foreign.pickles import Call, Global
-from mrcnn.errors import InvalidDataError
+from mrcnn.checkpoints.foreign.pickles import Call, Global, short
+from mrcnn.errors import InvalidDataError, reason
 
 # {key: array}, with the keys of the library that wrote it.
 State = dict[str, np.ndarray]
@@ -37,10 +37,10 @@ def damage_named(path: Path, kind: str) -> Iterator[None]:
     except InvalidDataError:
         raise
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
-        raise InvalidDataError(f"the file is not a usable {kind}: {error}", file=path) from error
+        raise InvalidDataError(f"the file is not a usable {kind}: {reason(error)}", file=path) from error
     except (OSError, zipfile.BadZipFile, struct.error, RuntimeError, EOFError) as error:
         raise InvalidDataError(
-            f"the file is a damaged {kind}: {error}. Download it again.", file=path
+            f"the file is a damaged {kind}: {reason(error)}. Download it again.", file=path
         ) from error
 
 
@@ -66,7 +66,7 @@ def find_state(
         if state:
             return without_prefixes(state)
     content = root.function if isinstance(root, Call) else root
-    described = content.name if isinstance(content, Global) else sorted(map(str, values))[:10]
+    described = content.name if isinstance(content, Global) else short(sorted(map(str, values)))
     raise InvalidDataError(
         f"the file holds no state dict: no dictionary of arrays, neither at the top nor under one of "
         f"{list(keys)}. Received: {described}. Save one with torch.save(model.state_dict(), path).",
@@ -101,6 +101,18 @@ def check_total(path: Path, sizes: Sequence[int]) -> None:
             "can hold. Use a file from a source that you trust.",
             file=path,
         )
+
+
+def naturals(values: Any) -> tuple[int, ...]:
+    """Return the sizes in a shape; ValueError or TypeError for anything else."""
+    return tuple(map(natural, values))
+
+
+def natural(value: Any) -> int:
+    """Return a size or position; ValueError for anything else."""
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"a size of {short(value)}")
+    return value
 
 
 def to_float32(data: bytes, dtype: str, shape: Sequence[int]) -> np.ndarray:
