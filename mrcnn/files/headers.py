@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -10,6 +11,9 @@ from mrcnn.errors import InvalidDataError, UnreadableFileError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
+
+# Pillow's remarks on damaged files would be printed beside the errors that are raised here.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 # Formats that Pillow may open. Others would start programs, such as Ghostscript for EPS.
 FORMATS = (
