@@ -376,10 +376,11 @@ class Config:
 
     @BATCH_SIZE.setter
     def BATCH_SIZE(self, value: int) -> None:  # noqa: N802
-        if value < 1 or value % self.GPU_COUNT:
+        is_integer = isinstance(value, (int, np.integer))
+        if not is_integer or value < 1 or value % self.GPU_COUNT:
             raise ValueError(
                 f"BATCH_SIZE must be a positive multiple of GPU_COUNT={self.GPU_COUNT}. Received: "
-                f"BATCH_SIZE={value}. Set IMAGES_PER_GPU instead."
+                f"BATCH_SIZE={value!r}. Set IMAGES_PER_GPU instead."
             )
         self.IMAGES_PER_GPU = value // self.GPU_COUNT
 
@@ -395,7 +396,12 @@ class Config:
 
     @IMAGE_SHAPE.setter
     def IMAGE_SHAPE(self, value: Sequence[int]) -> None:  # noqa: N802
-        height, width, channels = (int(number) for number in value)
+        try:
+            height, width, channels = (int(number) for number in value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"IMAGE_SHAPE must be (height, width, channels). Received: IMAGE_SHAPE={value!r}"
+            ) from error
         if height != width:
             raise ValueError(
                 f"IMAGE_SHAPE must be square. Received: IMAGE_SHAPE={tuple(value)}. Use "
@@ -512,9 +518,9 @@ def _drop_shadowed(owner: type) -> None:
 def _warn_misspelled(config: Config) -> None:
     """Warn about names that are no settings but nearly one."""
     known = {name for name in vars(Config) if name.isupper()}
-    for name in _setting_names(config):
+    for name in sorted(set(_setting_names(config)) - known):
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELLING)
-        if name not in known and nearest:
+        if nearest:
             warnings.warn(
                 f"{type(config).__name__}.{name} is not a setting. Did you mean {nearest[0]}?",
                 UserWarning,

@@ -73,6 +73,12 @@ def test_setting_the_image_shape_sets_what_defines_it(mode):
     assert config.IMAGE_MIN_DIM == 512
     with pytest.raises(ValueError, match="square"):
         config.IMAGE_SHAPE = (512, 640, 3)
+    for value in (None, 512, (512, 512), ("a", 1, 2), (float("nan"), 1, 1)):
+        with pytest.raises(ValueError, match=r"IMAGE_SHAPE must be \(height, width, channels\)"):
+            config.IMAGE_SHAPE = value
+    for value in (None, "2", 2.0, 0, [2]):
+        with pytest.raises(ValueError, match="BATCH_SIZE must be a positive multiple"):
+            config.BATCH_SIZE = value
 
 
 def test_setting_the_image_shape_to_itself_changes_nothing():
