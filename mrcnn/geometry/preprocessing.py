@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mrcnn.config import Config
 
 ALPHA_CHANNELS = 4
+NUMBER_KINDS = "buif"  # of dtypes: bool, unsigned and signed integers, floats
 # An 8-bit channel with fewer gray levels than this is not stretched to the full range, which would be noise.
 LEAST_LEVELS = 8
 # Networks take values near 0..255. Single pixels may be far brighter, but activations must not overflow.
@@ -35,18 +36,25 @@ def with_channels(image: Image, channels: int) -> Image:
         Array [h, w, channels] of the same dtype.
 
     Raises:
-        ValueError: If the image has another number of channels.
+        InvalidDataError: If the image has another number of channels or no pixel, or does not hold numbers.
     """
     image = np.asarray(image)
+    if image.dtype.kind not in NUMBER_KINDS:
+        raise InvalidDataError(
+            f"An image must be an array of numbers. Received: image.dtype={image.dtype}, "
+            f"image.shape={image.shape}. Read image files first, for instance with mrcnn.files.images."
+        )
     if image.ndim == 2:
         image = image[:, :, np.newaxis]
+    if image.ndim == 3 and image.size == 0:
+        raise InvalidDataError(f"An image must have at least one pixel. Received: image.shape={image.shape}")
     if image.ndim == 3 and image.shape[2] == channels:
         return image
     if image.ndim == 3 and image.shape[2] == 1 and channels == 3:
         return np.repeat(image, 3, axis=2)
     if image.ndim == 3 and image.shape[2] == ALPHA_CHANNELS and channels == 3:
         return image[:, :, :3]
-    raise ValueError(
+    raise InvalidDataError(
         f"An image must have shape (height, width, {channels}), because IMAGE_CHANNEL_COUNT={channels}. "
         f"Received: image.shape={image.shape}. Convert it, or set IMAGE_CHANNEL_COUNT and MEAN_PIXEL."
     )

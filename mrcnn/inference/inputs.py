@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.image_meta import compose_image_meta
 from mrcnn.geometry.images import check_molded_size, pad_after, padded_shape, resize_image
@@ -58,8 +59,15 @@ def image_list(images: Image | Iterable[Image]) -> list[Image]:
     """Return images as a list. A single array [height, width] or [height, width, channels] is one image."""
     is_one_array = getattr(images, "ndim", None) in (2, 3)
     if is_one_array or not isinstance(images, Iterable):
-        return [np.asarray(images)]
-    return [np.asarray(image) for image in images]
+        return [_as_array(images)]
+    return [_as_array(image) for image in images]
+
+
+def _as_array(image: Any) -> Image:
+    try:
+        return np.asarray(image)
+    except ValueError as error:  # lists of different lengths
+        raise InvalidDataError(f"An image must be an array of numbers: {error}") from error
 
 
 def mold_inputs(images: Sequence[Image], config: "Config") -> list[MoldedImage]:

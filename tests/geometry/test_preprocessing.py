@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config
+from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import preprocessing
 
 
@@ -22,6 +23,23 @@ def test_grey_becomes_rgb_and_alpha_goes():
 def test_what_would_have_to_be_guessed_is_refused(shape, channels):
     with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT"):
         preprocessing.with_channels(np.zeros(shape), channels)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "a.png",
+        b"a.png",
+        None,
+        {},
+        np.zeros((2, 3, 3), complex),
+        np.zeros((2, 3), object),
+        np.zeros((0, 4, 3)),
+    ],
+)
+def test_what_is_no_image_is_refused(image):
+    with pytest.raises(InvalidDataError, match="An image must"):
+        preprocessing.with_channels(image, 3)
 
 
 def test_both_by_config():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny_model import TinyConfig
 
+from mrcnn.errors import InvalidDataError
 from mrcnn.geometry.image_meta import parse_image_meta
 from mrcnn.inference import inputs
 
@@ -22,6 +23,11 @@ from mrcnn.inference import inputs
 )
 def test_image_list(images, shapes):
     assert [image.shape for image in inputs.image_list(images)] == shapes
+
+
+def test_lists_of_different_lengths():
+    with pytest.raises(InvalidDataError, match="An image must be an array of numbers"):
+        inputs.image_list([[[1, 2], [3]]])
 
 
 def test_pillow_images():
