@@ -7,6 +7,7 @@ that measured faster in another formulation of the same numbers.
 
 import keras
 
+from mrcnn.backend.custom_gradients import custom_gradient as custom_gradient
 from mrcnn.backend.forks import require_unforked as require_unforked
 from mrcnn.backend.gradients import loss_gradients as loss_gradients
 from mrcnn.backend.host_memory import give_back_host_memory as give_back_host_memory

@@ -57,6 +57,33 @@ def optimized_variables(optimizer: keras.Optimizer) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
+# What Keras' compile sets, and the functions that fit builds from it.
+COMPILED = (
+    "optimizer",
+    "train_function",
+    "test_function",
+    "steps_per_execution",
+    "_compile_config",
+    "_compile_loss",
+    "_compile_metrics",
+    "_compiled_trainable_state",
+    "_jit_compile",
+    "_loss_tracker",
+    "_run_eagerly",
+)
+
+
+def compiled_state(model: keras.Model) -> dict[str, Any]:
+    """The state of a compiled model by attribute, for `restore_compiled_state`."""
+    return {name: vars(model)[name] for name in COMPILED}
+
+
+def restore_compiled_state(model: keras.Model, state: dict[str, Any]) -> None:
+    """Make a model what it was when `compiled_state` was called. Its weights do not change."""
+    # Not setattr, by which Keras would list the metric of the loss once more.
+    vars(model).update(state)
+
+
 class ClipsAfterSum:
     """Part of an optimizer: clip gradients after tf.distribute has summed them. Keras clips before.
 

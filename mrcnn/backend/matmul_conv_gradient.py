@@ -11,6 +11,7 @@ from typing import Any
 
 from keras import ops
 
+from mrcnn.backend.custom_gradients import custom_gradient
 from mrcnn.typing import Tensor
 
 Pair = Sequence[int]
@@ -34,7 +35,7 @@ def conv2d_matmul_grad(
         [B, h, w, filters].
     """
 
-    @ops.custom_gradient
+    @custom_gradient
     def convolution(inputs: Tensor, kernel: Tensor) -> Any:
         def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
             flipped = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))

@@ -60,7 +60,7 @@ class SparseGradientRpn(keras.layers.Layer):
         logits, _, deltas = rpn(inputs)
         outputs = ops.stop_gradient(ops.concatenate([logits, deltas], axis=-1))  # [B, A, 6]
 
-        @ops.custom_gradient
+        @backend.custom_gradient
         def attach_gradient(outputs: Tensor, feature_map: Tensor, *weights: Tensor) -> Any:
             def gradient(
                 *upstreams: Tensor, upstream: Tensor = None

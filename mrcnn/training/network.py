@@ -17,6 +17,7 @@ from mrcnn.config.rules import LOSS_NAMES
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import losses
 from mrcnn.training import optimizers
+from mrcnn.training.compiled_steps import CompiledSteps
 from mrcnn.training.keras2_loops import Keras2Loops
 from mrcnn.typing import Tensor
 
@@ -45,15 +46,6 @@ class FastPaths:
         return rewritten
 
 
-@dataclass(frozen=True)
-class _CompiledStep:
-    """A compiled training step: all it depends on, its optimizer, and the scalars that one starts with."""
-
-    depends_on: tuple[Any, ...]
-    optimizer: keras.Optimizer
-    initial_scalars: dict[int, Any]
-
-
 @keras.saving.register_keras_serializable("mrcnn")
 class TrainingNetwork(Keras2Loops):
     """A functional model of `training_graph` with its losses.
@@ -64,7 +56,7 @@ class TrainingNetwork(Keras2Loops):
 
     devices = Devices()
     conventions = Conventions()
-    compiled_step: _CompiledStep | None = None
+    compiled_steps: CompiledSteps | None = None
     _training_forward: Callable[..., Tensors] | None = None
     _rewritten: tuple[Any, Callable[..., Tensors]] | None = None
 
@@ -185,7 +177,8 @@ def compile_network(
     """Give a network its optimizer: SGD with momentum or Adam, gradients clipped by their joint norm.
 
     The state of the optimizer starts from zero. The loss is scaled if the network was built with PRECISION
-    "float16". If only the learning rate has changed since the last call, nothing compiles anew.
+    "float16". Layers and settings that the network was compiled for before, at any learning rate, do not
+    compile again.
 
     Args:
         network: The network. Which of its layers train is settled.
@@ -201,31 +194,20 @@ def compile_network(
         None if isinstance(learning_rate, (int, float)) else learning_rate,
         momentum,
     )
-    step = network.compiled_step
-    is_same = step is not None and step.depends_on == depends_on and step.optimizer is network.optimizer
-    if step is not None and is_same and devices.count == 1:
-        _restart(step, learning_rate)
-        return
     use_fast_paths = config.FAST_PATHS and fast is not None
     positives = int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO)
     rewrite = FastPaths(config.RPN_TRAIN_ANCHORS_PER_IMAGE + positives, config.JIT_COMPILE)
     network.conventions = config.conventions()
     network.configure(config.LOSS_WEIGHTS, config.WEIGHT_DECAY, devices, rewrite if use_fast_paths else None)
+    if network.compiled_steps is None:
+        network.compiled_steps = CompiledSteps()
+    if devices.count == 1 and network.compiled_steps.restart(network, depends_on, learning_rate):
+        return
     optimizer = _optimizer(config, learning_rate, momentum, devices, add_l2_gradient=use_fast_paths)
     network.compile(optimizer=optimizer, jit_compile=backend.compiles_with_xla(config.JIT_COMPILE))
-    optimizer = network.optimizer  # with PRECISION "float16" one around it, which scales the loss
-    optimizer.build(network.trainable_variables)
-    scalars = {id(v): backend.to_numpy(v) for v in optimizer.variables if v.shape == ()}
-    network.compiled_step = _CompiledStep(depends_on, optimizer, scalars)
-
-
-def _restart(step: _CompiledStep, learning_rate: Any) -> None:
-    """Give the optimizer of a compiled step the state it started with, and a learning rate."""
-    for variable in step.optimizer.variables:
-        value = step.initial_scalars.get(id(variable))
-        variable.assign(keras.ops.zeros(variable.shape, variable.dtype) if value is None else value)
-    if isinstance(learning_rate, (int, float)):
-        step.optimizer.learning_rate = learning_rate
+    network.optimizer.build(network.trainable_variables)
+    if devices.count == 1:
+        network.compiled_steps.add(network, depends_on)
 
 
 def _optimizer(

@@ -90,6 +90,37 @@ def test_optimized_variables():
     assert [id(v) for v in keras_internals.optimized_variables(optimizer)] == [id(v) for v in variables]
 
 
+def compiled(optimizer, **options):
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, layers.Dense(1)(inputs))
+    model.compile(optimizer, "mse", **options)
+    model.make_train_function()
+    model.make_test_function()
+    return model
+
+
+def test_compiled_state():
+    """All that `compile` sets belongs to it."""
+    model = compiled("sgd")
+    names = set(keras_internals.compiled_state(model))
+    before = dict(vars(model))
+    model.compile("adam", "mae", metrics=["mse"], run_eagerly=True, steps_per_execution=2, jit_compile=False)
+    changed = {name for name, value in vars(model).items() if value is not before.get(name)}
+    assert changed - names <= {"loss", "predict_function"}
+
+
+def test_restore_compiled_state():
+    model = compiled("sgd", metrics=["mae"])
+    state = keras_internals.compiled_state(model)
+    metrics, optimizer, function = model.metrics, model.optimizer, model.train_function
+    model.compile("adam", "mse", run_eagerly=True)
+    keras_internals.restore_compiled_state(model, state)
+    assert model.optimizer is optimizer and model.train_function is function and not model.run_eagerly
+    assert [id(metric) for metric in model.metrics] == [id(metric) for metric in metrics]
+    history = model.fit(np.ones((4, 3), "float32"), np.ones((4, 1), "float32"), verbose=0)
+    assert set(history.history) == {"loss", "mae"}
+
+
 class TestClipsAfterSum:
     @staticmethod
     def optimizer(clips_after_sum):

@@ -15,6 +15,7 @@ from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
 from mrcnn.model import MaskRCNN
+from mrcnn.training.schedules import warm_up_and_decay
 
 # Sides of the images of `detections`, in pixels.
 SIDES = (64, 192)
@@ -53,21 +54,26 @@ def detections(count, folder):
 
 def trainings(count, folder):
     """Train one model again and again; the learning rate and the validation change."""
-    yield from _train(count, folder, ["heads"])
+    yield from _train(count, folder, ["heads"], lambda number: 1e-4 * (1 + number))
 
 
 def stages(count, folder):
     """Train one model again and again, in turn two layer groups."""
-    yield from _train(count, folder, ["heads", "all"])
+    yield from _train(count, folder, ["heads", "all"], lambda number: 1e-4 * (1 + number))
 
 
-def _train(count, folder, groups):
+def schedules(count, folder):
+    """Train one model again and again, each time with another learning-rate schedule: all compile anew."""
+    yield from _train(count, folder, ["heads"], lambda number: warm_up_and_decay(1e-4 * (1 + number), 10))
+
+
+def _train(count, folder, groups, rate):
     model = MaskRCNN("training", TinyConfig(), folder)
     data = toy_dataset(4)
     for number in range(count):
         validation = data if number % 2 else None
         with contextlib.redirect_stdout(io.StringIO()):
-            model.train(data, validation, 1e-4 * (1 + number), model.epoch + 1, groups[number % len(groups)])
+            model.train(data, validation, rate(number), model.epoch + 1, groups[number % len(groups)])
         yield
 
 
@@ -79,7 +85,7 @@ def models(count, folder):
         yield
 
 
-KINDS = {kind.__name__: kind for kind in (detections, trainings, stages, models)}
+KINDS = {kind.__name__: kind for kind in (detections, trainings, stages, schedules, models)}
 
 
 def main():

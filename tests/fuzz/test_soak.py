@@ -38,16 +38,13 @@ def measure(kind, count):
     return [json.loads(line) for line in done.stdout.splitlines() if line[:1].isdigit()]
 
 
-# A change of the layers compiles anew, and TensorFlow keeps the graph before it.
-GROWS = pytest.mark.xfail(reason="TensorFlow keeps each traced training step", strict=False)
-
-
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
         ("detections", 10_000),
         ("trainings", 50),
-        pytest.param("stages", 20, marks=GROWS),
+        ("stages", 20),
+        ("schedules", 20),
         ("models", 50),
     ],
 )

@@ -7,6 +7,7 @@ from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
 from mrcnn.model import MaskRCNN
+from mrcnn.training import compiled_steps
 from mrcnn.training.layer_groups import LAYER_GROUPS
 from mrcnn.training.schedules import warm_up_and_decay
 
@@ -45,7 +46,7 @@ def test_the_second_training_is_that_of_a_fresh_compilation(tmp_path, settings):
     for model in (reused, fresh):
         model.train(toy_dataset(4), None, 0.01, 1, "heads")
     function, optimizer = reused.keras_model.train_function, reused.keras_model.optimizer
-    fresh.keras_model.compiled_step = None
+    fresh.keras_model.compiled_steps = None
     for model in (reused, fresh):
         model.train(toy_dataset(4), None, 0.02, 2, "heads")
     assert reused.keras_model.optimizer is optimizer and fresh.keras_model.optimizer is not optimizer
@@ -76,15 +77,56 @@ def test_a_reused_optimizer_starts_anew(tmp_path):
         lambda model: step(model, warm_up_and_decay(0.01, 10)),
         lambda model: setattr(model.config, "WEIGHT_DECAY", 0.5) or step(model),
         lambda model: model.config.LOSS_WEIGHTS.update(mrcnn_mask_loss=2.0) or step(model),
-        lambda model: model.keras_model.compile("sgd") or step(model),
     ],
-    ids=["layers", "schedule", "setting", "loss weight", "compiled by hand"],
+    ids=["layers", "schedule", "setting", "loss weight"],
 )
 def test_a_change_compiles_anew(model, change):
     optimizer = step(model)
     assert step(model) is optimizer
     changed = change(model)
     assert changed is not optimizer
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        lambda model: step(model, layers="all"),
+        lambda model: setattr(model.config, "WEIGHT_DECAY", 0.25) or step(model),
+        lambda model: model.keras_model.compile("sgd", run_eagerly=True),
+    ],
+    ids=["layers", "setting", "compiled by hand"],
+)
+def test_a_way_back_compiles_nothing(model, leave):
+    model.config.WEIGHT_DECAY = 0.125
+    optimizer = step(model)
+    network = model.keras_model
+    function, metrics = network.train_function, network.metrics
+    leave(model)
+    assert network.optimizer is not optimizer
+    model.config.WEIGHT_DECAY = 0.125
+    assert step(model) is optimizer
+    assert network.train_function is function and not network.run_eagerly
+    assert [id(metric) for metric in network.metrics] == [id(metric) for metric in metrics]
+    assert network.weight_decay == 0.125
+
+
+@pytest.mark.slow
+def test_stages_in_turn_train_as_fresh_compilations_do(tmp_path):
+    kept, fresh = (build(tmp_path / name) for name in ("kept", "fresh"))
+    for epoch, layers in enumerate(["heads", "all", "heads"], 1):
+        for model in (kept, fresh):
+            model.train(toy_dataset(4), None, 0.01 * epoch, epoch, layers)
+        fresh.keras_model.compiled_steps = None
+    assert len(kept.keras_model.compiled_steps) == 2
+    for ours, expected in zip(kept.keras_model.get_weights(), fresh.keras_model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_few_steps_are_kept(model):
+    for number in range(compiled_steps.LARGEST_COUNT + 2):
+        model.config.WEIGHT_DECAY = 0.1 + number
+        step(model)
+    assert len(model.keras_model.compiled_steps) == compiled_steps.LARGEST_COUNT
 
 
 def test_the_graph_does_not_grow(model):
