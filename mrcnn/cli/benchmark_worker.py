@@ -1,0 +1,158 @@
+"""One process of `mrcnn benchmark`: load a model with some threads, measure, print one line of JSON.
+
+python -m mrcnn.cli.benchmark_worker '{"model": "nucleus-light", ...}'
+"""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+OBJECTS = 24  # in an image that is made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure a case, and print its rows or its error."""
+    case = json.loads(argv[0])
+    bind(case["threads"])  # before a framework counts the cores
+    from mrcnn.cli.messages import USER_ERRORS
+
+    try:
+        answer: dict[str, Any] = {"rows": measure(case)}
+    except USER_ERRORS as error:
+        answer = {"error": str(error)}
+    print(json.dumps(answer))
+    return int("error" in answer)
+
+
+def bind(threads: int) -> None:
+    """Keep this process on some of its cores, where the system can."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def measure(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row per size of images and batch."""
+    started = time.perf_counter()
+    model = _load(case)
+    load_seconds = time.perf_counter() - started
+    rows = []
+    for size in case["sizes"] or [0]:
+        for batch in case["batches"]:
+            model.config.IMAGES_PER_GPU = batch
+            images = _images(case["images"], size, batch, int(model.config.IMAGE_CHANNEL_COUNT))
+            row = _row(model, images, case["repeats"])
+            facts = {"size": size, "batch": batch, "threads": case["threads"]}
+            precision = case["precision"] or _own_precision(model)
+            rows.append({**facts, "precision": precision, "load": load_seconds, **row})
+    return rows
+
+
+def _load(case: dict[str, Any]) -> Any:
+    from mrcnn.cli.models import load_model
+
+    name, precision, settings = case["model"], case["precision"], case["settings"]
+    path = Path(name)
+    if path.suffix.lower() == ".xml":
+        from mrcnn.runtime import load
+
+        short = {"": "f32", "float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+        return load(path, threads=case["threads"], precision=short.get(precision, precision))
+    if path.suffix.lower() in (".onnx", ".tflite"):
+        if precision not in ("", "float32"):
+            raise ValueError(
+                f"{path.suffix} files have one precision. Leave --precision out, or use OpenVINO."
+            )
+        from mrcnn.runtime import load
+
+        return load(path, threads=case["threads"])
+    return load_model(name, [*settings, *([f"PRECISION={precision}"] if precision else [])])
+
+
+def _own_precision(model: Any) -> str:
+    return str(model.config.PRECISION or "float32") if hasattr(model, "keras_model") else "float32"
+
+
+def _images(source: str | None, size: int, batch: int, channels: int) -> list[Any]:
+    """Images of a folder, resized if a size is given; or images of bright disks on a dark ground."""
+    import numpy as np
+
+    if source is None:
+        return [_disks(size or 512, seed, channels) for seed in range(batch)]
+    from mrcnn.files.images import SUFFIXES, read_image
+
+    files = sorted(path for path in Path(source).iterdir() if path.suffix.lower() in SUFFIXES)
+    if not files:
+        raise ValueError(f"{source} has no images.")
+    images = [read_image(files[index % len(files)]) for index in range(batch)]
+    if not size:
+        return images
+    import cv2
+
+    return [
+        np.ascontiguousarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA))
+        for image in images
+    ]
+
+
+def _disks(size: int, seed: int, channels: int) -> Any:
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    image = rng.integers(10, 40, (size, size, channels)).astype(np.uint8)
+    rows, columns = np.mgrid[:size, :size]
+    for y, x in rng.uniform(0.05, 0.95, (OBJECTS, 2)) * size:
+        radius = rng.uniform(0.02, 0.05) * size
+        image[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = rng.integers(140, 220)
+    return image
+
+
+def _row(model: Any, images: list[Any], repeats: int) -> dict[str, Any]:
+    """Median times per image, in seconds, of the whole detection and of its parts."""
+    from mrcnn.inference.inputs import mold_inputs
+
+    first, found = _timed(lambda: model.detect(images))
+    seconds = sorted(_timed(lambda: model.detect(images))[0] / len(images) for _ in range(repeats))
+    crops = [result.mask_crops() for result in model.detect(images, masks="cropped")]
+    prepare = _median(lambda: mold_inputs(images, model.config), repeats) / len(images)
+    masks = _median(lambda: [crop.whole() for crop in crops], repeats) / len(images)
+    median = statistics.median(seconds)
+    return {
+        "median": median,
+        "lower": seconds[len(seconds) // 4],
+        "upper": seconds[(3 * len(seconds)) // 4],
+        "first": first,
+        "prepare": prepare,
+        "network": max(0.0, median - prepare - masks),
+        "masks": masks,
+        "objects": round(statistics.mean(len(result["rois"]) for result in found)),
+        "megabytes": _peak_megabytes(),
+    }
+
+
+def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    value = function()
+    return time.perf_counter() - started, value
+
+
+def _median(function: Callable[[], Any], repeats: int) -> float:
+    return statistics.median(_timed(function)[0] for _ in range(repeats))
+
+
+def _peak_megabytes() -> int | None:
+    """The largest memory of this process so far; None on systems without this number."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""The command `mrcnn benchmark`: processes that measure, and a table of their numbers."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# A process that measures: the environment variables by which frameworks count their threads.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+COLUMNS = {
+    "size": "image",
+    "batch": "batch",
+    "threads": "threads",
+    "precision": "precision",
+    "median": "s per image",
+    "spread": "quartiles",
+    "per_second": "images/s",
+    "prepare": "prepare",
+    "network": "network",
+    "masks": "masks",
+    "objects": "objects",
+    "megabytes": "memory MB",
+}
+# A part of the time from which on it is named as what limits.
+LARGE_SHARE = 0.25
+ADVICE = {
+    "network": "A GPU, a file of `mrcnn export`, smaller images (IMAGE_MAX_DIM) or a light network make it "
+    "faster.",
+    "prepare": "It is one thread of Python: prepare images in several processes, or store them smaller.",
+    "masks": 'masks="cropped" or masks="rle" leave it out.',
+}
+
+
+def benchmark_model(
+    model: str,
+    *,
+    sizes: Sequence[int],
+    batches: Sequence[int],
+    threads: Sequence[int],
+    precisions: Sequence[str],
+    repeats: int,
+    images: Path | None,
+    settings: Sequence[str],
+    quiet: bool,
+) -> tuple[dict[str, Any], str]:
+    """Measure a model on this machine, see the command.
+
+    Raises:
+        RuntimeError: If a measurement fails.
+    """
+    rows: list[dict[str, Any]] = []
+    for precision in precisions or [""]:
+        for count in threads or [available_cores()]:
+            case = {
+                "model": model,
+                "sizes": list(sizes),
+                "batches": list(batches),
+                "threads": count,
+                "precision": precision,
+                "repeats": repeats,
+                "images": None if images is None else str(images),
+                "settings": list(settings),
+            }
+            if not quiet:
+                label = f", {precision}" if precision else ""
+                print(f"Measuring {model} with {count} threads{label} ...", file=sys.stderr)
+            rows += _measured(case)
+    if not quiet:
+        _show(rows)
+    limits = what_limits(rows)
+    return {"model": model, "cores": available_cores(), "rows": rows, "limits": limits}, "\n".join(limits)
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _measured(case: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run one process and return its rows."""
+    environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(case["threads"]))
+    done = subprocess.run(
+        [sys.executable, "-m", "mrcnn.cli.benchmark_worker", json.dumps(case)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    answer = json.loads(lines[-1]) if lines else {}
+    if done.returncode or "rows" not in answer:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(
+            answer.get("error") or f"The measurement ended with code {done.returncode}: {last}"
+        )
+    rows: list[dict[str, Any]] = answer["rows"]
+    return rows
+
+
+def _show(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for title in COLUMNS.values():
+        table.add_column(title, justify="right")
+    for row in rows:
+        shares = {name: f"{row[name] / row['median']:.0%}" for name in ADVICE}
+        texts = {
+            **{name: str(row[name]) for name in ("batch", "threads", "precision", "objects", "megabytes")},
+            "size": f"{row['size']} x {row['size']}" if row["size"] else "as stored",
+            "median": f"{row['median']:.3g}",
+            "spread": f"{row['lower']:.3g} - {row['upper']:.3g}",
+            "per_second": f"{1 / row['median']:.3g}",
+            **shares,
+        }
+        table.add_row(*(texts[name] for name in COLUMNS))
+    # Wider than the terminal rather than with cells that are cut.
+    console = Console()
+    console.print(table, width=max(console.width, 120) if not console.is_terminal else None)
+
+
+def what_limits(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return sentences about what takes the time, and what changes it.
+
+    Args:
+        rows: Of `benchmark_worker`.
+    """
+    slowest = max(rows, key=lambda row: row["median"] * 1.0)
+    sentences = []
+    for name in sorted(ADVICE, key=lambda name: -slowest[name]):
+        share = slowest[name] / slowest["median"]
+        if share >= LARGE_SHARE:
+            subject = {"network": "The network", "prepare": "Preparing images", "masks": "Placing masks"}[
+                name
+            ]
+            sentences.append(f"{subject} takes {share:.0%} of the time. {ADVICE[name]}")
+    for name, words in (("threads", "{} threads"), ("batch", "Batches of {}"), ("precision", "{}")):
+        sentences += _comparison(rows, name, words)
+    return sentences
+
+
+def _comparison(rows: Sequence[dict[str, Any]], name: str, words: str) -> list[str]:
+    """Compare the first and the last value of a column, all others equal."""
+    others = [column for column in ("size", "batch", "threads", "precision") if column != name]
+    first = rows[0]
+    same = [row for row in rows if all(row[column] == first[column] for column in others)]
+    if len(same) < 2:
+        return []
+    ratio = same[0]["median"] / same[-1]["median"]
+    kind = f"{ratio:.2g} times as fast as" if ratio >= 1 else f"{1 / ratio:.2g} times as slow as"
+    return [f"{words.format(same[-1][name])}: {kind} {same[0][name]}, per image."]

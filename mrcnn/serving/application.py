@@ -1,0 +1,271 @@
+"""The application: addresses, and the way of a request from its upload to its answer.
+
+A request takes a place in the queue, is read and checked, waits for its turn to be decoded, is detected in a
+batch, and answered. Only a few images are decoded at a time, so memory does not grow with the queue.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, Literal, Protocol, TypeVar
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.concurrency import run_in_threadpool
+
+import mrcnn
+from mrcnn.results import Detections
+from mrcnn.serving import answers, descriptions, uploads
+from mrcnn.serving.metrics import CONTENT_TYPE, CountRequests, Metrics
+from mrcnn.serving.page import page_html, page_policy
+from mrcnn.serving.queueing import DetectionQueue, QueueFullError
+from mrcnn.serving.refusals import RefusedError
+from mrcnn.serving.settings import Settings
+from mrcnn.typing import Image
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+MinScore = Annotated[float, Query(ge=0, le=1, description="Detections with a lower score are left out.")]
+Page = Annotated[
+    int | None, Query(ge=0, description="Which image of a file with several pages or frames, from 0.")
+]
+Masks = Annotated[
+    Literal["rle", "polygons", "none"],
+    Query(description="`rle`: COCO's compressed run lengths; `polygons`: corners; `none`: boxes alone."),
+]
+Tolerance = Annotated[
+    float,
+    Query(ge=0, le=100, description="How far polygons may lie from the edges of pixels, in pixels."),
+]
+Name = Annotated[str, Query(max_length=255, description="Name of the image in the answer.")]
+
+
+class Detecting(Protocol):
+    """What detects: a `mrcnn.MaskRCNN` or a `mrcnn.runtime.Runner`."""
+
+    config: Any
+
+    @property
+    def detect(self) -> Callable[..., list[Detections]]:
+        """The method that detects, from images to the detections of each."""
+
+
+def create_app(model: Detecting, name: str = "model", settings: Settings | None = None) -> FastAPI:
+    """Return the application of a model.
+
+    Args:
+        model: A model in inference mode, or an exported file from `mrcnn.runtime.load`. Its config may hold
+            IMAGES_PER_GPU = `settings.batch`, so that images of one size run together.
+        name: The name of the model on the page.
+        settings: The limits.
+    """
+    service = Service(model, name, settings or Settings())
+
+    @contextlib.asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        service.queue.start()
+        yield
+        await run_in_threadpool(service.queue.close)
+
+    app = FastAPIOffline(
+        title=f"mrcnn: {name}",
+        description=descriptions.SERVICE,
+        version=mrcnn.__version__,
+        lifespan=run,
+        redoc_url=None,
+    )
+    app.add_middleware(CountRequests, metrics=service.metrics)
+    app.add_exception_handler(RefusedError, _refuse)
+    app.add_exception_handler(RequestValidationError, _explain_query)
+    _add_images(app, service)
+    _add_information(app, service)
+    return app
+
+
+class Service:
+    """A model, its queue and its metrics.
+
+    Args:
+        model: See `create_app`.
+        name: See `create_app`.
+        settings: The limits.
+    """
+
+    def __init__(self, model: Detecting, name: str, settings: Settings) -> None:
+        self.name = name
+        self.settings = settings
+        self.class_names = answers.class_names(model)
+        self.max_pixels = settings.pixels_for(model.config)
+        self.least_score = float(model.config.DETECTION_MIN_CONFIDENCE)
+        self.metrics = Metrics(lambda: self.queue.taken)
+        self.queue = DetectionQueue(
+            functools.partial(model.detect, masks="cropped"),
+            batch=settings.batch,
+            places=settings.places,
+            batch_pixels=self.max_pixels,
+            observe=self.metrics.batch,
+        )
+        # Images of the running batch and of the next one, and one whose answer is made.
+        self._decoded = asyncio.Semaphore(2 * settings.batch + 1)
+
+    async def answer(self, request: Request, page: int | None, form: Callable[[Image, Detections], T]) -> T:
+        """Return the answer to a request with an image.
+
+        Args:
+            request: The request.
+            page: The page of the file.
+            form: Makes the answer of the image and its detections, in a thread.
+
+        Raises:
+            RefusedError: If there is no answer.
+        """
+
+        async def detect(content: bytes) -> T:
+            async with self._decoded:
+                image = await run_in_threadpool(uploads.decode, content, page)
+                result = await self._detect(image)
+                return await run_in_threadpool(form, image, result)
+
+        return await self._within_limits(request, detect)
+
+    async def decoded(self, request: Request, page: int | None, form: Callable[[Image], T]) -> T:
+        """Return an answer to a request that needs the image alone. See `answer`."""
+
+        async def decode(content: bytes) -> T:
+            async with self._decoded:
+                image = await run_in_threadpool(uploads.decode, content, page)
+                return await run_in_threadpool(form, image)
+
+        return await self._within_limits(request, decode)
+
+    async def _within_limits(self, request: Request, work: Callable[[bytes], Awaitable[T]]) -> T:
+        settings = self.settings
+        try:
+            with self.queue.place():
+                content = await uploads.read_upload(request, settings.max_bytes, settings.upload_seconds)
+                await run_in_threadpool(uploads.check_header, content, self.max_pixels)
+                return await _unless_gone(request, work(content), settings.answer_seconds)
+        except QueueFullError as full:
+            raise RefusedError(
+                503,
+                f"The service is busy. Try again in {full.seconds} s.",
+                retry_after=full.seconds,
+                is_uploading=True,
+            ) from None
+        except RefusedError:
+            raise
+        except Exception as error:
+            logger.exception("A request to %s failed.", request.url.path)
+            raise RefusedError(500, "The detection failed. The log of the service has the reason.") from error
+
+    async def _detect(self, image: Image) -> Detections:
+        try:
+            return await asyncio.wrap_future(self.queue.submit(image))
+        except ValueError as error:
+            raise RefusedError(422, str(error)) from None
+
+
+async def _unless_gone(request: Request, work: Awaitable[T], seconds: float) -> T:
+    """Return the result of `work`, which is cancelled if the client leaves or the time is over."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise RefusedError(499, "The client closed the connection.")
+        raise RefusedError(504, f"The detection took longer than {seconds:g} seconds.")
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _add_images(app: FastAPI, service: Service) -> None:
+    @app.post("/detect", **descriptions.DETECT)
+    async def detect(
+        request: Request,
+        min_score: MinScore = 0.0,
+        masks: Masks = "rle",
+        tolerance: Tolerance = 0.0,
+        page: Page = None,
+        name: Name = "image",
+    ) -> Response:
+        def form(image: Image, result: Detections) -> Response:
+            found = answers.best(result, min_score)
+            service.metrics.objects(found.count)
+            names = service.class_names
+            return JSONResponse(
+                answers.as_coco(found, names, file_name=name, masks=masks, tolerance=tolerance)
+            )
+
+        return await service.answer(request, page, form)
+
+    @app.post("/overlay", **descriptions.OVERLAY)
+    async def overlay(request: Request, min_score: MinScore = 0.5, page: Page = None) -> Response:
+        def form(image: Image, result: Detections) -> Response:
+            found = answers.best(result, min_score)
+            found.class_names = found.class_names or ("background", *service.class_names.values())
+            service.metrics.objects(found.count)
+            return Response(answers.as_overlay(found, image), media_type="image/png")
+
+        return await service.answer(request, page, form)
+
+    @app.post("/picture", **descriptions.PICTURE)
+    async def picture(request: Request, page: Page = None) -> Response:
+        def form(image: Image) -> Response:
+            return Response(answers.as_picture(image), media_type="image/png")
+
+        return await service.decoded(request, page, form)
+
+
+def _add_information(app: FastAPI, service: Service) -> None:
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return HTMLResponse(page_html(), headers=page_policy())
+
+    @app.get("/model", **descriptions.MODEL)
+    async def model() -> Any:
+        settings = service.settings
+        return {
+            "name": service.name,
+            "version": mrcnn.__version__,
+            "classes": [{"id": index, "name": name} for index, name in service.class_names.items()],
+            "least_score": service.least_score,
+            "max_bytes": settings.max_bytes,
+            "max_pixels": service.max_pixels,
+        }
+
+    @app.get("/health", **descriptions.HEALTH)
+    async def health() -> Response:
+        is_running = service.queue.is_running
+        content = {"status": "ok" if is_running else "stopping", "requests": service.queue.taken}
+        return JSONResponse(content, 200 if is_running else 503)
+
+    @app.get("/metrics", **descriptions.METRICS)
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return error.response()
+
+
+async def _explain_query(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = first["loc"][-1]
+    sentence = f"`{name}` in the address is not valid: {first['msg']}. Received: {name}={first.get('input')}"
+    return RefusedError(422, sentence, is_uploading=True).response()

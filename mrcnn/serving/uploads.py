@@ -1,0 +1,118 @@
+"""From a request to an image: read the upload within its limits, check the header, decode.
+
+The image is the body of the request, or the only file of a form (multipart/form-data).
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from mrcnn.errors import DataError, InvalidDataError, UnreadableFileError
+from mrcnn.files import images
+from mrcnn.serving.refusals import RefusedError
+from mrcnn.typing import Image
+
+FORM = "multipart/form-data"
+
+
+async def read_upload(request: Request, max_bytes: int, seconds: float) -> bytes:
+    """Return the image file of a request.
+
+    Args:
+        request: The request.
+        max_bytes: Largest file, in bytes.
+        seconds: Time for the upload.
+
+    Raises:
+        RefusedError: If there is no file, it is too large, or it comes too slowly.
+    """
+    try:
+        content = await asyncio.wait_for(_read_body(request, max_bytes), seconds)
+    except asyncio.TimeoutError:
+        raise RefusedError(
+            408, f"The upload must end within {seconds:g} seconds. Send a smaller image.", is_uploading=True
+        ) from None
+    except ClientDisconnect:
+        raise RefusedError(400, "The upload was interrupted.") from None
+    if request.headers.get("content-type", "").startswith(FORM):
+        content = await _file_of_form(request, content)
+    if not content:
+        raise RefusedError(400, "The request has no image. Send the image file as the body.")
+    return content
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    stated = request.headers.get("content-length", "0")
+    body = bytearray()
+    if not stated.isdigit() or int(stated) > max_bytes:
+        raise _too_large(max_bytes)
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+    return bytes(body)
+
+
+def _too_large(max_bytes: int) -> RefusedError:
+    return RefusedError(
+        413,
+        f"The file must have at most {max_bytes / 1e6:g} MB. Send a smaller image, or store it as JPEG.",
+        is_uploading=True,
+    )
+
+
+async def _file_of_form(request: Request, body: bytes) -> bytes:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    try:
+        form = await MultiPartParser(request.headers, stream(), max_files=1, max_fields=16).parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        reason = str(error) or type(error).__name__
+        raise RefusedError(400, f"The form cannot be read: {reason} Send one file.") from None
+    files = [value for value in form.values() if isinstance(value, UploadFile)]
+    content = await files[0].read() if files else b""
+    await form.close()
+    return content
+
+
+def check_header(content: bytes, max_pixels: int) -> None:
+    """Check that a file is an image of a size that is allowed. Nothing is decoded.
+
+    Raises:
+        RefusedError: If it is not.
+    """
+    try:
+        header = images.read_header(content)
+    except UnreadableFileError as error:
+        raise RefusedError(415, str(error)) from None
+    except InvalidDataError:  # the only reason for it: more pixels than `images.pixel_limit`
+        raise RefusedError(
+            413,
+            f"The file states too many pixels. This service takes images of up to {max_pixels:,} pixels.",
+        ) from None
+    if header.width * header.height > max_pixels:
+        raise RefusedError(
+            413,
+            f"The image has {header.width} x {header.height} pixels, and this service takes up to "
+            f"{max_pixels:,}. Send a smaller image, or parts of it.",
+        )
+    if not header.width or not header.height:
+        raise RefusedError(415, "The image has no pixels.")
+
+
+def decode(content: bytes, page: int | None) -> Image:
+    """Return the image of a file whose header is checked, see `mrcnn.files.images.read_image`.
+
+    Raises:
+        RefusedError: If it cannot be decoded, or has several pages and `page` is None.
+    """
+    try:
+        return images.read_image(content, page=page)
+    except InvalidDataError as error:
+        raise RefusedError(422, str(error)) from None
+    except DataError as error:
+        raise RefusedError(415, str(error)) from None
