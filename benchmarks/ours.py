@@ -188,7 +188,7 @@ class TrainingStep:
 class Training:
     """train() as users call it, with its loader and callbacks. The seconds are those of its last steps.
 
-    Every call of train() compiles the network anew, so one long run says more than several short ones.
+    Every call of train() recompiles the network, so one long run says more than several short ones.
     """
 
     def __init__(self, case: Case):

@@ -1,4 +1,4 @@
-"""`keras.ops.custom_gradient` without the memory that TensorFlow keeps for ever."""
+"""`keras.ops.custom_gradient` without the memory that TensorFlow keeps forever."""
 
 import sys
 from collections.abc import Callable

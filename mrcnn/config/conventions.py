@@ -25,8 +25,8 @@ class Conventions:
         objectness_logit: The RPN has one logit per anchor. The logit of the background is 0.
         min_proposal_side, min_detection_side: Smaller boxes are left out, in pixels of the molded image.
         roi_align: "crop_and_resize", "average" or "average_aligned", see `mrcnn.network.roi_align`.
-        detections_per_class: Every class of a RoI with a sufficient score is a detection. Otherwise only the
-            best class of a RoI is.
+        detections_per_class: Every class of an RoI with a sufficient score is a detection. Otherwise only the
+            best class of an RoI is.
         mask_pasting: "box", "expanded_box" or "grid", see `mrcnn.geometry.mask_pasting`.
         negatives_fill: Negatives fill the sample of RoIs. Otherwise they are in proportion to the positives.
         soft_mask_targets: Targets of masks are averages, and not rounded to 0 and 1.

@@ -57,7 +57,7 @@ class TorchvisionV2Config(TorchvisionConfig):
 class Detectron2Config(TorchvisionConfig):
     """Settings of Detectron2's Mask R-CNN with ResNet-50 or ResNet-101 and FPN, and its COCO weights.
 
-    Set BACKBONE to "resnet101" for weights of that network. Detectron2 takes as many samples per bin of a RoI
+    Set BACKBONE to "resnet101" for weights of that network. Detectron2 takes as many samples per bin of an RoI
     as its size needs; this network always takes 2 x 2. Detectron2 resizes images with Pillow, which blurs
     where it shrinks; this library interpolates between pixels. Scores differ a little for both reasons.
     """

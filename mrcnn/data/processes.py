@@ -1,6 +1,6 @@
 """Build batches in other processes, for data that one Python process cannot prepare fast enough.
 
-The processes are started anew (loky), not forked: a fork copies the locks of TensorFlow's, JAX's and CUDA's
+The processes are started from scratch (loky), not forked: a fork copies the locks of TensorFlow's, JAX's and CUDA's
 threads but not the threads, and hangs. The processes import no deep-learning framework unless the dataset's
 own module does. They can use classes of scripts and notebooks without a `__main__` guard.
 """

@@ -41,7 +41,7 @@ def compute_ap(
         mAP: The average precision; 0.0 without predictions, NaN without ground truth.
         precisions: [P + 2], after each prediction, with 0 before and after.
         recalls: [P + 2], after each prediction, with 0 before and 1 after.
-        overlaps: Mask IoU [P, G], predictions by falling score.
+        overlaps: Mask IoU [P, G], predictions by descending score.
 
     Raises:
         ValueError: See `matching.compute_matches`.

@@ -35,9 +35,9 @@ def compute_matches(
             Keras 2 library does the same.
 
     Returns:
-        gt_match: float [G], index of the prediction among those by falling score, or -1.
-        pred_match: float [P], index of the ground truth or -1; predictions by falling score.
-        overlaps: Mask IoU [P, G]; predictions by falling score.
+        gt_match: float [G], index of the prediction among those by descending score, or -1.
+        pred_match: float [P], index of the ground truth or -1; predictions by descending score.
+        overlaps: Mask IoU [P, G]; predictions by descending score.
 
     Raises:
         ValueError: If the masks of ground truth and predictions have different heights or widths, or there
@@ -74,8 +74,8 @@ def ranked_overlaps(
 
     Returns:
         gt_class_ids: [G].
-        pred_class_ids: [P], by falling score.
-        overlaps: Mask IoU [P, G], predictions by falling score.
+        pred_class_ids: [P], by descending score.
+        overlaps: Mask IoU [P, G], predictions by descending score.
 
     Raises:
         ValueError: See `compute_matches`.
@@ -105,7 +105,7 @@ def match_ranked(
 
     Args:
         gt_class_ids: [G].
-        pred_class_ids: [P], by falling score.
+        pred_class_ids: [P], by descending score.
         overlaps: IoU [P, G].
         iou_threshold: The smallest IoU of a match.
 

@@ -38,7 +38,7 @@ def export(
     """Write a model as one file for other programs.
 
     The input `images` is [B, height, width, channels], RGB, 0 to 255, without padding and without the mean
-    subtracted. The outputs are, for D slots of detections by falling score:
+    subtracted. The outputs are, for D slots of detections by descending score:
 
         boxes       float32 [B, D, (y1, x1, y2, x2)], in pixels of `images`, y2 and x2 outside
         class_ids   int32 [B, D], 0 in unused slots

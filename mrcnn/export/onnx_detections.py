@@ -33,7 +33,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Detected:
-    """Detections by falling score; unused slots are zero.
+    """Detections by descending score; unused slots are zero.
 
     Attributes:
         boxes: Normalized float32 [B, D, 4].

@@ -95,7 +95,7 @@ def _roi_levels(builder: GraphBuilder, boxes: Name, on: Canvas, method: str) -> 
 def _sampled_region(builder: GraphBuilder, boxes: Name, level_map: Name, bins: tuple[int, int]) -> Name:
     """The region (x1, y1, x2, y2) in cells whose bin centers are the points that the network samples.
 
-    The network samples from edge to edge of a RoI; RoiAlign samples the center of each bin.
+    The network samples from edge to edge of an RoI; RoiAlign samples the center of each bin.
     """
     y1, x1, y2, x2 = (builder.part(boxes, index) for index in range(4))
     starts, ends = [], []

@@ -186,7 +186,7 @@ def _open_archive(path: str, process: int, modified: int, size: int) -> zipfile.
     Args:
         path: The archive.
         process: Id of the process.
-        modified: Time of the last change, so that a file that was replaced is opened anew.
+        modified: Time of the last change, so that a file that was replaced is reopened.
         size: Bytes of the file.
     """
     return zipfile.ZipFile(path)

@@ -125,7 +125,7 @@ class Detector:
         backend.give_back_host_memory()
 
     def compile(self) -> None:
-        """Compile anew at the next call, for the present settings of the layers."""
+        """Recompile at the next call, for the present settings of the layers."""
         self._networks: OrderedDict[tuple[int, ...] | None, _Networks] = OrderedDict()
 
     def _networks_of(self, shape: tuple[int, ...]) -> _Networks:

@@ -37,7 +37,7 @@ def detect_with_options(detect: Detect, images: Sequence[Image], config: "Config
             MASK_NMS_THRESHOLD or, if that is None, at DETECTION_NMS_THRESHOLD.
 
     Returns:
-        The detections of each image, by falling score.
+        The detections of each image, by descending score.
     """
     views = VIEWS[: VIEW_COUNTS[config.TEST_TIME_FLIPS]]
     threshold = config.MASK_NMS_THRESHOLD

@@ -6,7 +6,7 @@ The steps of an image through the network, in the order of the paper:
     anchor_targets   what the RPN learns: positive, negative and neutral anchors
     proposals        anchors by score, refined, clipped, suppressed: the proposals
     pyramid_levels   the pyramid level of each RoI, by its size
-    roi_align        the samples of a RoI on its level, and its features beside those of ROIPool
+    roi_align        the samples of an RoI on its level, and its features beside those of ROIPool
     box_head         class, score and refined box of each proposal, and the filters that follow
     mask_head        small masks, scaled to their boxes, on the image
     mask_loss        what the mask head learns: target, prediction and loss of each pixel

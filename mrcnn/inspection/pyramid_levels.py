@@ -50,7 +50,7 @@ class BoxLevels:
 def assign_levels(image: Image, boxes: Boxes) -> BoxLevels:
     """Compute the pyramid level of boxes as ROIAlign does (FPN, equation 1).
 
-    The level is 4 + log2(side / 224), rounded to the nearest integer and limited to 2..5. A RoI as large as
+    The level is 4 + log2(side / 224), rounded to the nearest integer and limited to 2..5. An RoI as large as
     an ImageNet image, 224 pixels, belongs to P4; half the side means one level finer.
 
     Args:

@@ -1,4 +1,4 @@
-"""ROIAlign: where a RoI samples its pyramid level, and its features beside those of ROIPool.
+"""ROIAlign: where an RoI samples its pyramid level, and its features beside those of ROIPool.
 
 ROIAlign samples the feature map between its cells. ROIPool, its predecessor in Fast R-CNN, rounds the RoI and
 its bins to whole cells. Mask R-CNN, section 3, shows what this quantization costs.
@@ -124,7 +124,7 @@ def pool_rois(
 
 
 def pool_bins(low: float, high: float, extent: int, count: int) -> np.ndarray:
-    """Divide a side of a RoI into the bins of ROIPool (Fast R-CNN, section 2.1).
+    """Divide a side of an RoI into the bins of ROIPool (Fast R-CNN, section 2.1).
 
     The edges are rounded to whole cells. Each bin reaches from the floor of its first edge to the ceiling of
     its last one, so bins overlap if the RoI has fewer cells than bins.
@@ -146,7 +146,7 @@ def pool_bins(low: float, high: float, extent: int, count: int) -> np.ndarray:
 
 
 def roi_pool(level_map: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Take the maximum of each bin of a RoI; an empty bin is zero.
+    """Take the maximum of each bin of an RoI; an empty bin is zero.
 
     Args:
         level_map: Feature map [h, w, C].
@@ -225,7 +225,7 @@ def draw_pooled_rois(pooled: PooledRois, limit: int = 3, channel: int | None = N
 
 
 def _draw_image(ax: Axes, pooled: PooledRois, row: int) -> None:
-    """Draw the part of the image around a RoI with the samples of ROIAlign."""
+    """Draw the part of the image around an RoI with the samples of ROIAlign."""
     image = to_rgb(pooled.input.image)
     cells = pooled.maps[int(pooled.levels[row])].shape[:2]
     # The centers of the first and the last cell lie at the centers of the first and the last pixel.
@@ -239,7 +239,7 @@ def _draw_image(ax: Axes, pooled: PooledRois, row: int) -> None:
 
 
 def _draw_samples(ax: Axes, rows: np.ndarray, columns: np.ndarray) -> None:
-    """Draw the outline of a RoI and a dot at each sample."""
+    """Draw the outline of an RoI and a dot at each sample."""
     outline = np.array([(0, 0), (0, -1), (-1, -1), (-1, 0), (0, 0)])
     ax.plot(columns[outline[:, 1]], rows[outline[:, 0]], color=ALIGN_COLOR, linewidth=1.5)
     x, y = np.meshgrid(columns, rows)
@@ -247,7 +247,7 @@ def _draw_samples(ax: Axes, rows: np.ndarray, columns: np.ndarray) -> None:
 
 
 def _draw_bins(ax: Axes, pooled: PooledRois, row: int) -> None:
-    """Draw the exact outline of a RoI dotted, and the bins of ROIPool."""
+    """Draw the exact outline of an RoI dotted, and the bins of ROIPool."""
     rows, columns = pooled.bin_rows[row], pooled.bin_columns[row]
     for top, bottom in rows - 0.5:
         for left, right in columns - 0.5:
@@ -259,7 +259,7 @@ def _draw_bins(ax: Axes, pooled: PooledRois, row: int) -> None:
 
 
 def _zoom(ax: Axes, pooled: PooledRois, row: int) -> None:
-    """Show the cells around a RoI."""
+    """Show the cells around an RoI."""
     rows, columns = pooled.bin_rows[row], pooled.bin_columns[row]
     ax.set_xlim(columns[0, 0] - 2, columns[-1, 1] + 1)
     ax.set_ylim(rows[-1, 1] + 1, rows[0, 0] - 2)

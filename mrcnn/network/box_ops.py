@@ -192,7 +192,7 @@ def non_max_suppression(
     groups: Tensor | None = None,
     tile: int = NMS_TILE,
 ) -> tuple[Tensor, Tensor]:
-    """Greedy non-maximum suppression of boxes that are sorted by falling score.
+    """Greedy non-maximum suppression of boxes that are sorted by descending score.
 
     A box is suppressed when its IoU with a kept one is above `threshold`. An empty box overlaps nothing. No
     gradient flows.

@@ -1,6 +1,6 @@
 """Detections: classes of RoIs, refined boxes, NMS per class (Mask R-CNN, section 3.1, inference).
 
-A RoI becomes a detection of its best class, or one of every class whose score suffices.
+An RoI becomes a detection of its best class, or one of every class whose score suffices.
 
 Axes: B images, N RoIs, K slots for detections.
 """
@@ -45,7 +45,7 @@ def refine_detections(
         max_instances: Detections per image.
 
     Returns:
-        [B, max_instances, (y1, x1, y2, x2, class_id, score)] by falling score, equal scores in the order of
+        [B, max_instances, (y1, x1, y2, x2, class_id, score)] by descending score, equal scores in the order of
         their RoIs; unused slots are zero.
     """
     class_ids = backend.first_maximum(scores)  # [B, N]
@@ -61,7 +61,7 @@ def refine_detections(
     order = backend.top_k(ops.where(eligible, scores, -1.0), scores.shape[1])
     boxes, scores, class_ids = (box_ops.gather(x, order) for x in (boxes, scores, class_ids))
     eligible = box_ops.gather(eligible, order)
-    # One pass over all classes by falling score keeps the same boxes as one pass per class followed by the
+    # One pass over all classes by descending score keeps the same boxes as one pass per class followed by the
     # best of all: a class that reaches the limit alone has filled all slots by then.
     index, filled = box_ops.non_max_suppression(
         boxes, eligible, max_instances, nms_threshold, groups=class_ids
@@ -84,7 +84,7 @@ def refine_detections_per_class(
     delta_limit: float | None = None,
     min_side: float = 0.0,
 ) -> Tensor:
-    """Final detections of each image, of every class of a RoI whose score suffices.
+    """Final detections of each image, of every class of an RoI whose score suffices.
 
     Args:
         rois, scores, deltas, windows: See `refine_detections`. Boxes are half-open.
@@ -100,7 +100,7 @@ def refine_detections_per_class(
     objects = ops.reshape(scores[..., 1:], (batch, -1))  # [B, N * (classes - 1)]
     is_roi = ops.repeat(ops.any(rois != 0.0, axis=2), classes - 1, axis=1)
     eligible = ops.logical_and(is_roi, objects >= min_confidence)
-    # Scores of a RoI add up to 1, so that few of its classes can reach the threshold.
+    # Scores of an RoI add up to 1, so that few of its classes can reach the threshold.
     most = count * min(classes - 1, int(1.0 / min_confidence) if min_confidence else classes - 1)
     order = backend.top_k(ops.where(eligible, objects, -1.0), most)  # [B, K]
     roi, class_ids = order // (classes - 1), order % (classes - 1) + 1

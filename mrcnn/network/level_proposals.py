@@ -65,7 +65,7 @@ class LevelProposalLayer(keras.layers.Layer):
     def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
         """Every intermediate result, under the names of `ProposalLayer.steps`.
 
-        The K anchors are those of all levels together, by falling score.
+        The K anchors are those of all levels together, by descending score.
         """
         logits, deltas, anchors, image_meta, *maps = (ops.stop_gradient(x) for x in inputs)
         scores = logits[..., 1] - logits[..., 0]

@@ -115,7 +115,7 @@ def mrcnn_class_loss(
 ) -> Tensor:
     """Class of the RoIs: mean cross entropy. Empty slots count as background, unless `is_roi` is given.
 
-    A RoI whose predicted class is not active does not count. The loss is NaN if no RoI counts.
+    An RoI whose predicted class is not active does not count. The loss is NaN if no RoI counts.
 
     Args:
         target_class_ids: int [B, R].

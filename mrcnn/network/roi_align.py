@@ -6,11 +6,11 @@ Three methods, of which weights fit the one that they were trained with:
   map. This is the arithmetic of TensorFlow's crop-and-resize, with which the weights of the Keras 2 library
   were trained.
 - AVERAGE: the mean of 2x2 evenly spaced samples per bin, as in torchvision. A cell is at its upper left
-  corner, and a RoI has at least the size of one cell.
-- AVERAGE_ALIGNED: the same, but a cell is at its center, and a RoI may be smaller than one cell. This is
+  corner, and an RoI has at least the size of one cell.
+- AVERAGE_ALIGNED: the same, but a cell is at its center, and an RoI may be smaller than one cell. This is
   Detectron2's ROIAlignV2, which takes more samples of large RoIs.
 
-Axes: B images, N RoIs, ph and pw bins of a RoI, S cells of all levels together, C channels.
+Axes: B images, N RoIs, ph and pw bins of an RoI, S cells of all levels together, C channels.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import box_ops
 from mrcnn.typing import Tensor
 
-# A RoI of this side in pixels belongs to P4 (FPN, equation 1: the size of ImageNet's images).
+# An RoI of this side in pixels belongs to P4 (FPN, equation 1: the size of ImageNet's images).
 CANONICAL_SIDE = 224.0
 FIRST_LEVEL, LAST_LEVEL = 2, 5
 
@@ -61,7 +61,7 @@ def roi_levels(boxes: Tensor, image_area: Tensor, method: str = CROP_AND_RESIZE)
 
 
 def sample_positions(low: Tensor, high: Tensor, extent: Tensor, count: int) -> Tensor:
-    """Where a RoI reads a feature map along one axis, in cells.
+    """Where an RoI reads a feature map along one axis, in cells.
 
     Args:
         low, high: Normalized edges [B, N].

@@ -29,7 +29,7 @@ def priorities(candidates: Tensor, shuffle: bool, seed: keras.random.SeedGenerat
 
 
 def sample_top_k(eligible: Tensor, priority: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Up to k of the eligible candidates, by falling priority.
+    """Up to k of the eligible candidates, by descending priority.
 
     Args:
         eligible: bool [B, N].

@@ -38,7 +38,7 @@ class OnnxEngine:
     Args:
         path: The file.
         threads: Threads of one call; None for one per core.
-        providers: Execution providers by falling preference; all available ones if None.
+        providers: Execution providers in order of preference; all available ones if None.
     """
 
     def __init__(

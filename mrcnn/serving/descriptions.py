@@ -58,7 +58,7 @@ def _images(summary: str, description: str, content: dict[str, Any]) -> dict[str
 
 DETECT = _images(
     "The objects of an image, as COCO JSON",
-    "Objects come by falling score. `bbox` is [x, y, width, height], and `area` the pixels of the mask. The "
+    "Objects come by descending score. `bbox` is [x, y, width, height], and `area` the pixels of the mask. The "
     "answer is a complete COCO file.",
     {"application/json": {"example": _EXAMPLE}},
 )

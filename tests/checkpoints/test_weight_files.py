@@ -435,7 +435,7 @@ def test_data_in_other_files_is_not_read(tmp_path, monkeypatch, make):
 
 @pytest.mark.parametrize("make", [external_link, external_storage, virtual_dataset])
 def test_other_files_are_not_even_opened(tmp_path, monkeypatch, make):
-    """A FIFO would wait for a writer for ever."""
+    """A FIFO would wait for a writer forever."""
     monkeypatch.chdir(tmp_path)
     other_file(tmp_path)
     path = weight_file_with(tmp_path / "w.h5", make)

@@ -52,7 +52,7 @@ def test_rois_are_positive_and_targets_are_the_masks_inside_them(losses, batch):
     )
     assert losses.targets.shape == losses.predictions.shape == (len(losses.rois), 28, 28)
     assert set(np.unique(losses.targets)) == {0, 1}
-    # The config adds the ground-truth boxes to the RoIs: such a RoI is full of its rectangle.
+    # The config adds the ground-truth boxes to the RoIs: such an RoI is full of its rectangle.
     exact = overlaps.max(axis=1) > 0.99
     assert exact.any()
     assert losses.targets[exact].mean() > 0.9

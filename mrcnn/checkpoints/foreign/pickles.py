@@ -197,7 +197,7 @@ class _Machine:
             target.entries.extend(pairs)
             return
         for key, value in pairs:
-            # The hash of nested tuples can take for ever.
+            # The hash of nested tuples can take forever.
             if not isinstance(key, str | int | float | bytes | None):
                 raise PickleError(f"a dictionary with keys of type {type(key).__name__}")
             target[key] = value
