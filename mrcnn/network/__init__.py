@@ -1,1 +1,1 @@
-"""The paper: layers and losses as plain formulations, wired in `graphs`. Tensors in, tensors out."""
+"""The network of the paper, without optimizations: layers, losses, and the graphs that connect them."""

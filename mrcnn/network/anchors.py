@@ -1,4 +1,4 @@
-"""Anchors as tensors, for images of any size, as `geometry.anchors` has them as arrays.
+"""Anchors as tensors, for images of any size. `geometry.anchors` computes the same as arrays.
 
 Axes: B images, A anchors of all levels, ordered by level, row, column and ratio.
 """
@@ -26,19 +26,20 @@ def pixel_anchors(
     rounded: bool = False,
     fill_image: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Centers and half sides of the anchors of every pyramid level, in pixels.
+    """Return the centers and half sides, in pixels, of the anchors of every pyramid level.
 
     Args:
         size: (height, width) of the molded image in pixels, numbers or tensors.
         scales: Anchor side in pixels, one per level.
-        ratios: Width / height.
-        strides: Pixels per cell of each level.
-        anchor_stride: Cells per location with anchors.
-        rounded: Round half sides to whole pixels, half to even.
-        fill_image: Cells lie side // cells pixels apart, instead of one stride.
+        ratios: Width / height of the anchors.
+        strides: Pixels per cell, one per level.
+        anchor_stride: Distance between anchors in cells.
+        rounded: Whether to round half sides to whole pixels, half to even.
+        fill_image: Whether to space cells side // cells pixels apart instead of one stride apart.
 
     Returns:
-        Two float32 [A, (y, x)]. Centers lie on the top-left corners of cells, so they are whole numbers.
+        Two float32 tensors [A, (y, x)]. Centers are at the top-left corners of cells, so they are whole
+        numbers.
     """
     centers, halves = [], []
     for scale, stride in zip(scales, strides, strict=True):
@@ -77,7 +78,7 @@ class Anchors(keras.layers.Layer):
 
     Args:
         scales, ratios, strides, anchor_stride, rounded, fill_image: See `pixel_anchors`.
-        half_open: Whether normalized boxes are half-open, see `geometry.boxes`.
+        half_open: Whether normalized boxes are half-open; see `mrcnn.geometry.boxes`.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Backbones: from an image to the feature maps C1 to C5.
+"""Backbones, which compute the feature maps C1 to C5 of an image.
 
-ResNet-50 and ResNet-101 (He et al. 2015) have the layer names of the published weights. The backbones for
-machines without a GPU are in `light_backbones`.
+The layers of ResNet-50 and ResNet-101 (He et al., 2015) have the names that the published weights use.
+`light_backbones` has backbones for machines without a GPU.
 
 Axes: B images, H and W pixels, h and w cells, c channels.
 """
@@ -28,13 +28,13 @@ RESNET_STAGE4_BLOCKS = {"resnet50": 6, "resnet101": 23}
 
 @dataclass(frozen=True)
 class ResNetStyle:
-    """Where implementations of ResNet differ.
+    """The details in which implementations of ResNet differ.
 
     Attributes:
-        use_bias: Whether convolutions have biases, although a batch norm follows.
-        symmetric: Whether convolutions with a stride and pooling pad alike on all sides.
-        stride_in_3x3: Whether the 3x3 convolution of a block has the stride (ResNet v1.5) and not the first
-            1x1 convolution.
+        use_bias: Whether convolutions have biases even though a batch norm follows.
+        symmetric: Whether strided convolutions and pooling pad all sides equally.
+        stride_in_3x3: Whether the 3x3 convolution of a block has the stride (ResNet v1.5), rather than the
+            first 1x1 convolution.
     """
 
     use_bias: bool = True
@@ -60,7 +60,8 @@ def identity_block(
     norm: str | Norm = "batch",
     style: ResNetStyle | None = None,
 ) -> Tensor:
-    """Bottleneck block with an identity shortcut (ResNet, figure 5). It keeps the shape of its input.
+    """Add a bottleneck block with an identity shortcut (ResNet, figure 5). The output has the shape of the
+    input.
 
     Args:
         input_tensor: [B, h, w, c].
@@ -95,7 +96,7 @@ def conv_block(
     norm: str | Norm = "batch",
     style: ResNetStyle | None = None,
 ) -> Tensor:
-    """Bottleneck block with a projection shortcut. By default the first 1x1 convolution has the stride.
+    """Add a bottleneck block with a projection shortcut. By default the first 1x1 convolution has the stride.
 
     The arguments are those of `identity_block`. The output has filters[2] channels and is `strides` times
     smaller.
@@ -162,7 +163,7 @@ def resnet_graph(
     norm: str | Norm = "batch",
     style: str = "keras",
 ) -> list[Tensor]:
-    """ResNet-50 or ResNet-101 (ResNet, table 1).
+    """Build ResNet-50 or ResNet-101 (ResNet, table 1).
 
     Args:
         input_image: [B, H, W, channels]; H and W are multiples of 32.
@@ -176,7 +177,7 @@ def resnet_graph(
         `stage5`.
 
     Raises:
-        ValueError: For another architecture.
+        ValueError: If `architecture` is neither "resnet50" nor "resnet101".
     """
     if architecture not in RESNET_STAGE4_BLOCKS:
         raise ValueError(
@@ -214,7 +215,7 @@ def backbone_stages(
     norm: str | Norm = "batch",
     resnet_style: str = "keras",
 ) -> list[Tensor]:
-    """C2 to C5 of a backbone.
+    """Build a backbone and return C2 to C5.
 
     Args:
         input_image: [B, H, W, channels].
@@ -224,7 +225,7 @@ def backbone_stages(
         resnet_style: One of RESNET_STYLES.
 
     Raises:
-        ValueError: For another name, or another number of maps.
+        ValueError: If the backbone is unknown, or the function does not return five maps.
     """
     if callable(backbone):
         stages = backbone(input_image, stage5=True, train_bn=train_bn)
@@ -235,5 +236,7 @@ def backbone_stages(
             input_image, backbone, stage5=True, train_bn=train_bn, norm=norm, style=resnet_style
         )
     if len(stages) != 5:
-        raise ValueError(f"`BACKBONE` must return five maps, C1 to C5. Received: {len(stages)} maps")
+        raise ValueError(
+            f"The function `BACKBONE` must return five feature maps, C1 to C5. Received: {len(stages)} maps"
+        )
     return list(stages[1:])

@@ -1,8 +1,8 @@
-"""Boxes as tensors, as `geometry.boxes` has them as arrays, and NMS with fixed shapes.
+"""Operations on boxes as tensors, and NMS with fixed shapes. `geometry.boxes` does the same with arrays.
 
 Boxes are float32 [..., (y1, x1, y2, x2)]. They are normalized unless the docstring says otherwise:
-(0, 0, 1, 1) is the whole image. Whether both edges lie inside or boxes are half-open is a matter of
-conventions, see `geometry.boxes`.
+(0, 0, 1, 1) is the whole image. Whether both edges lie inside or boxes are half-open depends on the
+conventions; see `mrcnn.geometry.boxes`.
 
 Axes: B images, N boxes, M kept boxes, T boxes of one tile.
 """
@@ -22,7 +22,7 @@ def apply_box_deltas(boxes: Tensor, deltas: Tensor, limit: float | None = None) 
     Args:
         boxes: [..., 4] in any unit.
         deltas: [..., (dy, dx, log(dh), log(dw))] with the same leading shape.
-        limit: Largest log(dh) and log(dw); None is no limit.
+        limit: Largest log(dh) and log(dw), or None for no limit.
 
     Returns:
         [..., 4] in the unit of `boxes`.
@@ -42,7 +42,7 @@ def apply_box_deltas(boxes: Tensor, deltas: Tensor, limit: float | None = None) 
 
 
 def box_refinement(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
-    """Deltas that turn each box into its ground truth (R-CNN, appendix C).
+    """Return the deltas that turn each box into its ground truth (R-CNN, appendix C).
 
     Args:
         boxes, gt_boxes: [..., 4] in the same unit, with sides > 0.
@@ -62,7 +62,7 @@ def box_refinement(boxes: Tensor, gt_boxes: Tensor) -> Tensor:
 
 
 def clip_boxes(boxes: Tensor, window: Tensor) -> Tensor:
-    """Move every corner into a window.
+    """Clip boxes to a window.
 
     Args:
         boxes: [..., 4].
@@ -77,7 +77,7 @@ def clip_boxes(boxes: Tensor, window: Tensor) -> Tensor:
 
 
 def compute_overlaps(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Intersection over union of every pair of boxes.
+    """Compute the intersection over union of every pair of boxes.
 
     Args:
         boxes1: [..., N1, 4].
@@ -112,12 +112,12 @@ def _overlap_above(boxes1: Tensor, boxes2: Tensor, threshold: float) -> Tensor:
 
 
 def norm_boxes(boxes: Tensor, shape: Tensor, half_open: bool = False) -> Tensor:
-    """Half-open pixel boxes to normalized boxes, whose y2 and x2 lie inside.
+    """Convert half-open pixel boxes to normalized boxes, by default with y2 and x2 inside.
 
     Args:
         boxes: [..., 4] in pixels.
         shape: (height, width) in pixels, numbers or tensors.
-        half_open: Whether normalized boxes are half-open, too.
+        half_open: Whether the normalized boxes are half-open, too.
 
     Returns:
         float32 [..., 4].
@@ -127,7 +127,7 @@ def norm_boxes(boxes: Tensor, shape: Tensor, half_open: bool = False) -> Tensor:
 
 
 def denorm_boxes(boxes: Tensor, shape: Tensor) -> Tensor:
-    """Normalized boxes to half-open boxes of whole pixels, rounded half to even.
+    """Convert normalized boxes to half-open boxes of whole pixels, rounded half to even.
 
     Args:
         boxes: [..., 4].
@@ -153,18 +153,18 @@ def log2(x: Tensor) -> Tensor:
 
 
 def trim_zeros(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows that are not all zero, [M, 4], and the bool mask [N] of those rows.
+    """Return the rows that are not all zero, [M, 4], and a bool mask [N] of them.
 
-    Its length depends on the data, so it works eagerly and not in a compiled graph.
+    The length of the result depends on the data, so this works eagerly but not in a compiled graph.
     """
     kept = ops.sum(ops.abs(boxes), axis=1) != 0
     return ops.take(boxes, ops.nonzero(kept)[0], axis=0), kept
 
 
 def batch_pack(x: Tensor, counts: Tensor, num_rows: int) -> Tensor:
-    """The first `counts[i]` rows of each `x[i]`, i < num_rows, joined along the first axis.
+    """Join the first `counts[i]` rows of each `x[i]`, i < num_rows, along the first axis.
 
-    Its length depends on the data, so it works eagerly and not in a compiled graph.
+    The length of the result depends on the data, so this works eagerly but not in a compiled graph.
     """
     return ops.concatenate([x[i, : int(counts[i])] for i in range(num_rows)], axis=0)
 
@@ -192,27 +192,27 @@ def non_max_suppression(
     groups: Tensor | None = None,
     tile: int = NMS_TILE,
 ) -> tuple[Tensor, Tensor]:
-    """Greedy non-maximum suppression of boxes that are sorted by descending score.
+    """Apply greedy non-maximum suppression to boxes sorted by descending score.
 
-    A box is suppressed when its IoU with a kept one is above `threshold`. An empty box overlaps nothing. No
-    gradient flows.
+    A box is suppressed if its IoU with a kept box is above `threshold`. An empty box overlaps nothing. No
+    gradient flows through this function.
 
-    Boxes are examined tile by tile: first against the boxes that are already kept, then among themselves, by
-    repeating the suppression until nothing changes. That equals the greedy order and takes few rounds. All
-    shapes are fixed, so that it compiles on every backend.
+    Each tile of boxes is compared first with the boxes kept so far, then with itself, repeating the
+    suppression until nothing changes. The result equals that of the greedy order and takes few rounds. All
+    shapes are fixed, so the function compiles on every backend.
 
     Args:
         boxes: [B, N, 4].
-        valid: bool [B, N], boxes that take part.
-        max_output: Boxes to keep per image.
+        valid: bool [B, N], True for boxes that take part.
+        max_output: Largest number of boxes to keep per image.
         threshold: IoU in [0, 1].
-        groups: int [B, N], such as class ids; boxes of different groups do not suppress each other. None: all
-            boxes are one group.
+        groups: int [B, N], such as class ids. Boxes of different groups do not suppress each other. If None,
+            all boxes form one group.
         tile: Boxes per tile.
 
     Returns:
-        Indices int32 [B, max_output], best first, and bool [B, max_output]: which slots are filled. The
-        others hold 0.
+        Indices int32 [B, max_output] of the kept boxes, best first, and bool [B, max_output], True for filled
+        slots. Unused slots hold 0.
     """
     count = boxes.shape[1]
     tile = min(tile, count)

@@ -1,4 +1,4 @@
-"""A convolution and its normalization, the unit that all backbones are made of.
+"""A convolution and its normalization, the building block of all backbones.
 
 Axes: B images, h and w cells, C channels.
 """
@@ -25,7 +25,7 @@ def conv_norm(
 
     Args:
         x: [B, h, w, c].
-        filters: Channels of the result, C.
+        filters: Output channels, C.
         kernel_size: Side of the kernel.
         names: Names of the convolution and of the normalization layer.
         use_bias: Whether the convolution has a bias.

@@ -1,4 +1,4 @@
-"""Convolution and pooling layers: Keras' own, with the backend's kernels, always channels last.
+"""Keras' convolution and pooling layers, run by the operations of `mrcnn.backend`, always channels last.
 
 Axes: B images, h and w cells, C channels.
 """
@@ -21,8 +21,8 @@ class Conv2D(layers.Conv2D):
     """keras.layers.Conv2D on [B, h, w, C].
 
     Args:
-        symmetric: With padding "same" and an odd kernel, pad alike on all sides, as PyTorch does. TensorFlow
-            pads less at the top and on the left if the stride is 2.
+        symmetric: With padding "same" and an odd kernel, whether to pad all sides equally, as PyTorch does.
+            With a stride of 2, TensorFlow pads less at the top and left.
     """
 
     def __init__(self, *args: Any, symmetric: bool = False, **kwargs: Any):

@@ -1,8 +1,9 @@
 """Targets of the heads: RoIs sampled from the proposals, each with its class, deltas and mask.
 
-Fast R-CNN, section 2.3 and Mask R-CNN, section 3.1, with the sampling rule of the Keras 2 library: the number
-of negatives follows the number of positives, so an image without positives has no RoIs at all. Images without
-objects are an exception on request: all their RoIs are negatives, which teach the heads the background.
+This follows Fast R-CNN, section 2.3, and Mask R-CNN, section 3.1, with the sampling rule of the Keras 2
+library: the number of negatives is proportional to the number of positives, so an image without positives has
+no RoIs at all. With `negatives_without_objects`, images without objects are an exception: their RoIs are all
+negatives, from which the heads learn the background.
 
 Axes: B images, P proposals, G ground-truth boxes, K slots for positives, R RoIs.
 """
@@ -36,19 +37,19 @@ def sample_rois(
     negatives_only: Tensor | None = None,
     negatives_fill: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample positives, then negatives in proportion to them or to fill the sample.
+    """Sample positives, then negatives in proportion to the positives or until the sample is full.
 
     Args:
         positive, negative: bool [B, P].
         priority: float [B, P] in [0, 1]; the highest are sampled first.
         rois_per_image: R.
         positive_ratio: Share of positives in a full sample.
-        negatives_only: bool [B], images whose sample is filled with negatives; None means no image.
-        negatives_fill: Fill the sample of every image with negatives.
+        negatives_only: bool [B], True for images whose sample is filled with negatives; None for no image.
+        negatives_fill: Whether to fill the sample of every image with negatives.
 
     Returns:
         Indices int32 [B, R] of proposals, and the number of positives and of all RoIs, each int32 [B].
-        Positives come first, then negatives. Slots after the last RoI hold any index.
+        Positives come first, then negatives. Slots after the last RoI hold arbitrary indices.
     """
     limit = int(rois_per_image * positive_ratio)
     proposals = positive.shape[1]
@@ -86,14 +87,14 @@ def crop_masks(
 
     Args:
         masks: bool [B, h, w, G].
-        assigned: int [B, K], the mask of each RoI.
+        assigned: int [B, K], the index of each RoI's mask.
         boxes: [B, K, 4] normalized to the mask.
         mask_shape: (height, width) of the result.
         method: See `mrcnn.network.roi_align`.
-        soft: Do not round.
+        soft: Whether to keep fractions instead of rounding.
 
     Returns:
-        float32 [B, K, height, width] of 0 and 1, or between them.
+        float32 [B, K, height, width], 0 or 1; with `soft`, from 0 to 1.
     """
     height, width, instances = (masks.shape[i] or ops.shape(masks)[i] for i in (1, 2, 3))
     batch = ops.shape(masks)[0]
@@ -108,28 +109,28 @@ def crop_masks(
 
 @keras.saving.register_keras_serializable("mrcnn")
 class DetectionTargetLayer(keras.layers.Layer):
-    """Sample RoIs from the proposals and give each its targets.
+    """Sample RoIs from the proposals and compute their targets.
 
     Call with [proposals [B, P, 4] normalized, empty rows allowed; gt_class_ids int [B, G], where 0 is padding
     and negative ids are crowds; gt_boxes [B, G, 4] normalized; gt_masks bool [B, h, w, G], whole or mini].
     Returns rois [B, R, 4], target_class_ids int32 [B, R], target_bbox [B, R, 4] divided by bbox_std_dev and
     target_mask [B, R, mask_height, mask_width]: first the positives, then the negatives (class 0), then empty
-    slots. The deltas stay functions of the proposals, so the box loss trains the RPN, too.
+    slots. The target deltas depend on the proposals, so the box loss trains the RPN, too.
 
     Args:
         rois_per_image: R.
         positive_ratio: Share of positives in a full sample.
         bbox_std_dev: Divisors of the deltas.
         mask_shape: (height, width) of the mask targets.
-        use_mini_mask: gt_masks are cropped to their boxes.
-        positive_iou: IoU with a ground-truth box from which a proposal is positive.
-        crowd_iou: IoU with a crowd from which a proposal is not negative.
-        include_gt: Sample from the ground-truth boxes, too.
-        negatives_without_objects: Sample negatives from images without objects. False gives them no RoIs.
-        negatives_fill: Fill the sample with negatives, instead of adding them in proportion to the positives.
-        mask_method, soft_masks: How masks are cropped, see `crop_masks`.
-        shuffle: Sample at random. False keeps the first proposals.
-        seed: Of the random samples.
+        use_mini_mask: Whether gt_masks are mini-masks, cropped to their boxes.
+        positive_iou: Lowest IoU with a ground-truth box at which a proposal is positive.
+        crowd_iou: Lowest IoU with a crowd at which a proposal cannot be negative.
+        include_gt: Whether to sample from the ground-truth boxes, too.
+        negatives_without_objects: Whether images without objects get negatives. If False, they get no RoIs.
+        negatives_fill: Whether negatives fill the sample. If False, they are in proportion to the positives.
+        mask_method, soft_masks: `method` and `soft` of `crop_masks`.
+        shuffle: Whether to sample at random. If False, the first proposals are kept.
+        seed: Seed of the random sampling.
     """
 
     def __init__(
@@ -274,7 +275,7 @@ class DetectionTargetLayer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("mrcnn")
 class LeadingSlots(keras.layers.Layer):
-    """The first slots of each image, which hold the positives.
+    """Keep the first slots of each image, which hold the positives.
 
     Call with [class_ids int [B, R], any tensors [B, R, ...]]. Returns those tensors as [B, count, ...].
 
@@ -301,10 +302,10 @@ class LeadingSlots(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("mrcnn")
 class NormBoxes(keras.layers.Layer):
-    """Pixel boxes [B, N, 4] to normalized boxes, by the size of the images [B, H, W, channels].
+    """Normalize pixel boxes [B, N, 4] by the size of the images [B, H, W, channels].
 
     Args:
-        half_open: Whether normalized boxes are half-open, see `geometry.boxes`.
+        half_open: Whether normalized boxes are half-open; see `mrcnn.geometry.boxes`.
     """
 
     def __init__(self, half_open: bool = False, **kwargs: Any):

@@ -1,6 +1,6 @@
-"""Detections: classes of RoIs, refined boxes, NMS per class (Mask R-CNN, section 3.1, inference).
+"""Detections from RoIs: classes, refined boxes, and NMS per class (Mask R-CNN, section 3.1, inference).
 
-An RoI becomes a detection of its best class, or one of every class whose score suffices.
+An RoI becomes a detection of its best class, or one detection of each class whose score is high enough.
 
 Axes: B images, N RoIs, K slots for detections.
 """
@@ -32,21 +32,21 @@ def refine_detections(
     nms_threshold: float,
     max_instances: int,
 ) -> Tensor:
-    """Final detections of each image.
+    """Compute the final detections of each image.
 
     Args:
         rois: [B, N, 4] normalized.
         scores: [B, N, classes].
         deltas: [B, N, classes, 4], not yet multiplied by `bbox_std_dev`.
-        windows: [B, 4] normalized: the part of each molded image that is not padding.
+        windows: [B, 4] normalized, the part of each molded image that is not padding.
         bbox_std_dev: Factors of the deltas.
-        min_confidence: Lowest score of a detection; 0 keeps every score.
-        nms_threshold: IoU above which a class suppresses its box with the lower score.
-        max_instances: Detections per image.
+        min_confidence: Lowest score of a detection. 0 keeps all.
+        nms_threshold: IoU above which the lower-scored of two boxes of the same class is suppressed.
+        max_instances: Largest number of detections per image.
 
     Returns:
-        [B, max_instances, (y1, x1, y2, x2, class_id, score)] by descending score, equal scores in the order of
-        their RoIs; unused slots are zero.
+        [B, max_instances, (y1, x1, y2, x2, class_id, score)] by descending score. Detections of equal score
+        are in the order of their RoIs. Unused slots are zero.
     """
     class_ids = backend.first_maximum(scores)  # [B, N]
     scores = ops.max(scores, axis=2)
@@ -84,17 +84,17 @@ def refine_detections_per_class(
     delta_limit: float | None = None,
     min_side: float = 0.0,
 ) -> Tensor:
-    """Final detections of each image, of every class of an RoI whose score suffices.
+    """Compute the final detections of each image, one for each class of an RoI whose score is high enough.
 
     Args:
         rois, scores, deltas, windows: See `refine_detections`. Boxes are half-open.
         size: (height, width) of the molded images in pixels.
         bbox_std_dev, min_confidence, nms_threshold, max_instances: See `refine_detections`.
         delta_limit: See `box_ops.apply_box_deltas`.
-        min_side: Smaller boxes are left out, in pixels.
+        min_side: Shortest side of a detection in pixels.
 
     Returns:
-        As `refine_detections`.
+        See `refine_detections`.
     """
     batch, count, classes = ops.shape(scores)
     objects = ops.reshape(scores[..., 1:], (batch, -1))  # [B, N * (classes - 1)]
@@ -122,7 +122,7 @@ def refine_detections_per_class(
 
 @keras.saving.register_keras_serializable("mrcnn")
 class DetectionLayer(keras.layers.Layer):
-    """Final detections from RoIs, class scores and class-specific deltas.
+    """Compute the final detections from RoIs, class scores and class-specific deltas.
 
     Call with [rois [B, N, 4] normalized, mrcnn_class [B, N, classes], mrcnn_bbox [B, N, classes, 4],
     image_meta [B, 12 + classes]]. The first image gives the size of all molded images.
@@ -130,8 +130,8 @@ class DetectionLayer(keras.layers.Layer):
 
     Args:
         bbox_std_dev, min_confidence, nms_threshold, max_instances: See `refine_detections`.
-        per_class: Use `refine_detections_per_class`, for half-open boxes.
-        delta_limit, min_side: See there.
+        per_class: Whether to use `refine_detections_per_class`, which takes half-open boxes.
+        delta_limit, min_side: See `refine_detections_per_class`.
     """
 
     def __init__(

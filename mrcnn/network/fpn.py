@@ -10,14 +10,14 @@ from mrcnn.typing import Tensor
 
 
 def feature_pyramid(stages: list[Tensor], channels: int, norm: Norm | None = None) -> list[Tensor]:
-    """P2 to P6 from C2 to C5.
+    """Build the pyramid levels P2 to P6 from C2 to C5.
 
-    There is no activation. P6 takes every second cell of P5.
+    The convolutions have no activation. P6 takes every second cell of P5.
 
     Args:
         stages: C2, C3, C4 and C5, each [B, h, w, c] with half the height and width of the one before.
         channels: Channels of every level.
-        norm: Constructor of normalization layers, which then follow each convolution; None for none.
+        norm: Constructor of the normalization layers that follow each convolution, or None for none.
 
     Returns:
         P2 to P6, each [B, h, w, channels].

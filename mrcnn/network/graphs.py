@@ -2,8 +2,8 @@
 
 image -> backbone -> feature pyramid -> RPN -> proposals -> (targets ->) ROIAlign -> box head, mask head
 
-Everything here is the plain formulation. Faster replacements with the same numbers stand in `mrcnn.fast`, and
-are applied to a finished graph. `parts` builds each part with the numbers of a Config.
+Nothing here is optimized. `mrcnn.fast` replaces parts of a finished graph by faster ones that compute the
+same numbers. `parts` builds each part with the settings of a Config.
 
 Axes: B images, A anchors, N ground-truth instances, M of them with masks, R RoIs, D detections.
 """
@@ -27,7 +27,7 @@ class Graph:
 
 
 def training_graph(config: Config) -> Graph:
-    """From images and their ground truth to everything that the losses compare.
+    """Build the training graph, from images and their ground truth to everything that the losses compare.
 
     The first stage learns from all N instances, the second from the M that have a mask.
     """
@@ -65,10 +65,10 @@ def training_graph(config: Config) -> Graph:
 
 
 def inference_graph(config: Config) -> Graph:
-    """From images and their normalized anchors to detections.
+    """Build the inference graph, from images and their normalized anchors to detections.
 
-    Besides the seven outputs of the Keras 2 library there are the RPN's logits and the pyramid P2 to P6.
-    `mrcnn_mask` holds the mask of every detection for every class.
+    The outputs are the seven of the Keras 2 library, the RPN's logits, and the pyramid P2 to P6. `mrcnn_mask`
+    holds the mask of every detection for every class.
     """
     inputs = parts.image_inputs(config) | {"input_anchors": keras.Input((None, 4), name="input_anchors")}
     image, image_meta, anchors = inputs.values()

@@ -1,4 +1,4 @@
-"""Box head and mask head, applied to every RoI with shared weights (Mask R-CNN, section 3, figure 4).
+"""Box head and mask head, which every RoI shares (Mask R-CNN, section 3 and figure 4).
 
 Axes: B images, N RoIs, h and w cells, C channels. Features of RoIs are [B, N, h, w, C].
 """
@@ -27,18 +27,20 @@ def box_head(
     norm_after: str = ALL,
     roi_align: str = CROP_AND_RESIZE,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class and box of each RoI.
+    """Build the box head, which predicts the class and the box of each RoI.
 
     Args:
         rois: [B, N, 4] normalized.
         feature_maps: P2 to P5, each [B, h, w, C].
         image_meta: [B, 12 + classes].
-        pool_size: Side of the features that ROIAlign takes from the pyramid, in bins.
-        num_classes: Classes including the background.
+        pool_size: Bins per side that ROIAlign pools from the pyramid.
+        num_classes: Number of classes including the background.
         train_bn, norm: See `mrcnn.network.normalization`.
-        fc_layers_size: Width of the fully connected layers: one after convolutions, otherwise two.
+        fc_layers_size: Units of the fully connected hidden layers: one layer after convolutions, otherwise
+            two.
         convolutions: Number of 3x3 convolutions before the fully connected layers.
-        norm_after: ALL layers have a normalization, 3x3 CONVOLUTIONS only, which then have no bias, or NONE.
+        norm_after: Layers that a normalization follows: ALL, CONVOLUTIONS (only 3x3 ones, which then have no
+            bias), or NONE.
         roi_align: See `mrcnn.network.roi_align`.
 
     Returns:
@@ -80,16 +82,16 @@ def mask_head(
     norm_after: str = ALL,
     roi_align: str = CROP_AND_RESIZE,
 ) -> Tensor:
-    """Mask of each RoI for every class.
+    """Build the mask head, which predicts the mask of each RoI for every class.
 
     Args:
         rois: [B, N, 4] normalized.
         feature_maps: P2 to P5, each [B, h, w, C].
         image_meta: [B, 12 + classes].
-        pool_size: Side of the features that ROIAlign takes from the pyramid, in bins.
-        num_classes: Classes including the background.
+        pool_size: Bins per side that ROIAlign pools from the pyramid.
+        num_classes: Number of classes including the background.
         train_bn, norm: See `mrcnn.network.normalization`.
-        channels: Width of the convolutions.
+        channels: Channels of the convolutions.
         norm_after, roi_align: See `box_head`.
 
     Returns:

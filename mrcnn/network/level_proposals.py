@@ -1,4 +1,4 @@
-"""Proposals chosen and suppressed on each level of the pyramid, as torchvision and Detectron2 do.
+"""Proposals chosen and suppressed per pyramid level, as in torchvision and Detectron2.
 
 Axes: B images, A anchors of all levels, K anchors before NMS.
 """
@@ -22,23 +22,23 @@ NEVER = float("-inf")  # the score of an anchor that does not exist
 
 @keras.saving.register_keras_serializable("mrcnn")
 class LevelProposalLayer(keras.layers.Layer):
-    """Proposals from the outputs of the RPN, level by level (FPN, section 4.1).
+    """Compute proposals from the outputs of the RPN, level by level (FPN, section 4.1).
 
-    The best anchors of each level are refined and clipped to the window. NMS compares boxes of one level
-    only. The best of all that it keeps are the proposals.
+    The best anchors of each level are refined and clipped to the window. NMS compares only boxes of the same
+    level. The best of the boxes that it keeps on all levels are the proposals.
 
     Call with [logits [B, A, (background, foreground)], deltas [B, A, 4], half-open anchors [B, A, 4]
-    normalized, image_meta [B, 12 + classes], P2 to P6]. The maps only tell how many anchors each level has.
-    Returns [B, proposal_count, 4] normalized, best first, without gradient; unused slots are zero.
+    normalized, image_meta [B, 12 + classes], P2 to P6]. The maps only determine how many anchors each level
+    has. Returns [B, proposal_count, 4] normalized, best first, without gradient; unused slots are zero.
 
     Args:
-        proposal_count: Proposals per image.
-        nms_threshold: IoU above which the box with the lower score is suppressed.
-        pre_nms_limit: Anchors per level that enter NMS, the best ones.
+        proposal_count: Largest number of proposals per image.
+        nms_threshold: IoU above which the lower-scored of two boxes is suppressed.
+        pre_nms_limit: Number of highest-scored anchors per level that enter NMS.
         bbox_std_dev: Factors of the deltas.
-        anchor_stride: Cells per location with anchors.
+        anchor_stride: Distance between anchors in cells.
         delta_limit: See `box_ops.apply_box_deltas`.
-        min_side: Smaller boxes are left out, in pixels.
+        min_side: Shortest side of a proposal in pixels.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class LevelProposalLayer(keras.layers.Layer):
         self.min_side = float(min_side)
 
     def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        """Every intermediate result, under the names of `ProposalLayer.steps`.
+        """Return every intermediate result, under the names of `ProposalLayer.steps`.
 
         The K anchors are those of all levels together, by descending score.
         """
@@ -141,12 +141,12 @@ class LevelProposalLayer(keras.layers.Layer):
 
 
 def large_enough(boxes: Tensor, size: tuple[Tensor, Tensor], min_side: float) -> Tensor:
-    """Whether both sides of half-open boxes [..., 4] are above 0 and at least `min_side` pixels: bool [...].
+    """Return where both sides of half-open boxes [..., 4] are above 0 and at least `min_side`, bool [...].
 
     Args:
         boxes: Normalized boxes.
         size: (height, width) of the molded image in pixels.
-        min_side: In pixels.
+        min_side: Shortest side in pixels.
     """
     height = (boxes[..., 2] - boxes[..., 0]) * ops.cast(size[0], "float32")
     width = (boxes[..., 3] - boxes[..., 1]) * ops.cast(size[1], "float32")

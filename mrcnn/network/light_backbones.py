@@ -1,8 +1,8 @@
 """Backbones for machines without a GPU: MobileNetV2 and EfficientNet-Lite0.
 
 Both consist of inverted residual blocks (Sandler et al. 2018) with ReLU6. EfficientNet-Lite0 is
-EfficientNet-B0 (Tan and Le 2019) without squeeze-and-excitation, and with ReLU6 in place of swish: all that
-8-bit weights and activations need to keep its accuracy.
+EfficientNet-B0 (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6 instead of swish. These two
+changes let it keep its accuracy with 8-bit weights and activations.
 
 Axes: B images, H and W pixels, h and w cells, c channels.
 """
@@ -51,9 +51,9 @@ class BlockNames(NamedTuple):
 def mobilenet_v2(
     input_image: Tensor, stage5: bool = True, train_bn: bool | None = None, norm: str | Norm = "batch"
 ) -> list[Tensor]:
-    """MobileNetV2 (table 2) without its classifier.
+    """Build MobileNetV2 (table 2) without its classifier.
 
-    Layers are named as in `keras.applications`, so that its ImageNet weights fit by name.
+    Layers are named as in `keras.applications`, so its ImageNet weights load by name.
 
     Args:
         input_image: [B, H, W, channels], mean subtracted.
@@ -90,7 +90,7 @@ def _mobilenet_names(block: str) -> BlockNames:
 def efficientnet_lite0(
     input_image: Tensor, stage5: bool = True, train_bn: bool | None = None, norm: str | Norm = "batch"
 ) -> list[Tensor]:
-    """EfficientNet-Lite0 without its classifier.
+    """Build EfficientNet-Lite0 without its classifier.
 
     Layers are named as those of EfficientNet-B0 in `keras.applications`. The published ImageNet weights
     expect images with a mean of 127 subtracted from each channel: `MEAN_PIXEL = (127, 127, 127)`.

@@ -1,8 +1,9 @@
-"""The five losses (Faster R-CNN, equation 1; Mask R-CNN, section 3): tensors in, one float32 scalar out.
+"""The five losses (Faster R-CNN, equation 1; Mask R-CNN, section 3). Each returns a float32 scalar.
 
-A loss is a mean over the rows of the batch that count, and zero if none counts. Losses of deltas can also be
-sums over these rows, divided by the number of all samples. Where devices share a batch, each divides its sum
-by `mean_count(count)`, the mean of their counts: the mean of their losses is then that of the whole batch.
+A loss is a mean over those rows of the batch that count, or zero if none does. A loss of deltas can also be
+the sum over these rows, divided by the number of all samples. If several devices share a batch, each divides
+its sum by `mean_count(count)`, the mean of their counts, so that the mean of their losses is the loss of the
+whole batch.
 
 Axes: B images, A anchors, T targets of the RPN, R RoIs, h and w pixels of a mask.
 """
@@ -30,11 +31,12 @@ def one_device(count: Tensor) -> Tensor:
 
 
 def smooth_l1_loss(y_true: Tensor, y_pred: Tensor, beta: float = 1.0) -> Tensor:
-    """Smooth L1 of each element (Fast R-CNN, equation 3). Any shape, float32; not reduced.
+    """Compute the smooth L1 loss of each element (Fast R-CNN, equation 3), float32 of the shape of the
+    inputs.
 
     Args:
-        y_true, y_pred: Of the same shape.
-        beta: Difference at which the square becomes a line. 0 is the absolute value.
+        y_true, y_pred: Tensors of the same shape.
+        beta: Difference at which the square becomes a line. 0 gives the absolute value.
     """
     difference = ops.abs(y_true - y_pred)
     if beta == 0.0:
@@ -45,9 +47,10 @@ def smooth_l1_loss(y_true: Tensor, y_pred: Tensor, beta: float = 1.0) -> Tensor:
 def _mean_over(
     values: Tensor, selected: Tensor, mean_count: MeanCount, counted: Tensor | None = None
 ) -> Tensor:
-    """Mean of the selected values, 0 if there are none. `selected` covers the leading axes of `values`.
+    """Return the mean of the selected values, or 0 without any. `selected` covers the leading axes of
+    `values`.
 
-    With `counted`, of the shape of `selected`: their sum, divided by the number of rows that are counted.
+    With `counted`, which has the shape of `selected`, divide their sum by the number of counted rows instead.
     """
     weights = ops.cast(selected, "float32")
     per_row = math.prod(values.shape[len(selected.shape) :])
@@ -68,12 +71,12 @@ def _cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
 
 
 def rpn_class_loss(rpn_match: Tensor, rpn_class_logits: Tensor, mean_count: MeanCount = one_device) -> Tensor:
-    """Objectness: mean cross entropy over the positive and negative anchors of the batch.
+    """Compute the objectness loss: mean cross-entropy over the positive and negative anchors of the batch.
 
     Args:
         rpn_match: int [B, A, 1]: 1 positive, -1 negative, 0 neutral.
         rpn_class_logits: [B, A, (background, foreground)].
-        mean_count: See the module.
+        mean_count: See the module docstring.
     """
     match = rpn_match[..., 0]
     labels = ops.cast(match == 1, "int32")
@@ -88,15 +91,15 @@ def rpn_bbox_loss(
     beta: float = 1.0,
     per_sample: bool = False,
 ) -> Tensor:
-    """Deltas of the anchors: mean smooth L1 over all coordinates of the positive ones.
+    """Compute the box loss of the RPN: mean smooth L1 over all coordinates of the positive anchors.
 
     Args:
-        target_bbox: [B, T, 4], the targets of the positive anchors in their order, then zeros.
+        target_bbox: [B, T, 4], the targets of the positive anchors in the order of the anchors, then zeros.
         rpn_match: int [B, A, 1]: 1 positive, -1 negative, 0 neutral.
         rpn_bbox: [B, A, 4].
-        mean_count: See the module.
+        mean_count: See the module docstring.
         beta: See `smooth_l1_loss`.
-        per_sample: Divide the sum by the number of positive and negative anchors instead.
+        per_sample: Whether to divide the sum by the number of positive and negative anchors instead.
     """
     positive = rpn_match[..., 0] == 1
     rank = ops.cumsum(ops.cast(positive, "int32"), axis=1) - 1
@@ -113,17 +116,19 @@ def mrcnn_class_loss(
     mean_count: MeanCount = one_device,
     is_roi: Tensor | None = None,
 ) -> Tensor:
-    """Class of the RoIs: mean cross entropy. Empty slots count as background, unless `is_roi` is given.
+    """Compute the class loss of the RoIs, a mean cross-entropy.
 
-    An RoI whose predicted class is not active does not count. The loss is NaN if no RoI counts.
+    Empty slots count as background unless `is_roi` is given. An RoI whose predicted class is not active does
+    not count. Without `is_roi`, the loss is NaN if no RoI counts.
 
     Args:
         target_class_ids: int [B, R].
         pred_class_logits: [B, R, classes].
-        active_class_ids: 0 or 1 [B, classes]: the classes of the image's dataset. As in the Keras 2 library,
-            only those of the first image are read.
-        mean_count: See the module.
-        is_roi: bool [B, R], the slots that count; all if None. With it the loss is 0 if no RoI counts.
+        active_class_ids: [B, classes], 1 for the classes of the image's dataset, else 0. As in the Keras 2
+            library, only the row of the first image is read.
+        mean_count: See the module docstring.
+        is_roi: bool [B, R], True for the slots that count; None for all. If given, the loss is 0 if no RoI
+            counts.
     """
     labels = ops.cast(target_class_ids, "int32")
     predicted = ops.argmax(pred_class_logits, axis=2)
@@ -144,15 +149,17 @@ def mrcnn_bbox_loss(
     beta: float = 1.0,
     is_roi: Tensor | None = None,
 ) -> Tensor:
-    """Deltas of the RoIs for their target class: mean smooth L1 over all coordinates of the positive ones.
+    """Compute the box loss of the RoIs: mean smooth L1 over the coordinates of the positives, for their
+    class.
 
     Args:
         target_bbox: [B, R, 4].
         target_class_ids: int [B, R].
         pred_bbox: [B, R, classes, 4].
-        mean_count: See the module.
+        mean_count: See the module docstring.
         beta: See `smooth_l1_loss`.
-        is_roi: bool [B, R]. If given, the sum is divided by their number instead.
+        is_roi: bool [B, R], True for slots that hold an RoI. If given, the sum is divided by their number
+            instead.
     """
     own = box_ops.select_class(pred_bbox, target_class_ids)
     difference = smooth_l1_loss(target_bbox, ops.cast(own, "float32"), beta)
@@ -162,13 +169,13 @@ def mrcnn_bbox_loss(
 def mrcnn_mask_loss(
     target_masks: Tensor, target_class_ids: Tensor, pred_masks: Tensor, mean_count: MeanCount = one_device
 ) -> Tensor:
-    """Masks of the RoIs for their target class: mean binary cross entropy of the positive ones.
+    """Compute the mask loss of the RoIs: mean binary cross-entropy of the positives, for their class.
 
     Args:
-        target_masks: 0 or 1 [B, R, h, w].
+        target_masks: [B, R, h, w], 0 or 1.
         target_class_ids: int [B, R].
         pred_masks: Probabilities [B, R, h, w, classes].
-        mean_count: See the module.
+        mean_count: See the module docstring.
     """
     class_ids = ops.cast(target_class_ids, "int32")[:, :, None, None, None]
     shape = ops.shape(pred_masks)

@@ -24,13 +24,13 @@ MAX_GROUPS = 32  # Group Normalization, section 4
 class BatchNorm(keras.layers.BatchNormalization):
     """Batch normalization over the last axis (epsilon 0.001, momentum 0.99).
 
-    gamma and beta train wherever the layer is trainable. Statistics of a layer that is not trainable do not
-    move.
+    gamma and beta train if the layer is trainable. If it is not, its statistics do not change either.
 
     Args:
-        train_bn: False always uses the stored statistics, which never change; None follows the phase; True
-            always uses the statistics of the batch.
-        frozen: Never trainable, whatever `trainable` is set to.
+        train_bn: False always uses the stored statistics and never changes them. None uses the statistics of
+            the batch in training and the stored ones in inference. True always uses the statistics of the
+            batch.
+        frozen: Whether the layer stays frozen even if `trainable` is set to True.
     """
 
     def __init__(self, train_bn: bool | None = None, frozen: bool = False, **kwargs: Any):
@@ -45,7 +45,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        """Let gamma and beta train, unless the layer is frozen."""
+        """Make gamma and beta trainable, unless the layer is frozen."""
         keras.layers.Layer.trainable.fset(self, value and not self.frozen)
 
     def build(self, input_shape: Shape) -> None:
@@ -88,10 +88,10 @@ class BatchNorm(keras.layers.BatchNormalization):
     def _update_statistics(self, mean: Tensor, variance: Tensor, count: Any) -> None:
         """Update the moving statistics as Keras 2 with TensorFlow 1.15 does.
 
-        The average has no bias towards its start: update t of this run moves it by
-        (1 - momentum) / (1 - momentum ** t), so the first update replaces what was stored. The variance is
-        corrected twice for the number of samples, n / (n - 1) by TensorFlow's fused kernel and
-        n / (n - 1 - epsilon) by Keras 2.
+        The average has no bias toward its start: update t of this run moves it by (1 - momentum) / (1 -
+            momentum ** t), so the first update replaces the stored value. The variance is corrected twice for
+            the number of samples n: by n / (n - 1) in TensorFlow's fused kernel and by n / (n - 1 - epsilon)
+            in Keras 2.
         """
         count = ops.cast(count, "float32")
         variance = variance * count / ops.maximum(count - 1.0, 1.0)
@@ -107,11 +107,11 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable("mrcnn")
 class GroupNorm(keras.layers.Layer):
-    """Group normalization (Wu and He 2018): mean and variance over a group of channels of each image or RoI.
+    """Group normalization (Wu and He, 2018) over groups of channels of each image or RoI.
 
-    It needs no statistics of a batch, so it works with small batches and computes the same in training and
-    inference. Call with [B, h, w, C], or with [B, N, h, w, C], where every RoI is normalized by itself. The
-    number of groups is the largest divisor of C that divides 32. Weights: gamma (C), beta (C).
+    It uses no statistics of the batch, so it works with small batches and computes the same in training and
+    inference. Call with [B, h, w, C], or with [B, N, h, w, C] to normalize each RoI separately. The number of
+    groups is the greatest common divisor of C and 32. Weights: gamma (C), beta (C).
 
     Args:
         epsilon: Added to the variance.
@@ -147,14 +147,14 @@ class GroupNorm(keras.layers.Layer):
 def normalization(
     norm: str | Norm, train_bn: bool | None, epsilon: float = 0.001, frozen: bool = False
 ) -> Norm:
-    """The constructor of a network's normalization layers, given their names.
+    """Return a function that makes a normalization layer with a given name.
 
     Args:
         norm: "batch", "group", or a constructor, which is returned unchanged.
-        train_bn, epsilon, frozen: See `BatchNorm`. They have no meaning for groups.
+        train_bn, epsilon, frozen: See `BatchNorm`. "group" ignores `train_bn` and `frozen`.
 
     Raises:
-        ValueError: For another `norm`.
+        ValueError: If `norm` is another string.
     """
     if callable(norm):
         return norm
@@ -162,4 +162,6 @@ def normalization(
         return lambda name: GroupNorm(name=name)
     if norm == "batch":
         return lambda name: BatchNorm(train_bn=train_bn, frozen=frozen, epsilon=epsilon, name=name)
-    raise ValueError(f'`norm` must be "batch" or "group". Received: norm={norm!r}')
+    raise ValueError(
+        f'`norm` must be "batch", "group" or a function that makes a layer. Received: norm={norm!r}'
+    )

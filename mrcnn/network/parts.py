@@ -1,4 +1,4 @@
-"""The parts of the network with the numbers of a Config.
+"""The parts of the network, built with the settings of a Config.
 
 This is the only file of the network that reads a Config. Layers and losses take plain numbers.
 
@@ -202,7 +202,7 @@ def rpn_targets(inputs: dict[str, Tensor], config: Config) -> list[Tensor]:
 
 
 def mask_slot_count(config: Config) -> int:
-    """How many leading RoIs of each image the mask head sees: the slots of positives, or all.
+    """Return how many leading RoIs of each image the mask head takes: the slots of positives, or all.
 
     MASK_POSITIVES_ONLY = None means positives only unless batch norm needs the statistics of all RoIs.
     """
@@ -216,9 +216,9 @@ def mask_slot_count(config: Config) -> int:
 
 
 def image_inputs(config: Config) -> dict[str, Tensor]:
-    """The molded image [B, H, W, channels] float32, and its meta [B, 12 + classes] float32.
+    """Create the inputs for molded images [B, H, W, channels] and their meta [B, 12 + classes], both float32.
 
-    H and W are known if IMAGE_RESIZE_MODE fixes them.
+    H and W are None unless IMAGE_RESIZE_MODE fixes them.
     """
     fixed = config.IMAGE_RESIZE_MODE in ("square", "crop")
     height, width = (int(side) for side in config.IMAGE_SHAPE[:2]) if fixed else (None, None)

@@ -19,16 +19,16 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable("mrcnn")
 class ProposalLayer(keras.layers.Layer):
-    """Proposals from the outputs of the RPN.
+    """Compute proposals from the outputs of the RPN.
 
     Call with [scores [B, A, (background, foreground)], deltas [B, A, 4], anchors [B, A, 4] normalized].
     Returns [B, proposal_count, 4] normalized, best first; unused slots are zero. No gradient flows through
-    the selection, but the selected boxes stay functions of the deltas.
+    the selection, but gradients flow from the selected boxes to the deltas.
 
     Args:
-        proposal_count: Proposals per image.
-        nms_threshold: IoU above which the box with the lower score is suppressed.
-        pre_nms_limit: Anchors per image that enter NMS, the best ones.
+        proposal_count: Largest number of proposals per image.
+        nms_threshold: IoU above which the lower-scored of two boxes is suppressed.
+        pre_nms_limit: Number of highest-scored anchors per image that enter NMS.
         bbox_std_dev: Factors of the deltas.
     """
 
@@ -48,10 +48,10 @@ class ProposalLayer(keras.layers.Layer):
         self.bbox_std_dev = tuple(float(value) for value in bbox_std_dev)
 
     def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        """Every intermediate result, under the names that the inspection notebooks use.
+        """Return every intermediate result, under the names that the inspection notebooks use.
 
         Args:
-            inputs: As the layer takes them.
+            inputs: The inputs of the layer.
 
         Returns:
             pre_nms_anchors, refined_anchors and refined_anchors_clipped, each [B, K, 4] normalized, best

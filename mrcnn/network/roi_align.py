@@ -1,14 +1,14 @@
 """ROIAlign on a feature pyramid (Mask R-CNN, section 3; FPN, equation 1).
 
-Three methods, of which weights fit the one that they were trained with:
+There are three methods. Weights fit the method that they were trained with:
 
-- CROP_AND_RESIZE: one bilinear sample per bin, sample points from edge to edge of the RoI, zero outside the
-  map. This is the arithmetic of TensorFlow's crop-and-resize, with which the weights of the Keras 2 library
-  were trained.
-- AVERAGE: the mean of 2x2 evenly spaced samples per bin, as in torchvision. A cell is at its upper left
-  corner, and an RoI has at least the size of one cell.
-- AVERAGE_ALIGNED: the same, but a cell is at its center, and an RoI may be smaller than one cell. This is
-  Detectron2's ROIAlignV2, which takes more samples of large RoIs.
+- CROP_AND_RESIZE: one bilinear sample per bin, with sample points from edge to edge of the RoI, and zero
+  outside the map. This is the arithmetic of TensorFlow's crop-and-resize, for which the weights of the Keras
+  2 library were trained.
+- AVERAGE: the mean of 2x2 evenly spaced samples per bin, as in torchvision. The value of a cell is at its
+  upper-left corner, and an RoI is at least one cell large.
+- AVERAGE_ALIGNED: the same, but the value of a cell is at its center, and an RoI may be smaller than one
+  cell. This is Detectron2's ROIAlignV2, except that Detectron2 takes more samples in large RoIs.
 
 Axes: B images, N RoIs, ph and pw bins of an RoI, S cells of all levels together, C channels.
 """
@@ -40,12 +40,13 @@ FAR = 1e9
 
 
 def roi_levels(boxes: Tensor, image_area: Tensor, method: str = CROP_AND_RESIZE) -> Tensor:
-    """Pyramid level of each RoI (FPN, equation 1).
+    """Return the pyramid level of each RoI (FPN, equation 1).
 
     Args:
         boxes: [B, N, 4] normalized. Empty and inverted boxes belong to level 2.
         image_area: Height times width of the molded image in pixels, a scalar.
-        method: CROP_AND_RESIZE rounds half to even, the others round down as the paper does.
+        method: CROP_AND_RESIZE rounds to the nearest level, half to even; the others round down, as in the
+            paper.
 
     Returns:
         int32 [B, N], 2 to 5.
@@ -61,7 +62,7 @@ def roi_levels(boxes: Tensor, image_area: Tensor, method: str = CROP_AND_RESIZE)
 
 
 def sample_positions(low: Tensor, high: Tensor, extent: Tensor, count: int) -> Tensor:
-    """Where an RoI reads a feature map along one axis, in cells.
+    """Return the positions, in cells, at which an RoI samples a feature map along one axis.
 
     Args:
         low, high: Normalized edges [B, N].
@@ -84,7 +85,7 @@ def sample_positions(low: Tensor, high: Tensor, extent: Tensor, count: int) -> T
 
 
 def bin_sample_positions(low: Tensor, high: Tensor, extent: Tensor, bins: int, method: str) -> Tensor:
-    """Where AVERAGE and AVERAGE_ALIGNED read a feature map along one axis, in cells.
+    """Return the positions, in cells, at which AVERAGE and AVERAGE_ALIGNED sample a map along one axis.
 
     Args:
         low, high: Normalized edges [B, N] of half-open boxes.
@@ -93,7 +94,7 @@ def bin_sample_positions(low: Tensor, high: Tensor, extent: Tensor, bins: int, m
         method: AVERAGE or AVERAGE_ALIGNED.
 
     Returns:
-        [B, N, SAMPLES * bins]: the centers of as many equal parts of the RoI.
+        [B, N, SAMPLES * bins]: the centers of SAMPLES * bins equal parts of the RoI.
     """
     start, length = low * extent, (high - low) * extent
     if method == AVERAGE_ALIGNED:
@@ -126,15 +127,15 @@ def bilinear_sample(
     margin: float = 0.0,
     samples: int = 1,
 ) -> Tensor:
-    """Bilinear interpolation at a grid of points of each RoI; zero outside its map.
+    """Interpolate bilinearly at a grid of points of each RoI; zero outside its map.
 
     Args:
         cells: [S, C], maps flattened row by row.
         y, x: Positions [B, N, ph] and [B, N, pw] in cells.
         extents: Rows and columns of each RoI's map, each float32 [B, N].
         start: First cell of each RoI's map in `cells`, int32 [B, N].
-        margin: Cells around the map in which its outermost cells go on.
-        samples: So many neighboring points along each axis are averaged.
+        margin: Width in cells of a border around the map that repeats its outermost cells.
+        samples: Number of neighboring points to average along each axis.
 
     Returns:
         [B, N, ph / samples, pw / samples, C] in the dtype of `cells`.
@@ -162,7 +163,7 @@ def pool_rois(
     pool_shape: tuple[int, int],
     method: str = CROP_AND_RESIZE,
 ) -> Tensor:
-    """Pool each RoI from one map.
+    """Pool each RoI from its map.
 
     Args:
         cells: [S, C], maps flattened row by row.
@@ -170,7 +171,7 @@ def pool_rois(
         extents: Rows and columns of each RoI's map, each float32 [B, N].
         start: First cell of each RoI's map in `cells`, int32 [B, N].
         pool_shape: Bins per RoI, (height, width).
-        method: See the module.
+        method: See the module docstring.
 
     Returns:
         [B, N, height, width, C] in the dtype of `cells`.
@@ -196,14 +197,14 @@ def pyramid_roi_align(
     pool_shape: tuple[int, int],
     method: str = CROP_AND_RESIZE,
 ) -> Tensor:
-    """Sample every RoI on the level that suits its size. Gradients flow to the maps, not to the boxes.
+    """Pool every RoI from the level that suits its size. Gradients flow to the maps, not to the boxes.
 
     Args:
         boxes: [B, N, 4] normalized.
         image_area: Height times width of the molded image in pixels, a scalar.
         feature_maps: P2 to P5, each [B, h, w, C].
         pool_shape: Bins per RoI, (height, width).
-        method: See the module.
+        method: See the module docstring.
 
     Returns:
         [B, N, height, width, C] in the order of `boxes`.

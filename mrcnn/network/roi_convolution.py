@@ -1,7 +1,7 @@
-"""Convolutions of RoI features, as matrix products wherever a convolution is one.
+"""Convolutions of RoI features, computed as matrix products where possible.
 
-A kernel that covers its whole input, a 1x1 kernel, and a 2x2 transposed kernel with stride 2 are matrix
-products. Weights keep the shapes of ordinary convolutions, so that weight files fit.
+A convolution is a matrix product if its kernel covers the whole input, is 1x1, or is a transposed 2x2 kernel
+with stride 2. Weights keep the shapes of ordinary convolutions, so weight files fit.
 
 Axes: B images, N RoIs, h and w cells, C channels.
 """
@@ -20,9 +20,9 @@ Shape = tuple[int | None, ...]
 
 @keras.saving.register_keras_serializable("mrcnn")
 class RoiConv2D(layers.Layer):
-    """Convolution of the features of each RoI, with stride 1.
+    """Convolve the features of each RoI with stride 1.
 
-    Call with [B, N, h, w, C]. Returns [B, N, h, w, filters], with "valid" padding [B, N, 1, 1, filters].
+    Call with [B, N, h, w, C]. Returns [B, N, h, w, filters], or [B, N, 1, 1, filters] with "valid" padding.
     Weights: kernel (kernel_size, kernel_size, C, filters), bias (filters).
 
     Args:
@@ -30,7 +30,7 @@ class RoiConv2D(layers.Layer):
         kernel_size: Side of the kernel in cells.
         padding: "same", or "valid" for a kernel that covers the whole input.
         activation: Name of a Keras activation, or None.
-        use_bias: Whether there is a bias.
+        use_bias: Whether the layer has a bias.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RoiConv2D(layers.Layer):
         return ops.reshape(outputs, (*shape[:4], self.filters))
 
     def select_channel(self, inputs: Tensor, channels: Tensor) -> Tensor:
-        """One output channel per RoI of a 1x1 layer, for a fraction of the arithmetic.
+        """Compute one output channel per RoI of a 1x1 layer, with a fraction of the arithmetic.
 
         Args:
             inputs: [B, N, h, w, C].
@@ -124,7 +124,7 @@ class RoiConv2D(layers.Layer):
 
 @keras.saving.register_keras_serializable("mrcnn")
 class RoiConv2DTranspose(layers.Layer):
-    """Transposed 2x2 convolution of the features of each RoI with stride 2: it doubles height and width.
+    """Transposed 2x2 convolution of the features of each RoI with stride 2, which doubles height and width.
 
     Call with [B, N, h, w, C]. Returns [B, N, 2h, 2w, filters].
     Weights: kernel (2, 2, filters, C), bias (filters).

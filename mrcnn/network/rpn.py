@@ -19,19 +19,20 @@ def build_rpn_model(
     convolutions: int = 1,
     objectness_logit: bool = False,
 ) -> keras.Model:
-    """The RPN as a model of its own, so that all pyramid levels share its weights.
+    """Build the RPN as a separate model, so that all pyramid levels share its weights.
 
     Call it with a feature map [B, h, w, depth]. It returns logits and scores
     [B, A, (background, foreground)] and deltas [B, A, (dy, dx, log(dh), log(dw))], all float32. The A anchors
     are ordered by row, column and ratio.
 
     Args:
-        anchor_stride: Cells of the feature map per location with anchors.
+        anchor_stride: Distance between anchors in cells of the feature map.
         anchors_per_location: Number of anchor ratios.
         depth: Channels of the feature map.
-        channels: Width of the shared convolutions.
+        channels: Channels of the shared convolutions.
         convolutions: Number of shared convolutions, 1 or 2. The second one has stride 1.
-        objectness_logit: Make the logit of the background 0, so that the score is the sigmoid of one logit.
+        objectness_logit: Whether to fix the logit of the background at 0, so that the score is the sigmoid of
+            one logit.
     """
     feature_map = keras.Input((None, None, depth), name="input_rpn_feature_map")
     shared = Conv2D(
@@ -56,7 +57,7 @@ def build_rpn_model(
 
 @keras.saving.register_keras_serializable("mrcnn")
 class ObjectnessLogit(layers.Layer):
-    """Replace the logits of the background by 0.
+    """Replace the logits of the background with 0.
 
     Call with logits [B, A, (background, foreground)]. Returns the same shape. The softmax of (0, x) is the
     sigmoid of x, and no gradient reaches the background.
@@ -77,7 +78,7 @@ def apply_rpn(rpn: keras.Model, feature_maps: list[Tensor]) -> tuple[Tensor, Ten
     """Run the RPN on every pyramid level and join the results.
 
     Args:
-        rpn: A model of `build_rpn_model`.
+        rpn: A model from `build_rpn_model`.
         feature_maps: P2 to P6, each [B, h, w, C].
 
     Returns:

@@ -1,4 +1,5 @@
-"""Targets of the RPN: the label and the deltas of each anchor (Faster R-CNN, section 3.1.2).
+"""Targets of the RPN: the label of each anchor and the deltas of the positive ones (Faster R-CNN, section
+3.1.2).
 
 `data.rpn_targets` computes the same with arrays.
 
@@ -25,7 +26,7 @@ TIE = 1e-6
 
 
 def _overlaps(center: Tensor, half: Tensor, boxes: Tensor) -> Tensor:
-    """IoU [B, A] of every anchor with one box of each image ([B, 4], pixels).
+    """Return the IoU [B, A] of every anchor with one box of each image ([B, 4], pixels).
 
     Edges are measured from the center of the anchor. Centers and boxes are whole numbers, so no precision is
     lost far from the origin, and equal anchors get equal values.
@@ -43,9 +44,9 @@ def _overlaps(center: Tensor, half: Tensor, boxes: Tensor) -> Tensor:
 def match_anchors(
     center: Tensor, half: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The ground-truth box that each anchor overlaps most.
+    """Find the ground-truth box that each anchor overlaps most.
 
-    Boxes are examined one after the other, so that memory grows with A instead of A * G.
+    Boxes are examined one at a time, so memory grows with A instead of A * G.
 
     Args:
         center, half: Centers (y, x) and half sides of the anchors in pixels, each [A, 2].
@@ -53,8 +54,9 @@ def match_anchors(
         gt_boxes: Half-open boxes [B, G, 4] in pixels.
 
     Returns:
-        All [B, A]: int32 index of the best box, the first of equals; its IoU, 0 if no box overlaps; bool, the
-        anchor is the best one for some box ("low-quality match"); the largest IoU with a crowd.
+        Four tensors [B, A]: the int32 index of the best box, the first one in a tie; its IoU, 0 if no box
+        overlaps; bool, whether the anchor is the best one for some box (a "low-quality match"); and the
+        largest IoU with a crowd.
     """
     boxes = ops.cast(gt_boxes, "float32")
     used = ops.max(ops.where(gt_class_ids != 0, ops.arange(1, ops.shape(gt_class_ids)[1] + 1)[None], 0))
@@ -84,7 +86,7 @@ def match_anchors(
 
 @keras.saving.register_keras_serializable("mrcnn")
 class RpnTargetLayer(keras.layers.Layer):
-    """Label the anchors of each image and encode the ground-truth boxes of the positive ones.
+    """Label the anchors of each image, and encode the ground-truth boxes of the positive ones as deltas.
 
     Call with [images [B, H, W, channels]; gt_class_ids int [B, G], where 0 is padding and negative ids are
     crowds; gt_boxes [B, G, 4], half-open, in pixels]. Returns rpn_match int32 [B, A, 1] (1 positive, -1
@@ -96,11 +98,11 @@ class RpnTargetLayer(keras.layers.Layer):
             `mrcnn.network.anchors.pixel_anchors`.
         positive_iou: Lowest IoU of a positive anchor. The best anchor of each box is positive, too.
         negative_iou: IoU below which an anchor is negative.
-        crowd_iou: IoU with a crowd from which an anchor is not negative.
-        anchors_per_image: Sampled anchors T; at most half of them are positive.
+        crowd_iou: Lowest IoU with a crowd at which an anchor cannot be negative.
+        anchors_per_image: Number of sampled anchors, T; at most half of them are positive.
         bbox_std_dev: Divisors of the deltas.
-        shuffle: Sample at random. False keeps the first anchors.
-        seed: Of the random samples.
+        shuffle: Whether to sample at random. If False, the first anchors are kept.
+        seed: Seed of the random sampling.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Random samples of fixed size, with which both stages choose their training examples.
+"""Random samples of fixed size, from which both stages learn.
 
 Axes: B images, N candidates, K slots of a sample.
 """
@@ -11,11 +11,12 @@ from mrcnn.typing import Tensor
 
 
 def priorities(candidates: Tensor, shuffle: bool, seed: keras.random.SeedGenerator) -> Tensor:
-    """The priority of each candidate in [0, 1].
+    """Return a priority in [0, 1] for each candidate.
 
     Args:
         candidates: [B, N] of any dtype; only its shape counts.
-        shuffle: True for random priorities, False for falling ones from the first candidate to the last.
+        shuffle: True for random priorities; False for priorities that decrease from the first candidate to
+            the last.
         seed: Source of the random numbers.
 
     Returns:
@@ -29,7 +30,7 @@ def priorities(candidates: Tensor, shuffle: bool, seed: keras.random.SeedGenerat
 
 
 def sample_top_k(eligible: Tensor, priority: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Up to k of the eligible candidates, by descending priority.
+    """Select up to k of the eligible candidates, by descending priority.
 
     Args:
         eligible: bool [B, N].
@@ -37,8 +38,8 @@ def sample_top_k(eligible: Tensor, priority: Tensor, k: int) -> tuple[Tensor, Te
         k: At most N, if N is known.
 
     Returns:
-        Indices int32 [B, k] and the number of samples int32 [B]. Slots after the last sample hold any index
-        below N + k.
+        Indices int32 [B, k] and the number of samples int32 [B]. Slots after the last sample hold arbitrary
+        indices below N + k.
     """
     priority = ops.where(eligible, priority, -1.0)
     if priority.shape[1] is None:  # pad, so that there are k candidates however few come
@@ -48,15 +49,15 @@ def sample_top_k(eligible: Tensor, priority: Tensor, k: int) -> tuple[Tensor, Te
 
 
 def is_filled(index: Tensor, count: Tensor) -> Tensor:
-    """Which slots of an index [B, K] hold one of the `count` [B] samples: bool [B, K]."""
+    """Return bool [B, K], True for the slots of an index [B, K] that hold one of the `count` [B] samples."""
     return ops.arange(index.shape[1], dtype="int32")[None] < count[:, None]
 
 
 def sampled_mask(index: Tensor, count: Tensor, candidates: Tensor) -> Tensor:
-    """Which candidates are in a sample: bool [B, N].
+    """Return bool [B, N], True for the candidates that are in a sample.
 
     Args:
-        index, count: As `sample_top_k` returns them.
+        index, count: The results of `sample_top_k`.
         candidates: [B, N] of any dtype; only its shape counts.
     """
     batch, size = ops.shape(candidates)[0], candidates.shape[1] or ops.shape(candidates)[1]
