@@ -61,7 +61,7 @@ def pixel_anchors(
 def anchor_count(
     size: Sequence[int | None], ratios: int, strides: Sequence[int], anchor_stride: int
 ) -> int | None:
-    """The number of anchors for an image of (height, width) pixels, None if a side is unknown."""
+    """Return the number of anchors for an image of (height, width) pixels, or None if a side is unknown."""
     height, width = size
     if height is None or width is None:
         return None

@@ -163,7 +163,7 @@ def resnet_graph(
     norm: str | Norm = "batch",
     style: str = "keras",
 ) -> list[Tensor]:
-    """Build ResNet-50 or ResNet-101 (ResNet, table 1).
+    """Build Build ResNet-50 or ResNet-101 (ResNet, table 1).
 
     Args:
         input_image: [B, H, W, channels]; H and W are multiples of 32.

@@ -91,7 +91,8 @@ def compute_overlaps(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def _pairwise(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Intersections [..., N1, N2] and the areas [..., N1, 1] and [..., 1, N2] of two sets."""
+    """Return the intersections [..., N1, N2] and the areas [..., N1, 1] and [..., 1, N2] of two sets of
+    boxes."""
     first = [ops.expand_dims(boxes1[..., i], -1) for i in range(4)]  # each [..., N1, 1]
     second = [ops.expand_dims(boxes2[..., i], -2) for i in range(4)]  # each [..., 1, N2]
     height = ops.minimum(first[2], second[2]) - ops.maximum(first[0], second[0])
@@ -103,7 +104,8 @@ def _pairwise(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _overlap_above(boxes1: Tensor, boxes2: Tensor, threshold: float) -> Tensor:
-    """Whether IoU > threshold, [..., N1, N2]; an empty box overlaps nothing. Corners are ordered."""
+    """Return where IoU > threshold, bool [..., N1, N2]. Corners must be ordered; empty boxes overlap
+    nothing."""
     intersection, area1, area2 = _pairwise(boxes1, boxes2)
     union = area1 + area2 - intersection
     both = ops.logical_and(area1 > 0.0, area2 > 0.0)
@@ -148,7 +150,7 @@ def _scale_and_shift(shape: Tensor, half_open: bool = False) -> tuple[Tensor, Te
 
 
 def log2(x: Tensor) -> Tensor:
-    """Logarithm to the base 2 of a float tensor, computed as ln(x) / ln(2)."""
+    """Return the base-2 logarithm of a float tensor, computed as ln(x) / ln(2)."""
     return ops.log(x) / np.float32(np.log(2.0))
 
 
@@ -170,7 +172,7 @@ def batch_pack(x: Tensor, counts: Tensor, num_rows: int) -> Tensor:
 
 
 def gather(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of each image: x [B, N, ...] and index [B, K] int give [B, K, ...]."""
+    """Gather rows of each image: x [B, N, ...] and index int [B, K] give [B, K, ...]."""
     rank = len(x.shape)
     for _ in range(rank - 2):
         index = ops.expand_dims(index, -1)
@@ -178,7 +180,7 @@ def gather(x: Tensor, index: Tensor) -> Tensor:
 
 
 def select_class(x: Tensor, class_ids: Tensor) -> Tensor:
-    """The entry of each RoI's class: x [B, N, classes, 4] and class ids int [B, N] give [B, N, 4]."""
+    """Select the entry of each RoI's class: x [B, N, classes, 4] and class_ids int [B, N] give [B, N, 4]."""
     index = ops.cast(class_ids, "int32")[:, :, None, None]
     index = ops.broadcast_to(index, (*ops.shape(index)[:3], 4))
     return ops.squeeze(ops.take_along_axis(x, index, axis=2), axis=2)
@@ -251,7 +253,7 @@ def non_max_suppression(
 def _pad_for_tiles(
     boxes: Tensor, valid: Tensor, groups: Tensor | None, padding: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs of NMS padded to whole tiles, with ordered corners and without gradient."""
+    """Pad the inputs of NMS to whole tiles, order the corners, and stop the gradient."""
     boxes = ops.stop_gradient(ops.cast(boxes, "float32"))
     low = ops.minimum(boxes[..., :2], boxes[..., 2:])
     high = ops.maximum(boxes[..., :2], boxes[..., 2:])
@@ -271,7 +273,7 @@ def _suppressed(
     groups: Tensor,
     threshold: float,
 ) -> Tensor:
-    """Which candidates [B, T] a kept box [B, M] of their group overlaps."""
+    """Return bool [B, T], True for candidates that a kept box [B, M] of their group overlaps."""
     overlap = _overlap_above(candidates, kept_boxes, threshold)  # [B, T, M]
     same = ops.expand_dims(groups, 2) == ops.expand_dims(kept_groups, 1)
     counts = ops.logical_and(same, ops.expand_dims(filled, 1))
@@ -279,7 +281,7 @@ def _suppressed(
 
 
 def _greedy_in_tile(candidates: Tensor, groups: Tensor, alive: Tensor, threshold: float) -> Tensor:
-    """Greedy suppression [B, T] within a sorted tile, repeated to a fixed point."""
+    """Suppress greedily within a sorted tile, repeating until nothing changes: bool [B, T] of survivors."""
     tile = candidates.shape[1]
     earlier = np.triu(np.ones((tile, tile), bool), k=1)  # [j, i]: j comes before i
     same = ops.expand_dims(groups, 2) == ops.expand_dims(groups, 1)
@@ -299,7 +301,7 @@ def _greedy_in_tile(candidates: Tensor, groups: Tensor, alive: Tensor, threshold
 
 
 def _write(index: Tensor, width: int, slot: Tensor, values: Tensor) -> Tensor:
-    """Write values [T] into their slots [B, T] of an index [B, width]."""
+    """Write values [T] to their slots [B, T] of an index [B, width]."""
     batch = ops.shape(index)[0]
     rows = ops.expand_dims(ops.arange(batch) * width, 1)
     flat = ops.reshape(ops.cast(slot, "int32") + ops.cast(rows, "int32"), (-1, 1))

@@ -42,7 +42,7 @@ class Conv2D(layers.Conv2D):
         bias: Tensor | None,
         convolution: Convolution = backend.conv2d,
     ) -> Tensor:
-        """The result of the layer with these weights, by another implementation of `backend.conv2d`."""
+        """Apply the layer with other weights or another implementation of `backend.conv2d`."""
         outputs = convolution(
             inputs,
             kernel,
@@ -95,7 +95,7 @@ class MaxPooling2D(layers.MaxPooling2D):
 
 
 def _padding(padding: str, kernel_size: Pair, strides: Pair, symmetric: bool) -> Padding:
-    """The padding of a layer for the backend. Without a stride, "same" is symmetric for odd kernels."""
+    """Return the padding to pass to the backend. Without a stride, "same" is symmetric for odd kernels."""
     if not symmetric or padding != "same" or set(strides) == {1}:
         return padding
     return [(side // 2, side // 2) for side in kernel_size]

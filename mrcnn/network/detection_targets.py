@@ -22,7 +22,8 @@ Shape = tuple[int | None, ...]
 
 
 def _overlaps(proposals: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
-    """IoU [B, P, G] without gradient, -1 for boxes that do not count. `counts` is bool [B, G]."""
+    """Return the IoU [B, P, G] without gradient, or -1 for boxes whose entry in `counts`, bool [B, G], is
+    False."""
     overlaps = box_ops.compute_overlaps(ops.stop_gradient(proposals), ops.stop_gradient(boxes))
     overlaps = ops.where(ops.isnan(overlaps), ops.zeros_like(overlaps), overlaps)
     return ops.where(ops.expand_dims(counts, 1), overlaps, -ops.ones_like(overlaps))
@@ -42,7 +43,7 @@ def sample_rois(
     Args:
         positive, negative: bool [B, P].
         priority: float [B, P] in [0, 1]; the highest are sampled first.
-        rois_per_image: R.
+        rois_per_image: Size of a full sample, R.
         positive_ratio: Share of positives in a full sample.
         negatives_only: bool [B], True for images whose sample is filled with negatives; None for no image.
         negatives_fill: Whether to fill the sample of every image with negatives.
@@ -118,7 +119,7 @@ class DetectionTargetLayer(keras.layers.Layer):
     slots. The target deltas depend on the proposals, so the box loss trains the RPN, too.
 
     Args:
-        rois_per_image: R.
+        rois_per_image: Size of a full sample, R.
         positive_ratio: Share of positives in a full sample.
         bbox_std_dev: Divisors of the deltas.
         mask_shape: (height, width) of the mask targets.
@@ -170,7 +171,7 @@ class DetectionTargetLayer(keras.layers.Layer):
 
     @property
     def max_positives(self) -> int:
-        """K: the leading slots of each image that can hold a positive."""
+        """The number K of leading slots of each image that can hold a positive."""
         return int(self.rois_per_image * self.positive_ratio)
 
     def call(self, inputs: list[Tensor]) -> tuple[Tensor, ...]:
@@ -216,7 +217,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         )
 
     def _deltas(self, rois: Tensor, boxes: Tensor, is_positive: Tensor) -> Tensor:
-        """Deltas [B, R, 4] of the positives, zero elsewhere."""
+        """Return the deltas [B, R, 4] of the positives, zero elsewhere."""
         # Other rows may be empty boxes; the unit box keeps infinities out of the gradient.
         unit = ops.convert_to_tensor(np.array([0, 0, 1, 1], "float32"))
         selected = is_positive[..., None]
@@ -226,7 +227,8 @@ class DetectionTargetLayer(keras.layers.Layer):
     def _masks(
         self, rois: Tensor, boxes: Tensor, gt_masks: Tensor, assigned: Tensor, is_positive: Tensor
     ) -> Tensor:
-        """Mask targets [B, R, mask_height, mask_width], computed in the slots of positives only."""
+        """Return the mask targets [B, R, mask_height, mask_width], computed only for the slots of
+        positives."""
         slots = self.max_positives
         rois, boxes = (ops.stop_gradient(x[:, :slots]) for x in (rois, boxes))
         if self.use_mini_mask:

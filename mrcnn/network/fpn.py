@@ -10,7 +10,7 @@ from mrcnn.typing import Tensor
 
 
 def feature_pyramid(stages: list[Tensor], channels: int, norm: Norm | None = None) -> list[Tensor]:
-    """Build the pyramid levels P2 to P6 from C2 to C5.
+    """Build the pyramid levels Build the pyramid levels P2 to P6 from C2 to C5.
 
     The convolutions have no activation. P6 takes every second cell of P5.
 
@@ -42,6 +42,6 @@ def _convolution(x: Tensor, *, channels: int, kernel_size: int, name: str, norm:
 
 
 def _merge(coarser: Tensor, lateral: Tensor, level: int) -> Tensor:
-    """The coarser level, upsampled, plus the lateral connection from the backbone (FPN, figure 3)."""
+    """Add the upsampled coarser level and the lateral connection from the backbone (FPN, figure 3)."""
     upsampled = layers.UpSampling2D(2, name=f"fpn_p{level + 1}upsampled")(coarser)
     return layers.Add(name=f"fpn_p{level}add")([upsampled, lateral])

@@ -117,6 +117,6 @@ def _conv_norm_relu(
     padding: str = "same",
     use_bias: bool = True,
 ) -> Tensor:
-    """A convolution, its normalization if there is one, and a ReLU."""
+    """Add a convolution, a normalization unless `norm` is None, and a ReLU."""
     x = RoiConv2D(filters, kernel_size, padding=padding, use_bias=use_bias, name=names[0])(x)
     return layers.ReLU()(x if norm is None else norm(names[1])(x))

@@ -96,7 +96,7 @@ class LevelProposalLayer(keras.layers.Layer):
         }
 
     def _best_per_level(self, scores: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Indices, scores and levels [B, K] of the best anchors of each level."""
+        """Return the indices, scores and levels [B, K] of the best anchors of each level."""
         locations = [
             math.prod(-(-side // self.anchor_stride) for side in ops.shape(features)[1:3])
             for features in maps

@@ -51,7 +51,7 @@ class BlockNames(NamedTuple):
 def mobilenet_v2(
     input_image: Tensor, stage5: bool = True, train_bn: bool | None = None, norm: str | Norm = "batch"
 ) -> list[Tensor]:
-    """Build MobileNetV2 (table 2) without its classifier.
+    """Build Build MobileNetV2 (table 2) without its classifier.
 
     Layers are named as in `keras.applications`, so its ImageNet weights load by name.
 
@@ -90,7 +90,7 @@ def _mobilenet_names(block: str) -> BlockNames:
 def efficientnet_lite0(
     input_image: Tensor, stage5: bool = True, train_bn: bool | None = None, norm: str | Norm = "batch"
 ) -> list[Tensor]:
-    """Build EfficientNet-Lite0 without its classifier.
+    """Build Build EfficientNet-Lite0 without its classifier.
 
     Layers are named as those of EfficientNet-B0 in `keras.applications`. The published ImageNet weights
     expect images with a mean of 127 subtracted from each channel: `MEAN_PIXEL = (127, 127, 127)`.
@@ -132,7 +132,7 @@ def _efficientnet_names(block: str) -> BlockNames:
 def _inverted_residual(
     x: Tensor, names: BlockNames, expansion: int, channels: int, kernel_size: int, stride: int, norm: Norm
 ) -> Tensor:
-    """Expand, filter each channel by itself, project (MobileNetV2, figure 4)."""
+    """Add a block that expands, filters each channel separately, and projects (MobileNetV2, figure 4)."""
     inputs, width = x, x.shape[-1]
     if expansion > 1:
         x = conv_norm(x, expansion * width, 1, names.expand, use_bias=False, norm=norm)

@@ -26,7 +26,7 @@ MIN_COUNT = 1e-6
 
 
 def one_device(count: Tensor) -> Tensor:
-    """The mean count of a single device."""
+    """Return the mean count of a single device, which is its own."""
     return count
 
 
@@ -65,7 +65,7 @@ def _mean_over(
 
 
 def _cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
-    """Softmax cross entropy [...] of int labels [...] and logits [..., classes]."""
+    """Return the softmax cross-entropy [...] of int labels [...] and logits [..., classes]."""
     log_probs = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     return -ops.squeeze(ops.take_along_axis(log_probs, labels[..., None], axis=-1), axis=-1)
 

@@ -40,7 +40,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     @property
     def trainable(self) -> bool:
-        """Whether gamma and beta train."""
+        """Whether gamma and beta are trained."""
         return bool(super().trainable) and not self.frozen
 
     @trainable.setter
@@ -64,7 +64,8 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     @property
     def weights(self) -> list[keras.Variable]:
-        """gamma, beta, moving_mean and moving_variance. Weight files do not hold the counter of updates."""
+        """gamma, beta, moving_mean and moving_variance. The counter of updates is not part of weight
+        files."""
         return [weight for weight in super().weights if weight is not self.updates]
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:

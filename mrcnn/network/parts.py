@@ -26,12 +26,12 @@ from mrcnn.typing import Tensor
 
 
 def norm_layers(config: Config) -> Norm:
-    """The constructor of normalization layers."""
+    """Return the function that makes the normalization layers."""
     return normalization(config.NORM, config.TRAIN_BN, config.BATCH_NORM_EPSILON, config.FROZEN_BN)
 
 
 def first_stage(image: Tensor, config: Config) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """The pyramid P2 to P6, and logits, scores and deltas of all anchors."""
+    """Build backbone, FPN and RPN: the pyramid P2 to P6, and logits, scores and deltas of all anchors."""
     norm = norm_layers(config)
     stages = backbone_stages(image, config.BACKBONE, config.TRAIN_BN, norm, config.RESNET_STYLE)
     pyramid = feature_pyramid(stages, config.TOP_DOWN_PYRAMID_SIZE, norm if config.FPN_NORM else None)
@@ -47,7 +47,7 @@ def first_stage(image: Tensor, config: Config) -> tuple[list[Tensor], Tensor, Te
 
 
 def anchors(image: Tensor, config: Config) -> Tensor:
-    """The normalized anchors [B, A, 4] of all levels."""
+    """Compute the normalized anchors [B, A, 4] of all levels."""
     half_open = config.conventions().half_open_boxes
     return Anchors(**_anchor_settings(config), half_open=half_open, name="anchors")(image)
 
@@ -72,7 +72,7 @@ def proposals(
     config: Config,
     training: bool,
 ) -> Tensor:
-    """Proposals [B, N, 4] from logits, scores and deltas of the RPN."""
+    """Compute proposals [B, N, 4] from the logits, scores and deltas of the RPN."""
     logits, scores, deltas = rpn
     conventions = config.conventions()
     limit = config.PRE_NMS_LIMIT_TRAINING if training else None
@@ -98,7 +98,7 @@ def proposals(
 def box_head(
     rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config: Config
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Class logits, scores and deltas of RoIs, see `mrcnn.network.heads.box_head`."""
+    """Build the box head; see `mrcnn.network.heads.box_head`."""
     return heads.box_head(
         rois,
         pyramid[:4],
@@ -115,7 +115,7 @@ def box_head(
 
 
 def detection_layer(config: Config) -> DetectionLayer:
-    """The layer that turns the box head's outputs into detections."""
+    """Return the layer that turns the outputs of the box head into detections."""
     conventions = config.conventions()
     return DetectionLayer(
         per_class=conventions.detections_per_class,
@@ -130,7 +130,7 @@ def detection_layer(config: Config) -> DetectionLayer:
 
 
 def mask_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config: Config) -> Tensor:
-    """Masks [B, N, h, w, classes] of RoIs, see `mrcnn.network.heads.mask_head`."""
+    """Build the mask head; see `mrcnn.network.heads.mask_head`."""
     return heads.mask_head(
         rois,
         pyramid[:4],
@@ -146,7 +146,8 @@ def mask_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config: C
 
 
 def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) -> list[Tensor]:
-    """RoIs sampled from the proposals, or from `input_roi` without USE_RPN_ROIS, and their targets."""
+    """Sample RoIs from the proposals (from `input_roi` if USE_RPN_ROIS is False) and compute their
+    targets."""
     conventions = config.conventions()
     normalize = NormBoxes(half_open=conventions.half_open_boxes, name="norm_gt_boxes")
     image = inputs["input_image"]
@@ -176,7 +177,7 @@ def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) ->
 
 
 def rpn_targets(inputs: dict[str, Tensor], config: Config) -> list[Tensor]:
-    """The targets of the RPN from the ground truth or, without RPN_TARGETS_IN_GRAPH, as inputs."""
+    """Compute the targets of the RPN, or read them from the inputs if RPN_TARGETS_IN_GRAPH is False."""
     if config.RPN_TARGETS_IN_GRAPH:
         layer = RpnTargetLayer(
             **_anchor_settings(config),
@@ -229,7 +230,8 @@ def image_inputs(config: Config) -> dict[str, Tensor]:
 
 
 def ground_truth_inputs(config: Config) -> dict[str, Tensor]:
-    """Class ids [B, N], boxes [B, N, 4] in pixels, and masks [B, h, w, M], whole or mini."""
+    """Create the inputs for class ids [B, N], boxes [B, N, 4] in pixels, and masks [B, h, w, M], whole or
+    mini."""
     fixed = config.IMAGE_RESIZE_MODE in ("square", "crop")
     whole = tuple(int(side) for side in config.IMAGE_SHAPE[:2]) if fixed else (None, None)
     mask_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else whole

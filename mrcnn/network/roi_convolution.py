@@ -78,7 +78,7 @@ class RoiConv2D(layers.Layer):
         bias: Tensor | None,
         convolution: Callable[..., Tensor] = backend.conv2d,
     ) -> Tensor:
-        """The result of the layer with these weights, by another implementation of `backend.conv2d`."""
+        """Apply the layer with other weights or another implementation of `backend.conv2d`."""
         shape = ops.shape(inputs)
         if self.is_matmul and bias is None:
             bias = ops.zeros((self.filters,), dtype=inputs.dtype)

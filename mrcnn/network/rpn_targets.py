@@ -26,7 +26,7 @@ TIE = 1e-6
 
 
 def _overlaps(center: Tensor, half: Tensor, boxes: Tensor) -> Tensor:
-    """Return the IoU [B, A] of every anchor with one box of each image ([B, 4], pixels).
+    """Return the Return the IoU [B, A] of every anchor with one box of each image ([B, 4], pixels).
 
     Edges are measured from the center of the anchor. Centers and boxes are whole numbers, so no precision is
     lost far from the origin, and equal anchors get equal values.
@@ -149,7 +149,7 @@ class RpnTargetLayer(keras.layers.Layer):
     def targets(
         self, center: Tensor, half: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The outputs of the layer for any anchors. The arguments are those of `match_anchors`."""
+        """Compute the outputs of the layer for any anchors. The arguments are those of `match_anchors`."""
         best, iou, best_for_some_gt, crowd_iou = match_anchors(center, half, gt_class_ids, gt_boxes)
         positive = ops.logical_or(best_for_some_gt, iou >= self.positive_iou)
         negative = ops.logical_and(iou < self.negative_iou, crowd_iou < self.crowd_iou)
@@ -174,7 +174,7 @@ class RpnTargetLayer(keras.layers.Layer):
     def _deltas(
         self, center: Tensor, half: Tensor, index: Tensor, positives: Tensor, best: Tensor, gt_boxes: Tensor
     ) -> Tensor:
-        """Deltas [B, T, 4] of the sampled positives, in the order of their anchors."""
+        """Return the deltas [B, T, 4] of the sampled positives, in the order of their anchors."""
         anchors = ops.shape(center)[0]
         filled = sampling.is_filled(index, positives)
         index = ops.minimum(ops.sort(ops.where(filled, index, anchors), axis=1), anchors - 1)
