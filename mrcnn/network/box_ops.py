@@ -91,8 +91,7 @@ def compute_overlaps(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def _pairwise(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the intersections [..., N1, N2] and the areas [..., N1, 1] and [..., 1, N2] of two sets of
-    boxes."""
+    """Return intersections [..., N1, N2], and areas [..., N1, 1] and [..., 1, N2], of two sets of boxes."""
     first = [ops.expand_dims(boxes1[..., i], -1) for i in range(4)]  # each [..., N1, 1]
     second = [ops.expand_dims(boxes2[..., i], -2) for i in range(4)]  # each [..., 1, N2]
     height = ops.minimum(first[2], second[2]) - ops.maximum(first[0], second[0])
@@ -104,8 +103,7 @@ def _pairwise(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _overlap_above(boxes1: Tensor, boxes2: Tensor, threshold: float) -> Tensor:
-    """Return where IoU > threshold, bool [..., N1, N2]. Corners must be ordered; empty boxes overlap
-    nothing."""
+    """Return where IoU > threshold, bool [..., N1, N2]. Corners are ordered; empty boxes overlap nothing."""
     intersection, area1, area2 = _pairwise(boxes1, boxes2)
     union = area1 + area2 - intersection
     both = ops.logical_and(area1 > 0.0, area2 > 0.0)

@@ -22,8 +22,7 @@ Shape = tuple[int | None, ...]
 
 
 def _overlaps(proposals: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:
-    """Return the IoU [B, P, G] without gradient, or -1 for boxes whose entry in `counts`, bool [B, G], is
-    False."""
+    """Return the IoU [B, P, G] without gradient; -1 where `counts`, bool [B, G], is False."""
     overlaps = box_ops.compute_overlaps(ops.stop_gradient(proposals), ops.stop_gradient(boxes))
     overlaps = ops.where(ops.isnan(overlaps), ops.zeros_like(overlaps), overlaps)
     return ops.where(ops.expand_dims(counts, 1), overlaps, -ops.ones_like(overlaps))
@@ -227,8 +226,7 @@ class DetectionTargetLayer(keras.layers.Layer):
     def _masks(
         self, rois: Tensor, boxes: Tensor, gt_masks: Tensor, assigned: Tensor, is_positive: Tensor
     ) -> Tensor:
-        """Return the mask targets [B, R, mask_height, mask_width], computed only for the slots of
-        positives."""
+        """Return the mask targets [B, R, mask_height, mask_width]. Only slots of positives are computed."""
         slots = self.max_positives
         rois, boxes = (ops.stop_gradient(x[:, :slots]) for x in (rois, boxes))
         if self.use_mini_mask:

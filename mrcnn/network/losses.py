@@ -31,8 +31,7 @@ def one_device(count: Tensor) -> Tensor:
 
 
 def smooth_l1_loss(y_true: Tensor, y_pred: Tensor, beta: float = 1.0) -> Tensor:
-    """Compute the smooth L1 loss of each element (Fast R-CNN, equation 3), float32 of the shape of the
-    inputs.
+    """Compute the smooth L1 loss of each element, float32 (Fast R-CNN, equation 3).
 
     Args:
         y_true, y_pred: Tensors of the same shape.
@@ -47,10 +46,10 @@ def smooth_l1_loss(y_true: Tensor, y_pred: Tensor, beta: float = 1.0) -> Tensor:
 def _mean_over(
     values: Tensor, selected: Tensor, mean_count: MeanCount, counted: Tensor | None = None
 ) -> Tensor:
-    """Return the mean of the selected values, or 0 without any. `selected` covers the leading axes of
-    `values`.
+    """Return the mean of the selected values, or 0 if there are none.
 
-    With `counted`, which has the shape of `selected`, divide their sum by the number of counted rows instead.
+    `selected` covers the leading axes of `values`. With `counted`, which has the shape of `selected`, divide
+    the sum by the number of counted rows instead.
     """
     weights = ops.cast(selected, "float32")
     per_row = math.prod(values.shape[len(selected.shape) :])
@@ -116,7 +115,7 @@ def mrcnn_class_loss(
     mean_count: MeanCount = one_device,
     is_roi: Tensor | None = None,
 ) -> Tensor:
-    """Compute the class loss of the RoIs, a mean cross-entropy.
+    """Compute the class loss: mean cross-entropy over the RoIs.
 
     Empty slots count as background unless `is_roi` is given. An RoI whose predicted class is not active does
     not count. Without `is_roi`, the loss is NaN if no RoI counts.
@@ -149,8 +148,7 @@ def mrcnn_bbox_loss(
     beta: float = 1.0,
     is_roi: Tensor | None = None,
 ) -> Tensor:
-    """Compute the box loss of the RoIs: mean smooth L1 over the coordinates of the positives, for their
-    class.
+    """Compute the box loss: mean smooth L1 over the coordinates of the positive RoIs, for their class.
 
     Args:
         target_bbox: [B, R, 4].
@@ -169,7 +167,7 @@ def mrcnn_bbox_loss(
 def mrcnn_mask_loss(
     target_masks: Tensor, target_class_ids: Tensor, pred_masks: Tensor, mean_count: MeanCount = one_device
 ) -> Tensor:
-    """Compute the mask loss of the RoIs: mean binary cross-entropy of the positives, for their class.
+    """Compute the mask loss: mean binary cross-entropy of the positive RoIs, for their class.
 
     Args:
         target_masks: [B, R, h, w], 0 or 1.

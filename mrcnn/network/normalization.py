@@ -64,8 +64,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     @property
     def weights(self) -> list[keras.Variable]:
-        """gamma, beta, moving_mean and moving_variance. The counter of updates is not part of weight
-        files."""
+        """gamma, beta, moving_mean and moving_variance. Weight files leave out the counter of updates."""
         return [weight for weight in super().weights if weight is not self.updates]
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
@@ -89,10 +88,10 @@ class BatchNorm(keras.layers.BatchNormalization):
     def _update_statistics(self, mean: Tensor, variance: Tensor, count: Any) -> None:
         """Update the moving statistics as Keras 2 with TensorFlow 1.15 does.
 
-        The average has no bias toward its start: update t of this run moves it by (1 - momentum) / (1 -
-            momentum ** t), so the first update replaces the stored value. The variance is corrected twice for
-            the number of samples n: by n / (n - 1) in TensorFlow's fused kernel and by n / (n - 1 - epsilon)
-            in Keras 2.
+        The average is not biased toward its start: update t of this run moves it by (1 - momentum) / (1 -
+        momentum ** t), so the first update replaces the stored value. The variance is corrected twice for the
+        number of samples n: by n / (n - 1) in TensorFlow's fused kernel and by n / (n - 1 - epsilon) in Keras
+        2.
         """
         count = ops.cast(count, "float32")
         variance = variance * count / ops.maximum(count - 1.0, 1.0)

@@ -146,8 +146,7 @@ def mask_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config: C
 
 
 def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) -> list[Tensor]:
-    """Sample RoIs from the proposals (from `input_roi` if USE_RPN_ROIS is False) and compute their
-    targets."""
+    """Sample RoIs from the proposals, or from `input_roi` without USE_RPN_ROIS, and compute their targets."""
     conventions = config.conventions()
     normalize = NormBoxes(half_open=conventions.half_open_boxes, name="norm_gt_boxes")
     image = inputs["input_image"]
@@ -230,8 +229,7 @@ def image_inputs(config: Config) -> dict[str, Tensor]:
 
 
 def ground_truth_inputs(config: Config) -> dict[str, Tensor]:
-    """Create the inputs for class ids [B, N], boxes [B, N, 4] in pixels, and masks [B, h, w, M], whole or
-    mini."""
+    """Create the inputs for class ids [B, N], boxes [B, N, 4] in pixels, and (mini-)masks [B, h, w, M]."""
     fixed = config.IMAGE_RESIZE_MODE in ("square", "crop")
     whole = tuple(int(side) for side in config.IMAGE_SHAPE[:2]) if fixed else (None, None)
     mask_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else whole

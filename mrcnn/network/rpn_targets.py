@@ -1,5 +1,4 @@
-"""Targets of the RPN: the label of each anchor and the deltas of the positive ones (Faster R-CNN, section
-3.1.2).
+"""Targets of the RPN: labels of all anchors, deltas of positive ones (Faster R-CNN, section 3.1.2).
 
 `data.rpn_targets` computes the same with arrays.
 
