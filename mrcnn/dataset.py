@@ -95,7 +95,8 @@ class Dataset:
             path: Path or address of the image file, or None if `load_image` does not need one.
             **kwargs: More fields for `image_info`, such as the annotations that `load_mask` needs. With
                 `is_empty=True`, the annotations list the image as one without objects; see
-                `is_listed_as_empty`. An integer `page` chooses the image of a file with several, from 0.
+                `is_listed_as_empty`. An integer `page` chooses the image of a file with several, from 0, and
+                a list `channels` its channels.
         """
         self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
 
@@ -177,10 +178,11 @@ class Dataset:
 
         Gray images are repeated over three channels. The rows and columns are those in the file: an EXIF
         orientation is not followed, as the masks may refer to either, and a warning names the first file
-        that has one. If `image_info` has a `page`, this image of a file with several is read.
+        that has one. If `image_info` has a `page`, this image of a file with several is read; if it has
+        `channels`, these channels.
 
         Returns:
-            Array [height, width, 3] in the dtype of the file.
+            Array [height, width, 3] in the dtype of the file; of several `channels`, as many as these.
 
         Raises:
             UnreadableFileError: If the file is missing or broken. This is an OSError, and its subclass
@@ -188,7 +190,7 @@ class Dataset:
             InvalidDataError: If the file does not hold one gray or color image. This is a ValueError.
                 Both errors name the file and the image id.
         """
-        path, page = (self.image_info[image_id].get(name) for name in ("path", "page"))
+        path, page, channels = (self.image_info[image_id].get(name) for name in ("path", "page", "channels"))
         if path is None:
             raise ValueError(
                 f"Image id {image_id} has no path. Override load_image in {type(self).__name__}, or pass a "
@@ -196,7 +198,7 @@ class Dataset:
             )
         page = page if isinstance(page, int) else None
         file, entry = self.open_image(image_id), f"image id {image_id}"
-        image = images.read_image(file, str(path), page=page, orientation=1, entry=entry)
+        image = images.read_image(file, str(path), page=page, channels=channels, orientation=1, entry=entry)
         # A subclass may turn the image itself.
         if not self._is_orientation_told and type(self).load_image is Dataset.load_image:
             self._is_orientation_told = _warn_of_orientation(file, str(path))

@@ -44,6 +44,7 @@ from mrcnn.inference.outputs import (
     count_detections,
     place_in_image,
     with_mask_form,
+    with_names,
 )
 from mrcnn.legacy.graph_methods import GraphMethods
 from mrcnn.legacy.layers import DetectionLayer as DetectionLayer
@@ -512,9 +513,9 @@ class MaskRCNN(GraphMethods):
                 `mrcnn.inference.outputs.masks_in_form`.
 
         Returns:
-            One `mrcnn.results.Detections` per image, in order: a dict with the detections by falling score,
-            `rois` int32 [N, (y1, x1, y2, x2)] in pixels of the image, `class_ids` int32 [N], `scores` float32
-            [N], and `masks` bool [height, width, N] or in the other form. Its methods write files.
+            One `mrcnn.results.Detections` per image, in order: a dict, by descending score, of `rois` int32
+            [N, (y1, x1, y2, x2)] in pixels of the image, `class_ids` int32 [N], `scores` float32 [N], and
+            `masks` bool [height, width, N] or in the other form. Its methods write files.
 
         Raises:
             ValueError: If the model is in training mode, or an image does not fit the settings.
@@ -526,8 +527,8 @@ class MaskRCNN(GraphMethods):
             log(f"Processing {len(images)} images")
             for image in images:
                 log("image", image)
-        show = self._log_molded if verbose else None
-        return self._named(self._compiled_detector().detect(images, masks, show))
+        results = self._compiled_detector().detect(images, masks, self._log_molded if verbose else None)
+        return with_names(results, self.class_names)
 
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
@@ -560,17 +561,10 @@ class MaskRCNN(GraphMethods):
         molded = []
         for pixels, meta in zip(molded_images, image_metas, strict=True):
             check_molded_size(pixels.shape, self.config.IMAGE_RESIZE_MODE)
-            whole = (0, 0, *pixels.shape[:2])
             rules = box_rules(self.config)
-            molded.append(MoldedImage(pixels, meta, window=whole, original_shape=pixels.shape, **rules))
+            molded.append(MoldedImage(pixels, meta, (0, 0, *pixels.shape[:2]), pixels.shape, **rules))
         found = self._compiled_detector().detect_molded(molded)
-        return self._named([with_mask_form(detections, "full") for detections in found])
-
-    def _named(self, results: list[Detections]) -> list[Detections]:
-        """Tell results the names of the classes."""
-        for result in results:
-            result.class_names = None if self.class_names is None else tuple(self.class_names)
-        return results
+        return with_names([with_mask_form(detections, "full") for detections in found], self.class_names)
 
     def _log_molded(self, molded: Sequence[MoldedImage]) -> None:
         if len({image.pixels.shape for image in molded}) == 1:

@@ -24,8 +24,8 @@ ALLOWED = {
     "dataset": set(),
     "evaluation": {"geometry"},
     "drawing": {"geometry"},
-    "results": {"geometry"},
-    "formats": {"dataset", "drawing", "evaluation", "geometry"},
+    "results": {"drawing", "geometry"},
+    "formats": {"dataset", "drawing", "geometry", "results"},
     "visualize": {"drawing", "evaluation", "geometry"},
     # Batches, weight files and frameworks, which do not know each other.
     "data": {"geometry"},
@@ -55,8 +55,19 @@ ALLOWED = {
         "utils",
     },
     "loading": {"checkpoints", "config", "inference", "model"},
-    # The command line.
-    "cli": {"config", "evaluation", "formats", "inference", "loading", "model", "runtime", "visualize"},
+    # A service over HTTP, and the command line.
+    "serving": {"drawing", "geometry", "results", "visualize"},
+    "cli": {
+        "config",
+        "evaluation",
+        "formats",
+        "inference",
+        "loading",
+        "model",
+        "runtime",
+        "serving",
+        "visualize",
+    },
     # What looks inside a model.
     "inspection": {
         "backend",

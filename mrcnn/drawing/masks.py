@@ -3,6 +3,8 @@
 Images are [H, W, channels], RGB. Masks are [H, W, N]. Colors are RGB triples in 0..1.
 """
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -107,14 +109,39 @@ def draw_masks(
         fill: Whether to blend the masks.
         outline: Whether to draw the outlines.
     """
+    extents = mask_geometry.extract_bboxes(masks).tolist()
+    pieces = [((y1, x1, y2, x2), masks[y1:y2, x1:x2, i]) for i, (y1, x1, y2, x2) in enumerate(extents)]
     scale = canvas.shape[0] // masks.shape[0]
-    extents = mask_geometry.extract_bboxes(masks)
-    areas = (extents[:, 2] - extents[:, 0]) * (extents[:, 3] - extents[:, 1])
+    draw_crops(canvas, pieces, colors, scale=scale, alpha=alpha, fill=fill, outline=outline)
+
+
+def draw_crops(
+    canvas: np.ndarray,
+    crops: Sequence[tuple[tuple[int, int, int, int], np.ndarray]],
+    colors: np.ndarray,
+    *,
+    scale: int = 1,
+    alpha: float = 0.5,
+    fill: bool = True,
+    outline: bool = True,
+) -> None:
+    """Draw cropped masks as `draw_masks` does, without whole masks.
+
+    Args:
+        canvas: uint8 image [H * scale, W * scale, 3], changed in place.
+        crops: For each mask its box (y1, x1, y2, x2) and the bool pixels [y2 - y1, x2 - x1].
+        colors: Colors [N, 3].
+        scale: Pixels of the canvas for each pixel of a mask.
+        alpha: Opacity of the masks.
+        fill: Whether to blend the masks.
+        outline: Whether to draw the outlines.
+    """
+    areas = np.array([crop.size for _, crop in crops], dtype=np.int64)
     pieces = []
     for i in np.argsort(-areas, kind="stable")[: np.count_nonzero(areas)]:
-        y1, x1, y2, x2 = extents[i]
-        piece = masks[y1:y2, x1:x2, i].repeat(scale, axis=0).repeat(scale, axis=1)
-        pieces.append((y1 * scale, x1 * scale, piece, colors[i]))
+        (y, x, _, _), crop = crops[i]
+        piece = crop.repeat(scale, axis=0).repeat(scale, axis=1)
+        pieces.append((y * scale, x * scale, piece, colors[i]))
     if fill:
         for y, x, piece, color in pieces:
             apply_mask(canvas[y : y + len(piece), x : x + piece.shape[1]], piece, color, alpha)

@@ -20,7 +20,7 @@ import functools
 import io
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -75,6 +75,7 @@ def read_image(
     name: str | None = None,
     *,
     page: int | None = None,
+    channels: Sequence[int] | None = None,
     orientation: int | None = None,
     entry: str | None = None,
 ) -> Image:
@@ -87,13 +88,16 @@ def read_image(
         file: A path, an address, the content of a file, or an open file.
         name: Name of the file in errors; by default the path.
         page: Which image of a file with several, from 0: pages of a TIFF file, slices of a stack, frames of
-            an animation.
+            an animation. With `channels`, pages of each channel.
+        channels: Numbers of the channels to read, from 0, for images whose channels are not colors. The
+            values are those in the file. A stack of channels counts as one image.
         orientation: The EXIF orientation 1..8 to follow; 1 keeps the stored rows and columns. None follows
             the one in the file.
         entry: What the image is, in errors, such as "image id 3".
 
     Returns:
-        Gray [h, w] or RGB [h, w, 3]; uint8, or another dtype where the file holds such values.
+        Gray [h, w] or RGB [h, w, 3], or the chosen channels [h, w] or [h, w, channels]; uint8, or another
+        dtype where the file holds such values.
 
     Raises:
         MissingFileError: If the file does not exist.
@@ -103,7 +107,10 @@ def read_image(
     """
     with _opened(file, name, entry) as stream, headers.by_pillow(stream) as image:
         header = headers.tiff_header(stream) if image is None else headers.header_of(image, stream)
-        index = _frame(header, page)
+        if channels is not None:
+            pixels = _read_channels(image, stream, header, page, channels)
+            return np.ascontiguousarray(turned(pixels, orientation or header.orientation))
+        index = _frame(header, page, image, stream)
         if image is None or image.format == "TIFF":
             pixels = _read_tiff(image, stream, header, index)
         else:
@@ -135,7 +142,7 @@ def read_values(
     """
     with _opened(file, name, entry) as stream, headers.by_pillow(stream) as image:
         header = headers.tiff_header(stream) if image is None else headers.header_of(image, stream)
-        index = _frame(header, page)
+        index = _frame(header, page, image, stream)
         if image is None or image.format == "TIFF":
             return _read_tiff_values(image, stream, header, index)
         image.seek(index)
@@ -296,11 +303,20 @@ def _warn_of_lossy_mask(name: str) -> None:
 # --- Decoding ---
 
 
-def _frame(header: Header, page: int | None) -> int:
+def _frame(header: Header, page: int | None, image: "PillowImage | None", stream: BinaryIO) -> int:
     if page is None and header.frames > 1:
+        what, choice = f"{header.frames} frames", "Choose one with `page`, from 0."
+        if image is None or image.format == "TIFF":
+            from mrcnn.files import stacks
+
+            stack = stacks.stack_of(stream)
+            what = str(stack)
+            if "channels" in dict(stack.axes):
+                page_too = " with a `page`, from 0" if stack.pages > 1 else ""
+                choice = f"Choose `channels`, such as channels=(0,){page_too}; or `page` alone for one image."
         raise InvalidDataError(
-            f"The file must hold one image. Received: {header.frames} pages, slices or frames of "
-            f"{header.height} x {header.width} pixels. Choose one with `page`, from 0."
+            f"The file must hold one image. Received: {what} of {header.height} x {header.width} pixels. "
+            f"{choice}"
         )
     index = page or 0
     if not 0 <= index < header.frames:
@@ -309,6 +325,19 @@ def _frame(header: Header, page: int | None) -> int:
             f"Received: page={page}"
         )
     return index
+
+
+def _read_channels(
+    image: "PillowImage | None", stream: BinaryIO, header: Header, page: int | None, channels: Sequence[int]
+) -> np.ndarray:
+    from mrcnn.files import stacks
+
+    if image is None or image.format == "TIFF":
+        return stacks.read_channels(stream, page, channels, pixel_limit())
+    image.seek(_frame(header, page, image, stream))
+    headers.check_pixels(image.size[0] * image.size[1])
+    pixels = _read_deep_png(image, stream) if headers.is_deep_png(image) else _stored(image)
+    return stacks.chosen(pixels, channels)
 
 
 def _as_array(image: "PillowImage") -> Image:

@@ -169,7 +169,7 @@ def color_channels(page: Any, pixels: np.ndarray) -> np.ndarray:
         return pixels[..., :3]
     raise InvalidDataError(
         f"The file must hold a gray or color image. Received: {channels} channels that are not colors, shape "
-        f"{pixels.shape}. Choose channels with mrcnn.files.images.read_values in your own load_image."
+        f"{pixels.shape}. Choose one or more with `channels`, such as channels=(0,)."
     )
 
 

@@ -53,12 +53,24 @@ class FormatDataset(Dataset):
     `image_info` has, besides id, source and path: `member`, the name in a zip archive or None; `size`, the
     (height, width) that the annotations refer to; `orientation`, the EXIF orientation to follow, 1 for none.
 
+    Args:
+        class_map: Has no effect; scripts for the Keras 2 library pass it.
+        page: Which image to take of files with several, such as the slices of a stack; see
+            `mrcnn.files.images.read_image`.
+        channels: Which channels to take of images whose channels are not colors; see there. One channel is
+            repeated three times.
+
     Attributes:
         problems: Counts and names the entries that are broken or were changed.
     """
 
-    def __init__(self, class_map: Any = None) -> None:
+    def __init__(
+        self, class_map: Any = None, *, page: int | None = None, channels: Sequence[int] | None = None
+    ) -> None:
         super().__init__(class_map)
+        self._choice = {
+            name: value for name, value in (("page", page), ("channels", channels)) if value is not None
+        }
         self.problems = problems.Problems()
 
     def image_reference(self, image_id: int) -> str:
@@ -180,7 +192,7 @@ class FormatDataset(Dataset):
         Returns:
             The record in `image_info`, or None if the file is missing or unreadable.
         """
-        info = {"path": path, "member": member, "size": size, **fields}
+        info = {"path": path, "member": member, "size": size, **self._choice, **fields}
         if member is None and not is_ordinary(path):
             self.problems.add(problems.MISSING_IMAGE, _name(info))
             return None
@@ -240,9 +252,11 @@ class FormatDataset(Dataset):
 
     def _read_header(self, info: Record) -> Header:
         header = read_header(self._open(info), _name(info))
-        if header.frames > 1:
+        if header.frames > 1 and not self._choice:
             raise InvalidDataError(
-                f"The file must hold one image. Received: {header.frames} images", file=_name(info)
+                f"The file must hold one image. Received: {header.frames} images. Choose with `page` or "
+                f"`channels`, such as {type(self).__name__}(page=0).",
+                file=_name(info),
             )
         if ";16" in header.mode:
             self.problems.add(problems.SIXTEEN_BIT, _name(info))

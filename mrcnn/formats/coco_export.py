@@ -12,6 +12,8 @@ from mrcnn.errors import InvalidDataError
 from mrcnn.formats.base import FormatDataset
 from mrcnn.formats.files import Record, Source
 from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.results.coco import CocoFile, records_of
+from mrcnn.results.detections import Detections
 
 
 def write_coco(dataset: Dataset, path: Source, images: Source | None = None) -> None:
@@ -31,22 +33,22 @@ def write_coco(dataset: Dataset, path: Source, images: Source | None = None) -> 
         OSError: If the file cannot be written.
     """
     folder = Path(path).parent if images is None else Path(images)
-    records: list[Record] = []
-    annotations: list[Record] = []
+    content = CocoFile({n: info["name"] for n, info in enumerate(dataset.class_info) if n})
     for image_id in range(dataset.num_images):
-        name = _name_below(folder, dataset.image_info[image_id], image_id)
-        own, (height, width) = _annotations(dataset, image_id)
-        if own or dataset.is_listed_as_empty(image_id):
-            number = len(records) + 1
-            records.append({"id": number, "file_name": name, "height": height, "width": width})
-            for record in own:
-                annotations.append({"id": len(annotations) + 1, "image_id": number, **record})
-    categories = [{"id": n, "name": info["name"]} for n, info in enumerate(dataset.class_info) if n]
-    files.write_json(path, {"images": records, "annotations": annotations, "categories": categories})
+        name = name_below(folder, dataset.image_info[image_id], image_id)
+        objects = objects_of(dataset, image_id)
+        records = [record for record in records_of(objects) if record["area"]]
+        if records or dataset.is_listed_as_empty(image_id):
+            content.add(objects, name, records)
+    files.write_json(path, content.content())
 
 
-def _name_below(folder: Path, info: Record, image_id: int) -> str:
-    """Return the path of an image relative to a folder, with slashes."""
+def name_below(folder: Path, info: Record, image_id: int) -> str:
+    """Return the path of an image relative to a folder, with slashes.
+
+    Raises:
+        InvalidDataError: If it is not a file below the folder.
+    """
     file = info.get("path")
     is_file = file is not None and not info.get("member") and not info.get("is_embedded")
     if is_file:
@@ -61,29 +63,15 @@ def _name_below(folder: Path, info: Record, image_id: int) -> str:
     )
 
 
-def _annotations(dataset: Dataset, image_id: int) -> tuple[list[Record], tuple[int, int]]:
-    """Return the annotations of an image, and its (height, width)."""
+def objects_of(dataset: Dataset, image_id: int) -> Detections:
+    """Return the annotated objects of an image of a prepared dataset: without scores, crowds negative."""
     crops: MaskCrops
     class_ids: Any
     if isinstance(dataset, FormatDataset):
         crops, class_ids = dataset.load_mask_crops(image_id)
-        height, width = dataset.image_size(image_id)
     else:
         masks, class_ids = dataset.load_mask(image_id)
-        height, width = dataset.load_image(image_id).shape[:2]
         crops = MaskCrops.cut(masks)
-    found = []
-    for class_id, (y1, x1, y2, x2), crop, code in zip(
-        class_ids, crops.boxes.tolist(), crops.crops, crops.run_lengths(), strict=True
-    ):
-        if area := np.count_nonzero(crop):
-            found.append(
-                {
-                    "category_id": abs(int(class_id)),
-                    "iscrowd": int(class_id < 0),
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": area,
-                    "segmentation": code,
-                }
-            )
-    return found, (height, width)
+    path = dataset.image_info[image_id].get("path")
+    names = [info["name"] for info in dataset.class_info]
+    return Detections(crops.boxes, np.asarray(class_ids), None, crops, class_names=names, path=path)

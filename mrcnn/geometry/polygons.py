@@ -50,6 +50,24 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float, angle: float =
     return np.stack([x + across * cos - down * sin, y + across * sin + down * cos], axis=1)
 
 
+def joined(rings: Sequence[Polygon]) -> Polygon:
+    """Return rings as one polygon [P, (x, y)], connected by lines of no width.
+
+    Filled by the even-odd rule, it covers what an odd number of rings covers: rings inside others are holes,
+    rings beside others are parts.
+
+    Args:
+        rings: One or more rings [P, (x, y)], open: the last point is not the first one again.
+    """
+    first = rings[0]
+    pieces = [first]
+    for ring in rings[1:]:
+        pieces += [first[:1], ring, ring[:1]]
+    if len(rings) > 1:
+        pieces.append(first[:1])
+    return np.concatenate(pieces)
+
+
 def area(points: Polygon) -> float:
     """Return the area of a polygon [P, (x, y)] in square pixels. It is NaN if a coordinate is not finite."""
     x, y = np.asarray(points, dtype=np.float64).T

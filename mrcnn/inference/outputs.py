@@ -101,6 +101,13 @@ def with_mask_form(detections: Detections, form: str) -> Detections:
     return detections.with_masks(masks_in_form(detections["masks"], form))
 
 
+def with_names(results: list[Detections], class_names: Sequence[str] | None) -> list[Detections]:
+    """Tell the detections of images the names of the classes, the background first; return them."""
+    for result in results:
+        result.class_names = None if class_names is None else tuple(class_names)
+    return results
+
+
 def masks_in_form(crops: MaskCrops, form: str) -> Any:
     """Return masks in one of the MASK_FORMS.
 

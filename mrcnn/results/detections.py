@@ -1,22 +1,27 @@
 """The detections of one image: a dict of arrays that knows its image."""
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mrcnn.files.calibration import GeoReference, PixelSize
 from mrcnn.geometry import rle
 from mrcnn.geometry.mask_crops import MaskCrops
-from mrcnn.typing import Masks
+from mrcnn.typing import Image, Masks
+
+if TYPE_CHECKING:
+    import pandas
+    import supervision
 
 # (y1, x1, y2, x2) in pixels; row y2 and column x2 are outside.
 Box = tuple[int, int, int, int]
 
 
 class Detections(dict[str, Any]):
-    """The detections of one image, by falling score.
+    """The detections of one image, by descending score.
 
     It is a dict with four keys: `rois`, int32 [N, (y1, x1, y2, x2)] in pixels of the image; `class_ids`,
     int32 [N]; `scores`, float32 [N]; and `masks`, bool [height, width, N], a
@@ -65,6 +70,18 @@ class Detections(dict[str, Any]):
         self.path = path
         self.pixel_size = pixel_size
         self.georeference = georeference
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any], shape: Sequence[int] | None = None) -> "Detections":
+        """Return detections as they are, or made of a plain dict with the same keys.
+
+        Args:
+            found: Detections, or a dict of rois, class_ids, scores and masks.
+            shape: (height, width) of the image, if the masks do not tell it.
+        """
+        if isinstance(found, Detections):
+            return found
+        return cls(found["rois"], found["class_ids"], found.get("scores"), found["masks"], shape=shape)
 
     @property
     def count(self) -> int:
@@ -124,6 +141,69 @@ class Detections(dict[str, Any]):
             masks = [masks[row] for row in rows]
         scores = None if "scores" not in self else self["scores"][rows]
         return Detections(self["rois"][rows], self["class_ids"][rows], scores, masks, **self._facts())
+
+    # --- Files and objects of other programs ---
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        format: str | None = None,
+        *,
+        image: Image | None = None,
+        tolerance: float | None = None,
+    ) -> Path:
+        """Write the objects to a file; see `mrcnn.results.saving.save`."""
+        from mrcnn.results.saving import save
+
+        return save(self, path, format, image=image, tolerance=tolerance)
+
+    def to_coco(self) -> dict[str, Any]:
+        """Return a COCO file of this image: images, annotations and categories."""
+        from mrcnn.results.coco import CocoFile
+
+        names = dict(enumerate(self.class_names or ()))
+        names.pop(0, None)
+        content = CocoFile(names)
+        content.add(self, "" if self.path is None else Path(self.path).name)
+        return content.content()
+
+    def to_geojson(self, tolerance: float = 0.0) -> dict[str, Any]:
+        """Return a GeoJSON FeatureCollection; see `mrcnn.results.geojson.content_of`."""
+        from mrcnn.results.geojson import content_of
+
+        return content_of(self, tolerance)
+
+    def to_dataframe(self, image: Image | None = None) -> "pandas.DataFrame":
+        """Return the measurements of the objects as a table; see `mrcnn.results.measurements.measure`.
+
+        Args:
+            image: The image, for mean intensities.
+
+        Raises:
+            ImportError: If the package pandas is missing.
+        """
+        from mrcnn.results.measurements import measure
+        from mrcnn.results.packages import require
+
+        return require("pandas", "Data frames").DataFrame(measure(self, image))
+
+    def to_supervision(self) -> "supervision.Detections":
+        """Return the detections as an object of the package supervision.
+
+        Raises:
+            ImportError: If the package supervision is missing.
+        """
+        from mrcnn.results.packages import require
+
+        module = require("supervision", "supervision.Detections")
+        names = np.array([self.name_of(class_id) for class_id in self["class_ids"]], dtype=object)
+        return module.Detections(
+            xyxy=np.asarray(self["rois"], dtype=np.float32).reshape(-1, 4)[:, [1, 0, 3, 2]],
+            mask=np.moveaxis(self.mask_crops().whole(), -1, 0),
+            confidence=self.get("scores"),
+            class_id=np.asarray(self["class_ids"], dtype=int),
+            data={"class_name": names},
+        )
 
     def _facts(self) -> dict[str, Any]:
         names = ("shape", "class_names", "path", "pixel_size", "georeference")

@@ -12,7 +12,7 @@ from mrcnn.geometry.boxes import norm_boxes
 from mrcnn.geometry.images import resize_image
 from mrcnn.geometry.preprocessing import as_network_image, check_values, mold_image
 from mrcnn.inference.inputs import box_rules, image_list
-from mrcnn.inference.outputs import Detections, check_mask_form, place_in_image, with_mask_form
+from mrcnn.inference.outputs import Detections, check_mask_form, place_in_image, with_mask_form, with_names
 from mrcnn.inference.test_time_augmentation import detect_with_options
 from mrcnn.runtime import engines
 from mrcnn.runtime.metadata import Metadata, as_dtype
@@ -68,7 +68,7 @@ class Runner:
                 `mrcnn.inference.outputs.masks_in_form`.
 
         Returns:
-            One `Detections` per image, in order: a dict with the detections by falling score, `rois` int32
+            One `Detections` per image, in order: a dict with the detections by descending score, `rois` int32
             [N, (y1, x1, y2, x2)] in pixels of the image, `class_ids` int32 [N], `scores` float32 [N], and
             `masks` bool [height, width, N] or in the other form.
 
@@ -77,10 +77,7 @@ class Runner:
         """
         check_mask_form(masks)
         found = detect_with_options(self._detect_once, image_list(images), self.config)
-        results = [with_mask_form(detections, masks) for detections in found]
-        for result in results:
-            result.class_names = self.class_names
-        return results
+        return with_names([with_mask_form(detections, masks) for detections in found], self.class_names)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the outputs of the file: boxes, class_ids, scores, masks and count.

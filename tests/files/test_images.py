@@ -183,7 +183,7 @@ SEVERAL = {
 def test_of_several_images_one_is_chosen(name):
     assert images.read_header(SEVERAL[name]).frames == 3
     with pytest.raises(
-        InvalidDataError, match=r"many: The file must hold one image. Received: 3 pages.*`page`"
+        InvalidDataError, match=r"many: The file must hold one image. Received: 3 (pages|channels) of.*`page`"
     ):
         images.read_image(SEVERAL[name], "many")
     for page in range(3):
@@ -209,7 +209,7 @@ def test_animations_are_several_images():
     frames = [PIL.Image.fromarray(frame) for frame in (GRAY, GRAY // 2)]
     for kind in ("GIF", "WEBP", "PNG"):
         content = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-        with pytest.raises(InvalidDataError, match="2 pages, slices or frames"):
+        with pytest.raises(InvalidDataError, match="2 frames of"):
             images.read_image(content)
         assert images.read_image(content, page=1).shape[:2] == GRAY.shape
 
@@ -218,7 +218,7 @@ def test_animations_are_several_images():
 def test_channels_are_not_taken_for_colors(channels):
     pixels = np.dstack([GRAY] * channels)
     content = tiff(pixels, photometric="minisblack", planarconfig="contig")
-    with pytest.raises(InvalidDataError, match=f"{channels} channels that are not colors.*read_values"):
+    with pytest.raises(InvalidDataError, match=f"{channels} channels that are not colors.*`channels`"):
         images.read_image(content)
     np.testing.assert_array_equal(images.read_values(content), pixels)
     planes = tiff(np.stack([GRAY] * 3), photometric="minisblack", planarconfig="separate")

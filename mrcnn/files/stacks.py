@@ -1,0 +1,171 @@
+"""Stacks and channels of a TIFF file: how they are called, and which image of the file is which.
+
+A microscope's file may hold 2 channels of 5 slices. These are 10 images [h, w], and none of them is a color.
+"""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mrcnn.errors import InvalidDataError, UnreadableFileError
+from mrcnn.files import tiff
+
+# tifffile's letters for the axes of a stack.
+AXES = {"C": "channels", "Z": "slices", "T": "time points"}
+OTHER = "pages"
+# Names in one message.
+MOST_NAMES = 12
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The images of a file.
+
+    Attributes:
+        axes: Name and length of each axis along which the images lie, the slowest first.
+        samples: Values per pixel of each image.
+        channel_names: Names of the channels, as far as the file tells them.
+    """
+
+    axes: tuple[tuple[str, int], ...]
+    samples: int
+    channel_names: tuple[str, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """The number of channels: images of one place, or else values per pixel."""
+        return dict(self.axes).get("channels", self.samples)
+
+    @property
+    def pages(self) -> int:
+        """The number of images of all channels, which `page` counts."""
+        return math.prod(length for name, length in self.axes if name != "channels")
+
+    def frames(self, page: int, channel: int) -> int:
+        """Return the index of an image in the file, by its page and its channel."""
+        lengths = [length for name, length in self.axes if name != "channels"]
+        position = list(np.unravel_index(page, lengths)) if lengths else []
+        names = [name for name, _ in self.axes]
+        if "channels" in names:
+            position.insert(names.index("channels"), channel)
+        every = [length for _, length in self.axes]
+        return int(np.ravel_multi_index(position, every)) if every else 0
+
+    def __str__(self) -> str:
+        parts = [f"{length} {name}" for name, length in self.axes]
+        if "channels" not in dict(self.axes) and self.samples > 1:
+            parts.append(f"{self.samples} channels")
+        names = ", ".join(self.channel_names[:MOST_NAMES])
+        return " x ".join(parts) + (f" (channels: {names})" if names else "")
+
+
+def stack_of(stream: BinaryIO) -> Stack:
+    """Return the images of a TIFF file.
+
+    Raises:
+        UnreadableFileError: If it is damaged.
+    """
+    with tiff.opened(stream) as file:
+        return _stack_of(file)
+
+
+def _stack_of(file: Any) -> Stack:
+    found = tiff.layout(file)
+    samples = int(found.pages[0].samplesperpixel)
+    axes: tuple[tuple[str, int], ...] = ((OTHER, found.frames),) if found.frames > 1 else ()
+    names: tuple[str, ...] = ()
+    with contextlib.suppress(Exception):  # of metadata, of many kinds
+        series = file.series[0]
+        stacked = [
+            (AXES.get(axis, OTHER), int(length))
+            for axis, length in zip(series.axes, series.shape, strict=True)
+            if axis not in "YXS" and length > 1
+        ]
+        is_named = len({name for name, _ in stacked}) == len(stacked)
+        if is_named and math.prod(length for _, length in stacked) == found.frames:
+            axes = tuple(stacked)
+        names = _channel_names(file)
+    channels = dict(axes).get("channels", samples)
+    return Stack(axes, samples, names if len(names) == channels else ())
+
+
+def _channel_names(file: Any) -> tuple[str, ...]:
+    if file.is_ome:
+        from xml.etree import ElementTree
+
+        root = ElementTree.fromstring(file.ome_metadata)
+        image = next(element for element in root.iter() if element.tag.endswith("}Image"))
+        channels = [element for element in image.iter() if element.tag.endswith("}Channel")]
+        return tuple(element.attrib["Name"] for element in channels)
+    labels = (file.imagej_metadata or {}).get("Labels", ()) if file.is_imagej else ()
+    return tuple(str(label) for label in labels)
+
+
+def read_channels(
+    stream: BinaryIO, page: int | None, channels: Sequence[int], max_pixels: int | None
+) -> np.ndarray:
+    """Decode some channels of a TIFF file.
+
+    Args:
+        stream: The file.
+        page: Which image of each channel, from 0. None if there is only one.
+        channels: Numbers of the channels, from 0, in the order of the result.
+        max_pixels: See `tiff.read_frame`.
+
+    Returns:
+        [h, w] for one channel, else [h, w, channels], in the dtype of the file.
+
+    Raises:
+        InvalidDataError: If there is no such page or channel, or `page` is missing.
+        UnreadableFileError: If the file cannot be decoded.
+    """
+    with tiff.opened(stream) as file:
+        stack = _stack_of(file)
+        check_channels(channels, stack.channels, str(stack))
+        if page is None and stack.pages > 1:
+            raise InvalidDataError(
+                f"The file must hold one image of each channel. Received: {stack}. Choose one with `page`, "
+                "from 0."
+            )
+        index = page or 0
+        if not 0 <= index < stack.pages:
+            raise InvalidDataError(f"`page` must be from 0 to {stack.pages - 1}. Received: page={page}")
+        if "channels" in dict(stack.axes):
+            frames = [tiff.read_frame(file, stack.frames(index, one), max_pixels) for one in channels]
+            if any(frame.ndim != 2 for frame in frames):
+                raise UnreadableFileError(f"Each channel must be one value per pixel. Received: {stack}")
+            return frames[0] if len(frames) == 1 else np.stack(frames, axis=-1)
+        return chosen(tiff.read_frame(file, index, max_pixels), channels)
+
+
+def chosen(pixels: np.ndarray, channels: Sequence[int]) -> np.ndarray:
+    """Return some channels of an image [h, w] or [h, w, channels]; [h, w] for one channel.
+
+    Raises:
+        InvalidDataError: If it has no such channel.
+    """
+    values = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+    check_channels(channels, values.shape[-1], f"{values.shape[-1]} channels")
+    return values[..., channels[0]] if len(channels) == 1 else values[..., list(channels)]
+
+
+def check_channels(channels: Sequence[int], count: int, what: str) -> None:
+    """Check that channels exist.
+
+    Args:
+        channels: Numbers of channels, from 0.
+        count: The number of channels of the file.
+        what: The images of the file, for the error.
+
+    Raises:
+        InvalidDataError: If a channel does not exist, or none is given.
+    """
+    if not channels or not all(0 <= channel < count for channel in channels):
+        raise InvalidDataError(
+            f"`channels` must be numbers from 0 to {count - 1}: the file has {what}. "
+            f"Received: channels={tuple(channels)}"
+        )

@@ -1,0 +1,165 @@
+"""A folder of results of many images, in any of the formats.
+
+| format | files |
+|---|---|
+| `labels` | `labels/NAME.png`, label images of 16 bits; of more than 65,535 objects `labels/NAME.tif` |
+| `tiff` | `labels/NAME.tif` |
+| `coco` | `annotations.json`, a data set; `detections.json`, COCO results whose image ids are the names |
+| `labelme` | `labelme/NAME.json` |
+| `yolo` | `labels/NAME.txt` and `data.yaml` |
+| `geojson` | `geojson/NAME.geojson` |
+| `imagej` | `rois/NAME.zip` |
+| `csv` | `measurements.csv`, one row for each object of all images |
+| `overlay` | `overlays/NAME.png` |
+
+`counts.csv` has the number of objects of each image. With `copy_images`, the images are copied to `images/`,
+and the folder is a data set by itself.
+"""
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mrcnn import files
+from mrcnn.results import coco, labels, measurements, saving, yolo
+from mrcnn.results.detections import Detections
+from mrcnn.typing import Image
+
+FORMATS = ("labels", "tiff", "coco", "labelme", "yolo", "geojson", "imagej", "csv", "overlay")
+# Formats with a file for each image: its place.
+PLACES = {
+    "labelme": "labelme/{}.json",
+    "yolo": "labels/{}.txt",
+    "geojson": "geojson/{}.geojson",
+    "imagej": "rois/{}.zip",
+    "overlay": "overlays/{}.png",
+}
+LABEL_PLACES = {"labels": "labels/{}.png", "tiff": "labels/{}.tif"}
+
+
+class ResultFolder:
+    """Writes the results of images to a folder, one by one, and what is about all of them at the end.
+
+    Args:
+        folder: The folder. Files of the same names are replaced.
+        class_names: Class id to name.
+        formats: Some of FORMATS.
+        copy_images: Whether to copy the images to `images/`.
+        tolerance: See `mrcnn.results.saving.save`.
+
+    Attributes:
+        counts: The number of objects of each image by name: those with a pixel in the label image.
+
+    Raises:
+        ValueError: If a format is unknown.
+        OSError: If the folder cannot be created.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        class_names: Mapping[int, str],
+        formats: Sequence[str] = ("labels", "coco"),
+        *,
+        copy_images: bool = False,
+        tolerance: float | None = None,
+    ) -> None:
+        unknown = [name for name in formats if name not in FORMATS]
+        if unknown:
+            raise ValueError(f"`formats` must be some of {FORMATS}. Received: {unknown}")
+        self.folder = Path(folder)
+        self.formats = tuple(dict.fromkeys(formats))
+        self.copy_images = copy_images
+        self.counts: dict[str, int] = {}
+        self._tolerance = tolerance
+        self._class_names = dict(class_names)
+        self._coco = coco.CocoFile(class_names)
+        self._detections: list[coco.Record] = []
+        self._table: dict[str, list[Any]] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def add(
+        self,
+        result: Detections,
+        name: str,
+        *,
+        file_name: str,
+        image: Image | None = None,
+        content: Path | BinaryIO | None = None,
+    ) -> None:
+        """Write the results of one image.
+
+        Args:
+            result: The results.
+            name: The name of its files.
+            file_name: The image file, relative to the folder of the images, with slashes.
+            image: The image, for overlays and intensities.
+            content: The image file or its content, for `copy_images`.
+        """
+        if self.copy_images and content is not None:
+            file_name = f"images/{name}{Path(file_name).suffix}"
+            result = result.select(np.arange(result.count))
+            result.path = self._copy(content, self.folder / file_name)
+        numbers = labels.compact(labels.label_image(result))
+        for kind, place in LABEL_PLACES.items():
+            if kind in self.formats:
+                labels.write_labels(numbers, self.folder / place.format(name), result.pixel_size)
+        for kind in self.formats:
+            if kind in PLACES:
+                path = self.folder / PLACES[kind].format(name)
+                saving.save(result, path, kind, image=image, tolerance=self._tolerance)
+        if "coco" in self.formats:
+            records = coco.records_of(result)
+            self._coco.add(result, file_name, records)
+            if "scores" in result:
+                kept = ("category_id", "score", "bbox", "segmentation")
+                self._detections += [
+                    {"image_id": name, **{key: record[key] for key in kept}} for record in records
+                ]
+        if "csv" in self.formats:
+            self._add_rows(name, measurements.measure(result, image))
+        self.counts[name] = int(numbers.max(initial=0))
+
+    def finish(self) -> None:
+        """Write the files about all images."""
+        if "coco" in self.formats:
+            files.write_json(self.folder / "detections.json", self._detections)
+            files.write_json(self.folder / "annotations.json", self._coco.content())
+        if "yolo" in self.formats:
+            self._write("data.yaml", yolo.data_yaml(self._class_names))
+        if "csv" in self.formats:
+            self._write("measurements.csv", measurements.to_csv(self._table))
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows([("image", "instances"), *self.counts.items()])
+        self._write("counts.csv", file.getvalue())
+
+    def _copy(self, content: Path | BinaryIO, target: Path) -> Path:
+        if isinstance(content, Path) and target.exists() and target.samefile(content):
+            return target
+        with files.atomic_write(target) as temporary:
+            if isinstance(content, Path):
+                shutil.copyfile(content, temporary)
+            else:
+                content.seek(0)
+                with open(temporary, "wb") as copy:
+                    shutil.copyfileobj(content, copy)
+        return target
+
+    def _add_rows(self, name: str, columns: Mapping[str, list[Any]]) -> None:
+        """Append the rows of an image. Images may differ in channels and units: other columns stay empty."""
+        before = len(self._table.get("image", []))
+        count = len(columns["object"])
+        for column in ("image", *columns):
+            self._table.setdefault(column, [None] * before)
+        for column, values in self._table.items():
+            values += [name] * count if column == "image" else columns.get(column, [None] * count)
+
+    def _write(self, name: str, text: str) -> None:
+        with files.atomic_write(self.folder / name) as temporary:
+            temporary.write_bytes(text.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,76 @@
+"""Label images: 0 is the background, k is object k. napari, ImageJ, Cellpose and scikit-image read them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mrcnn import files
+from mrcnn.files.calibration import PixelSize
+
+if TYPE_CHECKING:
+    from mrcnn.results.detections import Detections
+
+# The largest value of an image of 16 bits.
+LARGEST_SHORT = 2**16 - 1
+# Pixels per unit in TIFF files: unit of `PixelSize` -> ImageJ's name of the unit.
+IMAGEJ_UNITS = {"um": "\\u00B5m"}
+
+
+def label_image(result: "Detections") -> np.ndarray:
+    """Return a label image: each pixel holds the number of its object.
+
+    A pixel of several masks belongs to the one with the best score; of equal scores, to the first.
+
+    Returns:
+        int32 [H, W]: 0 is background, i + 1 is object i. A mask wholly under better ones has no pixel.
+    """
+    labels = np.zeros(result.shape, dtype=np.int32)
+    scores = result.get("scores", np.zeros(result.count))
+    pieces = list(result.crops())
+    for index in np.argsort(-np.asarray(scores), kind="stable")[::-1]:
+        (y1, x1, y2, x2), crop = pieces[index]
+        labels[y1:y2, x1:x2][crop] = index + 1
+    return labels
+
+
+def compact(labels: np.ndarray) -> np.ndarray:
+    """Replace the values of a label image [H, W] by 1, 2, ... without gaps: uint16, or uint32 if needed."""
+    present, indices = np.unique(labels, return_inverse=True)
+    numbers = np.arange(len(present)) + (len(present) > 0 and present[0] != 0)
+    largest = int(numbers[-1]) if len(numbers) else 0
+    dtype = np.uint16 if largest <= LARGEST_SHORT else np.uint32
+    compacted: np.ndarray = numbers[indices].reshape(labels.shape).astype(dtype)
+    return compacted
+
+
+def write_labels(labels: np.ndarray, path: Path, pixel_size: PixelSize | None = None) -> Path:
+    """Write a label image as a PNG file of 16 bits, or as a TIFF file of 16 or 32 bits.
+
+    Args:
+        labels: uint16 or uint32 [H, W].
+        path: A name that ends in .png or .tif. PNG has no 32 bits: uint32 becomes a file .tif instead.
+        pixel_size: Stored in a TIFF file, where ImageJ and napari look for it.
+
+    Returns:
+        The path of the written file.
+    """
+    if path.suffix.lower() == ".png" and labels.dtype == np.uint16:
+        from PIL import Image
+
+        with files.atomic_write(path) as temporary:
+            Image.fromarray(labels).save(temporary, "PNG")
+        return path
+    import tifffile
+
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        path = path.with_name(f"{path.stem}.tif")
+    options: dict[str, Any] = {}
+    if pixel_size is not None:
+        # ImageJ reads the unit from the description; 32 bits are no ImageJ type, so the tags alone remain.
+        options["resolution"] = (1 / pixel_size.width, 1 / pixel_size.height)
+        if labels.dtype == np.uint16:
+            options |= {"imagej": True, "metadata": {"unit": pixel_size.unit}}
+    with files.atomic_write(path) as temporary:
+        tifffile.imwrite(temporary, labels, compression="zlib", **options)
+    return path

@@ -1,0 +1,130 @@
+"""The file of one result, in any of the formats."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mrcnn import files
+from mrcnn.typing import Image
+
+if TYPE_CHECKING:
+    from mrcnn.results.detections import Detections
+
+FORMATS = ("labels", "coco", "labelme", "yolo", "geojson", "imagej", "csv", "overlay")
+# The format of a file whose suffix tells it.
+SUFFIXES = {
+    ".png": "labels",
+    ".tif": "labels",
+    ".tiff": "labels",
+    ".txt": "yolo",
+    ".geojson": "geojson",
+    ".zip": "imagej",
+    ".csv": "csv",
+}
+
+
+def save(
+    result: "Detections",
+    path: str | os.PathLike[str],
+    format: str | None = None,
+    *,
+    image: Image | None = None,
+    tolerance: float | None = None,
+) -> Path:
+    """Write the objects of one image to a file, whole or not at all.
+
+    Args:
+        result: The objects.
+        path: The file to write. Its folder is created.
+        format: One of FORMATS. The suffix tells it, except for .json, which may be "coco" or "labelme", and
+            for an "overlay".
+        image: The image, [height, width] or [height, width, channels]. An "overlay" needs it, and a "csv"
+            file gets mean intensities from it.
+        tolerance: How far outlines of "labelme", "yolo", "geojson" and "imagej" may lie from the edges of the
+            masks, in pixels. By default 1 for "labelme", where few points are easy to move, else 0: exact.
+
+    Returns:
+        The path of the file. A "labels" file of more than 65,535 objects is a .tif file of 32 bits.
+
+    Raises:
+        ValueError: If the format is unknown or cannot be told, or an image is missing or of another size.
+        ImportError: If the package of the format is missing. The error names it.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    chosen = format_of(path, format)
+    exact = 0.0 if tolerance is None else tolerance
+    if chosen == "labels":
+        from mrcnn.results import labels
+
+        return labels.write_labels(labels.compact(labels.label_image(result)), path, result.pixel_size)
+    if chosen == "overlay":
+        _write_overlay(result, path, image)
+    elif chosen == "imagej":
+        from mrcnn.results.imagej import write_rois
+
+        write_rois(result, path, exact)
+    elif chosen == "csv":
+        from mrcnn.results import measurements
+
+        _write_text(path, measurements.to_csv(measurements.measure(result, image)))
+    elif chosen == "yolo":
+        from mrcnn.results import yolo
+
+        _write_text(path, yolo.text_of(result, exact))
+    elif chosen == "geojson":
+        files.write_json(path, result.to_geojson(exact))
+    elif chosen == "coco":
+        files.write_json(path, result.to_coco())
+    else:
+        from mrcnn.results import labelme
+
+        content = labelme.content_of(
+            result, image_path(result, path.parent), labelme.TOLERANCE if tolerance is None else tolerance
+        )
+        files.write_json(path, content, indent=2)
+    return path
+
+
+def format_of(path: Path, format: str | None) -> str:
+    """Return the format of a file: the one given, or the one that the suffix tells.
+
+    Raises:
+        ValueError: If it is unknown, or the suffix does not tell it.
+    """
+    if format is None:
+        if path.suffix.lower() not in SUFFIXES:
+            raise ValueError(
+                f"The suffix of {path.name} does not tell the format. Pass `format`, one of {FORMATS}."
+            )
+        return SUFFIXES[path.suffix.lower()]
+    if format not in FORMATS:
+        raise ValueError(f"`format` must be one of {FORMATS}. Received: format={format!r}")
+    return format
+
+
+def image_path(result: "Detections", folder: Path) -> str:
+    """Return the path of the image of a result relative to a folder, with slashes; empty if it has none."""
+    if result.path is None:
+        return ""
+    try:
+        return Path(os.path.relpath(result.path, folder)).as_posix()
+    except ValueError:  # another drive of Windows
+        return Path(result.path).as_posix()
+
+
+def _write_overlay(result: "Detections", path: Path, image: Image | None) -> None:
+    from PIL import Image as PillowImage
+
+    from mrcnn.results import overlays
+
+    if image is None:
+        raise ValueError('An "overlay" is drawn on the image. Pass `image`.')
+    canvas = overlays.draw(result, image)
+    with files.atomic_write(path) as temporary:
+        PillowImage.fromarray(canvas).save(temporary)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with files.atomic_write(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
