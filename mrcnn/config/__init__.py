@@ -23,7 +23,7 @@ from mrcnn.config.rules import KNOWN_BACKBONES as KNOWN_BACKBONES
 from mrcnn.config.rules import LOSS_NAMES as LOSS_NAMES
 from mrcnn.geometry.image_meta import ACTIVE_CLASS_IDS
 
-# Settings that are computed, and those to set instead.
+# Computed settings, and the settings to change instead.
 DERIVED = {
     "BATCH_SIZE": "IMAGES_PER_GPU and GPU_COUNT",
     "IMAGE_SHAPE": "IMAGE_MIN_DIM, IMAGE_MAX_DIM and IMAGE_CHANNEL_COUNT",
@@ -36,42 +36,43 @@ MISSPELLING = 0.88
 
 
 class Config:
-    """Base settings. Override any upper-case attribute in a subclass or on an instance.
+    """Base settings. Override any uppercase attribute in a subclass or on an instance.
 
-    Lists, dicts and arrays are copied for each instance. BATCH_SIZE, IMAGE_SHAPE and IMAGE_META_SIZE are
-    computed from other settings and follow later edits. Models call validate() when they are built; call it
-    yourself after editing.
+    Each instance has its own copies of lists, dicts and arrays. BATCH_SIZE, IMAGE_SHAPE and IMAGE_META_SIZE
+    are computed from other settings, so they follow later changes. A model calls validate() when it is built;
+    call it yourself after you change a setting.
     """
 
     # --- Name and devices ---
 
     NAME: str | None = None
-    """Short name of the project. Run folders and weight files carry it in lower case. A model needs one."""
+    """Short name of the project. Run folders and weight files are named after it, in lowercase. Every model
+    needs a name."""
 
     GPU_COUNT = 1
-    """Devices that share each batch, on all machines together; see docs/several-devices.md. Use 1 on a
-    CPU."""
+    """Number of devices that share each batch, counted over all machines; see docs/several-devices.md. Use 1
+    on a CPU."""
 
     IMAGES_PER_GPU = 2
-    """Images per device and step. More give a steadier gradient and cost memory in proportion. Lower this
-    first when memory runs out."""
+    """Images per device and step. More images give a less noisy gradient and take proportionally more memory.
+    If memory runs out, lower this setting first."""
 
     # --- Length of an epoch ---
 
     STEPS_PER_EPOCH: int | None = 1000
-    """Training batches per epoch; None is one pass over the data. Weights are saved and validation runs
-    once per epoch, so fewer steps mean more of both."""
+    """Training batches per epoch, or None for one pass over the data. After each epoch, weights are saved and
+    validation runs, so shorter epochs mean that both happen more often."""
 
     VALIDATION_STEPS: int | None = 50
-    """Validation batches after each epoch; None or 0 is one pass over the data. More steps give a steadier
-    result and take longer."""
+    """Validation batches after each epoch, or None or 0 for one pass over the data. More batches give a more
+    reliable result and take longer."""
 
     # --- Network ---
 
     CONVENTIONS = "keras2"
-    """Library whose conventions for boxes, anchors, proposals, ROIAlign, masks and losses the network
-    follows: "keras2", "torchvision" or "detectron2"; see `mrcnn.config.conventions`. Weights are valid only
-    for the value they were trained with."""
+    """The library whose conventions for boxes, anchors, proposals, ROIAlign, masks and losses the network
+    follows: "keras2", "torchvision" or "detectron2"; see `mrcnn.config.conventions`. Weights only work with
+    the value that they were trained with."""
 
     BACKBONE: str | Callable = "resnet101"
     """Name of a backbone in KNOWN_BACKBONES, or a callable `f(input_image, stage5=True, train_bn=...)` that
@@ -80,38 +81,39 @@ class Config:
     function in staticmethod when you assign it in a class body."""
 
     COMPUTE_BACKBONE_SHAPE: Callable | None = None
-    """For a callable BACKBONE: `f(image_shape)` that returns [[height, width], ...] of P2 to P6."""
+    """With a callable BACKBONE: a function `f(image_shape)` that returns the sizes of P2 to P6, [[height,
+    width], ...]."""
 
     BACKBONE_STRIDES: Sequence[int] = [4, 8, 16, 32, 64]
-    """Input pixels per location of P2 to P6. The backbone determines them."""
+    """Input pixels per location, one number for each of P2 to P6. The backbone determines them."""
 
     RESNET_STYLE = "keras"
-    """Variant of ResNet. "keras" has the stride in the first 1 x 1 convolution of a block, pads as TensorFlow
-    does, and has biases before batch norms. "caffe" pads alike on all sides and has no such biases.
-    "pytorch" also has the stride in the 3 x 3 convolution (ResNet v1.5)."""
+    """Variant of ResNet. "keras" puts the stride into the first 1 x 1 convolution of a block, pads as
+    TensorFlow does, and has biases before batch norms. "caffe" pads all sides equally and has no such biases.
+    "pytorch" is like "caffe" but puts the stride into the 3 x 3 convolution (ResNet v1.5)."""
 
     NORM = "batch"
-    """Kind of normalization. "batch" normalizes over the batch, which published weights need (see
-    TRAIN_BN). "group" normalizes over groups of channels of one image (Wu and He, 2018): it learns from
-    scratch with any batch size and is a little slower."""
+    """Kind of normalization. "batch" is batch normalization, which published weights need (see TRAIN_BN).
+    "group" normalizes over groups of channels of one image (Wu and He, 2018). It can be trained from scratch
+    with any batch size and is a little slower."""
 
     BATCH_NORM_EPSILON = 0.001
-    """Number that batch norm adds to the variance. Weights are valid only for the value they were trained
+    """Number that batch norm adds to the variance. Weights only work with the value that they were trained
     with."""
 
     FROZEN_BN = False
-    """Keep scale and shift of batch norms in training, too. Use it with TRAIN_BN = False."""
+    """Whether to freeze the scale and shift of batch norms in training, too. Use it with TRAIN_BN = False."""
 
     FPN_NORM = False
-    """Normalize after every convolution of the feature pyramid."""
+    """Whether to normalize after every convolution of the feature pyramid."""
 
     HEAD_NORM = "all"
-    """Where the heads normalize: after "all" layers but the last, after "convolutions" larger than 1 x 1
-    only, or after "none"."""
+    """Layers of the heads that a normalization follows: "all" except the last one, only "convolutions" larger
+    than 1 x 1, or "none"."""
 
     BOX_HEAD_CONVOLUTIONS = 0
-    """Number of 3 x 3 convolutions at the start of the box head. With convolutions it has one fully connected
-    hidden layer, without it has two."""
+    """Number of 3 x 3 convolutions at the start of the box head. One fully connected hidden layer follows
+    them. With 0 convolutions there are two hidden layers instead."""
 
     FPN_CLASSIF_FC_LAYERS_SIZE = 1024
     """Units in each of the fully connected hidden layers of the box head."""
@@ -140,48 +142,49 @@ class Config:
     """Width / height of the anchors at each location: 0.5 is tall, 2 is wide."""
 
     RPN_ANCHOR_STRIDE = 1
-    """Distance between anchors in locations: 1 puts anchors at every location, 2 at every second one in
-    both directions, for large objects. Weights are valid only for the value they were trained with."""
+    """Distance between anchors in locations: 1 puts anchors at every location, 2 at every second location in
+    both directions, which suits large objects. Weights only work with the value that they were trained
+    with."""
 
     RPN_NMS_THRESHOLD = 0.7
     """IoU above which NMS drops the lower-scored of two proposals. Raise it to keep more proposals of
     crowded objects."""
 
     RPN_POSITIVE_IOU = 0.7
-    """Minimum IoU with an object that makes an anchor positive."""
+    """Lowest IoU with an object at which an anchor is positive."""
 
     RPN_NEGATIVE_IOU = 0.3
     """IoU below which an anchor is negative. Anchors between RPN_NEGATIVE_IOU and RPN_POSITIVE_IOU are
     neutral."""
 
     CROWD_IOU = 0.001
-    """IoU with a crowd from which an anchor or RoI cannot be negative."""
+    """Lowest IoU with a crowd at which an anchor or RoI cannot be negative."""
 
     RPN_TRAIN_ANCHORS_PER_IMAGE = 256
-    """Anchors per image that train the RPN; at most half of them are positive."""
+    """Number of anchors per image from which the RPN learns. At most half of them are positive."""
 
     RPN_TARGETS_IN_GRAPH = True
-    """Compute the RPN targets inside the network, so that batches hold only images and their ground truth.
-    With False, batches also hold `input_rpn_match` and `input_rpn_bbox`, as those of data_generator do."""
+    """Whether the network computes the RPN targets, so that batches hold only images and their ground truth.
+    If False, batches also hold `input_rpn_match` and `input_rpn_bbox`, as those of data_generator do."""
 
     PRE_NMS_LIMIT = 6000
-    """Highest-scored anchors that enter NMS; with CONVENTIONS other than "keras2" of each pyramid level.
-    Fewer are faster and may lose objects."""
+    """Number of highest-scored anchors that enter NMS: per image, or per pyramid level if CONVENTIONS is not
+    "keras2". Fewer anchors are faster but may lose objects."""
 
     PRE_NMS_LIMIT_TRAINING: int | None = None
-    """PRE_NMS_LIMIT in training. None is the same number."""
+    """PRE_NMS_LIMIT in training. None means the same number as in detection."""
 
     POST_NMS_ROIS_TRAINING = 2000
-    """Proposals per image that NMS keeps in training."""
+    """Largest number of proposals per image that NMS keeps in training."""
 
     POST_NMS_ROIS_INFERENCE = 1000
-    """Proposals per image that NMS keeps in detection."""
+    """Largest number of proposals per image that NMS keeps in detection."""
 
     # --- Masks ---
 
     USE_MINI_MASK = True
-    """Store each ground-truth mask as a mini-mask, a small crop of its box. This takes far less memory and
-    makes contours slightly rougher."""
+    """Whether to store each ground-truth mask as a mini-mask, a small copy of the part inside its box. This
+    takes far less memory and makes outlines slightly coarser."""
 
     MINI_MASK_SHAPE: Sequence[int] = (56, 56)
     """Height and width of a mini-mask in pixels."""
@@ -189,20 +192,22 @@ class Config:
     # --- Input images ---
 
     IMAGE_RESIZE_MODE = "square"
-    """How images are brought to the size of the network. "square": scale and pad to IMAGE_MAX_DIM squared;
-    works for any image. "pad64": pad the sides to multiples of 64, for detection in large images. "crop": a
-    random piece of IMAGE_MIN_DIM squared, for training only. "shortest": scale the short side to
-    IMAGE_MIN_DIM, or the long side to IMAGE_MAX_DIM if it would be longer; pad on the right and at the bottom
-    to multiples of 32. "none": no change; images must have a valid size."""
+    """How to resize images for the network. "square" scales and pads them to a square of side IMAGE_MAX_DIM,
+    which works for all images. "pad64" pads the sides to multiples of 64, for detection in large images.
+    "crop" cuts out a random square of side IMAGE_MIN_DIM, for training only. "shortest" scales the short side
+    to IMAGE_MIN_DIM, or the long side to IMAGE_MAX_DIM if it would be longer, and pads on the right and at
+    the bottom to multiples of 32. "none" changes nothing, so images must have a valid size."""
 
     IMAGE_MIN_DIM: int | None = 800
-    """Length in pixels to which the short side of a small image is enlarged. None or 0 enlarges nothing."""
+    """Length in pixels to which the short side of a smaller image is enlarged. None or 0 turns this off."""
 
     IMAGE_MAX_DIM: int | None = 1024
-    """Side of the square input in pixels. The cost grows with its square; small objects need a large one."""
+    """Side of the square input in pixels. The cost grows with the square of this number; small objects need a
+    large input."""
 
     IMAGE_MIN_SCALE: float = 0
-    """Minimum scale factor, applied after IMAGE_MIN_DIM: 2 doubles every image. 0 is off."""
+    """Smallest scale factor, applied after IMAGE_MIN_DIM: 2 enlarges every image at least twofold. 0 turns
+    this off."""
 
     IMAGE_CHANNEL_COUNT = 3
     """Channels of the input. A value other than 3 needs a matching MEAN_PIXEL, a Dataset.load_image that
@@ -210,15 +215,14 @@ class Config:
 
     CONTRAST_PERCENTILES: Sequence[float] | None = None
     """Stretch each channel so that these two percentiles of the image become 0 and 255, in training and in
-    detection. None leaves images as they are. Use (1, 99.8) for images whose brightness, exposure or tint
-    carries no information, as in microscopy. Weights are valid only for the value they were trained
-    with."""
+    detection. None leaves images unchanged. Use (1, 99.8) for images whose brightness, exposure or tint
+    carries no information, as in microscopy. Weights only work with the value that they were trained with."""
 
     IMAGE_VALUE_RANGE: Sequence[float] | None = None
     """Values (black, white) that become 0 and 255, in training and in detection, such as (0, 4095) for a
-    camera of 12 bits. uint8 and bool images are not concerned. None takes uint16 as 0 to 65535 and floats as
-    0 to 1; training sets it for datasets of float images. Weights are valid only for the value they were
-    trained with."""
+    12-bit camera. This setting has no effect on uint8 and bool images. With None, uint16 images range from 0
+    to 65535 and floats from 0 to 1, and training sets the range for datasets of float images. Weights only
+    work with the value that they were trained with."""
 
     MEAN_PIXEL: Any = np.array([123.7, 116.8, 103.9])
     """Mean of each channel (RGB, 0 to 255), subtracted from every image."""
@@ -226,22 +230,23 @@ class Config:
     # --- RoIs and heads (second stage) ---
 
     TRAIN_ROIS_PER_IMAGE = 200
-    """RoIs per image that train the heads. More help with many objects and cost memory."""
+    """Number of RoIs per image from which the heads learn. More RoIs help if images have many objects, and
+    take more memory."""
 
     ROI_POSITIVE_RATIO = 0.33
-    """Maximum share of positives among TRAIN_ROIS_PER_IMAGE."""
+    """Largest share of positives among TRAIN_ROIS_PER_IMAGE."""
 
     ROI_POSITIVE_IOU = 0.5
-    """Minimum IoU with an object that makes an RoI positive."""
+    """Lowest IoU with an object at which an RoI is positive."""
 
     ROI_INCLUDE_GT = False
-    """Add the ground-truth boxes to the proposals in training, so that the heads have positives to learn
-    from before the RPN finds any. Worth it when training from scratch. The Keras 2 library does not add
-    them."""
+    """Whether to add the ground-truth boxes to the proposals in training, so that the heads have positives to
+    learn from before the RPN finds any. This helps when you train from scratch. The Keras 2 library does not
+    add them."""
 
     MASK_POSITIVES_ONLY: bool | None = None
-    """In training, run the mask head on positive RoIs only: no other RoI has a mask loss, and it is a third
-    of the work. None does so where the result is the same, which is always the case unless batch norm takes
+    """Whether to run the mask head in training on positive RoIs only, which are at most a third of all RoIs;
+    the others have no mask loss. None does so if the result is the same, which holds unless batch norm takes
     its statistics from all RoIs."""
 
     POOL_SIZE = 7
@@ -254,7 +259,8 @@ class Config:
     """Height and width of a predicted mask in cells: twice MASK_POOL_SIZE."""
 
     MAX_GT_INSTANCES = 100
-    """Objects per image that train the heads. An image with more gives a random choice of them."""
+    """Largest number of objects per image from which the heads learn. If an image has more, they are chosen
+    at random."""
 
     RPN_BBOX_STD_DEV: Any = np.array([0.1, 0.1, 0.2, 0.2])
     """Standard deviations of the RPN's deltas (dy, dx, log(dh), log(dw)). Targets are divided by them."""
@@ -269,14 +275,15 @@ class Config:
     """Maximum number of detections per image."""
 
     DETECTION_MIN_CONFIDENCE: float = 0.7
-    """Minimum score of a detection. A lower value finds more objects and makes more errors. 0 keeps all."""
+    """Lowest score of a detection. A lower value finds more objects and makes more mistakes. 0 keeps all
+    detections."""
 
     DETECTION_NMS_THRESHOLD = 0.3
     """Box IoU above which NMS drops the lower-scored of two detections of the same class."""
 
     MASK_NMS_THRESHOLD: float | None = None
-    """Mask IoU above which a second NMS drops the lower-scored of two detections of the same class. None is
-    off."""
+    """Mask IoU above which a second NMS drops the lower-scored of two detections of the same class. None
+    turns this NMS off."""
 
     TEST_TIME_FLIPS = "none"
     """Also detect in flipped copies of the image and merge the results: "none", "horizontal" (takes twice
@@ -285,75 +292,77 @@ class Config:
     # --- Training ---
 
     LEARNING_RATE = 0.001
-    """Learning rate, for your own call of train(); the library does not read it. The 0.02 of the paper
-    diverges here."""
+    """Learning rate to pass to train(); the library itself does not read it. Training diverges with the 0.02
+    of the paper."""
 
     OPTIMIZER = "sgd"
-    """Optimizer. "sgd" is that of the paper, with momentum. "adam" learns from scratch in far fewer steps,
-    at learning rates near 0.001."""
+    """Optimizer. "sgd", with momentum, is that of the paper. "adam" takes far fewer steps to learn from
+    scratch, at learning rates near 0.001."""
 
     LEARNING_MOMENTUM = 0.9
     """Momentum of "sgd", from 0 to below 1; the first decay rate of "adam"."""
 
     WEIGHT_DECAY = 0.0001
-    """Factor of the L2 penalty, which is the mean square of each weight tensor; with CONVENTIONS other than
-    "keras2" half the sum of squares."""
+    """Factor of the L2 penalty. The penalty is the mean square of each weight tensor, or half the sum of
+    squares if CONVENTIONS is not "keras2"."""
 
     LOSS_WEIGHTS: Mapping[str, float] = dict.fromkeys(LOSS_NAMES, 1.0)
-    """Factor of each loss in the total, by the names in LOSS_NAMES. A missing name counts as 1."""
+    """Factor of each loss in the total, by the names in LOSS_NAMES. The factor of a missing name is 1."""
 
     USE_RPN_ROIS = True
-    """Train the heads on the RPN's proposals. With False they train on RoIs of the batch instead."""
+    """Whether the heads learn from the RPN's proposals. If False, they learn from the RoIs in the batch
+    instead."""
 
     TRAIN_BN: bool | None = False
-    """Batch norm: False always uses the stored statistics, which suits small batches and pretrained
-    weights. None uses the batch's statistics in training and the stored ones in detection. True always uses
-    the batch's."""
+    """Statistics of batch norm. False always uses the stored ones, which suits small batches and pretrained
+    weights. None uses those of the batch in training and the stored ones in detection. True always uses those
+    of the batch."""
 
     GRADIENT_CLIP_NORM: float | None = 5.0
-    """Maximum norm of all gradients together. None does not clip."""
+    """Largest joint norm of all gradients; larger ones are clipped. None turns clipping off."""
 
     GRADIENT_ACCUMULATION_STEPS = 1
-    """Steps whose gradients are averaged before the weights change. Use it for a batch that is too large
-    for the memory."""
+    """Number of steps whose gradients are averaged before the weights change. Use it if the batch that you
+    want does not fit into memory."""
 
     EMA_MOMENTUM: float | None = None
-    """Momentum of a running mean of the weights, such as 0.999. Validation and weight files use the mean;
-    the weights themselves train on beside it. None is off."""
+    """Momentum of a running mean of the weights, such as 0.999. Validation and weight files use the mean,
+    while training continues with the weights themselves. None turns this off."""
 
     # --- Speed ---
 
     FAST_PATHS = True
-    """Use the fast paths of `mrcnn.fast`: same numbers, faster. False builds the plain network of the
-    paper."""
+    """Whether to use the fast paths of `mrcnn.fast`, which compute the same numbers faster. False builds the
+    plain network of the paper."""
 
     PRECISION = "float32"
-    """Floating-point type of the network: "float32", or half precision on accelerators made for it:
-    "bfloat16", or "float16" with loss scaling. Weights, boxes, NMS and losses always stay in float32."""
+    """Floating-point type of the network: "float32", or, on accelerators that support half precision,
+    "bfloat16" or "float16" with loss scaling. Weights, boxes, NMS and losses are always float32."""
 
     JIT_COMPILE: bool | None = None
-    """Compile the training step with XLA, or with torch.compile on PyTorch. None compiles where it pays:
-    always on JAX, and with TensorFlow on an accelerator."""
+    """Whether to compile the training step with XLA, or with torch.compile on PyTorch. None compiles where
+    that is faster: always on JAX, and on an accelerator with TensorFlow."""
 
     # --- Loading of training data ---
 
     TRAIN_ON_EMPTY_IMAGES: bool | None = None
-    """Train on images without an object, as examples of background. None uses the images that an annotation
-    file lists without objects (see Dataset.is_listed_as_empty). True uses all others too, and crops that
-    miss every object. False replaces each of them with another image."""
+    """Whether to train on images without objects, as examples of background. None trains on the images that
+    an annotation file lists without objects (see Dataset.is_listed_as_empty). True also trains on all other
+    images without objects and on crops that miss every object. False replaces each of them with another
+    image."""
 
     MAX_IMAGE_ERRORS = 5
-    """Different images that may fail to load before training stops."""
+    """Number of different images that may fail to load before training stops."""
 
     SEED: int | None = None
-    """An integer makes the order and the augmentation of training data repeatable."""
+    """An integer makes the order and the augmentation of the training data reproducible."""
 
     LOADER_WORKERS = 1
-    """Threads that prepare batches during the training step. 0 prepares them in the main thread."""
+    """Number of threads that prepare batches while the network trains. 0 prepares them in the main thread."""
 
     LOADER_PROCESSES = False
-    """Prepare batches in processes instead of threads, for an accelerator that one Python process cannot
-    keep busy. Each process holds a copy of the dataset. Set LOADER_WORKERS to about the number of CPU
+    """Whether to prepare batches in processes instead of threads, for an accelerator that one Python process
+    cannot keep busy. Each process holds a copy of the dataset. Set LOADER_WORKERS to about the number of CPU
     cores."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -388,8 +397,8 @@ class Config:
     def IMAGE_SHAPE(self) -> np.ndarray:  # noqa: N802
         """Height, width and channels of the network's input, an integer array.
 
-        With IMAGE_RESIZE_MODE "pad64", "shortest" or "none" each image has its own size, and this one is
-        nominal.
+        With IMAGE_RESIZE_MODE "pad64", "shortest" or "none" each image has its own size, and this is only a
+        nominal one.
         """
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         return np.array([side, side, self.IMAGE_CHANNEL_COUNT])
@@ -418,7 +427,7 @@ class Config:
 
     @property
     def IMAGE_META_SIZE(self) -> int:  # noqa: N802
-        """Length of the image meta: id, two shapes of 3, window of 4, scale, and a flag per class."""
+        """Length of the image meta: an id, two shapes of 3, a window of 4, a scale, and a flag per class."""
         return ACTIVE_CLASS_IDS.start + self.NUM_CLASSES
 
     @IMAGE_META_SIZE.setter
@@ -431,7 +440,7 @@ class Config:
             )
 
     def conventions(self) -> Conventions:
-        """Return the details that CONVENTIONS stands for."""
+        """Return the details that CONVENTIONS selects."""
         return CONVENTIONS[self.CONVENTIONS]
 
     def display(self) -> None:
@@ -443,18 +452,19 @@ class Config:
         print("\n")
 
     def validate(self) -> None:
-        """Check every setting, and that the settings fit together.
+        """Check that each setting is valid and that the settings fit together.
 
         Warns (UserWarning) about names that look misspelled.
 
         Raises:
-            ValueError: The error names the setting and its value and says what to do.
+            ValueError: If a setting is not valid. The message names the setting and its value and says what
+                to do.
         """
         _warn_misspelled(self)
         rules.check(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all settings as plain JSON types, to store beside the weights.
+        """Return all settings as plain JSON types, as weight files store them.
 
         Derived settings and values that JSON cannot hold are left out. The names of callables are listed
         under "CALLABLES".
@@ -474,9 +484,9 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
-        """Return an instance of this class with the settings of `to_dict`.
+        """Return an instance of this class with settings from `to_dict`.
 
-        Warns (UserWarning) about callables, which are not stored: set them yourself.
+        Warns (UserWarning) about callables, which are not stored. Set them yourself.
         """
         config = cls()
         for name, value in values.items():
@@ -498,12 +508,12 @@ class Config:
 
 
 def _setting_names(config: Config) -> list[str]:
-    """Public upper-case names of class and instance without the derived ones, sorted."""
+    """Return the sorted names of all settings except derived ones."""
     return [n for n in dir(config) if n.isupper() and n[0] != "_" and n not in DERIVED]
 
 
 def _drop_shadowed(owner: type) -> None:
-    """Remove plain values of derived settings from a class body, so that the property is used."""
+    """Remove plain values of derived settings from a class body, so that the property takes effect."""
     for name in DERIVED:
         if name in vars(owner) and not isinstance(vars(owner)[name], property):
             warnings.warn(
@@ -516,7 +526,7 @@ def _drop_shadowed(owner: type) -> None:
 
 
 def _warn_misspelled(config: Config) -> None:
-    """Warn about names that are no settings but nearly one."""
+    """Warn about names that look like a misspelled setting."""
     known = {name for name in vars(Config) if name.isupper()}
     for name in sorted(set(_setting_names(config)) - known):
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELLING)
@@ -529,7 +539,7 @@ def _warn_misspelled(config: Config) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """JSON form of NumPy values and sets."""
+    """Convert NumPy values and sets to JSON types."""
     if isinstance(value, (np.ndarray, np.generic)):
         return value.tolist()
     if isinstance(value, (set, frozenset)):
@@ -540,9 +550,9 @@ def _plain(value: Any) -> Any:
 class LightConfig(Config):
     """Preset for training and detection on a CPU.
 
-    MobileNetV2 and narrow layers need a fraction of the default's arithmetic. Published weights of the whole
-    network do not fit these widths, so the network is trained from scratch and batch norm has to learn its
-    statistics (TRAIN_BN = None). There are fewer proposals, because NMS and the heads take a large share of
+    MobileNetV2 and narrow layers take a fraction of the arithmetic of the default network. Published weights
+    of whole networks do not fit these widths, so the network is trained from scratch, and batch norm has to
+    learn its statistics (TRAIN_BN = None). There are fewer proposals, because NMS and the heads take much of
     the time on a CPU.
     """
 

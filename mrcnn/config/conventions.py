@@ -1,7 +1,7 @@
-"""Conventions: details of boxes, anchors, RoIs, masks and losses in which libraries of Mask R-CNN differ.
+"""Conventions: details of boxes, anchors, RoIs, masks and losses in which Mask R-CNN libraries differ.
 
-Weights fit the conventions that they were trained with. The details of a library only make sense together, so
-one setting, CONVENTIONS, chooses all of them.
+Weights only work with the conventions that they were trained with. The details of a library only make sense
+together, so one setting, CONVENTIONS, selects all of them.
 """
 
 import math
@@ -16,25 +16,29 @@ class Conventions:
         half_open_boxes: Normalized boxes are pixels divided by height and width. Otherwise both ends of a box
             lie inside, and (0, 0, 1, 1) spans the centers of the corner pixels.
         rounded_anchors: Distances from the center of an anchor to its sides are whole pixels.
-        anchors_fill_image: Anchors lie side // cells pixels apart, which differs from the stride on levels
-            that do not divide the image. Otherwise they lie one stride apart.
+        anchors_fill_image: Anchors are side // cells pixels apart, which differs from the stride if the
+            stride of a level does not divide the image. Otherwise they are one stride apart.
         delta_limit: Largest log(dh) and log(dw) that is applied to a box; None is no limit.
-        proposals_per_level: Each pyramid level has its own limit before NMS and an NMS of its own,
-            proposals are clipped to the window, and the loss of boxes does not reach the RPN through them.
-            Otherwise all levels share both, proposals are clipped to the molded image, and the loss does.
+        proposals_per_level: Each pyramid level has its own PRE_NMS_LIMIT and its own NMS, proposals are
+            clipped to the window, and no gradient of the box loss reaches the RPN through them. Otherwise all
+            levels share one limit and one NMS, proposals are clipped to the molded image, and the gradient
+            does reach the RPN.
         objectness_logit: The RPN has one logit per anchor. The logit of the background is 0.
-        min_proposal_side, min_detection_side: Smaller boxes are left out, in pixels of the molded image.
+        min_proposal_side, min_detection_side: Shortest side of a box in pixels of the molded image. Smaller
+            boxes are left out.
         roi_align: "crop_and_resize", "average" or "average_aligned", see `mrcnn.network.roi_align`.
-        detections_per_class: Every class of an RoI with a sufficient score is a detection. Otherwise only the
-            best class of an RoI is.
+        detections_per_class: Every class of an RoI whose score is high enough becomes a detection. Otherwise
+            only the best class does.
         mask_pasting: "box", "expanded_box" or "grid", see `mrcnn.geometry.mask_pasting`.
-        negatives_fill: Negatives fill the sample of RoIs. Otherwise they are in proportion to the positives.
-        soft_mask_targets: Targets of masks are averages, and not rounded to 0 and 1.
-        smooth_l1_beta: Where the loss of a delta turns from a square to a line. 0 is the absolute value.
+        negatives_fill: Negatives fill the sample of RoIs. Otherwise their number is proportional to that of
+            the positives.
+        soft_mask_targets: Mask targets are averages from 0 to 1. Otherwise they are rounded to 0 or 1.
+        smooth_l1_beta: Difference at which the loss of a delta turns from a square into a line. 0 gives the
+            absolute value.
         losses_per_sample: Losses of deltas are sums, divided by the number of sampled anchors or RoIs.
             Otherwise they are means over the coordinates of the positives.
-        decays_sum: Weight decay is on half the sum of squares of the weights. Otherwise it is on the mean of
-            squares of each tensor, which is a much smaller number.
+        decays_sum: The L2 penalty is half the sum of squares of the weights. Otherwise it is the mean of
+            squares of each tensor, a much smaller number.
     """
 
     half_open_boxes: bool = False

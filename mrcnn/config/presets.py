@@ -1,4 +1,4 @@
-"""Presets: settings of published networks of other libraries, for their weights.
+"""Presets: the settings that fit the published weights of other libraries.
 
 model = mrcnn.MaskRCNN("inference", mrcnn.TorchvisionV2Config(), "logs")
 model.load_weights("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth")
@@ -57,9 +57,10 @@ class TorchvisionV2Config(TorchvisionConfig):
 class Detectron2Config(TorchvisionConfig):
     """Settings of Detectron2's Mask R-CNN with ResNet-50 or ResNet-101 and FPN, and its COCO weights.
 
-    Set BACKBONE to "resnet101" for weights of that network. Detectron2 takes as many samples per bin of an RoI
-    as its size needs; this network always takes 2 x 2. Detectron2 resizes images with Pillow, which blurs
-    where it shrinks; this library interpolates between pixels. Scores differ a little for both reasons.
+    Set BACKBONE to "resnet101" for weights of that network. Scores differ slightly from those of Detectron2
+    for two reasons. Detectron2 takes more samples per bin in large RoIs; this network always takes 2 x 2.
+    Detectron2 resizes images with Pillow, which blurs an image that it shrinks; this library interpolates
+    between pixels.
     """
 
     NAME = "detectron2"

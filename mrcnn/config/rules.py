@@ -1,4 +1,4 @@
-"""Rules for the settings of a Config. Each message says what a setting must be."""
+"""Rules for the settings of a Config. Each message says what the setting must be."""
 
 import numbers
 import warnings
@@ -63,9 +63,9 @@ SWITCHES = (
 )
 # Switches that may be None, and what None does.
 OPTIONAL_SWITCHES = {
-    "MASK_POSITIVES_ONLY": "None (where the result is the same)",
-    "TRAIN_BN": "None (batch statistics in training only)",
-    "JIT_COMPILE": "None (compile where it pays)",
+    "MASK_POSITIVES_ONLY": "None (True if the result is the same)",
+    "TRAIN_BN": "None (statistics of the batch in training only)",
+    "JIT_COMPILE": "None (compile where that is faster)",
     "TRAIN_ON_EMPTY_IMAGES": "None (images that annotations list as empty)",
 }
 
@@ -79,7 +79,8 @@ def check(config: "Config") -> None:
     Warns (UserWarning) about factors in LOSS_WEIGHTS that belong to no loss.
 
     Raises:
-        ValueError: The error names the first setting that breaks its rule, its value, and what it must be.
+        ValueError: If a setting breaks its rule. The message names the first such setting and its value, and
+            says what the setting must be.
     """
     for rules in (_plain_rules, _optional_rules, _network_rules, _image_rules, _target_rules):
         for name, is_kept, requirement in rules(config):
@@ -109,7 +110,7 @@ def _is_name(value: Any) -> bool:
 
 
 def _is_number(value: Any, least: float = 0, largest: float = LARGEST_FLOAT) -> bool:
-    """Whether it is a real number in these bounds; NaN and infinity are not."""
+    """Return whether a value is a real number in these bounds. NaN and infinity are not."""
     is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return is_real and bool(least <= value <= largest)
 
@@ -119,7 +120,8 @@ def _is_switch(value: Any) -> bool:
 
 
 def _is_list(values: Any, length: int | None = None) -> bool:
-    """Whether it is a list, a tuple or an array with one axis, of this length if one is given."""
+    """Return whether a value is a list, a tuple or an array with one axis, and has this length if one is
+    given."""
     is_array = isinstance(values, np.ndarray) and values.ndim == 1
     is_sequence = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
     return (is_array or is_sequence) and len(values) > 0 and length in (None, len(values))
@@ -180,7 +182,7 @@ def _optional_rules(config: "Config") -> Iterator[Rule]:
     yield "GRADIENT_CLIP_NORM", is_kept, "a positive finite number, or None to leave gradients as they are"
     threshold = config.MASK_NMS_THRESHOLD
     is_kept = threshold is None or _is_number(threshold, 0, 1)
-    yield "MASK_NMS_THRESHOLD", is_kept, "a number from 0 to 1, or None for NMS on boxes only"
+    yield "MASK_NMS_THRESHOLD", is_kept, "a number from 0 to 1, or None for NMS by boxes only"
     momentum = config.EMA_MOMENTUM
     is_kept = momentum is None or (_is_number(momentum, 0, 1) and momentum < 1)
     yield "EMA_MOMENTUM", is_kept, "a number from 0 to below 1, such as 0.999, or None for no running mean"
@@ -191,7 +193,10 @@ def _network_rules(config: "Config") -> Iterator[Rule]:
     is_known = isinstance(backbone, str) and backbone in KNOWN_BACKBONES
     yield "BACKBONE", is_known or callable(backbone), f"one of {KNOWN_BACKBONES} or a callable"
     is_kept = callable(shape_function) or (shape_function is None and not callable(backbone))
-    requirement = "a callable, image_shape to [[height, width], ...] of P2 to P6, with a callable BACKBONE"
+    requirement = (
+        "a function f(image_shape) that returns [[height, width], ...] of P2 to P6, because BACKBONE is a "
+        "callable"
+    )
     yield "COMPUTE_BACKBONE_SHAPE", is_kept, requirement
     for name in ("BACKBONE_STRIDES", "RPN_ANCHOR_SCALES"):
         is_kept = _are_positive(getattr(config, name), PYRAMID_LEVELS)
@@ -238,7 +243,7 @@ def _image_rules(config: "Config") -> Iterator[Rule]:
 
 
 def _size_rule(side: int | None) -> tuple[bool, str]:
-    """Whether the pyramid can divide this side, and the message with five valid sides near it."""
+    """Return whether the pyramid can divide this side, and the requirement with five valid sides near it."""
     assert side is not None  # an earlier rule has checked it
     middle = max(round(side / SIZE_MULTIPLE), 3)
     valid = ", ".join(str(SIZE_MULTIPLE * factor) for factor in range(middle - 2, middle + 3))

@@ -60,8 +60,7 @@ def identity_block(
     norm: str | Norm = "batch",
     style: ResNetStyle | None = None,
 ) -> Tensor:
-    """Add a bottleneck block with an identity shortcut (ResNet, figure 5), which keeps the shape of its
-    input.
+    """Add a bottleneck block with an identity shortcut (ResNet, figure 5). It keeps the shape of its input.
 
     Args:
         input_tensor: [B, h, w, c].

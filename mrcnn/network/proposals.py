@@ -79,8 +79,7 @@ class ProposalLayer(keras.layers.Layer):
     def _with_known_count(
         self, scores: Tensor, deltas: Tensor, anchors: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return foreground scores [B, A], deltas and anchors, padded if A is unknown at graph
-        construction."""
+        """Return foreground scores [B, A], deltas and anchors, padded if A is unknown in the graph."""
         scores = ops.stop_gradient(scores[:, :, 1])
         if scores.shape[1] is not None:
             return scores, deltas, anchors
