@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -12,8 +13,10 @@ from mrcnn.errors import InvalidDataError, UnreadableFileError
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-# Pillow's remarks on damaged files would be printed beside the errors that are raised here.
+# Pillow's remarks on damaged files name no file, and would be printed beside the errors that are raised here.
+# Programs that ask for them, with a log handler or a warnings filter, get them.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin", append=True)
 
 # Formats that Pillow may open. Others would start programs, such as Ghostscript for EPS.
 FORMATS = (

@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 
@@ -394,3 +396,15 @@ def test_the_entry_is_named(tmp_path):
     assert (raised.value.file, raised.value.entry) == (str(tmp_path / "gone.png"), "image id 7")
     with pytest.raises(InvalidDataError, match=r"^many: image id 7: The file must hold one"):
         images.read_image(SEVERAL["tiff pages"], "many", entry="image id 7")
+
+
+def test_remarks_of_pillow_are_not_printed(tmp_path):
+    """They name no file. Programs that set a filter or a handler of their own get them."""
+    (tmp_path / "cut.tif").write_bytes(tiff(GRAY)[:8])
+    code = "import contextlib, sys; from mrcnn.files import images\nwith contextlib.suppress(OSError):"
+    code += " images.read_image(sys.argv[1])"
+    for options, is_printed in (([], False), (["-W", "always"], True)):
+        command = [sys.executable, *options, "-c", code, str(tmp_path / "cut.tif")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert ("UserWarning" in done.stderr) == is_printed, done.stderr
+        assert is_printed or not done.stderr
