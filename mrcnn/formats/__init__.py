@@ -13,6 +13,8 @@ what is in a dataset, `split` divides it, `write_coco` writes it, and `write_pre
 from mrcnn.formats.coco import CocoDataset as CocoDataset
 from mrcnn.formats.coco_export import write_coco as write_coco
 from mrcnn.formats.description import describe as describe
+from mrcnn.formats.geojson import GeoJsonDataset as GeoJsonDataset
+from mrcnn.formats.imagej import ImageJDataset as ImageJDataset
 from mrcnn.formats.label_images import LabelImageDataset as LabelImageDataset
 from mrcnn.formats.labelme import LabelMeDataset as LabelMeDataset
 from mrcnn.formats.mask_files import MaskFileDataset as MaskFileDataset

@@ -1,7 +1,7 @@
 """Find the image files of a data set in folders and zip archives."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from mrcnn.errors import MissingFileError, UnreadableFileError, reason
@@ -81,6 +81,23 @@ def by_stem(paths: Iterable[str]) -> tuple[dict[str, str], list[str]]:
         if first.setdefault(stem, path) != path:
             others.append(path)
     return first, others
+
+
+def annotation_files(folder: Source, suffixes: Sequence[str]) -> dict[str, Path]:
+    """Return the files of a folder with these suffixes by their names without suffix; the first suffix wins.
+
+    Raises:
+        MissingFileError: If there is no such folder, or none of the files.
+    """
+    folder = Path(folder)
+    found: dict[str, Path] = {}
+    for suffix in suffixes:
+        for path in sorted(folder.glob(f"*{suffix}")):
+            found.setdefault(path.stem, path)
+    if not found:
+        kinds = " or ".join(f"*{suffix}" for suffix in suffixes)
+        raise MissingFileError(f"There is no file {kinds} in this folder.", file=folder)
+    return found
 
 
 def folders_in(root: Source) -> list[str]:
