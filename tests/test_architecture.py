@@ -64,6 +64,7 @@ ALLOWED = {
         "inference",
         "loading",
         "model",
+        "results",
         "runtime",
         "serving",
         "visualize",

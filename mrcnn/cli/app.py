@@ -36,8 +36,8 @@ Set = Annotated[
 Data = Annotated[
     Path,
     typer.Argument(
-        help="Annotations: a COCO or VIA json, a YOLO data.yaml, a folder of LabelMe json files, or a folder "
-        "or zip archive with images/ and labels/."
+        help="Annotations: a COCO or VIA json, a YOLO data.yaml, a folder of LabelMe json or GeoJSON files, "
+        "a folder rois/ of ImageJ, or a folder or zip archive with images/ and labels/."
     ),
 ]
 Images = Annotated[
@@ -83,18 +83,56 @@ def detect(
     min_score: Annotated[
         float, typer.Option(min=0, max=1, help="Detections with a lower score are left out.")
     ] = 0.5,
-    overlays: Annotated[bool, typer.Option(help="Also write the images with their objects drawn in.")] = True,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="What to write: labels, tiff, coco, labelme, yolo, geojson (QuPath, GIS), imagej, csv or "
+            "overlay. Repeat it for more. By default labels, coco and overlay.",
+        ),
+    ] = None,
+    overlays: Annotated[
+        bool | None, typer.Option(help="Whether to write the images with their objects drawn in.")
+    ] = None,
+    copy_images: Annotated[
+        bool,
+        typer.Option("--copy-images", help="Copy the images, so that the folder is a dataset by itself."),
+    ] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="How far outlines may leave the masks, in pixels.")
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(min=0, help="Micrometers per pixel, for csv. By default, what the file says."),
+    ] = None,
+    page: Annotated[int | None, typer.Option(min=0, help="The page or slice of stacks, from 0.")] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="The channels of images without colors, from 0, such as 0 or 2,1,0.")
+    ] = None,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
     """Find the objects of images or of a video, and write them.
 
-    Writes label images, COCO json files and counts. annotations.json trains again, after corrections.
+    Writes label images, COCO json files and counts, or other formats. They train again, after corrections.
     """
-    from mrcnn.cli.detecting import detect_sources
+    from mrcnn.cli.detecting import detect_sources, parse_channels, parse_pixel_size
 
     return detect_sources(
-        sources, model, output, min_score=min_score, overlays=overlays, settings=settings or [], quiet=json
+        sources,
+        model,
+        output,
+        min_score=min_score,
+        overlays=overlays,
+        settings=settings or [],
+        quiet=json,
+        formats=formats or [],
+        copy_images=copy_images,
+        tolerance=tolerance,
+        pixel_size=parse_pixel_size(pixel_size),
+        page=page,
+        channels=parse_channels(channels),
     )
 
 
@@ -164,15 +202,33 @@ def convert(
     source: Annotated[
         str, typer.Argument(help="Annotations as `describe` takes them, or weights of any library.")
     ],
-    output: Annotated[Path, typer.Argument(help="A .json file for annotations, an .h5 file for weights.")],
+    output: Annotated[
+        Path,
+        typer.Argument(help="A .json file for annotations, an .h5 file for weights; a folder with --format."),
+    ],
     images: Images = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Write the annotations to a folder: labels, tiff, coco, labelme, yolo, geojson, imagej, csv "
+            "or overlay. Repeat it for more.",
+        ),
+    ] = None,
+    copy_images: Annotated[
+        bool,
+        typer.Option("--copy-images", help="Copy the images, so that the folder is a dataset by itself."),
+    ] = False,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
-    """Write annotations as COCO json, or weights as a file of this library."""
+    """Write annotations in another format, or weights as a file of this library."""
     from mrcnn.cli.converting import convert as run
 
-    return run(source, output, images, settings=settings or [])
+    return run(
+        source, output, images, settings=settings or [], formats=formats or [], copy_images=copy_images
+    )
 
 
 @app.command()

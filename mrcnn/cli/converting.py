@@ -9,13 +9,25 @@ from mrcnn.cli.models import load_keras_model
 
 
 def convert(
-    source: str, output: Path, images: Path | None, *, settings: Sequence[str]
+    source: str,
+    output: Path,
+    images: Path | None,
+    *,
+    settings: Sequence[str],
+    formats: Sequence[str] = (),
+    copy_images: bool = False,
 ) -> tuple[dict[str, Any], str]:
     """Convert a dataset or weights, see the command.
 
     Raises:
-        ValueError: If the output ends in neither .json nor .h5.
+        ValueError: If there is no format and the output ends in neither .json nor .h5.
     """
+    if formats:
+        from mrcnn.formats import write_dataset
+
+        counts = write_dataset(open_dataset(Path(source), images), output, formats, copy_images=copy_images)
+        value = {"path": str(output), "images": len(counts), "counts": counts}
+        return value, f"The annotations of {len(counts)} images are in {output}."
     if output.suffix.lower() == ".json":
         from mrcnn.formats import write_coco
 
@@ -28,6 +40,6 @@ def convert(
         model.save(output)
         return {"path": str(output)}, f"The model is in {output}."
     raise ValueError(
-        "OUTPUT must end in .json, for annotations in the COCO format, or in .h5, for weights. "
-        f"Received: {output}. For other programs, use mrcnn export."
+        "OUTPUT must end in .json, for annotations in the COCO format, or in .h5, for weights. For other "
+        f"formats of annotations, pass --format. Received: {output}. For other programs, use mrcnn export."
     )

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli.messages import IncompleteError
 from mrcnn.errors import InvalidDataError, MissingFileError
+from mrcnn.files.images import SUFFIXES
 
 if TYPE_CHECKING:
     from mrcnn.formats.base import FormatDataset
 
 # What a message says about paths that are no dataset.
 KNOWN = (
-    "Give a COCO or VIA json, a YOLO data.yaml, a folder of LabelMe json files, or a folder or zip archive "
-    "with images/ and labels/."
+    "Give a COCO or VIA json, a YOLO data.yaml, a folder of LabelMe json or of GeoJSON files, a folder rois/ "
+    "of ImageJ, or a folder or zip archive with images/ and labels/."
 )
 
 
@@ -43,26 +44,50 @@ def _from_folder(data: Path, images: Path | None, classes: list[str] | None) -> 
 
     if data.suffix.lower() in (".yaml", ".yml"):
         yolo = formats.YoloDataset()
-        yolo.load(images or data.parent / "images", data)
+        labels_folder = data.parent / "labels" if (data.parent / "labels").is_dir() else None
+        yolo.load(images or data.parent / "images", data, labels_folder)
         return yolo
     if data.suffix.lower() == ".json":
         is_coco = _is_coco(data)
         annotated = formats.CocoDataset() if is_coco else formats.ViaDataset()
         annotated.load(data, images)
         return annotated
-    if data.suffix.lower() == ".zip" or (data / "labels").is_dir():
+    if data.suffix.lower() == ".zip" or _has_images(data / "labels"):
         labels = formats.LabelImageDataset()
-        labels.load(data, classes=classes or ("object",))
+        labels.load(data, str(images.absolute()) if images else "images", classes=classes or ("object",))
         return labels
+    if (data / "data.yaml").is_file():
+        return _from_folder(data / "data.yaml", images, classes)
     if data.is_dir() and any(data.glob("*.json")):
         if (data / "annotations.json").is_file() and _is_coco(data / "annotations.json"):
             coco = formats.CocoDataset()
             coco.load(data / "annotations.json", images)
             return coco
         shapes = formats.LabelMeDataset()
-        shapes.load(data, classes)
+        shapes.load(data, classes, within=images)
         return shapes
+    if (data / "labelme").is_dir():
+        return _from_folder(data / "labelme", images, classes)
+    for name, suffixes, kind in (
+        ("geojson", {".geojson"}, formats.GeoJsonDataset),
+        ("rois", {".zip", ".roi"}, formats.ImageJDataset),
+    ):
+        folder = data / name if (data / name).is_dir() else data
+        if folder.is_dir() and suffixes & {path.suffix.lower() for path in folder.iterdir()}:
+            outlined = kind()
+            outlined.load(folder, images or _images_beside(folder), classes)
+            return outlined
     raise InvalidDataError(f"This is no dataset. {KNOWN}", file=data)
+
+
+def _has_images(folder: Path) -> bool:
+    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+
+
+def _images_beside(folder: Path) -> Path:
+    """The folder of the images of annotation files: images/ in it or beside it, or the same folder."""
+    beside = (folder / "images", folder.parent / "images")
+    return next((path for path in beside if path.is_dir()), folder)
 
 
 def _is_coco(path: Path) -> bool:

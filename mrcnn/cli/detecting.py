@@ -12,6 +12,7 @@ import numpy as np
 from mrcnn.cli.messages import IncompleteError
 from mrcnn.cli.models import Detecting, load_model, names_of
 from mrcnn.errors import MissingFileError
+from mrcnn.files.calibration import PixelSize
 from mrcnn.files.images import SUFFIXES
 
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
@@ -23,11 +24,26 @@ def detect_sources(
     output: Path,
     *,
     min_score: float,
-    overlays: bool,
+    overlays: bool | None,
     settings: Sequence[str],
     quiet: bool,
+    formats: Sequence[str] = (),
+    **options: Any,
 ) -> tuple[dict[str, Any], str]:
-    """Detect in images or in one video, see the command."""
+    """Detect in images or in one video, see the command.
+
+    Args:
+        sources: Images, a folder or a zip archive; a video; or the number of a camera.
+        model: See `load_model`.
+        output: The folder for the results.
+        min_score: Detections with a lower score are left out.
+        overlays: Whether to write overlays; by default, if no format is given.
+        settings: Settings to change.
+        quiet: Whether to print nothing.
+        formats: Some of `mrcnn.results.folder.FORMATS`.
+        options: Of `mrcnn.formats.predictions.write_predictions`.
+    """
+    _check_formats(formats)
     is_video = len(sources) == 1 and (
         sources[0].isdigit() or Path(sources[0]).suffix.lower() in VIDEO_SUFFIXES
     )
@@ -43,13 +59,15 @@ def detect_sources(
     with _as_one_source(sources) as folder:
         expected = _count_images(folder)
         counts = write_predictions(
-            lambda images: loaded.detect(images),
+            lambda images: loaded.detect(images, masks="cropped"),
             folder,
             output,
             names_of(loaded),
             min_score,
             verbose=0 if quiet else 1,
-            overlays=overlays,
+            overlays=not formats if overlays is None else overlays,
+            formats=formats or ("labels", "coco"),
+            **options,
         )
     value = {
         "output": str(output),
@@ -57,12 +75,52 @@ def detect_sources(
         "instances": sum(counts.values()),
         "counts": counts,
     }
-    result = value, f"Results are in {output}."
+    result = value, f"Results are in {output}.{_next_step(sources, output, formats, **options)}"
     if expected is not None and len(counts) < expected:
         raise IncompleteError(
             result, f"{expected - len(counts)} of {expected} images were left out, see above."
         )
     return result
+
+
+def parse_channels(text: str | None) -> list[int] | None:
+    """Return the channels of a text such as "2,1,0"."""
+    if text is None:
+        return None
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--channels takes numbers, such as 0 or 2,1,0. Received: {text}") from None
+
+
+def parse_pixel_size(micrometers: float | None) -> PixelSize | None:
+    """Return the size of square pixels."""
+    return None if micrometers is None else PixelSize(micrometers, micrometers)
+
+
+def _check_formats(formats: Sequence[str]) -> None:
+    """Raise ValueError for an unknown format, before a model is loaded."""
+    from mrcnn.results.folder import FORMATS
+
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"--format must be one of {', '.join(FORMATS)}. Received: {name}")
+
+
+def _next_step(
+    sources: Sequence[str], output: Path, formats: Sequence[str], copy_images: bool = False, **_: Any
+) -> str:
+    """The command that trains on corrected results, if they are a dataset."""
+    if set(formats) <= {"csv", "overlay"} and formats:
+        return ""
+    data = output / "annotations.json" if not formats or "coco" in formats else output
+    if copy_images:
+        return f" After corrections, train on them: mrcnn train {data}"
+    source = Path(sources[0])
+    if len(sources) > 1 or not source.is_dir():
+        return ""
+    images = source / "images" if (source / "images").is_dir() else source
+    return f" After corrections, train on them: mrcnn train {data} --images {images}"
 
 
 @contextlib.contextmanager

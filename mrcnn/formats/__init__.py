@@ -22,4 +22,5 @@ from mrcnn.formats.subsets import repeat_rare as repeat_rare
 from mrcnn.formats.subsets import split as split
 from mrcnn.formats.subsets import subset as subset
 from mrcnn.formats.via import ViaDataset as ViaDataset
+from mrcnn.formats.writing import write_dataset as write_dataset
 from mrcnn.formats.yolo import YoloDataset as YoloDataset

@@ -230,7 +230,7 @@ class FormatDataset(Dataset):
             if orientation is None:
                 raise BrokenEntryError(
                     f"The image of image id {image_id} has (height, width) {header.shown_size}, but its "
-                    f"annotations state {info['size']}. Was the file resized after they were made?",
+                    f"annotations give {info['size']}. Was the file resized after it was annotated?",
                     kind=problems.STATED_SIZE,
                     file=_name(info),
                 )
@@ -254,8 +254,8 @@ class FormatDataset(Dataset):
         header = read_header(self._open(info), _name(info))
         if header.frames > 1 and not self._choice:
             raise InvalidDataError(
-                f"The file must hold one image. Received: {header.frames} images. Choose with `page` or "
-                f"`channels`, such as {type(self).__name__}(page=0).",
+                f"The file must hold one image. Received: {header.frames} images. Choose one with `page` "
+                f"or `channels`, such as {type(self).__name__}(page=0).",
                 file=_name(info),
             )
         if ";16" in header.mode:
@@ -272,7 +272,7 @@ class FormatDataset(Dataset):
         """
         self.problems.warn()
         if len(self.image_info) == before:
-            raise InvalidDataError(f"There is no image to use.{self._listing()}", file=file)
+            raise InvalidDataError(f"The dataset has no usable image.{self._listing()}", file=file)
 
     def _class_names(self, classes: Sequence[str] | None, found: Sequence[str], file: Source) -> list[str]:
         """Return the names of the classes in the order of their ids: those given, else those found, sorted.
@@ -284,7 +284,9 @@ class FormatDataset(Dataset):
         if classes is None:
             if not found:
                 raise InvalidDataError(
-                    f"No object has a class. Pass `classes`.{self._listing()}", file=file, field="classes"
+                    f"No object has a class name. Pass `classes`.{self._listing()}",
+                    file=file,
+                    field="classes",
                 )
             return sorted(set(found))
         names = [] if isinstance(classes, (str, bytes)) else list(classes)

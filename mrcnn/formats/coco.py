@@ -243,9 +243,11 @@ class CocoDataset(FormatDataset):
                 whole = {"size": list(size), "counts": [0, size[0] * size[1]]}
                 return {**record, "segmentation": whole}
             if stated != size:
-                raise BrokenEntryError(f"The mask has {stated}, the image {size}.", kind=problems.MASK_SIZE)
+                raise BrokenEntryError(
+                    f"The mask has (height, width) {stated}, but the image {size}.", kind=problems.MASK_SIZE
+                )
             if not rle.counts_of(segmentation, size)[1::2].any():
-                raise BrokenEntryError("The mask has no pixel.", kind=problems.NO_AREA)
+                raise BrokenEntryError("The mask has no pixels.", kind=problems.NO_AREA)
         except InvalidDataError as error:
             if error.file is not None:
                 raise

@@ -141,7 +141,7 @@ def _advice(numbers: Mapping[str, Any]) -> list[str]:
     """Return what deserves a second look before training."""
     total = numbers["instances"]
     if total == 0:
-        return ["no image that was looked at has an object"]
+        return ["none of the images examined has an object"]
     advice = []
     absent = [name for name, objects in numbers["classes"].items() if objects == 0]
     rare = [name for name, objects in numbers["classes"].items() if 0 < objects < RARE_SHARE * total]
@@ -151,26 +151,27 @@ def _advice(numbers: Mapping[str, Any]) -> list[str]:
         advice.append(f"classes with less than {RARE_SHARE:.0%} of the objects: {', '.join(rare)}")
     if numbers["images_without_instances"]:
         advice.append(
-            f"{numbers['images_without_instances']} images without an object: those that the annotations "
-            "list as empty train as background, the others are left out (see TRAIN_ON_EMPTY_IMAGES)"
+            f"{numbers['images_without_instances']} images have no object: training uses those that the "
+            "annotations list as empty as background, and leaves out the others (see "
+            "TRAIN_ON_EMPTY_IMAGES)"
         )
     smallest = min(numbers["instance_heights"][1], numbers["instance_widths"][1])
     if smallest < SMALL_SIDE:
         advice.append(
-            f"a quarter of the objects or more is at most {smallest:.0f} pixels high or wide: enlarge images "
-            "(IMAGE_MIN_SCALE, IMAGE_MIN_DIM) and use smaller RPN_ANCHOR_SCALES"
+            f"at least a quarter of the objects are no more than {smallest:.0f} pixels high or wide: "
+            "enlarge images (IMAGE_MIN_SCALE, IMAGE_MIN_DIM) and use smaller RPN_ANCHOR_SCALES"
         )
     if numbers["instances_per_image"][-1] > DEFAULT_MAX_INSTANCES:
         advice.append(
-            f"up to {numbers['instances_per_image'][-1]:.0f} objects in an image: MAX_GT_INSTANCES and "
-            f"DETECTION_MAX_INSTANCES are {DEFAULT_MAX_INSTANCES} by default"
+            f"an image has up to {numbers['instances_per_image'][-1]:.0f} objects: consider larger "
+            f"MAX_GT_INSTANCES and DETECTION_MAX_INSTANCES, which are {DEFAULT_MAX_INSTANCES} by default"
         )
     return advice
 
 
 def _text(numbers: Mapping[str, Any]) -> str:
     looked_at, total = numbers["images_looked_at"], numbers["instances"]
-    partly = "" if looked_at == numbers["images"] else f", {looked_at} of them looked at"
+    partly = "" if looked_at == numbers["images"] else f", {looked_at} of them examined"
     rows = ("image_heights", "image_widths", "instances_per_image", "instance_heights", "instance_widths")
     lines = [
         f"{numbers['images']} images{partly}; {total} objects, {numbers['crowds']} of them crowds",

@@ -43,13 +43,13 @@ def read_json(path: Source) -> Any:
         return json.loads(content.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise InvalidDataError(
-            f"The file is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}. The "
-            "file may be incomplete: save or copy it again.",
+            f"The file is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}. It "
+            "may be incomplete. Save or copy it again.",
             file=path,
         ) from error
     except UnicodeDecodeError as error:
         raise InvalidDataError(
-            f"The file must be text in UTF-8: {error.reason} at byte {error.start}.", file=path
+            f"The file must be UTF-8 text: {error.reason} at byte {error.start}.", file=path
         ) from error
     except RecursionError as error:
         raise InvalidDataError("The JSON is nested too deeply.", file=path) from error
@@ -78,7 +78,7 @@ def field(
     location: Record = {"file": file, "entry": entry, "field": name}
     if not isinstance(record, dict):
         raise BrokenEntryError(
-            f"{requirement}, but there is no object. Received: {short(record)}", **location
+            f"{requirement}, but the entry is not a JSON object. Received: {short(record)}", **location
         )
     if name not in record:
         raise BrokenEntryError(
@@ -89,7 +89,7 @@ def field(
     if not is_right:
         raise BrokenEntryError(f"{requirement}. Received: {short(value)}", **location)
     if isinstance(value, str) and not is_text(value):
-        raise BrokenEntryError(f"{requirement} of valid characters. Received: {short(value)}", **location)
+        raise BrokenEntryError(f"{requirement} of printable characters. Received: {short(value)}", **location)
     return value
 
 

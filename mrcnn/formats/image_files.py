@@ -31,8 +31,8 @@ def locate(folder: Path, name: str, within: Path | None = None) -> Path:
     has_drive = bool(PureWindowsPath(name).drive) and not os.path.isfile(path)
     if has_drive or os.path.commonpath([root, target]) != root:
         raise BrokenEntryError(
-            f"The path of an image must lie in the folder {root}. Received: {short(name)}. Pass `within` to "
-            "allow another folder.",
+            f"The path of an image must be inside the folder {root}. Received: {short(name)}. Pass "
+            "`within` to allow another folder.",
             kind=OUTSIDE_FOLDER,
         )
     return Path(os.path.normpath(path)) if ".." in PurePosixPath(name).parts else path

@@ -67,8 +67,8 @@ class LabelImageDataset(FormatDataset):
         names = self._class_names(classes, (), root)
         if len(names) > 1 and class_divisor is None:
             raise InvalidDataError(
-                f"`class_divisor` must say how values name classes, because there are {len(names)} classes. "
-                f"Received: classes={names}, class_divisor=None",
+                "`class_divisor` must be given if there is more than one class, because values encode the "
+                f"class. Received: classes={names}, class_divisor=None",
                 field="class_divisor",
             )
         if class_divisor is not None and class_divisor < 1:
@@ -115,7 +115,7 @@ class LabelImageDataset(FormatDataset):
         labels = self._read_labels(info)
         if labels.shape != size:
             raise InvalidDataError(
-                f"The label image has (height, width) {labels.shape}, but the image {size}.",
+                f"The label image has (height, width) {labels.shape}, but the image has {size}.",
                 file=Path(info["root"], info["labels"]),
             )
         values: np.ndarray = np.arange(LARGEST_LABEL + 1)
@@ -189,7 +189,9 @@ class LabelImageDataset(FormatDataset):
         where = str(Path(info["root"], info["labels"]))
         if len(values) == 1 and values[0] in (1, 255) and scipy.ndimage.label(labels)[1] > 1:
             self.problems.add(
-                problems.BINARY_LABELS, f"{where}: number the pieces, for instance with skimage.measure.label"
+                problems.BINARY_LABELS,
+                f"{where}: if these are different objects, number the pieces, for instance with "
+                "skimage.measure.label",
             )
         if len(values) > 1 and values[-1] == USUAL_VOID and values[-2] == len(values) - 1:
             self.problems.add(problems.VOID_LABELS, f"{where}: pass void=[255] if it marks no object")

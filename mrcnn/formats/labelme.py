@@ -60,7 +60,7 @@ class LabelMeDataset(OutlineDataset):
         folder = Path(folder)
         paths = sorted(folder.glob("*.json"))
         if not paths:
-            raise MissingFileError("There is no LabelMe file *.json in this folder.", file=folder)
+            raise MissingFileError("The folder has no LabelMe files (*.json).", file=folder)
         contents = {path: content for path in paths if (content := self._content(path)) is not None}
         before = len(self.image_info)
         if not contents:
@@ -171,7 +171,7 @@ class LabelMeDataset(OutlineDataset):
         except DataError as error:
             raise BrokenEntryError(str(error), kind=problems.BROKEN_MASK) from error
         if not has_area:
-            raise BrokenEntryError("The mask has no pixel.", kind=problems.NO_AREA)
+            raise BrokenEntryError("The mask has no pixels.", kind=problems.NO_AREA)
         x, y = (int(value) for value in np.rint(points.min(axis=0)))
         info["masks"].append((class_id, x, y, png))
         if x >= info["size"][1] or y >= info["size"][0] or x + size[1] <= 0 or y + size[0] <= 0:

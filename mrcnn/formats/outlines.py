@@ -50,7 +50,9 @@ def usable_parts(
     faults = [_fault(part, size) for part in parts]
     usable = tuple(part for part, fault in zip(parts, faults, strict=True) if fault is None)
     if not usable:
-        kind, reason = next((fault for fault in faults if fault), (problems.NO_OUTLINE, "It has no polygon."))
+        kind, reason = next(
+            (fault for fault in faults if fault), (problems.NO_OUTLINE, "The object has no polygon.")
+        )
         raise BrokenEntryError(reason, kind=kind, file=file, entry=entry)
     for index, fault in enumerate(faults):
         if fault:
@@ -73,7 +75,7 @@ def _fault(points: Polygon, size: tuple[int, int]) -> tuple[str, str] | None:
         clipped = polygons.clip(points, size)
         length = np.abs(np.roll(clipped, -1, axis=0) - clipped).max(axis=1, initial=0).sum()
         if length > polygons.MAX_OUTLINE_LENGTH:
-            return problems.BROKEN_FIELD, f"The outline of {len(points)} corners is too long to be filled."
+            return problems.BROKEN_FIELD, f"The outline of {len(points)} corners is too long to fill."
     return None
 
 

@@ -151,7 +151,7 @@ def _images(source: Path) -> tuple[Path, dict[str, str]]:
                 (name.stem if stems[name.stem] == 1 else name.name): path
                 for name, path in zip(names, found, strict=True)
             }
-    raise MissingFileError('There are no images here, nor in the folder "images".', file=source)
+    raise MissingFileError('There are no images here or in the folder "images".', file=source)
 
 
 def _open(root: Path, member: str) -> Path | BinaryIO:

@@ -30,8 +30,8 @@ def split(dataset: AnyDataset, share: float = 0.2, seed: int = 0) -> tuple[AnyDa
     count = len(dataset.image_info)
     if count < 2 or not 0 < share < 1:
         raise ValueError(
-            "`dataset` must have two images or more, and `share` must be between 0 and 1. "
-            f"Received: {count} images, share={share}"
+            "`dataset` must have at least two images, and `share` must be between 0 and 1. Received: "
+            f"{count} images, share={share}"
         )
     order = np.random.default_rng(seed).permutation(count)
     held_back = min(max(round(share * count), 1), count - 1)

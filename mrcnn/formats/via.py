@@ -123,7 +123,8 @@ def _entries(content: Any, path: Path) -> dict[str, Any]:
     """Return the entries of an export or a project by their keys."""
     if isinstance(content, dict) and "metadata" in content and "file" in content:
         raise InvalidDataError(
-            "This is a project of VIA 3, which has another format. Export it as COCO and use CocoDataset.",
+            "This file is a VIA 3 project, which has a different format. Export it as COCO and use "
+            "CocoDataset.",
             file=path,
         )
     if isinstance(content, dict) and "_via_img_metadata" in content:
@@ -143,7 +144,7 @@ def _only_attribute(images: Iterable[tuple[str, list[Any]]], path: Path) -> str 
     }
     if len(attributes) > 1:
         raise InvalidDataError(
-            f"`class_attribute` must say which region attribute names the class. The file has "
+            "`class_attribute` must name the region attribute that holds the class. The file has "
             f"{short(sorted(attributes))}",
             file=path,
             field="class_attribute",
@@ -176,7 +177,8 @@ def _points(region: Any, file: Path, entry: str) -> Polygon:
         x, y = (_coordinates(shape, axis, file, entry) for axis in ("all_points_x", "all_points_y"))
         if len(x) != len(y):
             raise BrokenEntryError(
-                f"`all_points_x` and `all_points_y` must have one length. Received: {len(x)} and {len(y)}",
+                f"`all_points_x` and `all_points_y` must have the same length. Received: {len(x)} and "
+                f"{len(y)}",
                 file=file,
                 entry=entry,
                 field="all_points_y",

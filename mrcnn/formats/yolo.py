@@ -102,7 +102,7 @@ class YoloDataset(OutlineDataset):
             raise BrokenEntryError("The line is a box.", kind=problems.NO_OUTLINE)
         if len(values) % 2 == 0:
             raise BrokenEntryError(
-                f"A line must be a class and pairs of x and y. Received: {len(values)} numbers"
+                f"A line must be a class number and pairs of x and y. Received: {len(values)} numbers"
             )
         number = int(values[0]) + 1 if values[0].is_integer() else 0
         if number not in class_ids:
@@ -132,7 +132,7 @@ def read_names(path: Source) -> list[str]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidDataError(f"The file must be text in UTF-8: {reason(error)}", file=path) from error
+        raise InvalidDataError(f"The file must be UTF-8 text: {reason(error)}", file=path) from error
     if path.suffix.lower() not in (".yaml", ".yml"):
         return [line.strip() for line in text.splitlines() if line.strip()]
     names = field(_read_yaml(text, path), "names", (list, dict), path)
@@ -163,7 +163,9 @@ def _read_yaml(text: str, path: Path) -> Any:
     class Loader(yaml.BaseLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
-                raise InvalidDataError("Write the values out: aliases such as *name are not read.", file=path)
+                raise InvalidDataError(
+                    "Write out the values: YAML aliases such as *name are not supported.", file=path
+                )
             return super().compose_node(parent, index)
 
     try:
@@ -183,7 +185,8 @@ def _labels_folder(images: Path) -> Path:
     parts = list(images.parts)
     if "images" not in parts:
         raise InvalidDataError(
-            "The path of the folder has no part 'images' that 'labels' could replace. Pass `labels`.",
+            "The path must contain a folder named 'images', so that the labels are in 'labels' beside it. "
+            "Pass `labels` if they are elsewhere.",
             file=images,
         )
     last = len(parts) - 1 - parts[::-1].index("images")

@@ -4,7 +4,7 @@
 |---|---|
 | `labels` | `labels/NAME.png`, label images of 16 bits; of more than 65,535 objects `labels/NAME.tif` |
 | `tiff` | `labels/NAME.tif` |
-| `coco` | `annotations.json`, a data set; `detections.json`, COCO results whose image ids are the names |
+| `coco` | `annotations.json`, a data set; of detections `detections.json`, too, COCO results by name |
 | `labelme` | `labelme/NAME.json` |
 | `yolo` | `labels/NAME.txt` and `data.yaml` |
 | `geojson` | `geojson/NAME.geojson` |
@@ -81,6 +81,7 @@ class ResultFolder:
         self._class_names = dict(class_names)
         self._coco = coco.CocoFile(class_names)
         self._detections: list[coco.Record] = []
+        self._are_detections = True  # annotations have no scores
         self._table: dict[str, list[Any]] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -117,7 +118,8 @@ class ResultFolder:
         if "coco" in self.formats:
             records = coco.records_of(result)
             self._coco.add(result, file_name, records)
-            if "scores" in result:
+            self._are_detections &= "scores" in result
+            if self._are_detections:
                 kept = ("category_id", "score", "bbox", "segmentation")
                 self._detections += [
                     {"image_id": name, **{key: record[key] for key in kept}} for record in records
@@ -129,7 +131,8 @@ class ResultFolder:
     def finish(self) -> None:
         """Write the files about all images."""
         if "coco" in self.formats:
-            files.write_json(self.folder / "detections.json", self._detections)
+            if self._are_detections:
+                files.write_json(self.folder / "detections.json", self._detections)
             files.write_json(self.folder / "annotations.json", self._coco.content())
         if "yolo" in self.formats:
             self._write("data.yaml", yolo.data_yaml(self._class_names))

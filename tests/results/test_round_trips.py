@@ -217,3 +217,15 @@ def test_70000_objects_make_a_label_image_of_32_bits(tmp_path):
     labels = tifffile.imread(path)
     assert path.name == "a.tif" and labels.dtype == np.uint32 and labels.max() == 70000
     np.testing.assert_array_equal(labels, label_image(result))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "labels"])
+def test_a_dataset_in_another_format(kind, tmp_path):
+    """From COCO to each format, as `mrcnn convert` does."""
+    source = opened("coco", written(tmp_path, "coco"), tmp_path / "images")
+    counts = formats.write_dataset(source, tmp_path / "new", [kind], tolerance=0)
+    assert counts == {"a": 5}
+    dataset = opened(kind, tmp_path / "new", tmp_path / "images")
+    masks, _ = dataset.load_mask(0)
+    areas = objects().sum(axis=(0, 1))
+    assert sorted(masks.sum(axis=(0, 1))) == sorted(areas)
