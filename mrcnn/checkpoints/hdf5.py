@@ -88,16 +88,16 @@ def find(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
             raise KeyError(f"{name!r} is not in the file")
         if node.id.links.get_info(part.encode()).type != h5py.h5l.TYPE_HARD:
             raise InvalidDataError(
-                "this is a link, which can read other files. It is not followed. Weight files need no links: "
-                "use a file from a source that you trust.",
+                "this is a link to another place, which is not followed because links can read other "
+                "files. Weight files need no links. Use a file from a source that you trust.",
                 file=path,
                 entry=name,
             )
         node = node[part]
     if isinstance(node, h5py.Dataset) and (node.is_virtual or node.external):
         raise InvalidDataError(
-            "the data lie in another file, which is not read. Weight files hold their data: use a file from "
-            "a source that you trust.",
+            "the data is in another file, which is not read. Weight files hold their own data. Use a file "
+            "from a source that you trust.",
             file=path,
             entry=name,
         )

@@ -24,14 +24,14 @@ def check_file(path: str | os.PathLike[str]) -> Path:
         mode = path.stat().st_mode
     except FileNotFoundError:
         raise MissingFileError(
-            f"the weight file does not exist (current folder: {os.getcwd()}). Correct the path or download "
-            "the file.",
+            f"the weight file does not exist (current folder: {os.getcwd()}). Correct the path, or "
+            "download the file.",
             file=path,
         ) from None
     if stat.S_ISDIR(mode):
-        raise UnreadableFileError("a weight file is needed, not a folder.", file=path)
+        raise UnreadableFileError("the path must be a weight file, but it is a folder.", file=path)
     if not stat.S_ISREG(mode):
-        raise InvalidDataError("a weight file is needed, not a FIFO or a device.", file=path)
+        raise InvalidDataError("the path must be a weight file, but it is a FIFO or a device.", file=path)
     return path
 
 

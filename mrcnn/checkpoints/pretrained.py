@@ -45,7 +45,7 @@ def efficientnet_lite0_file() -> Path:
         raise MissingFileError(f"the package {PACKAGE} is not installed. {advice}", file=MEMBER)
     path = Path(spec.origin).parent / MEMBER
     if not path.is_file():
-        raise MissingFileError(f"the package {PACKAGE} lacks its weights. {advice}", file=path)
+        raise MissingFileError(f"the package {PACKAGE} is installed without its weights. {advice}", file=path)
     if not pooch.file_hash(str(path)).startswith(SHA256_PREFIX):
         raise InvalidDataError(f"the file is damaged: its SHA-256 is wrong. {advice}", file=path)
     return path

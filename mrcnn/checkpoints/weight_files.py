@@ -111,8 +111,8 @@ def check_stated_size(path: str | os.PathLike[str], layers: Mapping[str, Iterabl
     length = Path(path).stat().st_size
     if stated > min(MAX_BYTES, max(SMALL_BYTES, DEFLATE_RATIO * length)):
         raise InvalidDataError(
-            f"the file ({length:,} bytes) states {stated:,} bytes of weights, more than a file of this size "
-            "can hold or than a model needs. Use a file from a source that you trust.",
+            f"the file ({length:,} bytes) declares {stated:,} bytes of weights, more than a file of this "
+            "size can hold or a model needs. Use a file from a source that you trust.",
             file=path,
         )
 
@@ -156,8 +156,8 @@ def _root(path: Path, file: h5py.File) -> h5py.Group:
             file=path,
         )
     raise InvalidDataError(
-        f"this is an HDF5 file, but not of Keras weights: it has no attribute `layer_names`. Received the "
-        f"top groups {sorted(file)[:10]}. Use a file written by save_weights.",
+        "this HDF5 file does not hold Keras weights: it has no attribute `layer_names`. Received: a file "
+        f"with the top-level groups {sorted(file)[:10]}. Use a file written by save_weights.",
         file=path,
     )
 
@@ -171,7 +171,9 @@ def _find_layers(path: Path, root: h5py.Group, known: set[str]) -> dict[str, lis
         count += 1 + len(weight_names)
         if count > MAX_WEIGHTS:
             raise InvalidDataError(
-                f"the file lists more than {MAX_WEIGHTS:,} weights, which no model has.", file=path
+                f"the file lists more than {MAX_WEIGHTS:,} weights, more than any model has. Use a file "
+                "from a source that you trust.",
+                file=path,
             )
         weights = [find_array(path, group, weight) for weight in weight_names]
         if _is_wrapped_model(name, weight_names, known):

@@ -165,17 +165,22 @@ def likely_remedies(
     mismatched = mismatched_layers(report, file_shapes, model_shapes)
     remedies = _setting_remedies(mismatched, file_shapes, model_shapes)
     if report.origin is not None and len(mismatched) > len(CLASS_LAYERS):
-        remedies.insert(0, f"these are weights of {report.origin}; build the model with the settings for it")
+        remedies.insert(
+            0, f"these are weights of {report.origin}; build the model with the settings for them"
+        )
     missing, unused = report.unexpected_missing, report.unused_in_file
     if any(not name.startswith(HEAD_PREFIXES) for name in (*missing, *unused)):
         in_file, in_model = _resnet(file_shapes), _resnet(model_shapes)
         if in_file != in_model:
             remedies.append(
-                f"the file has {in_file or 'another backbone'}, the model {in_model or 'another backbone'}; "
-                f"set BACKBONE" + (f" = {in_file!r}" if in_file else " to the backbone of the file")
+                (
+                    f"the file has {in_file or 'another backbone'}, but the model has "
+                    f"{in_model or 'another backbone'}; set BACKBONE"
+                )
+                + (f" = {in_file!r}" if in_file else " to the backbone of the file")
             )
     if not_finite:
-        remedies.append("the training that wrote the file had diverged; use weights of an earlier epoch")
+        remedies.append("the training that wrote the file diverged; use the weights of an earlier epoch")
     if mismatched and not remedies:
         remedies.append(f"pass exclude={mismatched!r} to keep the model's weights there")
     if missing or unused:
@@ -198,8 +203,8 @@ def _setting_remedies(mismatched: list[str], file_shapes: Shapes, model_shapes: 
         if in_file != in_model:
             choice = f" or pass exclude={setting.exclude!r}" if setting.exclude else f" = {in_file}"
             remedies[setting.name] = (
-                f"the file has {in_file} {setting.unit}, the model {setting.name}={in_model}; "
-                f"set {setting.name}{choice}"
+                f"the file has {in_file} {setting.unit}, but the model has {setting.name}={in_model}; set "
+                f"{setting.name}{choice}"
             )
     return list(remedies.values())
 

@@ -140,7 +140,7 @@ def load_weights(
         problem = weight_report.describe(report, file_shapes, model_shapes, not_finite)
         raise InvalidDataError(f"the weights are not finite. Nothing was loaded.\n{problem}", file=filepath)
     if problem:
-        warnings.warn(f"The weights of {filepath} fit the model in part.\n{problem}", stacklevel=2)
+        warnings.warn(f"Only some weights of {filepath} fit the model.\n{problem}", stacklevel=2)
     for name in report.loaded:
         for variable, array in zip(variables[name].values(), values[name], strict=True):
             variable.assign(array)
@@ -214,9 +214,10 @@ def _check(
     """Raise if the file cannot be loaded. Return what does not fit of a file that is loaded in part."""
     if not set(file_shapes) & set(model_shapes):
         raise InvalidDataError(
-            f"the file and the model have no layer name in common. Received: a file with "
-            f"{len(file_shapes)} layers, {list(file_shapes)[:5]} first; a model with {len(model_shapes)} "
-            f"layers, {list(model_shapes)[:5]} first. Use weights of a Mask R-CNN model or of its backbone.",
+            "the file and the model must have layer names in common. Received: a file with "
+            f"{len(file_shapes)} layers, starting with {list(file_shapes)[:5]}, and a model with "
+            f"{len(model_shapes)} layers, starting with {list(model_shapes)[:5]}. Use weights of a Mask "
+            "R-CNN model or of its backbone.",
             file=report.filepath,
         )
     problem = weight_report.describe(report, file_shapes, model_shapes)
@@ -286,7 +287,10 @@ def save_weights(
     """
     variables = model_weights(model)
     if not variables:
-        raise ValueError(f"`model` must have weights to save. Received: {model.name!r}, which is not built.")
+        raise ValueError(
+            f"`model` must have weights. Received: {model.name!r}, which is not built. Call the model "
+            "once before saving it."
+        )
     if training is None:
         training = any(layer.name == TRAINING_INPUT for layer in model.layers)
     weight_files.write_weight_file(
@@ -362,7 +366,10 @@ class NamedWeightsModel(keras.Model):
             return
         _refuse(options)
         if not overwrite and Path(filepath).exists():
-            raise FileExistsError(f"{filepath} exists. Received: overwrite=False. Choose another name.")
+            raise FileExistsError(
+                f"{filepath} exists already. Received: overwrite=False. Choose another name or pass "
+                "overwrite=True."
+            )
         save_weights(self, filepath)
 
     def load_weights(
@@ -387,8 +394,9 @@ class NamedWeightsModel(keras.Model):
         if str(filepath).endswith(KERAS_FORMATS):
             if exclude is not None:
                 raise ValueError(
-                    "`exclude` works with files that store layers by name. Received: "
-                    f"{filepath}, exclude={exclude!r}. Save the weights under a name like 'model.h5'."
+                    f"`exclude` requires a file that stores layers by name. Received: {filepath}, "
+                    f"exclude={exclude!r}. Save the weights under a name that ends in .h5, such as "
+                    "'model.h5'."
                 )
             super().load_weights(filepath, **options)
             return None
@@ -399,6 +407,6 @@ class NamedWeightsModel(keras.Model):
 def _refuse(options: dict[str, Any]) -> None:
     if options:
         raise TypeError(
-            f"Weight files by layer name do not support the options {sorted(options)}. To leave out layers, "
-            "list them in `exclude`."
+            f"The options {sorted(options)} do not apply to weight files by layer name. To leave out "
+            "layers, list them in `exclude`."
         )

@@ -120,8 +120,7 @@ def _is_switch(value: Any) -> bool:
 
 
 def _is_list(values: Any, length: int | None = None) -> bool:
-    """Return whether a value is a list, a tuple or an array with one axis, and has this length if one is
-    given."""
+    """Return whether a value is a list, a tuple or an array with one axis, of the given length if any."""
     is_array = isinstance(values, np.ndarray) and values.ndim == 1
     is_sequence = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
     return (is_array or is_sequence) and len(values) > 0 and length in (None, len(values))

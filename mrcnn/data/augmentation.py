@@ -152,8 +152,8 @@ def _apply_callable(
         changed = function(image, masks)
     if not isinstance(changed, (tuple, list)) or len(changed) != 2:
         raise AugmentationError(
-            f"The augmentation {_describe(function)} must return (image, masks). Received: an object of type "
-            f"{type(changed).__name__}"
+            f"The augmentation {_describe(function)} must return (image, masks). Received: an object of "
+            f"type {type(changed).__name__}"
         )
     return changed[0], changed[1]
 

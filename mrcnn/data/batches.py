@@ -176,8 +176,9 @@ def check_has_images(dataset: "Dataset", config: "Config") -> None:
         raise ValueError("The dataset has no images. Call add_image for each image, then prepare().")
     if config.TRAIN_ON_EMPTY_IMAGES is None and all(map(dataset.is_listed_as_empty, dataset.image_ids)):
         raise ValueError(
-            f"The annotations list all {count} images of the dataset without objects. Check that they belong "
-            "to these images. Set TRAIN_ON_EMPTY_IMAGES = True to use a dataset of backgrounds only."
+            f"The annotations list all {count} images of the dataset as images without objects. Check "
+            "that the annotations belong to these images. To train on backgrounds only, set "
+            "TRAIN_ON_EMPTY_IMAGES = True."
         )
 
 

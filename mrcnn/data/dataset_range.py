@@ -42,4 +42,6 @@ def settle_value_range(dataset: "Dataset", config: "Config") -> None:
     if found:
         values = UNIT_RANGE if all(found) else NETWORK_RANGE
         config.IMAGE_VALUE_RANGE = tuple(values)
-        logger.info("Float images count as %g to %g (IMAGE_VALUE_RANGE).", *values)
+        logger.info(
+            "Float images are taken to range from %g to %g. Set IMAGE_VALUE_RANGE to change this.", *values
+        )

@@ -156,10 +156,10 @@ def _sample(best_iou: np.ndarray, config: "Config", rng: RandomSource) -> tuple[
     repeatable = negative if len(negative) else positive
     if len(repeatable) == 0:
         raise ValueError(
-            "Cannot sample RoIs: `rpn_rois` holds no negative, and no positive that ROI_POSITIVE_RATIO="
-            f"{config.ROI_POSITIVE_RATIO} allows. Received: IoUs from {best_iou.min():.3f} to "
-            f"{best_iou.max():.3f}, with ROI_POSITIVE_IOU={config.ROI_POSITIVE_IOU}. Add RoIs of the "
-            "background."
+            "`rpn_rois` must hold a negative RoI, or a positive one that "
+            f"ROI_POSITIVE_RATIO={config.ROI_POSITIVE_RATIO} allows. Received: IoUs from "
+            f"{best_iou.min():.3f} to {best_iou.max():.3f}, with "
+            f"ROI_POSITIVE_IOU={config.ROI_POSITIVE_IOU}. Add RoIs that show background."
         )
     repeated = choice(repeatable, total - len(sampled), replace=True)
     sampled = np.concatenate([sampled, repeated]).astype(np.intp)

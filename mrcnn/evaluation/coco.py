@@ -214,7 +214,8 @@ class CocoMetrics:
             )
         if len(max_detections) != 3 or list(max_detections) != sorted(set(max_detections)):
             raise ValueError(
-                f"`max_detections` must be three rising numbers. Received: max_detections={max_detections}"
+                "`max_detections` must be three increasing numbers. Received: "
+                f"max_detections={max_detections}"
             )
         self.class_names = dict(class_names)
         self.iou_types = tuple(iou_types)
@@ -244,7 +245,9 @@ class CocoMetrics:
             ValueError: If the image was added before, or an annotation is broken.
         """
         if image_id in self._images:
-            raise ValueError(f"Each image counts once. Received a second time: image_id={image_id!r}")
+            raise ValueError(
+                f"Each image must be added only once. Received a second time: image_id={image_id!r}"
+            )
         height, width = (int(side) for side in image_shape[:2])
         checked = [checked_annotation(annotation, (height, width)) for annotation in annotations]
         name = str(image_id)  # readers of annotation files want one

@@ -144,8 +144,8 @@ def evaluate_groups(
     if not all(members.values()) or not image_ids:
         sizes = {name: len(ids) for name, ids in members.items()}
         raise ValueError(
-            f"Each group must have at least one image. Received groups with so many images: {sizes}. "
-            "Load images into the dataset and call prepare(), or pass other image_ids."
+            f"Each group must have at least one image. Received: groups of {sizes} images. Load images "
+            "into the dataset and call prepare(), or pass other image_ids."
         )
     names, classes = source_ids(dataset, image_ids), source_classes(dataset)
     class_names = {classes[number]: dataset.class_names[number] for number in classes}

@@ -129,5 +129,6 @@ def _check_count(what: str, boxes_count: int, *counts: int) -> None:
     if min(counts) < boxes_count:
         raise ValueError(
             f"The {what} must have a class id, a mask and, for predictions, a score for each box. "
-            f"Received: {boxes_count} boxes that are not zero and {min(counts)} of another."
+            f"Received: {boxes_count} boxes that are not padding, but only {min(counts)} of one of the "
+            "others."
         )

@@ -100,8 +100,8 @@ def check_file(model: "MaskRCNN", path: Path, images: Sequence[np.ndarray] | Non
         raise
     except Exception as error:
         raise RuntimeError(
-            f"The exported file does not run: {error}. This is an error of the exporter; please report it "
-            "with the settings of the model."
+            f"The exported file does not run: {error}. This is a bug in the exporter. Please report it "
+            "together with the settings of the model."
         ) from error
     expected = model.detect(images, masks="cropped")
     worst = Difference(0, 0, 0, 0.0, 0.0, 1.0)
@@ -109,9 +109,10 @@ def check_file(model: "MaskRCNN", path: Path, images: Sequence[np.ndarray] | Non
         difference = compare(one, other)
         if not difference.is_tolerable:
             raise RuntimeError(
-                "The exported file does not compute what MaskRCNN.detect computes: "
-                f"{difference.matched} of {difference.expected} detections are the same, and the file finds "
-                f"{difference.found}. The file was not kept. Please report it with the settings of the model."
+                "The results of the exported file differ from those of MaskRCNN.detect: "
+                f"{difference.matched} of {difference.expected} detections are the same, and the file "
+                f"finds {difference.found}. The file was deleted. Please report this together with the "
+                "settings of the model."
             )
         if difference.expected - difference.matched >= worst.expected - worst.matched:
             worst = difference

@@ -91,15 +91,15 @@ def format_of(path: Path, format: str | None) -> str:
     suffix = path.suffix.lower()
     if format == "torch":
         raise ValueError(
-            'There is no format "torch": torch.export cannot trace the loops of non-maximum suppression. '
-            'Export with format="onnx" and run the file with onnxruntime.'
+            'The format "torch" is not supported, because torch.export cannot trace the loops of '
+            'non-maximum suppression. Export with format="onnx" and run the file with onnxruntime.'
         )
     if format is None:
         found = [name for name, end in FORMATS.items() if end == suffix]
         if not found:
             raise ValueError(
                 "`path` must end in .onnx, .xml (OpenVINO) or .tflite (LiteRT), or have no suffix "
-                f"(SavedModel). Received: path={path}. Pass `format` to choose another name for a SavedModel."
+                f"(SavedModel). Received: path={path}. To give a SavedModel another name, pass `format`."
             )
         return found[0]
     if format not in FORMATS:
@@ -142,8 +142,8 @@ def describe(
         check_molded_size(size, config.IMAGE_RESIZE_MODE)
         if canvas not in (None, tuple(size)):
             raise ValueError(
-                f'With IMAGE_RESIZE_MODE = "square", `size` must be that of the network, {canvas}. '
-                f"Received: size={tuple(size)}"
+                'With IMAGE_RESIZE_MODE = "square", `size` must be the input size of the network, '
+                f"{canvas}. Received: size={tuple(size)}"
             )
         canvas = size = (int(size[0]), int(size[1]))
     if class_names is None and len(model.class_names or ()) == config.NUM_CLASSES:
@@ -179,7 +179,10 @@ def _move(written: Path, path: Path) -> None:
     """Bring a finished file or folder to its place. An .xml file has its weights beside it."""
     if written.is_dir():
         if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
-            raise ValueError(f"`path` is a folder with other files. Received: path={path}. Choose a new one.")
+            raise ValueError(
+                f"`path` must not be a folder with other files in it. Received: path={path}. Choose a new "
+                "name."
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             shutil.rmtree(path)

@@ -216,5 +216,5 @@ def _require_tensorflow(format: str) -> None:
     if not backend.MAKES_TENSORFLOW_GRAPHS:
         raise ValueError(
             f"The format {format!r} needs Keras on TensorFlow. Set the environment variable "
-            'KERAS_BACKEND=tensorflow, or export with format="onnx", which every backend can.'
+            'KERAS_BACKEND=tensorflow, or export with format="onnx", which works on every backend.'
         )

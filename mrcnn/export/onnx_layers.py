@@ -186,8 +186,8 @@ def pad_window(
         return x, options | {"pads": [*(span // 2 for span in spans), *(span - span // 2 for span in spans)]}
     if list(dilations) != [1, 1]:
         raise ValueError(
-            f'The layer {layer.name!r} has strides, dilation and "same" padding together, which cannot be '
-            'written to ONNX. Use "valid" padding behind a ZeroPadding2D layer.'
+            f'The layer {layer.name!r} combines strides, dilation and "same" padding, which cannot be '
+            'written to ONNX. Use "valid" padding after a ZeroPadding2D layer.'
         )
     if all(cells > stride for cells, stride in zip(size, strides, strict=True)):
         return x, options | {"auto_pad": "SAME_UPPER"}
@@ -234,8 +234,8 @@ def activate(builder: GraphBuilder, x: Name, activation: Callable[..., Any], nam
 def _batch_norm(builder: GraphBuilder, layer: Any, inputs: list[Name], call: Call, of_rois: bool) -> Name:
     if uses_batch(layer):
         raise ValueError(
-            f"The layer {layer.name!r} normalizes by the statistics of the batch (TRAIN_BN = True), which a "
-            "file for detection cannot hold. Set TRAIN_BN to None or False."
+            f"The layer {layer.name!r} uses the statistics of the batch (TRAIN_BN = True), which an "
+            "exported file cannot do. Set TRAIN_BN to None or False."
         )
     rank = len(call.input_tensors[0].shape)
     shape = (-1,) if not _is_map(rank, of_rois) else (-1, 1, 1)
@@ -257,7 +257,7 @@ def _relu(builder: GraphBuilder, layer: Any, inputs: list[Name], call: Call, of_
     if layer.negative_slope or layer.threshold:
         raise ValueError(
             f"The layer {layer.name!r} is a ReLU with a slope or a threshold, which cannot be written to "
-            "ONNX."
+            "ONNX. Use a plain ReLU."
         )
     if layer.max_value is None:
         return builder.op("Relu", inputs[0])
@@ -286,7 +286,7 @@ def _zero_padding(builder: GraphBuilder, layer: Any, inputs: list[Name], call: C
 
 def _upsampling(builder: GraphBuilder, layer: Any, inputs: list[Name], call: Call, of_rois: bool) -> Name:
     if layer.interpolation != "nearest":
-        raise ValueError(f'The layer {layer.name!r} must interpolate by "nearest" to be written to ONNX.')
+        raise ValueError(f'The layer {layer.name!r} must use interpolation="nearest" to be written to ONNX.')
     scales = np.array([1, 1, *_pair(layer.size)], np.float32)
     modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor", "mode": "nearest"}
     return builder.op("Resize", inputs[0], None, scales, **modes)
@@ -366,7 +366,9 @@ def _binary(kind: str) -> Callable[..., Name]:
             for value in call.arguments.args
         ]
         if len(operands) != 2 or waiting:
-            raise ValueError(f"The operation {call.operation.name!r} cannot be written to ONNX. Use a layer.")
+            raise ValueError(
+                f"The operation {call.operation.name!r} cannot be written to ONNX. Use a Keras layer instead."
+            )
         return builder.op(kind, *operands)
 
     return write
@@ -393,7 +395,8 @@ def _calls_between(outputs: Sequence[Tensor], known: Mapping[int, Name]) -> list
         call = waiting[-1]
         if call.is_input:
             raise ValueError(
-                f"The exported part of the network must start at the image. It reads {call.operation.name!r}."
+                "The exported part of the network must depend only on the image, but it reads "
+                f"{call.operation.name!r}."
             )
         missing = [
             parent

@@ -101,15 +101,15 @@ def extract(
     archive = _archive(path)
     if outside := outside_names(path):
         raise InvalidDataError(
-            "the name leads outside of the folder. Use an archive from a source that you trust.",
+            "the name points outside the folder. Use an archive from a source that you trust.",
             file=path,
             entry=outside[0],
         )
     stated = sum(info.file_size for info in archive.infolist())
     if stated > max_size:
         raise InvalidDataError(
-            f"the archive states {stated} bytes; at most {max_size} are unpacked. Pass a larger `max_size` "
-            "if the archive is right.",
+            f"the archive declares {stated} bytes, but at most {max_size} are unpacked. Pass a larger "
+            "`max_size` if you trust the archive.",
             file=path,
         )
     paths = []
@@ -134,13 +134,13 @@ def _copy(
     try:
         info = archive.getinfo(member)
     except KeyError:
-        raise MissingFileError("There is no such file in the zip archive.", file=name) from None
+        raise MissingFileError("The zip archive has no such file.", file=name) from None
     if info.flag_bits & ENCRYPTED:
         raise UnreadableFileError("The file is encrypted. Unpack the zip archive first.", file=name)
     if info.file_size > max_size:
         raise InvalidDataError(
-            f"The file states {info.file_size} bytes; at most {max_size} are read from a zip archive. Unpack "
-            "the archive if the file is right.",
+            f"The file declares {info.file_size} bytes, but at most {max_size} are read from a zip "
+            "archive. Unpack the archive if you trust it.",
             file=name,
         )
     size = 0
@@ -156,11 +156,15 @@ def _copy(
         raise
     except Exception as error:  # zlib, lzma, bz2 and zipfile raise many kinds
         raise UnreadableFileError(
-            f"The file in the zip archive cannot be read: {reason(error)}. Get the archive again.", file=name
+            f"The file in the zip archive cannot be read: {reason(error)}. Download or copy the archive "
+            "again.",
+            file=name,
         ) from error
     if size != info.file_size:
         raise InvalidDataError(
-            f"The file in the zip archive states {info.file_size} bytes and holds {size}.", file=name
+            f"The file in the zip archive declares {info.file_size} bytes but holds {size}. Download or "
+            "copy the archive again.",
+            file=name,
         )
 
 
@@ -175,7 +179,8 @@ def _archive(path: str | os.PathLike[str]) -> zipfile.ZipFile:
         return _open_archive(os.fspath(path), os.getpid(), status.st_mtime_ns, status.st_size)
     except Exception as error:  # BadZipFile, struct.error, NotImplementedError and others
         raise UnreadableFileError(
-            f"The zip archive cannot be opened: {reason(error)}. Get it again, or unpack it.", file=path
+            f"The zip archive cannot be opened: {reason(error)}. Download or copy it again, or unpack it.",
+            file=path,
         ) from error
 
 

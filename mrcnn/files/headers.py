@@ -87,12 +87,12 @@ def by_pillow(stream: BinaryIO) -> Iterator["PillowImage | None"]:
         stream.seek(0)
         if stream.read(4) not in TIFF_STARTS:
             raise UnreadableFileError(
-                "The file is not an image, or of an unknown kind. Convert it to PNG."
+                "The file is not an image, or its format is unknown. Convert it to PNG."
             ) from None
         yield None
         return
     except PIL.Image.DecompressionBombError as error:
-        raise InvalidDataError(f"The file states too many pixels. {_too_large()}") from error
+        raise InvalidDataError(f"The file declares too many pixels. {_too_large()}") from error
     try:
         yield image
     finally:
@@ -113,13 +113,13 @@ def check_pixels(pixels: int) -> None:
     """Raise InvalidDataError if an image states more pixels than `pixel_limit`."""
     limit = pixel_limit()
     if limit is not None and pixels > limit:
-        raise InvalidDataError(f"The file states {pixels:,} pixels. {_too_large()}")
+        raise InvalidDataError(f"The file declares {pixels:,} pixels. {_too_large()}")
 
 
 def _too_large() -> str:
     return (
-        f"At most {pixel_limit():,} are decoded, because damaged files can state any number. If the file is "
-        "right, raise PIL.Image.MAX_IMAGE_PIXELS."
+        f"At most {pixel_limit():,} are decoded, because a damaged file can declare any number. If the "
+        "file is intact, raise PIL.Image.MAX_IMAGE_PIXELS."
     )
 
 

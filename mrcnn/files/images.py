@@ -175,8 +175,8 @@ def read_labels(
         header = read_header(stream)
         if header.is_lossy:
             raise InvalidDataError(
-                "A label image must be stored exactly. JPEG and other lossy formats change its numbers, so "
-                "that noise becomes objects. Export the labels again as PNG."
+                "A label image must be stored in a lossless format. JPEG and other lossy formats change "
+                "its numbers, so noise becomes objects. Export the labels again as PNG."
             )
         labels = read_values(stream, page=page)
         if labels.ndim != 2 or labels.dtype.kind not in "biu":
@@ -294,8 +294,8 @@ def _download(address: str) -> BinaryIO:
 @functools.lru_cache(maxsize=4096)
 def _warn_of_lossy_mask(name: str) -> None:
     logger.warning(
-        "%s: The mask is stored in a lossy format. Pixels above half of white are inside. Export masks as "
-        "PNG.",
+        "%s: The mask is stored in a lossy format. Pixels above half of white are taken as inside. Export "
+        "masks as PNG.",
         name,
     )
 
@@ -375,7 +375,7 @@ def _by_opencv(stream: BinaryIO) -> Image:
     stream.seek(0)
     pixels = cv2.imdecode(np.frombuffer(stream.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
-        raise UnreadableFileError("The pixels cannot be decoded.")
+        raise UnreadableFileError("The pixels of the image cannot be decoded.")
     return pixels if pixels.ndim == 2 else np.ascontiguousarray(pixels[..., 2::-1])  # OpenCV has BGR
 
 

@@ -23,7 +23,7 @@ def check_ordinary(path: str | os.PathLike[str]) -> None:
         ) from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a FIFO or a device"
-        raise UnreadableFileError(f"This must be a file. It is {kind}.", file=path)
+        raise UnreadableFileError(f"The path must be a file, but it is {kind}.", file=path)
 
 
 def is_ordinary(path: str | os.PathLike[str]) -> bool:

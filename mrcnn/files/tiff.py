@@ -57,7 +57,7 @@ def opened(stream: BinaryIO) -> Iterator[tifffile.TiffFile]:
             yield tiff
     except tifffile.TiffFileError as error:
         raise UnreadableFileError(
-            f"The TIFF file is damaged or of an unknown kind: {reason(error)}. Convert it to PNG."
+            f"The TIFF file is damaged, or its format is unknown: {reason(error)}. Convert it to PNG."
         ) from error
 
 
@@ -66,7 +66,7 @@ def layout(tiff: tifffile.TiffFile) -> Layout:
     every_page: list[Any] = list(tiff.pages)
     pages = [page for page in every_page if not page.is_reduced] or every_page
     if not pages:
-        raise UnreadableFileError("The TIFF file has no page.")
+        raise UnreadableFileError("The TIFF file has no pages.")
     frames = len(pages)
     # ImageJ, NIH Image, MetaMorph and tifffile write stacks behind a single page. Other kinds of series can
     # take data from other files.
@@ -81,7 +81,7 @@ def mode(page: Any) -> str:
     """Return the mode of a page in the words of `images.Header`."""
     samples, dtype = int(page.samplesperpixel), page.dtype
     if dtype is None or dtype.kind not in "buif":
-        raise UnreadableFileError(f"The TIFF file has pixels of an unknown kind: {dtype}.")
+        raise UnreadableFileError(f"The TIFF file has pixels of an unsupported type: {dtype}.")
     if samples == 1:
         name = "F" if dtype.kind == "f" else "I"
     elif samples == 2:
@@ -117,7 +117,9 @@ def read_frame(tiff: tifffile.TiffFile, index: int, max_pixels: int | None) -> n
     page = page.aspage() if isinstance(page, tifffile.TiffFrame) else page
     tile = int(page.tilewidth or 0) * int(page.tilelength or 0)  # small images may state large tiles
     if max_pixels is not None and tile > max_pixels:
-        raise InvalidDataError(f"The file states tiles of {tile} pixels; at most {max_pixels} are decoded.")
+        raise InvalidDataError(
+            f"The file declares tiles of {tile} pixels, but at most {max_pixels} are decoded."
+        )
     _check_bytes(page.nbytes, _most_bytes(max_pixels), length)
     compression = int(page.compression)
     if compression == UNCOMPRESSED:
@@ -184,7 +186,8 @@ def _most_bytes(max_pixels: int | None) -> int:
 def _check_bytes(stated: int, most: int, length: int) -> None:
     if stated > most:
         raise InvalidDataError(
-            f"The file ({length} bytes) states {stated} bytes of pixels; at most {most} are possible here."
+            f"The file ({length} bytes) declares {stated} bytes of pixels, but at most {most} are "
+            "possible here. It is damaged: save the image again."
         )
 
 
@@ -201,5 +204,5 @@ def _check_segments(page: Any) -> None:
         unpacker.decompress(handle.read(count), most)
         if unpacker.unconsumed_tail:
             raise InvalidDataError(
-                "The TIFF data unpack to more bytes than the header states. Save the image again."
+                "The TIFF data unpacks to more bytes than the header declares. Save the image again."
             )

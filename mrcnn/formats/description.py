@@ -151,8 +151,8 @@ def _advice(numbers: Mapping[str, Any]) -> list[str]:
         advice.append(f"classes with less than {RARE_SHARE:.0%} of the objects: {', '.join(rare)}")
     if numbers["images_without_instances"]:
         advice.append(
-            f"{numbers['images_without_instances']} images have no object: training uses those that the "
-            "annotations list as empty as background, and leaves out the others (see "
+            f"{numbers['images_without_instances']} images have no object: those that the annotations "
+            "list as empty serve as background in training, and the others are left out (see "
             "TRAIN_ON_EMPTY_IMAGES)"
         )
     smallest = min(numbers["instance_heights"][1], numbers["instance_widths"][1])

@@ -95,7 +95,7 @@ def non_max_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float)
     if len(boxes) == 0:
         raise ValueError(
             f"`boxes` must have at least one row. Received: boxes.shape={boxes.shape}. Skip the call if "
-            "there is nothing to suppress."
+            "there are no boxes."
         )
     if boxes.dtype.kind != "f":
         boxes = boxes.astype(np.float32)

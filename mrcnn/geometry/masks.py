@@ -158,9 +158,9 @@ def minimize_mask(bbox: np.ndarray, mask: np.ndarray, mini_shape: Sequence[int])
         crop = mask[y1:y2, x1:x2, i]
         if crop.size == 0:
             raise ValueError(
-                "Each box of `bbox` must contain pixels of its mask. Received: instance "
-                f"{i} with box {[int(v) for v in bbox[i, :4]]} in a mask of {mask.shape[:2]}. "
-                "Drop instances without a mask first."
+                f"Each box of `bbox` must contain pixels of its mask. Received: instance {i} with box "
+                f"{[int(v) for v in bbox[i, :4]]} in a mask of {mask.shape[:2]}. Drop instances without "
+                "mask pixels first."
             )
         mini_mask[..., i] = resize_crop(crop.astype(bool), mini_shape)
     return mini_mask

@@ -73,8 +73,8 @@ def check_values(image: Image) -> None:
     if image.size and not -LARGEST_VALUE <= image.min() <= image.max() <= LARGEST_VALUE:
         raise InvalidDataError(
             f"The values of an image must be finite and at most {LARGEST_VALUE:,.0f} after MEAN_PIXEL is "
-            f"subtracted. Received: values from {image.min()} to {image.max()}. Scale the image, usually to "
-            "0..255."
+            f"subtracted. Received: values from {image.min()} to {image.max()}. Scale the image, usually "
+            "to 0..255."
         )
 
 

@@ -226,7 +226,7 @@ def _parse_numbers(counts: Any) -> Counts:
     )
     if not isinstance(counts, (list, tuple, np.ndarray)) or values.ndim != 1 or not is_whole:
         raise InvalidDataError(
-            f"`counts` must be a list of integers or a text. Received: {str(counts)[:60]}", field="counts"
+            f"`counts` must be a list of integers or a string. Received: {str(counts)[:60]}", field="counts"
         )
     if values.size and abs(values).max() >= 2**40:
         raise InvalidDataError(f"`counts` holds a length of {values.max()} pixels.", field="counts")
@@ -243,7 +243,9 @@ def _parse_text(text: str | bytes) -> Counts:
     data = text.encode("ascii", "replace") if isinstance(text, str) else text
     groups = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
     if len(groups) == 0 or groups.min() < 0 or groups.max() > 63 or groups[-1] & 32:
-        raise InvalidDataError(f"`counts` is not COCO's compressed text: {text[:60]!r}", field="counts")
+        raise InvalidDataError(
+            f"`counts` must be run lengths in COCO's compressed form. Received: {text[:60]!r}", field="counts"
+        )
     ends = np.flatnonzero(groups & 32 == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1

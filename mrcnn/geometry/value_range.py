@@ -83,8 +83,8 @@ def value_range(image: Image, config: "Config") -> ValueRange | None:
     reach = FAR * (found.white - found.black)
     if bright > found.white + reach or dark < found.black - reach:
         raise InvalidDataError(
-            f"The values of a {name} image must lie near {found.black:g} to {found.white:g}, black and "
-            f"white. Received: values from {image.min()} to {image.max()}. {NEXT_STEP}"
+            f"The values of a {name} image must be near the range from {found.black:g} (black) to "
+            f"{found.white:g} (white). Received: values from {image.min()} to {image.max()}. {NEXT_STEP}"
         )
     return found
 
@@ -128,8 +128,9 @@ def _range_of_floats(bright: float) -> ValueRange:
     if bright <= FLOAT_LIMIT:
         return UNIT_RANGE
     warnings.warn(
-        "A float image has values far above 1 and counts as 0 to 255. Set IMAGE_VALUE_RANGE = (0, 255) if "
-        "this holds for all images, or divide them by the value of white.",
+        "A float image has values far above 1, so its range is taken to be 0 to 255. Set "
+        "IMAGE_VALUE_RANGE = (0, 255) if this holds for all images, or divide the images by the value of "
+        "white.",
         stacklevel=2,
     )
     return NETWORK_RANGE
@@ -139,13 +140,14 @@ def _warn_of_integers(image: Image, values: ValueRange) -> None:
     name, brightest = image.dtype.name, image.max()
     if values.white == 65535 and 0 < brightest <= 255:
         warnings.warn(
-            "A uint16 image has no value above 255. It counts as almost black, as white is 65535. Set "
+            "A uint16 image has no value above 255, so it is almost black, because white is 65535. Set "
             "IMAGE_VALUE_RANGE = (0, 255) if white is 255.",
             stacklevel=2,
         )
     elif values == NETWORK_RANGE and brightest > 255:
         warnings.warn(
-            f"An image of type {name} has values above 255, which counts as white. {NEXT_STEP}", stacklevel=2
+            f"An image of type {name} has values above 255, which is taken as white. {NEXT_STEP}",
+            stacklevel=2,
         )
 
 

@@ -8,20 +8,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from mrcnn import backend
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import box_ops
+from mrcnn.network.proposals import Proposals
 from mrcnn.typing import Tensor
 
-Shape = tuple[int | None, ...]
 NEVER = float("-inf")  # the score of an anchor that does not exist
 
 
 @keras.saving.register_keras_serializable("mrcnn")
-class LevelProposalLayer(keras.layers.Layer):
+class LevelProposalLayer(Proposals):
     """Compute proposals from the outputs of the RPN, level by level (FPN, section 4.1).
 
     The best anchors of each level are refined and clipped to the window. NMS compares only boxes of the same
@@ -53,17 +52,15 @@ class LevelProposalLayer(keras.layers.Layer):
         min_side: float = 0.0,
         **kwargs: Any,
     ):
-        super().__init__(**{"dtype": "float32", **kwargs})
-        self.proposal_count = int(proposal_count)
-        self.nms_threshold = float(nms_threshold)
-        self.pre_nms_limit = int(pre_nms_limit)
-        self.bbox_std_dev = tuple(float(value) for value in bbox_std_dev)
+        super().__init__(
+            proposal_count, nms_threshold, pre_nms_limit=pre_nms_limit, bbox_std_dev=bbox_std_dev, **kwargs
+        )
         self.anchor_stride = int(anchor_stride)
         self.delta_limit = None if delta_limit is None else float(delta_limit)
         self.min_side = float(min_side)
 
     def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        """Return every intermediate result, under the names of `ProposalLayer.steps`.
+        """Return every intermediate result, see `Proposals.steps`.
 
         The K anchors are those of all levels together, by descending score.
         """
@@ -74,26 +71,14 @@ class LevelProposalLayer(keras.layers.Layer):
         windows = box_ops.norm_boxes(image_meta[:, meta_fields.WINDOW], (height, width), half_open=True)
 
         pre_nms_anchors = box_ops.gather(anchors, index)
-        deltas = box_ops.gather(deltas, index) * ops.convert_to_tensor(np.array(self.bbox_std_dev, "float32"))
+        deltas = self.scaled(box_ops.gather(deltas, index))
         refined = box_ops.apply_box_deltas(pre_nms_anchors, deltas, self.delta_limit)
         clipped = box_ops.clip_boxes(refined, windows[:, None])
         valid = ops.logical_and(scores > NEVER, large_enough(clipped, (height, width), self.min_side))
 
         order = backend.top_k(ops.where(valid, scores, NEVER), scores.shape[1])
-        pre_nms_anchors, refined, clipped, valid, levels = (
-            box_ops.gather(x, order) for x in (pre_nms_anchors, refined, clipped, valid, levels)
-        )
-        kept, filled = box_ops.non_max_suppression(
-            clipped, valid, self.proposal_count, self.nms_threshold, groups=levels
-        )
-        proposals = ops.where(filled[..., None], box_ops.gather(clipped, kept), 0.0)
-        return {
-            "pre_nms_anchors": pre_nms_anchors,
-            "refined_anchors": refined,
-            "refined_anchors_clipped": clipped,
-            "rpn_non_max_suppression": kept,
-            "proposals": proposals,
-        }
+        chosen = (box_ops.gather(x, order) for x in (pre_nms_anchors, refined, clipped, valid, levels))
+        return self.suppress(*chosen)
 
     def _best_per_level(self, scores: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the indices, scores and levels [B, K] of the best anchors of each level."""
@@ -121,19 +106,9 @@ class LevelProposalLayer(keras.layers.Layer):
             ops.concatenate(levels, axis=1),
         )
 
-    def call(self, inputs: list[Tensor]) -> Tensor:
-        return self.steps(inputs)["proposals"]
-
-    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
-        return (input_shape[0][0], self.proposal_count, 4)
-
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "proposal_count": self.proposal_count,
-            "nms_threshold": self.nms_threshold,
-            "pre_nms_limit": self.pre_nms_limit,
-            "bbox_std_dev": self.bbox_std_dev,
             "anchor_stride": self.anchor_stride,
             "delta_limit": self.delta_limit,
             "min_side": self.min_side,

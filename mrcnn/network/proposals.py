@@ -17,18 +17,15 @@ from mrcnn.typing import Tensor
 Shape = tuple[int | None, ...]
 
 
-@keras.saving.register_keras_serializable("mrcnn")
-class ProposalLayer(keras.layers.Layer):
-    """Compute proposals from the outputs of the RPN.
+class Proposals(keras.layers.Layer):
+    """Base of the layers that choose proposals: their common settings and results.
 
-    Call with [scores [B, A, (background, foreground)], deltas [B, A, 4], anchors [B, A, 4] normalized].
-    Returns [B, proposal_count, 4] normalized, best first; unused slots are zero. No gradient flows through
-    the selection, but gradients flow from the selected boxes to the deltas.
+    A subclass defines `steps`. Its inputs start with the outputs of the RPN [B, A, 2] and [B, A, 4].
 
     Args:
         proposal_count: Largest number of proposals per image.
         nms_threshold: IoU above which the lower-scored of two boxes is suppressed.
-        pre_nms_limit: Number of highest-scored anchors per image that enter NMS.
+        pre_nms_limit: Number of highest-scored anchors that enter NMS.
         bbox_std_dev: Factors of the deltas.
     """
 
@@ -58,35 +55,32 @@ class ProposalLayer(keras.layers.Layer):
             first; rpn_non_max_suppression, int32 [B, proposal_count], rows of these K boxes, 0 where unused;
             proposals [B, proposal_count, 4].
         """
-        scores, deltas, anchors = self._with_known_count(*inputs)
-        deltas = deltas * ops.convert_to_tensor(np.array(self.bbox_std_dev, "float32"))
-        best = backend.top_k(scores, min(self.pre_nms_limit, scores.shape[1] or self.pre_nms_limit))
-        pre_nms_anchors = box_ops.gather(anchors, best)
-        refined = box_ops.apply_box_deltas(pre_nms_anchors, box_ops.gather(deltas, best))
-        # Clip to the whole molded image, padding included. Only detections are clipped to the window.
-        clipped = ops.clip(refined, 0.0, 1.0)
-        valid = box_ops.gather(scores, best) >= 0.0
-        index, filled = box_ops.non_max_suppression(clipped, valid, self.proposal_count, self.nms_threshold)
-        proposals = ops.where(filled[..., None], box_ops.gather(clipped, index), 0.0)
+        raise NotImplementedError
+
+    def scaled(self, deltas: Tensor) -> Tensor:
+        """Multiply deltas [..., 4] by `bbox_std_dev`."""
+        return deltas * ops.convert_to_tensor(np.array(self.bbox_std_dev, "float32"))
+
+    def suppress(
+        self, anchors: Tensor, refined: Tensor, clipped: Tensor, valid: Tensor, groups: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Suppress boxes and return the dict of `steps`.
+
+        Args:
+            anchors, refined, clipped: [B, K, 4], best first.
+            valid: Whether a box may become a proposal, bool [B, K].
+            groups: int [B, K]. Only boxes of the same group suppress each other; None is one group.
+        """
+        kept, filled = box_ops.non_max_suppression(
+            clipped, valid, self.proposal_count, self.nms_threshold, groups=groups
+        )
         return {
-            "pre_nms_anchors": pre_nms_anchors,
+            "pre_nms_anchors": anchors,
             "refined_anchors": refined,
             "refined_anchors_clipped": clipped,
-            "rpn_non_max_suppression": index,
-            "proposals": proposals,
+            "rpn_non_max_suppression": kept,
+            "proposals": ops.where(filled[..., None], box_ops.gather(clipped, kept), 0.0),
         }
-
-    def _with_known_count(
-        self, scores: Tensor, deltas: Tensor, anchors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return foreground scores [B, A], deltas and anchors, padded if A is unknown in the graph."""
-        scores = ops.stop_gradient(scores[:, :, 1])
-        if scores.shape[1] is not None:
-            return scores, deltas, anchors
-        rows = (0, self.pre_nms_limit)
-        scores = ops.pad(scores, ((0, 0), rows), constant_values=-1.0)
-        deltas, anchors = (ops.pad(x, ((0, 0), rows, (0, 0))) for x in (deltas, anchors))
-        return scores, deltas, anchors
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         return self.steps(inputs)["proposals"]
@@ -102,3 +96,42 @@ class ProposalLayer(keras.layers.Layer):
             "pre_nms_limit": self.pre_nms_limit,
             "bbox_std_dev": self.bbox_std_dev,
         }
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class ProposalLayer(Proposals):
+    """Compute proposals from the outputs of the RPN.
+
+    Call with [scores [B, A, (background, foreground)], deltas [B, A, 4], anchors [B, A, 4] normalized].
+    Returns [B, proposal_count, 4] normalized, best first; unused slots are zero. No gradient flows through
+    the selection, but gradients flow from the selected boxes to the deltas.
+
+    Args:
+        proposal_count: Largest number of proposals per image.
+        nms_threshold: IoU above which the lower-scored of two boxes is suppressed.
+        pre_nms_limit: Number of highest-scored anchors per image that enter NMS.
+        bbox_std_dev: Factors of the deltas.
+    """
+
+    def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        """Return every intermediate result, see `Proposals.steps`."""
+        scores, deltas, anchors = self._with_known_count(*inputs)
+        best = backend.top_k(scores, min(self.pre_nms_limit, scores.shape[1] or self.pre_nms_limit))
+        pre_nms_anchors = box_ops.gather(anchors, best)
+        refined = box_ops.apply_box_deltas(pre_nms_anchors, box_ops.gather(self.scaled(deltas), best))
+        # Clip to the whole molded image, padding included. Only detections are clipped to the window.
+        clipped = ops.clip(refined, 0.0, 1.0)
+        valid = box_ops.gather(scores, best) >= 0.0
+        return self.suppress(pre_nms_anchors, refined, clipped, valid)
+
+    def _with_known_count(
+        self, scores: Tensor, deltas: Tensor, anchors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return foreground scores [B, A], deltas and anchors, padded if A is unknown in the graph."""
+        scores = ops.stop_gradient(scores[:, :, 1])
+        if scores.shape[1] is not None:
+            return scores, deltas, anchors
+        rows = (0, self.pre_nms_limit)
+        scores = ops.pad(scores, ((0, 0), rows), constant_values=-1.0)
+        deltas, anchors = (ops.pad(x, ((0, 0), rows, (0, 0))) for x in (deltas, anchors))
+        return scores, deltas, anchors

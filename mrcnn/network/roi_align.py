@@ -107,8 +107,7 @@ def bin_sample_positions(low: Tensor, high: Tensor, extent: Tensor, bins: int, m
 
 
 def _neighbors(position: Tensor, extent: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the cells before and after each position, the weight of the latter, and whether each is
-    inside."""
+    """Return the cells before and after each position, the latter's weight, and whether each is inside."""
     extent = ops.expand_dims(extent, -1)
     inside = ops.logical_and(position >= -margin, position <= extent - 1.0 + margin)
     safe = ops.where(inside, position, 0.0)

@@ -95,7 +95,7 @@ def test_prefixes_of_wrappers_are_removed(torch, tmp_path, prefix):
 def test_a_whole_model_is_refused_with_the_way_out(torch, tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "w.pth")
     with pytest.raises(
-        InvalidDataError, match=r"w\.pth: the file holds no state dict.*Linear.*torch\.save\(model\.st"
+        InvalidDataError, match=r"w\.pth: the file must hold a state dict.*Linear.*torch\.save\(model\.st"
     ):
         read_pth(tmp_path / "w.pth")
 
@@ -459,7 +459,7 @@ def test_files_of_another_format(tmp_path, content):
 def test_zip_archive_of_something_else(tmp_path):
     with zipfile.ZipFile(tmp_path / "w.keras", "w") as archive:
         archive.writestr("config.json", "{}")
-    with pytest.raises(InvalidDataError, match=r"not of PyTorch.*keras\.models\.load_model"):
+    with pytest.raises(InvalidDataError, match=r"not a PyTorch file.*keras\.models\.load_model"):
         foreign.read_state(tmp_path / "w.keras")
 
 

@@ -238,7 +238,7 @@ def test_truncated_file_leaves_the_model(model, tmp_path):
 def test_model_without_weights(tmp_path):
     inputs = keras.Input((3,))
     model = keras.Model(inputs, layers.ReLU()(inputs))
-    with pytest.raises(ValueError, match="must have weights to save"):
+    with pytest.raises(ValueError, match="`model` must have weights"):
         weights.save_weights(model, tmp_path / "w.h5")
     assert os.listdir(tmp_path) == []
 
@@ -289,7 +289,7 @@ def test_formats_of_keras_stay_with_keras(tmp_path):
     other = tiny_network.build(cls=weights.NamedWeightsModel)
     assert other.load_weights(path, skip_mismatch=True) is None
     tiny_network.assert_equal(other, model)
-    with pytest.raises(ValueError, match="store layers by name"):
+    with pytest.raises(ValueError, match="stores layers by name"):
         other.load_weights(path, exclude=["conv1"])
 
 

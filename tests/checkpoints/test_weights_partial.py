@@ -76,7 +76,7 @@ def test_shapes_must_agree_even_if_not_strict(model, tmp_path):
 def test_not_strict_warns_of_both_sides(model, tmp_path):
     other = tiny_network.saved(tmp_path / "w.h5", blocks="abc")
     tiny_network.remove(tmp_path / "w.h5", "fpn_p5")
-    with pytest.warns(UserWarning, match="fit the model in part") as caught:
+    with pytest.warns(UserWarning, match="Only some weights of .* fit the model") as caught:
         report = weights.load_weights(model, tmp_path / "w.h5", strict=False)
     assert caught[0].filename == __file__
     assert "fpn_p5" in str(caught[0].message)
@@ -125,7 +125,7 @@ def test_imagenet_file_fills_the_backbone(model, tmp_path, caplog):
 
 def test_imagenet_file_of_another_depth_warns_and_names_the_layers(tmp_path):
     imagenet_file(tmp_path / "w.h5", "ab")
-    with pytest.warns(UserWarning, match="fit the model in part") as caught:
+    with pytest.warns(UserWarning, match="Only some weights of .* fit the model") as caught:
         weights.load_weights(tiny_network.build(blocks="abc"), tmp_path / "w.h5")
     text = str(caught[0].message)
     assert "res4c_branch2a" in text
@@ -142,7 +142,7 @@ def test_nothing_in_common_is_an_error(model, tmp_path, strict):
     inputs = keras.Input((3,))
     other = keras.Model(inputs, layers.Dense(2, name="predictions")(inputs))
     weights.save_weights(other, tmp_path / "w.h5")
-    with pytest.raises(ValueError, match=r"no layer name in common.*predictions"):
+    with pytest.raises(ValueError, match=r"layer names in common.*predictions"):
         weights.load_weights(model, tmp_path / "w.h5", strict=strict)
 
 
@@ -222,7 +222,7 @@ def test_weights_of_torchvision_are_loaded_by_layer_name(tmp_path):
     model = foreign_target()
     with pytest.raises(ValueError, match=r"In the file but not in the model:\n +roi_heads\.box_head\.fc6"):
         weights.load_weights(model, tmp_path / "w.pkl", exclude=["dense"])
-    with pytest.warns(UserWarning, match="fit the model in part"):
+    with pytest.warns(UserWarning, match="Only some weights of .* fit the model"):
         report = weights.load_weights(model, tmp_path / "w.pkl", strict=False)
     assert report.loaded == ("conv1", "bn_conv1", "mrcnn_class_logits")
     assert report.origin == "torchvision's maskrcnn_resnet50_fpn"
@@ -238,7 +238,7 @@ def test_other_classes_than_torchvision_s_can_be_excluded(tmp_path):
     model = foreign_target()
     with pytest.raises(ValueError, match="the file has 91 classes, the model NUM_CLASSES=5"):
         weights.load_weights(model, tmp_path / "w.pkl")
-    with pytest.warns(UserWarning, match="fit the model in part"):
+    with pytest.warns(UserWarning, match="Only some weights of .* fit the model"):
         report = weights.load_weights(model, tmp_path / "w.pkl", weights.CLASS_LAYERS, strict=False)
     assert report.loaded == ("conv1", "bn_conv1")
 
@@ -249,5 +249,5 @@ def test_weights_of_another_network_name_it():
     report = weight_report.compare("w.pth", shapes, other, (), "torchvision's maskrcnn")
     remedies = weight_report.likely_remedies(report, shapes, other)
     assert remedies == [
-        "these are weights of torchvision's maskrcnn; build the model with the settings for it"
+        "these are weights of torchvision's maskrcnn; build the model with the settings for them"
     ]

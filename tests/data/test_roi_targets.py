@@ -99,7 +99,7 @@ def test_positives_are_repeated_where_there_is_no_negative():
             np.array([[10, 20, 50, 50]]),
             CLASS_IDS,
             full_masks(),
-            r"no negative, and no positive.*IoUs from 0\.500 to 0\.500",
+            r"must hold a negative RoI.*IoUs from 0\.500 to 0\.500",
         ),
     ],
 )

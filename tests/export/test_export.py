@@ -206,7 +206,7 @@ def test_a_file_of_other_weights_is_refused(onnx_file):
     other = build(TinyConfig())
     for weight in other.keras_model.trainable_variables:
         weight.assign(weight + 0.3)
-    with pytest.raises(RuntimeError, match=r"does not compute what MaskRCNN\.detect computes"):
+    with pytest.raises(RuntimeError, match=r"differ from those of MaskRCNN\.detect"):
         check_file(other, onnx_file)
 
 
@@ -235,7 +235,7 @@ def test_formats(path, format, message):
 def test_sizes(model):
     with pytest.raises(ValueError, match="multiples of 64"):
         export.export(model, "model.onnx", size=(60, 64))
-    with pytest.raises(ValueError, match=r"`size` must be that of the network, \(64, 64\)"):
+    with pytest.raises(ValueError, match=r"`size` must be the input size of the network, \(64, 64\)"):
         export.export(model, "model.onnx", size=(128, 64))
     with pytest.raises(ValueError, match="`dtype` must be one of"):
         export.export(model, "model.onnx", dtype="int8")

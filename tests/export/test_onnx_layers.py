@@ -135,8 +135,11 @@ def test_layers_of_rois():
             lambda x: layers.Conv2D(3, 2, activation="softplus", name="c")(x),
             "activation 'softplus' of",
         ),
-        (lambda x: BatchNorm(train_bn=True, name="bn")(x), "'bn' normalizes by the statistics of the batch"),
-        (lambda x: layers.UpSampling2D(2, interpolation="bilinear", name="u")(x), "'u' must interpolate by"),
+        (lambda x: BatchNorm(train_bn=True, name="bn")(x), "'bn' uses the statistics of the batch"),
+        (
+            lambda x: layers.UpSampling2D(2, interpolation="bilinear", name="u")(x),
+            "'u' must use interpolation",
+        ),
         (lambda x: layers.ReLU(negative_slope=0.1, name="leaky")(x), "'leaky' is a ReLU with a slope"),
     ],
 )

@@ -262,9 +262,9 @@ def test_labels_by_palette_are_indices():
 @pytest.mark.parametrize(
     "content, message",
     [
-        (encoded(GRAY, "JPEG"), "labels: A label image must be stored exactly.*JPEG.*PNG"),
-        (encoded(RGB, "WEBP"), "stored exactly"),
-        (encoded(GRAY, "TIFF", compression="jpeg"), "stored exactly"),
+        (encoded(GRAY, "JPEG"), "labels: A label image must be stored in a lossless format.*JPEG.*PNG"),
+        (encoded(RGB, "WEBP"), "stored in a lossless format"),
+        (encoded(GRAY, "TIFF", compression="jpeg"), "stored in a lossless format"),
         (encoded(RGB), r"one channel of whole numbers.*\(11, 14, 3\)"),
         (tiff(FLOATS), "one channel of whole numbers.*float32"),
     ],
@@ -375,7 +375,7 @@ def test_a_tiff_cannot_state_more_than_it_holds(pixels):
 def test_compressed_tiff_that_unpacks_to_more_than_it_states():
     content = tiff(np.zeros((4096, 4096), np.uint32), compression="zlib", rowsperstrip=4096)
     content = with_tags(content, _257=5, _278=5)
-    with pytest.raises(InvalidDataError, match="unpack to more bytes than the header states"):
+    with pytest.raises(InvalidDataError, match="unpacks to more bytes than the header declares"):
         images.read_image(content)
 
 

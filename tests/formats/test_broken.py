@@ -98,7 +98,8 @@ def test_a_missing_image_is_left_out(tmp_path):
 def test_no_image_at_all_is_an_error_with_the_reasons(tmp_path):
     files.write_json(tmp_path / "x.json", files.coco_content("gone.png"))
     with pytest.raises(
-        InvalidDataError, match=r"x\.json: There is no image to use\.\n  1 x image file is missing.*gone\.png"
+        InvalidDataError,
+        match=r"x\.json: The dataset has no usable image\.\n  1 x image file is missing.*gone\.png",
     ):
         formats.CocoDataset().load(tmp_path / "x.json")
 
@@ -113,8 +114,8 @@ def test_an_unreadable_image_is_left_out(tmp_path):
 
 
 WHOLE_FILES = {
-    "cut off": ('{"images": [', r"x\.json: The file is not valid JSON: .* in line 1, column 13"),
-    "no text": (b"\xff\xfe\x00", r"x\.json: The file must be text in UTF-8"),
+    "cut off": ('{"images": [', r"x\.json: The file is not valid JSON: .* at line 1, column 13"),
+    "no text": (b"\xff\xfe\x00", r"x\.json: The file must be UTF-8 text"),
     "a list": ("[]", r"x\.json: `images` must be a list, but there is no object"),
     "no annotations": (
         '{"images": []}',
@@ -185,7 +186,7 @@ def test_via_names_broken_entries(tmp_path):
 
 def test_via_3_is_recognised(tmp_path):
     path = files.write_json(tmp_path / "v3.json", {"project": {}, "file": {}, "view": {}, "metadata": {}})
-    with pytest.raises(ValueError, match=r"v3\.json: This is a project of VIA 3.*Export it as COCO"):
+    with pytest.raises(ValueError, match=r"v3\.json: This file is a VIA 3 project.*Export it as COCO"):
         formats.ViaDataset().load(path)
 
 
@@ -224,7 +225,7 @@ def test_labelme_names_broken_files_and_shapes(tmp_path):
     assert (
         "b.json: The file is not valid JSON" in broken[0] and "c.json: `shapes` must be a list" in broken[1]
     )
-    with pytest.raises(FileNotFoundError, match="nowhere: There is no LabelMe file"):
+    with pytest.raises(FileNotFoundError, match="nowhere: The folder has no LabelMe files"):
         formats.LabelMeDataset().load(tmp_path / "nowhere")
 
 
@@ -313,7 +314,7 @@ def test_label_image_with_an_unknown_class(tmp_path, caplog):
     assert only(dataset, problems.UNKNOWN_CLASS) == ["labels/a.png: value 9007"]
     dataset.load_mask(0)
     assert len(caplog.records) == 1  # named once, however often the image is loaded
-    with pytest.raises(ValueError, match="`class_divisor` must say"):
+    with pytest.raises(ValueError, match="`class_divisor` must be given"):
         label_dataset(tmp_path, classes=["leaf", "nut"])
 
 

@@ -43,7 +43,7 @@ def test_json_of_other_content(reader, text, tmp_path):
 def test_pipes_folders_and_devices_are_not_opened(reader, tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
     for path in (tmp_path / "pipe.json", tmp_path, "/dev/zero"):
-        with pytest.raises(UnreadableFileError, match="This must be a file"):
+        with pytest.raises(UnreadableFileError, match="The path must be a file"):
             reader().load(path)
     with pytest.raises(MissingFileError, match=r"none\.json: There is no such file"):
         reader().load(tmp_path / "none.json")
@@ -197,7 +197,7 @@ def test_a_part_of_a_group_that_is_a_point(tmp_path):
 @pytest.mark.parametrize("data", ["AAAA", "%%%", "\u20ac", 7])
 def test_broken_images_in_labelme_files(data, tmp_path):
     files.write_json(tmp_path / "a.json", files.labelme_content(image="gone.png", imageData=data))
-    with pytest.raises(InvalidDataError, match=r"There is no image to use.\n  1 x image file"):
+    with pytest.raises(InvalidDataError, match=r"The dataset has no usable image.\n  1 x image file"):
         formats.LabelMeDataset().load(tmp_path)
 
 

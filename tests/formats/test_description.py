@@ -66,7 +66,7 @@ def test_any_dataset_can_be_described(capsys):
     numbers = formats.describe(toy_dataset(7), limit=3)
     assert numbers["images"] == 7 and numbers["images_looked_at"] == 3
     assert numbers["instances"] == 9 and sum(numbers["classes"].values()) == 9
-    assert "7 images, 3 of them looked at; 9 objects" in capsys.readouterr().out
+    assert "7 images, 3 of them examined; 9 objects" in capsys.readouterr().out
 
 
 def test_rare_classes_small_and_many_objects_are_named():
@@ -88,8 +88,8 @@ def test_rare_classes_small_and_many_objects_are_named():
     warnings = formats.describe(dataset)["warnings"]
     assert len(warnings) == 3
     assert warnings[0] == "classes with less than 2% of the objects: rare"
-    assert warnings[1].startswith("a quarter of the objects or more is at most 1 pixels high or wide")
-    assert warnings[2].startswith("up to 101 objects in an image")
+    assert warnings[1].startswith("at least a quarter of the objects are no more than 1 pixels high or wide")
+    assert warnings[2].startswith("an image has up to 101 objects")
 
 
 def test_a_dataset_without_objects_or_images(capsys):
@@ -109,5 +109,5 @@ def test_a_dataset_without_objects_or_images(capsys):
     dataset.prepare()
     numbers = formats.describe(dataset)
     assert numbers["images_looked_at"] == 1 and numbers["instance_areas"] == []
-    assert "no image that was looked at has an object" in numbers["warnings"]
+    assert "none of the images examined has an object" in numbers["warnings"]
     assert any("cannot be read" in text for text in numbers["warnings"])

@@ -90,7 +90,7 @@ def test_labelme_may_name_a_neighboring_folder(tmp_path):
 )
 def test_names_that_no_file_can_have(read, name, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(InvalidDataError, match="There is no image to use"):
+    with pytest.raises(InvalidDataError, match="The dataset has no usable image"):
         read(tmp_path, name, within="/")
 
 

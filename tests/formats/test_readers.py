@@ -203,7 +203,7 @@ def test_via_shapes_projects_and_attributes(tmp_path):
     project = {"_via_settings": {}, "_via_img_metadata": files.via_content(regions), "_via_attributes": {}}
     path = files.write_json(tmp_path / "project.json", project)
     dataset = formats.ViaDataset()
-    with pytest.raises(ValueError, match=r"`class_attribute` must say.*\['age', 'kind'\]"):
+    with pytest.raises(ValueError, match=r"`class_attribute` must name.*\['age', 'kind'\]"):
         dataset.load(path)
     dataset.load(path, class_attribute="kind")
     dataset.prepare()
@@ -346,7 +346,7 @@ def test_split_and_subset(tmp_path):
     assert formats.split(dataset, share=0.3)[1].image_info == val.image_info
     assert formats.split(dataset, share=0.3, seed=1)[1].image_info != val.image_info
     assert val.class_names == ["BG", "leaf", "nut"] and val.load_mask(2)[1].tolist() == [1, 2]
-    with pytest.raises(ValueError, match="two images or more"):
+    with pytest.raises(ValueError, match="at least two images"):
         formats.split(formats.subset(dataset, [3]))
 
 

@@ -299,7 +299,7 @@ def test_coco_downloads_what_is_missing(tmp_path, monkeypatch):
             dataset.load_coco(root, subset, "2017", auto_download=True)
             assert len(dataset.image_info) == 1
         hashes["val2017.zip"] = "0" * 64
-        with pytest.raises(OSError, match=r"val2017\.zip: the server sent another file than expected"):
+        with pytest.raises(OSError, match=r"val2017\.zip: the server sent a different file than expected"):
             coco.CocoDataset().load_coco(tmp_path / "other", "val", "2017", auto_download=True)
         server.shutdown()
     assert sorted(path.name for path in root.iterdir()) == ["annotations", "train2017", "val2017"]

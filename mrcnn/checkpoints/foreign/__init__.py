@@ -201,7 +201,7 @@ def read_state(path: str | Path) -> State:
     reader = _reader(path)
     if reader is None:
         raise InvalidDataError(
-            "the file must be a .pth, .safetensors or .pkl file. Its content is neither.", file=path
+            "the file must be a .pth, .safetensors or .pkl file, but its content is none of these.", file=path
         )
     return reader(path)
 
@@ -232,8 +232,8 @@ def kind_of(state: State, path: str | Path | None = None) -> str:
             return kind
     titles = ", ".join(facts.title for facts in KINDS.values())
     raise InvalidDataError(
-        f"the file must hold the weights of one of: {titles}. Received {len(state)} keys, "
-        f"{list(state)[:3]} first.",
+        f"the file must hold the weights of one of: {titles}. Received: {len(state)} keys, starting with "
+        f"{list(state)[:3]}",
         file=path,
     )
 

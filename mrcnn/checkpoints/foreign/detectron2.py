@@ -54,7 +54,9 @@ def read_numpy_pickle(path: Path) -> State:
     with damage_named(path, "pickle of NumPy arrays"):
         if path.stat().st_size > MAX_BYTES:
             raise InvalidDataError(
-                f"the file is larger than {MAX_BYTES:,} bytes, which no model needs.", file=path
+                f"the file is larger than {MAX_BYTES:,} bytes, more than any model needs. Use a file from "
+                "a source that you trust.",
+                file=path,
             )
         parsed = parse(io.BytesIO(path.read_bytes()))
         arrays = find_state(path, parsed.value, _as_array)

@@ -93,7 +93,7 @@ def _instructions(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         if count > MAX_INSTRUCTIONS:
             raise PickleError(
-                f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions, which no weight file needs"
+                f"its pickle has more than {MAX_INSTRUCTIONS:,} instructions, more than any weight file needs"
             )
         yield opcode.name, argument
 

@@ -89,8 +89,8 @@ def _read_zip(path: Path) -> State:
         pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise InvalidDataError(
-                "the file is a zip archive, but not of PyTorch: it has no data.pkl. Load .keras files with "
-                "keras.models.load_model.",
+                "the file is a zip archive, but not a PyTorch file: it has no data.pkl. Load .keras files "
+                "with keras.models.load_model.",
                 file=path,
             )
         folder = pickles[0].removesuffix("data.pkl")
@@ -109,7 +109,11 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, default: bytes | No
             raise
         return default
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & ENCRYPTED:
-        raise InvalidDataError(f"{name} is compressed or encrypted. PyTorch writes neither.", file=path)
+        raise InvalidDataError(
+            f"{name} is compressed or encrypted, but PyTorch files are neither. Use a file that "
+            "torch.save wrote.",
+            file=path,
+        )
     if info.file_size != info.compress_size or info.file_size > path.stat().st_size:
         raise InvalidDataError(
             f"{name} states {info.file_size:,} bytes, more than the file holds.", file=path
@@ -129,7 +133,8 @@ def _read_old(path: Path) -> State:
     magic, _, machine, parsed, keys = (parse(stream) for _ in range(5))
     if magic.value != MAGIC_NUMBER:
         raise InvalidDataError(
-            "the file is not a PyTorch file: it does not start with PyTorch's number.", file=path
+            "the file is not a PyTorch file: it does not start with PyTorch's magic number. Check the path.",
+            file=path,
         )
     order = "<" if machine.value.get("little_endian", True) else ">"
     dtypes = {key: dtype for key, dtype, _ in map(_storage, parsed.persistent)}
@@ -140,7 +145,9 @@ def _read_old(path: Path) -> State:
         count = int.from_bytes(data[position : position + 8], "little" if order == "<" else "big")
         end = position + 8 + count * item_size(dtypes[key])
         if end > len(data):
-            raise InvalidDataError(f"the storage {key!r} ends behind the file. Download it again.", file=path)
+            raise InvalidDataError(
+                f"the storage {key!r} ends after the end of the file. Download the file again.", file=path
+            )
         storages[key] = data[position + 8 : end]
         position = end
     return _arrays(path, find_state(path, parsed.value, _as_tensor), order, storages.__getitem__)

@@ -66,7 +66,7 @@ def read_safetensors(path: Path) -> State:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("a key occurs twice in the header")
+        raise ValueError("the header has the same key twice")
     return values
 
 
@@ -81,7 +81,7 @@ def _check_layout(header: dict[str, Any], length: int) -> list[int]:
             raise ValueError(f"the tensor {key!r} has sizes that are not natural numbers")
         size = math.prod(entry["shape"])
         if first != position or end - first != size * item_size(DTYPES[entry["dtype"]]) or end > length:
-            raise ValueError(f"the tensor {key!r} lies at bytes {first} to {end}, where it does not fit")
+            raise ValueError(f"the tensor {key!r} is at bytes {first} to {end}, where it does not fit")
         position = end
         sizes.append(size)
     if position != length:

@@ -68,8 +68,8 @@ def find_state(
     content = root.function if isinstance(root, Call) else root
     described = content.name if isinstance(content, Global) else short(sorted(map(str, values)))
     raise InvalidDataError(
-        f"the file holds no state dict: no dictionary of arrays, neither at the top nor under one of "
-        f"{list(keys)}. Received: {described}. Save one with torch.save(model.state_dict(), path).",
+        "the file must hold a state dict, a dictionary of arrays, at the top level or under one of "
+        f"{list(keys)}. Received: {described}. Save the weights with torch.save(model.state_dict(), path).",
         file=path,
     )
 
@@ -97,8 +97,8 @@ def check_total(path: Path, sizes: Sequence[int]) -> None:
     total, length = 4 * sum(sizes), path.stat().st_size
     if total > max(SMALL_BYTES, MAX_GROWTH * length):
         raise InvalidDataError(
-            f"the file ({length:,} bytes) states {total:,} bytes of weights, more than a file of this size "
-            "can hold. Use a file from a source that you trust.",
+            f"the file ({length:,} bytes) states {total:,} bytes of weights, more than a file of this "
+            "size can hold. Use a file from a source that you trust.",
             file=path,
         )
 
