@@ -30,19 +30,23 @@ from mrcnn.typing import Image
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-MinScore = Annotated[float, Query(ge=0, le=1, description="Detections with a lower score are left out.")]
+MinScore = Annotated[float, Query(ge=0, le=1, description="Leave out detections with a lower score.")]
 Page = Annotated[
-    int | None, Query(ge=0, description="Which image of a file with several pages or frames, from 0.")
+    int | None, Query(ge=0, description="Number of the page or frame, from 0, in a file that has several.")
 ]
 Masks = Annotated[
     Literal["rle", "polygons", "none"],
-    Query(description="`rle`: COCO's compressed run lengths; `polygons`: corners; `none`: boxes alone."),
+    Query(description="`rle`: COCO's compressed run lengths; `polygons`: corners; `none`: only boxes."),
 ]
 Tolerance = Annotated[
     float,
-    Query(ge=0, le=100, description="How far polygons may lie from the edges of pixels, in pixels."),
+    Query(
+        ge=0,
+        le=100,
+        description="Largest distance, in pixels, between a polygon and the outline of the mask.",
+    ),
 ]
-Name = Annotated[str, Query(max_length=255, description="Name of the image in the answer.")]
+Name = Annotated[str, Query(max_length=255, description="File name of the image in the answer.")]
 
 
 class Detecting(Protocol):
@@ -161,7 +165,9 @@ class Service:
             raise
         except Exception as error:
             logger.exception("A request to %s failed.", request.url.path)
-            raise RefusedError(500, "The detection failed. The log of the service has the reason.") from error
+            raise RefusedError(
+                500, "The detection failed. See the log of the service for the reason."
+            ) from error
 
     async def _detect(self, image: Image) -> Detections:
         try:

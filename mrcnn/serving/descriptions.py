@@ -3,7 +3,7 @@
 from typing import Any
 
 SERVICE = """
-Mask R-CNN: send an image, get its objects.
+Mask R-CNN: send an image and get the objects in it.
 
     curl --data-binary @photo.jpg http://127.0.0.1:8000/detect
 
@@ -58,13 +58,13 @@ def _images(summary: str, description: str, content: dict[str, Any]) -> dict[str
 
 DETECT = _images(
     "The objects of an image, as COCO JSON",
-    "Objects come by descending score. `bbox` is [x, y, width, height], and `area` the pixels of the mask. The "
-    "answer is a complete COCO file.",
+    "Objects are sorted by descending score. `bbox` is [x, y, width, height], and `area` is the number of "
+    "pixels of the mask. The answer is a complete COCO file.",
     {"application/json": {"example": _EXAMPLE}},
 )
 OVERLAY = _images(
     "The image with its objects drawn in, as PNG",
-    "Images of less than 1024 pixels are enlarged by a whole number.",
+    "Images smaller than 1024 pixels are enlarged by a whole factor.",
     {"image/png": {"schema": _FILE}},
 )
 PICTURE = _images(

@@ -32,18 +32,22 @@ class Metrics:
         )
         self._batches = Histogram(
             "mrcnn_batch_images",
-            "Images that were detected together.",
+            "Number of images in a batch.",
             buckets=(1, 2, 4, 8, 16, 32),
             registry=self._registry,
         )
         self._detection = Histogram(
             "mrcnn_batch_seconds",
-            "Time of the network for a batch.",
+            "Time that the network takes for a batch.",
             buckets=SECONDS,
             registry=self._registry,
         )
-        self._objects = Counter("mrcnn_objects", "Objects that were found.", registry=self._registry)
-        places = Gauge("mrcnn_requests_in_progress", "Requests that hold a place.", registry=self._registry)
+        self._objects = Counter("mrcnn_objects", "Number of detected objects.", registry=self._registry)
+        places = Gauge(
+            "mrcnn_requests_in_progress",
+            "Requests that are waiting or being processed.",
+            registry=self._registry,
+        )
         places.set_function(taken)
 
     def request(self, path: str, status: int, seconds: float) -> None:

@@ -31,7 +31,7 @@ class QueueFullError(Exception):
     """
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"All places are taken. Try again in {seconds} s.")
+        super().__init__(f"The queue is full. Try again in {seconds} s.")
         self.seconds = seconds
 
 

@@ -38,7 +38,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise OSError(
             f"The service cannot use port {port} of {host}: {getattr(error, 'strerror', None) or error}. "
-            "Choose another with --port or --host."
+            "Choose another port or host with --port or --host."
         ) from error
     return listener
 

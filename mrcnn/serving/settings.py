@@ -7,7 +7,7 @@ from typing import Any
 # Pixels of an image, for networks that resize every image to one size.
 PIXELS = 50_000_000
 # Pixels that go into a network that takes images of any size. The memory of a detection grows with them.
-NETWORK_PIXELS = 2048 * 2048
+NETWORK_PIXELS = 8_000_000
 # Modes of IMAGE_RESIZE_MODE that do not bound the size of an image.
 UNBOUNDED_MODES = ("none", "pad64", "crop")
 

@@ -33,7 +33,7 @@ async def read_upload(request: Request, max_bytes: int, seconds: float) -> bytes
         content = await asyncio.wait_for(_read_body(request, max_bytes), seconds)
     except asyncio.TimeoutError:
         raise RefusedError(
-            408, f"The upload must end within {seconds:g} seconds. Send a smaller image.", is_uploading=True
+            408, f"The upload took longer than {seconds:g} seconds. Send a smaller image.", is_uploading=True
         ) from None
     except ClientDisconnect:
         raise RefusedError(400, "The upload was interrupted.") from None
@@ -59,7 +59,7 @@ async def _read_body(request: Request, max_bytes: int) -> bytes:
 def _too_large(max_bytes: int) -> RefusedError:
     return RefusedError(
         413,
-        f"The file must have at most {max_bytes / 1e6:g} MB. Send a smaller image, or store it as JPEG.",
+        f"The file must have at most {max_bytes / 1e6:g} MB. Send a smaller image, or save it as JPEG.",
         is_uploading=True,
     )
 
@@ -72,7 +72,7 @@ async def _file_of_form(request: Request, body: bytes) -> bytes:
         form = await MultiPartParser(request.headers, stream(), max_files=1, max_fields=16).parse()
     except (MultiPartException, KeyError, ValueError) as error:
         reason = str(error) or type(error).__name__
-        raise RefusedError(400, f"The form cannot be read: {reason} Send one file.") from None
+        raise RefusedError(400, f"The form cannot be read: {reason} Send a form with one file.") from None
     files = [value for value in form.values() if isinstance(value, UploadFile)]
     content = await files[0].read() if files else b""
     await form.close()
@@ -92,12 +92,12 @@ def check_header(content: bytes, max_pixels: int) -> None:
     except InvalidDataError:  # the only reason for it: more pixels than `images.pixel_limit`
         raise RefusedError(
             413,
-            f"The file states too many pixels. This service takes images of up to {max_pixels:,} pixels.",
+            f"The file declares too many pixels. This service takes images of up to {max_pixels:,} pixels.",
         ) from None
     if header.width * header.height > max_pixels:
         raise RefusedError(
             413,
-            f"The image has {header.width} x {header.height} pixels, and this service takes up to "
+            f"The image has {header.width} x {header.height} pixels, but this service takes at most "
             f"{max_pixels:,}. Send a smaller image, or parts of it.",
         )
     if not header.width or not header.height:

@@ -27,8 +27,8 @@ async function readModel() {
   const names = model.classes.map((x) => x.name);
   $("classes").textContent = names.length > 6 ? `finds ${names.length} classes` : `finds ${names.join(", ")}`;
   $("classes").title = names.join(", ");
-  const millions = (model.max_pixels / 1e6).toFixed(1).replace(/\.0$/, "");
-  $("limits").textContent = `JPEG, PNG, TIFF, WebP · up to ${Math.round(model.max_bytes / 1e6)} MB and ${millions} megapixels`;
+  const megabytes = +(model.max_bytes / 1e6).toFixed(1), megapixels = +(model.max_pixels / 1e6).toFixed(1);
+  $("limits").textContent = `JPEG, PNG, TIFF, WebP · up to ${megabytes} MB and ${megapixels} MP`;
   $("score").min = Math.floor(model.least_score * 100) / 100;
 }
 
@@ -169,7 +169,7 @@ function listObjects(objects) {
   $("list").replaceChildren(...objects.map((object) => {
     const row = document.createElement("li"), button = document.createElement("button");
     const name = document.createElement("span"), facts = document.createElement("small");
-    name.textContent = `${object.number} ${object.name}`;
+    name.textContent = `${object.name} ${object.number}`;
     facts.textContent = `${object.record.area.toLocaleString("en")} px · ${object.score.toFixed(2)}`;
     button.type = "button";
     button.append(swatch(object.color), name, facts);
@@ -199,8 +199,9 @@ function choose(object, scrolls) {
       list.scrollTop += top - list.clientHeight / 2;
     } else {
       reveal(object);
+      $("viewport").scrollIntoView({ block: "nearest" }); // on a phone it is above the list
     }
-    say(`${object.number} ${object.name}, score ${object.score.toFixed(2)}, ${object.record.area} pixels`);
+    say(`${object.name} ${object.number}, score ${object.score.toFixed(2)}, ${object.record.area} pixels`);
   } else {
     say("");
   }
