@@ -154,7 +154,7 @@ def measured(
     )
     try:
         assert process.stderr is not None
-        line = next((line for line in process.stderr if "is served at" in line), "")
+        line = next((line for line in process.stderr if "http://" in line), "")
         address = re.findall(r"http://\S+:\d+", line)[0]
         Clients(address, files, expected).run(2 * arguments.clients, arguments.clients)  # compiles
         clients, samples, stop = (
