@@ -232,8 +232,8 @@ def _warn_of_orientation(file: str | os.PathLike[str] | BinaryIO, path: str) -> 
     if orientation == 1:
         return False
     logger.warning(
-        "%s has the EXIF orientation %d. Viewers turn it, Dataset.load_image does not. Check that the masks "
-        "fit.",
+        "%s has the EXIF orientation %d. Viewers rotate such an image, but Dataset.load_image does not. "
+        "Check that the masks fit.",
         path,
         orientation,
     )

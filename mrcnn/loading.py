@@ -91,7 +91,7 @@ def _check_names(overrides: Mapping[str, Any]) -> None:
         if not name.isupper():
             close = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise ValueError(f"load() takes settings in upper case. Received: {name}.{hint}")
+            raise ValueError(f"load() takes settings in uppercase. Received: {name}.{hint}")
 
 
 def _find(source: str | os.PathLike[str]) -> tuple[Path, type[Config] | None]:
@@ -110,8 +110,8 @@ def _find(source: str | os.PathLike[str]) -> tuple[Path, type[Config] | None]:
         close = difflib.get_close_matches(str(name), NAMES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise MissingFileError(
-            f"there is no such file (current folder: {os.getcwd()}), and no published weights of this name. "
-            f"Correct the path, or use one of {list(NAMES)}.{hint}",
+            f"there is no such file (current folder: {os.getcwd()}), and no published weights have this "
+            f"name. Correct the path, or use one of {list(NAMES)}.{hint}",
             file=source,
         ) from error
 
@@ -133,16 +133,17 @@ def _config_of_file(path: Path, overrides: Mapping[str, Any]) -> Config:
         facts = weight_report.settings_of(shapes)
         told = "".join(f" {name} = {value!r}." for name, value in facts.items())
         raise InvalidDataError(
-            "the file holds weights without the settings of their network. Pass them, as in "
-            f"mrcnn.load({os.fspath(path)!r}, config=MyConfig()).{' The shapes tell:' if told else ''}{told}",
+            "the file holds weights without the settings of their network. Pass the settings, as in "
+            f"mrcnn.load({os.fspath(path)!r}, "
+            f"config=MyConfig()).{' The shapes tell:' if told else ''}{told}",
             file=path,
         )
     config = _config_of_info(path, info, overrides)
     needed, present = weight_report.least_size(config.to_dict()), weight_report.size(shapes)
     if needed > present:
         raise InvalidDataError(
-            f"the settings describe a network of at least {needed:,} weights, and the file has {present:,}. "
-            "Use a file from a source that you trust.",
+            f"the settings describe a network of at least {needed:,} weights, but the file has "
+            f"{present:,}. Use a file from a source that you trust.",
             file=path,
             field="mrcnn_settings",
         )
@@ -154,7 +155,7 @@ def _config_of_info(path: Path, info: ModelInfo, overrides: Mapping[str, Any]) -
     if missing:
         arguments = ", ".join(f"{name}={value}" for name, value in missing.items())
         raise InvalidDataError(
-            f"the network was built with functions of its program, and a file holds no code. Pass them: "
+            "the network was built with functions, which a file does not store. Pass them: "
             f"mrcnn.load({os.fspath(path)!r}, {arguments}).",
             file=path,
         )

@@ -237,8 +237,8 @@ class MaskRCNN(GraphMethods):
             differences = describe_differences(report.info.settings, self.config.to_dict())
             if differences and self.mode == "inference":
                 warnings.warn(
-                    f"{filepath} was trained with other settings than this model has, so it may find nothing:"
-                    f"\n{differences}\nCorrect the Config, or use the settings of the file with "
+                    f"{filepath} was trained with different settings than this model has, so it may find "
+                    f"nothing:\n{differences}\nCorrect the Config, or use the settings of the file with "
                     f"mrcnn.load({os.fspath(filepath)!r}).",
                     stacklevel=2,
                 )
@@ -286,9 +286,9 @@ class MaskRCNN(GraphMethods):
         """
         if self.config.BACKBONE not in ("resnet50", "efficientnetlite0"):
             warnings.warn(
-                'ImageNet weights exist for BACKBONE = "resnet50" and "efficientnetlite0". '
-                f"Received: BACKBONE={self.config.BACKBONE!r}. The weights of ResNet-50 are returned; layers "
-                "that it does not have stay random.",
+                'ImageNet weights exist for BACKBONE = "resnet50" and "efficientnetlite0". Received: '
+                f"BACKBONE={self.config.BACKBONE!r}. The weights of ResNet-50 are returned; layers that "
+                "they do not include stay random.",
                 stacklevel=2,
             )
         return downloads.get_imagenet_weights(backbone=self.config.BACKBONE)
@@ -397,7 +397,8 @@ class MaskRCNN(GraphMethods):
         if epochs <= self.epoch:
             warnings.warn(
                 f"Nothing to train: epochs={epochs} is the total number of epochs, and {self.epoch} have "
-                "already run. Pass a larger number, or load weights with resume=False to start a new run.",
+                "already run. Pass a larger number, or load the weights with resume=False to start a new "
+                "run.",
                 stacklevel=2,
             )
             return None
@@ -491,8 +492,8 @@ class MaskRCNN(GraphMethods):
         shapes = {image.pixels.shape for image in molded}
         if len(shapes) > 1:
             raise ValueError(
-                f"The molded images of one batch must have one size. Received: {sorted(shapes)}. "
-                'Mold them one by one, or set IMAGE_RESIZE_MODE = "square".'
+                f"The molded images of a batch must have the same size. Received: {sorted(shapes)}. Mold "
+                'the images one at a time, or set IMAGE_RESIZE_MODE = "square".'
             )
         return (
             np.stack([image.pixels for image in molded]),
@@ -576,8 +577,8 @@ class MaskRCNN(GraphMethods):
         """The detector, built at the first call, with the present settings of the config."""
         if not hasattr(self, "_graph"):
             raise RuntimeError(
-                f"{type(self).__name__}.build returns a network of its own, which detect() does not know. "
-                "Call MaskRCNN.build in it, or use keras_model.predict and unmold_detections."
+                f"{type(self).__name__}.build returns its own network, which detect() cannot use. Call "
+                "MaskRCNN.build in it, or use keras_model.predict and unmold_detections."
             )
         self._update_settings()
         with self._compile_lock:  # threads that come while it is built wait for it

@@ -26,7 +26,7 @@ class ParallelModel(keras.Model):
         if gpu_count < 2:
             raise ValueError(f"`gpu_count` must be at least 2. Received: gpu_count={gpu_count}")
         warnings.warn(
-            "ParallelModel is kept for existing programs. Set GPU_COUNT in the Config instead.",
+            "ParallelModel is only for existing programs. Set GPU_COUNT in the Config instead.",
             DeprecationWarning,
             stacklevel=2,
         )
@@ -34,8 +34,8 @@ class ParallelModel(keras.Model):
         if not devices.own_variables(keras_model):
             raise ValueError(
                 "`keras_model` must be created in the scope of its devices. Received: "
-                f"{keras_model.name!r}, created outside. Create it inside "
-                f'"with mrcnn.backend.get_devices({gpu_count}).scope():".'
+                f'{keras_model.name!r}, which was created outside. Create it inside "with '
+                f'mrcnn.backend.get_devices({gpu_count}).scope():".'
             )
         super().__init__(inputs=keras_model.input, outputs=keras_model.output, name=keras_model.name)
         self.inner_model = keras_model

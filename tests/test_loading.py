@@ -102,7 +102,7 @@ def test_settings_of_a_training_become_those_of_a_detector(copy):
 def test_other_classes_with_exclude(small):
     model = mrcnn.load(small[1], mode="training", NUM_CLASSES=2, exclude=weights.CLASS_LAYERS)
     assert model.config.NUM_CLASSES == 2 and model.class_names is None and model.epoch == 0
-    with pytest.raises(InvalidDataError, match="the file has 3 classes, the model NUM_CLASSES=2"):
+    with pytest.raises(InvalidDataError, match="the file has 3 classes, but the model has NUM_CLASSES=2"):
         model.load_weights(small[1])
 
 
@@ -151,7 +151,7 @@ class TestTraining:
             InvalidDataError, match="BACKBONE=tiny_backbone, COMPUTE_BACKBONE_SHAPE="
         ) as error:
             mrcnn.load(path)
-        assert "a file holds no code" in str(error.value) and str(path) in str(error.value)
+        assert "a file does not store" in str(error.value) and str(path) in str(error.value)
         functions = {name: getattr(TinyConfig, name) for name in ("BACKBONE", "COMPUTE_BACKBONE_SHAPE")}
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
@@ -183,7 +183,7 @@ class TestErrors:
         with pytest.raises(TypeError, match=r"such as MyConfig\(\)"):
             mrcnn.load(small[1], config=SmallConfig)
         with pytest.raises(
-            ValueError, match=r"upper case\. Received: detection_min_confidence\. Did you mean DET"
+            ValueError, match=r"uppercase\. Received: detection_min_confidence\. Did you mean DET"
         ):
             mrcnn.load(small[1], detection_min_confidence=0.5)
         with pytest.raises(ValueError, match="DETECTION_MIN_CONFIDENCE must be a number from 0 to 1"):

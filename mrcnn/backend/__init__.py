@@ -24,6 +24,6 @@ elif _BACKEND == "torch":
     from mrcnn.backend.torch import *  # noqa: F403
 else:
     raise ImportError(
-        'mrcnn runs on the Keras backends "tensorflow", "jax" and "torch". '
-        f'Received: "{_BACKEND}". Set the environment variable KERAS_BACKEND.'
+        f'The Keras backend must be "tensorflow", "jax" or "torch". Received: "{_BACKEND}". Set the '
+        "environment variable KERAS_BACKEND."
     )

@@ -100,8 +100,8 @@ def one_device(requested: int, present: int, device: Devices, advice: str = "") 
         advice: A sentence on how to use more devices.
     """
     warnings.warn(
-        f"GPU_COUNT={requested}, but found {present} device(s): one device runs the whole batch. {advice}Set "
-        "GPU_COUNT=1 and raise IMAGES_PER_GPU to silence this warning.",
+        f"GPU_COUNT={requested}, but {present} device(s) were found, so one device runs the whole batch. "
+        f"{advice}To silence this warning, set GPU_COUNT=1 and raise IMAGES_PER_GPU.",
         stacklevel=5,
     )
     return device
@@ -111,6 +111,6 @@ def check_count(requested: int, present: int, processes: int) -> None:
     """Raise ValueError unless GPU_COUNT is the number of devices of all processes."""
     if requested != present:
         raise ValueError(
-            "`GPU_COUNT` must be the number of devices of all processes. "
-            f"Received: GPU_COUNT={requested}; {processes} processes with {present} devices are running."
+            "`GPU_COUNT` must be the total number of devices of all processes. Received: "
+            f"GPU_COUNT={requested}, with {processes} processes that have {present} devices."
         )

@@ -18,8 +18,8 @@ def require_unforked() -> None:
         _first = process
     if process != _first:
         raise RuntimeError(
-            f"Process {process} was forked from process {_first} after a network had been built there. "
-            "A fork does not copy the threads of TensorFlow, JAX or PyTorch: a network would wait forever. "
-            'Start processes with multiprocessing.get_context("spawn"), or fork before the first MaskRCNN is '
-            "built."
+            f"Process {process} was forked from process {_first} after a network was built there. A fork "
+            "does not copy the threads of TensorFlow, JAX or PyTorch, so a network would hang. Start "
+            'processes with multiprocessing.get_context("spawn"), or fork before you build the first '
+            "MaskRCNN."
         )

@@ -51,7 +51,7 @@ def require_eager_execution() -> None:
     """See `mrcnn.backend.plain.require_eager_execution`."""
     if not tf.executing_eagerly():
         raise RuntimeError(
-            "Keras 3 needs TensorFlow's eager execution, which this program has switched off. Remove "
+            "Keras 3 needs TensorFlow's eager execution, which this program has turned off. Remove "
             "disable_v2_behavior(), disable_eager_execution() and tf.Graph().as_default()."
         )
 

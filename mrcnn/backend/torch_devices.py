@@ -63,5 +63,5 @@ def get_devices(device_count: int, training: bool = True) -> Devices:
         return several
     if device_count < 2 or not training:
         return Devices()
-    advice = f"Start the script with torchrun --nproc-per-node={device_count} to use all. "
+    advice = f"To use all devices, start the script with torchrun --nproc-per-node={device_count}. "
     return one_device(device_count, 1, Devices(), advice)

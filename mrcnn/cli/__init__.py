@@ -14,5 +14,8 @@ def main() -> None:
     except ImportError as error:
         if error.name not in ("rich", "typer"):
             raise
-        sys.exit('The command mrcnn needs the packages typer and rich: pip install "keras-mrcnn[cli]"')
+        sys.exit(
+            "The command mrcnn needs the packages typer and rich. Install them with: pip install "
+            '"keras-mrcnn[cli]"'
+        )
     app(prog_name="mrcnn")

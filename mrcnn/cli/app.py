@@ -12,12 +12,12 @@ from mrcnn.cli.messages import finish, report_errors
 
 app = typer.Typer(
     name="mrcnn",
-    help="Mask R-CNN: detect, outline and name every object of an image.",
+    help="Mask R-CNN: detect, outline and name every object in an image.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 error, 2 wrong options, 3 done but something was left out.",
+    epilog="Exit codes: 0 success, 1 error, 2 invalid options, 3 success, but some input was left out.",
 )
 
 Model = Annotated[
@@ -25,24 +25,29 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A weight file, a name such as nucleus-light, or an exported file.",
+        help="A weight file, the name of published weights such as nucleus-light, or an exported file.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only the result, as JSON.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting, such as DETECTION_MIN_CONFIDENCE=0.5. Repeat it for more."),
+    typer.Option(
+        "--set",
+        help="A setting, such as DETECTION_MIN_CONFIDENCE=0.5. Repeat the option for several settings.",
+    ),
 ]
 Data = Annotated[
     Path,
     typer.Argument(
-        help="Annotations: a COCO or VIA json, a YOLO data.yaml, a folder of LabelMe json or GeoJSON files, "
-        "a folder rois/ of ImageJ, or a folder or zip archive with images/ and labels/."
+        help=(
+            "Annotations: a COCO or VIA JSON file, a YOLO data.yaml, a folder of LabelMe JSON or GeoJSON "
+            "files, a folder rois/ of ImageJ files, or a folder or zip archive with images/ and labels/."
+        )
     ),
 ]
 Images = Annotated[
     Path | None,
-    typer.Option("--images", help="The folder of the images, if it is not that of the annotations."),
+    typer.Option("--images", help="The folder of the images. The default is the folder of the annotations."),
 ]
 
 
@@ -59,11 +64,9 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show where in the program an error occurred.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """Mask R-CNN: detect, outline and name every object of an image."""
+    """Mask R-CNN: detect, outline and name every object in an image."""
     report_errors(debug)
 
 
@@ -73,15 +76,15 @@ def detect(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Images, a folder or a zip archive; a video; or the number of a camera, such as 0."
+            help="Image files, a folder or a zip archive; a video; or the number of a camera, such as 0."
         ),
     ],
     model: Model,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder for the results.")] = Path(
-        "detected"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder in which to save the results.")
+    ] = Path("detected"),
     min_score: Annotated[
-        float, typer.Option(min=0, max=1, help="Detections with a lower score are left out.")
+        float, typer.Option(min=0, max=1, help="Leave out detections with a lower score.")
     ] = 0.5,
     formats: Annotated[
         list[str] | None,
@@ -93,7 +96,7 @@ def detect(
         ),
     ] = None,
     overlays: Annotated[
-        bool | None, typer.Option(help="Whether to write the images with their objects drawn in.")
+        bool | None, typer.Option(help="Whether to save the images with the detections drawn in.")
     ] = None,
     copy_images: Annotated[
         bool,
@@ -139,15 +142,22 @@ def detect(
 @app.command()
 @finish
 def export(
-    model: Annotated[str, typer.Argument(help="A weight file, or a name such as nucleus-light.")],
+    model: Annotated[
+        str, typer.Argument(help="A weight file, or the name of published weights such as nucleus-light.")
+    ],
     output: Annotated[
         Path,
-        typer.Argument(help="The file: .onnx, .xml (OpenVINO), .tflite (LiteRT), or a folder (SavedModel)."),
+        typer.Argument(
+            help="The file to write: .onnx, .xml (OpenVINO), .tflite (LiteRT), or a folder (SavedModel)."
+        ),
     ],
     size: Annotated[
-        tuple[int, int] | None, typer.Option(help="Height and width, for runtimes that need one fixed size.")
+        tuple[int, int] | None,
+        typer.Option(help="Height and width of the input in pixels, for runtimes that need a fixed size."),
     ] = None,
-    uint8: Annotated[bool, typer.Option("--uint8", help="Make the file take images of 8 bits.")] = False,
+    uint8: Annotated[
+        bool, typer.Option("--uint8", help="Make the exported model take 8-bit images.")
+    ] = False,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
@@ -156,7 +166,7 @@ def export(
 
     loaded = load_keras_model(model, settings or [])
     path = loaded.export(output, size=size, dtype="uint8" if uint8 else "float32")
-    return {"path": str(path)}, f"{path} is written and finds what {model} finds."
+    return {"path": str(path)}, f"Exported {path}. Its detections match those of {model}."
 
 
 @app.command()
@@ -164,8 +174,8 @@ def export(
 def describe(
     data: Data,
     images: Images = None,
-    limit: Annotated[int, typer.Option(min=0, help="Images to look at; 0 looks at all.")] = 1000,
-    figure: Annotated[Path | None, typer.Option(help="A file for a figure, such as data.png.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Number of images to examine; 0 for all.")] = 1000,
+    figure: Annotated[Path | None, typer.Option(help="Save a figure to this file, such as data.png.")] = None,
     json: Json = False,
 ) -> Any:
     """Show what is in a dataset: counts, sizes, and what is broken."""
@@ -180,10 +190,14 @@ def evaluate(
     data: Data,
     model: Model,
     images: Images = None,
-    limit: Annotated[int, typer.Option(min=0, help="Images to evaluate; 0 takes all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Number of images to evaluate; 0 for all.")] = 0,
     min_score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Also measure precision, recall and F1 of scores from here on."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Also measure precision, recall and F1 of the detections with at least this score.",
+        ),
     ] = None,
     settings: Set = None,
     json: Json = False,
@@ -200,7 +214,10 @@ def evaluate(
 @finish
 def convert(
     source: Annotated[
-        str, typer.Argument(help="Annotations as `describe` takes them, or weights of any library.")
+        str,
+        typer.Argument(
+            help="Annotations in any format that `describe` reads, or weights of any supported library."
+        ),
     ],
     output: Annotated[
         Path,
@@ -242,23 +259,29 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", help="Weights to start from: a file or a name. None starts from scratch."
+            "--model",
+            "-m",
+            help="Weights to start from: a file or a name. By default, training starts from scratch.",
         ),
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with the run of this weight file.")
+        Path | None, typer.Option("--resume", help="Continue the training run of this weight file.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the run.")] = "objects",
-    logs: Annotated[Path, typer.Option(help="The folder of all runs.")] = Path("logs"),
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs in total.")] = 10,
-    steps: Annotated[int | None, typer.Option(min=1, help="Batches per epoch; one pass by default.")] = None,
+    logs: Annotated[Path, typer.Option(help="The folder of training runs.")] = Path("logs"),
+    epochs: Annotated[int, typer.Option(min=1, help="Total number of epochs.")] = 10,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Batches per epoch; by default one pass over the data.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 2,
     layers: Annotated[str, typer.Option(help="Layers to train: heads, 3+, 4+, 5+ or all.")] = "all",
-    learning_rate: Annotated[float | None, typer.Option(min=0, help="0.001 by default.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="Learning rate; 0.001 by default.")
+    ] = None,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
-    """Train on your annotations, and print the commands to go on."""
+    """Train on your annotations, and print the commands for the next steps."""
     from mrcnn.cli.training import train_model
 
     return train_model(
@@ -283,31 +306,35 @@ def train(
 @finish
 def serve(
     model: Annotated[
-        str, typer.Argument(help="A weight file, a name such as nucleus-light, or an exported file.")
+        str,
+        typer.Argument(
+            help="A weight file, the name of published weights such as nucleus-light, or an exported file."
+        ),
     ],
     host: Annotated[
-        str, typer.Option(help="127.0.0.1 serves this machine alone, 0.0.0.0 all networks.")
+        str, typer.Option(help="127.0.0.1 serves this machine only, 0.0.0.0 all networks.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
-    batch: Annotated[int, typer.Option(min=1, help="Images that the network takes at once.")] = 1,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 picks a free one.")] = 8000,
+    batch: Annotated[int, typer.Option(min=1, help="Images that the network processes at once.")] = 1,
     queue: Annotated[
-        int, typer.Option(min=0, help="Requests that may wait. Further ones are told to come again.")
+        int, typer.Option(min=0, help="Requests that may wait. Further ones are told to try again later.")
     ] = 32,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest image file.")] = 32,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest image file in MB.")] = 32,
     max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Largest image. The default depends on the model.")
+        int | None, typer.Option(min=1, help="Largest image in pixels. The default depends on the model.")
     ] = None,
     timeout: Annotated[
-        float, typer.Option(min=1, help="Seconds for an upload, for a detection, and for the end.")
+        float,
+        typer.Option(min=1, help="Seconds allowed for an upload, for a detection, and for shutting down."),
     ] = 60,
     root_path: Annotated[
-        str, typer.Option(help="The path under which a proxy shows the service, such as /nuclei.")
+        str, typer.Option(help="The path under which a proxy publishes the service, such as /nuclei.")
     ] = "",
     settings: Set = None,
 ) -> Any:
     """Serve a model over HTTP, with a page for the browser.
 
-    Clients send an image and get its objects as JSON, or drawn in.
+    Clients send an image and get its objects, as JSON or drawn into the image.
 
     Ctrl-C or SIGTERM stops it; the requests in progress are answered before.
     """
@@ -331,24 +358,36 @@ def serve(
 @finish
 def benchmark(
     model: Annotated[
-        str, typer.Argument(help="A weight file, a name such as nucleus-light, or an exported file.")
+        str,
+        typer.Argument(
+            help="A weight file, the name of published weights such as nucleus-light, or an exported file."
+        ),
     ],
     size: Annotated[
-        list[int] | None, typer.Option("--size", min=16, help="Side of the images in pixels. Repeatable.")
+        list[int] | None,
+        typer.Option(
+            "--size", min=16, help="Side of the images in pixels. Repeat the option for several sizes."
+        ),
     ] = None,
     batch: Annotated[
-        list[int] | None, typer.Option("--batch", min=1, help="Images at once. Repeatable.")
+        list[int] | None,
+        typer.Option("--batch", min=1, help="Images per call. Repeat the option for several numbers."),
     ] = None,
     threads: Annotated[
-        list[int] | None, typer.Option("--threads", min=1, help="Cores to use; all by default. Repeatable.")
+        list[int] | None,
+        typer.Option(
+            "--threads", min=1, help="Cores to use; all by default. Repeat the option for several numbers."
+        ),
     ] = None,
     precision: Annotated[
         list[str] | None,
-        typer.Option("--precision", help="float32, bfloat16 or float16; that of the model by default."),
+        typer.Option("--precision", help="float32, bfloat16 or float16; by default that of the model."),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timed detections of each kind.")] = 10,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Number of timed detections for each measurement.")
+    ] = 10,
     images: Annotated[
-        Path | None, typer.Option("--images", help="A folder of images; made-up ones by default.")
+        Path | None, typer.Option("--images", help="A folder of images; synthetic ones by default.")
     ] = None,
     settings: Set = None,
     json: Json = False,

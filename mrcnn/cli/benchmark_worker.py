@@ -65,7 +65,7 @@ def _load(case: dict[str, Any]) -> Any:
     if path.suffix.lower() in (".onnx", ".tflite"):
         if precision not in ("", "float32"):
             raise ValueError(
-                f"{path.suffix} files have one precision. Leave --precision out, or use OpenVINO."
+                f"{path.suffix} files have a fixed precision. Leave out --precision, or use OpenVINO."
             )
         from mrcnn.runtime import load
 

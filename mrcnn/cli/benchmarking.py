@@ -27,10 +27,12 @@ COLUMNS = {
 # A part of the time from which on it is named as what limits.
 LARGE_SHARE = 0.25
 ADVICE = {
-    "network": "A GPU, a file of `mrcnn export`, smaller images (IMAGE_MAX_DIM) or a light network make it "
-    "faster.",
-    "prepare": "It is one thread of Python: prepare images in several processes, or store them smaller.",
-    "masks": 'masks="cropped" or masks="rle" leave it out.',
+    "network": (
+        "To make it faster, use a GPU, a model from `mrcnn export`, smaller images (IMAGE_MAX_DIM) or a "
+        "light network."
+    ),
+    "prepare": "It runs in one Python thread. Prepare images in several processes, or store smaller images.",
+    "masks": 'Pass masks="cropped" or masks="rle" to skip it.',
 }
 
 

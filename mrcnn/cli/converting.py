@@ -27,18 +27,18 @@ def convert(
 
         counts = write_dataset(open_dataset(Path(source), images), output, formats, copy_images=copy_images)
         value = {"path": str(output), "images": len(counts), "counts": counts}
-        return value, f"The annotations of {len(counts)} images are in {output}."
+        return value, f"Saved the annotations of {len(counts)} images to {output}."
     if output.suffix.lower() == ".json":
         from mrcnn.formats import write_coco
 
         dataset = open_dataset(Path(source), images)
         write_coco(dataset, output, images)
         count = len(dataset.image_ids)
-        return {"path": str(output), "images": count}, f"The annotations of {count} images are in {output}."
+        return {"path": str(output), "images": count}, f"Saved the annotations of {count} images to {output}."
     if output.suffix.lower() == ".h5":
         model = load_keras_model(source, settings)
         model.save(output)
-        return {"path": str(output)}, f"The model is in {output}."
+        return {"path": str(output)}, f"Saved the model to {output}."
     raise ValueError(
         "OUTPUT must end in .json, for annotations in the COCO format, or in .h5, for weights. For other "
         f"formats of annotations, pass --format. Received: {output}. For other programs, use mrcnn export."

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 # What a message says about paths that are no dataset.
 KNOWN = (
-    "Give a COCO or VIA json, a YOLO data.yaml, a folder of LabelMe json or of GeoJSON files, a folder rois/ "
-    "of ImageJ, or a folder or zip archive with images/ and labels/."
+    "Pass a COCO or VIA JSON file, a YOLO data.yaml, a folder of LabelMe JSON or GeoJSON files, a folder "
+    "rois/ of ImageJ, or a folder or zip archive with images/ and labels/."
 )
 
 
@@ -35,7 +35,7 @@ def open_dataset(data: Path, images: Path | None = None, classes: list[str] | No
     dataset = _from_folder(data, images, classes)
     dataset.prepare()
     if not len(dataset.image_ids):
-        raise InvalidDataError("The dataset has no images that can be used.", file=data)
+        raise InvalidDataError("The dataset has no usable images.", file=data)
     return dataset
 
 
@@ -77,7 +77,7 @@ def _from_folder(data: Path, images: Path | None, classes: list[str] | None) -> 
             outlined = kind()
             outlined.load(folder, images or _images_beside(folder), classes)
             return outlined
-    raise InvalidDataError(f"This is no dataset. {KNOWN}", file=data)
+    raise InvalidDataError(f"No dataset was recognized here. {KNOWN}", file=data)
 
 
 def _has_images(folder: Path) -> bool:
@@ -114,8 +114,8 @@ def describe_dataset(
     text = ""
     if figure is not None:
         drawn.savefig(figure)
-        text = f"The figure is in {figure}."
+        text = f"Saved the figure to {figure}."
     if numbers["problems"]:
         kinds = sum(numbers["problems"].values())
-        raise IncompleteError((numbers, text), f"{kinds} entries have problems, see above.")
+        raise IncompleteError((numbers, text), f"{kinds} entries have problems; see above.")
     return numbers, text

@@ -75,10 +75,10 @@ def detect_sources(
         "instances": sum(counts.values()),
         "counts": counts,
     }
-    result = value, f"Results are in {output}.{_next_step(sources, output, formats, **options)}"
+    result = value, f"Saved the results to {output}.{_next_step(sources, output, formats, **options)}"
     if expected is not None and len(counts) < expected:
         raise IncompleteError(
-            result, f"{expected - len(counts)} of {expected} images were left out, see above."
+            result, f"{expected - len(counts)} of {expected} images were left out; see above."
         )
     return result
 
@@ -135,10 +135,14 @@ def _as_one_source(sources: Sequence[str]) -> Iterator[Path]:
             link = Path(folder, path.name)
             if path.is_dir() or path.suffix.lower() == ".zip":
                 raise ValueError(
-                    f"Several sources must be images. Received: {path}. Give folders one by one."
+                    f"If you pass several sources, all of them must be image files. Received: {path}. "
+                    "Pass folders, archives and videos one at a time."
                 )
             if link.exists():
-                raise ValueError(f"Two images have the name {path.name}. Give their folders one by one.")
+                raise ValueError(
+                    f"Two images have the name {path.name}, and so would their results. Pass their "
+                    "folders one at a time."
+                )
             os.symlink(path.resolve(), link)
         yield Path(folder)
 
@@ -173,4 +177,4 @@ def _detect_video(
     stem = f"camera-{source}" if source.isdigit() else Path(source).stem
     path = output / f"{stem}.mp4"
     frames = detect_video(source, path, lambda images: model.detect(images), draw, progress=not quiet)
-    return {"output": str(path), "frames": frames}, f"{frames} frames are in {path}."
+    return {"output": str(path), "frames": frames}, f"Saved {frames} frames to {path}."

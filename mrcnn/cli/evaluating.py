@@ -27,8 +27,8 @@ def evaluate_model(
     dataset = open_dataset(data, images, list(names.values()))
     if len(dataset.class_names) - 1 != len(names):
         raise InvalidDataError(
-            f"The dataset has the classes {', '.join(dataset.class_names[1:])}, and the model "
-            f"{', '.join(names.values())}. Both must have the same number of classes.",
+            "The dataset and the model must have the same number of classes. Received: the dataset has "
+            f"{', '.join(dataset.class_names[1:])}; the model has {', '.join(names.values())}.",
             file=data,
         )
     table = evaluate(

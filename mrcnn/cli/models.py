@@ -32,7 +32,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"--set takes NAME=VALUE, such as IMAGE_MAX_DIM=512. Received: {text}")
+            raise ValueError(f"--set must be NAME=VALUE, such as IMAGE_MAX_DIM=512. Received: {text}")
         try:
             values[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -58,7 +58,9 @@ def load_model(name: str, settings: Sequence[str] = ()) -> Detecting:
         return load_keras_model(name, settings)
     if settings:
         raise InvalidDataError(
-            "An exported file holds its settings, so --set cannot change them. Export it again.", file=path
+            "--set cannot change the settings of an exported file. Export the model again with these "
+            "settings.",
+            file=path,
         )
     from mrcnn.runtime import load
 

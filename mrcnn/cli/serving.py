@@ -38,8 +38,8 @@ def serve_model(
         if error.name and error.name.startswith("mrcnn"):
             raise
         raise ImportError(
-            f"mrcnn serve needs the package {error.name}. Install all that it needs: "
-            'pip install "keras-mrcnn[serve]"'
+            f"mrcnn serve needs the package {error.name}. Install its requirements with: pip install "
+            '"keras-mrcnn[serve]"'
         ) from error
     limits = Settings(
         batch=batch,
@@ -62,9 +62,11 @@ def serve_model(
         listener,
         settings=limits,
         root_path=root_path,
-        ready=lambda: print(f"{model} is served at {address}. Ctrl-C stops it.", file=sys.stderr, flush=True),
+        ready=lambda: print(
+            f"Serving {model} at {address}. Press Ctrl-C to stop.", file=sys.stderr, flush=True
+        ),
     )
-    return {"address": address}, "The service has stopped. All requests were answered."
+    return {"address": address}, "The service has stopped. All requests have been answered."
 
 
 def warm_up(model: Detecting) -> None:

@@ -54,10 +54,9 @@ def train_model(
     command += [part for text in settings for part in ("--set", text)]
     value = {"weights": str(weights), "epoch": network.epoch, "go_on": shlex.join(command)}
     text = (
-        f"The weights are in {weights}.\n"
-        f"Detect:   mrcnn detect IMAGES --model {shlex.quote(str(weights))}\n"
-        f"Export:   mrcnn export {shlex.quote(str(weights))} model.onnx\n"
-        f"Go on:    {shlex.join(command)}"
+        f"Saved the weights to {weights}.\nDetect:   mrcnn detect IMAGES --model "
+        f"{shlex.quote(str(weights))}\nExport:   mrcnn export {shlex.quote(str(weights))} model.onnx\nGo "
+        f"on:    {shlex.join(command)}"
     )
     return value, text
 

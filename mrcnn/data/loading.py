@@ -275,8 +275,8 @@ def _mask_problem(
         )
     if masks_shape[2] != num_class_ids:
         return (
-            "load_mask must return one class id per mask. Received: "
-            f"{masks_shape[2]} masks and {num_class_ids} class ids."
+            f"load_mask must return one class id per mask. Received: {masks_shape[2]} masks and "
+            f"{num_class_ids} class ids."
         )
     if num_class_ids and masks_shape[:2] != image_shape[:2]:
         return (
@@ -293,7 +293,7 @@ def _class_problem(class_ids: np.ndarray, num_classes: int) -> str | None:
     outside = class_ids[(class_ids == 0) | (np.abs(class_ids) >= num_classes)]
     if len(outside):
         return (
-            f"Class ids must be 1 to {num_classes - 1}, or negative for crowds; 0 is the background. "
+            f"Class ids must be from 1 to {num_classes - 1}, or negative for crowds; 0 is the background. "
             f"Received: {sorted(set(outside.tolist()))}. Convert the ids of your annotations with "
             "map_source_class_id."
         )

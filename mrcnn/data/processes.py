@@ -1,8 +1,9 @@
 """Build batches in other processes, for data that one Python process cannot prepare fast enough.
 
-The processes are started from scratch (loky), not forked: a fork copies the locks of TensorFlow's, JAX's and CUDA's
-threads but not the threads, and hangs. The processes import no deep-learning framework unless the dataset's
-own module does. They can use classes of scripts and notebooks without a `__main__` guard.
+loky starts new processes instead of forking this one: a fork copies the locks of the threads of TensorFlow,
+JAX and CUDA but not the threads themselves, and hangs. The processes import no deep-learning framework unless
+the dataset's own module does. They can use classes defined in scripts and notebooks without a `__main__`
+guard.
 """
 
 import contextlib
@@ -78,8 +79,8 @@ class BatchProcesses:
             self.close()
             raise RuntimeError(
                 f"A loader process ended unexpectedly at batch {index} of epoch {epoch + 1}: {error}. The "
-                f"usual cause is a lack of memory, because {self._workers} processes each hold a copy of the "
-                "dataset. Lower LOADER_WORKERS, or set LOADER_PROCESSES=False to use threads."
+                f"usual cause is a lack of memory, because each of the {self._workers} processes holds a "
+                "copy of the dataset. Lower LOADER_WORKERS, or set LOADER_PROCESSES=False to use threads."
             ) from error
         self._builder.failures.merge(reasons)
         return built if isinstance(built, dict) else _received(built)

@@ -218,9 +218,9 @@ def stack(samples: Sequence[Sample], config: "Config") -> dict[str, np.ndarray]:
     shapes = {int(sample.meta[IMAGE_ID]): sample.image.shape for sample in samples}
     if len(set(shapes.values())) > 1:
         raise ValueError(
-            "The molded images of a batch must have one size. Received, by image id: "
-            f"{shapes}, with IMAGE_RESIZE_MODE={config.IMAGE_RESIZE_MODE!r}. Use IMAGE_RESIZE_MODE "
-            '"square", "shortest" or "crop", or a batch size of 1.'
+            f"The molded images of a batch must have the same size. Received, by image id: {shapes}, with "
+            f'IMAGE_RESIZE_MODE={config.IMAGE_RESIZE_MODE!r}. Use IMAGE_RESIZE_MODE "square", "shortest" '
+            'or "crop", or a batch size of 1.'
         )
     count, limit = len(samples), config.MAX_GT_INSTANCES
     # Only the first `limit` instances have masks, which take most of the memory.

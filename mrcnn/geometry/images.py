@@ -232,8 +232,8 @@ def scaled_side(side: int, scale: float) -> int:
 def _check_sizes(image: np.ndarray, height: int, width: int) -> None:
     if image.ndim < 2 or image.size == 0 or height < 1 or width < 1:
         raise ValueError(
-            "`image` must have shape (height, width, ...), and it and the output at least one pixel. "
-            f"Received: image.shape={image.shape}, output size {height} x {width}"
+            "`image` must have shape (height, width, ...), and both it and the output must have at least "
+            f"one pixel. Received: image.shape={image.shape}, output size {height} x {width}"
         )
 
 

@@ -210,8 +210,9 @@ class Detector:
         )
         if not fits:
             raise ValueError(
-                f"The molded image must have shape {self._input_shape}, for which the network was built. "
-                f"Received: {shape}. Build a new MaskRCNN after changing an IMAGE_* setting."
+                "The molded image must have the shape for which the network was built, "
+                f"{self._input_shape}. Received: {shape}. Build a new MaskRCNN after you change an "
+                "IMAGE_* setting."
             )
 
     def _run(

@@ -54,7 +54,9 @@ class VideoReader:
         self._capture = cv2.VideoCapture(self.source)
         if not self._capture.isOpened():
             kind = "camera" if self.is_camera else "video"
-            raise OSError(f"Cannot open the {kind} {self.source}: missing, in use, or of an unknown format.")
+            raise OSError(
+                f"Cannot open the {kind} {self.source}. It is missing, in use, or of an unknown format."
+            )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if math.isfinite(rate) and rate > 0 else DEFAULT_RATE
         stated = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
@@ -122,8 +124,8 @@ class VideoWriter:
             self._writer = self._open(frame.shape)
         if frame.shape != self._shape:
             raise ValueError(
-                f"All frames of a video must have one size. Received: frame.shape={frame.shape}, "
-                f"first frame: {self._shape}"
+                f"All frames of a video must have the same size. Received: frame.shape={frame.shape}; the "
+                f"first frame has {self._shape}"
             )
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self.count += 1
@@ -135,7 +137,10 @@ class VideoWriter:
         codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
         writer = cv2.VideoWriter(str(temporary), codec, self.rate, (shape[1], shape[0]))
         if not writer.isOpened():
-            raise OSError(f"Cannot write {self.path}: OpenCV has no permission, or lacks the codec.")
+            raise OSError(
+                f"Cannot write {self.path}. Check the permissions of the folder, and that OpenCV has the "
+                "codec."
+            )
         self._shape = shape
         return writer
 
@@ -203,8 +208,8 @@ def detect_video(
             raise ValueError(f"The video {source} has no frames.")
         if not reader.is_camera and expected is not None and writer.count < expected:
             warnings.warn(
-                f"{source} ends after {writer.count} frames, but its header promises {expected}. "
-                "Check whether the file is complete.",
+                f"{source} ends after {writer.count} frames, but its header declares {expected}. Check "
+                "that the file is complete.",
                 stacklevel=2,
             )
     return writer.count

@@ -72,9 +72,9 @@ def mask_losses(model: MaskRCNN, batch: Mapping[str, np.ndarray], index: int = 0
     """
     if model.mode != "training":
         raise ValueError(
-            "mask_losses() needs a model of mode 'training': targets exist only there. "
-            f"Received: model.mode={model.mode!r}. Build one with the same weights: "
-            'MaskRCNN("training", config, model_dir), then load_weights(path) or copy_weights(model).'
+            "mask_losses() needs a model in training mode, because only that one has targets. Received: "
+            f'model.mode={model.mode!r}. Build one with the same weights: MaskRCNN("training", config, '
+            "model_dir), then load_weights(path) or copy_weights(model)."
         )
     outputs = model.keras_model(dict(batch), training=False)
     rois, class_ids, targets, predictions = (backend.to_numpy(outputs[name])[index] for name in OUTPUTS)

@@ -95,7 +95,7 @@ def format_of(path: Path, format: str | None) -> str:
     if format is None:
         if path.suffix.lower() not in SUFFIXES:
             raise ValueError(
-                f"The suffix of {path.name} does not tell the format. Pass `format`, one of {FORMATS}."
+                f"The suffix of {path.name} does not determine the format. Pass `format`, one of {FORMATS}."
             )
         return SUFFIXES[path.suffix.lower()]
     if format not in FORMATS:
@@ -119,7 +119,7 @@ def _write_overlay(result: "Detections", path: Path, image: Image | None) -> Non
     from mrcnn.results import overlays
 
     if image is None:
-        raise ValueError('An "overlay" is drawn on the image. Pass `image`.')
+        raise ValueError('`image` must be given for an "overlay", which is drawn on it. Received: image=None')
     canvas = overlays.draw(result, image)
     with files.atomic_write(path) as temporary:
         PillowImage.fromarray(canvas).save(temporary)

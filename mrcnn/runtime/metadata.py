@@ -68,8 +68,8 @@ class Metadata:
         """
         if not text:
             raise InvalidDataError(
-                f"The file has no metadata {KEY!r}, so it was not written by MaskRCNN.export. Export the "
-                "model again.",
+                f"The file has no metadata {KEY!r}, so it does not come from MaskRCNN.export. Export the "
+                "model with MaskRCNN.export.",
                 file=file,
             )
         try:
@@ -79,8 +79,8 @@ class Metadata:
             raise InvalidDataError(f"The metadata {KEY!r} cannot be read: {error}", file=file) from error
         if version > FORMAT_VERSION:
             raise InvalidDataError(
-                f"The file was written by version {values.get('version')} of mrcnn in a newer format "
-                f"({version} > {FORMAT_VERSION}). Update the package mrcnn.",
+                f"The file has a newer format ({version} > {FORMAT_VERSION}), written by version "
+                f"{values.get('version')} of the package. Update keras-mrcnn.",
                 file=file,
             )
         return cls(

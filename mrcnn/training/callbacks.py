@@ -150,8 +150,8 @@ class SaveBest(keras.callbacks.Callback):
     def on_train_end(self, logs: Logs = None) -> None:
         if self._log_names and self.monitor not in self._log_names:
             logger.warning(
-                "SaveBest saved no weights: the logs of no epoch contain monitor=%r. They contain %s. "
-                "Correct `monitor`, or put Evaluate before SaveBest in custom_callbacks.",
+                "SaveBest saved no weights, because the logs never contained monitor=%r. They contained "
+                "%s. Correct `monitor`, or put Evaluate before SaveBest in custom_callbacks.",
                 self.monitor,
                 sorted(self._log_names),
             )

@@ -116,8 +116,8 @@ def named_inputs(arrays: Sequence[Tensor], dtypes: Mapping[str, str]) -> dict[st
     names = own if len(arrays) == len(own) else list(BATCH_INPUTS[: len(arrays)])
     if not set(own) <= set(names):
         raise ValueError(
-            f"A batch must be a dict, or a list of the arrays of data_generator: {list(BATCH_INPUTS[:-1])}. "
-            f"Received: {len(arrays)} arrays."
+            "A batch must be a dict, or a list of the arrays of data_generator: "
+            f"{list(BATCH_INPUTS[:-1])}. Received: {len(arrays)} arrays"
         )
     values = dict(zip(names, arrays, strict=True))
     return {

@@ -55,8 +55,8 @@ def checked_pattern(model: keras.Model, layers: str) -> str:
         similar = difflib.get_close_matches(layers, [*LAYER_GROUPS, *names])
         hint = f" Did you mean {' or '.join(map(repr, similar))}?" if similar else ""
         raise ValueError(
-            f"`layers` must be one of {list(LAYER_GROUPS)}, or a regular expression that matches the whole "
-            f"name of at least one layer. Received: layers={layers!r}, which matches none.{hint}"
+            f"`layers` must be one of {list(LAYER_GROUPS)}, or a regular expression that matches the "
+            f"whole name of at least one layer. Received: layers={layers!r}, which matches no layer.{hint}"
         )
     return pattern
 

@@ -119,7 +119,7 @@ def find_last(model_dir: str | os.PathLike[str], name: str) -> Path:
     run_folders = sorted(path for path in folder.iterdir() if path.is_dir() and pattern.fullmatch(path.name))
     if not run_folders:
         raise FileNotFoundError(
-            f"{folder} holds no run of NAME={name!r}. Expected a folder named like {name}20260131T1200. "
+            f"{folder} has no run of NAME={name!r}. Expected a folder named like {name}20260131T1200. "
             "Check model_dir and the NAME of the config."
         )
     for run_folder in reversed(run_folders):
@@ -127,7 +127,7 @@ def find_last(model_dir: str | os.PathLike[str], name: str) -> Path:
         if weight_files:
             return weight_files[-1]
     raise FileNotFoundError(
-        f"The runs of NAME={name!r} in {folder} hold no weight file mask_rcnn*.h5: "
+        f"The runs of NAME={name!r} in {folder} have no weight file mask_rcnn*.h5: "
         f"{', '.join(path.name for path in run_folders)}. Weights are saved after each epoch; the first "
         "epoch may not have finished."
     )

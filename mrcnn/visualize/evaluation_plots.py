@@ -57,8 +57,8 @@ def plot_confusion_matrix(
     """
     if matrix is None:
         raise ValueError(
-            "`matrix` must be a ConfusionMatrix. Received: None. Pass min_score to evaluate(), which then "
-            "computes the matrix."
+            "`matrix` must be a ConfusionMatrix. Received: None. Pass min_score to evaluate() to compute "
+            "the matrix."
         )
     names, has_numbers = matrix.class_names, len(matrix.class_names) <= MOST_NUMBERS
     values = matrix.counts if normalize is None else matrix.normalized(normalize)
@@ -132,8 +132,8 @@ def plot_f1(curves: ScoreCurves | None, ax: Axes | None = None) -> Axes:
     """
     if curves is None:
         raise ValueError(
-            "`curves` must be ScoreCurves. Received: None. Pass min_score to evaluate(), which then computes "
-            "them."
+            "`curves` must be ScoreCurves. Received: None. Pass min_score to evaluate() to compute the "
+            "curves."
         )
     _, ax, _ = figures.get_axes(ax, (6, 4.5))
     overall, best = curves.f1_of_all, curves.best_score()
@@ -142,7 +142,7 @@ def plot_f1(curves: ScoreCurves | None, ax: Axes | None = None) -> Axes:
         title += f", best F1 {np.nanmax(overall):.2f} at score {best:.2f}"
         ax.axvline(best, color="gray", linestyle=":", linewidth=1)
     _draw_curves(ax, curves.scores, curves.f1, curves.class_names, overall, "all classes")
-    ax.set(xlabel="Lowest score that counts", ylabel="F1", xlim=(0, 1), ylim=(0, 1.02))
+    ax.set(xlabel="Score threshold", ylabel="F1", xlim=(0, 1), ylim=(0, 1.02))
     ax.set_title(title)
     return ax
 

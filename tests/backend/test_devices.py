@@ -214,7 +214,7 @@ def test_a_single_device():
 
 
 def test_fewer_devices_than_requested():
-    with pytest.warns(UserWarning, match=r"GPU_COUNT=64, but found \d+ device"):
+    with pytest.warns(UserWarning, match=r"GPU_COUNT=64, but \d+ device"):
         single = backend.get_devices(64)
     assert single.count == 1
 

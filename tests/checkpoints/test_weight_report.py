@@ -47,7 +47,7 @@ def test_coco_weights_in_a_small_resnet_101():
     ]
     assert "mrcnn_bbox_fc: file (1024,324) (324,), model (1024,8) (8,)" in text
     assert text.endswith(
-        "the file has 81 classes, the model NUM_CLASSES=2; set NUM_CLASSES or pass exclude="
+        "the file has 81 classes, but the model has NUM_CLASSES=2; set NUM_CLASSES or pass exclude="
         "['mrcnn_class_logits', 'mrcnn_bbox_fc', 'mrcnn_bbox', 'mrcnn_mask']"
     )
     excluded, text = explain(coco, model, weight_report.CLASS_LAYERS)
@@ -66,7 +66,7 @@ def test_another_depth(theirs, ours, blocks):
              for y in "abc"]  # fmt: skip
     assert set(getattr(report, blocks)) == set(names)
     assert all(name in text for name in names)
-    assert f"the file has {theirs}, the model {ours}; set BACKBONE = '{theirs}'" in text
+    assert f"the file has {theirs}, but the model has {ours}; set BACKBONE = '{theirs}'" in text
     assert "NUM_CLASSES" in text
 
 
@@ -103,31 +103,31 @@ HEAD = {
         (
             "conv1",
             [(7, 7, 1, 64), (64,)],
-            "the file has 3 image channels, the model IMAGE_CHANNEL_COUNT=1; set IMAGE_CHANNEL_COUNT or "
-            "pass exclude=['conv1']",
+            "the file has 3 image channels, but the model has IMAGE_CHANNEL_COUNT=1; "
+            "set IMAGE_CHANNEL_COUNT or pass exclude=['conv1']",
         ),
         (
             "fpn_c5p5",
             [(1, 1, 2048, 128), (128,)],
-            "the file has 256 pyramid channels, the model TOP_DOWN_PYRAMID_SIZE=128; set "
+            "the file has 256 pyramid channels, but the model has TOP_DOWN_PYRAMID_SIZE=128; set "
             "TOP_DOWN_PYRAMID_SIZE = 256",
         ),
         (
             "rpn_model",
             [(3, 3, 256, 512), (512,), (1, 1, 512, 10), (10,), (1, 1, 512, 20), (20,)],
-            "the file has 3 anchor ratios, the model len(RPN_ANCHOR_RATIOS)=5; set len(RPN_ANCHOR_RATIOS) "
-            "or pass exclude=['rpn_model']",
+            "the file has 3 anchor ratios, but the model has len(RPN_ANCHOR_RATIOS)=5; "
+            "set len(RPN_ANCHOR_RATIOS) or pass exclude=['rpn_model']",
         ),
         (
             "mrcnn_class_conv1",
             [(7, 7, 256, 512), (512,)],
-            "the file has 1024 units in the box head, the model FPN_CLASSIF_FC_LAYERS_SIZE=512; set "
+            "the file has 1024 units in the box head, but the model has FPN_CLASSIF_FC_LAYERS_SIZE=512; set "
             "FPN_CLASSIF_FC_LAYERS_SIZE = 1024",
         ),
         (
             "mrcnn_class_conv1",
             [(14, 14, 256, 1024), (1024,)],
-            "the file has 7 rows per pooled RoI, the model POOL_SIZE=14; set POOL_SIZE or pass "
+            "the file has 7 rows per pooled RoI, but the model has POOL_SIZE=14; set POOL_SIZE or pass "
             "exclude=['mrcnn_class_conv1']",
         ),
         (

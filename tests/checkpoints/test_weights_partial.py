@@ -43,13 +43,19 @@ def test_one_name_may_be_given_alone(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"classes": 81}, ["the file has 81 classes, the model NUM_CLASSES=4", *weights.CLASS_LAYERS]),
-        ({"channels": 1}, ["the file has 1 image channels, the model IMAGE_CHANNEL_COUNT=3", "(3,3,1,4)"]),
-        ({"pyramid": 9}, ["the model TOP_DOWN_PYRAMID_SIZE=6", "fpn_p5", "mrcnn_mask_conv1"]),
+        (
+            {"classes": 81},
+            ["the file has 81 classes, but the model has NUM_CLASSES=4", *weights.CLASS_LAYERS],
+        ),
+        (
+            {"channels": 1},
+            ["the file has 1 image channels, but the model has IMAGE_CHANNEL_COUNT=3", "(3,3,1,4)"],
+        ),
+        ({"pyramid": 9}, ["the model has TOP_DOWN_PYRAMID_SIZE=6", "fpn_p5", "mrcnn_mask_conv1"]),
         ({"ratios": 5}, ["file has 5 anchor ratios", "exclude=['rpn_model']"]),
         (
             {"blocks": "abcdefg"},
-            ["the file has resnet101, the model resnet50", "res4g_branch2a", "bn4c_branch2b"],
+            ["the file has resnet101, but the model has resnet50", "res4g_branch2a", "bn4c_branch2b"],
         ),
         ({"blocks": "a"}, ["In the model but not in the file", "res4b_branch2a", "strict=False"]),
     ],
@@ -236,7 +242,7 @@ def test_weights_of_torchvision_are_loaded_by_layer_name(tmp_path):
 def test_other_classes_than_torchvision_s_can_be_excluded(tmp_path):
     write_foreign_file(tmp_path / "w.pkl", classes=91)
     model = foreign_target()
-    with pytest.raises(ValueError, match="the file has 91 classes, the model NUM_CLASSES=5"):
+    with pytest.raises(ValueError, match="the file has 91 classes, but the model has NUM_CLASSES=5"):
         weights.load_weights(model, tmp_path / "w.pkl")
     with pytest.warns(UserWarning, match="Only some weights of .* fit the model"):
         report = weights.load_weights(model, tmp_path / "w.pkl", weights.CLASS_LAYERS, strict=False)

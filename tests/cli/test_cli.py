@@ -66,7 +66,7 @@ def test_version():
         (["detect", "a.png"], 2, "Missing option"),
         (["detect", "no.png", "-m", "nucleus-light"], 1, "no.png: There is no such file or folder."),
         (["describe", "no.json"], 1, "no.json: There is no such file or folder."),
-        (["describe", "docs"], 1, "docs: This is no dataset."),
+        (["describe", "docs"], 1, "docs: No dataset was recognized here."),
         (["predict"], 2, "No such command"),
     ],
 )
@@ -138,7 +138,7 @@ def test_settings_are_literals():
 
     values = parse_settings(["A=0.5", "B=(1, 2)", "C=None", "D=pad64", "E=x=y"])
     assert values == {"A": 0.5, "B": (1, 2), "C": None, "D": "pad64", "E": "x=y"}
-    with pytest.raises(ValueError, match="--set takes NAME=VALUE"):
+    with pytest.raises(ValueError, match="--set must be NAME=VALUE"):
         parse_settings(["A"])
 
 

@@ -257,11 +257,11 @@ def test_files_that_cannot_be_loaded(onnx_file, tmp_path):
     (entry,) = model.metadata_props
     entry.value = json.dumps(json.loads(entry.value) | {"format_version": 99})
     onnx.save(model, tmp_path / "newer.onnx")
-    with pytest.raises(InvalidDataError, match="Update the package mrcnn"):
+    with pytest.raises(InvalidDataError, match="Update keras-mrcnn"):
         runtime.load(tmp_path / "newer.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
-    with pytest.raises(InvalidDataError, match=r"not written by MaskRCNN\.export"):
+    with pytest.raises(InvalidDataError, match=r"does not come from MaskRCNN\.export"):
         runtime.load(tmp_path / "foreign.onnx")
 
 

@@ -76,7 +76,7 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no run of NAME='toy'.*toy20260131T1200"):
         runs.find_last(tmp_path, "toy")
     (tmp_path / "toy20200101T0000").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"hold no weight file.*toy20200101T0000"):
+    with pytest.raises(FileNotFoundError, match=r"have no weight file.*toy20200101T0000"):
         runs.find_last(tmp_path, "toy")
 
 

@@ -198,8 +198,8 @@ class GradientHistograms(EventCallback):
         count = self.mask_rcnn.devices.count
         if count > 1:
             warnings.warn(
-                "GradientHistograms writes nothing, because several devices share a batch. "
-                f"Received: GPU_COUNT={count}. Train on one device to see gradients.",
+                "GradientHistograms writes nothing if several devices share a batch. Received: "
+                f"GPU_COUNT={count}. To see gradients, train on one device.",
                 stacklevel=2,
             )
             return
