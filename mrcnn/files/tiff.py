@@ -64,7 +64,8 @@ def opened(stream: BinaryIO) -> Iterator[tifffile.TiffFile]:
 def layout(tiff: tifffile.TiffFile) -> Layout:
     """Return the images of a TIFF file."""
     every_page: list[Any] = list(tiff.pages)
-    pages = [page for page in every_page if not page.is_reduced] or every_page
+    # Once the series of an OME-TIFF file is known, its later pages are frames, without tags of their own.
+    pages = [page for page in every_page if not getattr(page, "is_reduced", False)] or every_page
     if not pages:
         raise UnreadableFileError("The TIFF file has no pages.")
     frames = len(pages)
