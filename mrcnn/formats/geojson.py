@@ -62,7 +62,8 @@ class GeoJsonDataset(OutlineDataset):
         found, others = image_files.by_stem(image_files.images_in(root, ""))
         for other in others:
             self.problems.add(problems.SAME_NAME, str(root / other))
-        features = {name: self._features(files[name]) for name in found if name in files}
+        readable = {name: self._features(files[name]) for name in found if name in files}
+        features = {name: content for name, content in readable.items() if content is not None}
         labels = [
             label
             for _, listed in features.values()
@@ -93,8 +94,8 @@ class GeoJsonDataset(OutlineDataset):
                         self._add_feature(info, feature, label, class_ids, place, files[name], entry)
         self._finish(folder, before)
 
-    def _features(self, path: Path) -> tuple[Any, list[Any]]:
-        """Return the member `crs` of a file, and its features; none, and noted, if it is broken."""
+    def _features(self, path: Path) -> tuple[Any, list[Any]] | None:
+        """Return the member `crs` of a file, and its features; None, and noted, if it is broken."""
         try:
             content = read_json(path)
             if isinstance(content, list):
@@ -111,7 +112,7 @@ class GeoJsonDataset(OutlineDataset):
             return content.get("crs", NO_CRS), field(content, "features", list, path)
         except DataError as error:
             self.problems.add(problems.BROKEN_FIELD, str(error))
-            return NO_CRS, []
+            return None
 
     def _add_feature(
         self,

@@ -62,6 +62,7 @@ class ImageJDataset(OutlineDataset):
         found, others = image_files.by_stem(image_files.images_in(root, ""))
         for other in others:
             self.problems.add(problems.SAME_NAME, str(root / other))
+        self._damaged: set[Path] = set()
         rois = {name: self._rois(files[name]) for name in found if name in files}
         labels = [
             label for own in rois.values() for roi in own.values() if (label := _label(roi)) is not None
@@ -76,7 +77,7 @@ class ImageJDataset(OutlineDataset):
                 self.problems.add(problems.MISSING_LABELS, str(root / image))
             if not own and not keep_empty:
                 continue
-            is_empty = name in rois and not own
+            is_empty = name in rois and not own and files[name] not in self._damaged
             info = self._add_file(source, name, root / image, outlines=[], is_empty=is_empty)
             for entry, roi in own.items() if info is not None else ():
                 with self.problems.leave_out(files[name], entry):
@@ -95,10 +96,13 @@ class ImageJDataset(OutlineDataset):
                 members = {name: archives.open_member(path, name) for name in names}
         except DataError as error:
             self.problems.add(problems.BROKEN_FIELD, str(error))
+            self._damaged.add(path)
             return {}
         for name, content in members.items():
             with self.problems.leave_out(path, name):
                 found[name] = _parsed(content.read(MAX_ROI_SIZE))
+        if len(found) < len(members):
+            self._damaged.add(path)
         return found
 
     def _add_roi(
