@@ -106,6 +106,7 @@ class Service:
         self.class_names = answers.class_names(model)
         self.max_pixels = settings.pixels_for(model.config)
         self.least_score = float(model.config.DETECTION_MIN_CONFIDENCE)
+        self.max_objects = int(model.config.DETECTION_MAX_INSTANCES)
         self.metrics = Metrics(lambda: self.queue.taken)
         self.queue = DetectionQueue(
             functools.partial(model.detect, masks="cropped"),
@@ -211,10 +212,12 @@ def _add_images(app: FastAPI, service: Service) -> None:
         def form(image: Image, result: Detections) -> Response:
             found = answers.best(result, min_score)
             service.metrics.objects(found.count)
-            names = service.class_names
-            return JSONResponse(
-                answers.as_coco(found, names, file_name=name, masks=masks, tolerance=tolerance)
+            content = answers.as_coco(
+                found, service.class_names, file_name=name, masks=masks, tolerance=tolerance
             )
+            is_complete = result.count < service.max_objects
+            info = {"description": service.name, "version": mrcnn.__version__, "is_complete": is_complete}
+            return JSONResponse({"info": info, **content})
 
         return await service.answer(request, page, form)
 
@@ -249,6 +252,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
             "version": mrcnn.__version__,
             "classes": [{"id": index, "name": name} for index, name in service.class_names.items()],
             "least_score": service.least_score,
+            "max_objects": service.max_objects,
             "max_bytes": settings.max_bytes,
             "max_pixels": service.max_pixels,
         }

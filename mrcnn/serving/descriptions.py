@@ -20,6 +20,7 @@ _BODY = {
     },
 }
 _EXAMPLE = {
+    "info": {"description": "nucleus-light", "version": "3.0.0", "is_complete": True},
     "images": [{"id": 1, "file_name": "image", "height": 256, "width": 320}],
     "annotations": [
         {
@@ -59,7 +60,8 @@ def _images(summary: str, description: str, content: dict[str, Any]) -> dict[str
 DETECT = _images(
     "The objects of an image, as COCO JSON",
     "Objects are sorted by descending score. `bbox` is [x, y, width, height], and `area` is the number of "
-    "pixels of the mask. The answer is a complete COCO file.",
+    "pixels of the mask. The answer is a complete COCO file. `is_complete` is false if the model found as many "
+    "objects as it returns at most; there may be more.",
     {"application/json": {"example": _EXAMPLE}},
 )
 OVERLAY = _images(

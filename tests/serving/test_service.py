@@ -78,6 +78,7 @@ def test_the_answer_is_what_detect_finds(model, address):
             {"id": 1, "file_name": "cells.png", "height": image.shape[0], "width": image.shape[1]}
         ]
         assert answer["categories"] == [{"id": 1, "name": "nucleus"}]
+        assert answer["info"]["is_complete"]
         found = answer["annotations"]
         np.testing.assert_allclose([x["score"] for x in found], expected["scores"], atol=1e-5)
         y1, x1, y2, x2 = expected["rois"].T
@@ -96,6 +97,13 @@ def test_polygons_fill_the_same_pixels(model, address):
         assert (mask ^ expected[..., index]).sum() <= 2, index
     fewer = post(address, "/detect?masks=polygons&tolerance=1", as_file(image)).json()
     assert len(json.dumps(fewer)) < len(json.dumps(answer))
+
+
+def test_an_answer_tells_that_there_may_be_more(model, monkeypatch):
+    monkeypatch.setattr(model.config, "DETECTION_MAX_INSTANCES", 2)
+    with service(model) as address:
+        answer = post(address, "/detect?min_score=1", as_file(picture())).json()
+    assert answer["annotations"] == [] and not answer["info"]["is_complete"]
 
 
 def test_min_score_and_boxes_alone(model, address):
@@ -365,7 +373,7 @@ def test_drop_slide_choose_and_download(tab, address, tmp_path, width, mobile):
     assert tab.run("document.querySelector('#list [aria-pressed=true]').textContent").startswith("nucleus 1")
     tab.run("document.getElementById('json').click()")
     saved = json.loads(tab.downloaded(f"cells-{width}.json"))
-    assert saved["annotations"] == expected
+    assert saved["annotations"] == expected and saved["info"]["is_complete"]
     assert saved["images"][0]["file_name"] == path.name
     tab.run("document.getElementById('png').click()")
     drawn = Image.open(io.BytesIO(tab.downloaded(f"cells-{width}-objects.png")))

@@ -8,7 +8,7 @@ import importlib.resources
 
 @functools.lru_cache(maxsize=1)
 def _files() -> dict[str, str]:
-    folder = importlib.resources.files(__package__)
+    folder = importlib.resources.files("mrcnn.serving.page")
     names = ("index.html", "style.css", "script.js")
     return {name: (folder / name).read_text(encoding="utf-8") for name in names}
 

@@ -136,6 +136,9 @@ function show(next) {
   zoom = 1;
   drawHistogram();
   update();
+  if (next.answer.info.is_complete === false) {
+    say(`The model returns at most ${model.max_objects} objects of an image. There may be more.`, "bad");
+  }
 }
 
 function update() {
