@@ -1,10 +1,10 @@
-"""Make the figures of the pages "Look inside", "Evaluate", "Recipes", "Tutorial 1" and "Tutorial 3".
+"""Make the figures of the pages "Look inside", "Evaluate", "Recipes", "Results" and the tutorials 1 and 3.
 
     python docs/make_pictures.py --logs logs
 
-All but those of "Evaluate" and "Recipes" come from running models: that of samples/coins, with its newest
-weights in the folder of `--logs`, and the one of samples/nucleus. Without weights for coins, that model is
-trained first, which takes minutes on a laptop. All images come with scikit-image.
+All but those of "Evaluate", "Recipes" and "Results" come from running models: that of samples/coins, with its
+newest weights in the folder of `--logs`, and the one of samples/nucleus. Without weights for coins, that
+model is trained first, which takes minutes on a laptop. All images come with scikit-image.
 """
 
 import argparse
@@ -30,7 +30,9 @@ from mrcnn.data.copy_paste import CopyPaste  # noqa: E402
 from mrcnn.data.generator import DataGenerator  # noqa: E402
 from mrcnn.data.stains import hematoxylin  # noqa: E402
 from mrcnn.evaluation import coco, instances  # noqa: E402
+from mrcnn.geometry.mask_crops import MaskCrops  # noqa: E402
 from mrcnn.model import MaskRCNN, load_image_gt  # noqa: E402
+from mrcnn.results import Detections, outlines, overlays  # noqa: E402
 from samples.coins import coins  # noqa: E402
 from samples.nucleus import nucleus  # noqa: E402
 from samples.stand_ins import write_coins_as_via  # noqa: E402
@@ -203,6 +205,29 @@ def copy_paste() -> dict[str, Any]:
     return {"coins": figure}
 
 
+def results() -> dict[str, Any]:
+    """Labeled coins in color, and the outline of one with all its points and with those of LabelMe."""
+    image, labels = coins.halves()[1]
+    masks = labels[..., np.newaxis] == np.arange(1, labels.max() + 1)
+    crops = MaskCrops.cut(masks)
+    result = Detections(crops.boxes, np.ones(len(crops.boxes), int), None, crops, class_names=NAMES)
+    y1, x1, y2, x2 = crops.boxes[3]
+    figure, axes = visualize.figures.pyplot().subplots(
+        1, 3, figsize=(15, 4.6), layout="constrained", width_ratios=(1.7, 1, 1)
+    )
+    axes[0].imshow(overlays.draw(result, image))
+    axes[0].set_title("overlay")
+    for ax, tolerance, title in ((axes[1], 0.0, "exact"), (axes[2], 1.0, "tolerance=1")):
+        (rings,) = outlines.parts_of(outlines.shape_of(tuple(crops.boxes[3]), crops.crops[3], tolerance))
+        x, y = np.vstack([rings[0], rings[0][:1]]).T
+        ax.imshow(image, cmap="gray", extent=(0, image.shape[1], image.shape[0], 0))
+        ax.plot(x, y, "-o", color="#56b4e9", markersize=4)
+        ax.set(xlim=(x1 - 4, x2 + 4), ylim=(y2 + 4, y1 - 4), title=f"{title}: {len(rings[0])} points")
+    for ax in axes:
+        ax.axis("off")
+    return {"formats": figure}
+
+
 def _bars(rows: list[Any]) -> np.ndarray:
     """Masks [60, 200, N] of boxes."""
     masks = np.zeros((60, 200, len(rows)), bool)
@@ -221,6 +246,7 @@ def main() -> None:
     model = coin_detector(arguments.logs)
     figures = {f"inside-{name}": figure for name, figure in inside(model, held_out()).items()}
     figures |= {f"copy-paste-{name}": figure for name, figure in copy_paste().items()}
+    figures |= {f"results-{name}": figure for name, figure in results().items()}
     figures |= {f"evaluation-{name}": figure for name, figure in evaluation().items()}
     figures |= {f"tutorial-3-{name}": figure for name, figure in tutorial_3(model).items()}
     for name, figure in figures.items():

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what type checkers and the API reference see
     from mrcnn import formats as formats
     from mrcnn import inspection as inspection
     from mrcnn import model as model
+    from mrcnn import results as results
     from mrcnn import runtime as runtime
     from mrcnn import utils as utils
     from mrcnn import visualize as visualize
@@ -73,6 +74,7 @@ _MODULES = {
     "formats": "mrcnn.formats",
     "inspection": "mrcnn.inspection",
     "model": "mrcnn.model",
+    "results": "mrcnn.results",
     "runtime": "mrcnn.runtime",
     "schedules": "mrcnn.training.schedules",
     "utils": "mrcnn.utils",
