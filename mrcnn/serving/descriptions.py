@@ -60,8 +60,8 @@ def _images(summary: str, description: str, content: dict[str, Any]) -> dict[str
 DETECT = _images(
     "The objects of an image, as COCO JSON",
     "Objects are sorted by descending score. `bbox` is [x, y, width, height], and `area` is the number of "
-    "pixels of the mask. The answer is a complete COCO file. `is_complete` is false if the model found as many "
-    "objects as it returns at most; there may be more.",
+    "pixels of the mask. The answer is a complete COCO file. `is_complete` is false if the model found as "
+    "many objects as it returns at most; there may be more.",
     {"application/json": {"example": _EXAMPLE}},
 )
 OVERLAY = _images(

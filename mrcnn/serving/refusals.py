@@ -26,7 +26,8 @@ class RefusedError(Exception):
     def __init__(
         self, status: int, sentence: str, *, retry_after: int | None = None, is_uploading: bool = False
     ) -> None:
-        super().__init__(sentence)
+        # Decoders end their reasons without a period.
+        super().__init__(sentence if sentence.endswith((".", "!", "?")) else f"{sentence}.")
         self.status = status
         self.retry_after = retry_after
         self.is_uploading = is_uploading
