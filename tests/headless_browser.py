@@ -69,7 +69,7 @@ class Tab:
     def wait(self, condition):
         """Wait until JavaScript is true."""
         end = time.monotonic() + DEADLINE
-        while not self.run(condition):
+        while not self.run(f"Boolean({condition})"):
             assert time.monotonic() < end, (condition, self.messages, self.run("document.body.innerText"))
             time.sleep(0.05)
 
