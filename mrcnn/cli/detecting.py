@@ -51,6 +51,8 @@ def detect_sources(
         for source in sources:
             if not Path(source).exists():
                 raise MissingFileError("There is no such file or folder.", file=source)
+    elif formats:
+        raise ValueError("--format is for images. Of a video, the result is a video. Leave --format out.")
     loaded = load_model(model, settings)
     if is_video:
         return _detect_video(sources[0], loaded, output, min_score, quiet)

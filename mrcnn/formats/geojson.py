@@ -141,8 +141,10 @@ def _label(feature: Any, name: str) -> str | None:
     """Return the class of a feature, or None."""
     properties = feature.get("properties") if isinstance(feature, dict) else None
     value = properties.get(name) if isinstance(properties, dict) else None
-    if isinstance(value, dict):
-        value = value.get("name")
+    if isinstance(value, dict):  # QuPath lists the names of classes that are made of several
+        names = value.get("names")
+        is_listed = isinstance(names, list) and all(isinstance(one, str) for one in names)
+        value = ": ".join(names) if is_listed else value.get("name")
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         return None
     text = str(value).strip()

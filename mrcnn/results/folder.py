@@ -24,8 +24,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from mrcnn import files
 from mrcnn.results import coco, labels, measurements, saving, yolo
 from mrcnn.results.detections import Detections
@@ -103,9 +101,9 @@ class ResultFolder:
             image: The image, for overlays and intensities.
             content: The image file or its content, for `copy_images`.
         """
+        result = result.with_masks(result.mask_crops())  # each writer goes through the crops
         if self.copy_images and content is not None:
             file_name = f"images/{name}{Path(file_name).suffix}"
-            result = result.select(np.arange(result.count))
             result.path = self._copy(content, self.folder / file_name)
         numbers = labels.compact(labels.label_image(result))
         for kind, place in LABEL_PLACES.items():

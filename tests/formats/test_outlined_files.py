@@ -58,6 +58,8 @@ def test_other_properties_and_no_class(tmp_path):
     content = collection(feature(label=None, species="oak"), feature(label=None))
     dataset = geojson(tmp_path, content, class_property="species")
     assert dataset.class_names == ["BG", "oak"] and dataset.problems.counts == {problems.UNKNOWN_CLASS: 1}
+    listed = collection(feature(label=None, classification={"names": ["tree", "old"]}))
+    assert geojson(tmp_path, listed).class_names == ["BG", "tree: old"]
     dataset = geojson(tmp_path, content, classes=["tree"])
     assert len(dataset.load_mask(0)[1]) == 2  # the only class is meant
     with pytest.raises(InvalidDataError, match="No object has a class"):
