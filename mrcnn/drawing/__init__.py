@@ -1,4 +1,4 @@
-"""Drawing without a user interface: colors, masks painted into arrays, figures shown in a notebook.
+"""Drawing without a user interface: colors, masks painted into arrays, figures in a notebook.
 
     colors    RGB triples for instances and classes
     masks     masks and their outlines painted into image arrays, with OpenCV

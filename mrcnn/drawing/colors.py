@@ -1,4 +1,4 @@
-"""Colors of instances and classes: RGB triples in 0..1, the first seven safe for color-blind readers."""
+"""Colors of instances and classes: RGB triples in 0..1. The first seven are safe for color-blind readers."""
 
 import colorsys
 import random
@@ -42,7 +42,7 @@ def random_colors(N: int, bright: bool = True) -> list[tuple[float, float, float
 
 
 def distinct_colors(N: int) -> list[tuple[float, float, float]]:
-    """Make N colors that are easy to tell apart, the same ones at every call.
+    """Make N colors that are easy to tell apart, always the same ones.
 
     The first seven are `PALETTE`. The following ones differ from their neighbors in hue (golden-ratio
     steps) and in brightness.

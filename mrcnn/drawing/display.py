@@ -1,4 +1,4 @@
-"""Import matplotlib at the first use, and show finished figures.
+"""Import matplotlib when it is first used, and show finished figures.
 
 Importing the package is cheap on a server, because matplotlib is loaded with the first figure.
 """
@@ -27,8 +27,8 @@ def pyplot() -> ModuleType:
 def finish(figure: Figure, show: bool) -> Figure:
     """Return a finished figure to the caller, and show it if asked to and if there is a display.
 
-    A notebook displays every new figure below the cell that made it. If that figure is also the value of
-    the cell, the notebook would display it twice; here the second time is suppressed.
+    A notebook displays every new figure below the cell that made it. If the figure is also the value of the
+    cell, the notebook would display it twice. This function suppresses the second one.
     """
     import matplotlib
 
@@ -42,7 +42,7 @@ def finish(figure: Figure, show: bool) -> Figure:
 
 
 def _display_in_notebook(figure: Any, own_cell: int | None) -> None:
-    """Display a figure, unless it is the value of the cell that made it. IPython calls this."""
+    """Display a figure, unless it is the value of the cell that made it. IPython calls this function."""
     shell = _shell()
     is_value = getattr(getattr(shell, "displayhook", None), "exec_result", None) is not None
     if is_value and _cell_number() == own_cell:
@@ -52,11 +52,11 @@ def _display_in_notebook(figure: Any, own_cell: int | None) -> None:
 
 
 def _cell_number() -> int | None:
-    """The number of the notebook cell that runs now; None outside notebooks."""
+    """Return the number of the running notebook cell, or None outside notebooks."""
     return getattr(_shell(), "execution_count", None)
 
 
 def _shell() -> Any:
-    """IPython's shell; None outside of it."""
+    """Return IPython's shell, or None outside IPython."""
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None

@@ -1,4 +1,4 @@
-"""Masks and their outlines painted into image arrays with OpenCV: arrays in, arrays out.
+"""Masks and their outlines, painted into image arrays with OpenCV.
 
 Images are [H, W, channels], RGB. Masks are [H, W, N]. Colors are RGB triples in 0..1.
 """
@@ -14,7 +14,7 @@ from mrcnn.typing import Image, Masks
 
 
 def to_rgb(image: Image) -> np.ndarray:
-    """Convert an image of any kind to the uint8 RGB image that a person expects to see.
+    """Convert an image of any kind to a uint8 RGB image as a person expects to see it.
 
     Args:
         image: [H, W] or [H, W, channels]. Images of one or two channels are shown in gray (the first
@@ -61,7 +61,7 @@ def to_bool(mask: np.ndarray) -> np.ndarray:
 
 
 def apply_mask(image: np.ndarray, mask: np.ndarray, color: Color, alpha: float = 0.5) -> np.ndarray:
-    """Blend a color into the image inside a mask, in place.
+    """Blend a color into an image inside a mask, in place.
 
     Each channel becomes `channel * (1 - alpha) + alpha * color * 255`, truncated for integers.
 
@@ -155,5 +155,5 @@ def draw_crops(
 
 
 def line_width(canvas: np.ndarray) -> int:
-    """Choose a line width, in pixels, that stays visible when the whole canvas is on a screen."""
+    """Choose a line width, in pixels, that is visible when the whole canvas fits on a screen."""
     return max(1, round(int(max(canvas.shape[:2])) / 500))

@@ -1,4 +1,4 @@
-"""Boxes, anchors, masks and images as NumPy arrays. No framework is needed or loaded.
+"""Boxes, anchors, masks and images as NumPy arrays. This package imports no framework.
 
     boxes           overlap, suppression, deltas; pixel and normalized coordinates
     anchors         the anchors of the feature pyramid

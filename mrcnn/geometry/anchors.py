@@ -48,11 +48,12 @@ def generate_anchors(
 
     Args:
         scales: Side in pixels of a square anchor, one or several.
-        ratios: Width divided by height: 0.5 is a tall anchor. The area does not depend on the ratio.
+        ratios: Width divided by height: 0.5 is a tall anchor. All ratios have the same area.
         shape: (rows, columns) of the feature map.
         feature_stride: Pixels per location, or a pair for rows and columns.
-        anchor_stride: Locations per anchor: 1 puts anchors at every location, 2 at every other.
-        rounded: Whether the distances from the center to the sides are rounded to whole pixels, half to even.
+        anchor_stride: Distance between anchors in locations: 1 puts anchors at every location, 2 at every
+            other.
+        rounded: Whether to round the distances from the center to the sides to whole pixels, half to even.
 
     Returns:
         float64 [N, (y1, x1, y2, x2)] in pixels, not clipped to the image. The centers lie at the upper left
@@ -88,7 +89,7 @@ def generate_pyramid_anchors(
         ratios: Width divided by height; every level has anchors of all ratios.
         feature_shapes: (rows, columns) of the feature map, one entry per level.
         feature_strides: Pixels per location, one number or pair per level.
-        anchor_stride: Locations per anchor.
+        anchor_stride: Distance between anchors in locations.
         rounded: See `generate_anchors`.
 
     Returns:
@@ -155,11 +156,11 @@ def pixel_anchors(config: "Config", image_shape: Sequence[int]) -> Boxes:
 
 
 class AnchorCache:
-    """The anchors of one Config, kept for the KEPT_SIZES image sizes that were used last.
+    """The anchors of one Config, cached for the KEPT_SIZES most recently used image sizes.
 
     Args:
         config: See `pixel_anchors`.
-        anchors: Pixel anchors to use for images of size config.IMAGE_SHAPE; computed if None.
+        anchors: Pixel anchors to use for images of size config.IMAGE_SHAPE, or None to compute them.
     """
 
     def __init__(self, config: "Config", anchors: Boxes | None = None) -> None:

@@ -1,8 +1,8 @@
-"""Boxes: overlap, suppression, deltas, and the two coordinate systems.
+"""Operations on boxes: overlap, suppression, deltas, and conversion between coordinate systems.
 
-Pixel boxes are half-open: row y2 and column x2 lie outside, the height is y2 - y1. Normalized boxes
-are closed: both ends lie inside and the whole image is (0, 0, 1, 1). Some conventions have half-open
-normalized boxes: pixels divided by height and width, where the whole image is (0, 0, 1, 1) as well.
+Pixel boxes are half-open: row y2 and column x2 lie outside, so the height is y2 - y1. Normalized boxes are
+closed: both ends lie inside, and the whole image is (0, 0, 1, 1). In some conventions normalized boxes are
+half-open: pixels divided by height and width. The whole image is then (0, 0, 1, 1), too.
 
 Axes: N boxes, or N1 and N2 boxes of two sets; 4 is (y1, x1, y2, x2).
 """
@@ -32,11 +32,11 @@ def compute_iou(
     Args:
         box: [4], (y1, x1, y2, x2), y2 and x2 outside.
         boxes: [N, 4] in the same unit.
-        box_area: Area of `box`; a caller with many boxes computes it once.
+        box_area: Area of `box`, which a caller with many boxes computes only once.
         boxes_area: Areas [N] of `boxes`.
 
     Returns:
-        IoU [N]. There is no epsilon: two boxes without area give NaN.
+        IoU [N]. Two boxes without area give NaN, because no epsilon is added.
     """
     height = np.minimum(box[..., 2], boxes[..., 2]) - np.maximum(box[..., 0], boxes[..., 0])
     width = np.minimum(box[..., 3], boxes[..., 3]) - np.maximum(box[..., 1], boxes[..., 1])
@@ -75,10 +75,9 @@ def compute_overlaps(boxes1: np.ndarray, boxes2: np.ndarray) -> np.ndarray:
 
 
 def non_max_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
-    """Suppress boxes that overlap a better box (greedy non-maximum suppression).
+    """Apply greedy non-maximum suppression.
 
-    Of equal scores this function prefers the higher index; the network's own suppression prefers the lower
-    one.
+    If scores are equal, this function prefers the higher index, while the network prefers the lower one.
 
     Args:
         boxes: [N, (y1, x1, y2, x2)] in any unit; integers are cast to float32.
@@ -120,7 +119,7 @@ def apply_box_deltas(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
             already multiplied by the standard deviations.
 
     Returns:
-        float32 [N, 4] in the unit of `boxes`. The exponent is not limited.
+        float32 [N, 4] in the unit of `boxes`. log(dh) and log(dw) are not limited.
     """
     boxes, deltas = _float32(boxes), _float32(deltas)
     center, size = _center_and_size(boxes)
@@ -148,14 +147,14 @@ def box_refinement(box: np.ndarray, gt_box: np.ndarray) -> np.ndarray:
 
 
 def clip_boxes(boxes: np.ndarray, window: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Move every corner outside a window onto its edge.
+    """Clip boxes to a window.
 
     Args:
         boxes: [..., (y1, x1, y2, x2)].
         window: (y1, x1, y2, x2) in the same unit.
 
     Returns:
-        Array of the shape and dtype of `boxes`. A box outside the window becomes one without area.
+        Array of the shape and dtype of `boxes`. A box outside the window becomes a box without area.
     """
     y1, x1, y2, x2 = window
     return np.clip(boxes, [y1, x1, y1, x1], [y2, x2, y2, x2]).astype(np.asarray(boxes).dtype)
@@ -194,7 +193,7 @@ def denorm_boxes(
 
     Returns:
         int32 of the same shape, y2 and x2 outside; float64 if not rounded. A box without area becomes one
-        pixel, a half-open one stays without.
+        pixel, unless boxes are half-open.
 
     Raises:
         ValueError: If `shape` does not have two values.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Where each field stands on the last axis, for arrays and tensors alike.
+# Position of each field on the last axis, for arrays and tensors.
 IMAGE_ID = 0
 ORIGINAL_IMAGE_SHAPE = slice(1, 4)
 IMAGE_SHAPE = slice(4, 7)
@@ -45,8 +45,8 @@ def compose_image_meta(
         active_class_ids: One 0 or 1 per class, background included.
 
     Returns:
-        float64 array [12 + classes]. It is floating even if all values are integers, so that stacking metas
-        keeps fractional scales.
+        float64 array [12 + classes]. It is floating-point even if all values are integers, so that stacked
+        metas keep fractional scales.
     """
     parts = [[image_id], original_image_shape, image_shape, window, [scale], active_class_ids]
     return np.concatenate([np.asarray(part, dtype=np.float64) for part in parts])

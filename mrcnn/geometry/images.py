@@ -33,20 +33,20 @@ def resize(
     anti_aliasing: bool = False,
     anti_aliasing_sigma: float | Sequence[float] | None = None,
 ) -> np.ndarray:
-    """Resize an image; by default bilinear, without anti-aliasing, with zeros outside the image.
+    """Resize an image, by default with bilinear interpolation, no anti-aliasing, and zeros outside the image.
 
     Output pixel i samples the input at (i + 0.5) * H / H' - 0.5. In the default mode `cval` surrounds the
-    image, so its borders fade when it is enlarged. The defaults are computed here, several times faster than
-    by scikit-image; all other choices are passed to `skimage.transform.resize`.
+    image, so its borders fade when it is enlarged. This function computes the defaults itself, several times
+    faster than scikit-image, and passes all other options to `skimage.transform.resize`.
 
     Args:
         image: [H, W] or [H, W, channels], any dtype; bool counts as 0.0 and 1.0.
         output_shape: (H', W'); further axes may follow.
         order: Order of the interpolation, as in scikit-image.
-        mode: How pixels outside the image are filled, as in scikit-image.
+        mode: How to fill pixels outside the image, as in scikit-image.
         cval: Value outside the image if `mode` is "constant".
         clip: Whether to clip the result to the value range of the image.
-        preserve_range: Whether integers keep their values. If False, they are converted to 0..1.
+        preserve_range: Whether to keep the values of integers. If False, they are converted to 0..1.
         anti_aliasing: Whether to blur before shrinking.
         anti_aliasing_sigma: Standard deviation of this blur, as in scikit-image.
 
@@ -91,26 +91,25 @@ def resize_image(
     min_scale: float | None = None,
     mode: str = "square",
 ) -> Resized:
-    """Resize an image to the size of the network and keep its aspect ratio.
+    """Resize an image to the input size of the network, keeping its aspect ratio.
 
     Args:
-        image: [H, W, channels], any dtype, which is kept; integers are truncated, not rounded (in mode
-            "shortest" they are rounded).
-        min_dim: The short side is enlarged to this length, in pixels.
-        max_dim: Side of the square canvas; the long side shrinks to it. Modes "square" and "shortest" read
+        image: [H, W, channels] of any dtype, which the result keeps. Integers are truncated, except in mode
+            "shortest", which rounds them.
+        min_dim: Length in pixels to which a shorter short side is enlarged.
+        max_dim: Side of the square canvas, which limits the long side. Only modes "square" and "shortest" use
             it.
-        min_scale: The smallest scale; `max_dim` takes precedence.
+        min_scale: Smallest scale factor. `max_dim` takes precedence.
         mode: "none" returns the image unchanged. "square" pads it with zeros on all sides to
-            [max_dim, max_dim]. "pad64" pads it to sides that are multiples of 64. "crop" cuts out a random
-            piece [min_dim, min_dim], whose position Python's `random` draws. "shortest" scales the short side
-            to min_dim, or the long side to max_dim where it would be longer, and rounds down. It does not
-            pad.
+            [max_dim, max_dim]. "pad64" pads it to sides that are multiples of 64. "crop" cuts out a piece
+            [min_dim, min_dim] at a position drawn from Python's `random`. "shortest" scales the short side to
+            min_dim, or the long side to max_dim if it would be longer, rounds sizes down and does not pad.
 
     Returns:
         image: The resized image [H', W', channels].
-        window: (y1, x1, y2, x2), the part of it that is not padding, in pixels, y2 and x2 outside.
-        scale: Side of the scaled image divided by the side of the original; the integer 1 if it was not
-            scaled.
+        window: (y1, x1, y2, x2) in pixels, y2 and x2 outside: the part of the result that is not padding.
+        scale: Side of the scaled image divided by the side of the original image, or the integer 1 if the
+            image was not scaled.
         padding: [(top, bottom), (left, right), (0, 0)], for `resize_mask`.
         crop: (y, x, height, width) of the piece in the scaled image, or None, for `resize_mask`.
 
@@ -154,15 +153,15 @@ def resize_mask(
 ) -> np.ndarray:
     """Resize masks as `resize_image` resized their image.
 
-    Nearest neighbor on the grid that maps corner pixels to corner pixels,
-    in = out * (in_side - 1) / (out_side - 1). This is not the grid of `resize_image`; the two differ by up to
-    a pixel, and published weights were trained with both.
+    This takes the nearest neighbor on the grid that maps corner pixels to corner pixels, in = out * (in_side
+    - 1) / (out_side - 1). The grid of `resize_image` differs from it by up to a pixel. Published weights were
+    trained with this combination.
 
     Args:
         mask: [H, W, instances], any dtype, which is kept.
         scale: The scale that `resize_image` returned.
         padding: The padding that it returned.
-        crop: The crop that it returned. If it is not None, the padding is not added.
+        crop: The crop that it returned. With a crop, no padding is added.
 
     Returns:
         Masks [H', W', instances].
@@ -194,11 +193,11 @@ def mask_index(
         side: Pixels of the mask along the axis.
         scale: The scale that `resize_image` returned.
         padding: (before, after) in pixels.
-        crop: (first, length) of the part of the scaled mask to cut out, or None. With a crop, the padding is
-            not added.
+        crop: (first, length) of the part of the scaled mask to cut out, or None. With a crop, no padding is
+            added.
 
     Returns:
-        int [pixels of the result]: a row or column of the mask, -1 in the padding.
+        int array with one entry per pixel of the result: a row or column of the mask, or -1 in the padding.
     """
     index = interpolation.nearest_index(side, scaled_side(side, scale))
     if crop is not None:
@@ -207,7 +206,7 @@ def mask_index(
 
 
 def check_molded_size(shape: Sequence[int], mode: str = "square") -> None:
-    """Raise ValueError unless both sides of a molded image (height, width, ...) suit the network.
+    """Raise ValueError unless the network can take a molded image of shape (height, width, ...).
 
     Args:
         shape: Shape of the image.
@@ -286,7 +285,7 @@ def pad_after(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def padded_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """Return the least multiples of 32 that hold images of these shapes (height, width, ...)."""
+    """Return the smallest multiples of 32 that hold images of these shapes (height, width, ...)."""
     height, width = (max(shape[axis] for shape in shapes) for axis in (0, 1))
     return height + -height % SHORTEST_MULTIPLE, width + -width % SHORTEST_MULTIPLE
 

@@ -1,4 +1,4 @@
-"""Sampling of pixel arrays at other sizes: bilinear for images, nearest for masks.
+"""Resampling of pixel arrays: bilinear for images, nearest neighbor for masks.
 
 Axes: H, W input; H', W' output; further axes, such as channels, follow.
 """
@@ -22,20 +22,20 @@ Taps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False, edge: str = "zero") -> None:
-    """Resize an image into `out`: bilinear, no anti-aliasing.
+    """Resize an image into `out`, with bilinear interpolation and no anti-aliasing.
 
     Output pixel i samples the input at (i + 0.5) * H / H' - 0.5. The result is clipped to the value range of
-    the image and then cast to the dtype of `out`. Everything is computed in float64, but for float16 and
-    float32 images the sampling positions are rounded to float32, as scikit-image does. One axis is
-    interpolated after the other, some rows at a time.
+    the image and then cast to the dtype of `out`. All arithmetic is in float64, but sampling positions for
+    float16 and float32 images are rounded to float32, as in scikit-image. The axes are interpolated one after
+    the other, some rows at a time.
 
     Args:
         image: [H, W, ...].
         out: [H', W', ...], any dtype and memory layout.
-        break_ties: Move the positions by TIE_SHIFT_ROWS and TIE_SHIFT_COLUMNS, so that values exactly between
-            two integers or classes mostly go where scikit-image puts them.
-        edge: What surrounds the image: "zero", or "repeat" for its outermost pixels. With "repeat", positions
-            are rounded to float32 as PyTorch does, and integers of `out` are rounded.
+        break_ties: Whether to move positions by TIE_SHIFT_ROWS and TIE_SHIFT_COLUMNS, so that values exactly
+            between two integers or classes are mostly rounded as in scikit-image.
+        edge: Values outside the image: "zero", or "repeat" to repeat its outermost pixels. With "repeat",
+            positions are rounded to float32, as in PyTorch, and an integer `out` gets rounded values.
     """
     height, width = out.shape[:2]
     channels = int(np.prod(image.shape[2:]))

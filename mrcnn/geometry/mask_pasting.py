@@ -1,9 +1,9 @@
-"""Masks of detections pasted into the image, by the rules of three libraries.
+"""Pasting the masks of detections into the image, by the rules of three libraries.
 
 BOX resizes a mask to its box, rounded to whole pixels, as the Keras 2 library does. EXPANDED_BOX pads the
 mask by one cell, enlarges the box to match, and cuts off the fractions of its corners, as torchvision does;
-the result is larger by about a pixel. GRID samples the mask at the center of each pixel, for the box with its
-fractions, as Detectron2 does.
+the result is larger by about a pixel. GRID samples the mask at the center of each pixel without rounding the
+box, as Detectron2 does.
 
 Axes: h, w mask; H, W image.
 """
@@ -25,7 +25,7 @@ Region = tuple[int, int, int, int]
 def paste(
     mask: np.ndarray, box: Sequence[float] | np.ndarray, shape: Sequence[int], method: str = BOX
 ) -> tuple[Region, np.ndarray]:
-    """Return the part of an image that a mask may cover, and the pixels of it that are inside.
+    """Return the part of an image that a mask may cover, and which of its pixels are inside the mask.
 
     Args:
         mask: float [h, w], probabilities.
@@ -34,8 +34,8 @@ def paste(
         method: BOX, EXPANDED_BOX or GRID.
 
     Returns:
-        The part (y1, x1, y2, x2) in whole pixels, y2 and x2 outside, and bool [y2 - y1, x2 - x1]: where the
-        mask is at least 0.5. The part may be empty.
+        The part (y1, x1, y2, x2) in whole pixels, y2 and x2 outside, and bool [y2 - y1, x2 - x1], True where
+        the mask is at least 0.5. The part may be empty.
     """
     if method == EXPANDED_BOX:
         return _paste_expanded(mask, np.asarray(box, np.float32), shape)

@@ -1,9 +1,9 @@
-"""Instance masks: their boxes, their overlap, and mini-masks.
+"""Operations on instance masks: boxes, overlap, and mini-masks.
 
 Axes: H, W image; h, w mini-mask; N instances.
 
-A mini-mask is the part of a mask inside its box, resized to a small fixed size. It saves memory; its outline
-is coarser.
+A mini-mask is the part of a mask inside its box, resized to a small fixed size. It takes less memory, but its
+outline is coarser.
 """
 
 from collections.abc import Sequence
@@ -88,11 +88,12 @@ def label_image(masks: np.ndarray, scores: Sequence[float] | np.ndarray) -> np.n
 
     Args:
         masks: bool [H, W, N].
-        scores: [N]. A pixel of several masks belongs to the one with the best score; of equal scores, to the
-            first.
+        scores: [N]. A pixel of several masks belongs to the mask with the best score, and to the first of
+            them if scores are equal.
 
     Returns:
-        int32 [H, W]: 0 is background, i + 1 is mask i. A mask wholly under better ones has no pixel.
+        int32 [H, W]: 0 is background, i + 1 is mask i. A mask that better ones cover completely has no
+        pixels.
     """
     labels = np.zeros(masks.shape[:2], dtype=np.int32)
     for index in np.argsort(-np.asarray(scores), kind="stable")[::-1]:
@@ -103,12 +104,12 @@ def label_image(masks: np.ndarray, scores: Sequence[float] | np.ndarray) -> np.n
 def non_max_suppression_masks(
     masks: np.ndarray, bbox: np.ndarray, scores: np.ndarray, class_ids: np.ndarray, threshold: float
 ) -> np.ndarray:
-    """Suppress instances whose masks overlap that of a better instance of their class.
+    """Suppress instances whose masks overlap the mask of a better instance of the same class.
 
     Args:
         masks: bool [H, W, N].
         bbox: int [N, (y1, x1, y2, x2)] in pixels; each box contains its mask.
-        scores: [N]. Of equal scores the first instance is the better one.
+        scores: [N]. If scores are equal, the first instance is the better one.
         class_ids: int [N].
         threshold: An instance is dropped if its mask IoU with a kept one is greater than this.
 
@@ -190,7 +191,7 @@ def expand_mask(bbox: np.ndarray, mini_mask: np.ndarray, image_shape: Sequence[i
 
 
 def mold_mask(mask: np.ndarray, config: "Config") -> None:
-    """Do nothing. The Keras 2 library has this placeholder, so imports of it keep working.
+    """Do nothing. This placeholder of the Keras 2 library only exists so that it can be imported.
 
     Args:
         mask: Ignored.
@@ -199,7 +200,7 @@ def mold_mask(mask: np.ndarray, config: "Config") -> None:
 
 
 def unmold_mask(mask: np.ndarray, bbox: Sequence[int] | np.ndarray, image_shape: Sequence[int]) -> np.ndarray:
-    """Resize the mask that the network predicts for one box, and paste it into the image.
+    """Resize the predicted mask of one box and paste it into the image.
 
     Args:
         mask: float [h, w], probabilities.
@@ -230,9 +231,9 @@ def unmold_crop(mask: np.ndarray, bbox: Sequence[int] | np.ndarray) -> np.ndarra
 
 
 def _any_in_row(mask: np.ndarray) -> np.ndarray:
-    """Compute mask.any(axis=1), several times faster where the instances are the innermost axis in memory.
+    """Compute mask.any(axis=1), several times faster if instances are the innermost axis in memory.
 
-    NumPy would loop over that short axis. Taking several columns as one makes the inner loop longer.
+    NumPy would loop over that short axis. Treating several columns as one makes the inner loop longer.
     """
     result: np.ndarray
     if not mask.flags.c_contiguous:

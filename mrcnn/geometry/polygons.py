@@ -3,8 +3,8 @@
 Axes: P points; a point is (x, y) in pixels, counted from the upper left corner of the image, so that the
 first pixel reaches from 0 to 1. pycocotools fills the polygons, as it does for COCO.
 
-pycocotools allocates memory for every pixel along an outline and does not check its input. No polygon reaches
-it that has not been clipped and measured here.
+pycocotools allocates memory for every pixel along an outline and does not check its input. Therefore this
+module clips and measures every polygon before pycocotools gets it.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from mrcnn.typing import Masks
 Polygon: TypeAlias = NDArray[np.float64]
 
 ELLIPSE_CORNERS = 72
-# An outline may reach so many pixels outside its image without being reported.
+# Number of pixels by which an outline may reach outside its image without being reported.
 TOLERANCE = 1.0
 # Of one outline after clipping, in pixels: 40 bytes for each are needed to fill it.
 MAX_OUTLINE_LENGTH = 2_000_000
@@ -35,11 +35,11 @@ def rectangle(x: float, y: float, width: float, height: float) -> Polygon:
 
 
 def ellipse(x: float, y: float, radius_x: float, radius_y: float, angle: float = 0.0) -> Polygon:
-    """Return the corners [72, (x, y)] of a polygon that stands for an ellipse around (x, y).
+    """Return the corners [72, (x, y)] of a polygon that approximates an ellipse around (x, y).
 
     Args:
-        x: Center, in pixels.
-        y: Center, in pixels.
+        x: x of the center, in pixels.
+        y: y of the center, in pixels.
         radius_x: Half the width before the rotation, in pixels.
         radius_y: Half the height before the rotation, in pixels.
         angle: Rotation in radians, clockwise on the screen.
@@ -53,8 +53,8 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float, angle: float =
 def joined(rings: Sequence[Polygon]) -> Polygon:
     """Return rings as one polygon [P, (x, y)], connected by lines of no width.
 
-    Filled by the even-odd rule, it covers what an odd number of rings covers: rings inside others are holes,
-    rings beside others are parts.
+    Filled by the even-odd rule, the polygon covers the points that an odd number of rings cover: a ring
+    inside another one is a hole, and a ring beside another one is a second part.
 
     Args:
         rings: One or more rings [P, (x, y)], open: the last point is not the first one again.
@@ -116,17 +116,17 @@ def _parse_part(part: Any) -> Polygon:
 
 
 def clip(points: Polygon, size: tuple[int, int]) -> Polygon:
-    """Cut off what is far outside the image, so that coordinates and lengths are bounded.
+    """Cut off parts far outside the image, so that coordinates and lengths are bounded.
 
-    A polygon that stays within one image side (the longer one) around the image is returned unchanged. The
-    area inside the image is always the same (Sutherland and Hodgman, Reentrant polygon clipping, 1974).
+    A polygon that reaches no farther from the image than its longer side is returned unchanged. Clipping does
+    not change the area inside the image (Sutherland and Hodgman, Reentrant polygon clipping, 1974).
 
     Args:
         points: [P, (x, y)] in pixels.
         size: (height, width) of the image.
 
     Returns:
-        [P', (x, y)]; without points if the polygon is wholly outside.
+        [P', (x, y)], without points if the polygon is completely outside.
     """
     margin = max(size)
     low, high = (-margin, -margin), (size[1] + margin, size[0] + margin)
@@ -140,7 +140,7 @@ def clip(points: Polygon, size: tuple[int, int]) -> Polygon:
 
 
 def _clip_at(points: Polygon, axis: int, bound: float, sign: int) -> Polygon:
-    """Keep what lies below a line (sign 1) or above it (sign -1)."""
+    """Keep the part below a line (sign 1) or above it (sign -1)."""
     position = points[:, axis]
     is_kept = sign * position <= sign * bound
     if is_kept.all():  # also if no point is left
@@ -164,7 +164,7 @@ def rasterize(
 
     Args:
         parts: Polygons [P, (x, y)] in pixels; the object is their union.
-        size: (height, width) of the image. What lies outside is cut off.
+        size: (height, width) of the image. Parts outside the image are cut off.
 
     Returns:
         The mask, bool [h, w], and (row, column) of its first pixel in the image. None if the object has no
@@ -213,7 +213,8 @@ def encode(parts: Sequence[Polygon], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _clipped(parts: Sequence[Polygon], size: tuple[int, int]) -> list[Polygon]:
-    """The parts that may have pixels in the image. pycocotools takes two points for the corner of a box."""
+    """Return the parts that may have pixels in the image. pycocotools would take two points for corners of a
+    box."""
     return [points for part in parts if len(points := clip(part, size)) >= 3]
 
 

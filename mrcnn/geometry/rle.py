@@ -1,12 +1,12 @@
-"""Run-length encodings (RLE) of masks: COCO's, and the text of the 2018 Data Science Bowl.
+"""Run-length encodings (RLE) of masks: COCO's format, and that of the 2018 Data Science Bowl.
 
-Both go through a mask column by column. COCO states the lengths of all runs, alternately outside and inside,
-beginning outside: {"size": [height, width], "counts": [6, 2, 40]}. `counts` may also be a text, which COCO
-calls compressed. The Data Science Bowl states "start length" of the runs inside; pixels count from 1.
+Both traverse a mask column by column. COCO lists the lengths of all runs, alternately outside and inside,
+starting outside: {"size": [height, width], "counts": [6, 2, 40]}. `counts` may also be a string, which COCO
+calls compressed. The Data Science Bowl lists the "start length" of each run inside, counting pixels from 1.
 
 Axes: H, W image; N instances; R runs.
 
-Run lengths from files are decoded here and never by pycocotools, which does not check that they fill their
+This module decodes run lengths from files itself, because pycocotools does not check that they fill their
 mask.
 """
 
@@ -37,7 +37,7 @@ def encode_masks(masks: Masks) -> list[RunLengths]:
         masks: bool [H, W, N].
 
     Returns:
-        N dicts of `size` [H, W] and `counts`, compressed, as text: ready for JSON.
+        N dicts of `size` [H, W] and compressed `counts` as a string, ready for JSON.
     """
     from pycocotools import mask as run_lengths
 
@@ -49,7 +49,7 @@ def encode_masks(masks: Masks) -> list[RunLengths]:
 
 
 def encode_labels(labels: np.ndarray, count: int) -> list[RunLengths]:
-    """Return the COCO run lengths of the instances 1 to `count` of a label image [H, W], empty ones too."""
+    """Return the COCO run lengths of the instances 1 to `count`, even empty ones, of a label image [H, W]."""
     encoded: list[RunLengths] = []
     for start in range(1, count + 1, MASKS_AT_A_TIME):
         numbers = np.arange(start, min(start + MASKS_AT_A_TIME, count + 1))
@@ -66,7 +66,7 @@ def encode_crops(size: tuple[int, int], boxes: Boxes, crops: Iterable[np.ndarray
         crops: For each box the bool pixels [y2 - y1, x2 - x1].
 
     Returns:
-        N dicts of `size` and `counts`, compressed, as text.
+        N dicts of `size` and compressed `counts` as a string.
     """
     return compress([crop_counts(size, box, crop) for box, crop in zip(boxes, crops, strict=True)], size)
 
@@ -75,11 +75,11 @@ def compress(counts: Sequence[Counts], size: tuple[int, int]) -> list[RunLengths
     """Return COCO run lengths with compressed counts.
 
     Args:
-        counts: For each mask the int lengths [R] of its runs, beginning outside. They must fill the mask.
+        counts: For each mask the int lengths [R] of its runs, starting outside. They must fill the mask.
         size: (height, width) of the masks.
 
     Returns:
-        A dict of `size` and `counts`, as text, for each mask.
+        A dict of `size` and `counts`, as a string, for each mask.
     """
     from pycocotools import mask as run_lengths
 
@@ -107,7 +107,7 @@ def crop_counts(size: tuple[int, int], box: Sequence[int] | np.ndarray, crop: np
 
 
 def from_segmentation(segmentation: Any, image_shape: Sequence[int]) -> RunLengths:
-    """Return the compressed run lengths of a segmentation of a COCO file.
+    """Return the compressed run lengths of a segmentation from a COCO file.
 
     Args:
         segmentation: A list of polygons, see `polygons.parse`, or run lengths with counts of either kind.
@@ -142,7 +142,7 @@ def decode(run_lengths: RunLengths, size: Sequence[int]) -> Masks:
 
 
 def decode_columns(counts: Counts, size: Sequence[int]) -> tuple[Masks, int]:
-    """Return the columns of a mask that have pixels inside: bool [H, w], and the first of these columns.
+    """Return the columns of a mask that have pixels inside, bool [H, w], and the index of the first of them.
 
     Args:
         counts: int64 [R], lengths of runs, beginning outside, that fill the mask.
@@ -176,7 +176,7 @@ def counts_of(run_lengths: RunLengths, size: Sequence[int]) -> Counts:
         int64 [R], not negative, with the sum height * width.
 
     Raises:
-        InvalidDataError: If `size` is another one, or if `counts` are not such numbers.
+        InvalidDataError: If `size` differs, or `counts` do not fill the mask.
     """
     height, width = int(size[0]), int(size[1])
     stated = stated_size(run_lengths)
@@ -200,7 +200,7 @@ def counts_of(run_lengths: RunLengths, size: Sequence[int]) -> Counts:
 
 
 def stated_size(run_lengths: Any) -> tuple[int, int]:
-    """Return the (height, width) that COCO run lengths state.
+    """Return the (height, width) in COCO run lengths.
 
     Raises:
         InvalidDataError: If `size` is not a pair of integers.
@@ -236,9 +236,9 @@ def _parse_numbers(counts: Any) -> Counts:
 def _parse_text(text: str | bytes) -> Counts:
     """Decode compressed counts.
 
-    A number is written in groups of 5 bits, the lowest first, one character each: 48 plus the bits, plus 32
-    if another group follows. The highest bit of the last group is the sign. From the fourth number on it is
-    the difference to the number two before.
+    A number is written as groups of 5 bits, lowest first. Each group is one character: 48 plus the bits, plus
+    32 if another group follows. The highest bit of the last group is the sign. From the fourth number on, the
+    difference from the number two places before is written.
     """
     data = text.encode("ascii", "replace") if isinstance(text, str) else text
     groups = np.frombuffer(data, dtype=np.uint8).astype(np.int64) - 48
@@ -267,7 +267,7 @@ def _with_text(code: RunLengths) -> RunLengths:
 
 
 def rle_encode(mask: np.ndarray) -> str:
-    """Return the runs of a mask [H, W] as "start length start length ...", the text of the Data Science Bowl.
+    """Return the runs of a mask [H, W] as "start length start length ...", as in the Data Science Bowl.
 
     Raises:
         ValueError: If `mask` does not have two axes.
@@ -281,7 +281,7 @@ def rle_encode(mask: np.ndarray) -> str:
 
 
 def rle_decode(rle: str, shape: tuple[int, int]) -> Masks:
-    """Return the mask of a text of `rle_encode`, bool [H, W].
+    """Return the mask, bool [H, W], of a string from `rle_encode`.
 
     Args:
         rle: The runs, "start length start length ...".

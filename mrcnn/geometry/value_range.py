@@ -1,4 +1,4 @@
-"""Which values of an image are black and white: one range for a dtype or a data set, not for each image.
+"""The values of black and white in images: one range for a dtype or a dataset, not for each image.
 
 Networks take values of 0 to 255. By default the dtype of an image determines its range:
 
@@ -10,10 +10,10 @@ Networks take values of 0 to 255. By default the dtype of an image determines it
 | float | 0 | 1 |
 | other integers | 0 | 255 |
 
-Values may lie outside of the range: one bright pixel changes no other. As many programs use floats of 0 to
-255, a float image counts as such if more than 1 % of its values lie above FLOAT_LIMIT, with a warning.
-Training decides this once for the whole dataset. `Config.IMAGE_VALUE_RANGE` sets the range of all images but
-uint8 and bool.
+Values may lie outside the range, so one bright pixel does not change the others. Many programs use floats
+from 0 to 255. A float image is taken to have this range, with a warning, if more than 1 % of its values
+exceed FLOAT_LIMIT. Training decides this once for the whole dataset. `Config.IMAGE_VALUE_RANGE` sets the
+range of all images except uint8 and bool.
 """
 
 import warnings
@@ -28,11 +28,11 @@ from mrcnn.typing import Image
 if TYPE_CHECKING:
     from mrcnn.config import Config
 
-# Percentiles of a large image are taken from a grid of about so many pixels.
+# Approximate number of pixels of the grid from which percentiles of a large image are computed.
 SAMPLED_PIXELS = 1 << 16
 # Images whose 99th percentile lies above it are not on a scale of 0..1.
 FLOAT_LIMIT = 2.0
-# An image has the wrong range if more than 1 % of its values lie so many ranges away from it.
+# An image has the wrong range if more than 1 % of its values are this many ranges away from it.
 FAR = 16
 NEXT_STEP = "Set IMAGE_VALUE_RANGE to the values of black and white, such as (0, 4095)."
 
@@ -57,11 +57,11 @@ def value_range(image: Image, config: "Config") -> ValueRange | None:
         config: Read for IMAGE_VALUE_RANGE and MEAN_PIXEL.
 
     Returns:
-        The range. None if the values stay as they are: IMAGE_VALUE_RANGE is None, and MEAN_PIXEL is not on a
-        scale of 0 to 255.
+        The range, or None if the values do not change because IMAGE_VALUE_RANGE is None and MEAN_PIXEL is not
+        on a scale of 0 to 255.
 
     Raises:
-        InvalidDataError: If a value is not finite, or the values lie far outside of the range.
+        InvalidDataError: If a value is not finite, or the values are far outside the range.
     """
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise InvalidDataError("The values of an image must be finite. Received: NaN or infinite values.")
@@ -102,7 +102,7 @@ def scaled(image: Image, values: ValueRange | None) -> Image:
         values: The range of the image; None changes no value.
 
     Returns:
-        float32; or the image itself if nothing changes.
+        The scaled image, float32, or the image itself if nothing changes.
     """
     if image.dtype == bool:
         image = image.astype(np.float32)
@@ -152,7 +152,7 @@ def _warn_of_integers(image: Image, values: ValueRange) -> None:
 
 
 def _percentiles(image: Image) -> np.ndarray:
-    """The 1st and 99th percentile of an image, from a grid of its pixels."""
+    """Return the 1st and 99th percentile of an image, from a grid of its pixels."""
     if image.ndim >= 2:
         step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / SAMPLED_PIXELS)))
         image = image[::step, ::step]

@@ -1,1 +1,1 @@
-"""From images to detections: prepare the inputs, run the network, map the outputs back to each image."""
+"""From images to detections: prepare the inputs, run the network, and map the outputs back to each image."""

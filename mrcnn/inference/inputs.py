@@ -1,4 +1,4 @@
-"""From images to the inputs of the network: channels, value range, size, mean, and the image meta."""
+"""Convert images to the inputs of the network: channels, value range, size, mean, and image meta."""
 
 import copy
 from collections.abc import Iterable, Sequence
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MoldedImage:
-    """One image as the network takes it, and how its detections map back.
+    """One image as the network takes it, with the data to map its detections back.
 
     Attributes:
         pixels: float [H, W, channels], resized, padded and mean-subtracted.
         meta: Image meta [12 + classes].
         window: (y1, x1, y2, x2) in pixels of the molded image: the part that shows the original image.
-        original_shape: (height, width, ...) of the image whose coordinates the detections get.
-        half_open, mask_pasting: See `mrcnn.config.conventions`.
+        original_shape: (height, width, ...) of the original image, to whose coordinates detections are
+            mapped.
+        half_open, mask_pasting: See `half_open_boxes` and `mask_pasting` in `mrcnn.config.conventions`.
     """
 
     pixels: np.ndarray
@@ -38,7 +39,7 @@ class MoldedImage:
 
 
 def box_rules(config: "Config") -> dict[str, Any]:
-    """Return the conventions by which detections become boxes and masks of the original image."""
+    """Return the conventions for mapping detections to boxes and masks of the original image."""
     conventions = config.conventions()
     return {"half_open": conventions.half_open_boxes, "mask_pasting": conventions.mask_pasting}
 
@@ -46,7 +47,7 @@ def box_rules(config: "Config") -> dict[str, Any]:
 def whole_image_config(config: "Config") -> "Config":
     """Return a copy of a training Config that detects in one whole image at a time.
 
-    Where training crops ("crop"), the copy pads ("pad64").
+    If training crops images ("crop"), the copy pads them ("pad64").
     """
     config = copy.deepcopy(config)
     config.GPU_COUNT = config.IMAGES_PER_GPU = 1
@@ -78,7 +79,7 @@ def mold_inputs(images: Sequence[Image], config: "Config") -> list[MoldedImage]:
         config: Read for the IMAGE_* settings, CONTRAST_PERCENTILES, MEAN_PIXEL and NUM_CLASSES.
 
     Raises:
-        ValueError: If the channels of an image do not fit, or its molded sides do not suit the network.
+        ValueError: If an image has the wrong number of channels, or its molded size does not fit the network.
     """
     return [_mold_input(image, config) for image in images]
 

@@ -1,7 +1,7 @@
-"""The mask head as a network of its own, which computes each detection's mask for its own class only.
+"""The mask head as a separate network that computes each detection's mask only for its own class.
 
-The inference graph computes the masks of all slots for all classes. The masks of the detections that exist,
-for their own classes, are the same numbers for a fraction of the arithmetic.
+The inference graph computes masks for all slots and all classes. This network computes the same numbers, with
+a fraction of the arithmetic, for actual detections and their own classes.
 
 Axes: B images, K detections, h and w cells of a mask.
 """
@@ -46,7 +46,7 @@ def mask_branch(model: keras.Model, config: "Config") -> Graph:
 
 
 class ClassSpecificMasks(layers.Layer):
-    """The last layer of the mask head, for the class of each detection only.
+    """The last layer of the mask head, applied only for the class of each detection.
 
     Call with [features [B, K, h, w, C], detections [B, K, 6]]. Returns [B, K, h, w].
 

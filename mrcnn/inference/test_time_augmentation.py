@@ -1,9 +1,9 @@
-"""Options of detection that take more time and may find more objects. They are off by default.
+"""Options of detection that take more time and may find more objects, off by default.
 
 TEST_TIME_FLIPS also detects in mirror images and merges the detections. MASK_NMS_THRESHOLD suppresses a
 detection whose mask overlaps the mask of a better one of its class. The boxes of slanted or touching objects
-overlap where their masks do not, so with this threshold DETECTION_NMS_THRESHOLD, which compares boxes, can be
-higher.
+may overlap even if their masks do not, so with this option you can raise DETECTION_NMS_THRESHOLD, which
+compares boxes.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ VIEW_COUNTS = {"none": 1, "horizontal": 2, "all": 4}
 
 
 def detect_with_options(detect: Detect, images: Sequence[Image], config: "Config") -> list[Detections]:
-    """Detect with the options of a Config.
+    """Detect with the options that a Config sets.
 
     Args:
         detect: The detector without options. It returns masks as MaskCrops whose boxes are the RoIs.
@@ -60,7 +60,7 @@ def detect_with_options(detect: Detect, images: Sequence[Image], config: "Config
 
 
 def _unflip(detections: Detections, axes: Sequence[int], image: Image) -> tuple[Detections, Masks]:
-    """Map detections from a flipped view to the image. Returns them and their masks [height, width, N]."""
+    """Map detections from a flipped view to the image. Return them and their masks [height, width, N]."""
     rois = detections["rois"].copy()
     for axis in axes:
         rois[:, [axis, axis + 2]] = image.shape[axis] - rois[:, [axis + 2, axis]]
@@ -70,7 +70,7 @@ def _unflip(detections: Detections, axes: Sequence[int], image: Image) -> tuple[
 
 
 def _merge(views: list[tuple[Detections, Masks]], threshold: float, max_instances: int) -> Detections:
-    """Join the detections of all views, and suppress those whose masks overlap that of a better one."""
+    """Merge the detections of all views, and suppress those whose masks overlap the mask of a better one."""
     rois = np.concatenate([detections["rois"] for detections, _ in views])
     class_ids = np.concatenate([detections["class_ids"] for detections, _ in views])
     scores = np.concatenate([detections["scores"] for detections, _ in views])

@@ -1,4 +1,4 @@
-"""Detection in videos, streams and cameras: read frames, detect, draw, write a video.
+"""Detect in videos, streams and cameras, and write a video with the detections drawn in.
 
 Frames are uint8 [H, W, 3], RGB, upright. While the network works on one batch of frames, one thread decodes
 the next batch and another one draws and encodes the batch before.
@@ -37,11 +37,11 @@ class VideoReader:
     Iterate over the reader for frames. Use it in a `with` block, or call `close`.
 
     Args:
-        source: A path, an address that OpenCV opens, or the number of a camera, also as text ("0").
+        source: A path, a URL that OpenCV can open, or the number of a camera, which may be a string ("0").
 
     Attributes:
         rate: Frames per second.
-        frames: The number of frames that the source states; None for cameras and streams.
+        frames: The number of frames according to the header; None for cameras and streams.
         is_camera: Whether the source is a camera.
 
     Raises:
@@ -81,10 +81,10 @@ class VideoReader:
 
 
 class VideoWriter:
-    """A video file that gets its name when it is complete.
+    """A video file, renamed to its final name when it is complete.
 
-    Use the writer in a `with` block. The end of the block finishes the file. An error, Ctrl-C, or a block
-    that writes no frame leaves no file, and keeps an older file of that name.
+    Use the writer in a `with` block. The end of the block finishes the file. After an error, Ctrl-C, or a
+    block that writes no frame, no new file remains, and an older file of that name is kept.
 
     Args:
         path: A path that ends in .avi (Motion JPEG) or .mp4 (MPEG-4). Missing folders are created.
@@ -168,8 +168,8 @@ def detect_video(
 ) -> int:
     """Detect in each frame of a video, and write a video with the detections drawn in.
 
-    Ctrl-C ends the recording of a camera, and the video so far is kept. With other sources Ctrl-C leaves no
-    file, and neither does an error.
+    Ctrl-C ends the recording of a camera and keeps the video so far. With other sources, no file remains
+    after Ctrl-C or an error.
 
     Args:
         source: See `VideoReader`.
@@ -189,7 +189,7 @@ def detect_video(
         ValueError: If the source has no frame.
 
     Warns:
-        UserWarning: If the source ends before it reaches its stated number of frames.
+        UserWarning: If the source has fewer frames than its header declares.
     """
     with VideoReader(source) as reader, VideoWriter(output, reader.rate) as writer:
         expected = reader.frames if limit is None else min(limit, reader.frames or limit)

@@ -1,4 +1,4 @@
-"""Methods of `MaskRCNN` that search its graph and compute any part of it, as the notebooks do."""
+"""Methods of `MaskRCNN` that search its graph and compute any part of it."""
 
 import functools
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from mrcnn.typing import Boxes, Image, Tensor
 
 
 class GraphMethods:
-    """Part of `mrcnn.model.MaskRCNN`."""
+    """Mixin of `mrcnn.model.MaskRCNN`."""
 
     keras_model: keras.Model
     _graph: Graph
@@ -35,7 +35,7 @@ class GraphMethods:
     _update_settings: Callable[[], None]
 
     def ancestor(self, tensor: Tensor, name: str, checked: Any = None) -> Tensor | None:
-        """Return the named tensor among those that a symbolic tensor is computed from, or None.
+        """Return the named tensor upstream of a symbolic tensor, or None if there is none.
 
         Args:
             tensor: A symbolic tensor of the network.
@@ -61,7 +61,7 @@ class GraphMethods:
         outputs: Sequence[tuple[str, Tensor]],
         image_metas: np.ndarray | None = None,
     ) -> "OrderedDict[str, np.ndarray]":
-        """Compute any tensors of the inference network for some images, and print their shapes.
+        """Compute tensors of the inference network for some images, and print their shapes.
 
         The first call with a set of outputs compiles it.
 
@@ -105,7 +105,7 @@ class GraphMethods:
         return arrays
 
     def _graph_call(self, outputs: Sequence[tuple[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
-        """The compiled call that computes these tensors, kept for the next time."""
+        """Return the compiled call that computes these tensors, and cache it."""
         key = tuple((label, id(tensor)) for label, tensor in outputs)
         if key not in self._graph_calls:  # the call keeps its tensors alive, so that their ids stay theirs
             model = keras.Model(self._graph.inputs, dict(outputs))

@@ -1,4 +1,4 @@
-"""Tensors of a network by the names that the notebooks of the Keras 2 library use."""
+"""Look up tensors of a network by the names that the notebooks of the Keras 2 library use."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,7 +50,7 @@ class ProposalSteps(layers.Layer):
 
 
 def ancestor(tensor: Tensor, name: str, known: Steps | None = None) -> Tensor:
-    """Find a symbolic tensor by name among those that `tensor` is computed from.
+    """Find a symbolic tensor by name upstream of `tensor`.
 
     Args:
         tensor: An output of a layer.
@@ -58,11 +58,11 @@ def ancestor(tensor: Tensor, name: str, known: Steps | None = None) -> Tensor:
             "ROI/pre_nms_anchors:0", "ROI/refined_anchors:0", "ROI/refined_anchors_clipped:0" or
             "ROI/rpn_non_max_suppression:0" (also with /NonMaxSuppressionV2:0 or V3:0 behind it). A suffix of
             the layer's name such as _1, and :0, are ignored.
-        known: The steps of proposal layers from earlier calls. New ones are added, so that steps that are
-            fetched together are computed once.
+        known: The steps of proposal layers from earlier calls. New ones are added, so that steps fetched
+            together are computed only once.
 
     Returns:
-        The tensor, or None if there is none of this name.
+        The tensor, or None if no tensor has this name.
     """
     known = {} if known is None else known
     parts = re.sub(r":\d+$", "", name).split("/")
@@ -80,7 +80,7 @@ def ancestor(tensor: Tensor, name: str, known: Steps | None = None) -> Tensor:
 def without_padding(
     arrays: Mapping[str, np.ndarray], outputs: Iterable[tuple[str, Tensor]], known: Steps
 ) -> dict[str, np.ndarray]:
-    """Return the values of tensors, with the rows that NMS keeps as the Keras 2 library has them.
+    """Return the values of tensors, without padding after the rows that NMS keeps, as in the Keras 2 library.
 
     Args:
         arrays: The values by label, each with a batch axis.

@@ -1,7 +1,7 @@
 """Layers of the network with the constructors of the Keras 2 library, which take a Config.
 
-The layers of `mrcnn.network` take numbers. A saved model that contains one of the layers here stores those
-numbers, not the Config.
+The layers of `mrcnn.network` take plain numbers. A saved model that contains one of the layers of this module
+stores those numbers, not the Config.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ class ProposalLayer(proposals.ProposalLayer):
     Args:
         proposal_count: Proposals per image.
         nms_threshold: IoU above which the box with the lower score is suppressed.
-        config: Read for PRE_NMS_LIMIT and RPN_BBOX_STD_DEV. Arguments given by keyword win.
+        config: Read for PRE_NMS_LIMIT and RPN_BBOX_STD_DEV. Keyword arguments take precedence.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class DetectionLayer(detections.DetectionLayer):
     """`mrcnn.network.detections.DetectionLayer`, with its arguments from a Config.
 
     Args:
-        config: Read for BBOX_STD_DEV and the DETECTION_* settings. Arguments given by keyword win.
+        config: Read for BBOX_STD_DEV and the DETECTION_* settings. Keyword arguments take precedence.
     """
 
     def __init__(self, config: "Config | None" = None, **kwargs: Any) -> None:
@@ -64,7 +64,7 @@ class DetectionTargetLayer(detection_targets.DetectionTargetLayer):
     """`mrcnn.network.detection_targets.DetectionTargetLayer`, with its arguments from a Config.
 
     Args:
-        config: Read for the settings of RoI sampling, boxes and masks. Arguments given by keyword win.
+        config: Read for the settings of RoI sampling, boxes and masks. Keyword arguments take precedence.
     """
 
     def __init__(self, config: "Config | None" = None, **kwargs: Any) -> None:

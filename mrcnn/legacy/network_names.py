@@ -1,4 +1,4 @@
-"""The names that the Keras 2 library gave to the parts of its network, see `mrcnn.model`."""
+"""The parts of the network under their names in the Keras 2 library; see `mrcnn.model`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
-"""Modules that `from mrcnn.model import *` gave in the Keras 2 library.
+"""Modules that `from mrcnn.model import *` provides in the Keras 2 library.
 
-`tf` is loaded when a program uses it, so that nothing needs TensorFlow without asking for it.
+`tf` is imported when a program uses it, so other programs do not need TensorFlow.
 """
 
 import datetime
