@@ -15,14 +15,14 @@ COLUMNS = {
     "batch": "batch",
     "threads": "threads",
     "precision": "precision",
-    "median": "s per image",
+    "median": "s/image",
     "spread": "quartiles",
     "per_second": "images/s",
     "prepare": "prepare",
     "network": "network",
     "masks": "masks",
     "objects": "objects",
-    "megabytes": "memory MB",
+    "megabytes": "MB",
 }
 # A part of the time from which on it is named as what limits.
 LARGE_SHARE = 0.25
@@ -115,7 +115,7 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
             **{name: str(row[name]) for name in ("batch", "threads", "precision", "objects", "megabytes")},
             "size": f"{row['size']} x {row['size']}" if row["size"] else "as stored",
             "median": f"{row['median']:.3g}",
-            "spread": f"{row['lower']:.3g} - {row['upper']:.3g}",
+            "spread": f"{row['lower']:.2g}-{row['upper']:.2g}",
             "per_second": f"{1 / row['median']:.3g}",
             **shares,
         }
@@ -152,6 +152,9 @@ def _comparison(rows: Sequence[dict[str, Any]], name: str, words: str) -> list[s
     same = [row for row in rows if all(row[column] == first[column] for column in others)]
     if len(same) < 2:
         return []
-    ratio = same[0]["median"] / same[-1]["median"]
+    last = same[-1]
+    if last["lower"] <= first["upper"] and first["lower"] <= last["upper"]:
+        return [f"{words.format(last[name])}: no faster or slower than {first[name]} beyond the spread."]
+    ratio = first["median"] / last["median"]
     kind = f"{ratio:.2g} times as fast as" if ratio >= 1 else f"{1 / ratio:.2g} times as slow as"
-    return [f"{words.format(same[-1][name])}: {kind} {same[0][name]}, per image."]
+    return [f"{words.format(last[name])}: {kind} {first[name]}, per image."]

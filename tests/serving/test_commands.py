@@ -129,14 +129,17 @@ def test_benchmark_shows_a_table_and_reports_errors(onnx_file):
 
 
 def test_what_limits():
-    row = {"size": 64, "batch": 1, "threads": 1, "precision": "float32", "median": 1.0}
+    row = {"size": 64, "batch": 1, "threads": 1, "precision": "float32"}
     parts = {"network": 0.3, "prepare": 0.6, "masks": 0.1}
-    rows = [{**row, **parts}, {**row, **parts, "threads": 2, "median": 0.8}]
+    first = {**row, **parts, "lower": 0.9, "median": 1.0, "upper": 1.1}
+    rows = [first, {**first, "threads": 2, "lower": 0.79, "median": 0.8, "upper": 0.81}]
     sentences = what_limits(rows)
     assert sentences[0].startswith("Preparing images takes 60% of the time.")
     assert sentences[1].startswith("The network takes 30% of the time.")
     assert sentences[2] == "2 threads: 1.2 times as fast as 1, per image."
     assert len(sentences) == 3
+    rows[1] |= {"upper": 0.95}
+    assert what_limits(rows)[2] == "2 threads: no faster or slower than 1 beyond the spread."
 
 
 # --- The guide ---
