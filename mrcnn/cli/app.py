@@ -50,6 +50,19 @@ Images = Annotated[
     typer.Option("--images", help="The folder of the images. The default is the folder of the annotations."),
 ]
 
+Page = Annotated[int | None, typer.Option(min=0, help="The page or slice of stacks, from 0.")]
+Channels = Annotated[
+    str | None, typer.Option(help="The channels of images without colors, from 0, such as 0 or 2,1,0.")
+]
+
+
+def _image_choice(page: int | None, channels: str | None) -> dict[str, Any]:
+    """What to take of the images of a dataset."""
+    from mrcnn.cli.datasets import parse_channels
+
+    options = {"page": page, "channels": parse_channels(channels)}
+    return {name: value for name, value in options.items() if value is not None}
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -109,10 +122,16 @@ def detect(
         float | None,
         typer.Option(min=0, help="Micrometers per pixel, for csv. By default, what the file says."),
     ] = None,
-    page: Annotated[int | None, typer.Option(min=0, help="The page or slice of stacks, from 0.")] = None,
-    channels: Annotated[
-        str | None, typer.Option(help="The channels of images without colors, from 0, such as 0 or 2,1,0.")
+    page: Page = None,
+    channels: Channels = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(min=8, help="For large images: detect in tiles with sides of so many pixels, such as 1024."),
     ] = None,
+    overlap: Annotated[
+        int | None, typer.Option(min=1, help="Pixels that tiles share; an eighth of --tile by default.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Tiles at once.")] = 1,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
@@ -120,7 +139,7 @@ def detect(
 
     Writes label images, COCO json files and counts, or other formats. They train again, after corrections.
     """
-    from mrcnn.cli.detecting import detect_sources, parse_channels, parse_pixel_size
+    from mrcnn.cli.detecting import detect_sources, parse_pixel_size
 
     return detect_sources(
         sources,
@@ -134,8 +153,8 @@ def detect(
         copy_images=copy_images,
         tolerance=tolerance,
         pixel_size=parse_pixel_size(pixel_size),
-        page=page,
-        channels=parse_channels(channels),
+        tiles=None if tile is None else {"tile": tile, "overlap": overlap, "batch": batch},
+        **_image_choice(page, channels),
     )
 
 
@@ -174,6 +193,8 @@ def export(
 def describe(
     data: Data,
     images: Images = None,
+    page: Page = None,
+    channels: Channels = None,
     limit: Annotated[int, typer.Option(min=0, help="Number of images to examine; 0 for all.")] = 1000,
     figure: Annotated[Path | None, typer.Option(help="Save a figure to this file, such as data.png.")] = None,
     json: Json = False,
@@ -181,7 +202,9 @@ def describe(
     """Show what is in a dataset: counts, sizes, and what is broken."""
     from mrcnn.cli.datasets import describe_dataset
 
-    return describe_dataset(data, images, limit=limit or None, figure=figure, quiet=json)
+    return describe_dataset(
+        data, images, limit=limit or None, figure=figure, quiet=json, choice=_image_choice(page, channels)
+    )
 
 
 @app.command()
@@ -190,6 +213,8 @@ def evaluate(
     data: Data,
     model: Model,
     images: Images = None,
+    page: Page = None,
+    channels: Channels = None,
     limit: Annotated[int, typer.Option(min=0, help="Number of images to evaluate; 0 for all.")] = 0,
     min_score: Annotated[
         float | None,
@@ -206,7 +231,14 @@ def evaluate(
     from mrcnn.cli.evaluating import evaluate_model
 
     return evaluate_model(
-        data, model, images, limit=limit or None, min_score=min_score, settings=settings or [], quiet=json
+        data,
+        model,
+        images,
+        limit=limit or None,
+        min_score=min_score,
+        settings=settings or [],
+        quiet=json,
+        choice=_image_choice(page, channels),
     )
 
 
@@ -224,6 +256,8 @@ def convert(
         typer.Argument(help="A .json file for annotations, an .h5 file for weights; a folder with --format."),
     ],
     images: Images = None,
+    page: Page = None,
+    channels: Channels = None,
     formats: Annotated[
         list[str] | None,
         typer.Option(
@@ -244,7 +278,13 @@ def convert(
     from mrcnn.cli.converting import convert as run
 
     return run(
-        source, output, images, settings=settings or [], formats=formats or [], copy_images=copy_images
+        source,
+        output,
+        images,
+        settings=settings or [],
+        formats=formats or [],
+        copy_images=copy_images,
+        choice=_image_choice(page, channels),
     )
 
 
@@ -253,6 +293,8 @@ def convert(
 def train(
     data: Data,
     images: Images = None,
+    page: Page = None,
+    channels: Channels = None,
     validation: Annotated[
         Path | None, typer.Option("--validation", help="Annotations of the validation images.")
     ] = None,
@@ -299,6 +341,7 @@ def train(
         learning_rate=learning_rate,
         settings=settings or [],
         quiet=json,
+        choice=_image_choice(page, channels),
     )
 
 

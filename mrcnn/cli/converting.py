@@ -1,6 +1,6 @@
 """The command `mrcnn convert`: annotations to COCO json, weights to a file of this library."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ def convert(
     settings: Sequence[str],
     formats: Sequence[str] = (),
     copy_images: bool = False,
+    choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Convert a dataset or weights, see the command.
 
@@ -25,13 +26,14 @@ def convert(
     if formats:
         from mrcnn.formats import write_dataset
 
-        counts = write_dataset(open_dataset(Path(source), images), output, formats, copy_images=copy_images)
+        dataset = open_dataset(Path(source), images, choice=choice)
+        counts = write_dataset(dataset, output, formats, copy_images=copy_images)
         value = {"path": str(output), "images": len(counts), "counts": counts}
         return value, f"Saved the annotations of {len(counts)} images to {output}."
     if output.suffix.lower() == ".json":
         from mrcnn.formats import write_coco
 
-        dataset = open_dataset(Path(source), images)
+        dataset = open_dataset(Path(source), images, choice=choice)
         write_coco(dataset, output, images)
         count = len(dataset.image_ids)
         return {"path": str(output), "images": count}, f"Saved the annotations of {count} images to {output}."

@@ -1,6 +1,7 @@
 """Datasets by path, and the command `mrcnn describe`."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,29 @@ KNOWN = (
 )
 
 
-def open_dataset(data: Path, images: Path | None = None, classes: list[str] | None = None) -> "FormatDataset":
+def parse_channels(text: str | None) -> list[int] | None:
+    """Return the channels of a text such as "2,1,0"."""
+    if text is None:
+        return None
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--channels takes numbers, such as 0 or 2,1,0. Received: {text}") from None
+
+
+def open_dataset(
+    data: Path,
+    images: Path | None = None,
+    classes: list[str] | None = None,
+    choice: Mapping[str, Any] | None = None,
+) -> "FormatDataset":
     """Return the prepared dataset of a path, whose format is found out.
 
     Args:
         data: See `KNOWN`.
         images: The folder of the images, for formats whose images may lie elsewhere.
         classes: Class names in the order of their ids, for formats that know none; of YOLO those of the file.
+        choice: `page` and `channels` of the images; see `mrcnn.formats.base.FormatDataset`.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -32,49 +49,51 @@ def open_dataset(data: Path, images: Path | None = None, classes: list[str] | No
     """
     if not data.exists():
         raise MissingFileError("There is no such file or folder.", file=data)
-    dataset = _from_folder(data, images, classes)
+    dataset = _from_folder(data, images, classes, choice or {})
     dataset.prepare()
     if not len(dataset.image_ids):
         raise InvalidDataError("The dataset has no usable images.", file=data)
     return dataset
 
 
-def _from_folder(data: Path, images: Path | None, classes: list[str] | None) -> "FormatDataset":
+def _from_folder(
+    data: Path, images: Path | None, classes: list[str] | None, choice: Mapping[str, Any]
+) -> "FormatDataset":
     from mrcnn import formats
 
     if data.suffix.lower() in (".yaml", ".yml"):
-        yolo = formats.YoloDataset()
+        yolo = formats.YoloDataset(**choice)
         labels_folder = data.parent / "labels" if (data.parent / "labels").is_dir() else None
         yolo.load(images or data.parent / "images", data, labels_folder)
         return yolo
     if data.suffix.lower() == ".json":
         is_coco = _is_coco(data)
-        annotated = formats.CocoDataset() if is_coco else formats.ViaDataset()
+        annotated = (formats.CocoDataset if is_coco else formats.ViaDataset)(**choice)
         annotated.load(data, images)
         return annotated
     if data.suffix.lower() == ".zip" or _has_images(data / "labels"):
-        labels = formats.LabelImageDataset()
+        labels = formats.LabelImageDataset(**choice)
         labels.load(data, str(images.absolute()) if images else "images", classes=classes or ("object",))
         return labels
     if (data / "data.yaml").is_file():
-        return _from_folder(data / "data.yaml", images, classes)
+        return _from_folder(data / "data.yaml", images, classes, choice)
     if data.is_dir() and any(data.glob("*.json")):
         if (data / "annotations.json").is_file() and _is_coco(data / "annotations.json"):
-            coco = formats.CocoDataset()
+            coco = formats.CocoDataset(**choice)
             coco.load(data / "annotations.json", images)
             return coco
-        shapes = formats.LabelMeDataset()
+        shapes = formats.LabelMeDataset(**choice)
         shapes.load(data, classes, within=images)
         return shapes
     if (data / "labelme").is_dir():
-        return _from_folder(data / "labelme", images, classes)
+        return _from_folder(data / "labelme", images, classes, choice)
     for name, suffixes, kind in (
         ("geojson", {".geojson"}, formats.GeoJsonDataset),
         ("rois", {".zip", ".roi"}, formats.ImageJDataset),
     ):
         folder = data / name if (data / name).is_dir() else data
         if folder.is_dir() and suffixes & {path.suffix.lower() for path in folder.iterdir()}:
-            outlined = kind()
+            outlined = kind(**choice)
             outlined.load(folder, images or _images_beside(folder), classes)
             return outlined
     raise InvalidDataError(f"No dataset was recognized here. {KNOWN}", file=data)
@@ -100,7 +119,13 @@ def _is_coco(path: Path) -> bool:
 
 
 def describe_dataset(
-    data: Path, images: Path | None, *, limit: int | None, figure: Path | None, quiet: bool
+    data: Path,
+    images: Path | None,
+    *,
+    limit: int | None,
+    figure: Path | None,
+    quiet: bool,
+    choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Describe a dataset, see the command."""
     import matplotlib
@@ -108,7 +133,7 @@ def describe_dataset(
     matplotlib.use("Agg")
     from mrcnn.formats import describe
 
-    dataset = open_dataset(data, images)
+    dataset = open_dataset(data, images, choice=choice)
     numbers = describe(dataset, limit)
     drawn = numbers.pop("figure")
     text = ""

@@ -28,6 +28,7 @@ def detect_sources(
     settings: Sequence[str],
     quiet: bool,
     formats: Sequence[str] = (),
+    tiles: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """Detect in images or in one video, see the command.
@@ -41,6 +42,7 @@ def detect_sources(
         settings: Settings to change.
         quiet: Whether to print nothing.
         formats: Some of `mrcnn.results.folder.FORMATS`.
+        tiles: For large images: tile, overlap and batch; see `mrcnn.cli.tiling.detect_in_tiles`.
         options: Of `mrcnn.formats.predictions.write_predictions`.
     """
     _check_formats(formats)
@@ -56,6 +58,15 @@ def detect_sources(
     loaded = load_model(model, settings)
     if is_video:
         return _detect_video(sources[0], loaded, output, min_score, quiet)
+    if tiles is not None:
+        from mrcnn.cli.tiling import detect_in_tiles
+
+        wanted = (*formats, "overlay") if overlays else formats
+        if options.pop("copy_images", False):
+            raise ValueError("--copy-images is for images that fit into memory. Leave it or --tile out.")
+        return detect_in_tiles(
+            sources, loaded, output, min_score=min_score, formats=wanted, quiet=quiet, **tiles, **options
+        )
     from mrcnn.formats.predictions import write_predictions
 
     with _as_one_source(sources) as folder:
@@ -83,16 +94,6 @@ def detect_sources(
             result, f"{expected - len(counts)} of {expected} images were left out; see above."
         )
     return result
-
-
-def parse_channels(text: str | None) -> list[int] | None:
-    """Return the channels of a text such as "2,1,0"."""
-    if text is None:
-        return None
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--channels takes numbers, such as 0 or 2,1,0. Received: {text}") from None
 
 
 def parse_pixel_size(micrometers: float | None) -> PixelSize | None:

@@ -1,6 +1,6 @@
 """The command `mrcnn evaluate`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ def evaluate_model(
     min_score: float | None,
     settings: Sequence[str],
     quiet: bool,
+    choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Measure a model on a dataset, see the command."""
     from mrcnn.evaluation.evaluate import evaluate
 
     loaded = load_model(model, settings)
     names = names_of(loaded)
-    dataset = open_dataset(data, images, list(names.values()))
+    dataset = open_dataset(data, images, list(names.values()), choice)
     if len(dataset.class_names) - 1 != len(names):
         raise InvalidDataError(
             "The dataset and the model must have the same number of classes. Received: the dataset has "

@@ -1,7 +1,7 @@
 """The command `mrcnn train`."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +32,13 @@ def train_model(
     learning_rate: float | None,
     settings: Sequence[str],
     quiet: bool,
+    choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Train a model, see the command."""
-    dataset = open_dataset(data, images)
-    val_dataset = None if validation is None else open_dataset(validation, images, dataset.class_names[1:])
+    dataset = open_dataset(data, images, choice=choice)
+    val_dataset = None
+    if validation is not None:
+        val_dataset = open_dataset(validation, images, dataset.class_names[1:], choice)
     values = {
         "NAME": name,
         "NUM_CLASSES": len(dataset.class_names),
@@ -51,6 +54,8 @@ def train_model(
         command += [] if path is None else [option, str(path)]
     command += ["--name", name, "--batch", str(batch), "--layers", layers]
     command += [] if steps is None else ["--steps", str(steps)]
+    for option, chosen in (choice or {}).items():
+        command += [f"--{option}", ",".join(map(str, chosen)) if isinstance(chosen, list) else str(chosen)]
     command += [part for text in settings for part in ("--set", text)]
     value = {"weights": str(weights), "epoch": network.epoch, "go_on": shlex.join(command)}
     text = (

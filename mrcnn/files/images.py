@@ -70,6 +70,24 @@ def read_header(file: Source, name: str | None = None, *, entry: str | None = No
         return headers.tiff_header(stream) if image is None else headers.header_of(image, stream)
 
 
+def frames_text(file: Source, name: str | None = None) -> str:
+    """Return what the images of a file with several are, such as "3 slices x 2 channels", for messages.
+
+    Args:
+        file: A path, an address, the content of a file, or an open file.
+        name: Name of the file in errors; by default the path.
+
+    Raises:
+        MissingFileError, UnreadableFileError, InvalidDataError: As `read_header`.
+    """
+    with _opened(file, name, None) as stream, headers.by_pillow(stream) as image:
+        if image is None or image.format == "TIFF":
+            from mrcnn.files import stacks
+
+            return str(stacks.stack_of(stream))
+        return f"{headers.header_of(image, stream).frames} frames"
+
+
 def read_image(
     file: Source,
     name: str | None = None,

@@ -9,7 +9,7 @@ import numpy as np
 from mrcnn.dataset import Dataset
 from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.files import archives
-from mrcnn.files.images import Header, read_header, turned
+from mrcnn.files.images import Header, frames_text, read_header, turned
 from mrcnn.files.ordinary import is_ordinary
 from mrcnn.formats import outlines, problems
 from mrcnn.formats.files import Record, Source, is_text
@@ -253,9 +253,10 @@ class FormatDataset(Dataset):
     def _read_header(self, info: Record) -> Header:
         header = read_header(self._open(info), _name(info))
         if header.frames > 1 and not self._choice:
+            what = frames_text(self._open(info), _name(info))
             raise InvalidDataError(
-                f"The file must hold one image. Received: {header.frames} images. Choose one with `page` "
-                f"or `channels`, such as {type(self).__name__}(page=0).",
+                f"The file must hold one image. Received: {what}. Choose with `page` or `channels`, such as "
+                f"{type(self).__name__}(page=0), or --page and --channels on the command line.",
                 file=_name(info),
             )
         if ";16" in header.mode:

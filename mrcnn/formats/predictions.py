@@ -116,7 +116,7 @@ def _facts(found: Mapping[str, Any], image: Image, names: Sequence[str], path: P
     result.class_names = tuple(names)
     if path is not None:
         calibration = read_calibration(path)
-        result.path = path
+        result.path = path.resolve() if path.is_symlink() else path
         result.pixel_size, result.georeference = calibration.pixel_size, calibration.georeference
     return result
 

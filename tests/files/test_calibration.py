@@ -104,7 +104,9 @@ def test_datasets_take_the_choice(tmp_path):
         (tmp_path / folder).mkdir()
     saved(tmp_path / "images" / "a.tif", STACK, imagej=True, metadata={"axes": "ZCYX"})
     saved(tmp_path / "labels" / "a.tif", (GRAY > 30).astype(np.uint8))
-    with pytest.raises(InvalidDataError, match=r"LabelImageDataset\(page=0\)"):
+    with pytest.raises(
+        InvalidDataError, match=r"Received: 3 slices x 2 channels.*LabelImageDataset\(page=0\)"
+    ):
         LabelImageDataset().load(tmp_path)
     dataset = LabelImageDataset(page=2, channels=[1])
     dataset.load(tmp_path)

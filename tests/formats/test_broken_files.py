@@ -374,7 +374,7 @@ def test_a_file_of_several_images_is_left_out(tmp_path):
     pages = [PIL.Image.fromarray(files.picture(seed=n)) for n in range(2)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     content = files.via_content([LEAF], "a.tif")
-    with pytest.raises(InvalidDataError, match=r"a\.tif: The file must hold one image. Received: 2 images"):
+    with pytest.raises(InvalidDataError, match=r"a\.tif: The file must hold one image. Received: 2 pages"):
         formats.ViaDataset().load(files.write_json(tmp_path / "x.json", content))
 
 
