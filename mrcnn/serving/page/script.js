@@ -109,15 +109,35 @@ function plain(file, picture) {
 function objectsOf(answer) {
   const names = new Map(answer.categories.map((x) => [x.id, x.name]));
   return answer.annotations.map((record, index) => {
-    const path = new Path2D();
+    const path = new Path2D(), outline = new Path2D();
     for (const points of record.segmentation) {
       for (let i = 0; i < points.length; i += 2) path[i ? "lineTo" : "moveTo"](points[i], points[i + 1]);
       path.closePath();
+      addOutline(outline, points);
     }
     const isOneClass = answer.categories.length < 2;
     const color = colorOf(isOneClass ? index : record.category_id - 1);
-    return { record, path, color, name: names.get(record.category_id), score: record.score, number: index + 1 };
+    return { record, path, outline, color, name: names.get(record.category_id), score: record.score, number: index + 1 };
   });
+}
+
+// A hole is joined to its outer ring by a line that goes there and back. It is no edge of the object.
+function addOutline(outline, points) {
+  const edges = [], counts = new Map();
+  for (let i = 0; i < points.length; i += 2) {
+    const from = [points[i], points[i + 1]], to = [points[(i + 2) % points.length], points[(i + 3) % points.length]];
+    const key = [from, to].map(String).sort().join(" ");
+    counts.set(key, (counts.get(key) || 0) + 1);
+    edges.push([from, to, key]);
+  }
+  let isDrawing = false;
+  for (const [from, to, key] of edges) {
+    if (counts.get(key) === 1) {
+      if (!isDrawing) outline.moveTo(...from);
+      outline.lineTo(...to);
+    }
+    isDrawing = counts.get(key) === 1;
+  }
 }
 
 function colorOf(index) {
@@ -271,7 +291,7 @@ function drawObject(object, line) {
   }
   context.globalAlpha = chosen && chosen !== object ? 0.45 : 1;
   context.lineWidth = line;
-  if ($("outlines").checked) context.stroke(object.path);
+  if ($("outlines").checked) context.stroke(object.outline);
   if ($("boxes").checked) {
     context.setLineDash([4 * line, 3 * line]);
     context.strokeRect(...object.record.bbox);
@@ -284,7 +304,7 @@ function drawChosen(object, line) {
   for (const [color, width] of [["#000000", 5 * line], ["#ffffff", 3 * line], [object.color, line]]) {
     context.strokeStyle = color;
     context.lineWidth = width;
-    context.stroke(object.path);
+    context.stroke(object.outline);
   }
 }
 
