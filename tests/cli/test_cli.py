@@ -107,6 +107,34 @@ def test_convert_annotations(coco, tmp_path):
     assert "OUTPUT must end in .json" in run("convert", via, tmp_path / "new.txt", code=1)[1]
 
 
+def test_convert_to_other_formats(coco, tmp_path):
+    """What is written is a dataset with the same objects."""
+    out = tmp_path / "out"
+    counts = json.loads(run("convert", coco, out, "-f", "geojson", "-f", "csv", "--copy-images", "--json")[0])
+    assert counts["counts"] == {"0": 2, "1": 2, "2": 2}
+    assert len((out / "measurements.csv").read_text().splitlines()) == 7
+    assert json.loads(run("describe", out, "--json")[0])["classes"] == {"leaf": 3, "nut": 3}
+    assert "must be some of" in run("convert", coco, out, "-f", "voc", code=1)[1]
+
+
+def test_formats_of_detections_are_checked_before_the_model_is_loaded(tmp_path):
+    picture = files.write_picture(tmp_path / "a.png")
+    message = run("detect", picture, "-m", "none.h5", "-f", "voc", code=1)[1]
+    assert "--format must be one of labels, tiff, coco" in message
+
+
+@pytest.mark.parametrize("arguments", [("--channels", "x"), ("--channels", "5")])
+def test_channels_that_do_not_exist(arguments, tmp_path):
+    import tifffile
+
+    pixels = files.picture()[..., :2]
+    (tmp_path / "images").mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.tif", pixels, photometric="minisblack", planarconfig="contig")
+    files.write_picture(tmp_path / "labels" / "a.png", files.masks()[0].astype("uint8"))
+    message = run("convert", tmp_path, tmp_path / "out", "-f", "csv", *arguments, code=1)[1]
+    assert "channels" in message and "Received" in message
+
+
 @pytest.mark.parametrize("kind", ["labels", "labelme", "yolo", "via"])
 def test_formats_are_recognized(kind, tmp_path):
     import numpy as np
