@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from mrcnn.network import box_ops, roi_align, sampling
+from mrcnn.network.mask_targets import crop_masks
 from mrcnn.typing import Tensor
 
 Shape = tuple[int | None, ...]
@@ -73,38 +74,6 @@ def sample_rois(
         ops.take_along_axis(negative_index, from_negative, axis=1),
     )
     return index, positives, ops.minimum(total, rois_per_image)
-
-
-def crop_masks(
-    masks: Tensor,
-    assigned: Tensor,
-    boxes: Tensor,
-    mask_shape: tuple[int, int],
-    method: str = roi_align.CROP_AND_RESIZE,
-    soft: bool = False,
-) -> Tensor:
-    """Crop and resize the assigned mask of each RoI as ROIAlign does, then round half to even.
-
-    Args:
-        masks: bool [B, h, w, G].
-        assigned: int [B, K], the index of each RoI's mask.
-        boxes: [B, K, 4] normalized to the mask.
-        mask_shape: (height, width) of the result.
-        method: See `mrcnn.network.roi_align`.
-        soft: Whether to keep fractions instead of rounding.
-
-    Returns:
-        float32 [B, K, height, width], 0 or 1; with `soft`, from 0 to 1.
-    """
-    height, width, instances = (masks.shape[i] or ops.shape(masks)[i] for i in (1, 2, 3))
-    batch = ops.shape(masks)[0]
-    cells = ops.reshape(ops.cast(ops.transpose(masks, (0, 3, 1, 2)), "float32"), (-1, 1))
-    image = ops.cast(ops.arange(batch), "int32")[:, None]
-    start = (image * instances + ops.cast(assigned, "int32")) * (height * width)
-    rows = ops.ones_like(boxes[..., 0]) * ops.cast(height, "float32")
-    columns = ops.ones_like(boxes[..., 0]) * ops.cast(width, "float32")
-    crops = roi_align.pool_rois(cells, boxes, (rows, columns), start, mask_shape, method)[..., 0]
-    return crops if soft else ops.round(crops)
 
 
 @keras.saving.register_keras_serializable("mrcnn")

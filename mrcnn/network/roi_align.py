@@ -96,14 +96,27 @@ def bin_sample_positions(low: Tensor, high: Tensor, extent: Tensor, bins: int, m
     Returns:
         [B, N, SAMPLES * bins]: the centers of SAMPLES * bins equal parts of the RoI.
     """
-    start, length = low * extent, (high - low) * extent
-    if method == AVERAGE_ALIGNED:
-        start = start - 0.5
-    else:
-        length = ops.maximum(length, 1.0)
+    start, length = bin_range(low, high, extent, method)
     parts = SAMPLES * bins
     offset = (ops.arange(parts, dtype="float32") + 0.5) / parts
     return start[..., None] + offset * length[..., None]
+
+
+def bin_range(low: Tensor, high: Tensor, extent: Tensor, method: str) -> tuple[Tensor, Tensor]:
+    """Return the start and the length, in cells, of the range that the bins of an RoI divide along one axis.
+
+    Args:
+        low, high: Normalized edges [B, N] of half-open boxes.
+        extent: Cells of the map along the axis, a float32 scalar or [B, N].
+        method: AVERAGE or AVERAGE_ALIGNED.
+
+    Returns:
+        Two tensors [B, N].
+    """
+    start, length = low * extent, (high - low) * extent
+    if method == AVERAGE_ALIGNED:
+        return start - 0.5, length
+    return start, ops.maximum(length, 1.0)
 
 
 def _neighbors(position: Tensor, extent: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

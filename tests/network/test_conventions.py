@@ -193,20 +193,6 @@ def test_negatives_fill_the_sample():
     assert index.tolist() == [[0, 1, 2, 3, 4]]
 
 
-def test_soft_masks():
-    """Half of the RoI lies on the mask; the middle bin averages two samples inside and two outside."""
-    masks = np.zeros((1, 12, 12, 1), bool)
-    masks[0, :, :6] = True
-    boxes = np.array([[[0, 0, 1, 1]]], "float32")
-    found = call(
-        lambda *x: detection_targets.crop_masks(*x, (3, 3), AVERAGE, soft=True),
-        masks,
-        np.zeros((1, 1), "int32"),
-        boxes,
-    )
-    np.testing.assert_allclose(found[0, 0, 1], [1, 0.5, 0], atol=1e-5)
-
-
 def test_the_background_has_no_logit():
     logits = np.array([[[3.0, 1.0], [0.0, -2.0]]], "float32")
     found = check_layer(ObjectnessLogit(), logits)

@@ -7,7 +7,8 @@ from tensor_tools import call, check_layer, gradients, run
 
 from mrcnn.geometry import boxes as geometry
 from mrcnn.network import losses
-from mrcnn.network.detection_targets import DetectionTargetLayer, crop_masks, sample_rois
+from mrcnn.network.detection_targets import DetectionTargetLayer, sample_rois
+from mrcnn.network.mask_targets import crop_masks
 
 STD_DEV = np.array([0.1, 0.1, 0.2, 0.2], "float32")
 TRUTHS = 5
