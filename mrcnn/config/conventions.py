@@ -39,6 +39,7 @@ class Conventions:
             Otherwise they are means over the coordinates of the positives.
         decays_sum: The L2 penalty is half the sum of squares of the weights. Otherwise it is the mean of
             squares of each tensor, a much smaller number.
+        decays_norms: Weight decay includes gamma and beta of trainable batch norms. Otherwise it does not.
     """
 
     half_open_boxes: bool = False
@@ -57,6 +58,7 @@ class Conventions:
     smooth_l1_beta: float = 1.0
     losses_per_sample: bool = False
     decays_sum: bool = False
+    decays_norms: bool = False
 
 
 # Largest factor by which a delta scales a side is 1000 / 16.
@@ -81,6 +83,7 @@ CONVENTIONS = {
         smooth_l1_beta=1 / 9,
         losses_per_sample=True,
         decays_sum=True,
+        decays_norms=True,
     ),
     "detectron2": Conventions(
         half_open_boxes=True,

@@ -39,7 +39,7 @@ class FastPaths:
     xla: bool | None
 
     def __call__(self, model: keras.Model) -> keras.Model:
-        """Apply them to a functional model."""
+        """Apply the fast paths to a functional model."""
         rewritten: keras.Model = fast.for_training(
             model, sampled_locations=self.sampled_locations, xla=self.xla
         )
@@ -73,9 +73,9 @@ class TrainingNetwork(Keras2Loops):
             loss_weights: Factor of each loss by name; a missing one is 1.
             weight_decay: Factor of the L2 penalty.
             devices: The devices that share each batch.
-            rewrite: From the plain functional model to one with the same outputs and gradients, which then
-                runs the forward pass of training steps. It is called again only if it changed. None: the
-                plain one runs it.
+            rewrite: A function from the plain functional model to a model with the same outputs and
+                gradients, which then runs the forward pass of training steps. It is only called again if it
+                changes. With None, the plain model runs the forward pass.
         """
         self.devices = devices
         self.loss_weights = dict(loss_weights)
@@ -88,7 +88,7 @@ class TrainingNetwork(Keras2Loops):
         self._training_forward = devices.training_forward(self, forward)
 
     def _rewritten_forward(self, rewrite: Callable[[keras.Model], keras.Model]) -> Callable[..., Tensors]:
-        """The forward pass of the rewritten model: the present one, if `rewrite` is the same.
+        """Return the forward pass of the rewritten model, from the cache if `rewrite` is unchanged.
 
         Each rewritten model stays in memory, because Keras' layers hold every graph that they are part of.
         """
@@ -103,7 +103,7 @@ class TrainingNetwork(Keras2Loops):
         return super().call(inputs, training=training, mask=mask)
 
     def compute_losses(self, inputs: Tensors, outputs: Tensors) -> Tensors:
-        """The five losses by name, without their weights."""
+        """Return the five losses by name, not multiplied by their weights."""
         mean_count = self.devices.mean
         class_ids = outputs["target_class_ids"]
         mask_slots = ops.shape(outputs["target_mask"])[1]
@@ -129,17 +129,17 @@ class TrainingNetwork(Keras2Loops):
         }
 
     def weighted_losses(self, inputs: Tensors, outputs: Tensors) -> Tensors:
-        """The five losses by name, multiplied by their weights."""
+        """Return the five losses by name, multiplied by their weights."""
         values = self.compute_losses(inputs, outputs)
         return {name: loss * self.loss_weights.get(name, 1.0) for name, loss in values.items()}
 
     def l2_penalty(self) -> Tensor:
-        """The L2 penalty of the trainable weights."""
-        of_sum = self.conventions.decays_sum
-        return optimizers.l2_penalty(self.trainable_variables, self.weight_decay, of_sum)
+        """Return the L2 penalty of the trainable weights."""
+        of_sum, of_norms = self.conventions.decays_sum, self.conventions.decays_norms
+        return optimizers.l2_penalty(self.trainable_variables, self.weight_decay, of_sum, of_norms)
 
     def total_loss(self, weighted: Tensors) -> Tensor:
-        """The value that training minimizes: the sum of the weighted losses and the L2 penalty."""
+        """Return the value that training minimizes: the sum of the weighted losses and the L2 penalty."""
         return self.l2_penalty() + sum(weighted.values())
 
     def compute_loss(
@@ -150,9 +150,9 @@ class TrainingNetwork(Keras2Loops):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Tensor:
-        """The total loss. Each part is tracked under its name.
+        """Return the total loss, and track each part under its name.
 
-        Where the optimizer adds the gradient of the L2 penalty, the penalty counts in the value only.
+        If the optimizer adds the gradient of the L2 penalty, the penalty only counts in the value.
         """
         weighted = self.weighted_losses(x, y_pred)
         for name, loss in weighted.items():
@@ -163,7 +163,7 @@ class TrainingNetwork(Keras2Loops):
         return self.devices.training_loss(penalty + sum(weighted.values()))
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """The losses so far in this epoch."""
+        """Return the mean losses of the epoch so far."""
         return self.devices.logs(super().compute_metrics(x, y, y_pred, sample_weight))
 
 
@@ -174,18 +174,18 @@ def compile_network(
     momentum: float,
     devices: Devices | None = None,
 ) -> None:
-    """Give a network its optimizer: SGD with momentum or Adam, gradients clipped by their joint norm.
+    """Compile a network with its optimizer: SGD with momentum or Adam, with gradients clipped by joint norm.
 
     The state of the optimizer starts from zero. The loss is scaled if the network was built with PRECISION
-    "float16". Layers and settings that the network was compiled for before, at any learning rate, do not
-    compile again.
+    "float16". If the network was compiled before for the same layers and settings, at any learning rate, it
+    does not compile again.
 
     Args:
-        network: The network. Which of its layers train is settled.
+        network: The network, whose trainable layers are already selected.
         config: Its settings of training and of speed.
         learning_rate: A number or a Keras schedule.
         momentum: Momentum of SGD, or beta_1 of Adam.
-        devices: The devices that share each batch, whose scope is active; None for a single one.
+        devices: The devices that share each batch, whose scope must be active; None for a single device.
     """
     devices = devices or Devices()
     depends_on = (
@@ -213,7 +213,7 @@ def compile_network(
 def _optimizer(
     config: Config, learning_rate: Any, momentum: float, devices: Devices, *, add_l2_gradient: bool
 ) -> keras.Optimizer:
-    """The optimizer of a Config; with add_l2_gradient it adds the gradient of the L2 penalty itself."""
+    """Return the optimizer of a Config, which with add_l2_gradient adds the gradient of the L2 penalty."""
     settings: dict[str, Any] = {
         "learning_rate": learning_rate,
         "global_clipnorm": config.GRADIENT_CLIP_NORM,
@@ -229,6 +229,7 @@ def _optimizer(
     settings["l2_factor"] = config.WEIGHT_DECAY * devices.loss_scale if add_l2_gradient else 0.0
     settings["clips_after_sum"] = devices.clips_after_sum
     settings["l2_of_sum"] = config.conventions().decays_sum
+    settings["l2_of_norms"] = config.conventions().decays_norms
     return optimizers.AdamWithL2(**settings) if uses_adam else optimizers.SGDWithL2(**settings)
 
 
@@ -245,11 +246,11 @@ def fit(
 
     Args:
         network: The network.
-        batches: DataGenerator of this process' parts of the training batches. Its threads and processes end
-            with the training, however it ends.
+        batches: DataGenerator of this process' parts of the training batches. Its threads and processes
+            always end with the training.
         validation: The same for validation, or None.
-        first_epoch: Epochs that are done.
-        epochs: Epochs in total.
+        first_epoch: Number of completed epochs.
+        epochs: Total number of epochs.
         callbacks: In the order in which they run.
 
     Returns:

@@ -1,7 +1,8 @@
-"""Optimizers of training: Keras' SGD and Adam, which can add the gradient of the L2 penalty themselves.
+"""Keras' optimizers SGD and Adam, extended to add the gradient of the L2 penalty themselves.
 
 The gradient of the penalty is a multiple of each weight. A backend that differentiates the penalty computes
-it first and holds it, as much memory as all weights take, beside the features of all layers.
+this gradient first and keeps it, with the size of all weights, in memory together with the features of all
+layers.
 """
 
 import math
@@ -15,34 +16,37 @@ from mrcnn import backend
 from mrcnn.backend import keras_internals
 from mrcnn.typing import Tensor
 
-# Weights of normalization layers, which the penalty leaves out.
-NOT_DECAYED = ("gamma", "beta")
+# Weights of normalization layers.
+NORM_WEIGHTS = ("gamma", "beta")
 
 
-def l2_penalty(variables: Sequence[keras.Variable], weight_decay: float, of_sum: bool = False) -> Tensor:
-    """Weight decay as the Keras 2 library defines it: the mean of squares of each tensor.
+def l2_penalty(
+    variables: Sequence[keras.Variable], weight_decay: float, of_sum: bool = False, of_norms: bool = False
+) -> Tensor:
+    """Compute weight decay as the Keras 2 library defines it: the mean of squares of each tensor.
 
     Args:
-        variables: Trainable variables. Biases are decayed, gamma and beta are not.
+        variables: Trainable variables. Biases are decayed.
         weight_decay: Factor of the penalty.
-        of_sum: Take half the sum of squares instead, as other libraries do.
+        of_sum: Whether to take half the sum of squares instead, as other libraries do.
+        of_norms: Whether gamma and beta are decayed, too.
 
     Returns:
         A float32 scalar.
     """
-    decayed = [variable for variable in variables if variable.name not in NOT_DECAYED]
+    decayed = [variable for variable in variables if of_norms or variable.name not in NORM_WEIGHTS]
     if of_sum:
         return 0.5 * weight_decay * sum(ops.sum(ops.square(ops.cast(v, "float32"))) for v in decayed)
     return weight_decay * sum(ops.mean(ops.square(ops.cast(v, "float32"))) for v in decayed)
 
 
 class _L2Gradient(keras_internals.ClipsAfterSum):
-    """Part of an optimizer: add the gradient of `l2_penalty` to each gradient before clipping.
+    """Optimizer mixin that adds the gradient of `l2_penalty` to each gradient before clipping.
 
     Args:
         l2_factor: WEIGHT_DECAY, divided by the devices whose gradients are summed; 0 adds nothing.
-        clips_after_sum: Clip gradients after several TensorFlow devices have summed them.
-        l2_of_sum: See `of_sum` of `l2_penalty`.
+        clips_after_sum: Whether to clip gradients after several TensorFlow devices have summed them.
+        l2_of_sum, l2_of_norms: `of_sum` and `of_norms` of `l2_penalty`.
     """
 
     def __init__(
@@ -51,15 +55,17 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
         l2_factor: float = 0.0,
         clips_after_sum: bool = False,
         l2_of_sum: bool = False,
+        l2_of_norms: bool = False,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
         self.l2_factor = l2_factor
         self.l2_of_sum = l2_of_sum
+        self.l2_of_norms = l2_of_norms
         self.clips_after_sum = clips_after_sum
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Any = None) -> None:
-        """As Keras' optimizers do. The backend's gradients are freed afterwards."""
+        """Apply gradients as Keras' optimizers do, then free the backend's gradients."""
         if trainable_variables is None:
             variables = keras_internals.optimized_variables(self)
         else:
@@ -69,7 +75,8 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
         backend.free_gradients(variables)
 
     def _add_l2(self, gradient: Tensor, variable: keras.Variable) -> Tensor:
-        if not self.l2_factor or variable.name in NOT_DECAYED:
+        is_decayed = self.l2_of_norms or variable.name not in NORM_WEIGHTS
+        if not self.l2_factor or not is_decayed:
             return gradient
         factor = self.l2_factor if self.l2_of_sum else 2.0 * self.l2_factor / math.prod(variable.shape)
         decay = factor * ops.convert_to_tensor(variable)
@@ -81,6 +88,7 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
             "l2_factor": self.l2_factor,
             "clips_after_sum": self.clips_after_sum,
             "l2_of_sum": self.l2_of_sum,
+            "l2_of_norms": self.l2_of_norms,
         }
 
 

@@ -84,7 +84,7 @@ def test_a_weight_without_gradient_is_decayed():
     network.optimizer.build(variables)
     network.optimizer.apply([None] * 2 + [ops.zeros(v.shape) for v in variables[2:]], variables)
     for variable, start in zip(variables, START, strict=True):
-        decay = 0.0 if variable.name in optimizers.NOT_DECAYED else 0.2 * WEIGHT_DECAY / start.size
+        decay = 0.0 if variable.name in optimizers.NORM_WEIGHTS else 0.2 * WEIGHT_DECAY / start.size
         np.testing.assert_allclose(ops.convert_to_numpy(variable), start * (1 - decay), rtol=1e-5)
 
 
@@ -96,6 +96,15 @@ def test_decay_of_the_sum():
     optimizer.apply([ops.zeros(2), ops.zeros(2)], weights)
     np.testing.assert_allclose(ops.convert_to_numpy(weights[0]), [2.7, -3.6], rtol=1e-6)
     np.testing.assert_allclose(ops.convert_to_numpy(weights[1]), [3, -4])
+
+
+def test_decay_of_norms():
+    weights = [keras.Variable(np.array([3.0, -4.0], "float32"), name=name) for name in ("kernel", "gamma")]
+    assert float(optimizers.l2_penalty(weights, 0.1, of_sum=True, of_norms=True)) == pytest.approx(2.5)
+    optimizer = optimizers.SGDWithL2(learning_rate=1.0, l2_factor=0.1, l2_of_sum=True, l2_of_norms=True)
+    optimizer.apply([ops.zeros(2), ops.zeros(2)], weights)
+    for weight in weights:
+        np.testing.assert_allclose(ops.convert_to_numpy(weight), [2.7, -3.6], rtol=1e-6)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="only PyTorch's variables hold gradients")
