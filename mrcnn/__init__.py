@@ -1,7 +1,7 @@
-"""Mask R-CNN for Keras 3: detect, outline and name every object of an image.
+"""Mask R-CNN for Keras 3: detect, outline and name every object in an image.
 
-This file is the table of contents. A name is imported when it is first used, so `import mrcnn` loads no
-framework, and neither do classes derived from `mrcnn.Config` and `mrcnn.Dataset`:
+Names are imported when they are first used, so `import mrcnn` loads no framework, and neither do classes
+derived from `mrcnn.Config` and `mrcnn.Dataset`:
 
     import mrcnn
 
@@ -11,7 +11,7 @@ framework, and neither do classes derived from `mrcnn.Config` and `mrcnn.Dataset
 
     model = mrcnn.MaskRCNN("training", LeavesConfig(), "logs")  # imports Keras
 
-Submodules stay importable by their own paths, such as `from mrcnn.model import MaskRCNN`.
+You can also import submodules by their paths, as in `from mrcnn.model import MaskRCNN`.
 """
 
 import importlib

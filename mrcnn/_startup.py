@@ -1,13 +1,13 @@
-"""Keep the start of TensorFlow quiet.
+"""Hide the start-up messages of TensorFlow.
 
-TensorFlow writes a dozen lines about itself to the terminal before a program writes its first: the
-instructions that it was compiled for, CUDA libraries that it did not find, cost estimates that it could not
-make. Errors reach the user as Python exceptions in any case.
+TensorFlow writes a dozen lines to the terminal before a program writes its first one: about instructions that
+it was compiled for, CUDA libraries that it did not find, and cost estimates that it could not make. Real
+errors reach the user as Python exceptions.
 
 Two mechanisms are needed. The environment variable TF_CPP_MIN_LOG_LEVEL hides messages below a level (0
 shows all, 1 hides INFO, 2 WARNING too, 3 ERROR too), but libraries ignore it while they are being loaded.
-So the lines that appear during the import of TensorFlow are filtered by the same level. A level that the
-user has set is kept: `TF_CPP_MIN_LOG_LEVEL=0 python ...` shows everything.
+Therefore lines that appear during the import of TensorFlow are filtered by the same level. A level that the
+user sets takes precedence: `TF_CPP_MIN_LOG_LEVEL=0 python ...` shows everything.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ HEADING = b"WARNING: All log messages before absl::InitializeLog() is called are
 
 
 def quiet_tensorflow() -> None:
-    """Hide the start-up messages of TensorFlow, unless it is loaded already."""
+    """Hide the start-up messages of TensorFlow, unless it is already loaded."""
     if "tensorflow" in sys.modules or any(isinstance(finder, _QuietImport) for finder in sys.meta_path):
         return
     # Without a GPU, each missing CUDA library is reported as an error. With one, such an error matters.
@@ -38,7 +38,7 @@ def quiet_tensorflow() -> None:
 
 
 class _QuietImport(importlib.abc.MetaPathFinder):
-    """Filters what is written to stderr while TensorFlow is imported. Leaves every other module alone."""
+    """Import hook that filters stderr while TensorFlow is imported, and ignores all other modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -66,7 +66,7 @@ class _QuietImport(importlib.abc.MetaPathFinder):
 
 @contextlib.contextmanager
 def _filtered_stderr() -> Iterator[None]:
-    """Hold back what libraries write to file descriptor 2; then pass on all but the hidden log messages."""
+    """Capture output to file descriptor 2, and pass on everything except hidden log messages."""
     pattern = _hidden_lines(os.environ.get(LEVEL, ""))
     try:
         sys.stderr.flush()
@@ -91,7 +91,7 @@ def _filtered_stderr() -> Iterator[None]:
 
 
 def _hidden_lines(level: str) -> re.Pattern[bytes] | None:
-    """Matches the log messages that a level hides; None where it hides nothing."""
+    """Return a pattern for the log messages that a level hides, or None if it hides nothing."""
     letters = LETTERS[: int(level)] if level.isdecimal() else ""
     if not letters:
         return None

@@ -1,4 +1,4 @@
-"""Datasets: images with their classes and masks. Derive from Dataset to read your own annotations."""
+"""Datasets: images with their classes and masks. Derive a class from Dataset to read your own annotations."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ PREPARED = (
 
 
 class NotPreparedError(RuntimeError, AttributeError):
-    """A dataset is used before its prepare() was called."""
+    """A dataset was used before its prepare() was called."""
 
 
 class Dataset:
@@ -29,8 +29,8 @@ class Dataset:
 
     A subclass adds classes with `add_class` and images with `add_image`, and overrides `load_mask` and
     `image_reference`. It also overrides `load_image` if `path` is not an ordinary image file. Call `prepare`
-    after the last addition. Several sources of annotations can share a dataset: each class and each image
-    names its source, and the dataset numbers the classes and images of all sources.
+    after the last addition. A dataset can combine several sources of annotations: each class and each image
+    has a source, and the dataset numbers the classes and images of all sources.
 
     Attributes:
         image_info: A list of dicts, one per image. The index is the image id.
@@ -61,7 +61,7 @@ class Dataset:
         return self._image_ids
 
     def add_class(self, source: str, class_id: Any, class_name: str) -> None:
-        """Add a class. Adding it a second time has no effect.
+        """Add a class. Adding the same class again has no effect.
 
         Args:
             source: Name of the source of annotations, without a dot.
@@ -92,36 +92,36 @@ class Dataset:
         Args:
             source: Name of the source of annotations.
             image_id: Id of the image in its source.
-            path: Path or address of the image file, or None if `load_image` does not need one.
-            **kwargs: More fields for `image_info`, such as the annotations that `load_mask` needs. With
-                `is_empty=True`, the annotations list the image as one without objects; see
-                `is_listed_as_empty`. An integer `page` chooses the image of a file with several, from 0, and
-                a list `channels` its channels.
+            path: Path or URL of the image file, or None if `load_image` does not need one.
+            **kwargs: More fields for `image_info`, such as the annotations that `load_mask` needs.
+                `is_empty=True` means that the annotations list the image as one without objects; see
+                `is_listed_as_empty`. If the file holds several images, an integer `page`, from 0, selects
+                one, and a list `channels` selects channels.
         """
         self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
 
     def is_listed_as_empty(self, image_id: int) -> bool:
         """Whether the annotations list the image as one without objects.
 
-        Such images train as examples of background, see `Config.TRAIN_ON_EMPTY_IMAGES`. An image whose
-        annotations are missing or broken is not one of them.
+        Training uses such images as examples of background; see `Config.TRAIN_ON_EMPTY_IMAGES`. Images whose
+        annotations are missing or broken do not count.
         """
         return bool(self.image_info[image_id].get("is_empty", False))
 
     def image_reference(self, image_id: int) -> str:
-        """Return where the image can be looked up, such as an address. Override it."""
+        """Return a reference to the image, such as a URL. Override this method."""
         return ""
 
     def prepare(self, class_map: Any = None) -> None:
         """Number the classes and images, and build the maps between these numbers and the ids of the sources.
 
         Creates `num_classes`, `class_ids`, `class_names` (the text before the first comma), `num_images`,
-        `image_ids`, `sources`, `class_from_source_map` and `image_from_source_map` ("source.id" to the id
-        here), and `source_class_ids` (source to its class ids, with the background). Call it again after more
-        additions.
+        `image_ids`, `sources`, `class_from_source_map` and `image_from_source_map` (from "source.id" to the
+        id in this dataset), and `source_class_ids` (from a source to its class ids, including the
+        background). Call it again after you add more classes or images.
 
         Args:
-            class_map: Has no effect; scripts for the Keras 2 library pass it.
+            class_map: Ignored. Scripts for the Keras 2 library pass it.
         """
         self.num_classes = len(self.class_info)
         self.class_ids = np.arange(self.num_classes)
@@ -143,7 +143,7 @@ class Dataset:
         """Return the class id of "source.id".
 
         Raises:
-            KeyError: If there is no such class; the error lists the known ones.
+            KeyError: If there is no such class. The message lists the known classes.
         """
         if source_class_id not in self.class_from_source_map:
             known = sorted(self.class_from_source_map)[:20]
@@ -165,24 +165,24 @@ class Dataset:
         return info["id"]
 
     def source_image_link(self, image_id: int) -> Any:
-        """Return the path or address of the image."""
+        """Return the path or URL of the image."""
         return self.image_info[image_id]["path"]
 
     def open_image(self, image_id: int) -> str | os.PathLike[str] | BinaryIO:
-        """Return what `load_image` decodes: the path or address, or an open binary file."""
+        """Return the file that `load_image` decodes: its path or URL, or an open binary file."""
         path: str | os.PathLike[str] = self.image_info[image_id]["path"]
         return path
 
     def load_image(self, image_id: int) -> Image:
         """Read the image file as RGB; see `mrcnn.files.images.read_image`.
 
-        Gray images are repeated over three channels. The rows and columns are those in the file: an EXIF
-        orientation is not followed, as the masks may refer to either, and a warning names the first file
-        that has one. If `image_info` has a `page`, this image of a file with several is read; if it has
-        `channels`, these channels.
+        Gray images are repeated over three channels. Images are not rotated by their EXIF orientation,
+        because masks may refer to the stored rows and columns; a warning names the first file that has an
+        orientation. If `image_info` has a `page` or `channels`, only that page or those channels are read.
 
         Returns:
-            Array [height, width, 3] in the dtype of the file; of several `channels`, as many as these.
+            Array [height, width, 3] in the dtype of the file, or [height, width, C] if `image_info` has C
+            `channels`.
 
         Raises:
             UnreadableFileError: If the file is missing or broken. This is an OSError, and its subclass
@@ -205,7 +205,7 @@ class Dataset:
         return np.repeat(image[..., np.newaxis], 3, axis=-1) if image.ndim == 2 else image
 
     def load_mask(self, image_id: int) -> tuple[Masks, ClassIds]:
-        """Return the masks and class ids of the image's instances. Override it.
+        """Return the masks and class ids of the instances in an image. Override this method.
 
         The base class returns no instances and logs a warning.
 

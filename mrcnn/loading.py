@@ -4,7 +4,7 @@
     model = mrcnn.load("logs/coins20260131T1200/mask_rcnn_coins_0008.h5", DETECTION_MIN_CONFIDENCE=0.5)
     model = mrcnn.load("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth")
 
-Nothing in a file is executed, and settings of a file are checked as those of a program are.
+Nothing in a file is executed, and settings in a file are checked like any others.
 """
 
 import copy
@@ -49,20 +49,21 @@ def load(
     Args:
         source: A weight file of this library; a .pth, .safetensors or .pkl file of torchvision's or
             Detectron2's Mask R-CNN; a file of the Keras 2 library, together with `config`; or one of `NAMES`,
-            whose file is downloaded if need be.
-        mode: "inference" or "training". A training starts a new run; to continue one, use
+            whose file is downloaded if necessary.
+        mode: "inference" or "training". Training starts a new run; to continue a run, use
             `MaskRCNN.load_weights`.
-        config: Settings in place of those of the file. A file that does not tell its settings needs them.
+        config: Settings to use instead of those in the file. Required for files without settings.
         model_dir: The folder of all training runs. Nothing is written before `train`.
-        exclude: Names of layers that keep their random weights. Needed where an override changes shapes.
+        exclude: Names of layers that keep their random weights, which is necessary if an override changes
+            their shapes.
         **overrides: Settings to change, such as DETECTION_MIN_CONFIDENCE=0.5. In inference mode, without
             `config`, GPU_COUNT and IMAGES_PER_GPU are 1, and IMAGE_RESIZE_MODE "crop" becomes "pad64".
 
     Returns:
-        The model. `model.class_names` has the names by class id, if the file tells them.
+        The model. `model.class_names` holds the names by class id, or None if the file does not contain them.
 
     Raises:
-        MissingFileError, UnreadableFileError: If there is no file, or a folder.
+        MissingFileError, UnreadableFileError: If the file does not exist, or is a folder.
         InvalidDataError: If the file is damaged, does not fit the settings, or needs `config`. The message
             says what is missing.
         ConnectionError, OSError: If published weights cannot be downloaded.
@@ -95,7 +96,7 @@ def _check_names(overrides: Mapping[str, Any]) -> None:
 
 
 def _find(source: str | os.PathLike[str]) -> tuple[Path, type[Config] | None]:
-    """The file of a source, and its settings where the file cannot tell them."""
+    """Return the file of a source, and its settings if the file does not contain them."""
     name = os.fspath(source)
     if name == "coco":
         path = downloads.cache_folder() / downloads.COCO_MODEL_URL.rpartition("/")[2]

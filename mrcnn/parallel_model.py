@@ -9,9 +9,9 @@ from mrcnn import backend
 
 
 class ParallelModel(keras.Model):
-    """A model whose batches are split over several devices.
+    """A model that splits each batch over several devices.
 
-    Compile and use it like any Keras model. Weight files are those of the inner model.
+    Compile and use it like any Keras model. Weight files contain the weights of the inner model.
 
     Args:
         keras_model: A functional model. Create it and its optimizer in the scope of the devices,

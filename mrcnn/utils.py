@@ -1,4 +1,4 @@
-"""Functions and classes that programs import from here. Each is defined in the module that it belongs to."""
+"""Functions and classes that programs import from `mrcnn.utils`. Other modules define most of them."""
 
 from collections.abc import Callable, Sequence
 
@@ -34,7 +34,7 @@ from mrcnn.typing import Tensor
 def box_refinement_graph(box: Tensor, gt_box: Tensor) -> Tensor:
     """Return the deltas [N, 4] that turn boxes [N, 4] into ground-truth boxes [N, 4], as tensors.
 
-    Both are in the same unit. `box_refinement` does the same for arrays.
+    All boxes are in the same unit. `box_refinement` does the same for arrays.
     """
     from mrcnn.network import box_ops  # arrays need no backend, so `import mrcnn.utils` loads none
 

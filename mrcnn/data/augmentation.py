@@ -1,9 +1,9 @@
-"""Random changes of training images. Changes that move pixels move the masks in the same way.
+"""Random changes of training images. Changes that move pixels also move the masks.
 
 An augmentation is one of:
 
-- An imgaug augmenter. Its geometric parts move the masks, with nearest-neighbor sampling; its color, blur and
-  noise parts do not change them.
+- An imgaug augmenter. Its geometric parts also move the masks, with nearest-neighbor sampling. Its color,
+  blur and noise parts only change the image.
 - An albumentations transform.
 - A callable `f(image, masks)` that returns (image, masks). If it has a parameter named `rng`, it also gets a
   numpy Generator.
@@ -29,7 +29,7 @@ Augmentation: TypeAlias = Any
 
 
 class AugmentationError(ValueError):
-    """An augmentation does not work as it must. The image is not to blame."""
+    """An augmentation is faulty, rather than the image."""
 
 
 def apply(
@@ -41,8 +41,8 @@ def apply(
         augmentation: One of the kinds above.
         image: [H, W, channels].
         masks: bool [H, W, N].
-        rng: Makes the draw repeatable and independent of other threads. Without it, the augmentation's own
-            random state advances.
+        rng: Makes the draw reproducible and independent of other threads. If None, the augmentation uses its
+            own random state.
 
     Returns:
         The changed image and bool masks, with the same shapes.
@@ -74,7 +74,7 @@ def apply(
 
 
 def as_list(augmentation: Augmentation | None) -> list[Augmentation]:
-    """Return the augmentations of a list or tuple; one alone as a list, None as an empty list."""
+    """Return augmentations as a list: a list or tuple, a single one, or an empty list for None."""
     if augmentation is None:
         return []
     # An imgaug Sequential is a list, too.
@@ -113,8 +113,8 @@ def _apply_imgaug(
 def _seed_imgaug(augmenter: Any, rng: np.random.Generator) -> None:
     """Seed an augmenter and all augmenters inside it.
 
-    imgaug's own `seed_` leaves out an augmenter that is itself the list of children, such as OneOf in
-    `Sometimes(0.5, OneOf([...]))`, which then makes the same choice for every image.
+    imgaug's own `seed_` skips an augmenter that is itself the list of children, such as OneOf in
+    `Sometimes(0.5, OneOf([...]))`, which would then make the same choice for every image.
     """
     augmenter.seed_(_seed(rng))
     for children in augmenter.get_children_lists():
@@ -159,7 +159,7 @@ def _apply_callable(
 
 
 def _pack(masks: Masks) -> tuple[np.ndarray, list[int]]:
-    """Put masks that do not overlap into one label map, so that few maps have to be warped.
+    """Combine masks that do not overlap into label maps, so that fewer maps have to be warped.
 
     Nearest-neighbor sampling of a label map equals that of each mask in it.
 

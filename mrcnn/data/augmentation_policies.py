@@ -1,7 +1,7 @@
-"""One augmentation policy against other cameras, other light and few images, in two versions.
+"""An augmentation policy for other cameras, other lighting and small datasets, in two versions.
 
-`MaskRCNN.train(..., augmentation=camera_policy())` needs no further package. `albumentations_policy()` is for
-users of albumentations. Both draw from the ranges below, at `strength` 1. Masks move with the image.
+`MaskRCNN.train(..., augmentation=camera_policy())` needs no additional package. `albumentations_policy()` is
+for users of albumentations. Both draw from the ranges below, at `strength` 1. Masks move with the image.
 
 | group | change | probability |
 |---|---|---|
@@ -12,7 +12,7 @@ users of albumentations. Both draw from the ranges below, at `strength` 1. Masks
 | quality | one of: blur, noise, JPEG artifacts, lower resolution | 1/2 |
 
 Random crops come from IMAGE_RESIZE_MODE = "crop". Images must be uint8 RGB; with CONTRAST_PERCENTILES they
-always are. Objects that leave the image in part keep the part that is left.
+always are. Objects that partly leave the image keep the remaining part.
 """  # noqa: E501 (a table)
 
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class CameraPolicy:
         Args:
             image: uint8 `[height, width, 3]` RGB.
             masks: bool `[height, width, instances]`.
-            rng: source of the draws.
+            rng: Source of random numbers.
 
         Returns:
             The changed image and masks, of the same shapes.
@@ -144,10 +144,11 @@ def camera_policy(strength: float = 1.0, any_orientation: bool = True) -> Camera
     """Return the policy as a function of an image and its masks.
 
     Args:
-        strength: Factor 0 to 2 of the ranges of light, blur, noise, rotation and scale. At 0, mirroring,
-            quarter turns, JPEG and lower resolution remain.
+        strength: Factor, from 0 to 2, of the ranges of light, blur, noise, rotation and scale. At 0,
+            mirroring, quarter turns, JPEG and lower resolution remain.
         any_orientation: Whether objects may have any orientation, as under a microscope or from above.
-            False exchanges left and right only. Quarter turns stretch an image that is not square.
+            If False, images are only mirrored left to right. Quarter turns stretch an image that is not
+            square.
 
     Returns:
         An augmentation for `MaskRCNN.train`.
@@ -171,7 +172,7 @@ class ScaleJitter:
         Args:
             image: `[height, width, channels]` of any dtype.
             masks: bool `[height, width, instances]`.
-            rng: source of the draws.
+            rng: Source of random numbers.
 
         Returns:
             The changed image and masks, of the same shapes.

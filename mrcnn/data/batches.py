@@ -1,4 +1,4 @@
-"""Any batch of a dataset, from its epoch and index: which images, in which order, and replacements."""
+"""Build any batch of a dataset from its epoch and index: which images, in which order, with replacements."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -38,23 +38,23 @@ Batch: TypeAlias = dict[str, np.ndarray]
 
 
 class BatchBuilder:
-    """Builds any batch of a dataset. The batch depends only on the seed, the epoch and the index.
+    """Builder of any batch of a dataset. A batch depends only on the seed, the epoch and the index.
 
-    It does not matter which thread or process builds it. `failures` lists the images that could not be loaded
-    by this copy of the builder.
+    It does not depend on the thread or process that builds it. `failures` lists the images that this copy of
+    the builder could not load.
 
     Args:
         dataset: A prepared Dataset.
         config: Settings of images and targets.
         steps: Number of batches per epoch.
-        batch_size: Number of images per batch, on all processes together.
+        batch_size: Number of images per batch, over all processes.
         seed: Determines order, replacements and augmentation.
         anchors: See `generator.DataGenerator`, also for the arguments below.
-        shuffle: Whether every pass over the data has another order.
-        augment: Mirror half of the images. Deprecated.
+        shuffle: Whether every pass over the data has a different order.
+        augment: Whether to mirror half of the images. Deprecated.
         augmentation: One of the kinds in `mrcnn.data.augmentation`, or None.
         no_augmentation_sources: Sources whose images are not augmented.
-        part: (index, number of parts) of each batch that is built here.
+        part: (index, number of parts) of the part of each batch that this process builds.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class BatchBuilder:
         return {name: array.astype(INPUT_DTYPES[name], copy=False) for name, array in arrays.items()}
 
     def _sample(self, epoch: int, position: int) -> Sample:
-        """Return the sample at a position of an epoch, made from the first usable candidate."""
+        """Return the sample at a position of an epoch, from the first usable candidate."""
         for attempt, image_id in enumerate(self._candidates(epoch, position)):
             if image_id in self.failures.reasons or image_id in self._without_objects:
                 continue
@@ -111,7 +111,7 @@ class BatchBuilder:
         raise no_usable_image(self.dataset, self.failures)
 
     def _candidates(self, epoch: int, position: int) -> Iterator[int]:
-        """Yield the image at a position of an epoch, then those that may replace it."""
+        """Yield the image at a position of an epoch, then its possible replacements."""
         # With shuffling, passes continue across epochs: an epoch shorter than a pass would otherwise favor
         # some images.
         position_in_run = position + (epoch * self.steps * self.batch_size if self.shuffle else 0)
@@ -183,7 +183,7 @@ def check_has_images(dataset: "Dataset", config: "Config") -> None:
 
 
 def max_attempts(dataset: "Dataset") -> int:
-    """Return the number of images to try, one after the other, before the dataset counts as unusable."""
+    """Return the number of images to try in a row before the dataset counts as unusable."""
     return max(len(dataset.image_ids), MIN_ATTEMPTS)
 
 

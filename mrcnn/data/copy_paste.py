@@ -1,8 +1,8 @@
-"""Simple copy-paste: objects of one training image are pasted into another (Ghiasi et al. 2021).
+"""Simple copy-paste: paste objects of one training image into another (Ghiasi et al., 2021).
 
     model.train(..., augmentation=[scale_jitter(0.1, 2.0), CopyPaste(), camera_policy()])
 
-The other image goes through the augmentations that precede `CopyPaste` in the list, with draws of its own.
+The other image goes through the augmentations before `CopyPaste` in the list, with its own random numbers.
 With `scale_jitter` before it, this is the augmentation of the paper.
 
 Axes: H, W image; N instances.
@@ -27,11 +27,11 @@ class CopyPaste:
     """An augmentation that pastes objects of another image of the same source.
 
     Each object of the other image is pasted with probability 1/2, at its own place. Crowds are not pasted.
-    The masks of the image lose the pixels that a pasted object covers. An object that is covered by more
-    than nine tenths is dropped. If the two images differ in shape or dtype, nothing is pasted.
+    The masks of the image lose the pixels that a pasted object covers. An object is dropped if more than nine
+    tenths of it are covered. If the two images differ in shape or dtype, nothing is pasted.
 
     Args:
-        probability: Part of the images that receive objects, from 0 to 1.
+        probability: Share of images that receive objects, from 0 to 1.
 
     Raises:
         ValueError: If `probability` is not a number from 0 to 1.
@@ -52,10 +52,10 @@ def paste(target: Shown, source: Shown, rng: np.random.Generator) -> Shown:
     Args:
         target, source: Images of the same shape and dtype, with their masks and class ids. They are not
             changed.
-        rng: Source of the draws.
+        rng: Source of random numbers.
 
     Returns:
-        The image; the masks that are left of `target`, followed by the pasted ones; their class ids.
+        The image; the remaining masks of `target`, followed by the pasted ones; their class ids.
     """
     image, masks, class_ids = target
     is_chosen = (source[2] > 0) & (rng.random(len(source[2])) < 0.5) & source[1].any(axis=(0, 1))
@@ -73,7 +73,7 @@ def paste(target: Shown, source: Shown, rng: np.random.Generator) -> Shown:
 
 
 def _hide(masks: Masks, covered: np.ndarray) -> tuple[Masks, np.ndarray]:
-    """Return the masks without the covered pixels [H, W], and for each whether enough of it is left."""
+    """Return the masks without the covered pixels [H, W], and whether enough of each mask remains."""
     visible = masks.copy()
     is_left = np.ones(masks.shape[2], dtype=bool)
     for index, (y1, x1, y2, x2) in enumerate(mask_geometry.extract_bboxes(masks)):

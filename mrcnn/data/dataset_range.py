@@ -19,8 +19,8 @@ LOOKED_AT = 8  # images of a dataset
 def settle_value_range(dataset: "Dataset", config: "Config") -> None:
     """Set IMAGE_VALUE_RANGE of a Config for a dataset of float images, unless it is set.
 
-    The first image tells the dtype. Several images, spread over the dataset, tell whether floats are on a
-    scale of 0 to 1 or of 0 to 255. For all other dtypes the range is known, and nothing changes.
+    The dtype is that of the first image. For floats, several images spread over the dataset determine whether
+    the scale is 0 to 1 or 0 to 255. For all other dtypes the range is known, and nothing changes.
 
     Args:
         dataset: A prepared Dataset.

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class DataGenerator(keras.utils.PyDataset):
-    """Batches of a training or validation set, in a repeatable order.
+    """Batches of a training or validation set, in a reproducible order.
 
     `generator[i]` is `(inputs,)`. `inputs` is a dict of the arrays in `batches.INPUT_DTYPES`, without
     `input_rpn_match` and `input_rpn_bbox` if RPN_TARGETS_IN_GRAPH. It depends only on the seed, the epoch and
-    i, in whichever thread or process it is built. `epoch` counts by itself, and you can set it. Without
-    shuffling and augmentation all epochs are equal. Pass shuffle=False to `fit`: Keras would otherwise
-    request the batches in another order.
+    i, but not on the thread or process that builds it. `epoch` advances automatically, and you can set it.
+    Without shuffling and augmentation all epochs are equal. Pass shuffle=False to `fit`, because Keras would
+    otherwise request the batches in a different order.
 
     Images without an object are replaced, unless they train as background (TRAIN_ON_EMPTY_IMAGES): by the
-    next image, or by a random one when shuffling. Images that cannot be loaded are replaced as well. They are
+    next image, or by a random one when shuffling. Images that cannot be loaded are replaced as well. Each is
     logged once and listed in `skipped`.
 
     Args:
@@ -40,8 +40,8 @@ class DataGenerator(keras.utils.PyDataset):
         config: Settings of images and targets, and defaults of the arguments below.
         anchors: [A, (y1, x1, y2, x2)], pixel anchors for images of config.IMAGE_SHAPE. None computes them.
             Anchors for other sizes are always computed.
-        shuffle: Give every pass over the data another order. Passes continue across epochs. Without
-            shuffling, every epoch starts at the first image.
+        shuffle: Whether every pass over the data has a different order. Passes continue across epochs.
+            Without shuffling, every epoch starts at the first image.
         augment: Mirror half of the images. Deprecated.
         augmentation: One of the kinds in `mrcnn.data.augmentation`, or None.
         batch_size: Images per batch, by default BATCH_SIZE.
@@ -54,8 +54,8 @@ class DataGenerator(keras.utils.PyDataset):
         use_multiprocessing: Build batches in processes instead, by default LOADER_PROCESSES; see
             `processes.BatchProcesses`.
         max_queue_size: Maximum number of batches built in advance, by default workers + 1.
-        part: (index, number of parts): which equal part of each batch is built here, where several processes
-            share a batch. They need the same seed.
+        part: (index, number of parts) of the equal part of each batch that this process builds, if several
+            processes share a batch. All of them need the same seed.
 
     Raises:
         ValueError: If the numbers of classes differ, no image is usable, or a batch mixes image sizes.
@@ -116,7 +116,7 @@ class DataGenerator(keras.utils.PyDataset):
 
     @property
     def seed(self) -> int:
-        """The number that determines order and augmentation."""
+        """The seed of order and augmentation."""
         return self._builder.seed
 
     @property
@@ -125,7 +125,7 @@ class DataGenerator(keras.utils.PyDataset):
         return dict(self._builder.failures.reasons)
 
     def on_epoch_begin(self) -> None:
-        """Start to build batches in advance. Keras calls it."""
+        """Start building batches in advance. Keras calls this method."""
         self._is_in_epoch = True
         self._had_last_batch = False
         self._stop_prefetching()  # an error may have interrupted the previous epoch
@@ -133,7 +133,7 @@ class DataGenerator(keras.utils.PyDataset):
             self._prefetcher = Prefetcher(self._batch, len(self), self._threads, self.max_queue_size)
 
     def on_epoch_end(self) -> None:
-        """Count the epoch. Keras calls it, also before training and after a first look at the data."""
+        """Count the epoch. Keras also calls this before training and after a first look at the data."""
         self.epoch += self._is_in_epoch and self._had_last_batch
         self._is_in_epoch = False
         self._stop_prefetching()
@@ -150,7 +150,7 @@ class DataGenerator(keras.utils.PyDataset):
         self.close()
 
     def close(self) -> None:
-        """End threads and processes, as `with` does. Batches are then built when they are requested."""
+        """End threads and processes, as `with` does. Later batches are built when requested."""
         self._stop_prefetching()
         if self._processes is not None:
             self._processes.close()
@@ -185,7 +185,7 @@ def data_generator(
     Args:
         dataset: A prepared Dataset.
         config: Settings of images and targets.
-        shuffle: Give every pass over the data another order.
+        shuffle: Whether every pass over the data has a different order.
         augment: Mirror half of the images. Deprecated.
         augmentation: One of the kinds in `mrcnn.data.augmentation`, or None.
         random_rois: Number of random RoIs to add to the inputs.
@@ -204,8 +204,8 @@ def data_generator(
         `outputs` is empty, or class ids [b, R, 1], box deltas [b, R, n, 4] and masks [b, R, h, w, n].
 
     Raises:
-        ValueError: As DataGenerator does.
-        RuntimeError: As DataGenerator does.
+        ValueError: See DataGenerator.
+        RuntimeError: See DataGenerator.
     """
     batches.check_has_images(dataset, config)
     anchors = AnchorCache(config)

@@ -1,8 +1,8 @@
-"""Changes of position, light and quality that training applies to an image at random.
+"""Changes of position, light and quality that training applies to images at random.
 
-Unless a function says more, images are uint8 RGB `[height, width, 3]`. Masks are bool
-`[height, width, instances]`. Each function computes one change without any randomness and keeps size and
-dtype. `augmentation_policies` draws the numbers.
+Unless stated otherwise, images are uint8 RGB `[height, width, 3]`. Masks are bool `[height, width,
+instances]`. Each function makes one deterministic change and keeps size and dtype. `augmentation_policies`
+draws the random numbers.
 """
 
 from collections.abc import Sequence
@@ -121,7 +121,7 @@ def change_contrast(image: Image, factor: float) -> Image:
 
 
 def change_gamma(image: Image, exponent: float) -> Image:
-    """Map each value v of 0..1 to v ** exponent: below 1 lifts the shadows, above 1 deepens them."""
+    """Map each value v in 0..1 to v ** exponent. Exponents below 1 lift the shadows, others deepen them."""
     return _map_levels(image, 255 * (np.arange(256) / 255) ** exponent)
 
 
@@ -164,7 +164,7 @@ def add_noise(image: Image, noise: np.ndarray) -> Image:
 
 
 def compress_as_jpeg(image: Image, quality: int) -> Image:
-    """Return the image as it is read back from a JPEG file of a quality of 1 to 95."""
+    """Return the image as it reads back from a JPEG file with a quality from 1 to 95."""
     colors = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", colors, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
@@ -172,7 +172,7 @@ def compress_as_jpeg(image: Image, quality: int) -> Image:
 
 
 def lower_resolution(image: Image, factor: float) -> Image:
-    """Shrink the image by a factor below 1 and enlarge it again to its size."""
+    """Shrink the image by a factor below 1, then enlarge it to its original size."""
     height, width = image.shape[:2]
     small = max(1, round(width * factor)), max(1, round(height * factor))
     shrunk = cv2.resize(np.ascontiguousarray(image), small, interpolation=cv2.INTER_CUBIC)

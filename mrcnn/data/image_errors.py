@@ -1,4 +1,4 @@
-"""Tolerance for a few images that cannot be loaded, so that one of them does not end a training."""
+"""Tolerance for a few images that cannot be loaded, so that a single one does not end the training."""
 
 import contextlib
 import logging

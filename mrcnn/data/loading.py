@@ -1,4 +1,4 @@
-"""One training image with its ground truth: load, check, resize, augment.
+"""Load one training image with its ground truth, check it, resize it and augment it.
 
 Axes: h, w original image; H, W molded image; N instances.
 """
@@ -49,25 +49,25 @@ def load_image_gt(
     use_mini_mask: bool = False,
     rng: np.random.Generator | None = None,
 ) -> ImageWithTruth:
-    """Load an image and its ground truth at the size of the network.
+    """Load an image and its ground truth, resized for the network.
 
-    The mean is not subtracted, and values are not scaled to 0..255. Instances of which no pixel is left after
-    resizing and augmentation are dropped.
+    The mean is not subtracted, and values are not scaled to 0..255. Instances without pixels after resizing
+    and augmentation are dropped.
 
     Args:
         dataset: A prepared Dataset. If it has a method `load_mask_crops`, which returns MaskCrops and class
             ids, this is called in place of `load_mask`.
-        config: IMAGE_*, CONTRAST_PERCENTILES and MINI_MASK_SHAPE are read.
+        config: Read for IMAGE_*, CONTRAST_PERCENTILES and MINI_MASK_SHAPE.
         image_id: Id of the image.
-        augment: Mirror left to right with probability 1/2. Deprecated.
+        augment: Whether to mirror left to right with probability 1/2. Deprecated.
         augmentation: One of the kinds in `mrcnn.data.augmentation`, a list of them, or None.
-        use_mini_mask: Crop each mask to its box and resize it to MINI_MASK_SHAPE.
-        rng: Makes random crops and augmentation repeatable. Without it, Python's `random` and the augmenter's
+        use_mini_mask: Whether to crop each mask to its box and resize it to MINI_MASK_SHAPE.
+        rng: Makes random crops and augmentation reproducible. If None, Python's `random` and the augmenter's
             own state are used.
 
     Returns:
         image: [H, W, channels] in the dtype of the dataset, or uint8 with CONTRAST_PERCENTILES.
-        meta: float64 [12 + classes], see `geometry.image_meta`. Its window is the one before augmentation.
+        meta: float64 [12 + classes]; see `mrcnn.geometry.image_meta`. Its window is that before augmentation.
         class_ids: int32 [N], negative for crowds. N may be 0.
         boxes: int32 [N, (y1, x1, y2, x2)] in pixels of `image`, computed from the masks.
         masks: bool [H, W, N], or [mini_height, mini_width, N].
@@ -98,7 +98,7 @@ def load_with_range(
     use_mini_mask: bool = False,
     rng: np.random.Generator | None = None,
 ) -> tuple[ImageWithTruth, ValueRange | None]:
-    """Load an image and its ground truth as `load_image_gt`, and the value range of the original image."""
+    """Load what `load_image_gt` loads, and the value range of the original image."""
     num_classes = dataset.num_classes  # raises with advice if prepare() was not called
     molded = _load_molded(dataset, config, image_id, rng)
     image, crops, class_ids = molded.image, molded.crops, molded.class_ids
@@ -122,7 +122,7 @@ def load_with_range(
 
 
 class _Molded(NamedTuple):
-    """An image at the size of the network, before augmentation."""
+    """An image resized for the network, before augmentation."""
 
     image: Image
     crops: MaskCrops
@@ -208,7 +208,8 @@ def _load_other(
     """Load another image of the same source, with the augmentations that come before `CopyPaste`.
 
     Returns:
-        None if there is no other image, or it cannot be loaded: it is reported when its own turn comes.
+        None if there is no other image, or if it cannot be loaded. In that case it is reported when its own
+        turn comes.
     """
     source = dataset.image_info[image_id]["source"]
     others = [
@@ -232,7 +233,7 @@ def _load_other(
 def _load_checked(dataset: "Dataset", config: "Config", image_id: int) -> tuple[Image, MaskCrops, ClassIds]:
     """Load an image [h, w, channels], its masks and class ids int32 [N], and check that they fit together.
 
-    Crops are preferred: the whole masks of a large image with many instances take gigabytes.
+    Crops are preferred, because the whole masks of a large image with many instances take gigabytes.
     """
     image = np.asarray(dataset.load_image(image_id))
     crops = None

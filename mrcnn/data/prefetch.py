@@ -1,4 +1,4 @@
-"""Build the next batches in threads while the present one is used."""
+"""Build the next batches in threads while the current one is in use."""
 
 import contextlib
 import threading
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 class Prefetcher(Generic[Result]):
     """Returns results in the order of the requests and builds the following ones in advance.
 
-    Nothing is built in advance while indices are requested out of order.
+    While indices are requested out of order, nothing is built in advance.
 
     Args:
         build: `f(index)`; several threads call it.
@@ -32,7 +32,7 @@ class Prefetcher(Generic[Result]):
         self._is_closed = False
 
     def get(self, index: int) -> Result:
-        """Return the result for an index. Raises what building it raised."""
+        """Return the result for an index, or raise the error that occurred while it was built."""
         with self._lock:
             if index == self._next_index and not self._is_closed:
                 last = min(index + self._ahead, self._count - 1)
@@ -47,7 +47,7 @@ class Prefetcher(Generic[Result]):
         return self._build(index)
 
     def close(self) -> None:
-        """Cancel pending results. Threads end when they have finished the result they are building."""
+        """Cancel pending results. Each thread ends after the result that it is building."""
         with self._lock:
             self._is_closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -41,13 +41,13 @@ PARENT_CHECK_SECONDS = 2.0
 
 
 class BatchProcesses:
-    """Builds batches in processes that each hold a copy of a BatchBuilder.
+    """Builder of batches in processes, each with a copy of a BatchBuilder.
 
-    Several threads may call `batch`. The processes start with its first call. `close` ends them, and so does
-    the end of the main process, also when it is killed. Arrays travel through files: in memory on Linux,
-    temporary files elsewhere. Where there is no room for a file they travel through a pipe. loky's resource
-    tracker, a process of its own, removes the files if the main process is killed; if it is killed as well,
-    the next BatchProcesses on this machine removes them.
+    Several threads may call `batch`. The first call starts the processes. `close` ends them, and so does the
+    end of the main process, even if it is killed. Arrays are passed through files, which are in memory on
+    Linux and temporary files elsewhere, or through a pipe if there is no space for a file. If the main
+    process is killed, loky's resource tracker, a separate process, removes the files. If the tracker is
+    killed as well, the next BatchProcesses on this machine removes them.
 
     Args:
         builder: Builds the batches.
@@ -124,7 +124,7 @@ class BatchProcesses:
 
 
 def remove_abandoned_folders(parent: Path) -> None:
-    """Remove the folders of main processes that no longer run, with the batches inside."""
+    """Remove the folders that main processes left behind when they were killed."""
     if fcntl is None:
         return
     for owner_file in parent.glob(f"{FOLDER_PREFIX}*/{OWNER_FILE}"):
@@ -180,7 +180,7 @@ def _start(pickled: bytes, folder: str, parent: int) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the one that started it was killed."""
+    """End this process if the process that started it was killed."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
     os._exit(1)

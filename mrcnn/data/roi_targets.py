@@ -1,6 +1,6 @@
-"""Targets of the heads for any RoIs, in NumPy: for inspection, and for scripts of the Keras 2 library.
+"""Targets of the heads for any RoIs, in NumPy, for inspection and for scripts of the Keras 2 library.
 
-Training uses `network.detection_targets`, which samples negatives by another rule.
+Training uses `network.detection_targets`, which samples negatives by a different rule.
 
 Axes: N RoIs, G instances, R = TRAIN_ROIS_PER_IMAGE sampled RoIs, n = NUM_CLASSES.
 Boxes are (y1, x1, y2, x2) in pixels, half-open.
@@ -33,7 +33,7 @@ def build_detection_targets(
     """Sample RoIs and build their targets: class, box deltas and mask.
 
     An RoI is positive if its IoU with some instance is above ROI_POSITIVE_IOU, and negative if it is below.
-    At most R * ROI_POSITIVE_RATIO positives are sampled; negatives fill the rest and are repeated where there
+    At most R * ROI_POSITIVE_RATIO positives are sampled. Negatives fill the rest and are repeated if there
     are too few. Without negatives, positives are repeated. Without instances, all RoIs are negative.
 
     Args:
@@ -45,7 +45,7 @@ def build_detection_targets(
         rng: A numpy Generator or RandomState; NumPy's global one if None.
 
     Returns:
-        Positives come first in all four.
+        Four arrays, with positives first.
 
         rois: [R, 4], dtype of `rpn_rois`.
         class_ids: int32 [R], 0 for negatives.
@@ -91,7 +91,7 @@ def generate_random_rois(
     gt_boxes: Boxes,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Draw random RoIs, most of them around objects, to try the heads without the RPN.
+    """Draw random RoIs, most of them around objects, to test the heads without the RPN.
 
     Each of the G boxes gets 0.9 * count / G RoIs, rounded down, with corners in the box enlarged by its own
     size on every side and clipped to the image. The others lie anywhere in the image.
@@ -99,7 +99,7 @@ def generate_random_rois(
     Args:
         image_shape: (height, width, ...) in pixels.
         count: Number of RoIs.
-        gt_class_ids: Not read; part of the signature of the Keras 2 library.
+        gt_class_ids: Ignored. It is part of the signature in the Keras 2 library.
         gt_boxes: [G, 4].
         rng: A numpy Generator. If None, a new one is seeded from NumPy's global state.
 

@@ -1,4 +1,4 @@
-"""Targets of the RPN: the label and the deltas of each anchor (Faster R-CNN, section 3.1.2).
+"""Targets of the RPN: labels of all anchors, deltas of positive ones (Faster R-CNN, section 3.1.2).
 
 `network.rpn_targets` computes the same with tensors.
 
@@ -38,12 +38,12 @@ def build_rpn_targets(
     there are only negatives.
 
     Args:
-        image_shape: Not read; part of the signature of the Keras 2 library.
+        image_shape: Ignored. It is part of the signature in the Keras 2 library.
         anchors: [A, 4].
         gt_class_ids: int [N], negative for crowds.
         gt_boxes: [N, 4].
-        config: RPN_POSITIVE_IOU, RPN_NEGATIVE_IOU, CROWD_IOU, RPN_TRAIN_ANCHORS_PER_IMAGE and
-            RPN_BBOX_STD_DEV are read.
+        config: Read for RPN_POSITIVE_IOU, RPN_NEGATIVE_IOU, CROWD_IOU, RPN_TRAIN_ANCHORS_PER_IMAGE and
+            RPN_BBOX_STD_DEV.
         rng: A numpy Generator or RandomState; NumPy's global one if None.
 
     Returns:
@@ -84,7 +84,7 @@ def build_rpn_targets(
 def _match(anchors: Boxes, gt_boxes: Boxes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Match anchors and boxes by IoU.
 
-    Only the few anchors that touch a box get an IoU computed. Of equal values the first box counts.
+    The IoU is only computed for the few anchors that touch a box. If values are equal, the first box counts.
 
     Returns:
         For each anchor the index of its best-matching box, int [A], and that IoU, float64 [A]. Last, the int

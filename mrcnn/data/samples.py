@@ -1,4 +1,4 @@
-"""One image with its training targets, and the batch that several of them make.
+"""One image with its training targets, and batches of such samples.
 
 Axes: B images; H, W molded image; N instances; M = MAX_GT_INSTANCES; G slots for instances; A anchors.
 """
@@ -67,27 +67,27 @@ def build_sample(
 ) -> Sample | None:
     """Load one image and build its targets.
 
-    The RPN learns from all instances. Of more than MAX_GT_INSTANCES, the heads learn from a random choice:
-    these come first, and only they have a mask. With `anchors` the others are dropped after the RPN targets
-    are built.
+    The RPN learns from all instances. If there are more than MAX_GT_INSTANCES, the heads learn from a random
+    choice of them, which comes first and has masks. With `anchors`, the others are dropped after the RPN
+    targets are built.
 
     Args:
         dataset: A prepared Dataset.
         config: Settings of images and targets.
         image_id: Id of the image.
-        anchors: Build the RPN targets of these anchors. None leaves them to the network.
+        anchors: Anchors whose RPN targets to build, or None if the network computes the targets.
         augment: Mirror left to right with probability 1/2. Deprecated.
         augmentation: One of the kinds in `mrcnn.data.augmentation`, or None.
         keep_empty: Whether an image without an object becomes a sample.
         random_rois: Number of random RoIs to add.
         detection_targets: Whether to sample from the random RoIs and to build their targets.
-        rng: Makes all draws repeatable; see `load_image_gt`.
+        rng: Makes all draws reproducible; see `load_image_gt`.
 
     Returns:
-        The sample. None if the image has no object (a crowd is not one) and `keep_empty` is False.
+        The sample, or None if the image has no object other than crowds and `keep_empty` is False.
 
     Raises:
-        ValueError: If the size of the image does not suit the network.
+        ValueError: If the network cannot take images of this size.
     """
     truth, values = load_with_range(
         dataset,
@@ -162,7 +162,7 @@ def _limit_instances(
 
 
 def _normalize(image: Image, config: "Config", values: ValueRange | None) -> Image:
-    """Bring an image of a value range to 0..255 and subtract MEAN_PIXEL, as float32."""
+    """Scale an image from its value range to 0..255 and subtract MEAN_PIXEL, as float32."""
     image = scaled(image, values)
     if image.dtype != np.uint8:
         molded = images.mold_image(image, config).astype(np.float32)
@@ -193,7 +193,7 @@ def _padded(samples: Sequence[Sample], is_mini: bool) -> list[Sample]:
 def instance_slots(counts: Sequence[int], limit: int) -> int:
     """Return the number of slots for class ids and boxes: `limit`, doubled until every image's instances fit.
 
-    There are few different numbers, because the network is compiled for each.
+    The numbers are few, because the network compiles for each of them.
     """
     slots = limit
     while slots < max(counts):
@@ -202,7 +202,7 @@ def instance_slots(counts: Sequence[int], limit: int) -> int:
 
 
 def stack(samples: Sequence[Sample], config: "Config") -> dict[str, np.ndarray]:
-    """Stack samples to the arrays of a batch, padded with zeros.
+    """Stack samples into the arrays of a batch, padded with zeros.
 
     Returns:
         Arrays by the names of the network's inputs: `input_image` [B, H, W, channels], `input_image_meta`

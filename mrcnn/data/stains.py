@@ -1,8 +1,8 @@
-"""Stained sections as a fluorescence microscope would show them: one dye alone, bright on dark.
+"""Color deconvolution: show one dye of a stained section alone, bright on dark, as in fluorescence images.
 
-Networks that learned from few stains find little in others. Color deconvolution separates the dyes by the
-colors that they absorb (Ruifrok and Johnston, Quantification of histochemical staining by color
-deconvolution, 2001; with the vectors of scikit-image).
+Networks trained on few stains find little in others. Color deconvolution separates the dyes by the colors
+that they absorb (Ruifrok and Johnston, Quantification of histochemical staining by color deconvolution, 2001;
+with the vectors of scikit-image).
 """
 
 import numpy as np

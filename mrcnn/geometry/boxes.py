@@ -166,7 +166,7 @@ def norm_boxes(boxes: np.ndarray, shape: Sequence[int], half_open: bool = False)
     Args:
         boxes: [..., (y1, x1, y2, x2)] in pixels, y2 and x2 outside.
         shape: (height, width) of the image.
-        half_open: Whether normalized boxes are half-open, see the module.
+        half_open: Whether normalized boxes are half-open; see the module docstring.
 
     Returns:
         float32 of the same shape, y2 and x2 inside. The whole image becomes (0, 0, 1, 1), and a row of zeros
@@ -188,7 +188,7 @@ def denorm_boxes(
     Args:
         boxes: [..., (y1, x1, y2, x2)] normalized, y2 and x2 inside.
         shape: (height, width) of the image.
-        half_open: Whether normalized boxes are half-open, see the module.
+        half_open: Whether normalized boxes are half-open; see the module docstring.
         rounded: Whether to round to whole pixels.
 
     Returns:

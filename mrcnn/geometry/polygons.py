@@ -171,7 +171,7 @@ def rasterize(
         pixel in the image.
 
     Raises:
-        InvalidDataError: If an outline is too long to be filled.
+        InvalidDataError: If an outline is too long to fill.
     """
     clipped = _clipped(parts, size)
     if not clipped:
@@ -200,7 +200,7 @@ def encode(parts: Sequence[Polygon], size: tuple[int, int]) -> dict[str, Any]:
         Dict of `size` [height, width] and `counts`, compressed, as bytes.
 
     Raises:
-        InvalidDataError: If an outline is too long to be filled.
+        InvalidDataError: If an outline is too long to fill.
     """
     clipped = _clipped(parts, size)
     if clipped:
@@ -213,8 +213,7 @@ def encode(parts: Sequence[Polygon], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _clipped(parts: Sequence[Polygon], size: tuple[int, int]) -> list[Polygon]:
-    """Return the parts that may have pixels in the image. pycocotools would take two points for corners of a
-    box."""
+    """Return the parts that may have pixels in the image. pycocotools would take two points for a box."""
     return [points for part in parts if len(points := clip(part, size)) >= 3]
 
 

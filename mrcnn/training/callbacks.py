@@ -5,8 +5,8 @@
     stop = keras.callbacks.EarlyStopping("val_mask_AP", mode="max", patience=5)
     model.train(train_dataset, val_dataset, ..., custom_callbacks=[evaluate, best, stop])
 
-Put Evaluate first: the other callbacks read its measures from the logs. Use SaveBest in place of Keras'
-ModelCheckpoint, which stores weights by position; SaveBest stores them by layer name, so that the inference
+Put Evaluate first, because the other callbacks read its metrics from the logs. Use SaveBest instead of Keras'
+ModelCheckpoint, which stores weights by position. SaveBest stores them by layer name, so the inference
 network can load them.
 """
 
@@ -41,22 +41,22 @@ Logs = dict[str, Any] | None
 
 
 class Evaluate(keras.callbacks.Callback):
-    """Evaluate the detections on a validation set and add the measures to the logs of the epoch.
+    """Evaluate the detections on a validation set and add the metrics to the logs of the epoch.
 
     The logs get `val_mask_AP`, `val_mask_AP50`, `val_box_AP` and so on, each averaged over all classes. They
-    appear in the History and in TensorBoard, and other callbacks can monitor them. Epochs without an
-    evaluation have none of them. The inference network is built once and gets the present weights before each
+    appear in the History and in TensorBoard, and other callbacks can monitor them. Logs of epochs without an
+    evaluation lack them. The inference network is built once and gets the current weights before each
     evaluation. `results` holds the complete table of the last evaluation.
 
     Args:
         model: The MaskRCNN that trains.
         dataset: A prepared Dataset to evaluate on.
         config: Settings of detection, by default those of `MaskRCNN.inference_model`.
-        every: Number of epochs from one evaluation to the next.
+        every: Number of epochs between evaluations.
         image_ids: Images to evaluate, see `MaskRCNN.evaluate`.
         iou_types: "box", "mask" or both, see `MaskRCNN.evaluate`.
-        min_score: Lowest score that counts for `tau_AP` and `PQ`, see `MaskRCNN.evaluate`.
-        measures: Columns of the table of `MaskRCNN.evaluate` to add, where they exist and are not NaN.
+        min_score: Lowest score that counts for `tau_AP` and `PQ`; see `MaskRCNN.evaluate`.
+        measures: Columns of the table of `MaskRCNN.evaluate` to add if they exist and are not NaN.
 
     Raises:
         ValueError: If `every` is less than 1.
@@ -104,13 +104,13 @@ class Evaluate(keras.callbacks.Callback):
 
 
 class SaveBest(keras.callbacks.Callback):
-    """Save the weights whenever a monitored value is the best so far.
+    """Save the weights whenever a monitored value improves.
 
-    After training, `best` and `best_epoch` (from 0) hold the value and its epoch. Where several processes
-    train together, only the first one writes. A training in which no epoch had the value ends with a warning.
+    After training, `best` and `best_epoch` (from 0) hold the value and its epoch. If several processes train
+    together, only the first one writes. If no epoch had the value, training ends with a warning.
 
     Args:
-        path: The weight file. It is replaced as a whole: a kill never leaves a half-written file.
+        path: The weight file. It is replaced atomically, so a killed process never leaves a partial file.
         monitor: Name of a value in the logs. Epochs without this value are skipped.
         mode: "max" if larger values are better, "min" if smaller ones are.
         baseline: Save only values better than this, such as the best one of an earlier part of the run.
@@ -158,7 +158,7 @@ class SaveBest(keras.callbacks.Callback):
 
 
 class SaveWeights(keras.callbacks.Callback):
-    """Save the weights after each epoch. A kill never leaves a half-written file.
+    """Save the weights after each epoch. A killed process never leaves a partial file.
 
     Args:
         checkpoint_path: Path with a field such as `{epoch:04d}` in its file name; epochs count from 1.
@@ -176,16 +176,17 @@ class SaveWeights(keras.callbacks.Callback):
 
 
 class StopWhenNotFinite(keras.callbacks.Callback):
-    """Stop at the first loss or weight that is not finite, and restore the last good weights.
+    """Stop as soon as a loss or weight is not finite, and restore the last good weights.
 
     The model gets the weights of the last saved epoch, or those it started with.
 
     Args:
         saver: The SaveWeights callback of the same training, or None if another process saves.
-        batches: The training data, which tells the image ids of the step.
+        batches: The training data, from which the image ids of the step are determined.
 
     Raises:
-        FloatingPointError: The error names the epoch, step, losses and image ids, and what to try.
+        FloatingPointError: If a loss or weight is not finite. The message names the epoch, step, losses and
+            image ids, and what to try.
     """
 
     def __init__(self, saver: SaveWeights | None, batches: "DataGenerator") -> None:
@@ -226,14 +227,14 @@ class StopWhenNotFinite(keras.callbacks.Callback):
         )
 
     def _image_ids(self) -> list[int]:
-        """Image ids of the present step's batch, which is built again."""
+        """Return the image ids of the current step's batch, which is built again."""
         generator_epoch, self.batches.epoch = self.batches.epoch, self._epoch  # it may be an epoch ahead
         metas = self.batches[self._step][0]["input_image_meta"]
         self.batches.epoch = generator_epoch
         return [int(image_id) for image_id in metas[:, 0]]
 
     def _restore(self) -> str:
-        """Restore the last good weights; describe them."""
+        """Restore the last good weights, and return a description of them."""
         path = None if self.saver is None else self.saver.last_path
         if path is None:
             self.model.set_weights(self._initial_weights)
@@ -243,9 +244,9 @@ class StopWhenNotFinite(keras.callbacks.Callback):
 
 
 class KeepHostMemory(keras.callbacks.Callback):
-    """Let the process keep freed memory from step to step; see `backend.keep_host_memory`.
+    """Let the process keep freed memory between steps; see `backend.keep_host_memory`.
 
-    Memory that was freed while the network was built is returned to the system first.
+    Memory that was freed while the network was built is first returned to the system.
     """
 
     def on_train_begin(self, logs: Logs = None) -> None:
@@ -267,9 +268,10 @@ def default_callbacks(
 
     Args:
         log_dir: Folder of the run.
-        saver: Saves the weights. None in a process that leaves all files to another one.
+        saver: The callback that saves the weights, or None in a process that writes no files.
         batches: The training data.
-        custom: More callbacks. They run before TensorBoard, which writes what they add to the logs.
+        custom: Additional callbacks. They run before TensorBoard, which writes the values that they add to
+            the logs.
         mean_weights: Whether the optimizer keeps a running mean of the weights (EMA_MOMENTUM). The mean then
             replaces the weights from the end of an epoch to the start of the next: for the validation of the
             epoch, for `saver` and for `custom`.

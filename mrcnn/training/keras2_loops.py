@@ -1,4 +1,4 @@
-"""Training loops as programs for Keras 2 write them: batches as lists, arguments that Keras 3 dropped."""
+"""Support for training loops of Keras 2 programs: batches as lists, and arguments that Keras 3 dropped."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -28,11 +28,11 @@ DROPPED = ("max_queue_size", "workers", "use_multiprocessing")
 class Keras2Loops(weights.NamedWeightsModel):
     """A model whose `fit`, `train_on_batch` and so on also take the batches of `data_generator`.
 
-    Such a batch is a list of the BATCH_INPUTS. Those that the model has no input for are left out.
+    Such a batch is a list of the BATCH_INPUTS. Arrays for which the model has no input are left out.
     """
 
     def fit(self, x: Any = None, *args: Any, **options: Any) -> keras.callbacks.History:
-        """Train as `keras.Model.fit` does. The arguments of Keras 2 about workers have no effect."""
+        """Train as `keras.Model.fit` does. Arguments of Keras 2 about workers are ignored."""
         options = {name: value for name, value in options.items() if name not in DROPPED}
         if "validation_data" in options:
             options["validation_data"] = self._named_source(options["validation_data"])
@@ -105,12 +105,12 @@ def named_inputs(arrays: Sequence[Tensor], dtypes: Mapping[str, str]) -> dict[st
     """Return the inputs of a network by name.
 
     Args:
-        arrays: The arrays of a batch of `data_generator`, or only those that the network has an input for, in
-            the same order.
+        arrays: The arrays of a batch of `data_generator`, or only those for which the network has an input,
+            in the same order.
         dtypes: {name: dtype} of the inputs.
 
     Raises:
-        ValueError: If their number is another one.
+        ValueError: If the number of arrays does not fit.
     """
     own = [name for name in BATCH_INPUTS if name in dtypes]
     names = own if len(arrays) == len(own) else list(BATCH_INPUTS[: len(arrays)])

@@ -41,7 +41,7 @@ def checked_pattern(model: keras.Model, layers: str) -> str:
         layers: See `layer_pattern`.
 
     Raises:
-        ValueError: If it matches the whole name of no layer with weights, or is not a regular expression.
+        ValueError: If no full name of a layer with weights matches, or the text is not a regular expression.
     """
     pattern = layer_pattern(layers)
     names = [layer.name for layer in _layers_with_weights(model)]
@@ -62,7 +62,7 @@ def checked_pattern(model: keras.Model, layers: str) -> str:
 
 
 def _layers_with_weights(model: keras.Model) -> Iterator[keras.Layer]:
-    """The layers of a model that have weights, those of the models inside it included."""
+    """Return the layers of a model that have weights, including those of nested models."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _layers_with_weights(layer)
@@ -71,9 +71,9 @@ def _layers_with_weights(model: keras.Model) -> Iterator[keras.Layer]:
 
 
 def set_trainable(model: keras.Model, layer_regex: str) -> list[keras.Layer]:
-    """Make exactly those layers trainable whose whole name matches.
+    """Make the layers whose full name matches trainable, and freeze all others.
 
-    Models inside the model are searched layer by layer. Layers without weights are not changed.
+    Nested models are searched layer by layer. Layers without weights are not changed.
 
     Args:
         model: A Keras model.

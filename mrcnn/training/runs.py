@@ -27,7 +27,7 @@ EPOCH_FIELD = re.compile(r"\{epoch(?::0?(?P<digits>\d+)d)?\}")
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: its folder, the pattern of its weight files, and the epochs that are done.
+    """A training run: its folder, the pattern of its weight files, and the number of completed epochs.
 
     `checkpoint_path` holds the field `{epoch:04d}` in its file name; `weights_path` fills it in.
     """
@@ -40,12 +40,12 @@ class Run:
 class CheckpointPath(str):
     """The pattern of a run's weight files, also for `keras.callbacks.ModelCheckpoint`.
 
-    ModelCheckpoint asks for a name that ends with ".weights.h5", the layout of Keras. The networks of this
-    library write weights by layer name to any other name, so this path says yes to that question.
+    ModelCheckpoint requires a name that ends with ".weights.h5", the layout of Keras. The networks of this
+    library write weights by layer name to files of other names, so this path claims to have that ending.
     """
 
     def endswith(self, suffix: str | tuple[str, ...], *args: int) -> bool:  # type: ignore[override]
-        """As `str.endswith`, and True for ".weights.h5"."""
+        """Like `str.endswith`, but True for ".weights.h5"."""
         return suffix == ".weights.h5" or super().endswith(suffix, *args)
 
     def format(self, *args: Any, **values: Any) -> str:
@@ -54,7 +54,7 @@ class CheckpointPath(str):
 
 
 def new_run(model_dir: str | os.PathLike[str], name: str) -> Run:
-    """Return a run that starts now. Nothing is created on disk."""
+    """Return a new run that starts at the current time. Nothing is created on disk."""
     return _run(model_dir, name, datetime.datetime.now().strftime(DATE_FORMAT), 0)
 
 
@@ -64,7 +64,7 @@ def resumed_run(
     """Return the run that a weight file belongs to.
 
     Args:
-        model_dir: The folder of all runs. The run continues there, wherever the weight file is.
+        model_dir: The folder of all runs. The run continues there even if the weight file is elsewhere.
         name: NAME of the config.
         weights_path: Path of a weight file. The number in its name is the number of epochs done.
 
@@ -140,12 +140,12 @@ def _by_epoch(path: Path) -> tuple[int, str]:
 
 
 def open_run_folder(log_dir: str | os.PathLike[str], config: "Config") -> None:
-    """Create the folder of a run and write the settings into its config.json.
+    """Create the folder of a run and write the settings to its config.json.
 
     Unfinished files that a killed run left in the folder are removed.
 
     Raises:
-        OSError: If the folder cannot be written, before any training is lost; the error names the folder.
+        OSError: If the folder cannot be written. The message names the folder.
     """
     folder = Path(log_dir)
     try:

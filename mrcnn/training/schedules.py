@@ -15,10 +15,10 @@ def warm_up_and_decay(
     """Return a learning rate that rises linearly to its peak, then falls along half a cosine.
 
     Random weights give large gradients at first, and a high learning rate may then diverge (warm-up: Goyal et
-    al., 2017). Small last steps settle the weights (cosine: Loshchilov and Hutter, 2017).
+    al., 2017). Small steps at the end let the weights converge (cosine: Loshchilov and Hutter, 2017).
 
     Args:
-        peak: The highest learning rate. The first step has a tenth of it.
+        peak: The highest learning rate. The rise starts at a tenth of it.
         steps: Number of steps of the whole training. Later steps keep the last learning rate.
         warm_up: Share of the steps in which the learning rate rises; at least one step.
         end: Learning rate of the last step, as a share of `peak`.
