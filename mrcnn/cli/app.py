@@ -50,6 +50,21 @@ Images = Annotated[
     typer.Option("--images", help="The folder of the images. The default is the folder of the annotations."),
 ]
 
+Formats = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="What to write to the folder: labels, tiff, coco, labelme, yolo, geojson (QuPath, GIS), imagej, "
+        "csv or overlay. Repeat it for more. The default of detect is labels, coco and overlay.",
+    ),
+]
+CopyImages = Annotated[
+    bool, typer.Option("--copy-images", help="Copy the images, so that the folder is a dataset by itself.")
+]
+Tolerance = Annotated[
+    float | None, typer.Option(min=0, help="How far outlines may leave the masks, in pixels.")
+]
 Page = Annotated[int | None, typer.Option(min=0, help="The page or slice of stacks, from 0.")]
 Channels = Annotated[
     str | None, typer.Option(help="The channels of images without colors, from 0, such as 0 or 2,1,0.")
@@ -99,25 +114,12 @@ def detect(
     min_score: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out detections with a lower score.")
     ] = 0.5,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="What to write: labels, tiff, coco, labelme, yolo, geojson (QuPath, GIS), imagej, csv or "
-            "overlay. Repeat it for more. By default labels, coco and overlay.",
-        ),
-    ] = None,
+    formats: Formats = None,
     overlays: Annotated[
         bool | None, typer.Option(help="Whether to save the images with the detections drawn in.")
     ] = None,
-    copy_images: Annotated[
-        bool,
-        typer.Option("--copy-images", help="Copy the images, so that the folder is a dataset by itself."),
-    ] = False,
-    tolerance: Annotated[
-        float | None, typer.Option(min=0, help="How far outlines may leave the masks, in pixels.")
-    ] = None,
+    copy_images: CopyImages = False,
+    tolerance: Tolerance = None,
     pixel_size: Annotated[
         float | None,
         typer.Option(min=0, help="Micrometers per pixel, for csv. By default, what the file says."),
@@ -126,7 +128,7 @@ def detect(
     channels: Channels = None,
     tile: Annotated[
         int | None,
-        typer.Option(min=8, help="For large images: detect in tiles with sides of so many pixels, such as 1024."),
+        typer.Option(min=8, help="For large images: detect in tiles of this side in pixels, such as 1024."),
     ] = None,
     overlap: Annotated[
         int | None, typer.Option(min=1, help="Pixels that tiles share; an eighth of --tile by default.")
@@ -258,19 +260,8 @@ def convert(
     images: Images = None,
     page: Page = None,
     channels: Channels = None,
-    formats: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="Write the annotations to a folder: labels, tiff, coco, labelme, yolo, geojson, imagej, csv "
-            "or overlay. Repeat it for more.",
-        ),
-    ] = None,
-    copy_images: Annotated[
-        bool,
-        typer.Option("--copy-images", help="Copy the images, so that the folder is a dataset by itself."),
-    ] = False,
+    formats: Formats = None,
+    copy_images: CopyImages = False,
     settings: Set = None,
     json: Json = False,
 ) -> Any:

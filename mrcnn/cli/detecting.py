@@ -31,7 +31,7 @@ def detect_sources(
     tiles: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
-    """Detect in images or in one video, see the command.
+    """Detect in images or in one video; see the command.
 
     Args:
         sources: Images, a folder or a zip archive; a video; or the number of a camera.
@@ -46,14 +46,8 @@ def detect_sources(
         options: Of `mrcnn.formats.predictions.write_predictions`.
     """
     _check_formats(formats)
-    is_video = len(sources) == 1 and (
-        sources[0].isdigit() or Path(sources[0]).suffix.lower() in VIDEO_SUFFIXES
-    )
-    if not is_video:
-        for source in sources:
-            if not Path(source).exists():
-                raise MissingFileError("There is no such file or folder.", file=source)
-    elif formats:
+    is_video = _is_video(sources)
+    if is_video and formats:
         raise ValueError("--format is for images. Of a video, the result is a video. Leave --format out.")
     loaded = load_model(model, settings)
     if is_video:
@@ -94,6 +88,20 @@ def detect_sources(
             result, f"{expected - len(counts)} of {expected} images were left out; see above."
         )
     return result
+
+
+def _is_video(sources: Sequence[str]) -> bool:
+    """Whether the only source is a video or a camera.
+
+    Raises:
+        MissingFileError: If a source is neither that nor a path.
+    """
+    if len(sources) == 1 and (sources[0].isdigit() or Path(sources[0]).suffix.lower() in VIDEO_SUFFIXES):
+        return True
+    for source in sources:
+        if not Path(source).exists():
+            raise MissingFileError("There is no such file or folder.", file=source)
+    return False
 
 
 def parse_pixel_size(micrometers: float | None) -> PixelSize | None:
