@@ -253,7 +253,7 @@ def alternate(
 
 @contextlib.contextmanager
 def opened(makers: Sequence[Callable[[], Contestant]]) -> Iterator[list[Contestant]]:
-    """Build contestants one after the other and close them at the end. Failures are printed."""
+    """Build contestants one after another and close them at the end. Failures are printed."""
     with contextlib.ExitStack() as stack:
         contestants = []
         for make in makers:

@@ -1,4 +1,4 @@
-"""Find and read arrays in HDF5 files that may come from strangers.
+"""Find and read arrays in HDF5 files that may come from untrusted sources.
 
 HDF5 can take data from elsewhere: external and soft links, external storage and virtual datasets name other
 files, which may be private or may never answer. Weight files need none of these, so all are refused. A few

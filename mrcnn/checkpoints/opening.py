@@ -1,4 +1,4 @@
-"""Open weight files that may come from strangers."""
+"""Open weight files that may come from untrusted sources."""
 
 import os
 import stat

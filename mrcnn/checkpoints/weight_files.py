@@ -222,7 +222,7 @@ def write_weight_file(
         path: The file to write. Its folder is created.
         layers: {layer name: {weight name: array}}. Weight names carry their layer's name
             ("conv1/kernel:0"). Arrays are stored as float32.
-        attributes: More texts to store by name, see `mrcnn.checkpoints.model_info`. Readers of weights ignore
+        attributes: More texts to store by name; see `mrcnn.checkpoints.model_info`. Readers of weights ignore
             them.
 
     Raises:

@@ -90,7 +90,7 @@ def load_weights(
 
     Args:
         model: A model with the layer names of the Keras 2 library.
-        filepath: Published weights, weights of your own, or ImageNet weights, see `read_weight_file`; or a
+        filepath: Published weights, weights of your own, or ImageNet weights; see `read_weight_file`; or a
             .pth, .safetensors or .pkl file of torchvision or Detectron2, see
             `mrcnn.checkpoints.foreign.read_foreign_weights`.
         exclude: Names of layers that keep their weights. Needed where shapes differ.

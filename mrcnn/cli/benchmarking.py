@@ -48,7 +48,7 @@ def benchmark_model(
     settings: Sequence[str],
     quiet: bool,
 ) -> tuple[dict[str, Any], str]:
-    """Measure a model on this machine, see the command.
+    """Measure a model on this machine; see the command.
 
     Raises:
         RuntimeError: If a measurement fails.

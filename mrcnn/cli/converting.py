@@ -18,7 +18,7 @@ def convert(
     copy_images: bool = False,
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """Convert a dataset or weights, see the command.
+    """Convert a dataset or weights; see the command.
 
     Raises:
         ValueError: If there is no format and the output ends in neither .json nor .h5.

@@ -127,7 +127,7 @@ def describe_dataset(
     quiet: bool,
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """Describe a dataset, see the command."""
+    """Describe a dataset; see the command."""
     import matplotlib
 
     matplotlib.use("Agg")

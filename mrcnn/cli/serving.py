@@ -25,7 +25,7 @@ def serve_model(
     root_path: str,
     settings: Sequence[str],
 ) -> tuple[dict[str, Any], str]:
-    """Serve a model until a signal comes, see the command.
+    """Serve a model until a signal comes; see the command.
 
     Raises:
         ImportError: If the packages of the service are missing.

@@ -34,7 +34,7 @@ def train_model(
     quiet: bool,
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """Train a model, see the command."""
+    """Train a model; see the command."""
     dataset = open_dataset(data, images, choice=choice)
     val_dataset = None
     if validation is not None:

@@ -26,10 +26,10 @@ class Conventions:
         objectness_logit: The RPN has one logit per anchor. The logit of the background is 0.
         min_proposal_side, min_detection_side: Shortest side of a box in pixels of the molded image. Smaller
             boxes are left out.
-        roi_align: "crop_and_resize", "average" or "average_aligned", see `mrcnn.network.roi_align`.
+        roi_align: "crop_and_resize", "average" or "average_aligned"; see `mrcnn.network.roi_align`.
         detections_per_class: Every class of an RoI whose score is high enough becomes a detection. Otherwise
             only the best class does.
-        mask_pasting: "box", "expanded_box" or "grid", see `mrcnn.geometry.mask_pasting`.
+        mask_pasting: "box", "expanded_box" or "grid"; see `mrcnn.geometry.mask_pasting`.
         negatives_fill: Negatives fill the sample of RoIs. Otherwise their number is proportional to that of
             the positives.
         soft_mask_targets: Mask targets are averages from 0 to 1. Otherwise they are rounded to 0 or 1.

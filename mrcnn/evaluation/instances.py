@@ -1,10 +1,11 @@
-"""Metrics of instance segmentation at a fixed score: AP(tau), precision, recall, F1 and panoptic quality.
+"""Metrics of instance segmentation at a score threshold: AP(tau), precision, recall, F1, panoptic quality.
 
 Unlike COCO's average precision they do not rank detections: a detection counts if its score is high enough.
-Objects and detections are matched one to one by the IoU of their masks. Every pixel belongs to one detection,
-as in the label images that these metrics are defined for: where masks overlap, to the best one. Detections
-that do not overlap have at most one IoU above 0.5 with an object, so the matching is unique. At 0.5 and
-below, it is the one with the most pairs, and of those the one with the largest sum of IoU.
+Objects and detections are matched one to one by the IoU of their masks. Every pixel belongs to at most one
+detection, as in the label images for which these metrics are defined; if masks overlap, to the best one.
+Since detections do not overlap, an object has an IoU above 0.5 with at most one of them, so the matching is
+unique. At thresholds of 0.5 and below, the matching has the most pairs, and among those the largest sum of
+IoU.
 
 Axes: H, W image; G objects; P detections; K classes.
 Sources: Schmidt et al. 2018, Cell Detection with Star-convex Polygons, section 3 (AP(tau); the 2018 Data
@@ -30,7 +31,7 @@ CROWD_SHARE = 0.5
 
 @dataclass(frozen=True)
 class _Image:
-    """What matching needs of one image.
+    """The data of one image that matching needs.
 
     Attributes:
         overlaps: IoU [P, G].
@@ -103,7 +104,7 @@ class Counts:
 
 
 def match(overlaps: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the one-to-one matching with the most pairs, and of those the one with the largest sum of IoU.
+    """Return the one-to-one matching with the most pairs and, among those, the largest sum of IoU.
 
     Args:
         overlaps: IoU [P, G].
@@ -125,9 +126,9 @@ def match(overlaps: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarra
 
 
 class InstanceMetrics:
-    """The metrics of a set of images, which are added one by one.
+    """The metrics of a set of images, added one at a time.
 
-    Of each image the overlaps are kept, so the score limit can be chosen afterwards.
+    The overlaps of each image are kept, so the score threshold can be chosen afterwards.
 
     Args:
         class_names: Class id (from 1) to name.
@@ -143,7 +144,7 @@ class InstanceMetrics:
         A detection that lies mostly in crowds of its class does not count, unless it matches an object.
 
         Args:
-            annotations: COCO annotations of the ground truth, see `coco.annotations_of`.
+            annotations: COCO annotations of the ground truth; see `coco.annotations_of`.
             detections: A dict of rois, class_ids, scores and masks, as `MaskRCNN.detect` returns it.
 
         Raises:
@@ -200,8 +201,8 @@ class InstanceMetrics:
 
         Returns:
             Columns: class; tau_AP50 and so on for each tau; tau_AP, their mean; and at IoU 0.5 precision50,
-            recall50, F1_50, PQ, SQ and RQ. In the first row, AP(tau), precision, recall and F1 count all
-            instances alike, and PQ, SQ and RQ are means over the classes that occur.
+            recall50, F1_50, PQ, SQ and RQ. In the first row, AP(tau), precision, recall and F1 count the
+            instances of all classes together, while PQ, SQ and RQ are means over the classes that occur.
         """
         classes = list(self.class_names)
         table: dict[str, list[Any]] = {"class": ["all", *self.class_names.values()]}
@@ -222,10 +223,10 @@ class InstanceMetrics:
         return table
 
     def confusion_matrix(self, min_score: float = 0.5, threshold: float = 0.5) -> ConfusionMatrix:
-        """Return how often objects of one class were detected as another.
+        """Return the counts of objects by true and detected class.
 
         Objects and detections of one class are matched first, so the diagonal agrees with precision, recall
-        and F1 of `results`. Those that are left are then matched across classes.
+        and F1 of `results`. The remaining ones are then matched across classes.
 
         Args:
             min_score: Detections with a lower score do not count.
@@ -241,11 +242,11 @@ class InstanceMetrics:
         return ConfusionMatrix(tuple(self.class_names.values()), counts, min_score, threshold)
 
     def score_curves(self, threshold: float = 0.5, scores: Sequence[float] | None = None) -> ScoreCurves:
-        """Return hits, false and missed instances of each class at several limits of the score.
+        """Return hits, false and missed instances of each class at several score thresholds.
 
         Args:
             threshold: The smallest IoU of a match.
-            scores: The limits; by default 0.00, 0.01, ..., 1.00.
+            scores: The thresholds, by default 0.00, 0.01, ..., 1.00.
         """
         limits = np.sort(np.asarray(np.linspace(0, 1, 101) if scores is None else scores, dtype=np.float64))
         counts = np.zeros((3, len(limits), len(self.class_names)), dtype=np.int64)

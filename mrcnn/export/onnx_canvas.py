@@ -66,7 +66,7 @@ def canvas(
         multiple: What H and W are multiples of if `size` is None.
         mean: float [C].
         centered: Pad on all sides with black. Otherwise pad on the right and at the bottom with the mean.
-        half_open: Whether normalized boxes are half-open, see `geometry.boxes`.
+        half_open: Whether normalized boxes are half-open; see `geometry.boxes`.
     """
     pixels = builder.cast(images, "float32")
     before, after, sides = [], [], []
@@ -110,7 +110,7 @@ def anchors(
     rounded: bool,
     fill_image: bool,
 ) -> Name:
-    """Normalized anchors float32 [A, 4] of all levels, see `mrcnn.network.anchors`."""
+    """Normalized anchors float32 [A, 4] of all levels; see `mrcnn.network.anchors`."""
     levels = []
     for scale, stride in zip(scales, strides, strict=True):
         step = stride * anchor_stride
@@ -142,7 +142,7 @@ def _divide_up(builder: GraphBuilder, size: Name, by: int) -> Name:
 
 
 def apply_box_deltas(builder: GraphBuilder, boxes: Name, deltas: Name, limit: float | None = None) -> Name:
-    """Shift and scale boxes [..., 4] by deltas, see `mrcnn.network.box_ops`."""
+    """Shift and scale boxes [..., 4] by deltas; see `mrcnn.network.box_ops`."""
     y1, x1, y2, x2 = (builder.part(boxes, index) for index in range(4))
     dy, dx, dh, dw = (builder.part(deltas, index) for index in range(4))
     starts, ends = [], []

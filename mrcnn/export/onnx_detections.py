@@ -59,7 +59,7 @@ def best_class(
     bbox_std_dev: Sequence[float],
     min_confidence: float,
 ) -> Candidates:
-    """One box per RoI, of its best class, see `mrcnn.network.detections.refine_detections`.
+    """One box per RoI, of its best class; see `mrcnn.network.detections.refine_detections`.
 
     Args:
         builder: The graph.
@@ -93,7 +93,7 @@ def every_class(
     delta_limit: float | None,
     min_side: float,
 ) -> Candidates:
-    """A box per RoI and class with a sufficient score, see `refine_detections_per_class`.
+    """A box per RoI and class with a sufficient score; see `refine_detections_per_class`.
 
     The arguments are those of `best_class`.
     """

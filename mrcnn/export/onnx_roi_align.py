@@ -31,7 +31,7 @@ def roi_align(
     bins: tuple[int, int],
     method: str,
 ) -> Name:
-    """Sample each RoI on the level that suits its size, see `mrcnn.network.roi_align`.
+    """Sample each RoI on the level that suits its size; see `mrcnn.network.roi_align`.
 
     Args:
         builder: The graph.

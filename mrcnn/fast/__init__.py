@@ -47,7 +47,7 @@ def for_training(model: keras.Model, *, sampled_locations: int, xla: bool | None
     Args:
         model: A functional model of `training_graph`.
         sampled_locations: Locations per image at which the RPN usually has a gradient.
-        xla: The user's choice, see `backend.compiles_with_xla`.
+        xla: The user's choice; see `backend.compiles_with_xla`.
     """
     folded, norms = fold_batch_norm.training_stand_ins(model)
     replacements = {

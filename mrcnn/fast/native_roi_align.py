@@ -63,7 +63,7 @@ def sampled_boxes(
         maps: [B, h, w, C] of each level.
         levels: int32 [N], the map of each RoI.
         counts: Samples along rows and columns.
-        method: AVERAGE or AVERAGE_ALIGNED, see `mrcnn.network.roi_align`.
+        method: AVERAGE or AVERAGE_ALIGNED; see `mrcnn.network.roi_align`.
     """
     edges = []
     for axis, count in enumerate(counts):

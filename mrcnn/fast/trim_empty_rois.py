@@ -30,7 +30,7 @@ def replacements(model: keras.Model, xla: bool | None = None) -> dict[str, keras
 
     Args:
         model: A functional model of `training_graph`.
-        xla: The user's choice, see `backend.compiles_with_xla`.
+        xla: The user's choice; see `backend.compiles_with_xla`.
     """
     norms = [layer for layer in model.layers if layer.name.startswith("mrcnn_mask_bn")]
     uses_batch = any(isinstance(norm, BatchNorm) and norm.train_bn is not False for norm in norms)

@@ -1,7 +1,7 @@
-"""Read the files of zip archives, which may come from strangers.
+"""Read the files of zip archives, which may come from untrusted sources.
 
-Members are read into memory, or unpacked below a folder by `extract`. The sizes that an archive states are
-compared with limits before anything is read, and again with what it holds. All errors are those of
+Members are read into memory, or `extract` unpacks them into a folder. The sizes that an archive declares are
+compared with limits before anything is read, and with the actual sizes afterwards. All errors are from
 `mrcnn.errors` and name the archive and the member.
 """
 
@@ -29,7 +29,7 @@ OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\].*)?$", re.DOTALL)
 
 
 def is_archive(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a file that ends like a zip archive. It may still be damaged."""
+    """Return whether a path is a file whose end looks like that of a zip archive. It may still be damaged."""
     try:
         check_ordinary(path)
         return zipfile.is_zipfile(path)
@@ -40,7 +40,7 @@ def is_archive(path: str | os.PathLike[str]) -> bool:
 def member_names(path: str | os.PathLike[str]) -> list[str]:
     """Return the names of the files in a zip archive, in the order of the archive.
 
-    Folders are left out, and so are names that lead outside of a folder; see `outside_names`.
+    Folders are left out, and so are names that point outside the archive's folder; see `outside_names`.
 
     Raises:
         MissingFileError: If there is no such archive.
@@ -50,10 +50,10 @@ def member_names(path: str | os.PathLike[str]) -> list[str]:
 
 
 def outside_names(path: str | os.PathLike[str]) -> list[str]:
-    """Return the names in a zip archive that are absolute or lead to a parent folder. They are not used.
+    """Return the names in a zip archive that are absolute or point to a parent folder. They are not used.
 
     Raises:
-        MissingFileError, UnreadableFileError: As `member_names`.
+        MissingFileError, UnreadableFileError: See `member_names`.
     """
     return [name for name in _archive(path).namelist() if _is_outside(name)]
 
@@ -72,7 +72,7 @@ def open_member(path: str | os.PathLike[str], member: str, max_size: int = MAX_M
     Raises:
         MissingFileError: If there is no such archive or member.
         UnreadableFileError: If the member is encrypted, damaged or of an unknown compression.
-        InvalidDataError: If it states or holds more than `max_size` bytes, or another size than it states.
+        InvalidDataError: If it declares or holds more than `max_size` bytes, or the two sizes differ.
     """
     content = io.BytesIO()
     _copy(path, _archive(path), member, content.write, max_size)
@@ -83,7 +83,7 @@ def open_member(path: str | os.PathLike[str], member: str, max_size: int = MAX_M
 def extract(
     path: str | os.PathLike[str], folder: str | os.PathLike[str], max_size: int = MAX_UNPACKED
 ) -> list[Path]:
-    """Unpack a zip archive below a folder.
+    """Unpack a zip archive into a folder.
 
     Args:
         path: The archive.
@@ -94,8 +94,9 @@ def extract(
         The paths of the files.
 
     Raises:
-        MissingFileError, UnreadableFileError: As `open_member`.
-        InvalidDataError: If a name leads outside of the folder, or more than `max_size` bytes are stated.
+        MissingFileError, UnreadableFileError: See `open_member`.
+        InvalidDataError: If a name points outside the folder, or the archive declares more than `max_size`
+            bytes.
         OSError: If a file cannot be written.
     """
     archive = _archive(path)
@@ -186,12 +187,12 @@ def _archive(path: str | os.PathLike[str]) -> zipfile.ZipFile:
 
 @functools.lru_cache(maxsize=8)
 def _open_archive(path: str, process: int, modified: int, size: int) -> zipfile.ZipFile:
-    """Open an archive. Threads may share it; processes may not, because they would share one position.
+    """Open an archive. Threads may share it, but processes may not: they would share the file position.
 
     Args:
         path: The archive.
         process: Id of the process.
-        modified: Time of the last change, so that a file that was replaced is reopened.
+        modified: Time of the last change, so that a replaced file is reopened.
         size: Bytes of the file.
     """
     return zipfile.ZipFile(path)

@@ -1,4 +1,4 @@
-"""Read image files: the one place where they are opened and decoded.
+"""Read image files. The package opens and decodes them only here.
 
 | function | reads |
 |---|---|
@@ -6,11 +6,11 @@
 | `read_image` | gray or RGB as viewers show it |
 | `read_values` | the numbers that the file stores |
 | `read_labels` | a label image: exact integers |
-| `read_mask` | a mask: what is inside an object |
+| `read_mask` | the mask of an object |
 
-The header is read first. A path that is not a file, content that is not an image, and images that state more
-pixels than `pixel_limit` are refused before anything is decoded. All errors are those of `mrcnn.errors` and
-name the file.
+The header is read first. A path that is not a file, content that is not an image, and an image that declares
+more pixels than `pixel_limit` raise an error before anything is decoded. All errors are from `mrcnn.errors`
+and name the file.
 
 Axes: h, w image.
 """
@@ -54,17 +54,17 @@ HALF = 127  # of 255: pixels above it are inside a mask that was compressed as J
 
 
 def read_header(file: Source, name: str | None = None, *, entry: str | None = None) -> Header:
-    """Read size, orientation and mode of an image file. Its pixels are not decoded.
+    """Read size, orientation and mode of an image file without decoding its pixels.
 
     Args:
-        file: A path, an address, the content of a file, or an open file.
-        name: Name of the file in errors; by default the path.
-        entry: What the image is, in errors, such as "image id 3".
+        file: A path, a URL, the content of a file, or an open file.
+        name: Name of the file in error messages, by default the path.
+        entry: Description of the image in error messages, such as "image id 3".
 
     Raises:
         MissingFileError: If the file does not exist.
         UnreadableFileError: If it cannot be opened or is not an image.
-        InvalidDataError: If it states more pixels than `pixel_limit`.
+        InvalidDataError: If it declares more pixels than `pixel_limit`.
     """
     with _opened(file, name, entry) as stream, headers.by_pillow(stream) as image:
         return headers.tiff_header(stream) if image is None else headers.header_of(image, stream)
@@ -74,11 +74,11 @@ def frames_text(file: Source, name: str | None = None) -> str:
     """Return what the images of a file with several are, such as "3 slices x 2 channels", for messages.
 
     Args:
-        file: A path, an address, the content of a file, or an open file.
-        name: Name of the file in errors; by default the path.
+        file: A path, a URL, the content of a file, or an open file.
+        name: Name of the file in error messages, by default the path.
 
     Raises:
-        MissingFileError, UnreadableFileError, InvalidDataError: As `read_header`.
+        MissingFileError, UnreadableFileError, InvalidDataError: See `read_header`.
     """
     with _opened(file, name, None) as stream, headers.by_pillow(stream) as image:
         if image is None or image.format == "TIFF":
@@ -99,29 +99,29 @@ def read_image(
 ) -> Image:
     """Decode an image file as viewers show it.
 
-    Palettes and CMYK, YCbCr and LAB colors become RGB, and ICC profiles of 8-bit images are followed. An
-    alpha channel is dropped. One-bit images become 0 and 255.
+    Palettes and CMYK, YCbCr and LAB colors become RGB, and ICC profiles of 8-bit images are applied. An alpha
+    channel is dropped. One-bit images become 0 and 255.
 
     Args:
-        file: A path, an address, the content of a file, or an open file.
-        name: Name of the file in errors; by default the path.
-        page: Which image of a file with several, from 0: pages of a TIFF file, slices of a stack, frames of
-            an animation. With `channels`, pages of each channel.
+        file: A path, a URL, the content of a file, or an open file.
+        name: Name of the file in error messages, by default the path.
+        page: Number of the image, from 0, in a file with several: pages of a TIFF file, slices of a stack,
+            frames of an animation. With `channels`, pages are counted per channel.
         channels: Numbers of the channels to read, from 0, for images whose channels are not colors. The
             values are those in the file. A stack of channels counts as one image.
-        orientation: The EXIF orientation 1..8 to follow; 1 keeps the stored rows and columns. None follows
+        orientation: The EXIF orientation, 1 to 8, to apply; 1 keeps the stored rows and columns. None applies
             the one in the file.
-        entry: What the image is, in errors, such as "image id 3".
+        entry: Description of the image in error messages, such as "image id 3".
 
     Returns:
         Gray [h, w] or RGB [h, w, 3], or the chosen channels [h, w] or [h, w, channels]; uint8, or another
-        dtype where the file holds such values.
+        dtype if the file holds such values.
 
     Raises:
         MissingFileError: If the file does not exist.
         UnreadableFileError: If it cannot be opened or decoded, or is not an image.
         InvalidDataError: If it holds several images and `page` is None, has no such page, has channels that
-            are not colors, or states more pixels than `pixel_limit`.
+            are not colors, or declares more pixels than `pixel_limit`.
     """
     with _opened(file, name, entry) as stream, headers.by_pillow(stream) as image:
         header = headers.tiff_header(stream) if image is None else headers.header_of(image, stream)
@@ -142,21 +142,21 @@ def read_image(
 def read_values(
     file: Source, name: str | None = None, *, page: int | None = None, entry: str | None = None
 ) -> np.ndarray:
-    """Decode the numbers that an image file stores, in the stored rows and columns.
+    """Decode the numbers in an image file as stored, in the stored rows and columns.
 
-    Palette images give the indices of their colors. Colors are neither converted nor dropped.
+    For palette images, these are the indices. Colors are neither converted nor dropped.
 
     Args:
-        file: A path, an address, the content of a file, or an open file.
-        name: Name of the file in errors; by default the path.
-        page: Which image of a file with several, from 0.
-        entry: What the image is, in errors, such as "image id 3".
+        file: A path, a URL, the content of a file, or an open file.
+        name: Name of the file in error messages, by default the path.
+        page: Number of the image, from 0, in a file with several.
+        entry: Description of the image in error messages, such as "image id 3".
 
     Returns:
         [h, w] or [h, w, channels]; 0 and 1 for one-bit images.
 
     Raises:
-        MissingFileError, UnreadableFileError, InvalidDataError: As `read_image`, but with any channels.
+        MissingFileError, UnreadableFileError, InvalidDataError: See `read_image`; any channels are allowed.
     """
     with _opened(file, name, entry) as stream, headers.by_pillow(stream) as image:
         header = headers.tiff_header(stream) if image is None else headers.header_of(image, stream)
@@ -176,18 +176,18 @@ def read_labels(
     """Read a label image: 0 is the background, other numbers are objects or classes.
 
     Args:
-        file: A path, an address, the content of a file, or an open file.
-        name: Name of the file in errors; by default the path.
-        page: Which image of a file with several, from 0.
-        entry: What the image is, in errors, such as "image id 3".
+        file: A path, a URL, the content of a file, or an open file.
+        name: Name of the file in error messages, by default the path.
+        page: Number of the image, from 0, in a file with several.
+        entry: Description of the image in error messages, such as "image id 3".
 
     Returns:
-        Integers [h, w] exactly as stored. Palette images give the indices of their colors.
+        Integers [h, w] exactly as stored; for palette images the indices.
 
     Raises:
-        MissingFileError, UnreadableFileError: As `read_image`.
-        InvalidDataError: As `read_image`; and if the format is lossy, or the image has several channels or
-            fractions.
+        MissingFileError, UnreadableFileError: See `read_image`.
+        InvalidDataError: See `read_image`. Also if the format is lossy, or the image has several channels or
+            fractional values.
     """
     with _opened(file, name, entry) as stream:
         header = read_header(stream)
@@ -213,22 +213,22 @@ def read_mask(
     warn: bool = True,
     entry: str | None = None,
 ) -> np.ndarray:
-    """Read the mask of one object: pixels that are not black are inside.
+    """Read the mask of one object. Pixels that are not black are inside.
 
     In JPEG and other lossy formats, pixels above half of white are inside, and a warning names the file.
 
     Args:
-        file: A path, an address, the content of a file, or an open file.
-        name: Name of the file in errors; by default the path.
-        page: Which image of a file with several, from 0.
-        warn: Whether to warn of lossy formats.
-        entry: What the image is, in errors, such as "image id 3".
+        file: A path, a URL, the content of a file, or an open file.
+        name: Name of the file in error messages, by default the path.
+        page: Number of the image, from 0, in a file with several.
+        warn: Whether to warn about lossy formats.
+        entry: Description of the image in error messages, such as "image id 3".
 
     Returns:
         bool [h, w], in the stored rows and columns.
 
     Raises:
-        MissingFileError, UnreadableFileError, InvalidDataError: As `read_image`.
+        MissingFileError, UnreadableFileError, InvalidDataError: See `read_image`.
     """
     with _opened(file, name, entry) as stream:
         header = read_header(stream)
@@ -242,7 +242,7 @@ def read_mask(
 
 
 def turned(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn a stored image as an EXIF orientation demands.
+    """Rotate or mirror a stored image according to an EXIF orientation.
 
     Args:
         image: [h, w, ...].
@@ -265,7 +265,7 @@ def turned(image: np.ndarray, orientation: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _opened(file: Source, name: str | None, entry: str | None) -> Iterator[BinaryIO]:
-    """Yield an open file. Whatever decoders raise in the block becomes an error that names the file."""
+    """Yield an open file. Errors of decoders in the block become errors that name the file."""
     name = name or _path(file)
     try:
         with contextlib.ExitStack() as stack:
@@ -366,7 +366,7 @@ def _as_array(image: "PillowImage") -> Image:
 
 
 def _stored(image: "PillowImage") -> np.ndarray:
-    """Return the numbers of a decoded image. Pillow spreads those of 2 and 4 bits over 0..255."""
+    """Return the numbers of a decoded image. Pillow scales 2- and 4-bit values to 0..255."""
     raw_modes = (
         arguments if isinstance(arguments, str) else arguments[0]
         for arguments in headers.decoder_arguments(image)
@@ -387,7 +387,7 @@ def _read_deep_png(image: "PillowImage", stream: BinaryIO) -> Image:
 
 
 def _by_opencv(stream: BinaryIO) -> Image:
-    """Decode color of 16 bits: [h, w] or RGB [h, w, 3]."""
+    """Decode 16-bit color: [h, w] or RGB [h, w, 3]."""
     import cv2
 
     stream.seek(0)

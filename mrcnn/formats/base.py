@@ -1,4 +1,4 @@
-"""The base of all annotation formats: images the right way up, masks built late, broken entries left out."""
+"""The base class of all annotation formats: oriented images, masks on demand, broken entries left out."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from mrcnn.typing import ClassIds, Image, Masks
 
 @dataclasses.dataclass(frozen=True)
 class Instance:
-    """One object of an image, cropped.
+    """One object of an image, with its mask cropped to its box.
 
     Attributes:
         class_id: The dataset's own class id, negative for a crowd.
@@ -39,29 +39,28 @@ class FormatDataset(Dataset):
     """Base class of the datasets that read an annotation format.
 
     `load` adds classes and images. Call it once for each file or folder, then call `prepare`. It reads and
-    checks annotations and the headers of image files; pixels and masks are read when they are asked for. A
-    broken entry is left out and named in `problems`, and the rest is loaded.
+    checks annotations and the headers of image files. Pixels and masks are read when they are needed. Broken
+    entries are left out and named in `problems`, and the rest is loaded.
 
-    Classes of several files of one source join by name, whatever ids the files use. The first file decides
-    the ids. Give files that annotate different classes different sources: a class that a file does not
-    annotate must not count as background in its images.
+    If several files have the same source, their classes are merged by name, even if the files use different
+    ids. The first file determines the ids. Files that annotate different classes need different sources,
+    because a class that a file does not annotate must not count as background in its images.
 
-    Images with an EXIF orientation are turned as viewers and annotation tools show them. Where the
-    annotations state a size, or are masks, that fits only the stored rows and columns, the image is not
-    turned.
+    Images with an EXIF orientation are rotated as viewers and annotation tools show them, unless the size in
+    the annotations, or of the masks, only fits the stored rows and columns.
 
     `image_info` has, besides id, source and path: `member`, the name in a zip archive or None; `size`, the
     (height, width) that the annotations refer to; `orientation`, the EXIF orientation to follow, 1 for none.
 
     Args:
-        class_map: Has no effect; scripts for the Keras 2 library pass it.
-        page: Which image to take of files with several, such as the slices of a stack; see
+        class_map: Ignored. Scripts for the Keras 2 library pass it.
+        page: Number of the image to read from files that hold several, such as the slices of a stack; see
             `mrcnn.files.images.read_image`.
-        channels: Which channels to take of images whose channels are not colors; see there. One channel is
-            repeated three times.
+        channels: Numbers of the channels to read from images whose channels are not colors; see `read_image`.
+            A single channel is repeated three times.
 
     Attributes:
-        problems: Counts and names the entries that are broken or were changed.
+        problems: The entries that are broken or were changed, counted and named.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class FormatDataset(Dataset):
 
         Raises:
             UnreadableFileError: If the image file cannot be read.
-            InvalidDataError: If it has another size than the annotations state.
+            InvalidDataError: If the size differs from that in the annotations.
         """
         self._orientation(image_id)
         height, width = self.image_info[image_id]["size"]
@@ -93,20 +92,20 @@ class FormatDataset(Dataset):
         return self._open(self.image_info[image_id])
 
     def load_image(self, image_id: int) -> Image:
-        """Read the image as RGB, turned as the class describes.
+        """Read the image as RGB, in the orientation that the class docstring describes.
 
         Returns:
             Array [height, width, 3] in the dtype of the file.
 
         Raises:
             UnreadableFileError: If the file is missing or broken.
-            InvalidDataError: If the file does not hold one image, or one of another size than the
-                annotations state.
+            InvalidDataError: If the file does not hold exactly one image, or its size differs from that in
+                the annotations.
         """
         return turned(super().load_image(image_id), self._orientation(image_id))
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """Yield the objects of the image one by one, each mask cropped to its box. Subclasses override it.
+        """Yield the objects of the image, each mask cropped to its box. Subclasses override this method.
 
         This takes little memory for large images with many objects.
         """
@@ -123,7 +122,7 @@ class FormatDataset(Dataset):
         return crops.whole(), class_ids
 
     def load_mask_crops(self, image_id: int) -> tuple[MaskCrops, ClassIds]:
-        """Return the masks, cropped, and the class ids int32 [N], negative for crowds. Training uses them.
+        """Return cropped masks and class ids int32 [N], negative for crowds. Training uses this method.
 
         If a subclass overrides `load_mask`, its masks are cropped.
         """
@@ -149,7 +148,7 @@ class FormatDataset(Dataset):
             file: The file, for notes.
 
         Returns:
-            The id in the source for each id in the file. It is the same one unless another class has it.
+            The id in the source for each id in the file. It is the same id unless another class has it.
         """
         ids = [info["id"] for info in self.class_info if info["source"] == source]
         known = {info["name"]: info["id"] for info in reversed(self.class_info) if info["source"] == source}
@@ -185,8 +184,8 @@ class FormatDataset(Dataset):
             image_id: Id of the image in the source.
             path: The image file, or the zip archive that holds it.
             member: Name in the zip archive.
-            size: (height, width) if annotations state it. The header of the file is then read and compared
-                when the image is used. Without it, the header is read now.
+            size: (height, width) if the annotations contain it. The header of the file is then only read, and
+                compared, when the image is used. Otherwise the header is read immediately.
             **fields: More fields for `image_info`.
 
         Returns:
@@ -209,7 +208,7 @@ class FormatDataset(Dataset):
         return self.image_info[-1]
 
     def _check_last(self, mismatch: str = problems.STATED_SIZE) -> bool:
-        """Compare the header of the last image with its stated size; drop the image if they differ."""
+        """Compare the header of the last image with its annotated size, and drop the image if they differ."""
         try:
             self._orientation(len(self.image_info) - 1)
         except BrokenEntryError as error:
@@ -222,7 +221,8 @@ class FormatDataset(Dataset):
         return False
 
     def _orientation(self, image_id: int) -> int:
-        """Return the EXIF orientation to follow. The first call compares the header with the stated size."""
+        """Return the EXIF orientation to apply. The first call checks the header against the annotated
+        size."""
         info = self.image_info[image_id]
         if "orientation" not in info:
             header = self._read_header(info)
@@ -269,18 +269,18 @@ class FormatDataset(Dataset):
         """Log the problems.
 
         Raises:
-            InvalidDataError: If there are still only the `before` images.
+            InvalidDataError: If no image was added to the `before` images.
         """
         self.problems.warn()
         if len(self.image_info) == before:
             raise InvalidDataError(f"The dataset has no usable image.{self._listing()}", file=file)
 
     def _class_names(self, classes: Sequence[str] | None, found: Sequence[str], file: Source) -> list[str]:
-        """Return the names of the classes in the order of their ids: those given, else those found, sorted.
+        """Return the class names in the order of their ids: the given names, else the found ones, sorted.
 
         Raises:
             ValueError: If `classes` is not a list of names.
-            InvalidDataError: If no class is given, and none is found.
+            InvalidDataError: If no class is given or found.
         """
         if classes is None:
             if not found:
@@ -304,13 +304,13 @@ class FormatDataset(Dataset):
 
 
 class OutlineDataset(FormatDataset):
-    """Base class of formats that describe objects by polygons.
+    """Base class of formats that describe objects as polygons.
 
     `image_info` has `outlines`, a list of `mrcnn.formats.outlines.Outline`.
     """
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """Yield the objects that have a pixel in the image, each cropped to its box."""
+        """Yield the objects that have pixels in the image, each mask cropped to its box."""
         info, size = self.image_info[image_id], self.image_size(image_id)
         for outline in info["outlines"]:
             drawn = polygons.rasterize(outline.parts, size)
@@ -321,13 +321,13 @@ class OutlineDataset(FormatDataset):
     def _add_outline(
         self, info: Record, class_id: Any, parts: Sequence[polygons.Polygon], file: Source, entry: str
     ) -> None:
-        """Add an object to an image; raises BrokenEntryError if it has no inside."""
+        """Add an object to an image. Raises BrokenEntryError if it encloses no area."""
         usable = outlines.usable_parts(parts, info["size"], file, entry, self.problems)
         info["outlines"].append(outlines.Outline(class_id, usable))
 
 
 def cropped(mask: Masks, class_id: int, origin: tuple[int, int] = (0, 0)) -> Iterator[Instance]:
-    """Yield the object of a mask, cropped to its box; nothing if the mask is empty.
+    """Yield the object of a mask, cropped to its box, or nothing if the mask is empty.
 
     Args:
         mask: bool [h, w].

@@ -26,12 +26,11 @@ class CocoDataset(FormatDataset):
     """Images and objects of COCO JSON files.
 
     Category ids and image ids may have gaps. Classes are numbered 1, 2, 3 in the order of the category ids.
-    Segmentations are lists of polygons, single polygons, or run lengths of either kind. Objects without a
-    pixel are left out. Crowds have a negative class id.
+    Segmentations are lists of polygons, single polygons, or run lengths of either kind. Objects without
+    pixels are left out. Crowds have a negative class id.
 
-    `image_info` has `annotations`, the records of the file for the chosen classes; and `width` and `height`.
-    In these records, parts that cannot be used are missing, and category ids are those that the classes have
-    in the dataset.
+    `image_info` has `width`, `height` and `annotations`, the records of the file for the chosen classes.
+    Unusable parts are removed from these records, and category ids are replaced by the dataset's class ids.
     """
 
     def load(
@@ -48,18 +47,18 @@ class CocoDataset(FormatDataset):
 
         Args:
             annotations: The annotation file.
-            images: The folder of the images; by default that of the annotation file.
+            images: The folder of the images, by default that of the annotation file.
             classes: Category names or ids to load; all by default.
-            keep_empty: Whether to add images without an object of these classes.
+            keep_empty: Whether to add images without objects of these classes.
             source: Name of this source of ids, for instance in `image_info`. Classes of files with one source
                 join by name.
-            within: The folder that paths of images must not leave; `images` by default.
+            within: The folder inside which all images must be, by default `images`.
 
         Raises:
             MissingFileError: If the annotation file does not exist.
             UnreadableFileError: If it cannot be read.
-            InvalidDataError: If it is broken as a whole, has none of the classes, or gives no image. The
-                error names file and field. Broken entries are left out instead, see `problems`.
+            InvalidDataError: If the whole file is broken, it has none of the classes, or no image is usable.
+                The message names file and field. Single broken entries are left out instead; see `problems`.
         """
         path = Path(annotations)
         folder = path.parent if images is None else Path(images)
@@ -95,7 +94,7 @@ class CocoDataset(FormatDataset):
         self._finish(path, before)
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """Yield the objects that have a pixel in the image, each cropped to its box."""
+        """Yield the objects that have pixels in the image, each mask cropped to its box."""
         info, size = self.image_info[image_id], self.image_size(image_id)
         for record in info["annotations"]:
             drawn = _drawn(record["segmentation"], size)
@@ -108,7 +107,7 @@ class CocoDataset(FormatDataset):
 
         Returns:
             Dicts of category_id (the dataset's class id), iscrowd, bbox, area and segmentation (compressed
-            run lengths). Boxes and areas are those that the file states, if it does.
+            run lengths). Boxes and areas are those in the file, if it has them.
         """
         info, size = self.image_info[image_id], self.image_size(image_id)
         records = []
@@ -132,7 +131,7 @@ class CocoDataset(FormatDataset):
         return self.map_source_class_id(f"{info['source']}.{record['category_id']}")
 
     def _category_names(self, records: Sequence[Any], path: Path) -> dict[Id, str]:
-        """Return the names of the categories in the order of their ids, without ids of several names."""
+        """Return the category names in the order of their ids, without ids that have several names."""
         names: dict[Id, str] = {}
         ambiguous = set()
         for number, record in enumerate(records):
@@ -225,7 +224,7 @@ class CocoDataset(FormatDataset):
         return by_image
 
     def _checked(self, record: Record, size: tuple[int, int], path: Path, entry: str) -> Record:
-        """Return an annotation without parts that cannot be used; raises InvalidDataError if it is broken."""
+        """Return an annotation without unusable parts. Raises InvalidDataError if it is broken."""
         is_crowd, segmentation = record.get("iscrowd"), record.get("segmentation")
         if is_crowd not in (0, 1, None):
             raise BrokenEntryError(
@@ -345,7 +344,7 @@ def _box(counts: rle.Counts, size: tuple[int, int]) -> list[float]:
 
 
 def _key(image_id: Any) -> str:
-    """Return an image id as text, so that 7 and 7.0 are one; "" for what is no id."""
+    """Return an image id as text, so that 7 and 7.0 are equal, or "" if the value is not an id."""
     if isinstance(image_id, float) and image_id.is_integer():
         image_id = int(image_id)
     return str(image_id) if isinstance(image_id, (int, str)) else ""

@@ -48,7 +48,7 @@ class GeoJsonDataset(OutlineDataset):
                 training and validation data the same list. If it has one name, objects without a class get
                 it.
             keep_empty: Whether to add images without an object.
-            source: Name of this source of ids. Classes of folders with one source join by name.
+            source: Name of this source of ids. Classes of folders with the same source are merged by name.
             class_property: The property of a feature that names its class: a text, or, as QuPath writes it,
                 an object with a `name`.
 

@@ -48,7 +48,7 @@ class ImageJDataset(OutlineDataset):
             classes: Class names in the order of their ids; by default those in the files, sorted. Give
                 training and validation data the same list. If it has one name, RoIs without a class get it.
             keep_empty: Whether to add images without an object.
-            source: Name of this source of ids. Classes of folders with one source join by name.
+            source: Name of this source of ids. Classes of folders with the same source are merged by name.
 
         Raises:
             ImportError: If the package roifile is missing.

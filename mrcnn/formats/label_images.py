@@ -1,4 +1,4 @@
-"""A folder of images beside a folder of label images, also in a zip archive."""
+"""Folders of images and label images side by side, possibly in a zip archive."""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ LABEL_MODES = ("1", "L", "P", "I")
 
 
 class LabelImageDataset(FormatDataset):
-    """Images with label images of the same name: pixels of value 0 are background, those of value k object k.
+    """Images with label images of the same name, in which 0 is the background and k is object k.
 
-    Label images have one channel of integers of 8, 16 or 32 bits, or a palette, whose indices count. Values
-    may have gaps; negative values are background.
+    Label images have one channel of 8-, 16- or 32-bit integers, or a palette, of which the indices are used.
+    Values may have gaps, and negative values are background.
 
     `image_info` has `root`; `labels`, the path of the label image below it, or None; `class_divisor`; `void`;
     and `class_ids`, the ids of the classes of this folder in the source.
@@ -49,20 +49,19 @@ class LabelImageDataset(FormatDataset):
         Args:
             root: The folder or zip file.
             images: The folder of the images below `root`.
-            labels: The folder of the label images below `root`. Files of one name, with any suffix, belong
-                together.
+            labels: The folder of the label images below `root`. Files are matched by name without suffix.
             classes: The class of all objects, or several classes with `class_divisor`.
             class_divisor: The class of an object is its value divided by this number, counted from 1. In
                 Cityscapes, the value 26003 is object 3 of class 26, with a divisor of 1000.
             only: Names without suffix of the images to load; all by default.
-            source: Name of this source of ids. Classes of folders with one source join by name.
+            source: Name of this source of ids. Classes of folders with the same source are merged by name.
             void: Values of pixels without a label, such as 255 in Pascal VOC. They count as background.
 
         Raises:
             MissingFileError: If `root` or one of the folders does not exist.
             UnreadableFileError: If the zip file or a folder cannot be read.
-            InvalidDataError: If the classes cannot be told apart, or no image can be used. Broken entries are
-                left out instead, see `problems`.
+            InvalidDataError: If the classes cannot be distinguished, or no image is usable. Single broken
+                entries are left out instead; see `problems`.
         """
         names = self._class_names(classes, (), root)
         if len(names) > 1 and class_divisor is None:
@@ -93,7 +92,7 @@ class LabelImageDataset(FormatDataset):
         self._finish(root, before)
 
     def is_listed_as_empty(self, image_id: int) -> bool:
-        """Return whether the image has a label image, and no pixel of it belongs to an object."""
+        """Return whether the image has a label image without objects."""
         info = self.image_info[image_id]
         if "is_empty" not in info:
             try:
@@ -103,7 +102,7 @@ class LabelImageDataset(FormatDataset):
         return bool(info["is_empty"])
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """Yield the objects in the order of their values, each cropped to its box.
+        """Yield the objects in the order of their values, each mask cropped to its box.
 
         Raises:
             UnreadableFileError: If the label image cannot be decoded.

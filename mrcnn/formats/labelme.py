@@ -1,4 +1,4 @@
-"""LabelMe JSON, one file for each image (https://github.com/wkentaro/labelme)."""
+"""LabelMe JSON, one file per image (https://github.com/wkentaro/labelme)."""
 
 import base64
 import binascii
@@ -25,8 +25,8 @@ from mrcnn.typing import Masks
 class LabelMeDataset(OutlineDataset):
     """Images and shapes of a folder of LabelMe files: polygons, rectangles, circles, line strips and masks.
 
-    Shapes with the same label and group id are parts of one object. An image whose file is missing is taken
-    from the annotation file, if it is stored there.
+    Shapes with the same label and group id are parts of one object. If an image file is missing, the image is
+    read from the annotation file, if it is stored there.
 
     `image_info` has `outlines`; `masks`, a list of (class id, column, row, PNG file in base64); and
     `is_embedded`, whether the image is in the annotation file.
@@ -45,12 +45,12 @@ class LabelMeDataset(OutlineDataset):
 
         Args:
             folder: The folder of the JSON files.
-            classes: Labels in the order of their class ids; by default those in the files, sorted. Give
-                training and validation data the same list.
-            keep_empty: Whether to add images without a shape.
-            source: Name of this source of ids. Classes of folders with one source join by name.
-            within: The folder that paths of images must not leave. By default the parent of `folder`:
-                LabelMe writes "../images/a.png" if annotations are in a folder of their own.
+            classes: Labels in the order of their class ids, by default those in the files, sorted. Pass the
+                same list for training and validation data.
+            keep_empty: Whether to add images without shapes.
+            source: Name of this source of ids. Classes of folders with the same source are merged by name.
+            within: The folder inside which all images must be. By default the parent of `folder`, because
+                LabelMe writes "../images/a.png" if annotations have their own folder.
 
         Raises:
             MissingFileError: If there is no JSON file.
@@ -77,7 +77,7 @@ class LabelMeDataset(OutlineDataset):
         self._finish(folder, before)
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """Yield the objects that have a pixel in the image, each cropped to its box."""
+        """Yield the objects that have pixels in the image, each mask cropped to its box."""
         yield from super().load_instances(image_id)
         info, size = self.image_info[image_id], self.image_size(image_id)
         for class_id, x, y, png in info["masks"]:
@@ -208,7 +208,7 @@ def _label(shape: object, path: Path, entry: str) -> str:
 def _points(shape: Record, path: Path, entry: str) -> Polygon:
     """Return the outline of a shape [P, (x, y)] in pixels.
 
-    These are the corners of a mask; a shape without an inside has no points.
+    For a mask, these are its corners. A shape that encloses no area has no points.
     """
     listed = field(shape, "points", list, path, entry)
     try:

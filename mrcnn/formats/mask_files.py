@@ -13,8 +13,8 @@ from mrcnn.formats.files import Source
 class MaskFileDataset(FormatDataset):
     """Images <name>/images/<name>.png with masks <name>/masks/*.png, one file for each object.
 
-    Pixels that are not black are inside. In JPEG files, which change values, these are the pixels above half
-    of white, and the file is named in `problems`.
+    Pixels that are not black are inside the object. In JPEG files, which change values, pixels above half of
+    white are inside, and `problems` names the file.
 
     `image_info` has `masks`, the paths of the mask files; and `class_id`, the id of their class in the
     source.
@@ -32,17 +32,17 @@ class MaskFileDataset(FormatDataset):
         """Add the images of all folders below `root`.
 
         Args:
-            root: The folder of the folders.
+            root: The folder that contains a folder for each image.
             class_name: The class of all objects.
             images: Name of the folder of the image in each.
             masks: Name of the folder of the masks in each.
             only: Names of the folders to load; all by default.
-            source: Name of this source of ids. Classes of several loads with one source join by name.
+            source: Name of this source of ids. Classes of loads with the same source are merged by name.
 
         Raises:
             MissingFileError: If `root` is not a folder.
             UnreadableFileError: If it cannot be read.
-            InvalidDataError: If no image can be used. Broken entries are left out instead, see `problems`.
+            InvalidDataError: If no image can be used. Broken entries are left out instead; see `problems`.
         """
         root = Path(root)
         known = image_files.folders_in(root)
@@ -68,9 +68,9 @@ class MaskFileDataset(FormatDataset):
         self._finish(root, before)
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
-        """Yield the objects in the order of the names of their files, each cropped to its box.
+        """Yield the objects in the order of the names of their files, each mask cropped to its box.
 
-        A mask file that cannot be decoded or has no pixel inside is left out and named in `problems`.
+        A mask file that cannot be decoded or is empty is left out and named in `problems`.
         """
         info, size = self.image_info[image_id], self.image_size(image_id)
         class_id = self.map_source_class_id(f"{info['source']}.{info['class_id']}")
@@ -88,7 +88,7 @@ class MaskFileDataset(FormatDataset):
                 yield from cropped(mask, class_id)
 
     def _is_mask(self, path: Path, size: tuple[int, int]) -> bool:
-        """Return whether the header of a mask file can be read and states the size of the image."""
+        """Return whether the header of a mask file can be read and has the size of the image."""
         try:
             header = read_header(path)
         except DataError as error:

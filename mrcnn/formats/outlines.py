@@ -1,7 +1,7 @@
-"""Objects that are outlined by polygons, checked when they are read.
+"""Objects outlined by polygons, which are checked when they are read.
 
-A polygon is float [P, (x, y)] in pixels, counted from the upper left corner of the image: the first pixel
-reaches from 0 to 1.
+A polygon is float [P, (x, y)] in pixels, measured from the upper-left corner of the image, so the first pixel
+extends from 0 to 1.
 """
 
 import dataclasses
@@ -33,19 +33,19 @@ class Outline:
 def usable_parts(
     parts: Sequence[Polygon], size: tuple[int, int], file: Source, entry: str, noted: Problems
 ) -> tuple[Polygon, ...]:
-    """Return the parts of an object that can be filled.
+    """Return the parts of an object that enclose an area.
 
-    Parts that cannot, such as the single points that some annotation tools leave behind, are noted.
+    Other parts, such as single points that some annotation tools leave behind, are noted.
 
     Args:
         parts: Polygons.
         size: (height, width) of the image.
         file: The annotation file, for notes.
         entry: The entry of the file, for notes.
-        noted: Takes notes of parts that are left out and of objects that reach outside of the image.
+        noted: Collects notes about parts that are left out and objects that reach outside the image.
 
     Raises:
-        BrokenEntryError: If no part is left.
+        BrokenEntryError: If no part remains.
     """
     faults = [_fault(part, size) for part in parts]
     usable = tuple(part for part, fault in zip(parts, faults, strict=True) if fault is None)
@@ -80,7 +80,7 @@ def _fault(points: Polygon, size: tuple[int, int]) -> tuple[str, str] | None:
 
 
 def _is_line(points: Polygon) -> bool:
-    """Return whether all points lie on one line. The area of a figure of eight may be 0, too."""
+    """Return whether all points lie on one line. The area may also be 0 for a figure eight."""
     limit = polygons.LARGEST_COORDINATE
     steps = np.clip(points, -limit, limit) - np.clip(points[0], -limit, limit)
     farthest = steps[np.argmax(np.abs(steps).max(axis=1))]

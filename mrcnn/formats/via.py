@@ -46,21 +46,20 @@ class ViaDataset(OutlineDataset):
 
         Args:
             annotations: The annotation file.
-            images: The folder of the images; by default that of the annotation file.
-            classes: Names of the classes in the order of their ids; by default those in the file, sorted.
-                Give training and validation data the same list.
-            class_attribute: The region attribute that names the class of an object. It may be left out if
-                regions have at most one attribute, or if `classes` is a single name, which then all regions
-                get.
-            keep_empty: Whether to add images without a region.
-            source: Name of this source of ids. Classes of files with one source join by name.
-            within: The folder that paths of images must not leave; `images` by default.
+            images: The folder of the images, by default that of the annotation file.
+            classes: Names of the classes in the order of their ids, by default those in the file, sorted.
+                Pass the same list for training and validation data.
+            class_attribute: The region attribute that holds the class of an object. Optional if regions have
+                at most one attribute, or if `classes` is a single name, which then applies to all regions.
+            keep_empty: Whether to add images without regions.
+            source: Name of this source of ids. Classes of files with the same source are merged by name.
+            within: The folder inside which all images must be, by default `images`.
 
         Raises:
             MissingFileError: If the annotation file does not exist.
             UnreadableFileError: If it cannot be read.
-            InvalidDataError: If it is broken as a whole, or gives no image. The error names file and field.
-                Broken entries are left out instead, see `problems`.
+            InvalidDataError: If the whole file is broken, or no image is usable. The message names file and
+                field. Single broken entries are left out instead; see `problems`.
         """
         path = Path(annotations)
         folder = path.parent if images is None else Path(images)
@@ -170,7 +169,7 @@ def _label(region: Any, attribute: str | None) -> str | None:
 
 
 def _points(region: Any, file: Path, entry: str) -> Polygon:
-    """Return the outline of a region [P, (x, y)] in pixels; without points for a shape that has no inside."""
+    """Return the outline of a region [P, (x, y)] in pixels, without points if it encloses no area."""
     shape = field(region, "shape_attributes", dict, file, entry)
     name = field(shape, "name", str, file, entry)
     if name in ("polygon", "polyline"):

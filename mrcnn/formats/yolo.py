@@ -1,4 +1,4 @@
-"""YOLO segmentation text: a file for each image, a line for each object (https://docs.ultralytics.com)."""
+"""YOLO segmentation text: one file per image, one line per object (https://docs.ultralytics.com)."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -14,17 +14,17 @@ from mrcnn.formats.base import OutlineDataset
 from mrcnn.formats.files import Record, Source, field, is_text, read_bytes
 from mrcnn.formats.problems import BrokenEntryError, short
 
-# Numbers of a line that states a box.
+# Length of a line that describes a box.
 BOX_LENGTH = 5
 # A file of class names is small. Parsing YAML takes seconds for each megabyte.
 MAX_NAMES_SIZE = 1 << 20
 
 
 class YoloDataset(OutlineDataset):
-    """Images with text files of lines "class x1 y1 x2 y2 ...", coordinates as shares of width and height.
+    """Images with text files of lines "class x1 y1 x2 y2 ..." with coordinates relative to width and height.
 
-    Class numbers in the files count from 0, class ids from 1. Lines of five numbers are boxes, which have no
-    outline, and are left out. `image_info` has `outlines`.
+    Class numbers in the files start at 0, class ids at 1. Lines of five numbers are boxes without an outline
+    and are left out. `image_info` has `outlines`.
     """
 
     def load(
@@ -39,17 +39,17 @@ class YoloDataset(OutlineDataset):
 
         Args:
             images: The folder of the images.
-            classes: Class names in the order of the numbers in the files; or a file with them, data.yaml or a
-                text file with one name per line.
-            labels: The folder of the text files; by default the folder of the images with "labels" in place
-                of the last "images" in its path.
-            keep_empty: Whether to add images without an object.
-            source: Name of this source of ids. Classes of folders with one source join by name.
+            classes: Class names in the order of the numbers in the files, or a file that contains them:
+                data.yaml, or a text file with one name per line.
+            labels: The folder of the text files. By default the path of `images` with its last "images"
+                replaced by "labels".
+            keep_empty: Whether to add images without objects.
+            source: Name of this source of ids. Classes of folders with the same source are merged by name.
 
         Raises:
             MissingFileError: If a folder or the file of names does not exist.
-            InvalidDataError: If the file of names is broken, or no image can be used. Broken lines are left
-                out instead, see `problems`.
+            InvalidDataError: If the file of names is broken, or no image is usable. Single broken lines are
+                left out instead; see `problems`.
         """
         folder = Path(images)
         names = read_names(classes) if isinstance(classes, (str, PathLike)) else classes
@@ -120,7 +120,7 @@ def read_names(path: Source) -> list[str]:
     Raises:
         MissingFileError: If there is no such file.
         UnreadableFileError: If it cannot be read.
-        InvalidDataError: If it has no such names. The error names file and field.
+        InvalidDataError: If it contains no such names. The message names file and field.
     """
     path = Path(path)
     content = read_bytes(path)
@@ -154,9 +154,9 @@ def read_names(path: Source) -> list[str]:
 
 
 def _read_yaml(text: str, path: Path) -> Any:
-    """Return the content of a YAML file with all scalars as texts, so that a class may be called "no" or "1".
+    """Return the content of a YAML file with all scalars as strings, so "no" and "1" may be class names.
 
-    Tags have no effect. Aliases, of which a small file may make a huge value, are refused.
+    Tags are ignored. Aliases raise an error, because with them a small file can expand to a huge value.
     """
     import yaml
 
@@ -181,7 +181,7 @@ def _read_yaml(text: str, path: Path) -> Any:
 
 
 def _labels_folder(images: Path) -> Path:
-    """Return the folder of the images with "labels" in place of the last part that is "images"."""
+    """Return the path of the images with the last part "images" replaced by "labels"."""
     parts = list(images.parts)
     if "images" not in parts:
         raise InvalidDataError(

@@ -91,7 +91,7 @@ def compress(counts: Sequence[Counts], size: tuple[int, int]) -> list[RunLengths
 
 
 def crop_counts(size: tuple[int, int], box: Sequence[int] | np.ndarray, crop: np.ndarray) -> Counts:
-    """Return the lengths int64 [R] of the runs of one cropped mask, see `encode_crops`."""
+    """Return the lengths int64 [R] of the runs of one cropped mask; see `encode_crops`."""
     height, width = size
     y1, x1 = int(box[0]), int(box[1])
     columns = np.pad(crop.T, ((0, 0), (1, 1))).astype(np.int8)
@@ -110,7 +110,7 @@ def from_segmentation(segmentation: Any, image_shape: Sequence[int]) -> RunLengt
     """Return the compressed run lengths of a segmentation from a COCO file.
 
     Args:
-        segmentation: A list of polygons, see `polygons.parse`, or run lengths with counts of either kind.
+        segmentation: A list of polygons; see `polygons.parse`, or run lengths with counts of either kind.
         image_shape: (height, width, ...) of the image.
 
     Returns:

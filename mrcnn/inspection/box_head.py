@@ -80,9 +80,9 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
     "keras2" the network also keeps other classes, which are in the detections alone.
 
     Args:
-        model: A MaskRCNN of mode "inference".
-        image: An original image, or one of `load_image_gt` together with `image_meta`; see `tensors.fetch`.
-        image_meta: The image meta of an image of `load_image_gt`.
+        model: A MaskRCNN in inference mode.
+        image: An original image, or one from `load_image_gt` with `image_meta`; see `tensors.fetch`.
+        image_meta: The image meta of an image from `load_image_gt`.
     """
     outputs = tensors.layer_outputs(model, LAYERS)
     network_input, values = tensors.fetch(model, image, outputs, image_meta)

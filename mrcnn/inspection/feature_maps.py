@@ -48,11 +48,11 @@ def layer_activations(
     """Fetch the outputs of layers for one image.
 
     Args:
-        model: A MaskRCNN of mode "inference".
-        image: An original image, or one of `load_image_gt` together with `image_meta`; see `tensors.fetch`.
+        model: A MaskRCNN in inference mode.
+        image: An original image, or one from `load_image_gt` with `image_meta`; see `tensors.fetch`.
         names: Names of layers of `model.keras_model`. By default the last layer of each backbone stage, and
             the levels of the pyramid.
-        image_meta: The image meta of an image of `load_image_gt`.
+        image_meta: The image meta of an image from `load_image_gt`.
 
     Raises:
         ValueError: If no layer has one of the names. The error suggests similar names.

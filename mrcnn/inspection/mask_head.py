@@ -52,9 +52,9 @@ def generate_masks(model: MaskRCNN, image: Image, image_meta: np.ndarray | None 
     Detections whose box has no area have no mask and are left out.
 
     Args:
-        model: A MaskRCNN of mode "inference".
-        image: An original image, or one of `load_image_gt` together with `image_meta`; see `tensors.fetch`.
-        image_meta: The image meta of an image of `load_image_gt`.
+        model: A MaskRCNN in inference mode.
+        image: An original image, or one from `load_image_gt` with `image_meta`; see `tensors.fetch`.
+        image_meta: The image meta of an image from `load_image_gt`.
     """
     outputs = tensors.layer_outputs(model, LAYERS)
     network_input, values = tensors.fetch(model, image, outputs, image_meta)

@@ -63,7 +63,7 @@ def mask_losses(model: MaskRCNN, batch: Mapping[str, np.ndarray], index: int = 0
     Batch norm uses its stored statistics, and no weight changes.
 
     Args:
-        model: A MaskRCNN of mode "training".
+        model: A MaskRCNN in training mode.
         batch: The inputs of the training network by name, such as `DataGenerator(dataset, config)[0][0]`.
         index: Index of the image in the batch.
 

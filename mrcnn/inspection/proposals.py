@@ -62,9 +62,9 @@ def sort_anchors(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
     """Fetch every step from the anchors to the proposals (Faster R-CNN, section 3.3).
 
     Args:
-        model: A MaskRCNN of mode "inference".
-        image: An original image, or one of `load_image_gt` together with `image_meta`; see `tensors.fetch`.
-        image_meta: The image meta of an image of `load_image_gt`.
+        model: A MaskRCNN in inference mode.
+        image: An original image, or one from `load_image_gt` with `image_meta`; see `tensors.fetch`.
+        image_meta: The image meta of an image from `load_image_gt`.
     """
     outputs = tensors.layer_outputs(model, {"rpn_class": "rpn_class", "rpn_bbox": "rpn_bbox"})
     roi = model.keras_model.get_layer("ROI").output

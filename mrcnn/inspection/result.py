@@ -46,7 +46,7 @@ def compose_result(model: MaskRCNN, image: Image) -> ComposedResult:
     """Detect step by step, from the network's own tensors, what `MaskRCNN.detect` returns in one call.
 
     Args:
-        model: A MaskRCNN of mode "inference".
+        model: A MaskRCNN in inference mode.
         image: An original image [h, w, channels].
     """
     outputs = tensors.layer_outputs(model, mask_head.LAYERS)

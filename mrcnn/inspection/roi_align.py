@@ -80,10 +80,10 @@ def pool_rois(
     """Fetch the pyramid and pool RoIs from it, with the network's ROIAlign and with ROIPool in numpy.
 
     Args:
-        model: A MaskRCNN of mode "inference".
-        image: An original image, or one of `load_image_gt` together with `image_meta`; see `tensors.fetch`.
+        model: A MaskRCNN in inference mode.
+        image: An original image, or one from `load_image_gt` with `image_meta`; see `tensors.fetch`.
         rois: RoIs [N, 4] in pixels of the image as the network receives it. By default the proposals.
-        image_meta: The image meta of an image of `load_image_gt`.
+        image_meta: The image meta of an image from `load_image_gt`.
         pool_size: Bins along each side. By default POOL_SIZE, that of the box head.
     """
     names = {"rois": "ROI"} | {f"P{level}": name for level, name in PYRAMID.items()}
@@ -150,7 +150,7 @@ def roi_pool(level_map: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np
 
     Args:
         level_map: Feature map [h, w, C].
-        rows: Rows of each bin, int [P, (first, end)], see `pool_bins`.
+        rows: Rows of each bin, int [P, (first, end)]; see `pool_bins`.
         columns: Columns of each bin, int [P, (first, end)].
 
     Returns:

@@ -27,7 +27,7 @@ class NetworkInput:
         image: The molded image with its mean added again, uint8 [H, W, channels]: resized and padded.
         meta: Its image meta [12 + classes].
         window: The part (y1, x1, y2, x2) that is not padding, int32.
-        half_open: Whether normalized boxes are half-open, see `mrcnn.geometry.boxes`.
+        half_open: Whether normalized boxes are half-open; see `mrcnn.geometry.boxes`.
     """
 
     image: np.ndarray
@@ -64,7 +64,7 @@ def fetch(
     """Run the inference network on one image.
 
     Args:
-        model: A MaskRCNN of mode "inference".
+        model: A MaskRCNN in inference mode.
         image: An original image [h, w, channels], which is resized here; or, together with `image_meta`, an
             image of `load_image_gt`, which is resized already. The mean is subtracted here in both cases.
         outputs: Symbolic tensors by label.

@@ -22,7 +22,7 @@ COLUMNS = 4
 def draw_weight_histograms(model: LayeredModel, layer_regex: str = ".*", bins: int = 50) -> Figure:
     """Draw histograms of all values of the kernels and biases of layers, the RPN's layers included.
 
-    Tensors that look dead, constant or exploding have a red title, see `WeightStatistics`.
+    Tensors that look dead, constant or exploding have a red title; see `WeightStatistics`.
 
     Args:
         model: A `MaskRCNN` of either mode.

@@ -16,7 +16,7 @@ from mrcnn.typing import Tensor
 MAX_VISITED = 5000
 NMS_STEP = "rpn_non_max_suppression"
 
-# The steps of each proposal layer by name, see `ProposalSteps`.
+# The steps of each proposal layer by name; see `ProposalSteps`.
 Steps = dict[layers.Layer, dict[str, Tensor]]
 
 

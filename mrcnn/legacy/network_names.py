@@ -79,7 +79,7 @@ def detection_targets_graph(
 def refine_detections_graph(
     rois: Tensor, probs: Tensor, deltas: Tensor, window: Tensor, config: "Config"
 ) -> Tensor:
-    """Return the final detections of one image, see `mrcnn.network.detections.refine_detections`.
+    """Return the final detections of one image; see `mrcnn.network.detections.refine_detections`.
 
     Args:
         rois: [N, 4] normalized.

@@ -10,7 +10,7 @@ from mrcnn.network.roi_align import CROP_AND_RESIZE, PyramidROIAlign
 from mrcnn.network.roi_convolution import RoiConv2D, RoiConv2DTranspose
 from mrcnn.typing import Tensor
 
-# Where the heads have normalization layers, see `box_head`.
+# Where the heads have normalization layers; see `box_head`.
 ALL, CONVOLUTIONS, NONE = "all", "convolutions", "none"
 
 

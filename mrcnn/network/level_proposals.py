@@ -60,7 +60,7 @@ class LevelProposalLayer(Proposals):
         self.min_side = float(min_side)
 
     def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        """Return every intermediate result, see `Proposals.steps`.
+        """Return every intermediate result; see `Proposals.steps`.
 
         The K anchors are those of all levels together, by descending score.
         """

@@ -95,7 +95,7 @@ def bin_weights(low: Tensor, high: Tensor, extent: int | Tensor, bins: int, meth
         low, high: Normalized edges [B, K] of half-open boxes.
         extent: Pixels along the axis.
         bins: Bins along the axis.
-        method: AVERAGE or AVERAGE_ALIGNED, see `mrcnn.network.roi_align`.
+        method: AVERAGE or AVERAGE_ALIGNED; see `mrcnn.network.roi_align`.
 
     Returns:
         float32 [B, K, bins, extent].

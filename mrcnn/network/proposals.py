@@ -114,7 +114,7 @@ class ProposalLayer(Proposals):
     """
 
     def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        """Return every intermediate result, see `Proposals.steps`."""
+        """Return every intermediate result; see `Proposals.steps`."""
         scores, deltas, anchors = self._with_known_count(*inputs)
         best = backend.top_k(scores, min(self.pre_nms_limit, scores.shape[1] or self.pre_nms_limit))
         pre_nms_anchors = box_ops.gather(anchors, best)

@@ -53,7 +53,7 @@ class CocoFile:
         self._names = dict(class_names)
 
     def add(self, result: "Detections", file_name: str, records: list[Record] | None = None) -> None:
-        """Add an image and its objects. Objects without a pixel are left out.
+        """Add an image and its objects. Objects without pixels are left out.
 
         Args:
             result: The objects.

@@ -21,8 +21,8 @@ def content_of(result: "Detections", tolerance: float = 0.0) -> dict[str, Any]:
     they are map coordinates, and the member `crs` names their system.
 
     Args:
-        result: The objects of one image. Crowds and objects without a pixel are left out.
-        tolerance: How far an outline may lie from the edges of the mask, in pixels; 0 is exact.
+        result: The objects of one image. Crowds and objects without pixels are left out.
+        tolerance: Largest distance of an outline from the edges of the mask, in pixels; 0 is exact.
     """
     features = []
     for index, (box, crop) in enumerate(result.crops()):

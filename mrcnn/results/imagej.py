@@ -19,14 +19,14 @@ GROUPS = 255
 
 
 def rois_of(result: "Detections", tolerance: float = 0.0) -> list[Any]:
-    """Return a `roifile.ImagejRoi` for each object; crowds and objects without a pixel are left out.
+    """Return a `roifile.ImagejRoi` for each object; crowds and objects without pixels are left out.
 
     An object in one piece is a polygon; one with holes or several parts is a composite. The name is the class
     and a number, the group is the class id, and the property `class` is the name of the class.
 
     Args:
         result: The objects of one image.
-        tolerance: How far an outline may lie from the edges of the mask, in pixels; 0 is exact.
+        tolerance: Largest distance of an outline from the edges of the mask, in pixels; 0 is exact.
 
     Raises:
         ImportError: If the package roifile is missing.
@@ -50,7 +50,7 @@ def rois_of(result: "Detections", tolerance: float = 0.0) -> list[Any]:
 
 
 def write_rois(result: "Detections", path: Path, tolerance: float = 0.0) -> None:
-    """Write the RoIs of one image as a zip file, see `rois_of`."""
+    """Write the RoIs of one image as a zip file; see `rois_of`."""
     import roifile
 
     found = rois_of(result, tolerance)

@@ -27,7 +27,7 @@ def content_of(result: "Detections", image_path: str, tolerance: float = TOLERAN
     Args:
         result: The objects of one image.
         image_path: The image, relative to the folder of the file, with slashes.
-        tolerance: How far an outline may lie from the edges of the mask, in pixels; 0 is exact.
+        tolerance: Largest distance of an outline from the edges of the mask, in pixels; 0 is exact.
     """
     shapes = []
     for index, (box, crop) in enumerate(result.crops()):

@@ -19,7 +19,7 @@ def text_of(result: "Detections", tolerance: float = 0.0) -> str:
 
     Args:
         result: The objects of one image.
-        tolerance: How far an outline may lie from the edges of the mask, in pixels; 0 is exact.
+        tolerance: Largest distance of an outline from the edges of the mask, in pixels; 0 is exact.
     """
     height, width = result.shape
     lines = []

@@ -105,7 +105,7 @@ def check_header(content: bytes, max_pixels: int) -> None:
 
 
 def decode(content: bytes, page: int | None) -> Image:
-    """Return the image of a file whose header is checked, see `mrcnn.files.images.read_image`.
+    """Return the image of a file whose header is checked; see `mrcnn.files.images.read_image`.
 
     Raises:
         RefusedError: If it cannot be decoded, or has several pages and `page` is None.

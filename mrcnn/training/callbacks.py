@@ -53,8 +53,8 @@ class Evaluate(keras.callbacks.Callback):
         dataset: A prepared Dataset to evaluate on.
         config: Settings of detection, by default those of `MaskRCNN.inference_model`.
         every: Number of epochs between evaluations.
-        image_ids: Images to evaluate, see `MaskRCNN.evaluate`.
-        iou_types: "box", "mask" or both, see `MaskRCNN.evaluate`.
+        image_ids: Images to evaluate; see `MaskRCNN.evaluate`.
+        iou_types: "box", "mask" or both; see `MaskRCNN.evaluate`.
         min_score: Lowest score that counts for `tau_AP` and `PQ`; see `MaskRCNN.evaluate`.
         measures: Columns of the table of `MaskRCNN.evaluate` to add if they exist and are not NaN.
 

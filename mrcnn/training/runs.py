@@ -49,7 +49,7 @@ class CheckpointPath(str):
         return suffix == ".weights.h5" or super().endswith(suffix, *args)
 
     def format(self, *args: Any, **values: Any) -> str:
-        """Return the path of an epoch's weight file, see `weights_path`. `epoch` counts from 1."""
+        """Return the path of an epoch's weight file; see `weights_path`. `epoch` counts from 1."""
         return str(weights_path(self, values["epoch"]))
 
 

@@ -138,7 +138,7 @@ def display_differences(
         ax: matplotlib axes to draw on. Without them, a new figure is made and shown.
         show_mask: Whether to blend the masks.
         show_box: Whether to draw the boxes.
-        iou_threshold: IoU from which a prediction matches, see `compute_matches`.
+        iou_threshold: IoU from which a prediction matches; see `compute_matches`.
         score_threshold: As in `compute_matches`, which compares it with the IoU.
 
     Returns:

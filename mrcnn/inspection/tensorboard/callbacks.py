@@ -41,7 +41,7 @@ class EventCallback(keras.callbacks.Callback):
 
     Args:
         model: The MaskRCNN that trains.
-        every: Number of epochs from one time to the next.
+        every: Number of epochs between writes.
     """
 
     folder = ""
@@ -88,7 +88,7 @@ class DetectionImages(EventCallback):
         image_ids: Ids of images of the dataset. By default `limit` ids at equal distances.
         limit: Number of images if `image_ids` is not given.
         config: Config of the inference network; by default that of `MaskRCNN.inference_model`.
-        every: Number of epochs from one time to the next.
+        every: Number of epochs between writes.
     """
 
     folder = "detections"
@@ -162,7 +162,7 @@ class WeightHistograms(EventCallback):
 
     Args:
         model: The MaskRCNN that trains.
-        every: Number of epochs from one time to the next.
+        every: Number of epochs between writes.
     """
 
     folder = "weights"
@@ -182,7 +182,7 @@ class GradientHistograms(EventCallback):
     Args:
         model: The MaskRCNN that trains.
         dataset: A prepared Dataset. Its first batch is used every time.
-        every: Number of epochs from one time to the next.
+        every: Number of epochs between writes.
     """
 
     folder = "gradients"
@@ -272,7 +272,7 @@ def tensorboard_callbacks(
         weights: Whether to write histograms of the weights.
         gradients: Whether to write histograms of the gradients.
         graph: Whether to write the graph of the network.
-        every: Number of epochs from one time to the next.
+        every: Number of epochs between writes.
 
     Returns:
         The callbacks.
