@@ -35,6 +35,8 @@ from mrcnn.errors import DataError
 from mrcnn.evaluation.coco import checked_annotation
 from mrcnn.formats.predictions import write_predictions
 from mrcnn.geometry import rle
+from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.results import Detections
 
 HEIGHT, WIDTH = 24, 32
 SECONDS = 20
@@ -176,6 +178,42 @@ def mask_files():
 # --- Reading ---
 
 
+def written_files():
+    """Objects with holes and parts for the writers of GeoJSON and RoIs."""
+    masks = np.stack([blob(), blob(10, 18, 12), blob(2, 20, 4) | blob(16, 3, 5)], axis=-1).astype(bool)
+    masks[13:17, 21:25, 1] = False
+    crops = MaskCrops.cut(masks)
+    return Detections(crops.boxes, np.array([1, 2, 1]), None, crops, class_names=["BG", "leaf", "nut"])
+
+
+def geojson_files():
+    content = written_files().to_geojson()
+    shapes = {f"shapes/im{n}.geojson": text(content) for n in range(2)}
+    return shapes | {"shapes/im2.json": text(content["features"])} | images("images/")
+
+
+def imagej_files():
+    files = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for n in range(2):
+            files[f"rois/im{n}.zip"] = written_files().save(Path(folder, f"{n}.zip")).read_bytes()
+    with zipfile.ZipFile(io.BytesIO(files["rois/im0.zip"])) as archive:
+        files["rois/im2.roi"] = archive.read(archive.namelist()[1])
+    return files | images("images/")
+
+
+def load_geojson(folder):
+    dataset = formats.GeoJsonDataset()
+    dataset.load(folder / "shapes", folder / "images")
+    return dataset
+
+
+def load_imagej(folder):
+    dataset = formats.ImageJDataset()
+    dataset.load(folder / "rois", folder / "images", ["leaf", "nut"])
+    return dataset
+
+
 def load_coco(folder):
     dataset = formats.CocoDataset()
     dataset.load(folder / "a.json")
@@ -249,6 +287,8 @@ FORMATS = {
     "label images": (label_files, load_labels),
     "zip": (zip_files, load_zip),
     "mask files": (mask_files, load_masks),
+    "geojson": (geojson_files, load_geojson),
+    "imagej": (imagej_files, load_imagej),
     "predictions": (images, load_predictions),
 }
 
@@ -452,14 +492,17 @@ def damage_zip(content, rng):
     return bytes(data)
 
 
+DOCUMENTS = (".json", ".geojson", ".txt", ".yaml", ".zip", ".roi")
+
+
 def damaged(files, folder, rng):
     """Return the files of a case."""
-    documents = [name for name in sorted(files) if name.endswith((".json", ".txt", ".yaml", ".zip"))]
+    documents = [name for name in sorted(files) if name.endswith(DOCUMENTS)]
     if documents and rng.random() < 0.75:
         name = rng.choice(documents)
         if name.endswith(".zip"):
             return files | {name: damage_zip(files[name], rng)}
-        with_structure = name.endswith(".json") and rng.random() < 0.85
+        with_structure = name.endswith("json") and rng.random() < 0.85
         return files | {name: (damage_json if with_structure else damage_bytes)(files[name], rng)}
     return damage_files(files, folder, rng)
 

@@ -20,7 +20,18 @@ from mrcnn.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("annotation_cases.py")
-KINDS = ("coco", "via", "labelme", "yolo", "label images", "zip", "mask files", "predictions")
+KINDS = (
+    "coco",
+    "via",
+    "labelme",
+    "yolo",
+    "label images",
+    "zip",
+    "mask files",
+    "geojson",
+    "imagej",
+    "predictions",
+)
 # Cases of each format.
 FEW, ALL = 60, 900
 TIMEOUT = 550
