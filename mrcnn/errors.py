@@ -1,12 +1,14 @@
-"""The errors that bad data raise: a file, an entry of a file, or an array that cannot be used.
+"""Errors for bad data: a file, an entry of a file, or an array that cannot be used.
 
     DataError
         InvalidDataError        also a ValueError: the content is not what it must be
         UnreadableFileError     also an OSError: the file cannot be opened or decoded
             MissingFileError    also a FileNotFoundError: there is no such file
 
-Catch `DataError` for all of them, or the built-in classes as before. The message begins with the file and the
-entry, and the attributes `file`, `entry` and `field` hold them for programs.
+    CappedWarning               a UserWarning: a result has as many objects as a setting allows
+
+Catch `DataError` to catch all of them, or catch the built-in classes. The message begins with the file and
+the entry. Programs can read them from the attributes `file`, `entry` and `field`.
 """
 
 import os
@@ -14,12 +16,12 @@ from typing import Any
 
 
 class DataError(Exception):
-    """Base class of the errors about data.
+    """Base class of errors about data.
 
     Attributes:
-        file: Path of the file, with the member's name if it is a zip archive; None for data in memory.
+        file: Path of the file, followed by the member's name for a zip archive; None for data in memory.
         entry: The entry of the file, such as "annotations[4]" or "line 3"; None for the file as a whole.
-        field: Name of the field of the entry; None if the entry as a whole is meant.
+        field: Name of a field of the entry; None if the error concerns the whole entry.
     """
 
     def __init__(
@@ -51,6 +53,10 @@ class UnreadableFileError(DataError, OSError):
 
 class MissingFileError(UnreadableFileError, FileNotFoundError):
     """A file or folder does not exist."""
+
+
+class CappedWarning(UserWarning):
+    """A result has as many objects as a setting allows, so others may be missing."""
 
 
 def reason(error: BaseException) -> str:

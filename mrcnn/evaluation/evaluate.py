@@ -1,6 +1,7 @@
-"""Measure a detector on a dataset: one pass over its images, of which only run lengths are kept."""
+"""Evaluate a detector on a dataset in one pass over its images, keeping only run lengths."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -8,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mrcnn import files
+from mrcnn.errors import CappedWarning
 from mrcnn.evaluation import coco
 from mrcnn.evaluation.confusion import ConfusionMatrix
 from mrcnn.evaluation.instances import InstanceMetrics
@@ -33,13 +35,13 @@ PRINTED = (
 
 
 class Results(dict[str, list[Any]]):
-    """The columns of a table of metrics: `pandas.DataFrame(results)`. The first row is over all classes.
+    """The columns of a table of metrics, as for pandas.DataFrame. The first row is for all classes.
 
     Attributes:
         precision_recall: Precision-recall curves of each class, by "box" and "mask".
-        confusion_matrix: How often objects of one class were detected as another, of detections with
-            score >= `min_score`; None if that was not given.
-        score_curves: Precision, recall and F1 of each class at every limit of the score, at IoU 0.5; None if
+        confusion_matrix: Counts of objects by true and detected class, for detections with at least
+            `min_score`; None if `min_score` was not given.
+        score_curves: Precision, recall and F1 of each class at every score threshold, at IoU 0.5; None if
             `min_score` was not given.
 
     `mrcnn.visualize` draws them: `plot_precision_recall_curves`, `plot_confusion_matrix` and `plot_f1`.
@@ -66,19 +68,21 @@ def evaluate(
     results_path: str | os.PathLike[str] | None = None,
     min_score: float | None = None,
     verbose: int = 1,
+    *,
+    max_instances: int | None = None,
 ) -> Results:
-    """Detect the objects of a dataset's images and compute COCO's metrics.
+    """Detect the objects in the images of a dataset and compute COCO's metrics.
 
     The ground truth comes from `load_mask`, where negative class ids are crowds. If the dataset has a method
     `coco_annotations(image_id)`, which returns COCO annotations with the dataset's class ids as category_id,
     this is called instead.
 
     Args:
-        detect: From a list of images to a list of dicts of rois, class_ids, scores and masks, such as
-            `MaskRCNN.detect`.
+        detect: A function from a list of images to a list of dicts of rois, class_ids, scores and masks, such
+            as `MaskRCNN.detect`.
         dataset: A prepared Dataset.
-        image_ids: The images; all if None.
-        batch_size: Images that `detect` gets at a time.
+        image_ids: The images to evaluate, by default all.
+        batch_size: Number of images per call of `detect`.
         iou_types: "box", "mask" or both.
         max_detections: See `coco.CocoMetrics`.
         results_path: A file for the detections in the COCO results format, with the ids that images and
@@ -86,6 +90,8 @@ def evaluate(
         min_score: If given, also measure AP(tau), panoptic quality, precision, recall, F1 and the confusion
             matrix of the detections with score >= min_score.
         verbose: 1 to show progress and print tables.
+        max_instances: The most detections that `detect` returns for an image, DETECTION_MAX_INSTANCES. A
+            warning counts the images that have as many. None if there is no limit.
 
     Returns:
         The columns of `coco.CocoMetrics.results`, and with `min_score` those of `InstanceMetrics.results`.
@@ -94,6 +100,9 @@ def evaluate(
     Raises:
         ValueError: If there are no images.
         OSError: If an image cannot be read or `results_path` cannot be written.
+
+    Warns:
+        CappedWarning: If images have `max_instances` detections, with their number.
     """
     groups = {"all": dataset.image_ids if image_ids is None else image_ids}
     return evaluate_groups(
@@ -106,6 +115,7 @@ def evaluate(
         results_path=results_path,
         min_score=min_score,
         verbose=verbose,
+        max_instances=max_instances,
     )["all"]
 
 
@@ -119,6 +129,8 @@ def evaluate_groups(
     results_path: str | os.PathLike[str] | None = None,
     min_score: float | None = None,
     verbose: int = 1,
+    *,
+    max_instances: int | None = None,
 ) -> dict[str, Results]:
     """Evaluate several groups of images, such as day and night, in one pass.
 
@@ -132,6 +144,7 @@ def evaluate_groups(
         results_path: See `evaluate`.
         min_score: See `evaluate`.
         verbose: See `evaluate`.
+        max_instances: See `evaluate`.
 
     Returns:
         The results of each group by its name.
@@ -152,7 +165,9 @@ def evaluate_groups(
     ranked = {group: coco.CocoMetrics(class_names, iou_types, max_detections) for group in groups}
     matched = {group: InstanceMetrics(class_names) for group in groups if min_score is not None}
     records: list[coco.Record] = []
+    full = 0
     for image_id, image, detections in detected(detect, dataset, image_ids, batch_size, verbose):
+        full += max_instances is not None and len(detections["class_ids"]) >= max_instances
         class_ids = np.array([classes[int(number)] for number in detections["class_ids"]], int)
         detections = {**detections, "class_ids": class_ids}
         rows = coco.detections_of(detections)
@@ -164,6 +179,8 @@ def evaluate_groups(
                 if group in matched:
                     matched[group].add(truth, detections)
         records += [{"image_id": names[image_id], **row} for row in rows]
+    if full:
+        _warn_of_full_images(full, len(image_ids), max_instances)
     if results_path is not None:
         files.write_json(results_path, records)
     results = {group: _results(ranked[group], matched.get(group), min_score or 0.0) for group in groups}
@@ -171,6 +188,15 @@ def evaluate_groups(
         for group, table in results.items():
             print_results(table, "" if len(results) == 1 else group)
     return results
+
+
+def _warn_of_full_images(full: int, count: int, most: int | None) -> None:
+    warnings.warn(
+        f"{full} of {count} images have DETECTION_MAX_INSTANCES={most} detections, so objects of lower "
+        "scores may be missing from these metrics. Set it higher.",
+        CappedWarning,
+        stacklevel=4,
+    )
 
 
 def _results(ranked: coco.CocoMetrics, matched: InstanceMetrics | None, min_score: float) -> Results:
@@ -199,7 +225,10 @@ def detected(
         for start in range(0, len(image_ids), batch_size):
             batch = image_ids[start : start + batch_size]
             images = [dataset.load_image(image_id) for image_id in batch]
-            yield from zip(batch, images, detect(images), strict=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", CappedWarning)  # evaluate_groups counts them
+                found = detect(images)
+            yield from zip(batch, images, found, strict=True)
             progress.update(len(batch))
 
 
@@ -231,10 +260,10 @@ def source_classes(dataset: "Dataset") -> dict[int, int]:
 def print_results(results: Mapping[str, list[Any]], title: str = "") -> None:
     """Print the metrics of boxes, masks and instances as tables.
 
-    Classes without an object have no row, because nothing can be measured.
+    Classes without objects have no row, because nothing can be measured.
 
     Args:
-        results: The columns of a table, see `evaluate`.
+        results: The columns of a table; see `evaluate`.
         title: A line above the tables.
     """
     if title:

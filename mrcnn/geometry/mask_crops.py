@@ -1,7 +1,7 @@
-"""Instance masks as crops: the box of each mask and the pixels inside it.
+"""Instance masks stored as crops: a box for each mask, and the pixels inside it.
 
 Most pixels of masks [H, W, N] lie outside every object. Crops give the same resized masks, boxes and
-mini-masks as whole masks, for a fraction of the work and memory.
+mini-masks as whole masks, with a fraction of the work and memory.
 
 Axes: H, W image; N instances.
 """
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mrcnn.geometry import images, masks, rle
+from mrcnn.geometry.packed_crops import PackedCrops
 from mrcnn.typing import Boxes, Masks
 
 
@@ -22,13 +23,13 @@ class MaskCrops:
     Attributes:
         shape: (height, width) of the image.
         boxes: int32 [N, (y1, x1, y2, x2)] in pixels, y2 and x2 outside. Boxes of annotations are tight, and
-            zeros for a mask without a pixel. A detection has the box that the network refined.
-        crops: For each box the bool pixels [y2 - y1, x2 - x1].
+            zero for an empty mask. The box of a detection is the one that the network refined.
+        crops: For each box the bool pixels [y2 - y1, x2 - x1]: a tuple, or PackedCrops.
     """
 
     shape: tuple[int, int]
     boxes: Boxes
-    crops: tuple[np.ndarray, ...]
+    crops: Sequence[np.ndarray]
 
     @classmethod
     def cut(cls, whole: Masks, boxes: Boxes | None = None) -> "MaskCrops":
@@ -36,7 +37,7 @@ class MaskCrops:
 
         Args:
             whole: bool [H, W, N].
-            boxes: int [N, (y1, x1, y2, x2)] that contain the masks; tight boxes if None.
+            boxes: int [N, (y1, x1, y2, x2)], boxes that contain the masks. None computes tight boxes.
         """
         if boxes is None:
             boxes = masks.extract_bboxes(whole)
@@ -45,10 +46,21 @@ class MaskCrops:
         )
         return cls((whole.shape[0], whole.shape[1]), boxes, crops)
 
+    def select(self, rows: np.ndarray) -> "MaskCrops":
+        """Return some of the masks.
+
+        Args:
+            rows: int indices.
+        """
+        crops = self.crops
+        if isinstance(crops, PackedCrops):
+            return MaskCrops(self.shape, self.boxes[rows], crops.select(rows))
+        return MaskCrops(self.shape, self.boxes[rows], tuple(crops[row] for row in rows))
+
     def resize(
         self, scale: float, padding: images.Padding, crop: images.Rectangle | None = None
     ) -> tuple["MaskCrops", np.ndarray]:
-        """Resize the masks as `images.resize_mask` does, and drop those without a pixel left.
+        """Resize the masks as `images.resize_mask` does, and drop those that become empty.
 
         Args:
             scale: The scale that `images.resize_image` returned.
@@ -56,7 +68,7 @@ class MaskCrops:
             crop: The crop that it returned.
 
         Returns:
-            The masks that are left, and bool [N], True for those.
+            The remaining masks, and bool [N], True for masks that remain.
         """
         rows = images.mask_index(self.shape[0], scale, padding[0], crop and (crop[0], crop[2]))
         columns = images.mask_index(self.shape[1], scale, padding[1], crop and (crop[1], crop[3]))
@@ -86,8 +98,8 @@ class MaskCrops:
     def whole(self) -> Masks:
         """Return the masks as bool [H, W, N].
 
-        In memory one mask follows the other, and only the boxes are written: untouched pages of the array
-        take no memory.
+        Masks follow each other in memory, and only the pixels inside boxes are written. Untouched pages of
+        the array take no memory.
         """
         canvas = np.zeros((len(self.crops), *self.shape), dtype=bool)
         for mask, (y1, x1, y2, x2), crop in zip(canvas, self.boxes, self.crops, strict=True):
@@ -95,7 +107,7 @@ class MaskCrops:
         return canvas.transpose(1, 2, 0)
 
     def run_lengths(self) -> list[rle.RunLengths]:
-        """Return the COCO run lengths of the masks, see `rle.encode_crops`. No whole mask is built."""
+        """Return the COCO run lengths of the masks; see `rle.encode_crops`. No whole mask is built."""
         return rle.encode_crops(self.shape, self.boxes, self.crops)
 
     def mini(self, mini_shape: Sequence[int]) -> Masks:

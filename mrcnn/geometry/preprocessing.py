@@ -1,4 +1,4 @@
-"""Original images brought to the channels, the contrast and the value range of the network; the mean.
+"""Conversion of original images to the channels, contrast and value range of the network; the mean.
 
 Axes: h, w original image; H, W molded image.
 """
@@ -24,7 +24,7 @@ LARGEST_VALUE = 1e9
 
 
 def with_channels(image: Image, channels: int) -> Image:
-    """Return an image with the number of channels that the network needs.
+    """Convert an image to the number of channels that the network takes.
 
     A gray image is repeated over three channels, and the alpha channel of an RGBA image is dropped.
 
@@ -36,7 +36,8 @@ def with_channels(image: Image, channels: int) -> Image:
         Array [h, w, channels] of the same dtype.
 
     Raises:
-        InvalidDataError: If the image has another number of channels or no pixel, or does not hold numbers.
+        InvalidDataError: If the image has another number of channels or no pixels, or is not an array of
+            numbers.
     """
     image = np.asarray(image)
     if image.dtype.kind not in NUMBER_KINDS:
@@ -67,7 +68,7 @@ def check_values(image: Image) -> None:
         image: Float, any shape, mean subtracted.
 
     Raises:
-        InvalidDataError: If a value is not finite, or its size is beyond LARGEST_VALUE.
+        InvalidDataError: If a value is not finite, or its magnitude exceeds LARGEST_VALUE.
     """
     # Comparisons with NaN are False.
     if image.size and not -LARGEST_VALUE <= image.min() <= image.max() <= LARGEST_VALUE:
@@ -81,9 +82,9 @@ def check_values(image: Image) -> None:
 def stretch_contrast(image: Image, percentiles: Sequence[float] | None) -> Image:
     """Shift and scale each channel so that two of its percentiles become 0 and 255.
 
-    This removes differences of exposure, gain and tint. Values outside are clipped. A channel with a single
-    value becomes 0. An 8-bit channel that spans fewer than LEAST_LEVELS levels is scaled as if it spanned
-    them.
+    This removes differences of exposure, gain and tint. Values outside are clipped. A constant channel
+    becomes 0. An 8-bit channel that spans fewer than LEAST_LEVELS levels is scaled as if it spanned that
+    many.
 
     Args:
         image: [h, w, channels], any dtype.
@@ -94,8 +95,18 @@ def stretch_contrast(image: Image, percentiles: Sequence[float] | None) -> Image
     """
     if percentiles is None or image.size == 0:
         return image
+    return stretch_between(image, *contrast_limits(image, percentiles))
+
+
+def contrast_limits(image: Image, percentiles: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return two percentiles of each channel: low and high, float32 [channels]."""
     step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / SAMPLED_PIXELS)))
     low, high = np.percentile(image[::step, ::step], percentiles, axis=(0, 1)).astype(np.float32)
+    return low, high
+
+
+def stretch_between(image: Image, low: np.ndarray, high: np.ndarray) -> Image:
+    """Shift and scale each channel so that `low` and `high` [channels] become 0 and 255; see above."""
     least = LEAST_LEVELS if image.dtype == np.uint8 else np.finfo(np.float32).tiny
     scale = np.float32(255) / np.maximum(high - low, least)
     stretched: Image = np.clip((image - low) * scale + np.float32(0.5), 0, 255).astype(np.uint8)
@@ -103,7 +114,7 @@ def stretch_contrast(image: Image, percentiles: Sequence[float] | None) -> Image
 
 
 def as_network_image(image: Image, config: "Config") -> Image:
-    """Return an original image with the channels, the contrast and the value range that a Config sets.
+    """Convert an original image to the channels, contrast and value range that a Config sets.
 
     Applies `with_channels` (IMAGE_CHANNEL_COUNT), `stretch_contrast` (CONTRAST_PERCENTILES) and the range of
     `mrcnn.geometry.value_range` (IMAGE_VALUE_RANGE).
@@ -117,7 +128,7 @@ def mold_image(images: np.ndarray, config: "Config") -> np.ndarray:
     """Subtract the mean.
 
     Args:
-        images: [..., H, W, channels], RGB, 0..255, any dtype.
+        images: [..., H, W, channels], RGB, values from 0 to 255, any dtype.
         config: Read for MEAN_PIXEL [channels].
 
     Returns:

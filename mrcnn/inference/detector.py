@@ -1,7 +1,7 @@
-"""The detector: inputs, the compiled network, outputs.
+"""The detector: it prepares inputs, runs the compiled network and converts the outputs.
 
-The network runs in two compiled calls. The box network computes the detections and the pyramid; the mask
-network then computes one mask per detection, see `mask_branch`.
+The network runs in two compiled calls. The box network computes the detections and the pyramid; then the mask
+network computes one mask per detection (see `mask_branch`).
 
 Axes: B images of a batch, A anchors, D slots for detections, N detections of one image, h and w cells of a
 mask.
@@ -42,7 +42,7 @@ except ImportError:
 # XLA compiles the mask network for these numbers of detections; larger ones are multiples of the last.
 MASK_SLOTS = (1, 4, 8, 16, 24, 32)
 
-# Where each size of molded images compiles, so many sizes stay compiled: the ones used last.
+# Number of most recently used sizes that stay compiled, if each size of molded images compiles separately.
 KEPT_SIZES = 16
 
 # Settings that the network holds as constants of a layer: layer, attribute, setting.
@@ -57,13 +57,13 @@ LAYER_SETTINGS = (
 
 
 def update_layer_settings(model: keras.Model, config: "Config") -> bool:
-    """Bring the LAYER_SETTINGS of an inference model up to date with its Config.
+    """Update the LAYER_SETTINGS of an inference model from its Config.
 
     Returns:
-        Whether a setting had changed. Compiled calls then still hold the old value.
+        Whether a setting changed. If so, compiled calls still use the old value.
 
     Raises:
-        ValueError: If a changed Config is not valid. The model then keeps its settings.
+        ValueError: If the changed Config is not valid. The model then keeps its settings.
     """
     changes = []
     for layer_name, attribute, setting in LAYER_SETTINGS:
@@ -83,7 +83,7 @@ class _Networks:
     """The box network and the mask network, compiled for one size of molded images or for all.
 
     Attributes:
-        is_compiled: Whether a call has returned, so that others need not wait for the compiler.
+        is_compiled: Whether a call has returned, so that other threads need not wait for the compiler.
     """
 
     boxes: Callable[..., dict[str, Any]]
@@ -94,7 +94,7 @@ class _Networks:
 class Detector:
     """The compiled detector of one inference model.
 
-    It follows changes of the model's weights. Several threads may use it at once.
+    It always uses the current weights of the model. Several threads may use it at once.
 
     Args:
         graph: The graph of the model, from `graphs.inference_graph`.
@@ -125,7 +125,7 @@ class Detector:
         backend.give_back_host_memory()
 
     def compile(self) -> None:
-        """Recompile at the next call, for the present settings of the layers."""
+        """Recompile at the next call, with the current settings of the layers."""
         self._networks: OrderedDict[tuple[int, ...] | None, _Networks] = OrderedDict()
 
     def _networks_of(self, shape: tuple[int, ...]) -> _Networks:
@@ -148,33 +148,42 @@ class Detector:
         images: Sequence[Image],
         mask_form: str = "full",
         show: Callable[[Sequence[MoldedImage]], None] | None = None,
+        config: "Config | None" = None,
     ) -> list[Detections]:
         """Detect in images of any sizes, with the options of the Config.
 
         Args:
             images: Arrays [height, width, channels], or gray [height, width].
             mask_form: One of `outputs.MASK_FORMS`.
-            show: Called with the molded images, those of the first view of each image.
+            show: A function to call with the molded images of the first view of each image.
+            config: Settings of the images and of the batches, in place of those of the model.
 
         Returns:
             The detections of each image, in order.
         """
         views_to_show = [] if show is None else [show]
+        config = config or self.config
 
         def detect_view(view: Sequence[Image]) -> list[Detections]:
-            molded = mold_inputs(view, self.config)
+            molded = mold_inputs(view, config)
             if views_to_show:
                 views_to_show.pop()(molded)
-            return self.detect_molded(molded)
+            return self.detect_molded(molded, config.IMAGES_PER_GPU)
 
-        results = detect_with_options(detect_view, images, self.config)
+        results = detect_with_options(detect_view, images, config)
         return [outputs.with_mask_form(detections, mask_form) for detections in results]
 
-    def detect_molded(self, molded: Sequence[MoldedImage]) -> list[Detections]:
+    def detect_molded(
+        self, molded: Sequence[MoldedImage], images_per_device: int | None = None
+    ) -> list[Detections]:
         """Detect in molded images of any sizes.
 
         Images of one size run together, in batches of IMAGES_PER_GPU per device. TensorFlow compiles once for
         all sizes, PyTorch never. JAX, XLA and several devices compile for each size, and keep KEPT_SIZES.
+
+        Args:
+            molded: The images.
+            images_per_device: Images per device in a batch; IMAGES_PER_GPU by default.
 
         Returns:
             The detections of each image, in order, with masks as MaskCrops.
@@ -198,7 +207,7 @@ class Detector:
                 networks = self._networks_of(shape)
             # The first call compiles, which is work for one thread.
             with nullcontext() if networks.is_compiled else self._lock:
-                raw = list(self._run(networks, same_size))
+                raw = list(self._run(networks, same_size, images_per_device or self.config.IMAGES_PER_GPU))
                 networks.is_compiled = True
             for index, image, (detections, class_masks) in zip(indices, same_size, raw, strict=True):
                 results[index] = outputs.unmold(detections, class_masks, image)
@@ -216,12 +225,15 @@ class Detector:
             )
 
     def _run(
-        self, networks: _Networks, molded: Sequence[MoldedImage]
+        self, networks: _Networks, molded: Sequence[MoldedImage], most: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield detections [D, 6] and masks [N, h, w] of images of one size. The last batch is filled up."""
+        """Yield detections [D, 6] and masks [N, h, w] of images of one size, at most `most` per device.
+
+        The last batch is filled up.
+        """
         shape = molded[0].pixels.shape
         anchors = self.anchors.normalized(shape)
-        images_per_device = min(self.config.IMAGES_PER_GPU, -(-len(molded) // self.device_count))
+        images_per_device = min(most, -(-len(molded) // self.device_count))
         batch_size = images_per_device * self.device_count
         for start in range(0, len(molded), batch_size):
             part = molded[start : start + batch_size]
@@ -250,7 +262,7 @@ class Detector:
         return detections, backend.to_numpy(mask_values["mrcnn_mask"])
 
     def _mask_slots(self, count: int) -> int:
-        """How many masks to compute for `count` detections: one of a few sizes if each size compiles."""
+        """Return how many masks to compute for `count` detections: one of few numbers if each compiles."""
         if self.config.TRAIN_BN is True:  # batch norm takes its statistics over all slots
             return self.config.DETECTION_MAX_INSTANCES
         if self.device_count == 1 and not backend.compiles_with_xla():
@@ -267,7 +279,7 @@ def padded_slot_count(count: int) -> int:
 
 
 def _faster(network: keras.Model, config: "Config") -> tuple[keras.Model, Callable[[], None]]:
-    """The network with the fast paths, and a function that brings over changed weights."""
+    """Return the network with fast paths, and a function that copies changed weights to it."""
     if fast is None or not config.FAST_PATHS:
         return network, lambda: None
     return fast.for_inference(network)

@@ -1,11 +1,13 @@
-"""From the outputs of the network to detections in the coordinates of the original image."""
+"""Convert the outputs of the network to detections in the coordinates of the original image."""
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mrcnn.errors import CappedWarning
 from mrcnn.geometry import boxes
 from mrcnn.geometry import mask_pasting as pasting
 from mrcnn.geometry.mask_crops import MaskCrops
@@ -13,6 +15,7 @@ from mrcnn.results.detections import Detections as Detections
 from mrcnn.typing import Boxes, ClassIds
 
 if TYPE_CHECKING:
+    from mrcnn.config import Config
     from mrcnn.inference.inputs import MoldedImage
 
 # How detect() returns masks: on the whole image, inside their boxes, or as run lengths.
@@ -58,12 +61,12 @@ def place_in_image(
         original_shape: (height, width, ...) of the original image.
         image_shape: (height, width, ...) of the molded image.
         window: (y1, x1, y2, x2) in pixels of the molded image.
-        half_open: Whether normalized boxes are half-open, see `geometry.boxes`.
+        half_open: Whether normalized boxes are half-open; see `mrcnn.geometry.boxes`.
         mask_pasting: A method of `geometry.mask_pasting`.
 
     Returns:
         Boxes int32 [N, 4] in pixels of the original image, class ids int32 [N], scores float32 [N], and the
-        masks. Boxes without a pixel are left out.
+        masks. Boxes without pixels are left out.
     """
     count = count_detections(detections)
     rows = detections[:count]
@@ -97,14 +100,38 @@ def exact_boxes(
 
 
 def with_mask_form(detections: Detections, form: str) -> Detections:
-    """Return the detections with their MaskCrops in another form, see `masks_in_form`."""
+    """Return the detections with their MaskCrops in another form; see `masks_in_form`."""
     return detections.with_masks(masks_in_form(detections["masks"], form))
 
 
-def with_names(results: list[Detections], class_names: Sequence[str] | None) -> list[Detections]:
-    """Tell the detections of images the names of the classes, the background first; return them."""
+def completed(
+    results: list[Detections], class_names: Sequence[str] | None, config: "Config"
+) -> list[Detections]:
+    """Complete what `detect` returns, and say if it is cut short.
+
+    Args:
+        results: The detections of images. They get the names of the classes.
+        class_names: Names by class id, the background first; None if they are not known.
+        config: Read for DETECTION_MAX_INSTANCES.
+
+    Returns:
+        The same detections.
+
+    Warns:
+        CappedWarning: If images have DETECTION_MAX_INSTANCES detections, with their number.
+    """
     for result in results:
         result.class_names = None if class_names is None else tuple(class_names)
+    most = config.DETECTION_MAX_INSTANCES
+    full = sum(result.count >= most for result in results)
+    if full:
+        which = "The image has" if len(results) == 1 else f"{full} of {len(results)} images have"
+        warnings.warn(
+            f"{which} DETECTION_MAX_INSTANCES={most} detections, so objects of lower scores may be missing. "
+            "Set it higher, set DETECTION_MIN_CONFIDENCE higher, or use detect_large for large images.",
+            CappedWarning,
+            stacklevel=3,
+        )
     return results
 
 
@@ -117,7 +144,7 @@ def masks_in_form(crops: MaskCrops, form: str) -> Any:
             [height, width] and `counts`, COCO's compressed run lengths as text, ready for JSON.
 
     Raises:
-        ValueError: If the form is another one.
+        ValueError: If `form` is unknown.
     """
     check_mask_form(form)
     if form == "full":

@@ -17,6 +17,17 @@ from mrcnn.network import parts
 from mrcnn.network.detection_targets import LeadingSlots
 from mrcnn.typing import Tensor
 
+# The outputs of the inference network, in the order of the Keras 2 library.
+INFERENCE_OUTPUTS = (
+    "mrcnn_detection",
+    "mrcnn_class",
+    "mrcnn_bbox",
+    "mrcnn_mask",
+    "ROI",
+    "rpn_class",
+    "rpn_bbox",
+)
+
 
 @dataclass(frozen=True)
 class Graph:

@@ -134,7 +134,7 @@ class Detections(dict[str, Any]):
         rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(int)
         masks = self["masks"]
         if isinstance(masks, MaskCrops):
-            masks = MaskCrops(masks.shape, masks.boxes[rows], tuple(masks.crops[row] for row in rows))
+            masks = masks.select(rows)
         elif isinstance(masks, np.ndarray):
             masks = masks[..., rows]
         else:

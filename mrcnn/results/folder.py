@@ -52,7 +52,8 @@ class ResultFolder:
         tolerance: See `mrcnn.results.saving.save`.
 
     Attributes:
-        counts: The number of objects of each image by name: those with a pixel in the label image.
+        counts: The number of objects of each image by name: those with a pixel in the label image, or all of
+            a result of `detect_large`.
 
     Raises:
         ValueError: If a format is unknown.
@@ -105,10 +106,7 @@ class ResultFolder:
         if self.copy_images and content is not None:
             file_name = f"images/{name}{Path(file_name).suffix}"
             result.path = self._copy(content, self.folder / file_name)
-        numbers = labels.compact(labels.label_image(result))
-        for kind, place in LABEL_PLACES.items():
-            if kind in self.formats:
-                labels.write_labels(numbers, self.folder / place.format(name), result.pixel_size)
+        count = self._write_labels(result, name)
         for kind in self.formats:
             if kind in PLACES:
                 path = self.folder / PLACES[kind].format(name)
@@ -124,7 +122,20 @@ class ResultFolder:
                 ]
         if "csv" in self.formats:
             self._add_rows(name, measurements.measure(result, image))
-        self.counts[name] = int(numbers.max(initial=0))
+        self.counts[name] = count
+
+    def _write_labels(self, result: Detections, name: str) -> int:
+        """Write label images, and return the number of objects."""
+        places = [place for kind, place in LABEL_PLACES.items() if kind in self.formats]
+        paths = [self.folder / place.format(name) for place in places]
+        if labels.is_large(result):
+            for path in paths[:1]:  # all of them are TIFF files
+                labels.write_label_blocks(result, path)
+            return result.count
+        numbers = labels.compact(labels.label_image(result))
+        for path in paths:
+            labels.write_labels(numbers, path, result.pixel_size)
+        return int(numbers.max(initial=0))
 
     def finish(self) -> None:
         """Write the files about all images."""

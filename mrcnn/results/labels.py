@@ -1,5 +1,6 @@
 """Label images: 0 is the background, k is object k. napari, ImageJ, Cellpose and scikit-image read them."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,12 +8,16 @@ import numpy as np
 
 from mrcnn import files
 from mrcnn.files.calibration import PixelSize
+from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.geometry.packed_crops import PackedCrops
 
 if TYPE_CHECKING:
     from mrcnn.results.detections import Detections
 
 # The largest value of an image of 16 bits.
 LARGEST_SHORT = 2**16 - 1
+# Side of the blocks in the label image of a large image, and the pixels of the largest file of 4 GB.
+BLOCK, LARGEST_TIFF = 512, 2**29
 # Pixels per unit in TIFF files: unit of `PixelSize` -> ImageJ's name of the unit.
 IMAGEJ_UNITS = {"um": "\\u00B5m"}
 
@@ -32,6 +37,63 @@ def label_image(result: "Detections") -> np.ndarray:
         (y1, x1, y2, x2), crop = pieces[index]
         labels[y1:y2, x1:x2][crop] = index + 1
     return labels
+
+
+def is_large(result: "Detections") -> bool:
+    """Return whether a result comes from an image that may be larger than memory, by `detect_large`."""
+    masks = result["masks"]
+    return isinstance(masks, MaskCrops) and isinstance(masks.crops, PackedCrops)
+
+
+def write_label_blocks(result: "Detections", path: Path) -> Path:
+    """Write the label image of a large image as a tiled TIFF file of 32 bits, block by block.
+
+    Object i has the number i + 1, also if some number has no pixel because better objects cover it.
+
+    Args:
+        result: The objects.
+        path: The file. It gets the suffix .tif.
+
+    Returns:
+        The path of the written file.
+    """
+    import tifffile
+
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        path = path.with_name(f"{path.stem}.tif")
+    options: dict[str, Any] = {}
+    if result.pixel_size is not None:
+        options["resolution"] = (1 / result.pixel_size.width, 1 / result.pixel_size.height)
+    with files.atomic_write(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            label_blocks(result),
+            shape=result.shape,
+            dtype=np.uint32,
+            tile=(BLOCK, BLOCK),
+            compression="zlib",
+            bigtiff=result.shape[0] * result.shape[1] > LARGEST_TIFF,
+            **options,
+        )
+    return path
+
+
+def label_blocks(result: "Detections") -> Iterator[np.ndarray]:
+    """Yield a label image as blocks uint32 [BLOCK, BLOCK], row by row; those at the far edges are padded."""
+    masks = result.mask_crops()
+    boxes = np.asarray(masks.boxes).reshape(-1, 4)
+    scores = np.asarray(result.get("scores", np.zeros(result.count)))
+    order = np.argsort(-scores, kind="stable")[::-1]  # better objects are painted later
+    for top in range(0, result.shape[0], BLOCK):
+        row = order[(boxes[order, 0] < top + BLOCK) & (boxes[order, 2] > top)]
+        for left in range(0, result.shape[1], BLOCK):
+            block = np.zeros((BLOCK, BLOCK), np.uint32)
+            for index in row[(boxes[row, 1] < left + BLOCK) & (boxes[row, 3] > left)]:
+                y1, x1, y2, x2 = (int(side) for side in boxes[index])
+                y, x = max(y1, top), max(x1, left)
+                part = masks.crops[index][y - y1 : top + BLOCK - y1, x - x1 : left + BLOCK - x1]
+                block[y - top : y2 - top, x - left : x2 - left][part] = index + 1
+            yield block
 
 
 def compact(labels: np.ndarray) -> np.ndarray:

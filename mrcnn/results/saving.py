@@ -44,7 +44,8 @@ def save(
             masks, in pixels. By default 1 for "labelme", where few points are easy to move, else 0: exact.
 
     Returns:
-        The path of the file. A "labels" file of more than 65,535 objects is a .tif file of 32 bits.
+        The path of the file. A "labels" file of more than 65,535 objects, or of a result of
+        `detect_large`, is a .tif file of 32 bits.
 
     Raises:
         ValueError: If the format is unknown or cannot be told, or an image is missing or of another size.
@@ -57,6 +58,8 @@ def save(
     if chosen == "labels":
         from mrcnn.results import labels
 
+        if labels.is_large(result):
+            return labels.write_label_blocks(result, path)
         return labels.write_labels(labels.compact(labels.label_image(result)), path, result.pixel_size)
     if chosen == "overlay":
         _write_overlay(result, path, image)

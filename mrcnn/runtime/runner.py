@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -12,11 +12,16 @@ from mrcnn.geometry.boxes import norm_boxes
 from mrcnn.geometry.images import resize_image
 from mrcnn.geometry.preprocessing import as_network_image, check_values, mold_image
 from mrcnn.inference.inputs import box_rules, image_list
-from mrcnn.inference.outputs import Detections, check_mask_form, place_in_image, with_mask_form, with_names
+from mrcnn.inference.large_images import DetectsLargeImages
+from mrcnn.inference.outputs import Detections, check_mask_form, completed, place_in_image, with_mask_form
 from mrcnn.inference.test_time_augmentation import detect_with_options
 from mrcnn.runtime import engines
 from mrcnn.runtime.metadata import Metadata, as_dtype
 from mrcnn.typing import Image
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.tiles.detecting import TileModel
 
 
 class Engine(Protocol):
@@ -38,7 +43,7 @@ ENGINES: dict[str, Callable[..., Engine]] = {
 }
 
 
-class Runner:
+class Runner(DetectsLargeImages):
     """An exported file, ready to detect.
 
     Args:
@@ -54,6 +59,7 @@ class Runner:
 
     def __init__(self, engine: Engine, path: str | os.PathLike[str]) -> None:
         self.engine = engine
+        self.path = Path(path)
         self.metadata = Metadata.from_json(engine.metadata(), os.fspath(path))
         self.config = self.metadata.read_config()
         self.class_names = self.metadata.class_names
@@ -74,10 +80,14 @@ class Runner:
 
         Raises:
             ValueError: If an image does not fit the settings.
+
+        Warns:
+            CappedWarning: If an image has DETECTION_MAX_INSTANCES detections, as more may be left out.
         """
         check_mask_form(masks)
-        found = detect_with_options(self._detect_once, image_list(images), self.config)
-        return with_names([with_mask_form(detections, masks) for detections in found], self.class_names)
+        found = self._detect_with(image_list(images), self.config)
+        results = [with_mask_form(detections, masks) for detections in found]
+        return completed(results, self.class_names, self.config)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the outputs of the file: boxes, class_ids, scores, masks and count.
@@ -87,11 +97,20 @@ class Runner:
         """
         return self.engine.run(images)
 
-    def _detect_once(self, images: Sequence[Image]) -> list[Detections]:
-        return [self._detect_image(image) for image in images]
+    def _tile_model(self) -> "TileModel":
+        from mrcnn.tiles.detecting import TileModel
 
-    def _detect_image(self, image: Image) -> Detections:
-        config = self.config
+        status = self.path.stat()
+        fingerprint = [self.path.name, status.st_size, status.st_mtime_ns]
+        return TileModel(self._detect_with, self.config, self.class_names, lambda: fingerprint)
+
+    def _detect_with(self, images: Sequence[Image], config: "Config") -> list[Detections]:
+        def detect(views: Sequence[Image]) -> list[Detections]:
+            return [self._detect_image(view, config) for view in views]
+
+        return detect_with_options(detect, images, config)
+
+    def _detect_image(self, image: Image, config: "Config") -> Detections:
         original = as_network_image(image, config)
         pixels, window, _, _, _ = resize_image(
             original.astype(np.float32) if config.IMAGE_RESIZE_MODE == "shortest" else original,

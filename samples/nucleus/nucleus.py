@@ -58,6 +58,10 @@ SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / f"{SHIPPED}.h5" 
 RESULTS_DIR = Path("results", "nucleus")
 # The layers whose shapes depend on the number of classes.
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
+# Larger images, in pixels, are detected in tiles, which need less memory and do not reach
+# DETECTION_MAX_INSTANCES. Nearly all nuclei are shorter than the overlap.
+LARGEST_IMAGE = 1024 * 1024
+TILE, OVERLAP = 512, 96
 STAGES = ("stage1_train", "stage1_test", "stage2_test")
 
 # The images of stage1_train that are held back for validation.
@@ -376,6 +380,13 @@ def measure_robustness(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> 
     return table
 
 
+def detect_in_any_size(model: mrcnn.MaskRCNN, image: np.ndarray) -> dict[str, Any]:
+    """Return the detections of an image, tile by tile if it is larger than LARGEST_IMAGE pixels."""
+    if image.shape[0] * image.shape[1] <= LARGEST_IMAGE:
+        return model.detect([image])[0]
+    return model.detect_large(image, tile=TILE, overlap=OVERLAP, progress=False)
+
+
 def predict(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, int]:
     """Write label images, COCO JSON and counts of nuclei; count also draws the nuclei and prints the counts.
 
@@ -388,7 +399,7 @@ def predict(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, i
     def detect_in(images: list[np.ndarray]) -> list[dict[str, Any]]:
         if arguments.stain == "hematoxylin":
             images = [stains.hematoxylin(image) for image in images]
-        return model.detect(images)
+        return [detect_in_any_size(model, image) for image in images]
 
     is_count = arguments.command == "count"
     output = arguments.output or RESULTS_DIR / f"count_{datetime.datetime.now():%Y%m%dT%H%M%S}"

@@ -1,0 +1,351 @@
+"""Detection in an image larger than memory: memory, time, accuracy at seams, and going on after a kill.
+
+    python -m benchmarks.large_image --images val.zip
+    python -m benchmarks.large_image --images val.zip --side 20000 --reference-blocks 16
+
+The image is a mosaic, made on the disk as a tiled TIFF file: pieces of 256 x 256 pixels of labeled images,
+turned and mirrored at random, with stretched contrast. --images is a zip file or folder with images/ and
+labels/. With a split.json beside it, only fluorescence images are used.
+
+The reference sees no seam: the network detects in blocks of 1024 x 1024 pixels, whose borders are borders of
+pieces, so that they cut no nucleus. Both are measured on these blocks. Tiles lie differently: their seams run
+through nuclei. `seam` counts the nuclei that cross the edge of a tile.
+
+Each step runs in a process of its own, which reports its peak of memory. One run is killed in the middle and
+goes on.
+"""
+
+import argparse
+import json
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import measure
+
+PIECE, BLOCK = 256, 1024
+STEPS = ("reference", "tiled")
+
+
+class Mosaic:
+    """A mosaic of labeled pieces, each a function of the seed and its place.
+
+    Args:
+        images: See the module.
+        side: Side of the mosaic in pixels, rounded up to blocks.
+        seed: Seed of the order of the pieces.
+    """
+
+    def __init__(self, images: Path, side: int, seed: int = 0) -> None:
+        self.side = -(-side // BLOCK) * BLOCK
+        self.seed = seed
+        self._pieces = list(_pieces(images))
+
+    def piece(self, row: int, column: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels uint8 [PIECE, PIECE, 3] and the labels of a piece."""
+        rng = np.random.default_rng((self.seed, row, column))
+        pixels, labels = self._pieces[rng.integers(len(self._pieces))]
+        turns, is_mirrored = rng.integers(4), rng.random() < 0.5
+        found = [np.rot90(array[:, ::-1] if is_mirrored else array, turns) for array in (pixels, labels)]
+        return found[0], found[1]
+
+    def write(self, path: Path) -> None:
+        """Write the mosaic as a tiled TIFF file, piece by piece."""
+        import tifffile
+
+        count = self.side // PIECE
+        tiles = (
+            np.ascontiguousarray(self.piece(row, column)[0])
+            for row in range(count)
+            for column in range(count)
+        )
+        tifffile.imwrite(
+            path,
+            tiles,
+            shape=(self.side, self.side, 3),
+            dtype=np.uint8,
+            tile=(PIECE, PIECE),
+            photometric="rgb",
+            compression="zlib",
+            bigtiff=True,
+        )
+
+    def blocks(self, most: int | None) -> list[tuple[int, int]]:
+        """The corners (y, x) of the blocks to measure, evenly spread."""
+        corners = [(y, x) for y in range(0, self.side, BLOCK) for x in range(0, self.side, BLOCK)]
+        if most is None or most >= len(corners):
+            return corners
+        return [corners[round(index)] for index in np.linspace(0, len(corners) - 1, most)]
+
+    def block(self, y: int, x: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels and the labels of a block; nuclei are numbered through."""
+        pixels, labels = np.zeros((BLOCK, BLOCK, 3), np.uint8), np.zeros((BLOCK, BLOCK), np.int32)
+        for top in range(0, BLOCK, PIECE):
+            for left in range(0, BLOCK, PIECE):
+                part, numbers = self.piece((y + top) // PIECE, (x + left) // PIECE)
+                window = np.s_[top : top + PIECE, left : left + PIECE]
+                pixels[window] = part
+                labels[window] = np.where(numbers > 0, numbers + labels.max(), 0)
+        return pixels, labels
+
+
+def _pieces(source: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cut labeled images into pieces. The contrast of each image is stretched first."""
+    from skimage.measure import label
+
+    from mrcnn import formats
+    from mrcnn.geometry.preprocessing import stretch_contrast, with_channels
+
+    dataset = formats.LabelImageDataset()
+    dataset.load(source, classes=["nucleus"])
+    dataset.prepare()
+    split = source.parent / "split.json"
+    kinds = {}
+    if split.exists():
+        content = json.loads(split.read_text())
+        kinds = {entry["id"]: entry["modality"] for part in ("train", "val") for entry in content[part]}
+    for image_id in dataset.image_ids:
+        if kinds.get(dataset.image_info[image_id]["id"], "fluorescence") != "fluorescence":
+            continue
+        pixels = stretch_contrast(with_channels(dataset.load_image(image_id), 3), (1, 99.8))
+        masks, _ = dataset.load_mask(image_id)
+        numbers = (masks * np.arange(1, masks.shape[-1] + 1)).max(-1) if masks.shape[-1] else masks.any(-1)
+        for y in range(0, pixels.shape[0] - PIECE + 1, PIECE):
+            for x in range(0, pixels.shape[1] - PIECE + 1, PIECE):
+                window = np.s_[y : y + PIECE, x : x + PIECE]
+                yield pixels[window], label(numbers[window], connectivity=1).astype(np.int32)
+
+
+# --- Steps, each in a process of its own ---
+
+
+def run_step(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run one step, and return its figures."""
+    import mrcnn
+
+    model = mrcnn.load(arguments.model)
+    started = time.perf_counter()
+    if arguments.step == "reference":
+        folder = arguments.work / "reference"
+        folder.mkdir(exist_ok=True)
+        model.config.DETECTION_MAX_INSTANCES = 2000
+        model.config.POST_NMS_ROIS_INFERENCE = 4000
+        mosaic = Mosaic(arguments.images, arguments.side)
+        corners = mosaic.blocks(arguments.reference_blocks)
+        for y, x in corners:
+            (found,) = model.detect([mosaic.block(y, x)[0]], masks="rle")
+            arrays = {name: np.asarray(found[name]) for name in ("rois", "class_ids", "scores")}
+            np.savez(folder / f"{y}-{x}.npz", codes=json.dumps(found["masks"]), **arrays)
+        pixels = len(corners) * BLOCK**2
+    else:
+        path = arguments.work / "mosaic.tif"
+        found = model.detect_large(
+            path,
+            arguments.tile,
+            arguments.overlap,
+            batch=arguments.batch,
+            resume=arguments.work / arguments.folder,
+            progress=sys.stderr.isatty(),
+        )
+        pixels = found.shape[0] * found.shape[1]
+    return {
+        "seconds": time.perf_counter() - started,
+        "megapixels": pixels / 1e6,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+
+
+def start(arguments: argparse.Namespace, step: str, folder: str = "tiled") -> subprocess.Popen:
+    """Start a step in a process of its own."""
+    options = {
+        **{"images": arguments.images, "model": arguments.model, "side": arguments.side},
+        **{"tile": arguments.tile, "overlap": arguments.overlap, "batch": arguments.batch},
+        **{"work": arguments.work, "step": step, "folder": folder},
+    }
+    if arguments.reference_blocks is not None:
+        options["reference-blocks"] = arguments.reference_blocks
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "benchmarks.large_image", *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> dict[str, Any]:
+    """Wait for a step, and return its figures."""
+    output = process.communicate()[0]
+    if process.returncode:
+        raise RuntimeError(f"A step failed with exit code {process.returncode}.")
+    figures: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    return figures
+
+
+def kill_and_go_on(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Kill a run when it has done a third of the tiles, go on, and compare the result."""
+    from mrcnn.tiles import read_result
+    from mrcnn.tiles.grid import grid
+
+    count = sum(len(row) for row in grid((arguments.side,) * 2, arguments.tile, arguments.overlap))
+    tiles = arguments.work / "killed" / "tiles"
+    process = start(arguments, "tiled", "killed")
+    while process.poll() is None and len(list(tiles.glob("*.npz"))) < count // 3:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = len(list(tiles.glob("*.npz")))
+    finish(start(arguments, "tiled", "killed"))
+    whole, again = read_result(arguments.work / "tiled"), read_result(arguments.work / "killed")
+    same = all(np.array_equal(whole[name], again[name]) for name in ("rois", "class_ids", "scores"))
+    bits = np.array_equal(whole["masks"].crops.bits, again["masks"].crops.bits)
+    return {"tiles": count, "kept_at_kill": kept, "same_result": bool(same and bits)}
+
+
+# --- Accuracy ---
+
+
+def accuracy(arguments: argparse.Namespace, mosaic: Mosaic) -> dict[str, Any]:
+    """AP50 and counts of both, on the blocks of the reference; those of nuclei at seams by themselves."""
+    from mrcnn.evaluation.coco import CocoMetrics, annotations_of
+    from mrcnn.tiles import read_result
+
+    tiled = read_result(arguments.work / "tiled")
+    centers = (tiled["rois"][:, :2] + tiled["rois"][:, 2:]) / 2
+    edges = inner_edges(mosaic.side, arguments.tile, arguments.overlap)
+    metrics = {name: CocoMetrics({1: "nucleus"}, ("mask",), (1, 10, 5000)) for name in STEPS}
+    counts = {"nuclei": 0, "seam_nuclei": 0}
+    counts |= {f"{kind}_{name}": 0 for kind in ("found", "matched", "seam_matched") for name in STEPS}
+    for y, x in mosaic.blocks(arguments.reference_blocks):
+        labels = mosaic.block(y, x)[1]
+        masks = labels[..., np.newaxis] == np.arange(1, labels.max() + 1)
+        masks = masks[..., masks.any((0, 1))]
+        truth = annotations_of(masks, np.ones(masks.shape[-1], int))
+        is_seam = np.array([crosses(record["bbox"], y, x, edges) for record in truth], bool)
+        inside = ((centers >= (y, x)) & (centers < (y + BLOCK, x + BLOCK))).all(axis=1)
+        rows = {"reference": _reference_rows(arguments.work, y, x)}
+        rows["tiled"] = _rows(tiled.select(np.flatnonzero(inside)), y, x)
+        counts["nuclei"] += len(truth)
+        counts["seam_nuclei"] += int(is_seam.sum())
+        for name in STEPS:
+            metrics[name].add(f"{y}-{x}", labels.shape, truth, rows[name])
+            kept = [row for row in rows[name] if row["score"] >= 0.5]
+            matched = _matched(truth, kept)
+            counts[f"found_{name}"] += len(kept)
+            counts[f"matched_{name}"] += int(matched.sum())
+            counts[f"seam_matched_{name}"] += int(matched[is_seam].sum())
+    ap50 = {f"AP50_{name}": metrics[name].results()["mask_AP50"][0] for name in STEPS}
+    return {**ap50, **counts}
+
+
+def inner_edges(side: int, tile: int, overlap: int) -> np.ndarray:
+    """The rows (or columns) at which tiles begin or end inside the mosaic."""
+    from mrcnn.tiles.grid import starts_of
+
+    starts = np.array(starts_of(side, tile, overlap))
+    edges = np.concatenate([starts, starts + tile])
+    return np.unique(edges[(edges > 0) & (edges < side)])
+
+
+def crosses(box: list[float], y: int, x: int, edges: np.ndarray) -> bool:
+    """Whether a box [x, y, width, height] of a block crosses an edge of a tile."""
+    left, top, width, height = box
+    rows = (edges > y + top) & (edges < y + top + height)
+    columns = (edges > x + left) & (edges < x + left + width)
+    return bool(rows.any() or columns.any())
+
+
+def _reference_rows(work: Path, y: int, x: int) -> list[dict[str, Any]]:
+    with np.load(work / "reference" / f"{y}-{x}.npz") as found:
+        codes = json.loads(str(found["codes"]))
+        boxes, scores = found["rois"], found["scores"]
+    return [_row(box, score, code) for box, score, code in zip(boxes, scores, codes, strict=True)]
+
+
+def _rows(result: Any, y: int, x: int) -> list[dict[str, Any]]:
+    """COCO results of the objects in a block, whose masks are cut at its borders."""
+    from mrcnn.geometry import rle
+
+    rows = []
+    for box, score, (place, crop) in zip(result["rois"], result["scores"], result.crops(), strict=True):
+        canvas = np.zeros((BLOCK, BLOCK), bool)
+        y1, x1 = place[0] - y, place[1] - x
+        top, left = max(y1, 0), max(x1, 0)
+        part = crop[top - y1 : BLOCK - y1, left - x1 : BLOCK - x1]
+        canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
+        (code,) = rle.encode_masks(canvas[..., np.newaxis])
+        rows.append(_row(np.clip(np.subtract(box, (y, x, y, x)), 0, BLOCK), score, code))
+    return rows
+
+
+def _row(box: Any, score: float, code: Any) -> dict[str, Any]:
+    y1, x1, y2, x2 = (float(side) for side in box)
+    segmentation = {"segmentation": code, "bbox": [x1, y1, x2 - x1, y2 - y1]}
+    return {"category_id": 1, "score": float(score), **segmentation}
+
+
+def _matched(truth: list[dict[str, Any]], rows: list[dict[str, Any]]) -> np.ndarray:
+    """Which nuclei have a detection of their own with IoU above 0.5; bool [N]."""
+    from pycocotools import mask as run_lengths
+
+    found = np.zeros(len(truth), bool)
+    if truth and rows:
+        codes = [[row["segmentation"] for row in part] for part in (rows, truth)]
+        # Above 0.5 a detection has one nucleus at most.
+        found = (np.asarray(run_lengths.iou(*codes, [0] * len(truth))) > 0.5).any(axis=0)
+    return found
+
+
+def main() -> None:
+    """Run all steps, print the figures and write them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument(
+        "--images", type=Path, required=True, help="zip file or folder with images/ and labels/"
+    )
+    parser.add_argument("--model", default="nucleus-light")
+    parser.add_argument("--side", type=int, default=4096, help="side of the mosaic in pixels")
+    parser.add_argument("--tile", type=int, default=640)
+    parser.add_argument("--overlap", type=int, default=96)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--reference-blocks", type=int, help="blocks to measure; all by default")
+    parser.add_argument("--no-kill", action="store_true", help="leave out the run that is killed")
+    parser.add_argument(
+        "--work", type=Path, help="folder for the mosaic and the results; a temporary one by default"
+    )
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", default="tiled", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    arguments.side = -(-arguments.side // BLOCK) * BLOCK
+    if arguments.step:
+        print(json.dumps(run_step(arguments)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        arguments.work = arguments.work or Path(temporary)
+        arguments.work.mkdir(parents=True, exist_ok=True)
+        mosaic = Mosaic(arguments.images, arguments.side)
+        path = arguments.work / "mosaic.tif"
+        if not path.exists():
+            mosaic.write(path)
+        figures: dict[str, Any] = {"side": arguments.side, "file_mb": path.stat().st_size / 1e6}
+        figures |= {"tile": arguments.tile, "overlap": arguments.overlap, "batch": arguments.batch}
+        figures |= {"machine": measure.machine(), "versions": measure.versions()}
+        for step in ("tiled", "reference"):
+            figures[step] = finish(start(arguments, step))
+            figures[step]["seconds_per_megapixel"] = figures[step]["seconds"] / figures[step]["megapixels"]
+            print(step, figures[step], flush=True)
+        figures["accuracy"] = accuracy(arguments, mosaic)
+        print(figures["accuracy"], flush=True)
+        if not arguments.no_kill:
+            figures["killed"] = kill_and_go_on(arguments)
+            print(figures["killed"], flush=True)
+    if arguments.output:
+        arguments.output.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""The command `mrcnn detect --tile`: images of any size, tile by tile."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrcnn.cli.messages import IncompleteError
+from mrcnn.cli.models import Detecting, names_of
+from mrcnn.errors import MissingFileError
+from mrcnn.files.calibration import PixelSize
+from mrcnn.files.images import SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FORMATS = ("tiff", "coco", "geojson")
+# Formats that need the whole image in memory, or its file.
+NOT_IN_TILES = ("overlay",)
+
+
+def detect_in_tiles(
+    sources: Sequence[str],
+    model: Detecting,
+    output: Path,
+    *,
+    tile: int,
+    overlap: int | None = None,
+    batch: int = 1,
+    min_score: float = 0.5,
+    formats: Sequence[str] = (),
+    quiet: bool = False,
+    pixel_size: PixelSize | None = None,
+    tolerance: float | None = None,
+    page: int | None = None,
+    channels: Sequence[int] | None = None,
+) -> tuple[dict[str, Any], str]:
+    """Detect in images of any size, and write the results.
+
+    Args:
+        sources: Image files, or folders of them.
+        model: The model.
+        output: The folder for the results. The tiles of each image are in its folder "tiles", so that the
+            same command goes on after an interruption.
+        tile, overlap, batch, page, channels: See `MaskRCNN.detect_large`.
+        min_score: Detections with a lower score are left out.
+        formats: Some of `mrcnn.results.folder.FORMATS`, without "overlay".
+        quiet: Whether to print nothing.
+        pixel_size: The size of a pixel; by default what the file says.
+        tolerance: See `mrcnn.results.saving.save`.
+    """
+    from mrcnn.results.folder import ResultFolder
+
+    for name in formats:
+        if name in NOT_IN_TILES:
+            raise ValueError(
+                f"--format {name} needs the whole image in memory. Leave it out, or leave --tile out."
+            )
+    images = files_of(sources)
+    names = names_of(model)
+    results = ResultFolder(output, names, formats or DEFAULT_FORMATS, tolerance=tolerance)
+    left_out = []
+    try:
+        for name, path in images.items():
+            try:
+                found = model.detect_large(
+                    path,
+                    tile,
+                    overlap,
+                    batch=batch,
+                    resume=output / "tiles" / name,
+                    progress=not quiet,
+                    page=page,
+                    channels=channels,
+                )
+            except (OSError, ValueError, MemoryError) as error:
+                if len(images) == 1:
+                    raise
+                logger.warning("Left out %s: %s", path, error)
+                left_out.append(path)
+                continue
+            found.class_names = ("background", *names.values())
+            if pixel_size is not None:
+                found.pixel_size = pixel_size
+            results.add(found.select(found["scores"] >= min_score), name, file_name=path.name)
+    finally:
+        results.finish()
+    counts = results.counts
+    total = sum(counts.values())
+    value = {"output": str(output), "images": len(counts), "instances": total, "counts": counts}
+    result = value, f"Found {total} objects in {len(counts)} images. Saved the results to {output}."
+    if left_out:
+        raise IncompleteError(result, f"{len(left_out)} of {len(images)} images were left out; see above.")
+    return result
+
+
+def files_of(sources: Sequence[str]) -> dict[str, Path]:
+    """Return the image files of files and folders by the names of their results.
+
+    Raises:
+        MissingFileError: If there is none.
+        ValueError: If a source is of another kind, or two images have one name.
+    """
+    from mrcnn.tiles import sources as kinds
+
+    suffixes = (
+        SUFFIXES | kinds.TIFF_SUFFIXES | kinds.SLIDE_SUFFIXES | kinds.RASTER_SUFFIXES | {".npy", ".zarr"}
+    )
+    found: dict[str, Path] = {}
+    for source in map(Path, sources):
+        is_folder = source.is_dir() and source.suffix.lower() != ".zarr"
+        for path in sorted(source.iterdir()) if is_folder else [source]:
+            if path.suffix.lower() not in suffixes:
+                if is_folder:
+                    continue
+                raise ValueError(f"--tile takes image files and folders of them. Received: {path}")
+            if path.stem in found:
+                raise ValueError(
+                    f"Two images have the name {path.stem}, and so would their results. Pass them one "
+                    "at a time."
+                )
+            found[path.stem] = path
+    if not found:
+        raise MissingFileError("There are no images here.", file=sources[0])
+    return found

@@ -1,0 +1,82 @@
+"""What a model decides for a whole image before it looks at tiles: contrast and value range."""
+
+import copy
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mrcnn.geometry import preprocessing
+from mrcnn.geometry.value_range import value_range
+from mrcnn.tiles.sources import ImageSource
+from mrcnn.typing import Image
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+
+# Larger images are sampled in a grid of windows.
+READ_WHOLE = 1 << 22  # pixels
+WINDOWS, WINDOW, STEP = 8, 128, 4
+
+
+def sample_of(source: ImageSource) -> Image:
+    """Return pixels [h, w] or [h, w, channels] from all over an image.
+
+    A small image is returned whole. Of a larger one, every fourth pixel of 8 x 8 evenly spaced windows of
+    128 x 128 pixels is taken.
+    """
+    height, width = source.shape
+    if height * width <= READ_WHOLE:
+        return source.window(0, 0, height, width)
+    rows = []
+    for y in _starts(height):
+        windows = [
+            source.window(y, x, min(y + WINDOW, height), min(x + WINDOW, width))[::STEP, ::STEP]
+            for x in _starts(width)
+        ]
+        rows.append(np.concatenate(windows, axis=1))
+    return np.concatenate(rows, axis=0)
+
+
+def _starts(length: int) -> list[int]:
+    if length <= WINDOW * WINDOWS:
+        return list(range(0, length, WINDOW))
+    return [round(place) for place in np.linspace(0, length - WINDOW, WINDOWS)]
+
+
+class TilePreparation:
+    """Brings tiles to the contrast of the whole image.
+
+    Args:
+        source: The image.
+        config: The settings of the model.
+        batch: Tiles per batch.
+
+    Attributes:
+        settings: A copy of `config` with which the model takes the prepared tiles: the value range is that of
+            the whole image, and the contrast is not stretched again.
+        fingerprint: A number of the sampled pixels.
+    """
+
+    def __init__(self, source: ImageSource, config: "Config", batch: int) -> None:
+        sample = sample_of(source)
+        self.fingerprint = zlib.crc32(np.ascontiguousarray(sample).tobytes())
+        self.settings = copy.deepcopy(config)
+        self.settings.IMAGES_PER_GPU = batch
+        self._channels = int(config.IMAGE_CHANNEL_COUNT)
+        self._limits: tuple[np.ndarray, np.ndarray] | None = None
+        sample = preprocessing.with_channels(sample, self._channels)
+        if config.CONTRAST_PERCENTILES is not None:
+            self._limits = preprocessing.contrast_limits(sample, config.CONTRAST_PERCENTILES)
+            self.settings.CONTRAST_PERCENTILES = None
+            return
+        values = value_range(sample, config)
+        if values is not None:
+            self.settings.IMAGE_VALUE_RANGE = tuple(values)
+
+    def prepare(self, tile: Image) -> Image:
+        """Return a tile [h, w] or [h, w, channels] with the channels and the contrast for the model."""
+        if self._limits is None:
+            return tile
+        tile = preprocessing.with_channels(tile, self._channels)
+        return preprocessing.stretch_between(tile, *self._limits)

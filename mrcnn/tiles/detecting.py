@@ -1,0 +1,218 @@
+"""Detection in an image of any size, tile by tile."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from mrcnn.geometry.images import resize_image
+from mrcnn.results.detections import Detections
+from mrcnn.tiles.contrast import TilePreparation
+from mrcnn.tiles.folder import VERSION, ResultWriter, TileResult, TileStore, found_in
+from mrcnn.tiles.grid import Rectangle, check_tile, grid, quarters
+from mrcnn.tiles.seams import Sweep
+from mrcnn.tiles.sources import ImageSource, open_source
+from mrcnn.typing import Image
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+
+# From images and settings to the detections of each image, in pixels of the image.
+DetectTiles = Callable[[list[Image], "Config"], Sequence[Detections]]
+
+
+@dataclass(frozen=True)
+class TileModel:
+    """A model as `detect_large` uses it.
+
+    Attributes:
+        detect: From prepared tiles and settings to the detections of each tile.
+        config: Its settings.
+        class_names: Names by class id, the background first; None if they are not known.
+        fingerprint: What tells its weights from others, for `resume`.
+    """
+
+    detect: DetectTiles
+    config: "Config"
+    class_names: Sequence[str] | None = None
+    fingerprint: Callable[[], Any] = lambda: None
+
+
+def detect_large(
+    model: TileModel,
+    source: Any,
+    *,
+    tile: int = 1024,
+    overlap: int | None = None,
+    batch: int = 1,
+    resume: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    page: int | None = None,
+    channels: Sequence[int] | None = None,
+    level: int = 0,
+) -> Detections:
+    """Detect the objects of an image of any size, tile by tile.
+
+    `MaskRCNN.detect_large` and `Runner.detect_large` describe the arguments.
+
+    Args:
+        model: The model.
+        source: See `open_source`.
+        tile, overlap, batch, resume, progress, page, channels, level: See `MaskRCNN.detect_large`.
+
+    Returns:
+        The detections, by descending score.
+    """
+    tile, overlap = check_tile(tile, overlap)
+    if isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1:
+        raise ValueError(f"`batch` must be a number of tiles of at least 1. Received: batch={batch!r}")
+    opened = open_source(source, page=page, channels=channels, level=level)
+    try:
+        return _Run(model, opened, tile, overlap, int(batch), resume).detect(progress)
+    finally:
+        if opened is not source:
+            opened.close()
+
+
+class _Run:
+    """One detection in one image. The arguments are those of `detect_large`, checked."""
+
+    def __init__(
+        self,
+        model: TileModel,
+        source: ImageSource,
+        tile: int,
+        overlap: int,
+        batch: int,
+        folder: str | os.PathLike[str] | None,
+    ) -> None:
+        self.model, self.source, self.overlap, self.batch = model, source, overlap, batch
+        self.rows = grid(source.shape, tile, overlap)
+        self.tiles = [one for row in self.rows for one in row]
+        self.preparation = TilePreparation(source, model.config, batch)
+        self.store = TileStore(folder, self._description(tile) if folder is not None else {})
+        self.full = 0
+
+    def _description(self, tile: int) -> dict[str, Any]:
+        """What the results depend on, and what `read_result` tells about the image."""
+        source, calibration = self.source, self.source.calibration
+        settings = self.model.config.to_dict()
+        settings.pop("IMAGES_PER_GPU", None)
+        settings.pop("BATCH_SIZE", None)
+        pixel, place = calibration.pixel_size, calibration.georeference
+        return {
+            "version": VERSION,
+            "image": {
+                "path": None if source.path is None else os.path.abspath(source.path),
+                "shape": list(source.shape),
+                "channels": source.channels,
+                "dtype": str(source.dtype),
+                "pixels": self.preparation.fingerprint,
+            },
+            "tile": tile,
+            "overlap": self.overlap,
+            "weights": self.model.fingerprint(),
+            "settings": settings,
+            "class_names": None if self.model.class_names is None else list(self.model.class_names),
+            "pixel_size": pixel and [pixel.height, pixel.width, pixel.unit],
+            "georeference": place and [list(place.transform), place.crs],
+        }
+
+    def detect(self, progress: bool) -> Detections:
+        """Detect in the tiles that are not done, and join the objects of all."""
+        writer = ResultWriter(self.store.folder)
+        with tqdm(total=len(self.tiles), desc="Detecting", unit="tile", disable=not progress) as bar:
+            numbers = [number for number in range(len(self.tiles)) if number not in self.store]
+            bar.update(len(self.tiles) - len(numbers))
+            done = self._detect_tiles(numbers, bar)
+            with writer.opened():
+                self._join(done, writer)
+        if self.full:
+            self._warn_of_full_tiles()
+        result = writer.result(self.source.shape)
+        names = self.model.class_names
+        result.class_names = None if names is None else tuple(names)
+        result.path = self.source.path
+        calibration = self.source.calibration
+        result.pixel_size, result.georeference = calibration.pixel_size, calibration.georeference
+        return result
+
+    def _join(self, done: Iterator[None], writer: ResultWriter) -> None:
+        """Detect until a row of tiles is complete, and add the objects that no later row can change."""
+        sweep, first = Sweep(), 0
+        for index, row in enumerate(self.rows):
+            numbers = range(first, first + len(row))
+            first += len(row)
+            while not all(number in self.store for number in numbers):
+                next(done)
+            found = []
+            for number in numbers:
+                arrays = self.store.take(number)
+                self.full += int(arrays["full"])
+                found += found_in(arrays, self.source.shape)
+            next_top = self.rows[index + 1][0][0] if index + 1 < len(self.rows) else None
+            writer.add(sweep.add(found, next_top))
+
+    def _detect_tiles(self, numbers: Sequence[int], bar: Any) -> Iterator[None]:
+        """Detect in batches of tiles. One thread reads the next batch while the network runs."""
+        batches = [numbers[start : start + self.batch] for start in range(0, len(numbers), self.batch)]
+        with ThreadPoolExecutor(1, "tiles") as reader:
+            ahead: Future[list[Image]] | None = None
+            for index, batch in enumerate(batches):
+                images = ahead.result() if ahead is not None else self._read(batch)
+                if index + 1 < len(batches):
+                    ahead = reader.submit(self._read, batches[index + 1])
+                results = self.model.detect(images, self.preparation.settings)
+                for number, image, found in zip(batch, images, results, strict=True):
+                    self.store.put(number, self._divided(self.tiles[number], image, found))
+                    bar.update()
+                yield
+
+    def _read(self, numbers: Sequence[int]) -> list[Image]:
+        return [self.preparation.prepare(self.source.window(*self.tiles[number])) for number in numbers]
+
+    def _is_full(self, found: Detections) -> bool:
+        return found.count >= self.model.config.DETECTION_MAX_INSTANCES
+
+    def _divided(self, tile: Rectangle, image: Image, found: Detections) -> TileResult:
+        """The result of a tile. One that is full is divided into four, if objects keep their scale."""
+        if not self._is_full(found):
+            return TileResult(((tile, found),))
+        parts = quarters(tile, self.overlap)
+        if not parts or self._scale(parts[0]) != self._scale(tile):
+            return TileResult(((tile, found),), full=1)
+        results = []
+        for y1, x1, y2, x2 in parts:
+            part = image[y1 - tile[0] : y2 - tile[0], x1 - tile[1] : x2 - tile[1]]
+            (one,) = self.model.detect([part], self.preparation.settings)
+            results.append(self._divided((y1, x1, y2, x2), part, one))
+        return TileResult(
+            tuple(part for result in results for part in result.parts), sum(result.full for result in results)
+        )
+
+    def _scale(self, tile: Rectangle) -> float:
+        """How much the network enlarges a tile."""
+        config = self.model.config
+        canvas = np.zeros((tile[2] - tile[0], tile[3] - tile[1], 1), np.uint8)
+        return float(
+            resize_image(
+                canvas,
+                min_dim=config.IMAGE_MIN_DIM,
+                min_scale=config.IMAGE_MIN_SCALE,
+                max_dim=config.IMAGE_MAX_DIM,
+                mode=config.IMAGE_RESIZE_MODE,
+            )[2]
+        )
+
+    def _warn_of_full_tiles(self) -> None:
+        most = self.model.config.DETECTION_MAX_INSTANCES
+        warnings.warn(
+            f"{self.full} of {len(self.tiles)} tiles or parts of tiles have DETECTION_MAX_INSTANCES={most} "
+            "detections, so objects may be missing there. Set it higher, or take smaller tiles.",
+            stacklevel=4,
+        )

@@ -1,0 +1,67 @@
+"""Where the tiles of an image lie."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+# (y1, x1, y2, x2) in pixels of the image; row y2 and column x2 are outside.
+Rectangle: TypeAlias = tuple[int, int, int, int]
+# Part of a tile's side that neighbors share by default.
+DEFAULT_OVERLAP = 1 / 8
+SMALLEST_TILE = 8
+
+
+def check_tile(tile: int, overlap: int | None) -> tuple[int, int]:
+    """Return the side of the tiles and their overlap in pixels; the overlap is an eighth by default.
+
+    Raises:
+        ValueError: If the tile is no positive number, or the overlap is not below half of it.
+    """
+    if isinstance(tile, bool) or not isinstance(tile, int | np.integer) or tile < SMALLEST_TILE:
+        raise ValueError(
+            f"`tile` must be a number of pixels of at least {SMALLEST_TILE}. Received: tile={tile!r}"
+        )
+    if overlap is None:
+        overlap = int(tile * DEFAULT_OVERLAP)
+    if isinstance(overlap, bool) or not isinstance(overlap, int | np.integer) or not 1 <= overlap < tile / 2:
+        raise ValueError(
+            "`overlap` must be a number of pixels from 1 to less than half of `tile`. "
+            f"Received: tile={tile}, overlap={overlap!r}. Take larger tiles or a smaller overlap; "
+            "objects may be longer than the overlap."
+        )
+    return int(tile), int(overlap)
+
+
+def starts_of(length: int, tile: int, overlap: int) -> list[int]:
+    """Return where the tiles begin along one axis.
+
+    They are evenly spaced, and neighbors share at least `overlap` pixels. The first tile begins at 0, and the
+    last one ends at `length`. An axis shorter than a tile has one tile.
+    """
+    if length <= tile:
+        return [0]
+    count = -(-(length - overlap) // (tile - overlap))
+    return [round(index * (length - tile) / (count - 1)) for index in range(count)]
+
+
+def grid(shape: Sequence[int], tile: int, overlap: int) -> list[list[Rectangle]]:
+    """Return the tiles of an image, row by row.
+
+    Args:
+        shape: (height, width) of the image.
+        tile: Side of the tiles; those of a smaller image have its height or width.
+        overlap: Pixels that neighbors share at least.
+    """
+    height, width = int(shape[0]), int(shape[1])
+    rows, columns = starts_of(height, tile, overlap), starts_of(width, tile, overlap)
+    return [[(y, x, min(y + tile, height), min(x + tile, width)) for x in columns] for y in rows]
+
+
+def quarters(tile: Rectangle, overlap: int) -> list[Rectangle]:
+    """Return four tiles that cover a tile and share `overlap` pixels; none if they would not be smaller."""
+    y1, x1, y2, x2 = tile
+    height, width = (y2 - y1 + overlap + 1) // 2, (x2 - x1 + overlap + 1) // 2
+    if min(height, width) <= 2 * overlap or height >= y2 - y1 or width >= x2 - x1:
+        return []
+    return [(top, left, top + height, left + width) for top in (y1, y2 - height) for left in (x1, x2 - width)]

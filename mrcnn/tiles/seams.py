@@ -1,0 +1,266 @@
+"""Objects at the seams of tiles: each is found once, and whole.
+
+Neighboring tiles overlap, so both may find the same object, whole or cut. The rule:
+
+1. A detection that stays clear of the inner edges of its tile is *whole*. Clear means by more than a tenth of
+   the object's side, and by more than 2 pixels. Any other detection is a *piece*. The edges of the image do
+   not count.
+2. Whole detections come first, the one farthest from the inner edges of its tile before the others, then
+   pieces. A detection is dropped if kept whole detections of other tiles cover more than half of its mask.
+   So the tile in which an object lies farthest inside owns it, and pieces of an object that another tile sees
+   whole disappear.
+3. The pieces that are left belong to objects that no tile sees whole; they may be far longer than the
+   overlap. Two detections of different tiles, at least one of them a piece, are compared in the region that
+   both tiles see. If the smaller mask there is covered by more than half (for a piece and a whole detection:
+   if the IoU there is above a half), they are one object. Its mask is the union, its score is the best one.
+   Two whole detections are never united.
+
+Only detections of one class are compared. Nothing else is dropped: a piece without a partner stays.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mrcnn.tiles.grid import Rectangle
+
+# A detection nearer to an inner edge of its tile than this part of its side, or these pixels, is a piece.
+MARGIN, LEAST_MARGIN = 0.1, 2
+SAME = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A detection of one tile, in pixels of the whole image.
+
+    Attributes:
+        tile: The tile.
+        roi: The box of the object.
+        class_id: Its class.
+        score: Its score.
+        box: The box of `crop`.
+        crop: Its mask, bool [h, w].
+        depth: Distance in pixels from the nearest inner edge of the tile; infinite if it has none.
+        is_whole: Whether it stays clear of the inner edges.
+    """
+
+    tile: Rectangle
+    roi: Rectangle
+    class_id: int
+    score: float
+    box: Rectangle
+    crop: np.ndarray
+    depth: float
+    is_whole: bool
+
+    @property
+    def solid(self) -> np.ndarray:
+        """The mask; all of the box for a detection whose mask has no pixel."""
+        return self.crop if self.crop.any() else np.ones_like(self.crop)
+
+    def part(self, region: Rectangle) -> np.ndarray:
+        """The mask in a rectangle of the image, bool [h, w]."""
+        y1, x1, y2, x2 = region
+        canvas = np.zeros((max(0, y2 - y1), max(0, x2 - x1)), bool)
+        top, left, bottom, right = common(region, self.box)
+        if top < bottom and left < right:
+            inside = self.solid[top - self.box[0] : bottom - self.box[0], left - self.box[1] :]
+            canvas[top - y1 : bottom - y1, left - x1 : right - x1] = inside[:, : right - left]
+        return canvas
+
+
+def located(
+    tile: Rectangle,
+    image_shape: Sequence[int],
+    *,
+    roi: Sequence[int],
+    class_id: int,
+    score: float,
+    box: Sequence[int],
+    crop: np.ndarray,
+) -> Found:
+    """Return a detection of a tile with its depth, see `Found`. All boxes are in pixels of the image."""
+    y1, x1, y2, x2 = (int(side) for side in roi)
+    height, width = image_shape[:2]
+    gaps = (
+        (y1 - tile[0], y2 - y1, tile[0] > 0),
+        (x1 - tile[1], x2 - x1, tile[1] > 0),
+        (tile[2] - y2, y2 - y1, tile[2] < height),
+        (tile[3] - x2, x2 - x1, tile[3] < width),
+    )
+    inner = [(gap, side) for gap, side, is_inner in gaps if is_inner]
+    return Found(
+        tile,
+        (y1, x1, y2, x2),
+        int(class_id),
+        float(score),
+        (int(box[0]), int(box[1]), int(box[2]), int(box[3])),
+        crop,
+        min((gap for gap, _ in inner), default=np.inf),
+        all(gap > max(LEAST_MARGIN, MARGIN * side) for gap, side in inner),
+    )
+
+
+def common(one: Rectangle, other: Rectangle) -> Rectangle:
+    """The rectangle that two rectangles share; its far edges come first if they share none."""
+    return max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
+
+
+class Sweep:
+    """Applies the rule of seams row by row, and keeps no more than the objects that are still open."""
+
+    def __init__(self) -> None:
+        self._open: list[Found] = []
+
+    def add(self, found: Iterable[Found], next_top: int | None) -> list[Found]:
+        """Add the detections of a row of tiles, and return the objects that no later row can change.
+
+        Args:
+            found: Detections of the tiles of one row.
+            next_top: The first pixel row of the next row of tiles; None after the last.
+        """
+        every = [*self._open, *found]
+        groups = Groups(len(every))
+        for first, second in overlapping(every):
+            groups.join(first, second)
+        finished: list[Found] = []
+        self._open = []
+        for members in groups.members():
+            group = [every[index] for index in members]
+            reach = max(max(one.roi[2], one.box[2]) for one in group)
+            if next_top is not None and reach > next_top:
+                self._open += group
+            else:
+                finished += resolved(group)
+        return finished
+
+
+def overlapping(every: Sequence[Found]) -> list[tuple[int, int]]:
+    """Return the pairs of detections of one class and of different tiles whose masks share a pixel."""
+    import shapely
+
+    if len(every) < 2:
+        return []
+    boxes = np.array([one.box for one in every])
+    rectangles = shapely.box(boxes[:, 1], boxes[:, 0], boxes[:, 3], boxes[:, 2])
+    pairs = shapely.STRtree(rectangles).query(rectangles, predicate="intersects").T
+    return [
+        (int(first), int(second))
+        for first, second in pairs[pairs[:, 0] < pairs[:, 1]]
+        if every[first].tile != every[second].tile
+        if every[first].class_id == every[second].class_id
+        if shared(every[first], every[second], common(every[first].box, every[second].box))
+    ]
+
+
+def shared(one: Found, other: Found, region: Rectangle) -> int:
+    """The number of pixels of both masks in a rectangle."""
+    return int(np.count_nonzero(one.part(region) & other.part(region)))
+
+
+def resolved(group: Sequence[Found]) -> list[Found]:
+    """Apply the rule of seams to detections that overlap, directly or through each other."""
+    if len(group) == 1:
+        return list(group)
+    whole = sorted(
+        (one for one in group if one.is_whole), key=lambda one: (-one.depth, -one.score, one.tile, one.roi)
+    )
+    kept: list[Found] = []
+    for one in whole:
+        if not is_covered(one, kept):
+            kept.append(one)
+    pieces = [one for one in group if not one.is_whole and not is_covered(one, kept)]
+    return united([*kept, *pieces])
+
+
+def is_covered(one: Found, kept: Sequence[Found]) -> bool:
+    """Whether detections of other tiles cover more than half of a mask."""
+    mask = one.solid
+    cover = np.zeros_like(mask)
+    for other in kept:
+        if other.tile != one.tile:
+            cover |= other.part(one.box)
+    return bool(np.count_nonzero(cover & mask) > SAME * np.count_nonzero(mask))
+
+
+def united(every: Sequence[Found]) -> list[Found]:
+    """Unite the detections that are parts of one object."""
+    links = []
+    for first in range(len(every)):
+        for second in range(first + 1, len(every)):
+            likeness = same_object(every[first], every[second])
+            if likeness > SAME:
+                links.append((-likeness, first, second))
+    groups = Groups(len(every), [one.is_whole for one in every])
+    for _, first, second in sorted(links):
+        groups.join(first, second)
+    return [union([every[index] for index in members]) for members in groups.members()]
+
+
+def same_object(one: Found, other: Found) -> float:
+    """How alike two detections are where both tiles look: 0 to 1. Above SAME they are one object."""
+    if one.tile == other.tile or (one.is_whole and other.is_whole):
+        return 0.0
+    region = common(one.tile, other.tile)
+    if region[0] >= region[2] or region[1] >= region[3]:
+        return 0.0
+    # Only the boxes matter: pixels outside of both are empty.
+    hull = common(region, around(one.box, other.box))
+    first, second = one.part(hull), other.part(hull)
+    both = np.count_nonzero(first & second)
+    areas = np.count_nonzero(first), np.count_nonzero(second)
+    needed = areas[0] + areas[1] - both if one.is_whole or other.is_whole else min(areas)
+    return both / needed if needed else 0.0
+
+
+def around(one: Rectangle, other: Rectangle) -> Rectangle:
+    """The smallest rectangle around two rectangles."""
+    return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
+
+
+def union(parts: Sequence[Found]) -> Found:
+    """Unite detections to one object."""
+    if len(parts) == 1:
+        return parts[0]
+    best = max(parts, key=lambda one: one.score)
+    roi, box = parts[0].roi, parts[0].box
+    for one in parts[1:]:
+        roi, box = around(roi, one.roi), around(box, one.box)
+    crop = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+    for one in parts:
+        crop |= one.part(box) if one.crop.any() else False
+    return Found(best.tile, roi, best.class_id, best.score, box, crop, best.depth, True)
+
+
+class Groups:
+    """Disjoint groups of the numbers below `count`.
+
+    Args:
+        count: The number of members.
+        single: For each member whether a group may have only one of its kind.
+    """
+
+    def __init__(self, count: int, single: Sequence[bool] | None = None) -> None:
+        self._parent = list(range(count))
+        self._single = list(single) if single is not None else [False] * count
+
+    def _root(self, member: int) -> int:
+        while self._parent[member] != member:
+            self._parent[member] = self._parent[self._parent[member]]
+            member = self._parent[member]
+        return member
+
+    def join(self, first: int, second: int) -> None:
+        """Join the groups of two members, unless both have a single one."""
+        one, other = self._root(first), self._root(second)
+        if one != other and not (self._single[one] and self._single[other]):
+            self._parent[other] = one
+            self._single[one] = self._single[one] or self._single[other]
+
+    def members(self) -> list[list[int]]:
+        """The groups, in the order of their first members."""
+        found: dict[int, list[int]] = {}
+        for member in range(len(self._parent)):
+            found.setdefault(self._root(member), []).append(member)
+        return list(found.values())

@@ -1,0 +1,505 @@
+"""Images that are read part by part: arrays, TIFF files, whole slides, rasters of maps, image files.
+
+A source has `shape` (height, width), `channels`, `dtype` and `window(y1, x1, y2, x2)`. Another kind of image
+becomes a source by a class derived from `ImageSource` with a method `read`.
+"""
+
+import abc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
+from mrcnn.files import stacks
+from mrcnn.files.calibration import Calibration, GeoReference, PixelSize, read_calibration
+from mrcnn.files.images import read_image
+from mrcnn.typing import Image
+
+TIFF_SUFFIXES = {".tif", ".tiff", ".btf", ".tf8"}
+SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide"}
+RASTER_SUFFIXES = {".vrt", ".jp2", ".img", ".asc"}
+COLOR_CHANNELS = (3, 4)
+# Bytes of the largest block of a file, which must be decoded as one.
+LARGEST_BLOCK = 1 << 28
+
+
+class ImageSource(abc.ABC):
+    """An image that is read window by window. Use it in a `with` block, or call `close`.
+
+    Args:
+        shape: (height, width).
+        channels: Values per pixel.
+        dtype: Type of the values.
+        path: The file; None for an image in memory.
+        calibration: The size of a pixel and the place on a map, as far as they are known.
+
+    Attributes:
+        shape, channels, dtype, path, calibration: As the arguments.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        channels: int,
+        dtype: Any,
+        path: str | os.PathLike[str] | None = None,
+        calibration: Calibration | None = None,
+    ) -> None:
+        self.shape = (int(shape[0]), int(shape[1]))
+        self.channels = int(channels)
+        self.dtype = np.dtype(dtype)
+        self.path = path
+        self.calibration = calibration or Calibration()
+        if min(self.shape) < 1:
+            raise InvalidDataError(
+                f"An image must have at least one pixel. Received: shape={self.shape}", file=path
+            )
+
+    @abc.abstractmethod
+    def read(self, y1: int, x1: int, y2: int, x2: int) -> Image:
+        """Return the pixels [y2 - y1, x2 - x1] or [y2 - y1, x2 - x1, channels] of a window in the image."""
+
+    def window(self, y1: int, x1: int, y2: int, x2: int) -> Image:
+        """Return a part of the image.
+
+        Args:
+            y1, x1, y2, x2: The window in pixels; row y2 and column x2 are outside.
+
+        Returns:
+            [y2 - y1, x2 - x1] for one channel, else [y2 - y1, x2 - x1, channels].
+
+        Raises:
+            ValueError: If the window does not lie in the image.
+            UnreadableFileError: If it cannot be decoded. The error names the file and the window.
+        """
+        height, width = self.shape
+        if not (0 <= y1 < y2 <= height and 0 <= x1 < x2 <= width):
+            raise ValueError(
+                f"A window must lie in the image of {height} x {width} pixels. "
+                f"Received: (y1, x1, y2, x2)={(y1, x1, y2, x2)}"
+            )
+        try:
+            pixels = np.asarray(self.read(y1, x1, y2, x2))
+        except DataError:
+            raise
+        except Exception as error:  # decoders raise errors of many kinds
+            raise UnreadableFileError(
+                f"Rows {y1} to {y2} and columns {x1} to {x2} cannot be read: {reason(error)}. Get the file "
+                "again, or convert it.",
+                file=self.path,
+            ) from error
+        if pixels.shape[:2] != (y2 - y1, x2 - x1):
+            raise UnreadableFileError(
+                f"Rows {y1} to {y2} and columns {x1} to {x2} cannot be read: the file gives an array of "
+                f"shape {pixels.shape}.",
+                file=self.path,
+            )
+        return pixels
+
+    def close(self) -> None:  # noqa: B027 (most sources have nothing to close)
+        """Close the file."""
+
+    def __enter__(self) -> "ImageSource":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ArraySource(ImageSource):
+    """An array in memory or on disk: NumPy, `numpy.memmap`, zarr, h5py, dask.
+
+    Args:
+        array: [height, width] or [height, width, channels]; it is only sliced.
+        channels: Numbers of the channels to read, from 0. All by default.
+        path: The file; None for an array in memory.
+
+    Raises:
+        InvalidDataError: If the array has another number of axes, or no such channel.
+    """
+
+    def __init__(
+        self,
+        array: Any,
+        channels: Sequence[int] | None = None,
+        path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        shape = tuple(int(side) for side in array.shape)
+        if len(shape) not in (2, 3):
+            raise InvalidDataError(
+                f"An image must have shape (height, width) or (height, width, channels). Received: {shape}. "
+                "Take one slice of a stack, such as array[0].",
+                file=path,
+            )
+        count = shape[2] if len(shape) == 3 else 1
+        if channels is not None:
+            stacks.check_channels(channels, count, f"{count} channels")
+        calibration = Calibration() if path is None else read_calibration(path)
+        super().__init__(shape, count if channels is None else len(channels), array.dtype, path, calibration)
+        self._array, self._chosen = array, channels
+
+    def read(self, y1: int, x1: int, y2: int, x2: int) -> Image:
+        """Return the pixels of a window."""
+        pixels = np.asarray(self._array[y1:y2, x1:x2])
+        return pixels if self._chosen is None else stacks.chosen(pixels, self._chosen)
+
+
+class TiffSource(ImageSource):
+    """A TIFF, BigTIFF or OME-TIFF file, tiled or not, by tifffile. Compressed files also need zarr.
+
+    Args:
+        path: The file.
+        page: Which image of a stack, from 0; None if there is only one.
+        channels: Numbers of the channels to read, from 0; None for gray and color images.
+        level: Level of a pyramid, 0 for the full size.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        UnreadableFileError: If it is no TIFF file, or is damaged.
+        InvalidDataError: If it holds several images and `page` is None, has channels that are not colors and
+            `channels` is None, or has no such page, channel or level.
+        ImportError: If zarr is missing.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        page: int | None = None,
+        channels: Sequence[int] | None = None,
+        level: int = 0,
+    ) -> None:
+        import tifffile
+
+        if not Path(path).is_file():
+            raise MissingFileError("There is no such file.", file=path)
+        try:
+            self._tiff = tifffile.TiffFile(path)
+        except Exception as error:  # tifffile raises many kinds
+            raise UnreadableFileError(
+                f"The TIFF file cannot be opened: {reason(error)}. Get it again, or convert it.", file=path
+            ) from error
+        try:
+            self._open(path, page, channels, level)
+        except BaseException:
+            self._tiff.close()
+            raise
+
+    def _open(
+        self, path: str | os.PathLike[str], page: int | None, channels: Sequence[int] | None, level: int
+    ) -> None:
+        series = self._tiff.series[0]
+        check_level(level, len(series.levels), path)
+        series = series.levels[level]
+        axes = [axis for axis, length in zip(series.axes, series.shape, strict=True) if axis in "YXCS"]
+        if "Y" not in axes or "X" not in axes:
+            raise InvalidDataError(f"The file must hold images. Received: axes {series.axes}", file=path)
+        with open(path, "rb") as stream:
+            stack = stacks.stack_of(stream)
+        lengths = dict(zip(series.axes, series.shape, strict=True))
+        self._channel_axis = "C" if "C" in lengths else "S" if "S" in lengths else None
+        count = int(lengths[self._channel_axis]) if self._channel_axis else 1
+        self._chosen = self._channels(channels, count, path, str(stack))
+        others = [axis for axis in series.axes if axis not in ("Y", "X", self._channel_axis)]
+        pages = int(np.prod([lengths[axis] for axis in others], dtype=np.int64))
+        if page is None and pages > 1:
+            raise InvalidDataError(
+                f"The file must hold one image. Received: {stack}. Choose one with `page`, from 0.", file=path
+            )
+        if not 0 <= (page or 0) < pages:
+            raise InvalidDataError(f"`page` must be from 0 to {pages - 1}. Received: page={page}", file=path)
+        position = np.unravel_index(page or 0, [lengths[axis] for axis in others]) if others else ()
+        self._fixed = dict(zip(others, map(int, position), strict=True))
+        self._axes = series.axes
+        self._array = self._opened(series, path)
+        super().__init__(
+            (lengths["Y"], lengths["X"]), len(self._chosen), series.dtype, path, _calibration(path, level)
+        )
+
+    def _channels(
+        self, channels: Sequence[int] | None, count: int, path: str | os.PathLike[str], what: str
+    ) -> list[int]:
+        if channels is not None:
+            stacks.check_channels(channels, count, what)
+            return list(channels)
+        if count == 1:
+            return [0]
+        page: Any = self._tiff.pages[0]
+        has_colors = page.photometric.name in ("RGB", "YCBCR")
+        if self._channel_axis == "S" and count in COLOR_CHANNELS and has_colors:
+            return [0, 1, 2]
+        raise InvalidDataError(
+            f"The channels of the file are not colors. Received: {what}. Choose one or more with `channels`, "
+            "such as channels=(0,).",
+            file=path,
+        )
+
+    def _opened(self, series: Any, path: str | os.PathLike[str]) -> Any:
+        """An array of all axes, which reads what is sliced."""
+        if series.dataoffset is not None:  # uncompressed, in one piece
+            return np.memmap(
+                path,
+                series.dtype.newbyteorder(self._tiff.byteorder),
+                "r",
+                series.dataoffset,
+                tuple(int(side) for side in series.shape),
+            )
+        zarr = require("zarr", "Compressed and tiled TIFF files", "large")
+        array = zarr.open(series.aszarr(), mode="r")
+        if hasattr(array, "keys"):  # a group of pyramid levels
+            array = array["0"]
+        size = int(np.prod(array.chunks, dtype=np.int64)) * array.dtype.itemsize
+        if size > LARGEST_BLOCK:
+            raise InvalidDataError(
+                f"The file has blocks of {size} bytes, and parts of a block cannot be read. At most "
+                f"{LARGEST_BLOCK} are read at once. Save the image as a tiled TIFF file.",
+                file=path,
+            )
+        return array
+
+    def read(self, y1: int, x1: int, y2: int, x2: int) -> Image:
+        """Return the pixels of a window."""
+        index: list[Any] = []
+        for axis in self._axes:
+            if axis == "Y":
+                index.append(slice(y1, y2))
+            elif axis == "X":
+                index.append(slice(x1, x2))
+            else:
+                index.append(slice(None) if axis == self._channel_axis else self._fixed[axis])
+        pixels = np.asarray(self._array[tuple(index)])
+        left = [axis for axis in self._axes if axis not in self._fixed]
+        pixels = pixels.transpose(sorted(range(len(left)), key=lambda axis: "YXCS".index(left[axis])))
+        return stacks.chosen(pixels, self._chosen)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._tiff.close()
+
+
+class SlideSource(ImageSource):
+    """A whole slide of a scanner, by tiffslide or OpenSlide, whichever is installed.
+
+    Args:
+        path: The file.
+        level: Level of the pyramid, 0 for the full size.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        UnreadableFileError: If it cannot be opened.
+        InvalidDataError: If there is no such level.
+        ImportError: If both packages are missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], level: int = 0) -> None:
+        if not Path(path).is_file():
+            raise MissingFileError("There is no such file.", file=path)
+        try:
+            import tiffslide
+
+            opened = tiffslide.TiffSlide
+        except ImportError:
+            opened = require("openslide", "Whole slides", "slides", "tiffslide").OpenSlide
+        try:
+            self._slide = opened(os.fspath(path))
+        except Exception as error:
+            raise UnreadableFileError(
+                f"The slide cannot be opened: {reason(error)}. Get it again, or convert it.", file=path
+            ) from error
+        check_level(level, self._slide.level_count, path)
+        self._level = level
+        width, height = self._slide.level_dimensions[level]
+        self._scale = float(self._slide.level_downsamples[level])
+        super().__init__((height, width), 3, np.uint8, path, self._calibration())
+
+    def _calibration(self) -> Calibration:
+        sizes = [self._slide.properties.get(f"{self._kind}.mpp-{axis}") for axis in "yx"]
+        try:
+            height, width = (float(size) * self._scale for size in sizes)
+            return Calibration(PixelSize(height, width))
+        except (TypeError, ValueError):
+            return Calibration()
+
+    @property
+    def _kind(self) -> str:
+        return type(self._slide).__module__.partition(".")[0]
+
+    def read(self, y1: int, x1: int, y2: int, x2: int) -> Image:
+        """Return the pixels of a window."""
+        place = (round(x1 * self._scale), round(y1 * self._scale))  # in pixels of level 0
+        pixels = np.asarray(self._slide.read_region(place, self._level, (x2 - x1, y2 - y1)))
+        if pixels.shape[-1] == 4:  # where nothing was scanned, alpha is 0: white, as viewers show it
+            return np.where(pixels[..., 3:] == 0, np.uint8(255), pixels[..., :3])
+        return pixels[..., :3]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._slide.close()
+
+
+class RasterSource(ImageSource):
+    """An image on a map, such as a GeoTIFF file, by rasterio.
+
+    Args:
+        path: Any path that rasterio opens.
+        channels: Numbers of the bands to read, from 0. None for one band, or for bands that are red, green
+            and blue.
+
+    Raises:
+        UnreadableFileError: If it cannot be opened.
+        InvalidDataError: If the bands are not colors and `channels` is None, or there is no such band.
+        ImportError: If rasterio is missing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], channels: Sequence[int] | None = None) -> None:
+        rasterio = require("rasterio", "Rasters of maps", "geo")
+        try:
+            self._raster = rasterio.open(os.fspath(path))
+        except Exception as error:
+            raise UnreadableFileError(
+                f"The raster cannot be opened: {reason(error)}. Get it again, or convert it.", file=path
+            ) from error
+        raster = self._raster
+        try:
+            self._bands = [number + 1 for number in self._channels(channels, path)]
+            transform = tuple(float(value) for value in raster.transform)[:6]
+            place = None
+            if not raster.transform.is_identity:
+                place = GeoReference(transform, None if raster.crs is None else raster.crs.to_string())
+            super().__init__(
+                raster.shape,
+                len(self._bands),
+                raster.dtypes[self._bands[0] - 1],
+                path,
+                Calibration(georeference=place),
+            )
+        except BaseException:
+            raster.close()
+            raise
+
+    def _channels(self, channels: Sequence[int] | None, path: str | os.PathLike[str]) -> list[int]:
+        count = int(self._raster.count)
+        kinds = [str(kind.name) for kind in self._raster.colorinterp]
+        if channels is not None:
+            stacks.check_channels(channels, count, f"{count} bands ({', '.join(kinds)})")
+            return list(channels)
+        if kinds[:3] == ["red", "green", "blue"] and count in COLOR_CHANNELS:
+            return [0, 1, 2]
+        if count == 1:
+            return [0]
+        raise InvalidDataError(
+            f"The bands of the file are not colors. Received: {count} bands ({', '.join(kinds)}). Choose one "
+            "or more with `channels`, such as channels=(0, 1, 2).",
+            file=path,
+        )
+
+    def read(self, y1: int, x1: int, y2: int, x2: int) -> Image:
+        """Return the pixels of a window."""
+        pixels = self._raster.read(self._bands, window=((y1, y2), (x1, x2)))
+        return pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._raster.close()
+
+
+def open_source(
+    source: Any,
+    *,
+    page: int | None = None,
+    channels: Sequence[int] | None = None,
+    level: int = 0,
+) -> ImageSource:
+    """Open an image that is read window by window.
+
+    | source | reader |
+    |---|---|
+    | an `ImageSource` | itself |
+    | an array, also of zarr, h5py or dask, or `numpy.memmap` | `ArraySource` |
+    | .tif, .tiff, .btf, OME-TIFF | `TiffSource`; `RasterSource` for a GeoTIFF file if rasterio is installed |
+    | .svs, .ndpi, .mrxs, .scn, .vms, .bif | `SlideSource` |
+    | .vrt, .jp2, .img | `RasterSource` |
+    | .npy, .zarr | `ArraySource`, mapped from the disk |
+    | other image files (PNG, JPEG) | `ArraySource`; they are decoded as a whole |
+
+    Args:
+        source: An image, or the path of one.
+        page: Which image of a file with several, from 0.
+        channels: Numbers of the channels to read, from 0, for images whose channels are not colors.
+        level: Level of a pyramid, 0 for the full size.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        UnreadableFileError: If it cannot be opened.
+        InvalidDataError: If the page, the channels or the level must be chosen or do not exist.
+        ImportError: If the package that reads it is missing. The error names it.
+    """
+    if isinstance(source, ImageSource):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        if not hasattr(source, "shape"):
+            raise InvalidDataError(f"An image must be an array or a path. Received: {type(source).__name__}")
+        return ArraySource(source, channels)
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise MissingFileError("There is no such file or folder.", file=path)
+    if suffix in TIFF_SUFFIXES:
+        if page is None and level == 0 and _is_map(path):
+            return RasterSource(path, channels)
+        return TiffSource(path, page, channels, level)
+    if suffix in SLIDE_SUFFIXES:
+        return SlideSource(path, level)
+    if suffix in RASTER_SUFFIXES:
+        return RasterSource(path, channels)
+    if suffix == ".npy":
+        return ArraySource(_mapped(path), channels, path)
+    if suffix == ".zarr":
+        array = require("zarr", "Zarr arrays", "large").open(os.fspath(path), mode="r")
+        return ArraySource(array[str(level)] if hasattr(array, "keys") else array, channels, path)
+    return ArraySource(read_image(path, page=page, channels=channels), None, path)
+
+
+def check_level(level: int, count: int, path: str | os.PathLike[str]) -> None:
+    """Raise InvalidDataError unless a pyramid of `count` levels has this level."""
+    if not 0 <= level < count:
+        raise InvalidDataError(f"`level` must be from 0 to {count - 1}. Received: level={level}", file=path)
+
+
+def require(module: str, purpose: str, extra: str, package: str | None = None) -> Any:
+    """Import a package of an extra; ImportError says how to install it."""
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{purpose} need the package {package or module}. Install it with: "
+            f'pip install "keras-mrcnn[{extra}]"'
+        ) from error
+
+
+def _mapped(path: Path) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+    except (ValueError, OSError, EOFError) as error:
+        raise UnreadableFileError(f"The array cannot be opened: {reason(error)}", file=path) from error
+
+
+def _is_map(path: Path) -> bool:
+    """Whether a TIFF file has a place on a map, and rasterio is there to read it."""
+    import importlib.util
+
+    if importlib.util.find_spec("rasterio") is None:
+        return False
+    return read_calibration(path).georeference is not None
+
+
+def _calibration(path: str | os.PathLike[str], level: int) -> Calibration:
+    return read_calibration(path) if level == 0 else Calibration()

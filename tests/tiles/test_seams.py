@@ -1,0 +1,168 @@
+"""Objects at the seams of tiles are found once and whole."""
+
+import itertools
+
+import numpy as np
+import pytest
+from skimage import draw
+from synthetic_detector import as_set, disks, region_model, regions_of
+
+from mrcnn.tiles.detecting import detect_large
+from mrcnn.tiles.grid import grid, quarters, starts_of
+from mrcnn.tiles.seams import Groups, Sweep, located, resolved
+
+
+def large(image, **options):
+    options = {"tile": 64, "overlap": 16, "progress": False} | options
+    return detect_large(options.pop("model", region_model()), image, **options)
+
+
+@pytest.mark.parametrize("overlap", [1, 5, 16, 31])
+def test_small_objects_are_found_once_and_whole(overlap):
+    image = disks((301, 257), step=13, radius=6)
+    assert as_set(large(image, overlap=overlap)) == as_set(regions_of(image))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (10, 10, 30, 250),  # across all tiles of a row
+        (5, 100, 290, 120),  # across all rows
+        (20, 20, 280, 240),  # larger than four tiles
+        (50, 50, 62, 62),  # at a corner of four tiles
+        (0, 0, 301, 257),  # the whole image
+    ],
+)
+def test_objects_longer_than_the_overlap_are_united(box):
+    image = np.zeros((301, 257), np.uint8)
+    image[box[0] : box[2], box[1] : box[3]] = 200
+    found = large(image)
+    assert found["rois"].tolist() == [list(box)]
+    ((place, crop),) = found.crops()
+    assert place == box and crop.all()
+
+
+def test_shapes_that_leave_a_tile_and_come_back():
+    image = np.zeros((200, 200), np.uint8)
+    rows, columns = draw.disk((100, 100), 90)
+    image[rows, columns] = 200
+    rows, columns = draw.disk((100, 100), 82)
+    image[rows, columns] = 0  # a ring, which every tile sees as arcs
+    image[90:110, 90:110] = 200  # and a square in it, which is not a part of it
+    assert as_set(large(image)) == as_set(regions_of(image))
+
+
+def test_touching_objects_of_two_classes_stay_two():
+    image = np.zeros((64, 200), np.uint8)
+    image[20:40, 10:100], image[20:40, 100:190] = 100, 200
+    assert as_set(large(image)) == as_set(regions_of(image))
+
+
+def test_objects_next_to_each_other_at_a_seam_stay_two():
+    image = np.zeros((64, 112), np.uint8)  # tiles share columns 48 to 64
+    image[10:20, 30:58], image[10:20, 59:90] = 200, 200
+    assert as_set(large(image)) == as_set(regions_of(image))
+
+
+def piece(tile, box, score=0.9, class_id=1, crop=None):
+    crop = np.ones((box[2] - box[0], box[3] - box[1]), bool) if crop is None else crop
+    return located(tile, (100, 184), roi=box, class_id=class_id, score=score, box=box, crop=crop)
+
+
+LEFT, RIGHT = (0, 0, 100, 100), (0, 84, 100, 184)
+
+
+def test_the_tile_in_which_an_object_lies_farthest_inside_owns_it():
+    near, far = piece(LEFT, (10, 86, 20, 96), 0.99), piece(RIGHT, (10, 90, 20, 97), 0.6)
+    assert near.is_whole and far.is_whole and near.depth == 4 and far.depth == 6
+    assert resolved([near, far]) == [far]
+
+
+def test_a_cut_piece_never_replaces_a_whole_object():
+    cut, whole = piece(LEFT, (10, 88, 20, 100), 0.99), piece(RIGHT, (10, 88, 20, 110), 0.6)
+    assert not cut.is_whole and whole.is_whole
+    assert resolved([cut, whole]) == [whole]
+
+
+def test_whole_objects_are_never_united_and_pieces_are():
+    one, other = piece(LEFT, (10, 60, 20, 97)), piece(RIGHT, (10, 87, 20, 130))
+    assert not one.is_whole and not other.is_whole  # nearer to the edge than a tenth of their sides
+    (joined,) = resolved([one, other])
+    assert joined.roi == (10, 60, 20, 130)
+    assert joined.crop.all()
+    apart = [piece(LEFT, (10, 86, 20, 95)), piece(RIGHT, (10, 91, 20, 104))]
+    assert all(part.is_whole for part in apart)
+    assert len(resolved(apart)) == 2
+
+
+def test_a_piece_that_mostly_lies_elsewhere_joins_a_whole_detection():
+    """The right tile sees the end of a long object and takes it for a whole one."""
+    long, end = piece(LEFT, (10, 20, 20, 100)), piece(RIGHT, (10, 87, 20, 100))
+    assert end.is_whole
+    (joined,) = resolved([long, end])
+    assert joined.roi == (10, 20, 20, 100)
+
+
+def test_one_object_inside_another_of_its_class_is_kept():
+    big, small = piece(RIGHT, (10, 90, 60, 160)), piece(LEFT, (20, 88, 24, 92))
+    assert len(resolved([small, big])) == 2
+
+
+def test_masks_without_a_pixel_are_found_once():
+    empty = np.zeros((10, 8), bool)
+    twice = [piece(tile, (10, 88, 20, 96), crop=empty) for tile in (LEFT, RIGHT)]
+    assert len(resolved(twice)) == 1
+
+
+def test_open_objects_wait_for_the_next_row():
+    top, bottom = (0, 0, 64, 64), (48, 0, 112, 64)
+    tall = located(
+        top,
+        (112, 64),
+        roi=(10, 5, 64, 20),
+        class_id=1,
+        score=1,
+        box=(10, 5, 64, 20),
+        crop=np.ones((54, 15), bool),
+    )
+    low = located(
+        bottom,
+        (112, 64),
+        roi=(48, 5, 90, 20),
+        class_id=1,
+        score=1,
+        box=(48, 5, 90, 20),
+        crop=np.ones((42, 15), bool),
+    )
+    sweep = Sweep()
+    assert sweep.add([tall], 48) == []
+    (joined,) = sweep.add([low], None)
+    assert joined.roi == (10, 5, 90, 20)
+
+
+@pytest.mark.parametrize(
+    "length, tile, overlap", [(10, 64, 8), (64, 64, 8), (65, 64, 8), (1000, 64, 31), (128, 64, 0)]
+)
+def test_tiles_cover_the_image_and_share_the_overlap(length, tile, overlap):
+    starts = starts_of(length, tile, overlap)
+    assert starts[0] == 0 and starts[-1] == max(0, length - tile)
+    assert all(later - earlier <= tile - overlap for earlier, later in itertools.pairwise(starts))
+    assert grid((length, 5), tile, overlap)[-1][0][2] == length
+
+
+def test_quarters_cover_a_tile():
+    parts = quarters((10, 20, 110, 121), 16)
+    covered = np.zeros((130, 130), int)
+    for y1, x1, y2, x2 in parts:
+        covered[y1:y2, x1:x2] += 1
+    assert (covered[10:110, 20:121] > 0).all() and covered.sum() == sum(
+        (d - b) * (c - a) for a, b, c, d in parts
+    )
+    assert quarters((0, 0, 30, 30), 16) == []
+
+
+def test_a_group_has_one_single_member():
+    groups = Groups(3, [True, False, True])
+    groups.join(0, 1)
+    groups.join(1, 2)
+    assert groups.members() == [[0, 1], [2]]

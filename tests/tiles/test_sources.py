@@ -1,0 +1,183 @@
+"""Every kind of image gives the same windows, and bad files are named."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from mrcnn import tiles
+from mrcnn.errors import InvalidDataError, MissingFileError, UnreadableFileError
+
+WINDOWS = [(0, 0, 5, 7), (60, 70, 90, 110), (0, 0, 150, 130), (149, 129, 150, 130)]
+
+
+@pytest.fixture(scope="module")
+def color():
+    return np.random.default_rng(0).integers(0, 256, (150, 130, 3), np.uint8)
+
+
+def check(source, pixels):
+    with source:
+        assert source.shape == pixels.shape[:2]
+        assert source.channels == (1 if pixels.ndim == 2 else pixels.shape[2])
+        assert source.dtype == pixels.dtype
+        for y1, x1, y2, x2 in WINDOWS:
+            np.testing.assert_array_equal(source.window(y1, x1, y2, x2), pixels[y1:y2, x1:x2])
+
+
+def test_arrays(color, tmp_path):
+    check(tiles.open_source(color), color)
+    check(tiles.open_source(color[..., 0]), color[..., 0])
+    check(tiles.open_source(color, channels=(2, 0)), color[..., [2, 0]])
+    check(tiles.open_source(color, channels=(1,)), color[..., 1])
+    np.save(tmp_path / "a.npy", color)
+    check(tiles.open_source(tmp_path / "a.npy"), color)
+    Image.fromarray(color).save(tmp_path / "a.png")
+    check(tiles.open_source(tmp_path / "a.png"), color)
+    source = tiles.ArraySource(color)
+    assert tiles.open_source(source) is source
+
+
+def test_zarr(color, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=color.shape, chunks=(64, 64, 3), dtype="u1")
+    array[:] = color
+    check(tiles.open_source(array), color)
+    check(tiles.open_source(tmp_path / "a.zarr"), color)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"photometric": "rgb"},
+        {"photometric": "rgb", "tile": (32, 48)},
+        {"photometric": "rgb", "tile": (32, 32), "compression": "zlib"},
+        {"photometric": "rgb", "rowsperstrip": 16, "compression": "zlib"},
+        {"photometric": "rgb", "tile": (32, 32), "bigtiff": True, "byteorder": ">"},
+        {"photometric": "rgb", "byteorder": ">"},
+        {"photometric": "rgb", "planarconfig": "separate"},
+    ],
+)
+def test_color_tiff(color, tmp_path, options):
+    pytest.importorskip("zarr")
+    data = np.moveaxis(color, -1, 0) if "planarconfig" in options else color
+    tifffile.imwrite(tmp_path / "a.tif", data, **options)
+    check(tiles.open_source(tmp_path / "a.tif"), color)
+
+
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+def test_stacks_and_channels_are_chosen(tmp_path, tile):
+    pytest.importorskip("zarr")
+    stack = np.random.default_rng(1).integers(0, 60000, (3, 2, 150, 130), np.uint16)
+    path = tmp_path / "a.ome.tif"
+    metadata = {"axes": "ZCYX", "Channel": {"Name": ["DAPI", "GFP"]}}
+    tifffile.imwrite(path, stack, metadata=metadata, tile=tile)
+    check(tiles.open_source(path, page=2, channels=(1,)), stack[2, 1])
+    check(tiles.open_source(path, page=0, channels=(1, 0)), stack[0, [1, 0]].transpose(1, 2, 0))
+    with pytest.raises(InvalidDataError, match=r"DAPI, GFP.*Choose one or more with `channels`"):
+        tiles.open_source(path, page=2)
+    with pytest.raises(InvalidDataError, match=r"3 slices.*Choose one with `page`"):
+        tiles.open_source(path, channels=(0,))
+    with pytest.raises(InvalidDataError, match=r"`page` must be from 0 to 2. Received: page=3"):
+        tiles.open_source(path, page=3, channels=(0,))
+    with pytest.raises(InvalidDataError, match=r"channels=\(2,\)"):
+        tiles.open_source(path, page=0, channels=(2,))
+
+
+def test_levels_of_a_pyramid(color, tmp_path):
+    pytest.importorskip("zarr")
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path) as file:
+        options = {"photometric": "rgb", "tile": (32, 32)}
+        file.write(color, subifds=1, **options)
+        file.write(color[::2, ::2], subfiletype=1, **options)
+    check(tiles.open_source(path), color)
+    with tiles.open_source(path, level=1) as source:
+        np.testing.assert_array_equal(source.window(0, 0, 75, 65), color[::2, ::2])
+    with pytest.raises(InvalidDataError, match=r"`level` must be from 0 to 1. Received: level=2"):
+        tiles.open_source(path, level=2)
+
+
+def test_slides(color, tmp_path):
+    """A tiled TIFF file counts as a slide of the kind "generic-tiff"."""
+    pytest.importorskip("tiffslide")
+    path = tmp_path / "a.svs"
+    tifffile.imwrite(path, color, photometric="rgb", tile=(32, 32))
+    check(tiles.open_source(path), color)
+    (tmp_path / "b.svs").write_bytes(b"no slide")
+    with pytest.raises(UnreadableFileError, match=r"b.svs: The slide cannot be opened"):
+        tiles.open_source(tmp_path / "b.svs")
+
+
+def test_rasters_of_maps(color, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "height": 150, "width": 130, "dtype": "uint8", "crs": "EPSG:32633"}
+    transform = rasterio.transform.from_origin(500000, 5800000, 0.5, 0.5)
+    with rasterio.open(path, "w", count=3, photometric="RGB", transform=transform, **profile) as file:
+        file.write(np.moveaxis(color, -1, 0))
+    source = tiles.open_source(path)
+    assert isinstance(source, tiles.RasterSource)
+    assert source.calibration.georeference.transform == (0.5, 0, 500000, 0, -0.5, 5800000)
+    assert source.calibration.georeference.crs == "EPSG:32633"
+    check(source, color)
+    check(tiles.open_source(path, channels=(2,)), color[..., 2])
+    check(tiles.TiffSource(path), color)
+    with rasterio.open(path, "w", count=2, transform=transform, **profile) as file:
+        file.write(np.moveaxis(color[..., :2], -1, 0))
+    with pytest.raises(InvalidDataError, match=r"2 bands .*Choose one or more with `channels`"):
+        tiles.open_source(path)
+
+
+def test_a_missing_package_is_named(color, tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", color, photometric="rgb", tile=(32, 32))
+    monkeypatch.setitem(__import__("sys").modules, "zarr", None)
+    with pytest.raises(ImportError, match=r'pip install "keras-mrcnn\[large\]"'):
+        tiles.open_source(tmp_path / "a.tif")
+
+
+def test_files_that_cannot_be_read(color, tmp_path):
+    pytest.importorskip("zarr")
+    with pytest.raises(MissingFileError, match=r"no.tif: There is no such file"):
+        tiles.open_source(tmp_path / "no.tif")
+    (tmp_path / "text.tif").write_text("hello")
+    with pytest.raises(UnreadableFileError, match=r"text.tif: The TIFF file cannot be opened"):
+        tiles.open_source(tmp_path / "text.tif")
+    (tmp_path / "text.npy").write_text("hello")
+    with pytest.raises(UnreadableFileError, match=r"text.npy: The array cannot be opened"):
+        tiles.open_source(tmp_path / "text.npy")
+    path = tmp_path / "damaged.tif"
+    tifffile.imwrite(path, color, photometric="rgb", tile=(32, 32), compression="zlib")
+    with tifffile.TiffFile(path) as file:
+        offset = file.pages[0].dataoffsets[0]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + 20] = bytes(20)
+    path.write_bytes(content)
+    with tiles.open_source(path) as source:
+        assert source.window(64, 64, 70, 70).shape == (6, 6, 3)  # other blocks are sound
+        with pytest.raises(
+            UnreadableFileError, match=r"damaged.tif: Rows 0 to 8 and columns 0 to 8 cannot be"
+        ):
+            source.window(0, 0, 8, 8)
+
+
+def test_bad_arguments(color):
+    with pytest.raises(ValueError, match=r"A window must lie in the image of 150 x 130 pixels"):
+        tiles.open_source(color).window(0, 0, 151, 5)
+    with pytest.raises(InvalidDataError, match=r"Take one slice of a stack"):
+        tiles.open_source(np.zeros((2, 3, 4, 5)))
+    with pytest.raises(InvalidDataError, match=r"an array or a path. Received: int"):
+        tiles.open_source(3)
+    with pytest.raises(InvalidDataError, match=r"at least one pixel"):
+        tiles.open_source(np.zeros((0, 5)))
+
+
+def test_a_source_of_ones_own(color):
+    class Doubled(tiles.ImageSource):
+        def read(self, y1, x1, y2, x2):
+            return color[y1:y2, x1:x2] // 2
+
+    check(Doubled(color.shape, 3, color.dtype), color // 2)
+    wrong = Doubled((200, 130), 3, color.dtype)
+    with pytest.raises(UnreadableFileError, match=r"gives an array of shape"):
+        wrong.window(140, 0, 190, 10)
