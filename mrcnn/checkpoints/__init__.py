@@ -1,1 +1,1 @@
-"""Weights on disk: the files, what fits a network and what does not, downloads, folders of training runs."""
+"""Weight files: read, write and download them, and report how they fit a network."""

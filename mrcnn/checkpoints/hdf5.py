@@ -1,8 +1,9 @@
-"""Find and read arrays in HDF5 files that may come from untrusted sources.
+"""Find and read arrays in HDF5 files from untrusted sources.
 
-HDF5 can take data from elsewhere: external and soft links, external storage and virtual datasets name other
-files, which may be private or may never answer. Weight files need none of these, so all are refused. A few
-bytes can also state an array of any size: shapes are known before data is read, so callers can compare them.
+HDF5 can read data from other places: external and soft links, external storage and virtual datasets refer to
+other files, which may be private or may block forever. Weight files need none of these, so they raise an
+error. A few bytes can also declare an array of any size. Shapes are available before data is read, so callers
+can check them first.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ DAMAGE = (
 
 @contextlib.contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Raise InvalidDataError with the name of the file for what h5py raises inside the block."""
+    """Convert h5py's errors in the block to InvalidDataError with the name of the file."""
     try:
         yield
     except InvalidDataError:
@@ -51,7 +52,7 @@ class StoredArray:
         path: The file.
         name: Name of the array, such as "conv1/kernel:0".
         shape: Its shape.
-        dataset: Where it is stored.
+        dataset: The HDF5 dataset that stores it.
     """
 
     path: Path
@@ -65,7 +66,7 @@ class StoredArray:
         return 4 * int(np.prod(self.shape, dtype=object))
 
     def read(self) -> np.ndarray:
-        """Return the values as float32; those beyond its range become infinite."""
+        """Return the values as float32. Values outside its range become infinite."""
         with damage_named(self.path), np.errstate(over="ignore"):
             return self.dataset[()].astype(np.float32)
 
@@ -79,7 +80,7 @@ def find(path: Path, group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset:
         name: Parts of the name, separated by slashes.
 
     Raises:
-        KeyError: If there is none.
+        KeyError: If there is no such group or dataset.
         InvalidDataError: If a link or a dataset on the way would read outside the file.
     """
     node = group

@@ -1,6 +1,6 @@
-"""What a weight file says about its model: settings, class names, metrics, version.
+"""The description of its model that a weight file contains: settings, class names, metrics, version.
 
-A weight file carries it as HDF5 attributes of the file, which readers of weights ignore: `mrcnn_settings`,
+It is stored as HDF5 attributes of the file, which readers of weights ignore: `mrcnn_settings`,
 `mrcnn_preprocessing`, `mrcnn_class_names`, `mrcnn_metrics` and `mrcnn_version`, each JSON text. Files may
 come from strangers: sizes and types are checked before anything is used, and nothing is executed.
 """
@@ -71,10 +71,10 @@ class ModelInfo:
     """The settings, class names and metrics of a model, as a weight file stores them.
 
     Attributes:
-        settings: The settings, as `Config.to_dict` returns them. Names of functions stand under "CALLABLES".
+        settings: The settings, as `Config.to_dict` returns them. Names of functions are under "CALLABLES".
         class_names: Names by class id, the background first; None if they are not known.
-        metrics: Numbers such as {"epoch": 8, "val_loss": 0.4}; empty if none are known. Files hold those that
-            are finite.
+        metrics: Numbers such as {"epoch": 8, "val_loss": 0.4}, empty if unknown. Files only store finite
+            ones.
         version: Version of the package that wrote the file.
     """
 
@@ -85,7 +85,7 @@ class ModelInfo:
 
     @property
     def callables(self) -> dict[str, str]:
-        """The settings that were functions of the program that wrote the file, and their names."""
+        """The settings that were functions in the program that wrote the file, and their names."""
         return dict(self.settings.get(CALLABLES, {}))
 
     def attributes(self) -> dict[str, str]:
@@ -104,7 +104,7 @@ class ModelInfo:
 
 
 def differing_settings(file: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Compare the settings that weights are valid for.
+    """Compare the settings for which weights are valid.
 
     Args:
         file: Settings of a weight file.
@@ -121,7 +121,7 @@ def differing_settings(file: Mapping[str, Any], model: Mapping[str, Any]) -> dic
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether two JSON values are equal; a mean of one number is the same for all channels."""
+    """Return whether two JSON values are equal. A mean of one number applies to all channels."""
     try:
         one, other = np.broadcast_arrays(np.asarray(one, float).ravel(), np.asarray(other, float).ravel())
     except (TypeError, ValueError):
@@ -130,13 +130,13 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def describe_differences(file: Mapping[str, Any], model: Mapping[str, Any]) -> str:
-    """List the settings that weights are valid for and that differ, and the sizes of images that differ.
+    """List the differences in the settings for which weights are valid, and in the sizes of images.
 
     Args:
         file, model: See `differing_settings`.
 
     Returns:
-        One line per setting; "" if the weights are valid for the settings of the model.
+        One line per setting, or "" if the weights are valid for the settings of the model.
     """
     differing = differing_settings(file, model)
     if differing:
@@ -152,7 +152,8 @@ def describe_differences(file: Mapping[str, Any], model: Mapping[str, Any]) -> s
 
 
 def write_attributes(file: h5py.File, attributes: Mapping[str, str]) -> None:
-    """Store texts as attributes of a file, in numbered ones where a text is too long for one."""
+    """Store texts as attributes of a file. A text that is too long for one attribute is split over
+    several."""
     for name, text in attributes.items():
         data = text.encode("utf8")
         parts = [data[start : start + ATTRIBUTE_LIMIT] for start in range(0, len(data), ATTRIBUTE_LIMIT)]
@@ -165,19 +166,19 @@ def _keys(name: str) -> Any:
 
 
 def is_hdf5(path: Path) -> bool:
-    """Whether a file begins as an HDF5 file does."""
+    """Return whether a file begins like an HDF5 file."""
     return read_start(path, len(HDF5_MAGIC)) == HDF5_MAGIC
 
 
 def read_model_info(path: Path, file: h5py.File) -> ModelInfo | None:
-    """Return what an open weight file says about its model; None if it says nothing.
+    """Return the description of its model from an open weight file, or None if there is none.
 
     Args:
         path: The file, for errors.
         file: The same, open.
 
     Raises:
-        InvalidDataError: If an attribute is not what it must be; the error names it.
+        InvalidDataError: If an attribute is not valid. The message names it.
     """
     texts = {name: _read_text(path, file, PREFIX + name) for name in ("settings", "class_names", "metrics")}
     if texts["settings"] is None:
@@ -194,7 +195,7 @@ def read_model_info(path: Path, file: h5py.File) -> ModelInfo | None:
 
 
 def model_info(path: str | Path) -> ModelInfo | None:
-    """Return what a weight file says about its model; None if it says nothing or is no HDF5 file.
+    """Return the description of its model from a weight file, or None without one or for other files.
 
     Raises:
         MissingFileError, UnreadableFileError, InvalidDataError: If the file cannot be read.
@@ -207,7 +208,7 @@ def model_info(path: str | Path) -> ModelInfo | None:
 
 
 def _read_text(path: Path, file: h5py.File, name: str) -> str | None:
-    """The text of an attribute and its numbered continuations; None if there is none."""
+    """Return the text of an attribute and its numbered continuations, or None if there is none."""
     parts: list[bytes] = []
     for key in _keys(name):
         if key not in file.attrs:
@@ -302,7 +303,7 @@ def _invalid(path: Path, name: str, what: str) -> InvalidDataError:
 
 
 def clean_names(names: Sequence[Any] | None) -> tuple[str, ...] | None:
-    """Return class names as a weight file can hold them; None stays None."""
+    """Return class names in the form that a weight file can store. None stays None."""
     if names is None:
         return None
     texts = ("".join(c if c.isprintable() else " " for c in str(name)) for name in names)

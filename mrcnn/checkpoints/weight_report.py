@@ -1,6 +1,6 @@
-"""Comparison of a weight file with a model, layer by layer: what fits, what does not, and the likely cause.
+"""Compare a weight file with a model, layer by layer, and explain why layers do not fit.
 
-Works on names and shapes alone: {layer name: [shape of each weight]}.
+This module only needs names and shapes: {layer name: [shape of each weight]}.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask
 
 
 class Setting(NamedTuple):
-    """One axis of one weight whose length follows from a setting of `Config`."""
+    """One axis of a weight whose length depends on a setting of `Config`."""
 
     layer: str
     weight: int  # index in the layer
@@ -48,15 +48,15 @@ class LoadReport:
 
     Attributes:
         filepath: Path of the file.
-        loaded: Layers of the model that take their weights from the file, in model order.
+        loaded: Layers of the model that get their weights from the file, in model order.
         excluded: Names in `exclude` that are a layer of the model or of the file.
         missing_in_file: Layers of the model that the file lacks. They keep their weights.
         unused_in_file: Layers of the file that the model lacks.
-        is_backbone_only: Whether the file has no layer of the pyramid, the RPN or the heads, as ImageNet
-            weights do.
-        origin: The network of another library that the weights belong to; None for weights of ours.
-        info: What the file says about its model; None if it says nothing.
-        class_names: Names of the classes that were loaded, by class id; None if the file does not tell them.
+        is_backbone_only: Whether the file has no layers of the pyramid, the RPN or the heads, like ImageNet
+            weights.
+        origin: The network of another library that the weights belong to; None for weights of this library.
+        info: The description of the model in the file, or None if there is none.
+        class_names: Names of the loaded classes by class id; None if the file does not contain them.
     """
 
     filepath: str
@@ -79,7 +79,8 @@ class LoadReport:
         )
 
     def __str__(self) -> str:
-        """A table: the number of layers of each kind, and the names of those that were not loaded."""
+        """Return a table with the number of layers of each kind, and the names of those that were not
+        loaded."""
         lines = [
             f"Weights of {self.filepath}" + (" (a backbone)" if self.is_backbone_only else ""),
             f"  {'loaded':<16}{len(self.loaded):4d} layers",
@@ -98,7 +99,7 @@ def compare(
     exclude: Collection[str],
     origin: str | None = None,
 ) -> LoadReport:
-    """Sort the layers of a file and of a model into those to load and those that only one side has.
+    """Divide the layers of a file and a model into layers to load and layers that only one of them has.
 
     Args:
         filepath: Path of the file, for the report.
@@ -129,12 +130,12 @@ def describe(
     """List every layer that does not fit, with both shapes, and what to do about it.
 
     Args:
-        report: A report of `compare`.
+        report: A report from `compare`.
         file_shapes, model_shapes: The arguments of `compare`.
         not_finite: Names of the weights in the file that hold NaN or infinite values.
 
     Returns:
-        Several lines; "" if all layers fit.
+        Several lines, or "" if all layers fit.
     """
     mismatched = mismatched_layers(report, file_shapes, model_shapes)
     lines = []
@@ -230,9 +231,9 @@ def size(shapes: Shapes) -> int:
 
 
 def least_size(settings: Mapping[str, Any]) -> int:
-    """Return a number of weights that a network with these settings has at least.
+    """Return a lower bound of the number of weights of a network with these settings.
 
-    It keeps a file of a few bytes from describing a network of terabytes.
+    This prevents a file of a few bytes from requesting a network of terabytes.
     """
     pyramid, units = settings["TOP_DOWN_PYRAMID_SIZE"], settings["FPN_CLASSIF_FC_LAYERS_SIZE"]
     mask, classes = settings["MASK_HEAD_CHANNELS"], settings["NUM_CLASSES"]
@@ -248,7 +249,7 @@ def least_size(settings: Mapping[str, Any]) -> int:
 
 
 def _resnet(names: Collection[str]) -> str | None:
-    """Tell the ResNets apart by their layer names: only ResNet-101 has blocks 4g to 4w."""
+    """Return the name of the ResNet, by its layer names: only ResNet-101 has blocks 4g to 4w."""
     if "res4g_branch2a" in names:
         return "resnet101"
     return "resnet50" if "res4a_branch2a" in names else None

@@ -1,7 +1,7 @@
-"""Weights of a model by layer name: load them with a report, copy them, save them in the Keras 2 layout.
+"""Load, copy and save the weights of a model by layer name, in the Keras 2 layout.
 
 Keras' own `.weights.h5` files store layers by class and position, so only equal graphs can exchange weights.
-Here a layer is found by its name, which the training and the inference graph share.
+This module finds layers by name, which the training graph and the inference graph share.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ def layer_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
     The order does not depend on which layers are trainable. The state of a random generator is not a weight.
 
     Returns:
-        {name in a file: variable}. A name is "conv1/kernel:0"; a model inside the model is one layer, whose
-        weights carry the names of its own layers.
+        {name in a file: variable}. A name is like "conv1/kernel:0". A nested model counts as one layer, and
+        its weights have the names of its own layers.
     """
     named: dict[str, keras.Variable] = {}
     for owner, name, variable in _walk(layer):
@@ -83,19 +83,19 @@ def load_weights(
     exclude: Iterable[str] | None = None,
     strict: bool = True,
 ) -> LoadReport:
-    """Load a weight file into the layers with the same names: all of them or, on an error, none.
+    """Load a weight file into the layers with the same names. On an error, nothing is loaded.
 
-    A file of the backbone alone (ImageNet weights) may lack the pyramid, the RPN and the heads in any case.
-    If it lacks layers of the model's backbone, a warning lists them.
+    A file with only the backbone (ImageNet weights) may always lack the pyramid, the RPN and the heads. If it
+    lacks layers of the model's backbone, a warning lists them.
 
     Args:
         model: A model with the layer names of the Keras 2 library.
         filepath: Published weights, weights of your own, or ImageNet weights; see `read_weight_file`; or a
             .pth, .safetensors or .pkl file of torchvision or Detectron2, see
             `mrcnn.checkpoints.foreign.read_foreign_weights`.
-        exclude: Names of layers that keep their weights. Needed where shapes differ.
-        strict: Whether a layer with weights that only the file or only the model has is an error. If False,
-            it is a warning.
+        exclude: Names of layers that keep their weights, which is necessary if shapes differ.
+        strict: Whether to raise an error if only the file or only the model has a layer with weights. If
+            False, a warning lists such layers.
 
     Returns:
         The LoadReport, which is also logged.
@@ -153,7 +153,7 @@ Layers = Mapping[str, Sequence[StoredArray | np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class _OpenFile:
-    """An open weight file: {layer name: arrays}, and the facts of a LoadReport that it tells."""
+    """An open weight file: {layer name: arrays}, and its facts for the LoadReport."""
 
     layers: Layers
     class_names: tuple[str, ...] | None
@@ -178,14 +178,14 @@ def _open_layers(filepath: str | os.PathLike[str], known_layers: list[str]) -> I
 
 
 def _coco_names(layers: Mapping[str, Sequence[StoredArray]]) -> tuple[str, ...] | None:
-    """COCO's class names, if there are as many classes as in the published weights of the Keras 2 library."""
+    """Return COCO's class names, if the number of classes is that of the Keras 2 library's COCO weights."""
     logits = layers.get("mrcnn_class_logits")
     is_coco = bool(logits) and logits[0].shape[-1:] == (len(COCO_CLASS_NAMES),)  # type: ignore[index]
     return COCO_CLASS_NAMES if is_coco else None
 
 
 def _warn_of_unknown(names: Iterable[str], known: Collection[str], model: keras.Model) -> None:
-    """Warn of excluded names that no layer has, and suggest the closest name that exists."""
+    """Warn about excluded names that no layer has, and suggest the closest existing name."""
     outer = {
         inner.name: layer.name
         for layer in model.layers
@@ -211,7 +211,7 @@ def _check(
     model_shapes: weight_report.Shapes,
     strict: bool,
 ) -> str:
-    """Raise if the file cannot be loaded. Return what does not fit of a file that is loaded in part."""
+    """Raise an error if the file cannot be loaded. If it is partly loaded, return what does not fit."""
     if not set(file_shapes) & set(model_shapes):
         raise InvalidDataError(
             "the file and the model must have layer names in common. Received: a file with "
@@ -233,14 +233,14 @@ def _check(
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copy the weights of one model to the layers with the same names of another: all of them or none.
+    """Copy weights to the layers of another model with the same names. On an error, nothing is copied.
 
     Args:
         source: The model to copy from.
-        target: The model to copy to, such as the inference network beside a training network.
+        target: The model to copy to, such as the inference network of a training network.
 
     Raises:
-        ValueError: Names the layers of `target` that `source` lacks or has in another shape.
+        ValueError: If `source` lacks layers of `target` or has them in another shape. The message names them.
     """
     source_weights, target_weights = model_weights(source), model_weights(target)
     mismatched = [
@@ -269,20 +269,21 @@ def save_weights(
     training: bool | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write all weights of a model in the Keras 2 layout, whole or not at all.
+    """Write all weights of a model in the Keras 2 layout, atomically.
 
-    If the model is a NamedWeightsModel that has `describe`, the file also says what model it holds.
+    If the model is a NamedWeightsModel with a `describe` function, the file also contains the description of
+    the model.
 
     Args:
         model: The model.
         filepath: The file to write. Its folder is created; an existing file is replaced.
         training: Whether to list the heads as a training model does, for readers that load by position. By
             default, whether the model has an input `input_gt_boxes`.
-        metrics: Numbers to store beside the weights, such as the logs of an epoch; those that are not finite
-            are left out. By default, the metrics of `describe`.
+        metrics: Numbers to store with the weights, such as the logs of an epoch. Numbers that are not finite
+            are left out. By default, the metrics from `describe`.
 
     Raises:
-        OSError: If the file cannot be written. The message has the size needed and what to do.
+        OSError: If the file cannot be written. The message contains the size needed and says what to do.
         ValueError: If the model has no weights.
     """
     variables = model_weights(model)
@@ -319,19 +320,19 @@ def _attributes(model: keras.Model, metrics: Mapping[str, Any] | None) -> dict[s
 
 @keras.saving.register_keras_serializable(package="mrcnn")
 class NamedWeightsModel(keras.Model):
-    """A functional model whose save_weights and load_weights find layers by name.
+    """A functional model that saves and loads weights by layer name.
 
     Build it as NamedWeightsModel(inputs, outputs, name=...). Files named `.weights.h5` or `.keras` have the
     layouts of Keras.
 
     Attributes:
-        describe: A function that returns what weight files say about the model; None if they say nothing.
+        describe: A function that returns the description of the model for weight files, or None for none.
     """
 
     describe: Callable[[], ModelInfo | None] | None = None
 
     def _make_predict_function(self) -> None:
-        """Do nothing. Servers that were written for Keras 2 call it before they start threads."""
+        """Do nothing. Servers written for Keras 2 call this before they start threads."""
 
     def save(self, filepath: str | os.PathLike[str], *args: Any, **options: Any) -> None:
         """Save the whole network as `keras.Model.save` does.
@@ -342,7 +343,7 @@ class NamedWeightsModel(keras.Model):
             **options: Further arguments of `keras.Model.save`.
 
         Warns:
-            UserWarning: For a .h5 file, which `keras.models.load_model` cannot open again.
+            UserWarning: If the file is a .h5 file, which `keras.models.load_model` cannot open.
         """
         super().save(filepath, *args, **options)
         if str(filepath).endswith((".h5", ".hdf5")):
@@ -358,8 +359,8 @@ class NamedWeightsModel(keras.Model):
 
         Args:
             filepath: The file to write.
-            overwrite: Whether an existing file is replaced. If False, it raises FileExistsError.
-            **options: For the layouts of Keras only.
+            overwrite: Whether to replace an existing file. If False, an existing file raises FileExistsError.
+            **options: Options of Keras, only for the layouts of Keras.
         """
         if str(filepath).endswith(KERAS_FORMATS):
             super().save_weights(filepath, overwrite=overwrite, **options)
@@ -386,10 +387,10 @@ class NamedWeightsModel(keras.Model):
             filepath: The file to read.
             by_name: Accepted for compatibility. Layers are always found by name.
             exclude, strict: See `mrcnn.checkpoints.weights.load_weights`.
-            **options: For the layouts of Keras only.
+            **options: Options of Keras, only for the layouts of Keras.
 
         Returns:
-            The LoadReport; None for the layouts of Keras.
+            The LoadReport, or None for the layouts of Keras.
         """
         if str(filepath).endswith(KERAS_FORMATS):
             if exclude is not None:

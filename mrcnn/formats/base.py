@@ -221,8 +221,7 @@ class FormatDataset(Dataset):
         return False
 
     def _orientation(self, image_id: int) -> int:
-        """Return the EXIF orientation to apply. The first call checks the header against the annotated
-        size."""
+        """Return the EXIF orientation to apply. The first call compares header and annotated size."""
         info = self.image_info[image_id]
         if "orientation" not in info:
             header = self._read_header(info)

@@ -1,4 +1,4 @@
-"""The detections of an image, and the files that other programs open.
+"""The detections of an image, and files for other programs.
 
 result, = model.detect(image)
 result.save("leaves.geojson")

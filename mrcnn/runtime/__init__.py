@@ -1,6 +1,6 @@
-"""Run exported files without Keras: `load(path).detect(images)` returns what `MaskRCNN.detect` returns.
+"""Run exported files without Keras: `load(path).detect(images)` returns the same as `MaskRCNN.detect`.
 
-It needs NumPy and the runtime of the format alone:
+It only needs NumPy and the runtime of the format:
 
     format          file                      package
     onnx            model.onnx                onnxruntime

@@ -1,4 +1,4 @@
-"""The runtimes of the formats. Each is imported when a file of its format is loaded.
+"""The runtimes of the formats. Each runtime is imported when a file of its format is loaded.
 
 Every engine runs images [B, h, w, C] and returns the outputs by name.
 """
@@ -22,7 +22,7 @@ def require(module: str, package: str, file: PathLike) -> Any:
     """Import the module of a runtime.
 
     Raises:
-        ImportError: If it is missing. The error says which package to install.
+        ImportError: If it is missing. The message says which package to install.
     """
     try:
         return importlib.import_module(module)
@@ -38,7 +38,7 @@ class OnnxEngine:
     Args:
         path: The file.
         threads: Threads of one call; None for one per core.
-        providers: Execution providers in order of preference; all available ones if None.
+        providers: Execution providers in order of preference, or None for all available ones.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class OnnxEngine:
         return entries.get(KEY)
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs for images [B, h, w, C]."""
+        """Return the outputs for images [B, h, w, C]."""
         return dict(zip(OUTPUTS, self.session.run(list(OUTPUTS), {INPUT: images}), strict=True))
 
 
@@ -72,8 +72,8 @@ class OpenVinoEngine:
         path: The .xml file, with the .bin file beside it.
         threads: Threads of one call; None for one per core.
         device: The device, such as "CPU", "GPU" or "AUTO".
-        precision: "f32", "bf16" or "f16". OpenVINO's own default is "bf16" on processors that have it, which
-            moves boxes by pixels.
+        precision: "f32", "bf16" or "f16". OpenVINO's own default is "bf16" on processors that support it,
+            which moves boxes by pixels.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class OpenVinoEngine:
         return self._metadata
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs for images [B, h, w, C]."""
+        """Return the outputs for images [B, h, w, C]."""
         results = self.compiled({INPUT: images})
         return {name: np.array(results[name]) for name in OUTPUTS}
 
@@ -128,7 +128,7 @@ class LiteRtEngine:
             return None
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs for images [B, h, w, C]."""
+        """Return the outputs for images [B, h, w, C]."""
         return {name: np.array(value) for name, value in self._call(**{INPUT: images}).items()}
 
 
@@ -154,5 +154,5 @@ class SavedModelEngine:
         return file.read_text(encoding="utf-8") if file.is_file() else None
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs for images [B, h, w, C]."""
+        """Return the outputs for images [B, h, w, C]."""
         return {name: value.numpy() for name, value in self._call(**{INPUT: self._tensor(images)}).items()}

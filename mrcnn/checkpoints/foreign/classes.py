@@ -1,4 +1,4 @@
-"""Class names of weights that were trained on COCO.
+"""Class names for weights trained on COCO.
 
 COCO numbers its 80 categories from 1 to 90 with gaps. torchvision's networks have an output for each number,
 including the gaps; Detectron2's and ours have the 80 categories in the order of their numbers.
@@ -29,7 +29,7 @@ COCO_CLASS_NAMES = tuple(TORCHVISION_CLASS_NAMES[index] for index in COCO_IDS)
 
 
 def coco_class_names(num_classes: int) -> tuple[str, ...] | None:
-    """Return the class names of weights with this number of classes; None if COCO does not tell them.
+    """Return COCO's class names if the number of classes fits, else None.
 
     Args:
         num_classes: Number of outputs of the box head, including the background.

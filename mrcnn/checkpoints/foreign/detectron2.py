@@ -1,4 +1,4 @@
-"""Read pickles of NumPy arrays, the form of Detectron2's model zoo (.pkl), without executing anything."""
+"""Read pickles of NumPy arrays, as in Detectron2's model zoo (.pkl), without executing anything."""
 
 import dataclasses
 import io
@@ -65,7 +65,7 @@ def read_numpy_pickle(path: Path) -> State:
 
 
 def _as_array(value: Any) -> Array | None:
-    """The array that a value in a pickle describes; None if it describes something else."""
+    """Return the array that a value in a pickle describes, or None if it describes something else."""
     if not isinstance(value, Call) or not isinstance(value.function, Global):
         return None
     if value.function.name in RECONSTRUCT and value.state is not None:
@@ -82,7 +82,7 @@ def _as_array(value: Any) -> Array | None:
 
 
 def _dtype(described: Any) -> str | None:
-    """A NumPy dtype of numbers, such as "<f4"; None for another one."""
+    """Return a NumPy dtype of numbers, such as "<f4", or None for other dtypes."""
     if not isinstance(described, Call) or described.function != Global("numpy.dtype"):
         return None
     name = described.arguments[0]
@@ -93,7 +93,7 @@ def _dtype(described: Any) -> str | None:
 
 
 def _bytes(data: Any) -> bytes:
-    """The bytes of an array. Protocol 2 of Python 3 stores them as text, Python 2 as a string."""
+    """Return the bytes of an array. Protocol 2 of Python 3 stores them as text, Python 2 as a string."""
     if isinstance(data, Call) and data.function == Global("_codecs.encode"):
         data = data.arguments[0]
     elif isinstance(data, Call) and data.function in EMPTY and not data.arguments:

@@ -1,8 +1,8 @@
 """Parse pickle files as data. Nothing in the file is imported, called or executed.
 
-A pickle is a program for a small stack machine, which can import and call anything. Here its instructions
-only build a description of what it would make: a name to import becomes a `Global`, a call becomes a `Call`.
-The readers of each format turn the few descriptions that mean an array into arrays and ignore the rest.
+A pickle is a program for a small stack machine, which can import and call anything. In this module, its
+instructions only build a description of the result: a name to import becomes a `Global`, and a call becomes a
+`Call`. The readers of each format convert descriptions of arrays to arrays and ignore the rest.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ _SHORTENER.maxlevel = 2
 
 @dataclasses.dataclass(frozen=True)
 class Global:
-    """The name of something that the pickle would import, such as "collections.OrderedDict"."""
+    """A name that the pickle would import, such as "collections.OrderedDict"."""
 
     name: str
 
@@ -38,7 +38,7 @@ class Global:
 # Descriptions can hold each other, and the text of one that holds another twice, level by level, has no end.
 @dataclasses.dataclass(eq=False, repr=False)
 class Call:
-    """An object that the pickle would make by a call, and what it would store in it."""
+    """An object that the pickle would create by a call, and the state that it would give it."""
 
     function: Any
     arguments: Any
@@ -48,37 +48,37 @@ class Call:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Persistent:
-    """An object that lies outside the pickle, by its identifier."""
+    """The identifier of an object outside the pickle."""
 
     id: Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Parsed:
-    """One pickle: its value, and everything in it that lies outside the pickle."""
+    """A parsed pickle: its value, and its references to objects outside the pickle."""
 
     value: Any
     persistent: list[Persistent]
 
 
 class PickleError(ValueError):
-    """A pickle that is damaged or uses instructions that weight files do not need."""
+    """A pickle is damaged or uses instructions that weight files do not need."""
 
 
 def short(value: object) -> str:
-    """Return a value of a pickle as text for a message, short however deep it is."""
+    """Return a value of a pickle as a short text for a message, even if it is deeply nested."""
     return _SHORTENER.repr(value)
 
 
 def parse(stream: BinaryIO) -> Parsed:
-    """Parse one pickle from a stream. The stream is left behind its end.
+    """Parse one pickle from a stream, and leave the stream positioned after it.
 
     Returns:
         A value made of plain Python values, `Global`, `Call` and `Persistent`. Dicts have only strings and
         numbers as keys.
 
     Raises:
-        PickleError: If the pickle is damaged or uses another instruction.
+        PickleError: If the pickle is damaged or uses an unsupported instruction.
     """
     try:
         machine = _Machine()
@@ -140,7 +140,7 @@ class _Machine:
         return values
 
     def _proto(self, argument: Any) -> None:
-        """The version of the format. Unknown instructions are refused one by one."""
+        """Ignore the version of the format, because each unknown instruction raises an error."""
 
     _frame = _proto  # a hint for buffered reading
 

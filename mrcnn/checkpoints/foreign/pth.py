@@ -1,8 +1,8 @@
 """Read the tensors of PyTorch files (.pth, .pt) without PyTorch and without executing anything.
 
-`torch.save` writes a pickle that describes the tensors, and their numbers beside it: since PyTorch 1.6 as
-members of a zip archive, before behind each other in one file. torchvision's first Mask R-CNN has the older
-form.
+`torch.save` writes a pickle that describes the tensors, and their numbers separately: since PyTorch 1.6 as
+members of a zip archive, before that one after another in the same file. The weights of torchvision's first
+Mask R-CNN have the older format.
 """
 
 import dataclasses
@@ -51,7 +51,7 @@ KIND = "PyTorch file"
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """Where the numbers of a tensor are: its storage, and how the storage is indexed, in values."""
+    """The location of a tensor's numbers: its storage, and offset, shape and strides in values."""
 
     storage: str
     dtype: str
@@ -61,7 +61,7 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """Number of values."""
+        """The number of values."""
         return math.prod(self.shape)
 
 
@@ -101,7 +101,7 @@ def _read_zip(path: Path) -> State:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str, default: bytes | None = None) -> bytes:
-    """Read a member. PyTorch stores members as they are: a compressed one could be of any size."""
+    """Read a member. It must not be compressed, because a compressed member could have any size."""
     try:
         info = archive.getinfo(name)
     except KeyError:
@@ -125,9 +125,9 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str, default: bytes | No
 
 
 def _read_old(path: Path) -> State:
-    """Five pickles: a magic number, a version, facts about the machine, the object and the storages' keys.
+    """Read five pickles: a magic number, a version, facts about the machine, the object, the storage keys.
 
-    The storages follow in the order of the keys, each behind its number of values.
+    The storages follow in the order of the keys, each after its number of values.
     """
     stream = io.BytesIO(path.read_bytes())
     magic, _, machine, parsed, keys = (parse(stream) for _ in range(5))
@@ -157,7 +157,8 @@ def _read_old(path: Path) -> State:
 
 
 def _storage(described: Any) -> tuple[str, str, int]:
-    """Key, dtype and number of values of a storage; TypeError or ValueError for anything else."""
+    """Return key, dtype and number of values of a storage. Raises TypeError or ValueError for anything
+    else."""
     if not isinstance(described, Persistent):
         raise TypeError("a tensor without a storage")
     tag, kind, key, _, count, *view = described.id
@@ -169,7 +170,7 @@ def _storage(described: Any) -> tuple[str, str, int]:
 
 
 def _as_tensor(value: Any) -> Tensor | None:
-    """The tensor that a value in a pickle describes; None if it describes something else."""
+    """Return the tensor that a value in a pickle describes, or None if it describes something else."""
     if not isinstance(value, Call) or not isinstance(value.function, Global):
         return None
     if value.function.name in PARAMETERS:
@@ -197,7 +198,7 @@ def _sizes(value: Any) -> tuple[int, ...]:
 def _arrays(
     path: Path, tensors: Mapping[str, Tensor], order: str, read: Callable[[str], bytes | memoryview]
 ) -> State:
-    """Copy the numbers of tensors out of their storages, each of which is read once.
+    """Copy the numbers of tensors from their storages, reading each storage once.
 
     Args:
         path: The file, for errors.

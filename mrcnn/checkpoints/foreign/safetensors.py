@@ -1,4 +1,4 @@
-"""Read .safetensors files: a JSON header that describes the tensors, and their bytes behind each other."""
+"""Read .safetensors files: a JSON header that describes the tensors, followed by their bytes."""
 
 import json
 import math
@@ -71,7 +71,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_layout(header: dict[str, Any], length: int) -> list[int]:
-    """Check that the tensors fill the data without gaps or overlaps. Return their numbers of values."""
+    """Check that the tensors fill the data without gaps or overlaps, and return their numbers of values."""
     position, sizes = 0, []
     for key, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         first, end = entry["data_offsets"]

@@ -1,4 +1,4 @@
-"""What the readers of foreign files share: finding the state dict, and making arrays from bytes."""
+"""Functions that the readers of foreign files share: find the state dict, make arrays from bytes."""
 
 import contextlib
 import math
@@ -16,7 +16,7 @@ from mrcnn.errors import InvalidDataError, reason
 # {key: array}, with the keys of the library that wrote it.
 State = dict[str, np.ndarray]
 
-# Where training scripts keep the state dict in a checkpoint, and what wrappers put before every key
+# The keys under which training scripts store the state dict, and the prefixes that wrappers add to every key
 # (DistributedDataParallel, torch.compile, Lightning).
 STATE_KEYS = ("model", "state_dict", "model_state_dict", "model_state")
 PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 
 @contextlib.contextmanager
 def damage_named(path: Path, kind: str) -> Iterator[None]:
-    """Raise InvalidDataError with the name of the file for the errors of damaged data inside the block."""
+    """Convert errors about damaged data in the block to InvalidDataError with the name of the file."""
     try:
         yield
     except InvalidDataError:
@@ -47,7 +47,7 @@ def damage_named(path: Path, kind: str) -> Iterator[None]:
 def find_state(
     path: Path, root: Any, as_item: Callable[[Any], Item | None], keys: Sequence[str] = STATE_KEYS
 ) -> dict[str, Item]:
-    """Find the state dict in what a file holds, and remove the prefixes of wrappers from its keys.
+    """Find the state dict in the content of a file, and remove the prefixes of wrappers from its keys.
 
     Args:
         path: The file, for errors.
@@ -75,7 +75,7 @@ def find_state(
 
 
 def as_mapping(value: Any) -> Mapping[Any, Any] | None:
-    """Return the entries of a dict or of a described OrderedDict; None for anything else."""
+    """Return the entries of a dict or a described OrderedDict, or None for anything else."""
     if isinstance(value, dict):
         return value
     if isinstance(value, Call) and value.function == Global("collections.OrderedDict"):
@@ -93,7 +93,7 @@ def without_prefixes(state: dict[str, Item]) -> dict[str, Item]:
 
 
 def check_total(path: Path, sizes: Sequence[int]) -> None:
-    """Raise if arrays of these numbers of values cannot be what a file of this size holds."""
+    """Raise InvalidDataError if a file of this size cannot hold arrays with these numbers of values."""
     total, length = 4 * sum(sizes), path.stat().st_size
     if total > max(SMALL_BYTES, MAX_GROWTH * length):
         raise InvalidDataError(
@@ -104,12 +104,12 @@ def check_total(path: Path, sizes: Sequence[int]) -> None:
 
 
 def naturals(values: Any) -> tuple[int, ...]:
-    """Return the sizes in a shape; ValueError or TypeError for anything else."""
+    """Return the sizes in a shape. Raises ValueError or TypeError for anything else."""
     return tuple(map(natural, values))
 
 
 def natural(value: Any) -> int:
-    """Return a size or position; ValueError for anything else."""
+    """Return a size or position. Raises ValueError for anything else."""
     if not isinstance(value, int) or value < 0:
         raise ValueError(f"a size of {short(value)}")
     return value

@@ -1,10 +1,11 @@
-"""From the array layouts of PyTorch models to those of Keras layers.
+"""Convert the array layouts of PyTorch models to those of Keras layers.
 
 Axes: h and w rows and columns of a kernel or map, C input channels, F outputs (filters or units), A anchors
 of a location, K classes.
 
-A PyTorch convolution is [F, C, h, w], a Keras one [h, w, C, F]. Kernels and biases end with the outputs after
-`kernel` and its relatives, so the functions that reorder outputs work on the last axis of both.
+The kernel of a convolution is [F, C, h, w] in PyTorch and [h, w, C, F] in Keras. After conversion by `kernel`
+and similar functions, the last axis of kernels and biases is that of the outputs, so the functions that
+reorder outputs work on the last axis of both.
 """
 
 from collections.abc import Sequence
@@ -16,37 +17,37 @@ DELTA_ORDER = (1, 0, 3, 2)
 
 
 def identity(values: np.ndarray) -> np.ndarray:
-    """Biases, and the weights of batch norm."""
+    """Return biases and weights of batch norm unchanged."""
     return values
 
 
 def kernel(values: np.ndarray) -> np.ndarray:
-    """A convolution [F, C, h, w] to [h, w, C, F]."""
+    """Convert a convolution [F, C, h, w] to [h, w, C, F]."""
     return values.transpose(2, 3, 1, 0)
 
 
 def depthwise_kernel(values: np.ndarray) -> np.ndarray:
-    """A depthwise convolution [C, 1, h, w] to [h, w, C, 1]."""
+    """Convert a depthwise convolution [C, 1, h, w] to [h, w, C, 1]."""
     return values.transpose(2, 3, 0, 1)
 
 
 def transposed_kernel(values: np.ndarray) -> np.ndarray:
-    """A transposed convolution [C, F, h, w] to [h, w, F, C]. Neither library flips it."""
+    """Convert a transposed convolution [C, F, h, w] to [h, w, F, C]. Neither library flips it."""
     return values.transpose(2, 3, 1, 0)
 
 
 def dense(values: np.ndarray) -> np.ndarray:
-    """A fully connected layer [F, C] to [C, F]."""
+    """Convert a fully connected layer [F, C] to [C, F]."""
     return values.T
 
 
 def dense_as_kernel(values: np.ndarray) -> np.ndarray:
-    """A fully connected layer [F, C] to a 1x1 convolution [1, 1, C, F]."""
+    """Convert a fully connected layer [F, C] to a 1x1 convolution [1, 1, C, F]."""
     return values.T[None, None]
 
 
 def dense_of_map(values: np.ndarray, channels: int) -> np.ndarray:
-    """A fully connected layer on a flattened square map [F, C * h * w] to a convolution [h, w, C, F].
+    """Convert a fully connected layer on a square map [F, C * h * w] to a convolution [h, w, C, F].
 
     Args:
         values: The weights. PyTorch flattens a map [C, h, w], Keras convolves [h, w, C].
@@ -58,11 +59,11 @@ def dense_of_map(values: np.ndarray, channels: int) -> np.ndarray:
 
 
 def stem_kernel(values: np.ndarray, std: Sequence[float], reverse_channels: bool = False) -> np.ndarray:
-    """The first convolution, for RGB images of which only the mean is subtracted.
+    """Convert the first convolution to take RGB images from which only the mean is subtracted.
 
     Args:
         values: [F, C, h, w].
-        std: What the other library divides the channels by, in the order of `values`.
+        std: Standard deviations by which the other library divides the channels, in the order of `values`.
         reverse_channels: Whether the other library's images are BGR.
     """
     scaled = values / np.asarray(std, np.float32)[:, None, None]
@@ -70,7 +71,7 @@ def stem_kernel(values: np.ndarray, std: Sequence[float], reverse_channels: bool
 
 
 def objectness(values: np.ndarray) -> np.ndarray:
-    """RPN logits of A anchors [..., A] to logits of background and foreground [..., 2 * A].
+    """Convert RPN logits of A anchors [..., A] to logits of background and foreground [..., 2 * A].
 
     The sigmoid of x is the softmax of (0, x): the background gets zeros.
     """
@@ -88,7 +89,7 @@ def anchor_deltas(values: np.ndarray) -> np.ndarray:
 def reversed_ratios(values: np.ndarray) -> np.ndarray:
     """Reverse the anchors [..., A, n] of a location.
 
-    The other libraries list ratios of height to width in ascending order, we list width to height.
+    The other libraries sort anchors by height / width, we sort them by width / height.
     """
     return values[..., ::-1, :]
 
@@ -99,11 +100,11 @@ def box_deltas(values: np.ndarray) -> np.ndarray:
 
 
 def background_first(values: np.ndarray) -> np.ndarray:
-    """Class logits [..., K] with the background last, to the background first."""
+    """Move the background of class logits [..., K] from the last to the first place."""
     return np.roll(values, 1, axis=-1)
 
 
 def with_background(values: np.ndarray, entries: int) -> np.ndarray:
-    """Put zeros for the background before outputs [..., (K - 1) * entries] of the other classes."""
+    """Prepend zeros for the background to outputs [..., (K - 1) * entries] of the other classes."""
     zeros = np.zeros((*values.shape[:-1], entries), values.dtype)
     return np.concatenate([zeros, values], axis=-1)
