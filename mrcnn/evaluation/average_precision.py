@@ -22,10 +22,10 @@ def compute_ap(
     pred_masks: Masks,
     iou_threshold: float = 0.5,
 ) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Compute the average precision of one image at one IoU threshold: the area under precision over recall.
+    """Compute the average precision of one image at one IoU threshold, the area under the PR curve.
 
-    All classes are counted together; a match only requires that the class agrees. Precision is made
-    non-increasing first (the all-point interpolation of Pascal VOC 2010).
+    All classes are ranked together, but a match requires the same class. Precision is made non-increasing
+    first (the all-point interpolation of Pascal VOC 2010).
 
     Args:
         gt_boxes: [G, 4]; rows of zeros at the end are padding.
@@ -103,9 +103,9 @@ def compute_ap_range(
 
 
 def compute_recall(pred_boxes: Boxes, gt_boxes: Boxes, iou: float) -> tuple[float, np.ndarray]:
-    """Compute the share of the ground-truth boxes that predicted boxes find.
+    """Compute the share of ground-truth boxes that predicted boxes find.
 
-    A prediction is positive if its best IoU is at least `iou`. It finds the ground truth of that best IoU.
+    A prediction is positive if its best IoU is at least `iou`. It then finds the ground truth with that IoU.
 
     Args:
         pred_boxes: [P, (y1, x1, y2, x2)], y2 and x2 outside.

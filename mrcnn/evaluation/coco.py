@@ -1,7 +1,7 @@
 """Average precision and recall of boxes and masks as COCO measures them, collected image by image.
 
-pycocotools, the reference implementation, computes the numbers. Of each image only run lengths are kept, a
-few hundred bytes per instance, and never masks.
+pycocotools, the reference implementation, computes the numbers. Only run lengths of each image are kept, a
+few hundred bytes per instance, and no masks.
 
 Axes: H, W image; N instances; T IoU thresholds; R recall levels; K classes.
 Source: https://cocodataset.org/#detection-eval
@@ -38,10 +38,10 @@ class PrecisionRecall:
         class_names: Names of the K classes.
         iou_thresholds: float [T]: 0.50, 0.55, ..., 0.95.
         recall: float [R], the levels 0.00, 0.01, ..., 1.00.
-        precision: float [T, R, K]. The precision at a recall is the best one at this or a higher recall, as
-            COCO and Pascal VOC define it; 0 where the recall is not reached, NaN for a class without objects.
-        scores: float [T, R, K], the score of the detection at which the recall is reached; NaN where it is
-            not.
+        precision: float [T, R, K]. As COCO and Pascal VOC define it, the precision at a recall is the best
+            one at this or any higher recall. It is 0 if the recall is not reached, and NaN for a class
+            without objects.
+        scores: float [T, R, K], the score of the detection that reaches the recall; NaN if none does.
     """
 
     class_names: tuple[str, ...]
@@ -54,7 +54,7 @@ class PrecisionRecall:
         """Return the precision [R, K] at one of `iou_thresholds`.
 
         Raises:
-            ValueError: If it is another threshold.
+            ValueError: If `iou_threshold` is not one of them.
         """
         precision: NDArray[np.float64] = self.precision[self._index(iou_threshold)]
         return precision
@@ -71,7 +71,7 @@ class PrecisionRecall:
             F1 [K] and scores [K]; NaN for a class without objects or without a correct detection.
 
         Raises:
-            ValueError: If it is another threshold.
+            ValueError: If `iou_threshold` is not one of them.
         """
         precision, scores = self.at(iou_threshold), self.scores[self._index(iou_threshold)]
         recall = self.recall[:, np.newaxis]
@@ -194,11 +194,11 @@ class CocoMetrics:
     Args:
         class_names: Class id (from 1) to name.
         iou_types: "box", "mask" or both.
-        max_detections: Three rising numbers. So many of the best detections of an image and class count;
+        max_detections: Three increasing numbers: how many of the best detections per image and class count.
             COCO's are 1, 10, 100. AP, and recall by size, use the last.
 
     Raises:
-        ValueError: If `iou_types` or `max_detections` is something else.
+        ValueError: If `iou_types` or `max_detections` is not valid.
     """
 
     def __init__(
@@ -235,11 +235,11 @@ class CocoMetrics:
         """Add an image.
 
         Args:
-            image_id: A number or text; all of one type, each only once.
+            image_id: A number or string. All ids must have the same type and be distinct.
             image_shape: (height, width, ...) of the image.
-            annotations: The ground truth, as `annotations_of` returns it or as it stands in a COCO file, with
-                segmentations of any form.
-            detections: As `detections_of` returns them.
+            annotations: The ground truth from `annotations_of` or a COCO file, with segmentations of any
+                form.
+            detections: The result of `detections_of`.
 
         Raises:
             ValueError: If the image was added before, or an annotation is broken.
@@ -261,8 +261,8 @@ class CocoMetrics:
     def results(self) -> dict[str, list[Any]]:
         """Return all metrics as columns of a table, for instance for `pandas.DataFrame`.
 
-        The first row, class "all", is the mean over the classes; one row per class follows. A value is NaN if
-        there is no object to find.
+        The first row, class "all", is the mean over the classes, followed by one row per class. A value is
+        NaN if there is no object to find.
 
         Returns:
             Columns: class, images and objects (images with an object of the class; crowds do not count), and
@@ -287,7 +287,7 @@ class CocoMetrics:
             iou_type: "box" or "mask", one of `iou_types`; by default the last of them.
 
         Raises:
-            ValueError: If it is another one.
+            ValueError: If `iou_type` is not one of `iou_types`.
         """
         iou_type = self.iou_types[-1] if iou_type is None else iou_type
         if iou_type not in self.iou_types:
@@ -306,7 +306,7 @@ class CocoMetrics:
         )
 
     def write_truth(self, path: str | os.PathLike[str]) -> None:
-        """Write the ground truth as a COCO annotation file, whole or not at all. Image ids are file names."""
+        """Write the ground truth as a COCO annotation file, atomically. Image ids serve as file names."""
         files.write_json(path, self._dataset())
 
     def _dataset(self) -> Record:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
-    """How often instances of one class were detected as another, at one score and one IoU.
+    """Counts of instances of each true class by detected class, at one score and one IoU.
 
     Attributes:
         class_names: Names of the K classes.
@@ -54,7 +54,7 @@ class ConfusionMatrix:
             float64 [K + 1, K + 1]; NaN in rows or columns without an entry.
 
         Raises:
-            ValueError: If `over` is neither.
+            ValueError: If `over` is neither "true" nor "detected".
         """
         if over not in ("true", "detected"):
             raise ValueError(f'`over` must be "true" or "detected". Received: over={over!r}')

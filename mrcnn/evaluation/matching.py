@@ -1,4 +1,4 @@
-"""Matches of predicted instances and ground truth in one image, by the IoU of masks.
+"""Match predicted instances with ground truth in one image, by the IoU of masks.
 
 Axes: H, W image; G ground-truth instances; P predictions.
 """
@@ -23,7 +23,7 @@ def compute_matches(
     """Match predictions, best score first, with the ground truth of their class that they overlap most.
 
     Args:
-        gt_boxes: [G, 4]; rows of zeros at the end are padding, and boxes serve only to find it.
+        gt_boxes: [G, 4]; rows of zeros at the end are padding. Boxes are only used to find the padding.
         gt_class_ids: [G].
         gt_masks: [H, W, G].
         pred_boxes: [P, 4]; rows of zeros at the end are padding.
@@ -31,8 +31,8 @@ def compute_matches(
         pred_scores: [P].
         pred_masks: [H, W, P].
         iou_threshold: The smallest mask IoU of a match.
-        score_threshold: A second limit of the IoU. Despite its name it is not compared with scores; the
-            Keras 2 library does the same.
+        score_threshold: A second lower limit of the IoU. Despite its name, it is not compared with scores, as
+            in the Keras 2 library.
 
     Returns:
         gt_match: float [G], index of the prediction among those by descending score, or -1.
@@ -61,7 +61,7 @@ def ranked_overlaps(
     pred_scores: np.ndarray,
     pred_masks: Masks,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Drop padding, sort predictions by score and compute overlaps: the part that no threshold enters.
+    """Drop padding, sort predictions by score and compute overlaps: the part that depends on no threshold.
 
     Args:
         gt_boxes: [G, 4]; rows of zeros at the end are padding.
@@ -98,10 +98,10 @@ def match_ranked(
     overlaps: np.ndarray,
     iou_threshold: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match predictions one by one, greedily, with ground truth.
+    """Match predictions greedily with ground truth.
 
-    Each prediction takes the ground truth of its class that it overlaps most, among those not taken yet. NaN,
-    the overlap of two empty masks, never matches.
+    In turn, each prediction takes the unmatched ground truth of its class that it overlaps most. NaN, the
+    overlap of two empty masks, never matches.
 
     Args:
         gt_class_ids: [G].

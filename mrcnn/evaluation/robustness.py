@@ -1,7 +1,7 @@
-"""Fixed changes of camera and light, to measure how much of a detector's accuracy survives them.
+"""Fixed changes of camera and lighting, to measure how robust a detector is.
 
-Each takes an image uint8 [H, W, 3] and returns one of the same shape and dtype, the same in every call.
-Objects stay where they are. These changes are for tests; training has its own augmentation.
+Each change takes an image, uint8 [H, W, 3], and deterministically returns an image of the same shape and
+dtype. Objects do not move. These changes are for evaluation; training has its own augmentation.
 """
 
 import io
@@ -80,7 +80,7 @@ def jpeg(image: Image, quality: int) -> Image:
 
 
 def resolution(image: Image, factor: float) -> Image:
-    """Shrink and enlarge again, so the size stays.
+    """Shrink the image and enlarge it to its original size.
 
     Args:
         image: uint8 [H, W, 3].
@@ -120,9 +120,9 @@ def evaluate_under_shifts(
         detect: See `evaluate.evaluate`.
         dataset: A prepared Dataset of uint8 images.
         shifts: Name to function.
-        measures: Columns of the results to keep, of their first row, which is over all classes.
+        measures: Columns of the results to report. The values are from the first row, for all classes.
         verbose: 1 to show progress and print the table.
-        **options: More arguments of `evaluate.evaluate`. `min_score` is 0.5 by default.
+        **options: Further arguments of `evaluate.evaluate`. `min_score` is 0.5 by default.
 
     Returns:
         The columns of a table with a row for each shift: shift, and the measures.

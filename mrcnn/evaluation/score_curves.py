@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of each class against the lowest score that counts.
+"""Precision, recall and F1 of each class against the score threshold.
 
 Axes: S scores; K classes.
 """
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ScoreCurves:
-    """Counts of detections and objects at several limits of the score, at one IoU.
+    """Counts of detections and objects at several score thresholds and one IoU.
 
     Attributes:
         class_names: Names of the K classes.
-        scores: float [S], rising. At each, detections with a lower score do not count.
+        scores: float [S], increasing score thresholds. Detections with a lower score do not count.
         hits: int [S, K], detections that match an object.
         false: int [S, K], detections that match none.
         missed: int [S, K], objects that no detection matches.
@@ -51,9 +51,9 @@ class ScoreCurves:
         return _ratio(2 * hits, 2 * hits + false + missed)
 
     def best_score(self) -> float:
-        """Return the score with the best F1 of all classes together, the lowest one if several share it.
+        """Return the score threshold with the best F1 of all classes together, the lowest one in a tie.
 
-        It is a candidate for DETECTION_MIN_CONFIDENCE or `min_score`. NaN without objects and detections.
+        Consider it for DETECTION_MIN_CONFIDENCE or `min_score`. It is NaN without objects and detections.
         """
         f1 = self.f1_of_all
         if np.isnan(f1).all():

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Write files atomically: completely, or not at all."""
 
 import contextlib
 import json
@@ -17,9 +17,9 @@ LEFTOVER = re.compile(r"\..+-\w{8}\.part(\.\w+)?|\..+\.[0-9a-f]{8}\.tmp")
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` when the block succeeds.
 
-    A reader never sees a half-written file: after an error, a kill or a full disk the previous `path` is
-    still there, unchanged. The temporary file is removed when the block raises. The temporary name starts
-    with a dot and keeps the suffix of `path`, which some writers need.
+    A reader never sees a partial file: if an error occurs, the process is killed or the disk is full, the
+    previous file at `path` remains unchanged. If the block raises an error, the temporary file is removed.
+    Its name starts with a dot and keeps the suffix of `path`, which some writers need.
 
     Args:
         path: The file to write. Its folder is created if it is missing.
@@ -50,13 +50,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = None) -> None:
-    """Write a JSON file whole or not at all; see `atomic_write`. `value` must be serializable."""
+    """Write a JSON file atomically; see `atomic_write`. `value` must be serializable."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Remove the temporary files that a killed process left in a folder. A file that resists is kept."""
+    """Remove temporary files that a killed process left in a folder, as far as possible."""
     for path in Path(folder).iterdir():
         if LEFTOVER.fullmatch(path.name) and path.is_file():
             with contextlib.suppress(OSError):
@@ -64,7 +64,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 
 
 def _umask() -> int:
-    """The permissions that new files of this process lack; `mkstemp` makes private files."""
+    """Return the umask of this process, because `mkstemp` creates private files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,4 +1,4 @@
-"""Where the pixels of an image lie in the world: their size, and the map coordinates of an aerial image."""
+"""Calibration of an image: the size of its pixels, and the map coordinates of an aerial image."""
 
 import contextlib
 import math
@@ -81,7 +81,7 @@ class GeoReference:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the metadata of a file say about its pixels; None for what they do not say."""
+    """The calibration in the metadata of a file. Fields that the metadata lack are None."""
 
     pixel_size: PixelSize | None = None
     georeference: GeoReference | None = None
@@ -91,10 +91,10 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
     """Read the size of a pixel and the place on a map from the metadata of a TIFF file.
 
     The size comes from OME-TIFF, ImageJ and Aperio metadata, or from tags in centimeters. Tags in inches are
-    not used: they tell how large a photo is to be printed. The place comes from GeoTIFF tags.
+    not used, because they only tell how large to print a photo. The place comes from GeoTIFF tags.
 
     Returns:
-        The calibration. It is empty for other files, and for metadata that are missing or damaged.
+        The calibration, which is empty for other files and for missing or damaged metadata.
     """
     if Path(path).suffix.lower() not in (".tif", ".tiff", ".svs"):
         return Calibration()

@@ -1,4 +1,4 @@
-"""From Pillow's image modes to gray or RGB arrays, with the colors that viewers show.
+"""Convert Pillow's image modes to gray or RGB arrays, with the colors that viewers show.
 
 Axes: h, w image as stored.
 """
@@ -21,11 +21,11 @@ MULTIPLIED = {"RGBa": "RGBA", "La": "LA"}  # modes whose colors are multiplied b
 def as_array(image: "PillowImage") -> Image:
     """Return a decoded image as gray [h, w] or RGB [h, w, 3].
 
-    Palettes and CMYK, YCbCr and LAB colors become RGB. ICC profiles are followed for 8-bit images. An alpha
+    Palettes and CMYK, YCbCr and LAB colors become RGB. ICC profiles of 8-bit images are applied. An alpha
     channel is dropped.
 
     Returns:
-        uint8; uint16, int32 or float32 where the image has such values.
+        uint8, or uint16, int32 or float32 if the image has such values.
     """
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""The header of an image file: size, mode, orientation and number of images, known before it is decoded."""
+"""The header of an image file: size, mode, orientation and number of images, available before decoding."""
 
 import contextlib
 import functools
@@ -56,12 +56,12 @@ class Header:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """(height, width) as viewers show the image, turned by its EXIF orientation."""
+        """(height, width) as viewers show the image, rotated by its EXIF orientation."""
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
 def pixel_limit() -> int | None:
-    """Return the number of pixels that an image may have: twice PIL.Image.MAX_IMAGE_PIXELS, as in Pillow.
+    """Return the largest number of pixels of an image: twice PIL.Image.MAX_IMAGE_PIXELS, as in Pillow.
 
     None means that there is no limit.
     """
@@ -72,11 +72,11 @@ def pixel_limit() -> int | None:
 
 @contextlib.contextmanager
 def by_pillow(stream: BinaryIO) -> Iterator["PillowImage | None"]:
-    """Open an image with Pillow; None for TIFF files that it does not know, such as color of 32 bits.
+    """Open an image with Pillow. Return None for TIFF files that it does not support, such as 32-bit color.
 
     Raises:
         UnreadableFileError: If the file is not an image.
-        InvalidDataError: If it states more pixels than `pixel_limit`.
+        InvalidDataError: If it declares more pixels than `pixel_limit`.
     """
     import PIL.Image
 
@@ -110,7 +110,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def check_pixels(pixels: int) -> None:
-    """Raise InvalidDataError if an image states more pixels than `pixel_limit`."""
+    """Raise InvalidDataError if an image declares more pixels than `pixel_limit`."""
     limit = pixel_limit()
     if limit is not None and pixels > limit:
         raise InvalidDataError(f"The file declares {pixels:,} pixels. {_too_large()}")
@@ -181,7 +181,7 @@ def _tiff_frames(image: "PillowImage", stream: BinaryIO) -> int:
 
 
 def tiff_header(stream: BinaryIO) -> Header:
-    """Return the header of a TIFF file of a kind that Pillow does not know."""
+    """Return the header of a TIFF file of a kind that Pillow does not support."""
     from mrcnn.files import tiff
 
     with tiff.opened(stream) as file:
@@ -194,7 +194,7 @@ def tiff_header(stream: BinaryIO) -> Header:
 
 
 def is_deep_png(image: "PillowImage") -> bool:
-    """Return whether a PNG file has color of 16 bits, which Pillow cuts to 8."""
+    """Return whether a PNG file has 16-bit color, which Pillow reduces to 8 bits."""
     if image.format != "PNG" or image.mode not in ("RGB", "RGBA", "LA"):
         return False
     return any("16" in str(arguments) for arguments in decoder_arguments(image))

@@ -1,4 +1,4 @@
-"""Whether a path is an ordinary file, known before it is opened."""
+"""Check whether a path is an ordinary file before opening it."""
 
 import os
 import stat
@@ -7,7 +7,7 @@ from mrcnn.errors import MissingFileError, UnreadableFileError, reason
 
 
 def check_ordinary(path: str | os.PathLike[str]) -> None:
-    """Check that a path is an ordinary file. Opening a FIFO would wait until another process writes.
+    """Check that a path is an ordinary file, because opening a FIFO would wait until another process writes.
 
     Raises:
         MissingFileError: If there is no such file.

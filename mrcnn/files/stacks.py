@@ -1,4 +1,4 @@
-"""Stacks and channels of a TIFF file: how they are called, and which image of the file is which.
+"""Stacks and channels of a TIFF file: their names, and the order of the images in the file.
 
 A microscope's file may hold 2 channels of 5 slices. These are 10 images [h, w], and none of them is a color.
 """
@@ -28,7 +28,7 @@ class Stack:
     Attributes:
         axes: Name and length of each axis along which the images lie, the slowest first.
         samples: Values per pixel of each image.
-        channel_names: Names of the channels, as far as the file tells them.
+        channel_names: Names of the channels, as far as the file contains them.
     """
 
     axes: tuple[tuple[str, int], ...]
@@ -112,7 +112,7 @@ def read_channels(
 
     Args:
         stream: The file.
-        page: Which image of each channel, from 0. None if there is only one.
+        page: Number of the image of each channel, from 0, or None if there is only one.
         channels: Numbers of the channels, from 0, in the order of the result.
         max_pixels: See `tiff.read_frame`.
 

@@ -1,4 +1,4 @@
-"""TIFF files that Pillow does not read exactly: stacks, color of 16 bits, large integers, many channels.
+"""TIFF files that Pillow does not read exactly: stacks, 16-bit color, large integers, many channels.
 
 Axes: h, w image as stored.
 """
@@ -37,7 +37,7 @@ class Layout:
 
     Attributes:
         pages: The pages, as tifffile describes them.
-        frames: Number of images; more than the pages where a page holds a stack.
+        frames: Number of images, which exceeds the number of pages if a page holds a stack.
     """
 
     pages: list[Any]
@@ -79,7 +79,7 @@ def layout(tiff: tifffile.TiffFile) -> Layout:
 
 
 def mode(page: Any) -> str:
-    """Return the mode of a page in the words of `images.Header`."""
+    """Return the mode of a page, named as in `headers.Header`."""
     samples, dtype = int(page.samplesperpixel), page.dtype
     if dtype is None or dtype.kind not in "buif":
         raise UnreadableFileError(f"The TIFF file has pixels of an unsupported type: {dtype}.")
@@ -104,7 +104,7 @@ def read_frame(tiff: tifffile.TiffFile, index: int, max_pixels: int | None) -> n
     """Decode one image: [h, w] or [h, w, channels], the values as stored; 0 and 1 for one-bit images.
 
     Raises:
-        InvalidDataError: If it states more data than allowed, or than the file holds.
+        InvalidDataError: If it declares more data than allowed, or than the file holds.
         UnreadableFileError: If its compression is not supported.
     """
     found = layout(tiff)
@@ -116,7 +116,7 @@ def read_frame(tiff: tifffile.TiffFile, index: int, max_pixels: int | None) -> n
         return np.asarray(stack[index])
     page = found.pages[index]
     page = page.aspage() if isinstance(page, tifffile.TiffFrame) else page
-    tile = int(page.tilewidth or 0) * int(page.tilelength or 0)  # small images may state large tiles
+    tile = int(page.tilewidth or 0) * int(page.tilelength or 0)  # small images may declare large tiles
     if max_pixels is not None and tile > max_pixels:
         raise InvalidDataError(
             f"The file declares tiles of {tile} pixels, but at most {max_pixels} are decoded."
@@ -193,7 +193,7 @@ def _check_bytes(stated: int, most: int, length: int) -> None:
 
 
 def _check_segments(page: Any) -> None:
-    """Check that no compressed part of a page unpacks to more than it states."""
+    """Check that no compressed part of a page unpacks to more bytes than declared."""
     rows = page.tilelength if page.is_tiled else page.rowsperstrip
     columns = page.tilewidth if page.is_tiled else page.imagewidth
     depth = int(page.samplesperpixel) * int(page.bitspersample) // 8 + 1

@@ -4,9 +4,9 @@
     train.load("annotations/instances_train.json", "images")
     train.prepare()
 
-`load` reads and checks the annotations and the headers of the images. A broken entry is left out, counted and
-named in `problems`; the rest is loaded. Pixels and masks are read when they are asked for. `describe` shows
-what is in a dataset, `split` divides it, `write_coco` writes it, and `write_predictions` in
+`load` reads and checks the annotations and the headers of the images. Broken entries are left out, counted
+and named in `problems`; the rest is loaded. Pixels and masks are read when they are needed. `describe`
+summarizes a dataset, `split` divides it, `write_coco` writes it, and `write_predictions` in
 `mrcnn.formats.predictions` writes detections.
 """
 

@@ -19,13 +19,13 @@ from mrcnn.results.detections import Detections
 def write_coco(dataset: Dataset, path: Source, images: Source | None = None) -> None:
     """Write the annotations of a prepared dataset as a COCO file.
 
-    The masks are written as run lengths. Images without objects are written only if the dataset lists them as
-    empty: an image that nobody has annotated must not train as background.
+    The masks are written as run lengths. Images without objects are only written if the dataset lists them as
+    empty, because images that nobody has annotated must not serve as background in training.
 
     Args:
         dataset: Any prepared dataset whose images are files.
-        path: The JSON file to write, whole or not at all.
-        images: The folder that the names of the images are relative to; by default that of `path`.
+        path: The JSON file to write. It is replaced atomically.
+        images: The folder to which the names of the images are relative, by default that of `path`.
 
     Raises:
         InvalidDataError: If an image is not a file below this folder, or cannot be used.
@@ -64,7 +64,7 @@ def name_below(folder: Path, info: Record, image_id: int) -> str:
 
 
 def objects_of(dataset: Dataset, image_id: int) -> Detections:
-    """Return the annotated objects of an image of a prepared dataset: without scores, crowds negative."""
+    """Return the annotated objects of an image, without scores and with negative class ids for crowds."""
     crops: MaskCrops
     class_ids: Any
     if isinstance(dataset, FormatDataset):

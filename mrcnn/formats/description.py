@@ -34,7 +34,7 @@ DEFAULT_MAX_INSTANCES = 100
 
 @dataclasses.dataclass
 class _Findings:
-    """What a pass over images found.
+    """The findings of a pass over images.
 
     Attributes:
         sizes: (height, width) of each image.
@@ -52,13 +52,13 @@ class _Findings:
 
 
 def describe(dataset: Dataset, limit: int | None = DEFAULT_LIMIT) -> dict[str, Any]:
-    """Print and plot what a prepared dataset holds, and what is broken in it.
+    """Print and plot a summary of a prepared dataset, and list what is broken in it.
 
-    Of the datasets of `mrcnn.formats`, no image is decoded.
+    For datasets of `mrcnn.formats`, this decodes no image.
 
     Args:
         dataset: Any prepared dataset.
-        limit: The number of images to look at, evenly spread over the dataset. None looks at all.
+        limit: The number of images to examine, evenly spread over the dataset, or None for all.
 
     Returns:
         A dict of images, images_looked_at, image_heights, image_widths, instances, instances_per_image,
@@ -79,7 +79,7 @@ def describe(dataset: Dataset, limit: int | None = DEFAULT_LIMIT) -> dict[str, A
     for image_id in looked_at:
         try:
             _look(dataset, int(image_id), found)
-        except Exception as error:  # whatever the dataset of a user raises, the next image may be whole
+        except Exception as error:  # a user's dataset may raise any error, and the next image may be fine
             kind = error.kind if isinstance(error, BrokenEntryError) else problems.UNREADABLE_IMAGE
             noted.add(kind, f"image id {image_id}, {dataset.image_reference(int(image_id))}: {error}")
     numbers = _summary(dataset, found, count)
@@ -138,7 +138,7 @@ def _quantiles(values: Sequence[float] | np.ndarray) -> list[float]:
 
 
 def _advice(numbers: Mapping[str, Any]) -> list[str]:
-    """Return what deserves a second look before training."""
+    """Return advice about things to check before training."""
     total = numbers["instances"]
     if total == 0:
         return ["none of the images examined has an object"]

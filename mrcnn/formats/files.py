@@ -1,4 +1,4 @@
-"""Annotation files: read bytes and JSON, and take checked values out of them."""
+"""Annotation files: read bytes and JSON, and get validated values from them."""
 
 import json
 import math
@@ -36,7 +36,7 @@ def read_json(path: Source) -> Any:
     Raises:
         MissingFileError: If there is no such file.
         UnreadableFileError: If it cannot be read.
-        InvalidDataError: If it is not JSON. The error names line and column.
+        InvalidDataError: If it is not valid JSON. The message names line and column.
     """
     content = read_bytes(path)
     try:
@@ -65,7 +65,7 @@ def field(
     Args:
         record: The object.
         name: Name of the field.
-        kind: The type that it must have, or several. True and False are not integers here.
+        kind: The type or types that it may have. True and False do not count as integers.
         file: The file, for the error.
         entry: The entry of the file, for the error.
 
@@ -137,7 +137,7 @@ def identifier(record: Any, name: str, file: Source, entry: str | None = None) -
 
 
 def is_text(value: str) -> bool:
-    """Return whether a string has only whole characters; broken JSON may hold halves of some."""
+    """Return whether a string has only complete characters. Broken JSON may contain lone surrogates."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Find the image files of a data set in folders and zip archives."""
+"""Find the image files of a dataset in folders and zip archives."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -16,11 +16,11 @@ def locate(folder: Path, name: str, within: Path | None = None) -> Path:
 
     Args:
         folder: The folder that the name is relative to.
-        name: The name, with slashes or, as Windows writes it, backslashes.
-        within: The folder that the path must not leave; `folder` by default.
+        name: The name, with slashes or, as on Windows, backslashes.
+        within: The folder inside which the path must be, by default `folder`.
 
     Raises:
-        BrokenEntryError: If the path leaves this folder. Links in it are followed.
+        BrokenEntryError: If the path is outside this folder. Links inside the folder are followed.
     """
     path = folder / name
     if "\\" in name and not os.path.isfile(path):
@@ -43,7 +43,7 @@ def images_in(root: Source, folder: str) -> list[str]:
 
     Args:
         root: A folder or a zip file.
-        folder: The folder below it; "" for itself.
+        folder: The folder inside `root`, or "" for `root` itself.
 
     Returns:
         Paths below the root in the order of their names, without hidden files. Those of a zip archive are
@@ -73,7 +73,7 @@ def images_in(root: Source, folder: str) -> list[str]:
 
 
 def by_stem(paths: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Return the first path of each name without suffix, and the others, whose names are taken."""
+    """Return the first path of each name without suffix, and the other paths, whose names are taken."""
     first: dict[str, str] = {}
     others = []
     for path in paths:

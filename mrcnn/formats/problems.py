@@ -1,7 +1,7 @@
-"""The problems of a data set: entries that are broken or were changed, counted and named.
+"""The problems of a dataset: entries that are broken or were changed, counted and named.
 
-A reader leaves a broken entry out, notes it here and goes on. Each kind of problem says what is wrong and
-what happened to the entry.
+A reader notes a broken entry here, leaves it out and continues. Each kind of problem describes what is wrong
+and what happened to the entry.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ _SHORTENER.maxstring = _SHORTENER.maxother = _SHORTENER.maxlong = 60
 
 
 class BrokenEntryError(InvalidDataError):
-    """An entry of a data set cannot be used.
+    """An entry of a dataset cannot be used.
 
     Attributes:
         kind: The kind of problem, one of the constants of this module.
@@ -78,7 +78,7 @@ class BrokenEntryError(InvalidDataError):
 
 
 class Problems:
-    """The problems of one data set, by kind. Each entry counts once.
+    """The problems of one dataset, by kind. Each entry counts once.
 
     Attributes:
         names: Dict from kind to the names of the entries, in the order in which they were found.
@@ -103,7 +103,7 @@ class Problems:
 
     @contextlib.contextmanager
     def leave_out(self, file: str | os.PathLike[str], entry: str | None = None) -> Iterator[None]:
-        """Note an entry whose block raises an error about data, instead of raising it.
+        """Note an entry if the block raises an error about data, instead of raising the error.
 
         Args:
             file: The file of the entry.
@@ -132,7 +132,7 @@ class Problems:
         """Log one warning for each kind that has new entries since the last call.
 
         Args:
-            changed: Whether to warn of entries, too, that are used in another way than they are stored.
+            changed: Whether to also warn about entries that are used differently than they are stored.
         """
         for kind, names in list(self.names.items()):  # other threads may add kinds
             new = names[self._reported.get(kind, 0) :]
@@ -142,7 +142,7 @@ class Problems:
 
 
 def short(value: object) -> str:
-    """Return a value from a file as text for a message: short, however large or deep it is."""
+    """Return a value from a file as a short text for a message, even if it is large or deeply nested."""
     if isinstance(value, int) and value.bit_length() < 64:
         return str(value)  # by far the most frequent case
     try:
@@ -158,7 +158,7 @@ def _line(kind: str, names: list[str]) -> str:
 
 
 def _printable(text: str) -> str:
-    """Escape what no terminal and no log file can show: line breaks, and half characters of broken JSON."""
+    """Escape text that terminals and log files cannot show: line breaks, and lone surrogates."""
     text = text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}..."
     escaped = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in escaped)

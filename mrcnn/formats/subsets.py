@@ -1,4 +1,4 @@
-"""Parts of a dataset as datasets."""
+"""Subsets of a dataset."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,15 @@ AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
 
 def split(dataset: AnyDataset, share: float = 0.2, seed: int = 0) -> tuple[AnyDataset, AnyDataset]:
-    """Divide the images of a dataset into a large part to train on and a small one to validate with.
+    """Divide a dataset into a large part for training and a small part for validation.
 
-    Images of one scene or one patient should stay in one part. If there are such, divide the files by hand.
+    Images of one scene or one patient should be in the same part. If there are such groups, divide the files
+    yourself.
 
     Args:
         dataset: The dataset.
-        share: The share of the images in the second part, which gets one image at least.
-        seed: The same seed divides the same images in the same way.
+        share: The share of images in the second part, which gets at least one image.
+        seed: Seed of the random division.
 
     Returns:
         Two prepared datasets with all classes.
@@ -43,7 +44,7 @@ def subset(dataset: AnyDataset, image_ids: Sequence[int]) -> AnyDataset:
 
     Args:
         dataset: The dataset.
-        image_ids: Ids of the images. An id may stand several times.
+        image_ids: Ids of the images. An id may occur several times.
     """
     part = copy.copy(dataset)
     part.image_info = [dataset.image_info[image_id] for image_id in image_ids]
@@ -53,12 +54,12 @@ def subset(dataset: AnyDataset, image_ids: Sequence[int]) -> AnyDataset:
 
 
 def repeat_rare(dataset: AnyDataset, groups: Mapping[str, Sequence[int]]) -> AnyDataset:
-    """Return a prepared dataset that repeats the images of small groups, so that they train more often.
+    """Return a prepared dataset that repeats images of small groups, so that training sees them more often.
 
     Args:
         dataset: The dataset.
-        groups: Image ids by name of the group. A group that has fewer images than half the largest one gets
-            about half as many entries as that. Images of no group stay, too.
+        groups: Image ids by name of the group. A group with fewer than half as many images as the largest one
+            is repeated until it has about half as many entries. Images without a group are kept.
     """
     largest = max(map(len, groups.values()), default=0)
     again = [
