@@ -17,24 +17,33 @@ def custom_gradient(function: Callable[..., tuple[Tensor, Callable[..., Any]]]) 
     `tf.gradients` does.
 
     Args:
-        function: From tensors to a tensor and the gradient function, see `keras.ops.custom_gradient`.
+        function: From tensors to a tensor and the gradient function; see `keras.ops.custom_gradient`.
     """
     with_gradient = ops.custom_gradient(function)
 
     def call(*inputs: Tensor) -> Tensor:
         output = with_gradient(*inputs)
-        _forget_registered_gradient(output)
+        forget_registered_gradient(output)
         return output
 
     return call
 
 
-def _forget_registered_gradient(output: Tensor) -> None:
-    """Remove the gradient of a call in a graph from TensorFlow's registry. Other outputs change nothing."""
+def forget_registered_gradient(output: Tensor) -> None:
+    """Remove the gradient of a call from TensorFlow's registry.
+
+    Args:
+        output: A tensor in a graph of TensorFlow that a function with a gradient of its own has returned.
+            Other tensors change nothing.
+    """
     operation = getattr(output, "op", None)
     if operation is None or operation.type != "IdentityN":
         return
     # Private, and checked by a test. Without it, training goes on as before and only the memory stays.
     registry = getattr(sys.modules["tensorflow.python.framework.ops"], "gradient_registry", None)
     names = getattr(registry, "_registry", {})
-    names.pop(operation.get_attr("_gradient_op_type").decode(), None)
+    try:
+        name = operation.get_attr("_gradient_op_type")
+    except ValueError:  # an identity without a gradient of its own
+        return
+    names.pop(name.decode(), None)

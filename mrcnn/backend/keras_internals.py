@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from mrcnn.backend.custom_gradients import forget_registered_gradient
 from mrcnn.typing import Tensor
 
 # A call of an operation in a functional model: Keras' node.
@@ -98,6 +99,8 @@ class ClipsAfterSum:
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         summed = super()._all_reduce_sum_gradients(grads_and_vars)  # type: ignore[misc]
+        for gradient, _ in summed:
+            forget_registered_gradient(gradient)  # of the sum, which nobody differentiates
         if not self.clips_after_sum:
             return summed
         grads, variables = zip(*summed, strict=True)

@@ -1,7 +1,7 @@
-"""Compiled training steps, one for each layer group that a network trains, kept for the next time.
+"""Cache of compiled training steps, one for each layer group that a network trains.
 
-Compiling takes longer than many short trainings. A program that trains "heads", "all" and "heads" again
-compiles twice, not three times.
+Compiling may take longer than a short training. A program that trains "heads", "all" and "heads" again
+compiles twice instead of three times.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ import keras
 from mrcnn import backend
 from mrcnn.backend import keras_internals
 
-# Steps that one network keeps: as many as there are layer groups. Each holds the state of its optimizer.
-LARGEST_COUNT = 5
+# Steps that one network keeps: as many as the usual stages ("heads", "4+", "all"). Each holds the state of its
+# optimizer and, on TensorFlow, about 100 MB of graphs.
+LARGEST_COUNT = 3
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,10 @@ class CompiledStep:
     """A compiled training step.
 
     Attributes:
-        depends_on: All that its program depends on. Two steps with equal values are the same.
+        depends_on: Everything that the compiled program depends on. Steps with equal values are the same.
         optimizer: Its optimizer.
         initial_scalars: The first value of each scalar variable of the optimizer, by the variable's id.
-        state: What `keras.Model.compile` sets, see `keras_internals.compiled_state`.
+        state: The attributes that `keras.Model.compile` sets; see `keras_internals.compiled_state`.
     """
 
     depends_on: tuple[Any, ...]
@@ -34,7 +35,7 @@ class CompiledStep:
 
 
 class CompiledSteps:
-    """The compiled training steps of one network, the last used one at the end."""
+    """The compiled training steps of one network, the most recently used one last."""
 
     def __init__(self) -> None:
         self._steps: list[CompiledStep] = []
@@ -43,7 +44,7 @@ class CompiledSteps:
         return len(self._steps)
 
     def add(self, network: keras.Model, depends_on: tuple[Any, ...]) -> None:
-        """Keep the step that the network was just compiled for, and drop the oldest one if there are many.
+        """Keep the step that the network was just compiled for, and drop the oldest of too many.
 
         The optimizer of the network is built.
         """
@@ -56,15 +57,15 @@ class CompiledSteps:
         del self._steps[:-LARGEST_COUNT]
 
     def restart(self, network: keras.Model, depends_on: tuple[Any, ...], learning_rate: Any) -> bool:
-        """Make a step the present one again, with the optimizer state and the metrics it started with.
+        """Reactivate a step, with the optimizer state and the metrics that it started with.
 
         Args:
             network: The network of the steps.
             depends_on: What the step depends on.
-            learning_rate: Of the optimizer; a schedule is part of `depends_on`.
+            learning_rate: Learning rate of the optimizer. A schedule is part of `depends_on`.
 
         Returns:
-            Whether there is such a step. Otherwise nothing changed.
+            Whether such a step exists. If not, nothing changes.
         """
         step = next((step for step in self._steps if step.depends_on == depends_on), None)
         if step is None:
