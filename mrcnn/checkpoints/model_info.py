@@ -152,8 +152,7 @@ def describe_differences(file: Mapping[str, Any], model: Mapping[str, Any]) -> s
 
 
 def write_attributes(file: h5py.File, attributes: Mapping[str, str]) -> None:
-    """Store texts as attributes of a file. A text that is too long for one attribute is split over
-    several."""
+    """Store texts as attributes of a file, splitting a long text over several attributes."""
     for name, text in attributes.items():
         data = text.encode("utf8")
         parts = [data[start : start + ATTRIBUTE_LIMIT] for start in range(0, len(data), ATTRIBUTE_LIMIT)]

@@ -79,8 +79,7 @@ class LoadReport:
         )
 
     def __str__(self) -> str:
-        """Return a table with the number of layers of each kind, and the names of those that were not
-        loaded."""
+        """Return a table with the number of layers of each kind, and the names of layers not loaded."""
         lines = [
             f"Weights of {self.filepath}" + (" (a backbone)" if self.is_backbone_only else ""),
             f"  {'loaded':<16}{len(self.loaded):4d} layers",

@@ -1,6 +1,6 @@
-"""The commands and their options. Everything heavy is imported when a command runs.
+"""The commands and their options. Heavy modules are imported when a command runs.
 
-Exit codes: 0 done; 1 an error; 2 wrong options; 3 done, but some images or entries were left out.
+Exit codes: 0 success; 1 error; 2 invalid options; 3 success, but some images or entries were left out.
 """
 
 from pathlib import Path
@@ -137,7 +137,7 @@ def detect(
     settings: Set = None,
     json: Json = False,
 ) -> Any:
-    """Find the objects of images or of a video, and write them.
+    """Detect the objects in images or a video, and save the results.
 
     Writes label images, COCO json files and counts, or other formats. They train again, after corrections.
     """
@@ -182,7 +182,7 @@ def export(
     settings: Set = None,
     json: Json = False,
 ) -> Any:
-    """Write a model as one file for other programs, and check it."""
+    """Export a model to a file for other programs, and check the file."""
     from mrcnn.cli.models import load_keras_model
 
     loaded = load_keras_model(model, settings or [])
@@ -201,7 +201,7 @@ def describe(
     figure: Annotated[Path | None, typer.Option(help="Save a figure to this file, such as data.png.")] = None,
     json: Json = False,
 ) -> Any:
-    """Show what is in a dataset: counts, sizes, and what is broken."""
+    """Summarize a dataset: counts, sizes, and broken entries."""
     from mrcnn.cli.datasets import describe_dataset
 
     return describe_dataset(
@@ -229,7 +229,7 @@ def evaluate(
     settings: Set = None,
     json: Json = False,
 ) -> Any:
-    """Measure a model on a dataset with the metrics of COCO."""
+    """Evaluate a model on a dataset with COCO's metrics."""
     from mrcnn.cli.evaluating import evaluate_model
 
     return evaluate_model(
@@ -370,7 +370,7 @@ def serve(
 
     Clients send an image and get its objects, as JSON or drawn into the image.
 
-    Ctrl-C or SIGTERM stops it; the requests in progress are answered before.
+    Ctrl-C or SIGTERM stops the service after it has answered the requests in progress.
     """
     from mrcnn.cli.serving import serve_model
 
@@ -426,7 +426,7 @@ def benchmark(
     settings: Set = None,
     json: Json = False,
 ) -> Any:
-    """Measure how fast a model detects on this machine, and what limits it."""
+    """Measure how fast a model detects on this machine, and find the bottleneck."""
     from mrcnn.cli.benchmarking import benchmark_model
 
     return benchmark_model(

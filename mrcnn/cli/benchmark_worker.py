@@ -1,4 +1,4 @@
-"""One process of `mrcnn benchmark`: load a model with some threads, measure, print one line of JSON.
+"""A process of `mrcnn benchmark`: load a model with some threads, measure it, and print a line of JSON.
 
 python -m mrcnn.cli.benchmark_worker '{"model": "nucleus-light", ...}'
 """
@@ -30,13 +30,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def bind(threads: int) -> None:
-    """Keep this process on some of its cores, where the system can."""
+    """Restrict this process to some of its cores, if the system supports it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
 def measure(case: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one row per size of images and batch."""
+    """Return one row for each image size and batch size."""
     started = time.perf_counter()
     model = _load(case)
     load_seconds = time.perf_counter() - started
@@ -78,7 +78,7 @@ def _own_precision(model: Any) -> str:
 
 
 def _images(source: str | None, size: int, batch: int, channels: int) -> list[Any]:
-    """Images of a folder, resized if a size is given; or images of bright disks on a dark ground."""
+    """Return the images in a folder, resized if a size is given, or images of bright disks on black."""
     import numpy as np
 
     if source is None:
@@ -112,7 +112,7 @@ def _disks(size: int, seed: int, channels: int) -> Any:
 
 
 def _row(model: Any, images: list[Any], repeats: int) -> dict[str, Any]:
-    """Median times per image, in seconds, of the whole detection and of its parts."""
+    """Return the median times per image, in seconds, of the whole detection and of its parts."""
     from mrcnn.inference.inputs import mold_inputs
 
     first, found = _timed(lambda: model.detect(images))
@@ -145,7 +145,7 @@ def _median(function: Callable[[], Any], repeats: int) -> float:
 
 
 def _peak_megabytes() -> int | None:
-    """The largest memory of this process so far; None on systems without this number."""
+    """Return the peak memory of this process, or None on systems that do not report it."""
     try:
         import resource
     except ImportError:

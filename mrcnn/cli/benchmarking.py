@@ -1,4 +1,4 @@
-"""The command `mrcnn benchmark`: processes that measure, and a table of their numbers."""
+"""The command `mrcnn benchmark`: run processes that measure, and print a table of the results."""
 
 import json
 import os
@@ -126,7 +126,7 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def what_limits(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return sentences about what takes the time, and what changes it.
+    """Return sentences about the bottleneck and how to remove it.
 
     Args:
         rows: Of `benchmark_worker`.
@@ -146,7 +146,7 @@ def what_limits(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _comparison(rows: Sequence[dict[str, Any]], name: str, words: str) -> list[str]:
-    """Compare the first and the last value of a column, all others equal."""
+    """Compare the first and last value of a column, with all others equal."""
     others = [column for column in ("size", "batch", "threads", "precision") if column != name]
     first = rows[0]
     same = [row for row in rows if all(row[column] == first[column] for column in others)]

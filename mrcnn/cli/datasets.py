@@ -35,17 +35,17 @@ def open_dataset(
     classes: list[str] | None = None,
     choice: Mapping[str, Any] | None = None,
 ) -> "FormatDataset":
-    """Return the prepared dataset of a path, whose format is found out.
+    """Open a dataset by path, recognizing its format, and return it prepared.
 
     Args:
         data: See `KNOWN`.
-        images: The folder of the images, for formats whose images may lie elsewhere.
+        images: The folder of the images, for formats whose images may be elsewhere.
         classes: Class names in the order of their ids, for formats that know none; of YOLO those of the file.
         choice: `page` and `channels` of the images; see `mrcnn.formats.base.FormatDataset`.
 
     Raises:
         MissingFileError: If there is no such file.
-        InvalidDataError: If it is no dataset.
+        InvalidDataError: If no dataset is recognized.
     """
     if not data.exists():
         raise MissingFileError("There is no such file or folder.", file=data)

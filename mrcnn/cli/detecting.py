@@ -136,7 +136,7 @@ def _next_step(
 
 @contextlib.contextmanager
 def _as_one_source(sources: Sequence[str]) -> Iterator[Path]:
-    """A single path: that of the only source, or a folder with links to several images."""
+    """Return a single path: that of the only source, or a folder with links to several images."""
     if len(sources) == 1:
         yield Path(sources[0])
         return
@@ -159,7 +159,7 @@ def _as_one_source(sources: Sequence[str]) -> Iterator[Path]:
 
 
 def _count_images(source: Path) -> int | None:
-    """The number of image files of a folder; None if that is not known beforehand."""
+    """Return the number of image files in a folder, or None if it is not known in advance."""
     if not source.is_dir():
         return None
     files = [path for path in source.iterdir() if path.suffix.lower() in SUFFIXES]

@@ -1,4 +1,4 @@
-"""How a command ends: its result as text or JSON, its errors as one sentence, its exit code."""
+"""The end of a command: its result as text or JSON, an error as one sentence, and the exit code."""
 
 import contextlib
 import functools
@@ -20,11 +20,11 @@ _shows_traceback = False
 
 
 class IncompleteError(Exception):
-    """A command has done its work but for some images or entries.
+    """A command finished, but left out some images or entries.
 
     Args:
         result: What the command would have returned.
-        left_out: What is missing, as one sentence.
+        left_out: A sentence that says what was left out.
     """
 
     def __init__(self, result: Any, left_out: str) -> None:
@@ -33,7 +33,7 @@ class IncompleteError(Exception):
 
 
 def report_errors(with_traceback: bool) -> None:
-    """Choose whether errors end with the traceback of the program."""
+    """Choose whether to print the traceback of an error."""
     global _shows_traceback
     _shows_traceback = with_traceback
 
@@ -41,8 +41,8 @@ def report_errors(with_traceback: bool) -> None:
 def finish(command: Callable[..., Any]) -> Callable[..., None]:
     """Turn a function into a command.
 
-    The function returns a value for --json and a text for people; its errors become one sentence. With
-    --json, everything that it prints goes to standard error.
+    The function returns a value for --json and a text for people. An error becomes one sentence. With --json,
+    everything that the function prints goes to standard error.
     """
 
     @functools.wraps(command)

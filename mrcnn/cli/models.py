@@ -1,4 +1,4 @@
-"""Models by name: weight files, published weights, exported files."""
+"""Load models by name: weight files, published weights, exported files."""
 
 import ast
 from collections.abc import Callable, Sequence
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Detecting(Protocol):
-    """What detects: a MaskRCNN or a Runner."""
+    """A detector: a MaskRCNN or a Runner."""
 
     config: Any
 
     @property
     def detect(self) -> Callable[..., list[Detections]]:
-        """The method that detects, from images to the detections of each."""
+        """A function from images to the detections of each image."""
 
     @property
     def detect_large(self) -> Callable[..., Detections]:
@@ -27,7 +27,7 @@ class Detecting(Protocol):
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Return {name: value} of texts NAME=VALUE. A value is a Python literal, or else a text.
+    """Return {name: value} from texts NAME=VALUE. A value is a Python literal, or else a string.
 
     Raises:
         ValueError: If a text has no "=".

@@ -29,7 +29,7 @@ def serve_model(
 
     Raises:
         ImportError: If the packages of the service are missing.
-        OSError: If the address is in use.
+        OSError: If the address cannot be used.
     """
     try:
         from mrcnn.serving import Settings, create_app, serve

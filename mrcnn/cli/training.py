@@ -67,7 +67,7 @@ def train_model(
 
 
 def _network(model: str | None, resume: Path | None, logs: Path, values: dict[str, Any]) -> "MaskRCNN":
-    """The model in training mode: of a run, of weights, or with random weights."""
+    """Return the model in training mode: from a run, from weights, or with random weights."""
     from mrcnn.config import LightConfig
     from mrcnn.loading import load
     from mrcnn.model import MaskRCNN

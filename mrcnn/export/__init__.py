@@ -3,8 +3,8 @@
     model.export("leaves.onnx")
     mrcnn.runtime.load("leaves.onnx").detect(image)   # without Keras
 
-The file takes images, resized but neither padded nor mean-subtracted, and returns boxes, class ids, scores
-and masks. After writing, the file is loaded and compared with `MaskRCNN.detect`.
+The exported network takes images that are resized, but neither padded nor mean-subtracted, and returns boxes,
+class ids, scores and masks. After writing a file, `export` loads it and compares it with `MaskRCNN.detect`.
 """
 
 from mrcnn.export.exporting import FORMATS as FORMATS

@@ -1,4 +1,4 @@
-"""Molded images, anchors and boxes as ONNX operators.
+"""Build molded images, anchors and boxes from ONNX operators.
 
 Axes: B images, h and w image, H and W molded image, A anchors.
 """
@@ -35,11 +35,11 @@ class Canvas:
     shift: np.ndarray
 
     def normalize(self, builder: GraphBuilder, boxes: Name) -> Name:
-        """Boxes [..., 4] in pixels as normalized boxes."""
+        """Normalize boxes [..., 4] in pixels."""
         return builder.op("Div", builder.op("Sub", boxes, self.shift), self.scale)
 
     def sides(self, builder: GraphBuilder) -> tuple[Name, Name]:
-        """H and W as float32 [1]."""
+        """Return H and W as float32 [1]."""
         return builder.cast(self.height, "float32"), builder.cast(self.width, "float32")
 
 
@@ -110,7 +110,7 @@ def anchors(
     rounded: bool,
     fill_image: bool,
 ) -> Name:
-    """Normalized anchors float32 [A, 4] of all levels; see `mrcnn.network.anchors`."""
+    """Return the normalized anchors float32 [A, 4] of all levels; see `mrcnn.network.anchors`."""
     levels = []
     for scale, stride in zip(scales, strides, strict=True):
         step = stride * anchor_stride
@@ -137,7 +137,7 @@ def anchors(
 
 
 def _divide_up(builder: GraphBuilder, size: Name, by: int) -> Name:
-    """Sizes int64 [1], divided and rounded up."""
+    """Divide sizes int64 [1] and round up."""
     return builder.op("Div", builder.op("Add", size, [by - 1]), [by])
 
 
@@ -159,13 +159,13 @@ def apply_box_deltas(builder: GraphBuilder, boxes: Name, deltas: Name, limit: fl
 
 
 def clip_boxes(builder: GraphBuilder, boxes: Name, window: Name) -> Name:
-    """Move every corner of boxes [..., 4] into a window [4]."""
+    """Clip boxes [..., 4] to a window [4]."""
     low, high = (builder.op("Gather", window, index) for index in ([0, 1, 0, 1], [2, 3, 2, 3]))
     return builder.op("Max", builder.op("Min", boxes, high), low)
 
 
 def large_enough(builder: GraphBuilder, boxes: Name, on: Canvas, min_side: float) -> Name:
-    """Whether both sides of boxes [..., 4] are above 0 and at least `min_side` pixels, bool [...]."""
+    """Return where both sides of boxes [..., 4] are above 0 and at least `min_side` pixels, bool [...]."""
     y1, x1, y2, x2 = (builder.part(boxes, index) for index in range(4))
     sides = [builder.op("Sub", y2, y1), builder.op("Sub", x2, x1)]
     pixels = [builder.op("Mul", side, size) for side, size in zip(sides, on.sides(builder), strict=True)]
@@ -175,7 +175,7 @@ def large_enough(builder: GraphBuilder, boxes: Name, on: Canvas, min_side: float
 
 
 def to_pixels(builder: GraphBuilder, boxes: Name, on: Canvas) -> Name:
-    """Normalized boxes as boxes in pixels of the image, whose far corner is outside."""
+    """Convert normalized boxes to half-open boxes in pixels of the image."""
     pixels = builder.op("Add", builder.op("Mul", boxes, on.scale), on.shift)
     origin = builder.cast(builder.op("Concat", *[on.top, on.left] * 2, axis=0), "float32")
     return builder.op("Sub", pixels, origin)

@@ -1,4 +1,4 @@
-"""Detections as ONNX operators: NonMaxSuppression of every class, and TopK.
+"""Build detections from the ONNX operators NonMaxSuppression, for every class, and TopK.
 
 Axes: B images, R RoIs of all images, N boxes of all images, D slots for detections.
 """
@@ -59,7 +59,7 @@ def best_class(
     bbox_std_dev: Sequence[float],
     min_confidence: float,
 ) -> Candidates:
-    """One box per RoI, of its best class; see `mrcnn.network.detections.refine_detections`.
+    """Return one box per RoI, of its best class; see `mrcnn.network.detections.refine_detections`.
 
     Args:
         builder: The graph.
@@ -67,7 +67,7 @@ def best_class(
         scores: [R, classes].
         deltas: [R, classes, 4].
         on: The canvas.
-        bbox_std_dev, min_confidence: As the layer takes them.
+        bbox_std_dev, min_confidence: Arguments of the layer.
     """
     class_ids = builder.op("ArgMax", scores, axis=1, keepdims=0)
     best = builder.op("ReduceMax", scores, axes=[1], keepdims=0)
@@ -93,7 +93,7 @@ def every_class(
     delta_limit: float | None,
     min_side: float,
 ) -> Candidates:
-    """A box per RoI and class with a sufficient score; see `refine_detections_per_class`.
+    """Return a box for each RoI and class whose score is high enough; see `refine_detections_per_class`.
 
     The arguments are those of `best_class`.
     """
@@ -125,14 +125,14 @@ def suppress(
     nms_threshold: float,
     max_instances: int,
 ) -> Detected:
-    """The best boxes of each image after suppression among the boxes of each class.
+    """Return the best boxes of each image after NMS within each class.
 
     Args:
         builder: The graph.
         found: The boxes.
         batch: B, int64 [1].
         num_classes: Classes including the background.
-        nms_threshold, max_instances: As the layer takes them.
+        nms_threshold, max_instances: Arguments of the layer.
     """
     boxes, images, class_ids, scores = found.boxes, found.images, found.class_ids, found.scores
     # One class of NonMaxSuppression for each class of each image; a box takes part in its own alone.

@@ -1,4 +1,4 @@
-"""ROIAlign on a pyramid as ONNX operators: RoiAlign on each level.
+"""Build ROIAlign on a pyramid from the ONNX operator RoiAlign on each level.
 
 Axes: B images, R RoIs of all images.
 """
@@ -31,7 +31,7 @@ def roi_align(
     bins: tuple[int, int],
     method: str,
 ) -> Name:
-    """Sample each RoI on the level that suits its size; see `mrcnn.network.roi_align`.
+    """Pool each RoI from the level that suits its size; see `mrcnn.network.roi_align`.
 
     Args:
         builder: The graph.
@@ -77,7 +77,7 @@ def roi_align(
 
 
 def _roi_levels(builder: GraphBuilder, boxes: Name, on: Canvas, method: str) -> Name:
-    """Pyramid level of each RoI, int64 [R]."""
+    """Return the pyramid level of each RoI, int64 [R]."""
     y1, x1, y2, x2 = (builder.part(boxes, index) for index in range(4))
     area = builder.op("Mul", builder.op("Sub", y2, y1), builder.op("Sub", x2, x1))
     side = builder.op("Sqrt", builder.op("Max", area, np.float32(1e-12)))
@@ -93,7 +93,7 @@ def _roi_levels(builder: GraphBuilder, boxes: Name, on: Canvas, method: str) -> 
 
 
 def _sampled_region(builder: GraphBuilder, boxes: Name, level_map: Name, bins: tuple[int, int]) -> Name:
-    """The region (x1, y1, x2, y2) in cells whose bin centers are the points that the network samples.
+    """Return the region (x1, y1, x2, y2) in cells whose bin centers are the network's sample points.
 
     The network samples from edge to edge of an RoI; RoiAlign samples the center of each bin.
     """
@@ -112,7 +112,7 @@ def _sampled_region(builder: GraphBuilder, boxes: Name, level_map: Name, bins: t
 
 
 def _cells(builder: GraphBuilder, boxes: Name, level_map: Name) -> Name:
-    """Half-open normalized boxes as (x1, y1, x2, y2) in cells of a map [B, C, h, w]."""
+    """Convert half-open normalized boxes to (x1, y1, x2, y2) in cells of a map [B, C, h, w]."""
     sides = [builder.cast(builder.size(level_map, axis), "float32") for axis in (3, 2)]
     swapped = builder.op("Gather", boxes, [1, 0, 3, 2], axis=1)
     return builder.op("Mul", swapped, builder.op("Concat", *sides, *sides, axis=0))

@@ -1,7 +1,6 @@
-"""Mask R-CNN as an ONNX graph of native operators, with the numbers of the inference network.
+"""Build Mask R-CNN as an ONNX graph of native operators that computes the same as the inference network.
 
-The writer reads the weights of a Keras model, so it works on every backend and needs the package `onnx`
-alone.
+The writer reads the weights of a Keras model, so it works on every backend and only needs the package `onnx`.
 """
 
 from collections.abc import Sequence
@@ -64,7 +63,7 @@ def onnx_model(model: keras.Model, config: "Config", metadata: Metadata) -> Any:
 def _first_stage(
     builder: GraphBuilder, writer: LayerWriter, model: keras.Model, config: "Config", on: Canvas
 ) -> tuple[list[Name], Name, Name]:
-    """P2 to P6, and the normalized boxes [R, 4] and images [R] of the proposals."""
+    """Return P2 to P6, and the normalized boxes [R, 4] and images [R] of the proposals."""
     conventions = config.conventions()
     per_level = conventions.proposals_per_level
     _, _, *pyramid = model.get_layer("roi_align_classifier").input
@@ -105,7 +104,7 @@ def _first_stage(
 def _pool(
     builder: GraphBuilder, layer: Any, boxes: Name, images: Name, maps: Sequence[Name], on: Canvas
 ) -> Name:
-    """Features [R, C, h, w] as a layer PyramidROIAlign pools them."""
+    """Pool features [R, C, h, w] as a layer PyramidROIAlign does."""
     return roi_align(builder, boxes, images, maps, on, bins=layer.pool_shape, method=layer.method)
 
 
@@ -143,7 +142,8 @@ def _own_masks(
     on: Canvas,
     found: Detected,
 ) -> Name:
-    """The mask of each detection for its own class, [B, D, h, w]; see `mrcnn.inference.mask_branch`."""
+    """Return the mask of each detection for its own class, [B, D, h, w]; see
+    `mrcnn.inference.mask_branch`."""
     pooling, last = model.get_layer("roi_align_mask"), model.get_layer("mrcnn_mask")
     slots = builder.op("Shape", found.class_ids)
     row = builder.op("Unsqueeze", builder.count_up(builder.size(found.class_ids, 0)), [1])
@@ -171,7 +171,7 @@ def _finish(
     found: Detected,
     masks: Name,
 ) -> Any:
-    """The graph with its input, outputs and metadata. Unused slots are zero."""
+    """Return the graph with its input, outputs and metadata. Unused slots are zero."""
     is_used = builder.op("Greater", found.class_ids, np.int64(0))
     boxes = to_pixels(builder, found.boxes, on)
     boxes = builder.op("Where", builder.op("Unsqueeze", is_used, [2]), boxes, 0.0)

@@ -1,16 +1,14 @@
-"""Looking inside: what the network computes for one image, step by step, with figures.
+"""Look inside the network: compute and draw each of its steps for one image.
 
 Each step has a function that computes plain arrays, and functions that draw them and return the figure.
 The steps of an image through the network, in the order of the paper:
 
-    anchor_targets   what the RPN learns: positive, negative and neutral anchors
-    proposals        anchors by score, refined, clipped, suppressed: the proposals
-    pyramid_levels   the pyramid level of each RoI, by its size
-    roi_align        the samples of an RoI on its level, and its features beside those of ROIPool
-    box_head         class, score and refined box of each proposal, and the filters that follow
-    mask_head        small masks, scaled to their boxes, on the image
-    mask_loss        what the mask head learns: target, prediction and loss of each pixel
-    result           all steps together: the result of `MaskRCNN.detect`
+    anchor_targets   targets of the RPN: positive, negative and neutral anchors proposals        anchors by
+    score, then refined, clipped and suppressed: the proposals pyramid_levels   the pyramid level of each RoI,
+    by its size roi_align        the samples of an RoI on its level, and its features compared with ROIPool
+    box_head         class, score and refined box of each proposal, and the filters that follow mask_head
+    small masks, scaled to their boxes, on the image mask_loss        targets of the mask head: target,
+    prediction and loss of each pixel result           all steps together: the result of `MaskRCNN.detect`
 
 For any part of the network:
 
@@ -18,10 +16,10 @@ For any part of the network:
     weights          histograms of weight tensors
     tensorboard/     callbacks that write detections, weights, gradients and the graph during training
 
-`tensors` fetches values by the names of layers for all of them.
+All of them use `tensors` to fetch values by layer name.
 
-A file is imported when one of its names is used. Labeling anchors needs no framework, and TensorBoard is
-needed by its callbacks only.
+Each file is imported when one of its names is used. Labeling anchors needs no framework, and only the
+TensorBoard callbacks need TensorBoard.
 """
 
 from importlib import import_module
@@ -101,7 +99,7 @@ _FILES = {name: file for file, names in _NAMES_BY_FILE.items() for name in names
 
 
 def __getattr__(name: str) -> Any:
-    """Import the file of a name at its first use."""
+    """Import the file that defines a name when the name is first used."""
     if name not in _FILES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_FILES[name]}"), name)
@@ -110,5 +108,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """The public names, imported or not."""
+    """Return the public names, whether imported or not."""
     return sorted(_FILES)

@@ -1,4 +1,4 @@
-"""What the RPN learns: positive, negative and neutral anchors of an image with ground truth."""
+"""Targets of the RPN: positive, negative and neutral anchors of an image with ground truth."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AnchorLabels:
         image: The image [H, W, channels].
         anchors: All anchors [A, 4].
         labels: int [A]: 1 positive, -1 negative, 0 neutral.
-        refined: The positive anchors [P, 4] in their order, after their target deltas: on their objects.
+        refined: The positive anchors [P, 4] in order, moved onto their objects by the target deltas.
     """
 
     image: np.ndarray
@@ -47,7 +47,7 @@ class AnchorLabels:
 
     @property
     def negative(self) -> Boxes:
-        """The negative anchors [N, 4] that were sampled for the loss."""
+        """The negative anchors [N, 4] sampled for the loss."""
         return self.anchors[self.labels == rpn_targets.NEGATIVE]
 
     @property
@@ -66,11 +66,11 @@ def label_anchors(
     """Label the anchors of an image as a training step does (Faster R-CNN, section 3.1.2).
 
     Args:
-        image: Image [H, W, channels] of `load_image_gt`.
-        gt_class_ids: Class ids [N] of `load_image_gt`.
-        gt_boxes: Boxes [N, 4] of `load_image_gt`, in pixels of the image.
+        image: Image [H, W, channels] from `load_image_gt`.
+        gt_class_ids: Class ids [N] from `load_image_gt`.
+        gt_boxes: Boxes [N, 4] from `load_image_gt`, in pixels of the image.
         config: The Config of the training.
-        seed: Seed of the random sample that is taken if more anchors qualify than the loss uses.
+        seed: Seed of the random sample if more anchors qualify than the loss uses.
     """
     anchors = AnchorCache(config).of(np.shape(image))
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The box head: a class and a refined box for each proposal, and the filters that follow."""
+"""The box head: a class and a refined box for each proposal, and the subsequent filters."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ LAYERS = {
 
 @dataclass(frozen=True)
 class RefinedBoxes:
-    """What becomes of each proposal. Boxes are int32 in pixels, y2 and x2 exclusive.
+    """The proposals after each step. Boxes are int32 in pixels, y2 and x2 exclusive.
 
-    Each filter keeps a part of what the one before kept.
+    Each filter keeps some of the boxes that the previous one kept.
 
     Attributes:
         input: The image as the network received it.
-        proposals: Proposals [P, 4], best first, without empty slots.
+        proposals: Proposals [P, 4], best first, without unused slots.
         class_ids: The most probable class [P] of each.
         scores: The score [P] of that class.
         refined: Proposals [P, 4] after the deltas of that class, clipped to the window.
@@ -74,10 +74,10 @@ class RefinedBoxes:
 
 
 def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = None) -> RefinedBoxes:
-    """Fetch the output of the box head and repeat its refinement and filters in numpy.
+    """Fetch the output of the box head, and repeat its refinement and filters in NumPy.
 
-    See Mask R-CNN, section 3.1. Of each RoI only the best class is followed. With CONVENTIONS other than
-    "keras2" the network also keeps other classes, which are in the detections alone.
+    See Mask R-CNN, section 3.1. Only the best class of each RoI is considered. With CONVENTIONS other than
+    "keras2" the network also keeps other classes, which only appear in the detections.
 
     Args:
         model: A MaskRCNN in inference mode.
@@ -118,7 +118,7 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
 def _suppress(
     rois: Boxes, scores: np.ndarray, class_ids: ClassIds, candidates: np.ndarray, config: Config
 ) -> np.ndarray:
-    """Rows of the candidates that NMS within each class keeps, best first, at most the limit."""
+    """Return the rows of candidates that NMS within each class keeps, best first, up to the limit."""
     kept = []
     for class_id in np.unique(class_ids[candidates]):
         # For equal scores numpy's NMS takes the last box and the network the first: reverse the order.

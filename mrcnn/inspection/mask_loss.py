@@ -1,4 +1,4 @@
-"""What the mask head learns: the target of each positive RoI, the prediction, and the loss of each pixel."""
+"""Targets of the mask head: the target of each positive RoI, the prediction, and the loss of each pixel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the RPN answers: anchors sorted by score, refined, clipped and suppressed to the proposals."""
+"""The output of the RPN: anchors sorted by score, refined, clipped and suppressed to the proposals."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def sort_anchors(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
 
 
 def proposal_recall(anchors: SortedAnchors, gt_boxes: Boxes, iou: float = 0.7) -> dict[str, float]:
-    """Compute the share of objects that some box overlaps by at least this IoU, at each stage of the RPN.
+    """Compute the share of objects that a box overlaps by at least an IoU, at each stage of the RPN.
 
     Args:
         anchors: The result of `sort_anchors`.

@@ -1,7 +1,7 @@
-"""ROIAlign: where an RoI samples its pyramid level, and its features beside those of ROIPool.
+"""ROIAlign: where an RoI samples its pyramid level, and its features compared with those of ROIPool.
 
 ROIAlign samples the feature map between its cells. ROIPool, its predecessor in Fast R-CNN, rounds the RoI and
-its bins to whole cells. Mask R-CNN, section 3, shows what this quantization costs.
+its bins to whole cells. Mask R-CNN, section 3, measures the effect of this quantization.
 
 Axes: N RoIs, P bins along each side, C channels, h and w cells of a level. Positions in cells count from the
 center of the first cell, as matplotlib draws them.
@@ -50,7 +50,7 @@ class PooledRois:
         maps: The levels P2 to P5, each [h, w, C].
         sample_rows: Rows [N, P] in cells of the RoI's level at which ROIAlign samples; [N, 2 * P] where it
             averages 2 x 2 samples of each bin.
-        sample_columns: Columns in cells, as many.
+        sample_columns: Columns in cells, of the same shape.
         aligned: Features of ROIAlign [N, P, P, C].
         bin_rows: Rows of cells of each bin of ROIPool, int [N, P, (first, end)], end exclusive.
         bin_columns: Columns of cells of each bin, int [N, P, (first, end)].
@@ -77,7 +77,7 @@ def pool_rois(
     *,
     pool_size: int | None = None,
 ) -> PooledRois:
-    """Fetch the pyramid and pool RoIs from it, with the network's ROIAlign and with ROIPool in numpy.
+    """Fetch the pyramid, and pool RoIs from it with the network's ROIAlign and with ROIPool in NumPy.
 
     Args:
         model: A MaskRCNN in inference mode.

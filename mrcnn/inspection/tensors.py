@@ -1,4 +1,4 @@
-"""Values of the running inference network for one image, and that image as the network receives it."""
+"""Fetch values of the inference network for one image, and the image as the network receives it."""
 
 from __future__ import annotations
 
@@ -65,14 +65,15 @@ def fetch(
 
     Args:
         model: A MaskRCNN in inference mode.
-        image: An original image [h, w, channels], which is resized here; or, together with `image_meta`, an
-            image of `load_image_gt`, which is resized already. The mean is subtracted here in both cases.
+        image: An original image [h, w, channels], which this function resizes, or, with `image_meta`, an
+            image from `load_image_gt`, which is already resized. In both cases this function subtracts the
+            mean.
         outputs: Symbolic tensors by label.
         image_meta: The image meta [12 + classes] of an image of `load_image_gt`.
 
     Returns:
-        The image as the network received it, and the values by label, without the batch axis; those of
-        `run_graph` that have none stay as they are.
+        The image as the network received it, and the values by label, without the batch axis if they have
+        one.
 
     Raises:
         ValueError: If the model is in training mode, or a tensor is None (see `MaskRCNN.run_graph`).

@@ -1,4 +1,4 @@
-"""Histograms of whole weight tensors. Suspicious tensors have a red title."""
+"""Histograms of weight tensors. Suspicious tensors have a red title."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ COLUMNS = 4
 
 
 def draw_weight_histograms(model: LayeredModel, layer_regex: str = ".*", bins: int = 50) -> Figure:
-    """Draw histograms of all values of the kernels and biases of layers, the RPN's layers included.
+    """Draw histograms of the kernels and biases of layers, including those of the RPN.
 
     Tensors that look dead, constant or exploding have a red title; see `WeightStatistics`.
 
     Args:
         model: A `MaskRCNN` of either mode.
-        layer_regex: Regular expression that the whole name of a layer must match.
+        layer_regex: Regular expression that the full name of a layer must match.
         bins: Number of bins of each histogram.
 
     Returns:

@@ -1,8 +1,8 @@
-"""A service over HTTP: images come in, detections go out, and a page shows them.
+"""An HTTP service that detects objects in uploaded images, with a page for the browser.
 
 mrcnn serve nucleus-light
 
-In a program of your own, `create_app` returns the FastAPI application of a model, and `serve` runs it.
+In your own program, `create_app` returns the FastAPI application of a model, and `serve` runs it.
 
 | address | answer |
 |---|---|
@@ -13,7 +13,7 @@ In a program of your own, `create_app` returns the FastAPI application of a mode
 | `GET /model` | name, classes and limits |
 | `GET /health` | whether the service can detect |
 | `GET /metrics` | counts and times for Prometheus |
-| `GET /docs` | the reference of the interface, made by OpenAPI |
+| `GET /docs` | the reference of the interface, generated from OpenAPI |
 """
 
 from mrcnn.serving.application import create_app as create_app

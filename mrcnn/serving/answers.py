@@ -1,4 +1,4 @@
-"""From detections to what a client gets: COCO JSON, or a picture."""
+"""Convert detections to answers for clients: COCO JSON, or a picture."""
 
 import io
 from typing import Any
@@ -21,7 +21,7 @@ def class_names(model: Any) -> dict[int, str]:
 
 
 def best(result: Detections, min_score: float) -> Detections:
-    """Return the detections from a score on."""
+    """Return the detections with at least a score."""
     return result.select(result["scores"] >= np.float32(min_score))
 
 
@@ -34,9 +34,9 @@ def as_coco(
         result: The detections.
         names: {class id: name} of all classes.
         file_name: Name of the image.
-        masks: One of MASK_FORMS: compressed run lengths; for each part of the mask the corners of a polygon
-            [x, y, x, y, ...]; or nothing.
-        tolerance: How far a polygon may lie from the edges of the pixels, in pixels.
+        masks: One of MASK_FORMS: compressed run lengths, a polygon [x, y, x, y, ...] for each part of the
+            mask, or nothing.
+        tolerance: Largest distance of a polygon from the edges of the mask, in pixels.
     """
     from mrcnn.results.coco import CocoFile, records_of
 
@@ -75,7 +75,7 @@ def as_overlay(result: Detections, image: Image) -> bytes:
 
 
 def as_picture(image: Image) -> bytes:
-    """Return a PNG file of an image of any kind, in colors that can be seen."""
+    """Return a PNG file of an image of any kind, scaled to visible colors."""
     from mrcnn.drawing.masks import to_rgb
 
     return as_png(to_rgb(image))

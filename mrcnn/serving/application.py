@@ -1,7 +1,7 @@
-"""The application: addresses, and the way of a request from its upload to its answer.
+"""The application: its addresses, and the path of a request from upload to answer.
 
-A request takes a place in the queue, is read and checked, waits for its turn to be decoded, is detected in a
-batch, and answered. Only a few images are decoded at a time, so memory does not grow with the queue.
+A request takes a place in the queue. Its upload is read and checked, then waits to be decoded, is detected in
+a batch, and is answered. Only a few images are decoded at a time, so memory does not grow with the queue.
 """
 
 import asyncio
@@ -50,13 +50,13 @@ Name = Annotated[str, Query(max_length=255, description="File name of the image 
 
 
 class Detecting(Protocol):
-    """What detects: a `mrcnn.MaskRCNN` or a `mrcnn.runtime.Runner`."""
+    """A detector: a `mrcnn.MaskRCNN` or a `mrcnn.runtime.Runner`."""
 
     config: Any
 
     @property
     def detect(self) -> Callable[..., list[Detections]]:
-        """The method that detects, from images to the detections of each."""
+        """A function from images to the detections of each image."""
 
 
 def create_app(model: Detecting, name: str = "model", settings: Settings | None = None) -> FastAPI:
@@ -127,7 +127,7 @@ class Service:
             form: Makes the answer of the image and its detections, in a thread.
 
         Raises:
-            RefusedError: If there is no answer.
+            RefusedError: If the request is refused.
         """
 
         async def detect(content: bytes) -> T:
@@ -139,7 +139,7 @@ class Service:
         return await self._within_limits(request, detect)
 
     async def decoded(self, request: Request, page: int | None, form: Callable[[Image], T]) -> T:
-        """Return an answer to a request that needs the image alone. See `answer`."""
+        """Return an answer to a request that only needs the image; see `answer`."""
 
         async def decode(content: bytes) -> T:
             async with self._decoded:
@@ -178,7 +178,7 @@ class Service:
 
 
 async def _unless_gone(request: Request, work: Awaitable[T], seconds: float) -> T:
-    """Return the result of `work`, which is cancelled if the client leaves or the time is over."""
+    """Return the result of `work`, or cancel it if the client disconnects or time runs out."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:

@@ -1,4 +1,4 @@
-"""What the OpenAPI reference says about each address."""
+"""The descriptions of the addresses in the OpenAPI reference."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""One thread that detects, in batches of what waits, and places for a bounded number of requests.
+"""A thread that detects in batches of waiting images, and a bounded number of places for requests.
 
-Requests wait for a free place nowhere: one that finds none is refused at once, before its image is read.
+Requests do not wait for a place: if none is free, a request is refused at once, before its image is read.
 """
 
 import collections
@@ -24,10 +24,10 @@ NEWEST = 0.2
 
 
 class QueueFullError(Exception):
-    """All places are taken.
+    """The queue is full.
 
     Args:
-        seconds: When a place may be free, in whole seconds from now.
+        seconds: Expected time until a place is free, in whole seconds.
     """
 
     def __init__(self, seconds: int) -> None:
@@ -36,14 +36,14 @@ class QueueFullError(Exception):
 
 
 class DetectionQueue:
-    """Detects in the images of many requests with one thread.
+    """Detect in the images of many requests with one thread.
 
     Args:
         detect: Returns the detections of each image, in order.
-        batch: Images in one call of `detect`.
-        places: Requests at the same time.
-        batch_pixels: Pixels of all images in one call. An image of more pixels runs alone.
-        observe: Called after each batch with the number of its images and the seconds.
+        batch: Number of images per call of `detect`.
+        places: Number of simultaneous requests.
+        batch_pixels: Largest number of pixels of all images in a call. An image with more pixels runs alone.
+        observe: Function to call after each batch with the number of images and the time in seconds.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class DetectionQueue:
 
     @property
     def is_running(self) -> bool:
-        """Whether images are taken."""
+        """Whether the queue accepts images."""
         return self._thread.is_alive() and not self._is_closed
 
     @property
@@ -99,7 +99,7 @@ class DetectionQueue:
                 self._taken -= 1
 
     def submit(self, image: Image) -> "Future[Detections]":
-        """Queue an image. Hold a place until its result is there; cancel the result if nobody needs it.
+        """Queue an image. Hold a place until the result arrives; cancel the result if nobody needs it.
 
         Raises:
             RuntimeError: If the queue is closed.
@@ -113,7 +113,7 @@ class DetectionQueue:
         return future
 
     def close(self) -> None:
-        """Detect in the images that wait, and end the thread."""
+        """Detect in the waiting images, then end the thread."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
@@ -130,7 +130,7 @@ class DetectionQueue:
             self._observe(len(jobs), seconds)
 
     def _next_jobs(self) -> list[tuple[Image, Any]]:
-        """Wait for images. Returns those of the next batch, none after the queue is closed."""
+        """Wait for images and return those of the next batch, or none after the queue is closed."""
         jobs: list[tuple[Image, Any]] = []
         pixels = 0
         with self._changed:

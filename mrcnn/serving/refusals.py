@@ -1,4 +1,4 @@
-"""Requests that get no result: a status, one sentence, and the rest of the upload."""
+"""Refused requests: answer with a status and one sentence, and read the rest of the upload."""
 
 import asyncio
 import contextlib
@@ -14,12 +14,12 @@ DRAINED_SECONDS = 10.0
 
 
 class RefusedError(Exception):
-    """A request that gets no result.
+    """A request is refused.
 
     Args:
         status: The HTTP status.
         sentence: The reason, for the client.
-        retry_after: When to try again, in seconds.
+        retry_after: Seconds after which to try again.
         is_uploading: Whether the client may still be sending its image.
     """
 
@@ -41,7 +41,7 @@ class RefusedError(Exception):
 
 
 class UploadRefusal(Response):
-    """A response that is sent at once and reads the rest of the upload without keeping it."""
+    """A response that is sent at once, then reads and discards the rest of the upload."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: list[Any] = [*self.raw_headers, (b"connection", b"close")]

@@ -1,4 +1,4 @@
-"""Run an application until a signal comes; then finish the requests in progress."""
+"""Run an application until a signal arrives, then finish the requests in progress."""
 
 import contextlib
 import signal
@@ -23,8 +23,8 @@ def listen(host: str, port: int) -> socket.socket:
     """Return a socket that is bound to an address.
 
     Args:
-        host: "127.0.0.1" for this machine alone, "0.0.0.0" for all networks.
-        port: The port; 0 takes a free one.
+        host: "127.0.0.1" for this machine only, "0.0.0.0" for all networks.
+        port: The port. 0 picks a free one.
 
     Raises:
         OSError: If the address cannot be used.
@@ -59,8 +59,8 @@ def serve(
         listener: A socket, from `listen`.
         settings: Read for `shutdown_seconds`.
         root_path: The path under which a proxy shows the service, such as "/nuclei".
-        ready: Called when the service takes requests.
-        stop: Ends the service as a signal does, for a service in a thread.
+        ready: Function to call when the service accepts requests.
+        stop: Event that ends the service like a signal, for a service in a thread.
     """
     settings = settings or Settings()
     config = uvicorn.Config(
@@ -76,7 +76,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it is ready, and that another thread can stop."""
+    """A server that reports when it is ready, and that another thread can stop."""
 
     def __init__(self, config: uvicorn.Config, ready: Callable[[], None], stop: threading.Event) -> None:
         super().__init__(config)
@@ -95,7 +95,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _signals_end_quietly() -> Iterator[None]:
-    """Uvicorn raises the signal that ended it once more at its end, for the handlers that were set before."""
+    """Ignore the signal that uvicorn raises once more at its end, for earlier handlers."""
     try:
         before = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
     except ValueError:  # signals reach the main thread only

@@ -17,10 +17,10 @@ class Settings:
     """The limits of a service.
 
     Args:
-        batch: Images that the network takes at once, if so many wait.
+        batch: Largest number of images that the network processes at once.
         queue: Requests that may wait while a batch runs. Further ones are refused with the status 503.
         max_bytes: Largest image file, in bytes.
-        max_pixels: Largest image, in pixels. None chooses by the model; see `pixels_for`.
+        max_pixels: Largest image, in pixels. By default it depends on the model; see `pixels_for`.
         upload_seconds: Time for the upload of an image.
         answer_seconds: Time from the end of the upload to the answer. A request that would take longer gets
             the status 504.

@@ -1,4 +1,4 @@
-"""From a request to an image: read the upload within its limits, check the header, decode.
+"""Get the image of a request: read the upload within limits, check the header, decode.
 
 The image is the body of the request, or the only file of a form (multipart/form-data).
 """
@@ -27,7 +27,7 @@ async def read_upload(request: Request, max_bytes: int, seconds: float) -> bytes
         seconds: Time for the upload.
 
     Raises:
-        RefusedError: If there is no file, it is too large, or it comes too slowly.
+        RefusedError: If there is no file, or it is too large or too slow.
     """
     try:
         content = await asyncio.wait_for(_read_body(request, max_bytes), seconds)
@@ -80,10 +80,10 @@ async def _file_of_form(request: Request, body: bytes) -> bytes:
 
 
 def check_header(content: bytes, max_pixels: int) -> None:
-    """Check that a file is an image of a size that is allowed. Nothing is decoded.
+    """Check that a file is an image of an allowed size, without decoding it.
 
     Raises:
-        RefusedError: If it is not.
+        RefusedError: If the file is not an image, or is too large.
     """
     try:
         header = images.read_header(content)
@@ -105,7 +105,7 @@ def check_header(content: bytes, max_pixels: int) -> None:
 
 
 def decode(content: bytes, page: int | None) -> Image:
-    """Return the image of a file whose header is checked; see `mrcnn.files.images.read_image`.
+    """Decode a file whose header has been checked; see `mrcnn.files.images.read_image`.
 
     Raises:
         RefusedError: If it cannot be decoded, or has several pages and `page` is None.

@@ -9,13 +9,13 @@
     overlays          overlay_instances, apply_mask, draw_box, to_rgb: paint into arrays, without matplotlib
     colors            random_colors
 
-matplotlib is imported when the first figure is drawn, so that importing this package is cheap on a server.
+matplotlib is imported when the first figure is drawn, so importing this package is cheap on a server.
 
 Images are [H, W, 3] RGB; other kinds are converted; see `to_rgb`. Boxes are [N, (y1, x1, y2, x2)] in pixels,
 y2 and x2 exclusive. Masks are [H, W, N], bool or integers. Class id 0 is the background.
 
-Functions that make a figure return it; those of `evaluation_plots` return their axes. A window opens only if
-the function made the figure itself, and only where there is a display.
+Functions that make a figure return it; those of `evaluation_plots` return their axes. A window only opens if
+the function made the figure itself and there is a display.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Boxes as lines: before and after refinement, with masks and captions; and a sample of RoIs."""
+"""Draw boxes before and after refinement, with masks and captions, or a sample of RoIs."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ def draw_boxes(
         image: Image of any kind (see `to_rgb`).
         boxes: Boxes [N, (y1, x1, y2, x2)] in pixels, y2 and x2 exclusive; rows of zeros are skipped.
         refined_boxes: Boxes [N, 4] after refinement, always solid; rows of zeros are skipped. A line joins
-            the top-left corners of a box and its refined box. One of the two arguments may be missing.
+            the top-left corners of a box and its refined box. One of the two arguments may be None.
         masks: Masks [H, W, N].
         captions: Texts [N], written at the refined box if that is drawn, else at the box.
         visibilities: How to draw each box [N]: 0 gray, faint and dotted, without its refined box; 1 in color
             and dotted (the default); 2 in color and solid.
         title: Title of the figure.
-        ax: matplotlib axes to draw on. Without them, a new figure is made.
+        ax: matplotlib axes to draw on. If None, a new figure is made.
         colors: RGB colors [N, 3]; distinct ones by default.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: If both `boxes` and `refined_boxes` are missing, or the arguments differ in number.
+        ValueError: If both `boxes` and `refined_boxes` are None, or the arguments differ in length.
     """
     boxes, refined_boxes, visibilities = _check_boxes(boxes, refined_boxes, masks, captions, visibilities)
     colors = instance_colors(colors, len(visibilities))
@@ -93,7 +93,7 @@ def draw_rois(
     class_names: Sequence[str],
     limit: int = 10,
 ) -> Figure:
-    """Draw a random sample of RoIs (numpy's global generator), and print how many of all are positive.
+    """Draw a random sample of RoIs (NumPy's global generator), and print how many of all are positive.
 
     Background RoIs are gray. Positive RoIs have their refined box (solid), class and mask.
 

@@ -1,4 +1,4 @@
-"""Captions of instances: their text, a position where they do not overlap, and letters painted with OpenCV.
+"""Captions of instances: their text, positions that do not overlap, and painting with OpenCV.
 
 Boxes are [N, (y1, x1, y2, x2)] in pixels, y2 and x2 exclusive. Colors are RGB triples in 0..1.
 """
@@ -12,12 +12,12 @@ import numpy as np
 from mrcnn.drawing.colors import Color, text_color, to_255
 from mrcnn.typing import Boxes
 
-CROWDED = 50  # with more captions than this, those that would hide much are left out
+CROWDED = 50  # with more captions than this, captions that would hide much are left out
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def class_name(class_id: int, class_names: Sequence[str]) -> str:
-    """Look up the name of a class; a negative id is a crowd of the class with the positive id.
+    """Look up the name of a class. A negative id is a crowd of the class with the positive id.
 
     Raises:
         ValueError: If `class_names` has no entry for the id.
@@ -93,7 +93,7 @@ def class_legend(
 def draw_captions(canvas: np.ndarray, boxes: Boxes, texts: Sequence[str], colors: np.ndarray) -> None:
     """Write a caption on a patch of the instance's color at each box, in place.
 
-    `caption_positions` decides where a caption stands and which captions are left out.
+    `caption_positions` determines where a caption is placed and which captions are left out.
 
     Args:
         canvas: uint8 image [H, W, 3], changed in place.
@@ -115,11 +115,11 @@ def draw_captions(canvas: np.ndarray, boxes: Boxes, texts: Sequence[str], colors
 
 
 def caption_positions(boxes: Boxes, sizes: np.ndarray, shape: Sequence[float]) -> list[np.ndarray | None]:
-    """Find positions for captions at their boxes where they do not cover each other.
+    """Find positions for captions at their boxes so that they do not cover each other.
 
-    A caption stands above its box, else inside, else below, at the left or the right side: at the first of
-    these positions that no earlier caption covers. If all are covered, it stands above. With more than
-    `CROWDED` captions, those without a free position and those wider than their box are left out.
+    A caption is placed above, inside or below its box, at the left or right side: at the first of these
+    positions that no earlier caption covers, or above the box if all are covered. With more than `CROWDED`
+    captions, those without a free position and those wider than their box are left out.
 
     Args:
         boxes: Boxes [N, 4].
@@ -146,7 +146,7 @@ def caption_positions(boxes: Boxes, sizes: np.ndarray, shape: Sequence[float]) -
 
 
 def draw_legend(canvas: np.ndarray, texts: Sequence[str], colors: np.ndarray) -> None:
-    """Write a legend into the top-left corner, in place, on a darkened background.
+    """Write a legend in the top-left corner, in place, on a darkened background.
 
     Args:
         canvas: uint8 image [H, W, 3], changed in place. Lines that do not fit into its height are left out.
@@ -181,7 +181,8 @@ def with_heading(image: np.ndarray, text: str) -> np.ndarray:
 
 
 def _letter_size(canvas: np.ndarray) -> tuple[float, int]:
-    """Font scale and stroke of letters that are legible when the whole canvas is on a screen."""
+    """Return the font scale and stroke at which letters are legible when the whole canvas fits on a
+    screen."""
     size = max(0.4, max(canvas.shape[:2]) / 2400)
     return size, max(1, round(size * 1.5))
 
@@ -205,7 +206,7 @@ def _candidate_positions(
 
 
 def _overlaps_any(box: np.ndarray, others: Sequence[np.ndarray]) -> bool:
-    """Whether a box shares area with any of the others."""
+    """Return whether a box overlaps any of the others."""
     if not others:
         return False
     y1, x1, y2, x2 = np.stack(others, axis=1)
@@ -213,6 +214,6 @@ def _overlaps_any(box: np.ndarray, others: Sequence[np.ndarray]) -> bool:
 
 
 def _to_ascii(text: str) -> str:
-    """OpenCV draws ASCII only: drop accents, replace other letters by question marks."""
+    """Drop accents and replace other letters by question marks, because OpenCV only draws ASCII."""
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return " ".join(plain.encode("ascii", "replace").decode().split())

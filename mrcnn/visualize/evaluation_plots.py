@@ -5,8 +5,8 @@
     visualize.plot_precision_recall_curves(results.precision_recall["mask"])
     visualize.plot_f1(results.score_curves)
 
-Each function draws on the axes that it gets, or on those of a new figure, and returns them. `ax.figure` is
-the figure, for instance to save it.
+Each function draws on the axes that you pass, or on those of a new figure, and returns the axes. `ax.figure`
+is the figure, for instance to save it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def plot_confusion_matrix(
         The axes.
 
     Raises:
-        ValueError: If there is no matrix or `normalize` is something else.
+        ValueError: If `matrix` is None or `normalize` is not valid.
     """
     if matrix is None:
         raise ValueError(
@@ -103,7 +103,7 @@ def plot_precision_recall_curves(
         The axes.
 
     Raises:
-        ValueError: If it is another threshold.
+        ValueError: If `iou_threshold` is not one of them.
     """
     precision = curves.at(iou_threshold)
     _, ax, _ = figures.get_axes(ax, (6, 4.5))
@@ -118,7 +118,7 @@ def plot_precision_recall_curves(
 
 
 def plot_f1(curves: ScoreCurves | None, ax: Axes | None = None) -> Axes:
-    """Draw the F1 of each class against the lowest score that counts, and mark the best score of all.
+    """Draw the F1 of each class against the score threshold, and mark the best threshold of all classes.
 
     Args:
         curves: `score_curves` of the results of an evaluation with `min_score`.
@@ -128,7 +128,7 @@ def plot_f1(curves: ScoreCurves | None, ax: Axes | None = None) -> Axes:
         The axes.
 
     Raises:
-        ValueError: If there are no curves.
+        ValueError: If `curves` is None.
     """
     if curves is None:
         raise ValueError(

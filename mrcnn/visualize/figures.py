@@ -1,9 +1,10 @@
-"""What all figures of `mrcnn.visualize` and `mrcnn.inspection` share: panels, captions, lines, legends.
+"""Functions that all figures of `mrcnn.visualize` and `mrcnn.inspection` share: panels, captions, lines,
+legends.
 
-The functions import matplotlib when they are called, so that importing the package is cheap on a server.
+The functions import matplotlib when they are called, so importing the package is cheap on a server.
 
-Boxes are (y1, x1, y2, x2) in pixels, y2 and x2 exclusive. matplotlib puts the center of a pixel at its whole
-number, so an edge lies half a pixel before it.
+Boxes are (y1, x1, y2, x2) in pixels, y2 and x2 exclusive. matplotlib puts the centers of pixels at whole
+numbers, so an edge is half a pixel before.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def _text_sizes(ax: Axes, texts: Sequence[str]) -> np.ndarray:
 
 
 def _units_per_point(ax: Axes) -> float:
-    """Length of a typographic point on the vertical scale of the axes, in the present layout."""
+    """Return the length of a typographic point on the vertical scale of the axes, in the current layout."""
     figure: Any = ax.figure
     engine = figure.get_layout_engine()
     if engine is not None:
@@ -186,7 +187,7 @@ def add_lines(
     opacity: np.ndarray,
     styles: Sequence[str] | np.ndarray,
 ) -> None:
-    """Draw polylines as one matplotlib object, which stays fast for thousands of them.
+    """Draw polylines as one matplotlib object, which is fast even for thousands of them.
 
     Args:
         ax: Axes to draw on.

@@ -1,4 +1,4 @@
-"""Instances on an image: masks, outlines, boxes and captions; and predictions beside ground truth."""
+"""Draw instances on an image: masks, outlines, boxes and captions; compare predictions with ground truth."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def display_instances(
         scores: Scores [N] for the captions.
         title: Title of the figure.
         figsize: Width and height of a new figure in inches.
-        ax: matplotlib axes to draw on. Without them, a new figure is made and shown.
+        ax: matplotlib axes to draw on. If None, a new figure is made and shown.
         show_mask: Whether to blend the masks.
         show_bbox: Whether to draw the boxes.
         colors: RGB colors [N, 3]; distinct ones by default.
@@ -69,8 +69,8 @@ def display_instances(
         The figure.
 
     Raises:
-        ValueError: If boxes, masks and class_ids differ in number, masks and image in size, or there are
-            fewer colors, captions or scores than boxes.
+        ValueError: If boxes, masks and class_ids differ in length, masks and image differ in size, or there
+            are fewer colors, captions or scores than boxes.
     """
     boxes, masks, class_ids = overlays.check_instances(image, boxes, masks, class_ids)
     colors = overlays.choose_colors(colors, class_ids, color_by)
@@ -135,10 +135,10 @@ def display_differences(
         pred_mask: Masks [H, W, P].
         class_names: A name for each class id, the background first.
         title: Title of the figure.
-        ax: matplotlib axes to draw on. Without them, a new figure is made and shown.
+        ax: matplotlib axes to draw on. If None, a new figure is made and shown.
         show_mask: Whether to blend the masks.
         show_box: Whether to draw the boxes.
-        iou_threshold: IoU from which a prediction matches; see `compute_matches`.
+        iou_threshold: Lowest IoU at which a prediction matches; see `compute_matches`.
         score_threshold: As in `compute_matches`, which compares it with the IoU.
 
     Returns:
@@ -185,7 +185,7 @@ def _sorted_instances(
     class_ids: ClassIds,
     scores: Sequence[float] | np.ndarray | None = None,
 ) -> tuple[Boxes, Masks, ClassIds, np.ndarray]:
-    """Boxes, masks, class ids and scores without the rows of padding, the best score first."""
+    """Return boxes, masks, class ids and scores without padding, the best score first."""
     boxes, masks, class_ids = overlays.check_instances(image, boxes, masks, class_ids)
     scores = np.zeros(len(boxes)) if scores is None else np.asarray(scores, dtype=np.float64)
     if len(scores) != len(boxes):

@@ -1,10 +1,10 @@
-"""Masks, outlines, boxes and captions painted into image arrays with OpenCV: arrays in, arrays out.
+"""Paint masks, outlines, boxes and captions into image arrays with OpenCV.
 
-Nothing here needs a display or matplotlib, so it works on servers, for videos and for images with thousands
-of instances. The other files of `mrcnn.visualize` put the results into figures.
+This module needs neither a display nor matplotlib, so it works on servers, for videos, and for images with
+thousands of instances. The other modules of `mrcnn.visualize` put the results into figures.
 
 Images are [H, W, channels], RGB. Boxes are [N, (y1, x1, y2, x2)] in pixels, y2 and x2 exclusive. Masks are
-[H, W, N]. Colors are RGB triples in 0..1 unless a function says otherwise.
+[H, W, N]. Colors are RGB triples in 0..1 unless stated otherwise.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def check_instances(
         boxes int64 [N, 4] (rounded), masks bool [H, W, N] or None, and class_ids [N].
 
     Raises:
-        ValueError: If the counts differ, or the masks have another size than the image.
+        ValueError: If the counts differ, or the masks do not have the size of the image.
     """
     class_ids = np.asarray(class_ids).reshape(-1)
     boxes = np.asarray(boxes)
@@ -118,8 +118,8 @@ def overlay_instances(
 ) -> np.ndarray:
     """Paint masks, outlines, dashed boxes and captions onto a copy of an image.
 
-    Captions are painted in ASCII: accents are dropped, other letters become question marks. With more than
-    50 captions, those wider than their box or without a free position are left out.
+    Captions are painted in ASCII: accents are dropped, and other letters become question marks. With more
+    than 50 captions, those wider than their box or without a free position are left out.
 
     Args:
         image: Image of any kind (see `to_rgb`).
@@ -135,7 +135,7 @@ def overlay_instances(
         show_outline: Whether to draw the outlines of the masks.
         show_caption: Whether to write the captions.
         alpha: Opacity of the masks.
-        scale: Whole-number magnification, so that lines and letters are fine on small images.
+        scale: Whole-number magnification, so that lines and letters are thin on small images.
         color_by: "instance", or "class" to give a class one color in all images and to add a legend of the
             classes with their counts. `colors` take precedence.
 
@@ -169,7 +169,7 @@ def overlay_instances(
 def choose_colors(
     colors: Sequence[Color] | np.ndarray | None, class_ids: ClassIds, color_by: str
 ) -> np.ndarray:
-    """Choose the colors of instances: those of the caller, else one per instance or one per class.
+    """Choose the colors of instances: the given ones, or else one per instance or class.
 
     Args:
         colors: Colors [N, 3], or None.
@@ -180,7 +180,7 @@ def choose_colors(
         RGB colors [N, 3], float64 in 0..1.
 
     Raises:
-        ValueError: If `color_by` is another word, or there are fewer colors than instances.
+        ValueError: If `color_by` is not valid, or there are fewer colors than instances.
     """
     if color_by not in COLOR_BY:
         raise ValueError(f"`color_by` must be one of {COLOR_BY}. Received: color_by={color_by!r}")

@@ -54,8 +54,8 @@ def plot_overlaps(
         pred_scores: Scores [P].
         overlaps: IoU [P, G], with or without the padding.
         class_names: A name for each class id, the background first.
-        threshold: Cells above this IoU state whether the classes match. Zeros are left blank if there are
-            more than 1000 cells.
+        threshold: IoU above which a cell says whether the classes match. If there are more than 1000 cells,
+            zeros are left blank.
 
     Returns:
         The figure.

@@ -1,4 +1,4 @@
-"""Tables of values and of weight statistics, in notebooks and in terminals."""
+"""Show tables of values and weight statistics in notebooks and terminals."""
 
 import html
 import re
@@ -11,7 +11,7 @@ from mrcnn.visualize.weight_statistics import LayeredModel, weight_statistics
 
 
 def display_table(table: Sequence[Sequence[Any]]) -> None:
-    """Show rows of values: as an HTML table in a notebook, else as aligned text on stdout.
+    """Show rows of values as an HTML table in a notebook, or as aligned text on stdout.
 
     Cells may contain HTML tags for emphasis and color. The text form leaves these out.
     """
@@ -33,8 +33,8 @@ def display_weight_stats(model: LayeredModel) -> None:
     """Show shape, minimum, maximum and standard deviation of every weight tensor, and flag suspicious ones.
 
     "dead?" marks a tensor whose values are all equal, with "constant" if that value is not zero. Biases of
-    convolutions are exempt, because they start as zeros. "Overflow?" marks values beyond 1000 and values that
-    are not finite.
+    convolutions are exempt, because they are initialized with zeros. "Overflow?" marks values whose magnitude
+    exceeds 1000 and values that are not finite.
 
     Args:
         model: A `MaskRCNN` in either mode.

@@ -1,4 +1,4 @@
-"""Statistics of every weight tensor of a network, and which tensors look wrong."""
+"""Compute statistics of every weight tensor of a network, and detect suspicious tensors."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,7 +53,8 @@ class WeightStatistics:
 
     @property
     def is_constant(self) -> bool:
-        """Whether all values are equal. Biases of convolutions are exempt, because they start as zeros."""
+        """Whether all values are equal. Biases of convolutions, which are initialized with zeros, are
+        exempt."""
         starts_as_zeros = self.kind == "bias" and "Conv" in self.layer_class
         return self.low == self.high and not starts_as_zeros
 
@@ -64,14 +65,14 @@ class WeightStatistics:
 
     @property
     def is_exploding(self) -> bool:
-        """Whether a value is beyond 1000 or not finite."""
+        """Whether the magnitude of a value exceeds 1000, or a value is not finite."""
         return not (abs(self.low) <= EXPLODING and abs(self.high) <= EXPLODING)
 
 
 def weight_statistics(model: LayeredModel) -> list[WeightStatistics]:
     """Compute statistics of every weight tensor of a `MaskRCNN`, in model order.
 
-    The layers inside the RPN are listed one by one.
+    The layers inside the RPN are listed separately.
     """
     layers = [part for layer in model.get_trainable_layers() for part in getattr(layer, "layers", [layer])]
     return [

@@ -157,8 +157,7 @@ def _read_old(path: Path) -> State:
 
 
 def _storage(described: Any) -> tuple[str, str, int]:
-    """Return key, dtype and number of values of a storage. Raises TypeError or ValueError for anything
-    else."""
+    """Return key, dtype and number of values of a storage. Raises TypeError or ValueError otherwise."""
     if not isinstance(described, Persistent):
         raise TypeError("a tensor without a storage")
     tag, kind, key, _, count, *view = described.id

@@ -1,7 +1,7 @@
-"""Callbacks that show a training in TensorBoard, beyond the losses and the learning rate.
+"""Callbacks that show more of a training in TensorBoard than the losses and the learning rate.
 
-`MaskRCNN.train` always writes the losses by name, for training and validation, and the learning rate. Pass
-these callbacks as `custom_callbacks` to add to them: all of `tensorboard_callbacks`, or some.
+`MaskRCNN.train` always writes the losses by name, for training and validation, and the learning rate. To add
+more, pass these callbacks as `custom_callbacks`: all from `tensorboard_callbacks`, or some of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SMALLEST_SIDE = 320  # smaller images are magnified, so that captions are legibl
 
 
 class EventCallback(keras.callbacks.Callback):
-    """Base class: write something into an event file at the end of epochs.
+    """Base class of callbacks that write to an event file at the end of epochs.
 
     The file is in the subfolder `folder` of the model's run folder. If several processes train together, only
     the first one writes.
@@ -60,7 +60,7 @@ class EventCallback(keras.callbacks.Callback):
             self._events = EventFile(f"{self.mask_rcnn.log_dir}/{self.folder}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write, if it is time."""
+        """Write the events if they are due."""
         if epoch % self.every == 0 and self._events is not None:
             self.write(self._events, epoch)
             self._events.flush()
@@ -79,13 +79,13 @@ class EventCallback(keras.callbacks.Callback):
 class DetectionImages(EventCallback):
     """Write images of the ground truth beside the detections.
 
-    The inference network is built once. Before each use it takes the weights of the training network by layer
-    name.
+    The inference network is built once. Before each use, the weights of the training network are copied to it
+    by layer name.
 
     Args:
         model: The MaskRCNN that trains.
         dataset: A prepared Dataset, usually the validation set.
-        image_ids: Ids of images of the dataset. By default `limit` ids at equal distances.
+        image_ids: Ids of images of the dataset. By default `limit` evenly spaced ids.
         limit: Number of images if `image_ids` is not given.
         config: Config of the inference network; by default that of `MaskRCNN.inference_model`.
         every: Number of epochs between writes.
@@ -126,7 +126,7 @@ class DetectionImages(EventCallback):
             events.add_image(tag, self.draw(image_id), epoch)
 
     def draw(self, image_id: int) -> np.ndarray:
-        """Draw ground truth and detections side by side, or one above the other if the image is wide.
+        """Draw ground truth and detections side by side, or stacked if the image is wide.
 
         Returns:
             An RGB image [H, W, 3], uint8.
@@ -176,8 +176,8 @@ class WeightHistograms(EventCallback):
 class GradientHistograms(EventCallback):
     """Write a histogram of the gradient of the loss for every trainable weight, for one batch.
 
-    This costs a forward and a backward pass each time and, on TensorFlow and JAX, one compilation. Nothing is
-    written if several devices share a batch.
+    Each time, this takes a forward and a backward pass, and once a compilation on TensorFlow and JAX. Nothing
+    is written if several devices share a batch.
 
     Args:
         model: The MaskRCNN that trains.

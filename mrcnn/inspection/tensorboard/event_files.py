@@ -1,4 +1,4 @@
-"""Event files of TensorBoard: images, histograms and a graph, written with the tensorboard package alone."""
+"""Event files of TensorBoard: images, histograms and a graph, written with only the tensorboard package."""
 
 import os
 import time
@@ -13,7 +13,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class EventFile:
-    """An event file in a folder of its own, because TensorBoard follows only the newest file of a folder.
+    """An event file in its own folder, because TensorBoard only follows the newest file in a folder.
 
     Steps are epochs, counted from 0 as Keras counts them.
 

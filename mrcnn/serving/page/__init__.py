@@ -1,4 +1,4 @@
-"""The page: one answer without links to other files, so that it works offline and behind every proxy."""
+"""The page as a single document without links to other files, so it works offline and behind any proxy."""
 
 import base64
 import functools
@@ -21,7 +21,7 @@ def page_html() -> str:
 
 
 def page_policy() -> dict[str, str]:
-    """Return headers by which browsers run nothing but the style and the script of the page."""
+    """Return headers that let browsers run only the style and the script of the page."""
     style, script = (
         base64.b64encode(hashlib.sha256(_files()[name].encode()).digest()).decode()
         for name in ("style.css", "script.js")
