@@ -24,8 +24,12 @@ COLUMNS = {
     "objects": "objects",
     "megabytes": "MB",
 }
+# What distinguishes the rows.
+CASE = ("size", "batch", "threads", "precision")
+LEAST_WIDTH = 110  # characters
 # A part of the time from which on it is named as what limits.
 LARGE_SHARE = 0.25
+SUBJECTS = {"network": "The network", "prepare": "Preparing images", "masks": "Placing masks"}
 ADVICE = {
     "network": (
         "To make it faster, use a GPU, a model from `mrcnn export`, smaller images (IMAGE_MAX_DIM) or a "
@@ -103,26 +107,34 @@ def _measured(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print a table. What is equal in all rows stands above it, so that it fits into a terminal."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
-    for title in COLUMNS.values():
-        table.add_column(title, justify="right")
-    for row in rows:
-        shares = {name: f"{row[name] / row['median']:.0%}" for name in ADVICE}
-        texts = {
-            **{name: str(row[name]) for name in ("batch", "threads", "precision", "objects", "megabytes")},
-            "size": f"{row['size']} x {row['size']}" if row["size"] else "as stored",
-            "median": f"{row['median']:.3g}",
-            "spread": f"{row['lower']:.2g}-{row['upper']:.2g}",
-            "per_second": f"{1 / row['median']:.3g}",
-            **shares,
-        }
-        table.add_row(*(texts[name] for name in COLUMNS))
-    # Wider than the terminal rather than with cells that are cut.
-    console = Console()
-    console.print(table, width=max(console.width, 120) if not console.is_terminal else None)
+    texts = [_texts(row) for row in rows]
+    equal = [name for name in CASE if len(rows) == 1 or len({row[name] for row in rows}) == 1]
+    columns = {name: title for name, title in COLUMNS.items() if name not in equal}
+    facts = ", ".join(f"{COLUMNS[name]} {texts[0][name]}" for name in equal)
+    table = Table(title=facts, title_justify="left", box=box.SIMPLE_HEAD)
+    for title in columns.values():
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in texts:
+        table.add_row(*(row[name] for name in columns))
+    Console(width=max(Console().width, LEAST_WIDTH)).print(table)
+
+
+def _texts(row: dict[str, Any]) -> dict[str, str]:
+    """The cells of a row by column."""
+    shares = {name: f"{row[name] / row['median']:.0%}" for name in ADVICE}
+    return {
+        **{name: str(row[name]) for name in ("batch", "threads", "precision", "objects", "megabytes")},
+        "size": f"{row['size']} x {row['size']}" if row["size"] else "as stored",
+        "median": f"{row['median']:.3g}",
+        "spread": f"{row['lower']:.2g}-{row['upper']:.2g}",
+        "per_second": f"{1 / row['median']:.3g}",
+        **shares,
+    }
 
 
 def what_limits(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -131,15 +143,12 @@ def what_limits(rows: Sequence[dict[str, Any]]) -> list[str]:
     Args:
         rows: Of `benchmark_worker`.
     """
-    slowest = max(rows, key=lambda row: row["median"] * 1.0)
+    slowest = max(rows, key=lambda row: float(row["median"]))
     sentences = []
     for name in sorted(ADVICE, key=lambda name: -slowest[name]):
         share = slowest[name] / slowest["median"]
         if share >= LARGE_SHARE:
-            subject = {"network": "The network", "prepare": "Preparing images", "masks": "Placing masks"}[
-                name
-            ]
-            sentences.append(f"{subject} takes {share:.0%} of the time. {ADVICE[name]}")
+            sentences.append(f"{SUBJECTS[name]} takes {share:.0%} of the time. {ADVICE[name]}")
     for name, words in (("threads", "{} threads"), ("batch", "Batches of {}"), ("precision", "{}")):
         sentences += _comparison(rows, name, words)
     return sentences
@@ -147,7 +156,7 @@ def what_limits(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _comparison(rows: Sequence[dict[str, Any]], name: str, words: str) -> list[str]:
     """Compare the first and last value of a column, with all others equal."""
-    others = [column for column in ("size", "batch", "threads", "precision") if column != name]
+    others = [column for column in CASE if column != name]
     first = rows[0]
     same = [row for row in rows if all(row[column] == first[column] for column in others)]
     if len(same) < 2:
