@@ -48,7 +48,7 @@ class Stack:
     def frames(self, page: int, channel: int) -> int:
         """Return the index of an image in the file, by its page and its channel."""
         lengths = [length for name, length in self.axes if name != "channels"]
-        position = list(np.unravel_index(page, lengths)) if lengths else []
+        position = [int(index) for index in np.unravel_index(page, lengths)] if lengths else []
         names = [name for name, _ in self.axes]
         if "channels" in names:
             position.insert(names.index("channels"), channel)
