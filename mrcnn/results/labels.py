@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 LARGEST_SHORT = 2**16 - 1
 # Side of the blocks in the label image of a large image, and the pixels of the largest file of 4 GB.
 BLOCK, LARGEST_TIFF = 512, 2**29
-# Pixels per unit in TIFF files: unit of `PixelSize` -> ImageJ's name of the unit.
-IMAGEJ_UNITS = {"um": "\\u00B5m"}
 
 
 def label_image(result: "Detections") -> np.ndarray:
