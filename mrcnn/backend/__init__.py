@@ -1,8 +1,8 @@
-"""The one seam to TensorFlow, JAX and PyTorch.
+"""The only interface to TensorFlow, JAX and PyTorch.
 
-This file asks once which backend Keras runs on. Nothing outside this folder asks again or imports a
-framework. `plain` states every operation in `keras.ops`; `tensorflow`, `jax` and `torch` replace those
-that measured faster in another formulation of the same numbers.
+This module determines once which backend Keras runs on. Code outside this package neither asks for the
+backend nor imports a framework. `plain` implements every operation with `keras.ops`; `tensorflow`, `jax` and
+`torch` replace those for which another implementation of the same arithmetic measured faster.
 """
 
 import keras

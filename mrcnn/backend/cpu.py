@@ -1,4 +1,4 @@
-"""Instruction sets of the processor."""
+"""Detect instruction sets of the processor."""
 
 import cv2
 
@@ -7,5 +7,5 @@ AVX2, AVX_512F = 11, 13
 
 
 def lacks_avx512() -> bool:
-    """Whether this is an x86 processor with AVX2 and without AVX-512."""
+    """Return whether this is an x86 processor with AVX2 and without AVX-512."""
     return cv2.checkHardwareSupport(AVX2) and not cv2.checkHardwareSupport(AVX_512F)

@@ -1,4 +1,4 @@
-"""Refuse to run in a forked process, where the framework's threads are missing and calls would hang."""
+"""Raise an error in a forked process, in which the framework's threads are missing and calls would hang."""
 
 import os
 
@@ -7,10 +7,10 @@ _first: int | None = None
 
 
 def require_unforked() -> None:
-    """Check that this process was not forked after a network had been built in it.
+    """Check that this process was not forked from a process in which a network was built.
 
     Raises:
-        RuntimeError: If it was; the error says how to start the process instead.
+        RuntimeError: If it was. The message says how to start the process instead.
     """
     global _first
     process = os.getpid()

@@ -1,4 +1,4 @@
-"""Gradients of a loss for inspection: the network stays as it was."""
+"""Gradients of a loss for inspection, without changing the network."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from mrcnn.typing import Tensor
 def loss_gradients(
     network: keras.Model, loss: Callable[[Inputs], Tensor]
 ) -> Callable[[Inputs], list[np.ndarray | None]]:
-    """A function that differentiates a loss by the trainable variables of a network and changes nothing.
+    """Return a function that computes the gradients of a loss and does not change the network.
 
     Args:
         network: The owner of the variables.

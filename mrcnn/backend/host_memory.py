@@ -1,4 +1,4 @@
-"""The heap of the C library: keep freed memory between steps or give it back (glibc only)."""
+"""The heap of the C library: keep freed memory between steps, or return it to the system (glibc only)."""
 
 import ctypes
 import functools
@@ -16,8 +16,8 @@ KEPT_BYTES, REQUESTED_BYTES = (1 << 31) - 1, 1 << 26
 def keep_host_memory() -> None:
     """Let the C library keep freed memory for the next step.
 
-    It would otherwise return large blocks to the system and get them again, zeroed page by page. TensorFlow
-    changes the setting whenever it starts to read a generator, so repeat the call after that.
+    Otherwise it returns large blocks to the system and requests them again, zeroed page by page. TensorFlow
+    changes the setting whenever it starts to read a generator, so repeat the call afterwards.
     """
     mallopt = _glibc_function("mallopt")
     if mallopt is not None:
@@ -26,7 +26,7 @@ def keep_host_memory() -> None:
 
 
 def give_back_host_memory() -> None:
-    """Return freed memory to the system, such as that of building a network."""
+    """Return freed memory to the system, such as memory from building a network."""
     trim = _glibc_function("malloc_trim")
     if trim is not None:
         gc.collect()

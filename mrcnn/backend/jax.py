@@ -1,4 +1,4 @@
-"""JAX: everything runs compiled by XLA, so all sizes are known."""
+"""Operations for JAX, which compiles everything with XLA and therefore needs to know all sizes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -69,22 +69,22 @@ def depthwise_conv2d(
 
 
 def compiles_with_xla(choice: bool | None = None) -> bool:
-    """The user's choice, or True."""
+    """Return the user's choice, or True."""
     return choice is None or choice
 
 
 def sizes_may_vary(choice: bool | None = None) -> bool:
-    """False: XLA has to know all sizes."""
+    """Return False, because XLA has to know all sizes."""
     return False
 
 
 def is_on_cpu(tensor: Tensor) -> bool:
-    """Whether a CPU computes what is computed from this tensor."""
+    """Return whether operations on this tensor run on a CPU."""
     return jax.default_backend() == "cpu"
 
 
 def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
-    """Always on a CPU: XLA's gradients of convolutions are slow there."""
+    """Return True on a CPU, where XLA's gradients of convolutions are slow."""
     return is_on_cpu(inputs)
 
 

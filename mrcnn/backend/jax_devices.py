@@ -1,4 +1,4 @@
-"""Devices that JAX itself splits the work over: a step is written as for the whole batch."""
+"""Several JAX devices. JAX itself distributes a step that is written for the whole batch."""
 
 import os
 from typing import Any

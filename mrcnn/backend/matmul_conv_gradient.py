@@ -1,8 +1,8 @@
-"""Convolutions whose gradients are matrix products, for training on a CPU.
+"""Convolutions whose gradients are computed as matrix products, for training on a CPU.
 
-The gradient of a kernel is a sum over all cells of a feature map: for each position in the kernel one product
-[C, cells] x [cells, filters]. Backends hand it to convolution routines that are made for large kernels; some
-of them reach a tenth of the speed of matrix products.
+The gradient of a kernel is a sum over all cells of a feature map: one matrix product [C, cells] x [cells,
+filters] for each position in the kernel. Backends use convolution routines instead, some of which reach only
+a tenth of the speed of matrix products for such shapes.
 """
 
 import math
@@ -23,7 +23,7 @@ UNKNOWN_SIZE = 2048
 def conv2d_matmul_grad(
     inputs: Tensor, kernel: Tensor, bias: Tensor | None, rows_first: bool = True
 ) -> Tensor:
-    """Convolution with stride 1 and "same" padding, and its bias, in float32.
+    """Convolve with stride 1 and "same" padding and add the bias, in float32.
 
     Args:
         inputs: [B, h, w, C].
@@ -52,14 +52,14 @@ def conv2d_matmul_grad(
 def kernel_gradient(
     inputs: Tensor, upstream: Tensor, kernel_size: Pair, *, rows_first: bool = True
 ) -> Tensor:
-    """The gradient of a convolution's kernel.
+    """Compute the gradient of a convolution's kernel.
 
     Args:
         inputs: [B, h, w, C].
         upstream: Gradient [B, h, w, filters] of the outputs.
         kernel_size: Rows and columns.
-        rows_first: Bring the rows of all images to the front. What one row of the kernel meets is then one
-            piece of memory, which need not be copied.
+        rows_first: Whether to move the rows of all images to the front. The cells that a row of the kernel
+            reads are then contiguous in memory, so they need not be copied.
 
     Returns:
         [rows, columns, C, filters].
@@ -84,7 +84,8 @@ def kernel_gradient(
 
 
 def cell_count(inputs: Tensor) -> int:
-    """Cells of feature maps [B, h, w, C]. A size that is not known yet, such as the RoIs, counts as large."""
+    """Return the number of cells of feature maps [B, h, w, C]. Unknown sizes, such as of RoIs, count as
+    large."""
     return math.prod(side or UNKNOWN_SIZE for side in inputs.shape[:3])
 
 

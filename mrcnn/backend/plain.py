@@ -1,6 +1,6 @@
-"""The operations of the network as `keras.ops` states them, for every backend.
+"""The operations of the network, implemented with `keras.ops` for every backend.
 
-`mrcnn.backend` replaces some of them where another formulation of the same numbers measured faster.
+`mrcnn.backend` replaces some of them if another implementation of the same arithmetic measured faster.
 
 Axes: B images, h and w cells of a feature map, C channels, S rows of a table. Feature maps are channels last.
 """
@@ -53,14 +53,14 @@ Pair = Sequence[int]
 Padding = str | Sequence[Pair]
 Inputs = Mapping[str, Any]
 
-# Whether each layer runs by itself, so that memory can be reused between layers.
+# Whether each layer runs separately, so that memory can be reused between layers.
 RUNS_EAGERLY = False
 # Whether Keras can write the network as a TensorFlow graph, for SavedModel and LiteRT.
 MAKES_TENSORFLOW_GRAPHS = False
-# Bilinear samples of boxes, one per bin, 0 outside the map, by an operator that XLA does not know; None where
-# there is none. Takes maps, float32 [B, h, w, C] of each level; boxes, finite [N, 4], normalized to the maps;
-# images and levels, int32 [N], the image and the map of each box; and the bins (height, width). Returns
-# float32 [N, height, width, C].
+# Bilinear samples of boxes, one per bin, 0 outside the map, by an operator that XLA does not support, or None
+# if the backend has none. It takes maps, float32 [B, h, w, C] of each level; boxes, finite [N, 4], normalized
+# to the maps; images and levels, int32 [N], the image and the map of each box; and the bins (height, width).
+# Returns float32 [N, height, width, C].
 crop_and_resize: Callable[[list[Tensor], Tensor, Tensor, Tensor, tuple[int, int]], Tensor] | None = None
 
 
@@ -70,11 +70,11 @@ crop_and_resize: Callable[[list[Tensor], Tensor, Tensor, Tensor, tuple[int, int]
 def explicit_padding(
     padding: Padding, size: Pair, kernel_size: Pair, strides: Pair = (1, 1), dilation: Pair = (1, 1)
 ) -> Sequence[Pair]:
-    """Zeros before and after rows and columns.
+    """Return the padding, in zeros, before and after rows and columns.
 
     Args:
-        padding: "valid" for none, "same" for as many as let a kernel start at every stride-th cell, or the
-            pairs themselves.
+        padding: "valid" for none, "same" for enough padding that a kernel starts at every stride-th cell, or
+            the pairs themselves.
         size: Height and width of the feature map.
         kernel_size, strides, dilation: Along rows and along columns.
 
@@ -103,7 +103,7 @@ def conv2d(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """Convolution and its bias.
+    """Convolve and add the bias.
 
     Args:
         inputs: [B, h, w, C].
@@ -111,7 +111,7 @@ def conv2d(
         bias: [filters], or None.
         strides, dilation: Along rows and along columns.
         padding: See `Padding`.
-        groups: Channels are split into so many groups, each with its own filters.
+        groups: Number of groups of channels, each with its own filters.
 
     Returns:
         [B, h', w', filters].
@@ -139,7 +139,7 @@ def depthwise_conv2d(
     padding: Padding = "same",
     dilation: Pair = (1, 1),
 ) -> Tensor:
-    """Convolution of each channel by itself. `kernel` is [rows, columns, C, multiplier]; see `conv2d`.
+    """Convolve each channel separately. `kernel` is [rows, columns, C, multiplier]; see `conv2d`.
 
     Returns:
         [B, h', w', C * multiplier].
@@ -158,17 +158,17 @@ def depthwise_conv2d(
 
 
 def affine(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """Matrix product and its bias: inputs [..., C], kernel [C, filters], bias [filters]."""
+    """Multiply inputs [..., C] by a kernel [C, filters] and add a bias [filters]."""
     return ops.add(ops.matmul(inputs, kernel), bias)
 
 
 def activate(outputs: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """An activation of a tensor that nobody else reads."""
+    """Apply an activation to a tensor that nothing else reads."""
     return activation(outputs)
 
 
 def max_pool(inputs: Tensor, pool_size: Pair, strides: Pair, padding: Padding) -> Tensor:
-    """Largest value under each position of the pool; cells outside the map do not count.
+    """Return the largest value at each position of the pool. Cells outside the map do not count.
 
     Args:
         inputs: [B, h, w, C].
@@ -192,7 +192,7 @@ def batch_norm(
     beta: Tensor | None,
     epsilon: float,
 ) -> Tensor:
-    """Batch normalization with given statistics, computed in float32.
+    """Apply batch normalization with given statistics, computed in float32.
 
     Args:
         inputs: [..., C].
@@ -211,19 +211,19 @@ def batch_norm(
 
 
 def relu_inplace(inputs: Tensor) -> Tensor:
-    """ReLU of a tensor that nobody else reads; on an eager backend in its own memory."""
+    """Apply ReLU to a tensor that nothing else reads, in place on an eager backend."""
     return ops.relu(inputs)
 
 
 def add_inplace(target: Tensor, other: Tensor) -> Tensor:
-    """Sum of two tensors of one shape; on an eager backend in the memory of `target`."""
+    """Add two tensors of the same shape, in the memory of `target` on an eager backend."""
     return ops.add(target, other)
 
 
 def to_convolution_layout(variable: keras.Variable) -> None:
-    """Reorder the memory of a kernel [rows, columns, C, filters] as `conv2d` reads it; values stay.
+    """Reorder a kernel [rows, columns, C, filters] in memory as `conv2d` reads it. Values do not change.
 
-    Only useful for weights that are read more often than updated.
+    This is only useful for weights that are read more often than updated.
     """
 
 
@@ -231,7 +231,7 @@ def to_convolution_layout(variable: keras.Variable) -> None:
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:
-    """Indices of the k largest scores, best first; equal scores keep their order.
+    """Return the indices of the k largest scores, best first. Equal scores keep their order.
 
     Args:
         scores: [B, N] float.
@@ -244,10 +244,10 @@ def top_k(scores: Tensor, k: int) -> Tensor:
 
 
 def first_maximum(scores: Tensor) -> Tensor:
-    """Index of the largest entry of the last axis, of equal ones the first: [..., C] gives int32 [...].
+    """Return the index of the first largest entry of the last axis: [..., C] gives int32 [...].
 
-    It consists of comparisons, which every format of exported networks has. Keras' argmax for TensorFlow
-    reads the bits of floats, which ONNX, OpenVINO and LiteRT do not.
+    This only uses comparisons, which every export format supports. Keras' argmax for TensorFlow reads the
+    bits of floats, which ONNX, OpenVINO and LiteRT do not support.
     """
     count = scores.shape[-1]
     is_largest = scores == ops.max(scores, axis=-1, keepdims=True)
@@ -269,8 +269,8 @@ def bilinear_gather(
         table: [S, C].
         corners: Row indices int32 [..., h, w]: upper left, upper right, lower left, lower right.
         weight_y, weight_x: Weights [..., h, w] of the lower and of the right rows, in the dtype of `table`.
-        inside: bool [..., h, w]; the result is 0 where it is False.
-        samples: So many neighbors along each of the axes h and w are averaged.
+        inside: bool [..., h, w]. The result is 0 where it is False.
+        samples: Number of neighbors to average along each of the axes h and w.
 
     Returns:
         [..., h / samples, w / samples, C].
@@ -284,7 +284,7 @@ def bilinear_gather(
 
 
 def mean_of_neighbors(x: Tensor, count: int) -> Tensor:
-    """Average of `count` neighbors along h and w: [..., h, w, C] gives [..., h / count, w / count, C]."""
+    """Average `count` neighbors along h and w: [..., h, w, C] gives [..., h / count, w / count, C]."""
     if count == 1:
         return x
     *leading, height, width, channels = ops.shape(x)
@@ -298,21 +298,21 @@ def mean_of_neighbors(x: Tensor, count: int) -> Tensor:
 
 
 def require_eager_execution() -> None:
-    """Raise RuntimeError where a program has switched off what Keras needs to run."""
+    """Raise RuntimeError if the program has turned off eager execution, which Keras needs."""
 
 
 def compiles_with_xla(choice: bool | None = None) -> bool:
-    """Whether XLA compiles the model: the user's choice, or the backend's default if None."""
+    """Return whether XLA compiles the model: the user's choice, or the backend's default if None."""
     return bool(choice)
 
 
 def sizes_may_vary(choice: bool | None = None) -> bool:
-    """Whether sizes of tensors may depend on the data. XLA has to know them all; `choice`: as above."""
+    """Return whether tensor sizes may depend on the data. XLA must know them all. `choice`: as above."""
     return not compiles_with_xla(choice)
 
 
 def low_memory_forward(model: keras.Model) -> Callable[..., Any]:
-    """The forward pass f(inputs, training) of a functional model that holds the fewest tensors at once."""
+    """Return the forward pass f(inputs, training) of a functional model that takes the least memory."""
     forward: Callable[..., Any] = model.call
     return forward
 
@@ -322,12 +322,12 @@ def free_gradients(variables: Sequence[keras.Variable]) -> None:
 
 
 def is_on_cpu(tensor: Tensor) -> bool:
-    """Whether a CPU computes what is computed from this tensor."""
+    """Return whether operations on this tensor run on a CPU."""
     return True
 
 
 def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
-    """Whether `conv2d_matmul_grad` trains faster here than the backend's own gradients.
+    """Return whether `conv2d_matmul_grad` trains faster than the backend's own gradients.
 
     Args:
         inputs: [B, h, w, C]; sizes may be None.
@@ -337,21 +337,22 @@ def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:
-    """A tensor of the backend, or its `Parts` on several devices, as an array on the host."""
+    """Convert a tensor of the backend, or its `Parts` on several devices, to an array on the host."""
     if isinstance(tensor, Parts):
         return np.concatenate([np.asarray(part) for part in tensor])
     return np.asarray(ops.convert_to_numpy(tensor))
 
 
 def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs], dict[str, Tensor]]:
-    """A fast inference call of a model with named inputs and outputs; results stay on the device.
+    """Return a fast inference call of a model with named inputs and outputs. Results stay on the device.
 
     `keras.Model.predict` copies every output to the host; the pyramid of a large image takes 90 MB.
 
     Args:
-        model: A functional model. The call always uses its present weights.
-        open_shapes: Compile once for all sizes that the inputs leave open, where the backend can. Compilers
-            then know less, which suits models of few layers. Otherwise each set of input shapes compiles.
+        model: A functional model. The call always uses its current weights.
+        open_shapes: Whether to compile once for all sizes that the inputs leave open, if the backend supports
+            it. The compiler can then optimize less, which suits models with few layers. Otherwise each set of
+            input shapes compiles separately.
 
     Returns:
         A function from {input name: array} to {output name: tensor}. Called in the scope of several devices
@@ -363,25 +364,26 @@ def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs]
 def differentiate(
     network: keras.Model, loss: Callable[[Inputs], Tensor]
 ) -> Callable[[Inputs], Sequence[Tensor | None]]:
-    """A function from inputs to the gradients of a loss, in the order of `network.trainable_variables`.
+    """Return a function from inputs to gradients of a loss, in the order of `network.trainable_variables`.
 
-    A variable that the loss does not depend on has None, or zeros on JAX. `loss` runs the network.
+    The gradient of a variable that the loss does not depend on is None, or zeros on JAX. `loss` runs the
+    network.
     """
     raise NotImplementedError
 
 
 def vjp(function: Callable[..., Tensor], inputs: list[Tensor], upstream: Tensor) -> list[Tensor]:
-    """Gradients of a function of tensors with respect to each of them, given the gradient of its result."""
+    """Return the gradients of a function with respect to its inputs, given the gradient of its result."""
     raise NotImplementedError
 
 
 def get_devices(device_count: int, training: bool = True) -> Devices:
-    """The devices to build a network for.
+    """Return the devices for which to build a network.
 
     Args:
-        device_count: `GPU_COUNT` of the Config: devices of all machines together. If fewer are present, a
-            warning says so and one device runs the whole batch.
-        training: False for a network that detects; each process then uses its own devices alone.
+        device_count: `GPU_COUNT` of the Config, the number of devices of all machines. If fewer are present,
+            a warning says so and one device runs the whole batch.
+        training: Whether the network is for training. For detection, each process uses only its own devices.
 
     Raises:
         ValueError: If several processes were started and `device_count` is not the number of their devices.

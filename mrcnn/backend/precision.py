@@ -1,4 +1,4 @@
-"""Half precision: which of Keras' policies a network is built with."""
+"""Half precision: the Keras policy with which a network is built."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixe
 
 @contextlib.contextmanager
 def scope(precision: str) -> Iterator[None]:
-    """A context in which layers and models are built with the policy of config.PRECISION.
+    """Return a context in which layers and models are built with the policy of config.PRECISION.
 
     A model built under "float16" scales its loss when it is compiled, as Keras does for that policy
     (Mixed Precision Training, section 3.2).

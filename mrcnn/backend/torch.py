@@ -1,7 +1,7 @@
-"""PyTorch: operators that read Keras' channels-last layout in place, and eager calls that free memory early.
+"""Operations for PyTorch: operators that read Keras' channels-last layout in place, and eager calls.
 
-`keras.ops.conv` copies each feature map to channels first and back; a permuted view of the same memory does
-as well. Tensors here are torch's; shapes are those of Keras.
+`keras.ops.conv` copies each feature map to channels first and back, while a permuted view of the same memory
+is enough. Tensors in this module are torch tensors with the shapes of Keras.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,11 +58,11 @@ def conv2d(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """Convolution and its bias in one operation; see `mrcnn.backend.plain.conv2d`."""
+    """Convolve and add the bias in one operation; see `mrcnn.backend.plain.conv2d`."""
     inputs, kernel = (keras.ops.convert_to_tensor(x) for x in (inputs, kernel))
     bias = None if bias is None else keras.ops.convert_to_tensor(bias)
     if tuple(kernel.shape[:2]) == (1, 1) and len(set(strides)) > 1:
-        # Equivalent. oneDNN computes a wrong gradient of such kernels for three or four channels.
+        # This is equivalent. oneDNN computes wrong gradients of such kernels for three or four channels.
         if not isinstance(padding, str):
             inputs, padding = keras.ops.pad(inputs, ((0, 0), *padding, (0, 0))), "valid"
         inputs, strides = inputs[:, :: strides[0], :: strides[1]], (1, 1)
@@ -100,18 +100,18 @@ def depthwise_conv2d(
 
 
 def affine(inputs: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """Matrix product and its bias in one operation; see `mrcnn.backend.plain.affine`."""
+    """Multiply and add the bias in one operation; see `mrcnn.backend.plain.affine`."""
     inputs, kernel, bias = (keras.ops.convert_to_tensor(x) for x in (inputs, kernel, bias))
     return functional.linear(inputs, kernel.t(), bias)
 
 
 def activate(outputs: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
-    """An activation of a tensor that nobody else reads; ReLU overwrites it."""
+    """Apply an activation to a tensor that nothing else reads. ReLU overwrites it."""
     return outputs.relu_() if activation is keras.activations.relu else activation(outputs)
 
 
 def max_pool(inputs: Tensor, pool_size: Pair, strides: Pair, padding: Padding) -> Tensor:
-    """Max pooling without a padded copy; see `mrcnn.backend.plain.max_pool`."""
+    """Apply max pooling without a padded copy; see `mrcnn.backend.plain.max_pool`."""
     inputs = keras.ops.convert_to_tensor(inputs)
     rows, columns = explicit_padding(padding, inputs.shape[1:3], pool_size, strides)
     before, after = rows
@@ -136,7 +136,7 @@ def batch_norm(
     beta: Tensor | None,
     epsilon: float,
 ) -> Tensor:
-    """Batch normalization in one pass; see `mrcnn.backend.plain.batch_norm`."""
+    """Apply batch normalization in one pass; see `mrcnn.backend.plain.batch_norm`."""
     inputs = keras.ops.convert_to_tensor(inputs)
     rows = inputs.reshape(1, -1, 1, inputs.shape[-1]).permute(0, 3, 1, 2)
     mean, variance, gamma, beta = (
@@ -147,17 +147,17 @@ def batch_norm(
 
 
 def relu_inplace(inputs: Tensor) -> Tensor:
-    """ReLU in the memory of its input."""
+    """Apply ReLU in the memory of its input."""
     return inputs.relu_()
 
 
 def add_inplace(target: Tensor, other: Tensor) -> Tensor:
-    """Sum in the memory of `target`."""
+    """Add in the memory of `target`."""
     return target.add_(other)
 
 
 def to_convolution_layout(variable: keras.Variable) -> None:
-    """See `mrcnn.backend.plain.to_convolution_layout`; without it each call copies the kernel."""
+    """See `mrcnn.backend.plain.to_convolution_layout`. Otherwise each call copies the kernel."""
     with torch.no_grad():
         kernel = variable.value.data.permute(3, 2, 0, 1)
         variable.value.data = kernel.contiguous(memory_format=torch.channels_last).permute(2, 3, 1, 0)
@@ -167,7 +167,7 @@ def to_convolution_layout(variable: keras.Variable) -> None:
 
 
 def top_k(scores: Tensor, k: int) -> Tensor:
-    """See `mrcnn.backend.plain.top_k`. PyTorch's own top-k orders equal scores at random."""
+    """See `mrcnn.backend.plain.top_k`. PyTorch's own top-k returns equal scores in arbitrary order."""
     return keras.ops.argsort(-scores, axis=-1)[:, :k]
 
 
@@ -179,7 +179,7 @@ def bilinear_gather(
     inside: Tensor,
     samples: int = 1,
 ) -> Tensor:
-    """Weighted sums of rows without a copy of each row; see `mrcnn.backend.plain.bilinear_gather`."""
+    """Sum weighted rows without copying each row; see `mrcnn.backend.plain.bilinear_gather`."""
     pairs = (
         (1 - weight_y, 1 - weight_x),
         (1 - weight_y, weight_x),
@@ -202,7 +202,7 @@ def bilinear_gather(
 
 
 def _neighbors_together(x: Tensor, count: int) -> Tensor:
-    """Entries of count x count neighbors together: [..., h, w, 4] gives [..., h', w', 4 * count**2]."""
+    """Group the entries of count x count neighbors: [..., h, w, 4] gives [..., h', w', 4 * count**2]."""
     *leading, height, width, entries = x.shape
     x = x.reshape(*leading, height // count, count, width // count, count, entries).transpose(-4, -3)
     return x.reshape(*leading, height // count, width // count, count * count * entries)
@@ -212,12 +212,12 @@ def _neighbors_together(x: Tensor, count: int) -> Tensor:
 
 
 def is_on_cpu(tensor: Tensor) -> bool:
-    """Whether a CPU computes what is computed from this tensor."""
+    """Return whether operations on this tensor run on a CPU."""
     return tensor.device.type == "cpu"
 
 
 def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
-    """On x86 processors without AVX-512, for kernels of more than one cell."""
+    """Return True on x86 processors without AVX-512, for kernels of more than one cell."""
     return max(kernel_size) > 1 and is_on_cpu(inputs) and cpu.lacks_avx512()
 
 
@@ -276,7 +276,7 @@ def _kernel_gradient(images: Tensor, upstream: Tensor, padding: Pair) -> Tensor:
 
 
 def _shift(images: Tensor, columns: int, target: Tensor) -> None:
-    """Write images [h, B, w, C] moved to the left by some columns into `target`, with zeros outside."""
+    """Shift images [h, B, w, C] left by some columns into `target`, with zeros outside."""
     width = images.shape[2]
     first, last = min(max(0, -columns), width), max(0, width - max(0, columns))
     target[:, :, :first] = 0
@@ -304,7 +304,7 @@ def low_memory_forward(model: keras.Model) -> Callable[..., Any]:
 
 
 def free_gradients(variables: Sequence[keras.Variable]) -> None:
-    """Free the gradients of a step that has used them; Keras keeps them until the next backward pass."""
+    """Free gradients after a step. Keras would keep them until the next backward pass."""
     for variable in variables:
         variable.value.grad = None
 

@@ -1,4 +1,4 @@
-"""One process per device under DistributedDataParallel, as torchrun starts them."""
+"""Several PyTorch devices: one process per device under DistributedDataParallel, started by torchrun."""
 
 import os
 from collections.abc import Callable

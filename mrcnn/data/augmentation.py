@@ -94,7 +94,7 @@ def mirror_half(image: Image, masks: Masks, rng: np.random.Generator | None = No
 def _apply_imgaug(
     augmenter: Any, image: Image, masks: Masks, rng: np.random.Generator | None
 ) -> tuple[Image, Masks]:
-    # Imported here because the package is optional. Who passes an augmenter has it installed.
+    # Imported here because the package is optional. Users who pass an augmenter have it installed.
     from imgaug.augmentables.segmaps import SegmentationMapsOnImage
 
     if rng is not None:
@@ -130,7 +130,7 @@ def _apply_albumentations(
 ) -> tuple[Image, Masks]:
     if rng is not None:
         transform = copy.deepcopy(transform)
-        # Versions without this method draw from global generators, so their results do not repeat.
+        # Versions without this method use global generators, so their results are not reproducible.
         if hasattr(transform, "set_random_seed"):
             transform.set_random_seed(_seed(rng))
     if masks.shape[2] == 0:

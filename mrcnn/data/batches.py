@@ -31,7 +31,7 @@ INPUT_DTYPES = {
 # object several times.
 MIN_ATTEMPTS = 50
 
-# The uses of random numbers. Each use has a stream of its own.
+# The uses of random numbers. Each has its own stream.
 ORDER, REPLACEMENT, DRAW = 1, 2, 3
 
 Batch: TypeAlias = dict[str, np.ndarray]

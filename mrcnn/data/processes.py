@@ -33,10 +33,10 @@ except ImportError:  # Windows
 # Linux keeps the files in this folder in memory.
 MEMORY_FOLDER = Path("/dev/shm")
 FOLDER_PREFIX = "mrcnn-"
-# A file in each folder, locked by the main process as long as it runs.
+# A file in each folder that the main process keeps locked while it runs.
 OWNER_FILE = "owner"
 
-# Seconds between two checks of a process that the one that started it is still running.
+# Seconds between a process' checks that its main process is still running.
 PARENT_CHECK_SECONDS = 2.0
 
 
@@ -138,10 +138,11 @@ def _new_folder(parent: Path) -> tuple[str, IO[str]]:
     folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX, dir=parent)
     resource_tracker.register(folder, "folder")
     unlocked = Path(folder, f".{OWNER_FILE}")
-    owner = open(unlocked, "w")  # noqa: SIM115  # it stays open as long as the folder is in use
+    owner = open(unlocked, "w")  # noqa: SIM115  # it stays open while the folder is in use
     if fcntl is not None:
         fcntl.flock(owner, fcntl.LOCK_EX)
-    # It gets its name when it is locked, so that nobody takes the folder for an abandoned one before.
+    # The file gets its name after it is locked, so that no other process takes the folder for an abandoned
+    # one.
     with contextlib.suppress(OSError):
         os.replace(unlocked, unlocked.with_name(OWNER_FILE))
     return folder, owner

@@ -65,10 +65,10 @@ def build_rpn_targets(
     if len(crowd_boxes):
         _, crowd_iou, _ = _match(anchors, crowd_boxes)
         rpn_match[crowd_iou >= config.CROWD_IOU] = NEUTRAL
-    rpn_match[best_for_a_box] = POSITIVE  # whatever their IoU, so that every box has an anchor
+    rpn_match[best_for_a_box] = POSITIVE  # at any IoU, so that every box has an anchor
     rpn_match[best_iou >= config.RPN_POSITIVE_IOU] = POSITIVE
 
-    # Negatives fill what the positives leave, which are few in most images.
+    # Negatives fill the rest of the sample, which is most of it in most images.
     sample_size = config.RPN_TRAIN_ANCHORS_PER_IMAGE
     _keep_at_most(sample_size // 2, POSITIVE, rpn_match, choice)
     positive = np.flatnonzero(rpn_match == POSITIVE)

@@ -11,7 +11,7 @@ from skimage import color, filters
 from mrcnn.geometry import preprocessing
 from mrcnn.typing import Image
 
-BLUR = 1.0  # pixels; removes what is left of the other dyes, which is noise of single pixels
+BLUR = 1.0  # in pixels; removes remains of the other dyes, which are noise of single pixels
 # The low one lies in the background: half of a section and more has hardly any hematoxylin.
 PERCENTILES = (30, 99.8)
 

@@ -142,8 +142,7 @@ def _own_masks(
     on: Canvas,
     found: Detected,
 ) -> Name:
-    """Return the mask of each detection for its own class, [B, D, h, w]; see
-    `mrcnn.inference.mask_branch`."""
+    """Return each detection's mask for its own class, [B, D, h, w]; see `mrcnn.inference.mask_branch`."""
     pooling, last = model.get_layer("roi_align_mask"), model.get_layer("mrcnn_mask")
     slots = builder.op("Shape", found.class_ids)
     row = builder.op("Unsqueeze", builder.count_up(builder.size(found.class_ids, 0)), [1])

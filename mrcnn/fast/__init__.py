@@ -1,7 +1,8 @@
-"""Faster replacements for parts of the plain network, with the same numbers.
+"""Faster replacements for parts of the plain network that compute the same numbers.
 
-A reader of the paper may skip this folder: the package works without it, only slower. `Config.FAST_PATHS`
-turns it off. The two lists below are the only places that apply fast paths to a network.
+To understand the network, you can skip this package: everything works without it, only slower.
+`Config.FAST_PATHS = False` turns it off. The two functions below are the only places that apply fast paths to
+a network.
 """
 
 from collections.abc import Callable
@@ -20,12 +21,12 @@ from mrcnn.fast import (
 
 
 def for_inference(model: keras.Model) -> tuple[keras.Model, Callable[[], None]]:
-    """A functional model with the outputs of `model` at training=False, computed faster.
+    """Return a model that computes the outputs of `model` at training=False faster.
 
-    It shares every layer that no fast path replaces. Folded convolutions have kernels of their own.
+    It shares every layer that no fast path replaces. Folded convolutions have their own kernels.
 
     Returns:
-        The model, and a function that brings over changed weights: call it before each use.
+        The model, and a function that copies changed weights to it. Call the function before each use.
     """
     folded = fold_batch_norm.FoldedCopies(model)
     replacements = {
@@ -40,13 +41,13 @@ def for_inference(model: keras.Model) -> tuple[keras.Model, Callable[[], None]]:
 
 
 def for_training(model: keras.Model, *, sampled_locations: int, xla: bool | None = None) -> keras.Model:
-    """A functional model with the outputs and gradients of `model` in training, computed faster.
+    """Return a model that computes the training outputs and gradients of `model` faster.
 
-    All variables stay those of `model`.
+    It shares all variables with `model`.
 
     Args:
-        model: A functional model of `training_graph`.
-        sampled_locations: Locations per image at which the RPN usually has a gradient.
+        model: A functional model from `training_graph`.
+        sampled_locations: Usual number of locations per image at which the RPN has a gradient.
         xla: The user's choice; see `backend.compiles_with_xla`.
     """
     folded, norms = fold_batch_norm.training_stand_ins(model)

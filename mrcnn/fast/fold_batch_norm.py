@@ -1,8 +1,9 @@
 """Batch norms with stored statistics, folded into the convolution before them.
 
-Such a norm is one factor and one shift per channel (Ioffe and Szegedy 2015, section 3.1), which the kernel
-and the bias of the layer before can carry. That saves one pass over the features per norm, and in
-training a copy of the features for the gradient of gamma: by the chain rule it follows from the kernel's.
+Such a norm is a factor and a shift per channel (Ioffe and Szegedy, 2015, section 3.1), which can be included
+in the kernel and the bias of the preceding layer. This saves a pass over the features per norm. In training
+it also saves a copy of the features for the gradient of gamma, which follows from that of the kernel by the
+chain rule.
 """
 
 import math
@@ -24,8 +25,9 @@ USES_BATCH, USES_BATCH_IN_TRAINING = (True,), (True, None)
 # Layers whose outputs are kernel * inputs + bias, with the output channels on the last axis.
 LINEAR_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, RoiConv2D)
 
-# Folding copies the kernel and saves a pass over the outputs. Larger kernels than this are those of the box
-# head and of stage 5: larger than their outputs, and two thirds of all weights.
+# Folding copies the kernel and saves a pass over the outputs. It does not pay for kernels larger than this,
+# which are those of the box head and stage 5: they are larger than their outputs and two thirds of all
+# weights.
 LARGEST_KERNEL = 1_000_000
 
 Pair = tuple[layers.Layer, layers.BatchNormalization]
@@ -51,7 +53,7 @@ class FoldedCopies:
         self._stale = True
 
     def refresh(self) -> None:
-        """Fold anew if a weight of a pair was assigned since the last call."""
+        """Fold again if a weight of a pair was assigned since the last call."""
         if not self._stale:
             return
         for name, pair in self.pairs.items():
@@ -61,20 +63,22 @@ class FoldedCopies:
 
 
 def training_stand_ins(model: keras.Model) -> tuple[dict[str, ConvolutionStandIn], list[layers.Layer]]:
-    """A stand-in for each layer whose batch norm can be folded at each call, by name, and these norms."""
+    """Return a stand-in, by name, for each layer whose batch norm can be folded at each call, and the
+    norms."""
     pairs = dict(foldable(model, USES_BATCH_IN_TRAINING))
     stand_ins = {name: ConvolutionStandIn(layer, norm) for name, (layer, norm) in pairs.items()}
     return stand_ins, [norm for _, norm in pairs.values()]
 
 
 def foldable(model: keras.Model, uses_batch: Collection[bool | None]) -> Iterator[tuple[str, Pair]]:
-    """(name, (layer, its batch norm)) of each pair of a functional model that can become one layer.
+    """Return (name, (layer, its batch norm)) of each pair of a functional model that can become one layer.
 
-    A norm qualifies if it follows a linear layer, both are called once, and nobody else reads the layer.
+    A norm qualifies if it follows a linear layer, both are called once, and nothing else reads the output of
+    the layer.
 
     Args:
         model: A functional model.
-        uses_batch: The values of train_bn with which a norm uses the statistics of the batch.
+        uses_batch: The values of train_bn for which a norm uses the statistics of the batch.
     """
     ordered = layer_graph.calls(model)
     uses = layer_graph.count_uses(model, ordered)
@@ -99,7 +103,7 @@ def _is_linear(layer: Any) -> bool:
 
 
 def _copy(layer: layers.Layer) -> layers.Layer:
-    """A layer of the same class and name with a bias. Its weights are assigned later."""
+    """Return a layer of the same class and name with a bias. Its weights are assigned later."""
     config = layer.get_config()
     if "use_bias" in config:
         config["use_bias"] = True
@@ -110,9 +114,9 @@ def _copy(layer: layers.Layer) -> layers.Layer:
 
 
 def use_convolution_layout(model: keras.Model) -> None:
-    """Order the kernels of a model's convolutions in memory as the backend reads them, for inference.
+    """Store the kernels of a model's convolutions in memory as the backend reads them, for inference.
 
-    Training would have to bring its gradients into the same order. No value changes.
+    No value changes. In training, gradients would have to be stored in the same order.
     """
     for layer in model.layers:
         if isinstance(layer, keras.Model):

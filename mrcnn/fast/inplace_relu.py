@@ -1,4 +1,4 @@
-"""ReLUs and sums that overwrite their input, for inference on a backend that runs each layer by itself."""
+"""ReLUs and sums that overwrite their input, for inference on a backend that runs layers separately."""
 
 from collections import Counter
 from typing import Any
@@ -25,14 +25,14 @@ ALLOCATING_LAYERS = (
 
 
 class InPlaceReLU(layers.ReLU):
-    """keras.layers.ReLU with its default settings, in the memory of its input."""
+    """keras.layers.ReLU with default settings, in the memory of its input."""
 
     def call(self, inputs: Tensor) -> Tensor:
         return backend.relu_inplace(inputs)
 
 
 class InPlaceAdd(layers.Add):
-    """keras.layers.Add of two tensors of one shape, in the memory of one of them.
+    """keras.layers.Add of two tensors of the same shape, in the memory of one of them.
 
     Args:
         target: Index of the input that is overwritten.
@@ -47,9 +47,10 @@ class InPlaceAdd(layers.Add):
 
 
 def replacements(model: keras.Model) -> dict[str, layers.Layer]:
-    """{name: in-place layer} for each ReLU and Add that may overwrite an input; empty on other backends.
+    """Return {name: in-place layer} for each ReLU and Add that may overwrite an input.
 
-    The input must come fresh from an allocating layer, and nobody else may read it.
+    The input must be the output of a layer that allocates memory, and nothing else may read it. The result is
+    empty on backends that do not run layers separately.
     """
     if not backend.RUNS_EAGERLY:
         return {}

@@ -1,4 +1,4 @@
-"""Gradients of convolutions as matrix products, in training, where the backend's own are slower."""
+"""Gradients of convolutions as matrix products in training, if the backend's own gradients are slower."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ def conv2d(
     dilation: Pair = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """`backend.conv2d` with gradients as matrix products, where that is possible and pays."""
+    """Convolve as `backend.conv2d`, with gradients as matrix products if that is possible and faster."""
     kernel_size = tuple(kernel.shape[:2])
     dense = groups == 1 and set(dilation) == {1} and all(side % 2 for side in kernel_size)
     is_pointwise = kernel_size == (1, 1) and isinstance(padding, str)
@@ -45,11 +45,11 @@ def conv2d(
 def training_stand_ins(
     model: keras.Model, stand_ins: Mapping[str, ConvolutionStandIn]
 ) -> dict[str, ConvolutionStandIn]:
-    """A stand-in with these gradients for each convolution of a model, by name.
+    """Return a stand-in with these gradients, by name, for each convolution of a model.
 
     Args:
         model: A functional model.
-        stand_ins: Those of another fast path, which get these gradients, too.
+        stand_ins: Stand-ins of another fast path, which get these gradients, too.
     """
     found = {}
     for layer in model.layers:

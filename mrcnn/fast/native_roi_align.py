@@ -1,10 +1,10 @@
-"""ROIAlign by the backend's crop-and-resize operator, where it has one.
+"""ROIAlign with the backend's crop-and-resize operator, if it has one.
 
 `PyramidROIAlign` follows the arithmetic of that operator, so the numbers are equal. The operator reads the
-pyramid where it lies, without a joined copy, and holds no samples beside its results.
+pyramid in place, without a concatenated copy, and stores no samples besides its results.
 
-Where samples of a bin are averaged, the operator takes all of them from maps that are one cell larger on each
-side, which repeats the outermost cells: between two equal cells a sample is what it would be at the edge.
+If samples of a bin are averaged, the operator takes them from maps that are extended by one cell on each
+side, repeating the outermost cells. Between two equal cells, a sample has the value at the edge of the map.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ from mrcnn.typing import Tensor
 
 
 class NativeROIAlign(PyramidROIAlign):
-    """PyramidROIAlign with the same arguments, inputs and outputs. It needs sizes that depend on the data."""
+    """PyramidROIAlign with the same arguments, inputs and outputs. Its tensor sizes depend on the data."""
 
     def call(self, inputs: list[Tensor]) -> Tensor:
         assert backend.crop_and_resize is not None
@@ -36,7 +36,7 @@ class NativeROIAlign(PyramidROIAlign):
         batch, rois = ops.shape(boxes)[:2]
         levels = ops.reshape(roi_levels(boxes, height * width, self.method), (-1,)) - FIRST_LEVEL
         images = ops.repeat(ops.arange(batch, dtype="int32"), rois)
-        # The operator refuses boxes that are not finite. Far outside the map a box reads the same zeros.
+        # The operator does not accept boxes that are not finite. A box far outside the map also reads zeros.
         finite = ops.all(ops.isfinite(boxes), axis=-1, keepdims=True)
         boxes = ops.reshape(ops.where(finite, boxes, -FAR), (-1, 4))
         maps = [ops.cast(features, "float32") for features in inputs[2:]]
@@ -56,7 +56,8 @@ class NativeROIAlign(PyramidROIAlign):
 def sampled_boxes(
     boxes: Tensor, maps: list[Tensor], levels: Tensor, counts: tuple[int, int], method: str
 ) -> Tensor:
-    """The boxes from the first to the last sample, [N, 4] normalized to maps with one more cell on each side.
+    """Return boxes from the first to the last sample, [N, 4] normalized to maps extended by one cell per
+    side.
 
     Args:
         boxes: RoIs [N, 4], normalized and half-open.
@@ -82,7 +83,7 @@ def sampled_boxes(
 
 
 def replacements(model: keras.Model) -> dict[str, Any]:
-    """{name: NativeROIAlign} for each ROIAlign layer of a model; empty if the backend has no operator."""
+    """Return {name: NativeROIAlign} for each ROIAlign layer of a model, empty without an operator."""
     if backend.crop_and_resize is None or not backend.sizes_may_vary():
         return {}
     return {

@@ -1,10 +1,10 @@
-"""The gradient of the RPN at the few locations that have one.
+"""The gradient of the RPN, computed only at the few locations that have one.
 
 A training step samples 256 anchors per image for the losses of the RPN (Faster R-CNN, section 3.1.3), and
-positive RoIs pass a gradient to theirs. All other anchors have none, so most of the RPN's backward pass
-multiplies by zero. The backward pass here gathers the 3x3 patches of the locations with a gradient and works
-on them alone. Where more locations have one, as with a loss over all anchors, it computes the dense
-gradient.
+positive RoIs pass a gradient to their anchors. All other anchors have no gradient, so most of the RPN's
+backward pass multiplies by zero. This backward pass gathers the 3x3 patches of the locations with a gradient
+and only works on those. If more locations have a gradient, as with a loss over all anchors, it computes the
+dense gradient.
 
 Axes: B images, L locations of a level, D outputs per location, T locations with a gradient, S cells of a
 level, C channels.
@@ -31,14 +31,14 @@ SMALLEST_LIMIT = 64
 
 
 class SparseGradientRpn(keras.layers.Layer):
-    """A stand-in for the RPN: the same outputs, and the same gradients for less arithmetic.
+    """A stand-in for the RPN with the same outputs and the same gradients, computed with less arithmetic.
 
     Call with a feature map [B, h, w, C]. Returns logits, scores and deltas as `build_rpn_model` does.
     Gradients of the map and of the RPN's weights are computed in float32.
 
     Args:
         rpn: A model of `build_rpn_model`, which keeps its weights.
-        limit: Locations of a level and image with a gradient up to which the sparse backward pass is used.
+        limit: Largest number of locations with a gradient, per level and image, for the sparse backward pass.
     """
 
     def __init__(self, rpn: keras.Model, limit: int):
@@ -89,14 +89,14 @@ class SparseGradientRpn(keras.layers.Layer):
 def gradients(
     upstream: Tensor, feature_map: Tensor, weights: list[Tensor], stride: int, limit: int
 ) -> list[Tensor]:
-    """Gradients of the feature map and of the weights, in float32.
+    """Compute the gradients of the feature map and of the weights, in float32.
 
     Args:
         upstream: Gradient [B, A, (2 logits, 4 deltas)] of the RPN's outputs.
         feature_map: [B, h, w, C].
         weights: Kernel and bias of each of LAYERS.
         stride: Cells per location.
-        limit: Locations of an image up to which the sparse backward pass is used.
+        limit: Largest number of locations per image for the sparse backward pass.
     """
     ratios = weights[3].shape[0] // 2
     locations = upstream.shape[1] // ratios if upstream.shape[1] else -1
@@ -118,7 +118,7 @@ def gradients(
 def _dense_gradients(
     upstream: Tensor, feature_map: Tensor, weights: list[Tensor], stride: int
 ) -> list[Tensor]:
-    """The gradients by differentiating the RPN at every location."""
+    """Compute the gradients by differentiating the RPN at every location."""
 
     def rpn(feature_map: Tensor, kernel: Tensor, bias: Tensor, *heads: Tensor) -> Tensor:
         shared = ops.relu(backend.conv2d(feature_map, kernel, bias, strides=(stride, stride)))
@@ -142,7 +142,7 @@ def _join_ratios(logits: Tensor, deltas: Tensor) -> Tensor:
 def _sparse_gradients(
     upstream: Tensor, touched: Tensor, feature_map: Tensor, weights: list[Tensor], stride: int, limit: int
 ) -> list[Tensor]:
-    """The gradients from the patches of the touched locations, at most `limit` of them per image."""
+    """Compute the gradients from the patches of the touched locations, at most `limit` per image."""
     ratios = weights[3].shape[0] // 2
     batch, channels = ops.shape(feature_map)[0], feature_map.shape[-1]
     location, upstream = _touched_locations(upstream, touched, limit)
@@ -177,7 +177,7 @@ def _touched_locations(upstream: Tensor, touched: Tensor, limit: int) -> tuple[T
 
 
 def patch_cells(height: Tensor, width: Tensor, stride: int) -> Tensor:
-    """The cells that the RPN reads at each location of a feature map.
+    """Return the cells that the RPN reads at each location of a feature map.
 
     Args:
         height, width: Size of the map in cells.
@@ -203,14 +203,14 @@ def _kernel_positions(length: Tensor, stride: int) -> Tensor:
 
 
 def gather_patches(cells: Tensor, patches: Tensor) -> Tensor:
-    """Contents of patches: cells [B, S, C] and patches int [B, T, 9] give [B, T, 9 * C], 0 outside."""
+    """Gather patches: cells [B, S, C] and patches int [B, T, 9] give [B, T, 9 * C], 0 outside."""
     content = ops.take(ops.reshape(cells, (-1, cells.shape[-1])), _flat_index(cells, patches), axis=0)
     content = ops.where(patches[..., None] < 0, 0.0, content)
     return ops.reshape(content, (*ops.shape(patches)[:2], KERNEL * KERNEL * cells.shape[-1]))
 
 
 def scatter_add_patches(content: Tensor, patches: Tensor, cells: Tensor) -> Tensor:
-    """The transpose of `gather_patches`: contents [B, T, 9 * C], summed at their cells, [B, S, C]."""
+    """Sum the contents [B, T, 9 * C] of patches at their cells: [B, S, C], transpose of `gather_patches`."""
     (batch, count), channels = ops.shape(cells)[:2], cells.shape[-1]
     content = ops.reshape(content, (*ops.shape(patches), channels))
     content = ops.where(patches[..., None] < 0, 0.0, content)
@@ -223,14 +223,14 @@ def scatter_add_patches(content: Tensor, patches: Tensor, cells: Tensor) -> Tens
 
 
 def _flat_index(cells: Tensor, patches: Tensor) -> Tensor:
-    """Cells of patches counted through all images. A cell outside becomes the first of its image."""
+    """Index the cells of patches through all images. A cell outside becomes the first cell of its image."""
     batch, count = ops.shape(cells)[:2]
     start = ops.cast(ops.arange(batch), "int32")[:, None, None] * count
     return ops.maximum(patches, 0) + start
 
 
 def _sum_of_outer_products(x: Tensor, y: Tensor) -> Tensor:
-    """Sum over images and locations of the outer products of [B, T, M] and [B, T, N]: [M, N]."""
+    """Sum the outer products of [B, T, M] and [B, T, N] over images and locations: [M, N]."""
     x, y = ops.reshape(x, (-1, x.shape[-1])), ops.reshape(y, (-1, y.shape[-1]))
     return ops.matmul(ops.transpose(x), y)
 
@@ -245,11 +245,11 @@ def _zero_after(weights: tuple[Tensor, ...]) -> Tensor:
 
 
 def replacements(model: keras.Model, limit: int) -> dict[str, Any]:
-    """{name: SparseGradientRpn} for the RPN of a training model; empty if it has two convolutions.
+    """Return {name: SparseGradientRpn} for the RPN of a training model, empty if it has two convolutions.
 
     Args:
         model: A functional model of `training_graph`.
-        limit: Locations per level and image that usually have a gradient.
+        limit: Usual number of locations with a gradient, per level and image.
     """
     return {
         layer.name: SparseGradientRpn(layer, limit)

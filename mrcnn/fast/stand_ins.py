@@ -1,4 +1,4 @@
-"""Layers that compute what another layer does, from its variables."""
+"""Layers that compute the same as another layer, with its variables."""
 
 from collections.abc import Callable
 from inspect import signature
@@ -11,12 +11,12 @@ from mrcnn.typing import Tensor
 
 
 class ConvolutionStandIn(layers.Layer):
-    """A convolution, perhaps with the batch norm behind it, by another implementation.
+    """A stand-in for a convolution, optionally with the following batch norm, by another implementation.
 
-    The weights stay those of the layer; gradients reach them. Call with the layer's input.
+    It uses the weights of the layer, and gradients reach them. Call with the layer's input.
 
     Args:
-        layer: The convolution. A layer with a `convolve` method can take another implementation.
+        layer: The convolution. Only a layer with a `convolve` method can use another implementation.
         norm: A batch norm with stored statistics over the output channels, which is folded into the kernel at
             each call; or None.
         convolution: An implementation of `backend.conv2d`.
@@ -36,12 +36,12 @@ class ConvolutionStandIn(layers.Layer):
 
     @property
     def layer(self) -> layers.Layer:
-        """The layer whose place this one takes."""
+        """The layer that this one replaces."""
         return self._parts()[0]
 
     @property
     def norm(self) -> layers.BatchNormalization | None:
-        """The batch norm that is folded into it."""
+        """The batch norm that is folded into the layer."""
         return self._parts()[1]
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
@@ -58,7 +58,7 @@ class ConvolutionStandIn(layers.Layer):
     def _call_with(
         self, layer: layers.Layer, inputs: Tensor, kernel: Tensor, bias: Tensor, training: bool | None
     ) -> Tensor:
-        """The layer's own call with other weights, for layers of Keras."""
+        """Call a Keras layer with other weights."""
         values = list(zip(layer.weights, (kernel, bias), strict=False))
         with keras.StatelessScope(state_mapping=values):
             outputs = layer.call(inputs, **({"training": training} if self._takes_training else {}))
@@ -69,11 +69,11 @@ class ConvolutionStandIn(layers.Layer):
 
 
 def folded_weights(layer: layers.Layer, norm: layers.BatchNormalization) -> tuple[Tensor, Tensor]:
-    """Kernel and bias of one layer that computes what a layer and its batch norm do (Ioffe 2015).
+    """Return kernel and bias of a layer that replaces a layer and its batch norm (Ioffe and Szegedy, 2015).
 
     Args:
         layer: A convolution or dense layer: its outputs are kernel * inputs + bias.
-        norm: Over its output channels, with stored statistics.
+        norm: A batch norm with stored statistics over the output channels.
 
     Returns:
         The kernel in the layer's shape and the bias, one value per channel, both float32. Gradients flow to

@@ -1,4 +1,4 @@
-"""Leave out mask head slots that no image of a batch fills."""
+"""Skip slots of the mask head that no image of a batch fills."""
 
 import keras
 from keras import ops
@@ -10,7 +10,7 @@ from mrcnn.typing import Tensor
 
 
 class TrimEmptyRois(LeadingSlots):
-    """LeadingSlots that keeps as many slots as the image with the most positives fills, at least one."""
+    """LeadingSlots that keeps as many slots as the image with the most positives fills, but at least one."""
 
     def call(self, inputs: list[Tensor]) -> list[Tensor]:
         class_ids, *tensors = inputs
@@ -23,10 +23,10 @@ class TrimEmptyRois(LeadingSlots):
 
 
 def replacements(model: keras.Model, xla: bool | None = None) -> dict[str, keras.Layer]:
-    """{name: TrimEmptyRois} for the mask slots of a training model.
+    """Return {name: TrimEmptyRois} for the mask slots of a training model.
 
-    Empty if XLA compiles the model and has to know all sizes, or if a batch norm of the mask head uses the
-    statistics of all slots.
+    The result is empty if XLA compiles the model, because it has to know all sizes, or if a batch norm of the
+    mask head uses the statistics of all slots.
 
     Args:
         model: A functional model of `training_graph`.

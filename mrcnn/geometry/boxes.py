@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Pairs of boxes whose overlap is computed at a time. The intermediate arrays then stay in the processor's
-# cache, which is several times faster than one pass over 261,888 anchors times 100 boxes.
+# Number of pairs of boxes whose overlap is computed at a time, so that intermediate arrays fit into the
+# processor's cache. This is several times faster than one pass over 261,888 anchors times 100 boxes.
 PAIRS_AT_A_TIME = 1 << 15
 
-# A pixel box's far corner is outside, a normalized box's far corner is inside.
+# The far corner is outside a pixel box, but inside a normalized box.
 PIXEL_TO_CLOSED = np.array([0, 0, 1, 1])
 
 
@@ -216,7 +216,7 @@ def trim_zeros(x: np.ndarray) -> np.ndarray:
 
 
 def _exact_integers(boxes: np.ndarray) -> np.ndarray:
-    # Areas of int32 boxes overflow from 46,341 pixels a side on.
+    # Areas of int32 boxes overflow if a side has 46,341 pixels or more.
     boxes = np.asarray(boxes)
     return boxes if boxes.dtype.kind == "f" else boxes.astype(np.int64)
 

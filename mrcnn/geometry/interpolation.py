@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Values interpolated at a time: the float64 scratch arrays then stay in the processor's cache.
+# Number of values to interpolate at a time, so that float64 scratch arrays fit into the processor's cache.
 VALUES_AT_A_TIME = 1 << 15
 
 # The Keras 2 library resized with scikit-image, which fits its sampling positions by least squares. Rounding
-# noise moves them by about 1e-14 pixels, mostly columns to the left and rows down. This alone decides where a
-# value exactly on an integer goes when it is truncated, or one exactly on a half when it is compared. The
-# shifts make the same decisions, because published weights were trained with them.
+# noise moves them by about 1e-14 pixels, mostly columns to the left and rows down. This determines the result
+# if a value exactly on an integer is truncated, or a value exactly on a half is compared. The shifts
+# reproduce these results, because published weights were trained with them.
 TIE_SHIFT_ROWS, TIE_SHIFT_COLUMNS = 1e-13, -1e-12
 
 # Along one axis, for each output position: indices of its two neighbors, the weight of the second, and a

@@ -17,9 +17,9 @@ from mrcnn.typing import Boxes
 if TYPE_CHECKING:
     from mrcnn.config import Config
 
-# Pixels that `compute_overlaps_masks` counts at a time: bounds its memory.
+# Number of pixels that `compute_overlaps_masks` counts at a time, which bounds its memory.
 PIXELS_AT_A_TIME = 1 << 15
-# Columns that `_any_in_row` takes as one.
+# Number of columns that `_any_in_row` treats as one.
 COLUMNS_AT_A_TIME = 16
 
 

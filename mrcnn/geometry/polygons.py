@@ -21,11 +21,11 @@ Polygon: TypeAlias = NDArray[np.float64]
 ELLIPSE_CORNERS = 72
 # Number of pixels by which an outline may reach outside its image without being reported.
 TOLERANCE = 1.0
-# Of one outline after clipping, in pixels: 40 bytes for each are needed to fill it.
+# Longest outline after clipping, in pixels. Filling it takes 40 bytes per pixel.
 MAX_OUTLINE_LENGTH = 2_000_000
 # Coordinates beyond this lose their fraction; infinite ones would become NaN.
 LARGEST_COORDINATE = 1e15
-# Parts of one object that are united in one step; uniting many one by one takes quadratic time.
+# Number of parts of an object to unite in one step. Uniting many parts one at a time takes quadratic time.
 PARTS_AT_A_TIME = 32
 
 

@@ -19,7 +19,7 @@ ALPHA_CHANNELS = 4
 NUMBER_KINDS = "buif"  # of dtypes: bool, unsigned and signed integers, floats
 # An 8-bit channel with fewer gray levels than this is not stretched to the full range, which would be noise.
 LEAST_LEVELS = 8
-# Networks take values near 0..255. Single pixels may be far brighter, but activations must not overflow.
+# Networks expect values near 0..255. Single pixels may be far brighter, but activations must not overflow.
 LARGEST_VALUE = 1e9
 
 

@@ -24,9 +24,9 @@ from mrcnn.typing import Boxes, Masks
 RunLengths: TypeAlias = dict[str, Any]
 Counts: TypeAlias = NDArray[np.int64]
 
-# Masks that are encoded together: bounds the memory of their copy in the order of columns.
+# Number of masks to encode together, which bounds the memory of their copy in column order.
 MASKS_AT_A_TIME = 32
-# Characters of one number of compressed counts: 5 bits each, enough for 32 bits and a sign.
+# Largest number of characters of a compressed number: 5 bits each, enough for 32 bits and a sign.
 MAX_CHARACTERS = 7
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Approximate number of pixels of the grid from which percentiles of a large image are computed.
 SAMPLED_PIXELS = 1 << 16
-# Images whose 99th percentile lies above it are not on a scale of 0..1.
+# Images whose 99th percentile exceeds this are not on a scale of 0..1.
 FLOAT_LIMIT = 2.0
 # An image has the wrong range if more than 1 % of its values are this many ranges away from it.
 FAR = 16
@@ -108,7 +108,7 @@ def scaled(image: Image, values: ValueRange | None) -> Image:
         image = image.astype(np.float32)
     if values is None or values == NETWORK_RANGE:
         return image
-    with np.errstate(over="ignore"):  # infinite values are refused later
+    with np.errstate(over="ignore"):  # infinite values raise an error later
         factor = np.float32(255 / (values.white - values.black))
         return (image.astype(np.float32) - np.float32(values.black)) * factor
 

@@ -12,7 +12,7 @@ from keras import ops
 
 from mrcnn.typing import Tensor
 
-# Boxes that NMS examines at once: larger tiles mean fewer, larger steps.
+# Number of boxes that NMS examines at once. Larger tiles mean fewer, larger steps.
 NMS_TILE = 256
 
 

@@ -16,7 +16,7 @@ from mrcnn.network import box_ops
 from mrcnn.network.proposals import Proposals
 from mrcnn.typing import Tensor
 
-NEVER = float("-inf")  # the score of an anchor that does not exist
+NEVER = float("-inf")  # score of padding in place of an anchor
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -93,7 +93,7 @@ class LevelProposalLayer(Proposals):
             end = start + count * per_location
             level_scores = scores[:, start:end]
             limit = self.pre_nms_limit
-            if level_scores.shape[1] is None:  # fill up with anchors that do not exist
+            if level_scores.shape[1] is None:  # pad with anchors that do not exist
                 level_scores = ops.pad(level_scores, ((0, 0), (0, limit)), constant_values=NEVER)
             best = backend.top_k(level_scores, min(limit, level_scores.shape[1] or limit))
             values.append(box_ops.gather(level_scores, best))

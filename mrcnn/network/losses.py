@@ -18,7 +18,7 @@ from mrcnn.typing import Tensor
 
 MeanCount = Callable[[Tensor], Tensor]
 
-# The distance that probabilities keep from 0 and 1 before the logarithm.
+# Probabilities are clipped to this distance from 0 and 1 before the logarithm.
 EPSILON = 1e-7
 
 # The smallest divisor, for a sum over no rows: less than any mean count of several devices.

@@ -14,7 +14,7 @@ from mrcnn import backend
 from mrcnn.typing import Tensor
 
 Shape = tuple[int | None, ...]
-# From the name of a normalization layer to the layer.
+# A function from the name of a normalization layer to the layer.
 Norm = Callable[[str], keras.Layer]
 
 MAX_GROUPS = 32  # Group Normalization, section 4

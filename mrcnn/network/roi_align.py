@@ -29,13 +29,13 @@ FIRST_LEVEL, LAST_LEVEL = 2, 5
 
 CROP_AND_RESIZE, AVERAGE, AVERAGE_ALIGNED = "crop_and_resize", "average", "average_aligned"
 
-# Samples per bin along each axis where they are averaged.
+# Number of samples per bin to average along each axis.
 SAMPLES = 2
 
-# Keeps RoIs whose level is a whole number on it, where levels are rounded down.
+# Added before levels are rounded down, so that RoIs whose level is a whole number stay on it.
 LEVEL_MARGIN = 1e-6
 
-# Farther outside a feature map than any sample point, in cells.
+# A position in cells that is farther outside a feature map than any sample point.
 FAR = 1e9
 
 
@@ -74,7 +74,7 @@ def sample_positions(low: Tensor, high: Tensor, extent: Tensor, count: int) -> T
     """
     if count == 1:
         return ops.expand_dims(0.5 * (low + high) * (extent - 1.0), -1)
-    # Rounding decides whether the last sample of a box that touches the edge lies outside and reads 0. Two
+    # Rounding determines whether the last sample of a box that touches the edge is outside and reads 0. Two
     # optimizations of a compiler would round differently: a product with the reciprocal instead of a division
     # by a constant, and a fused multiply-add. Each maximum() prevents one; neither changes a value.
     intervals = ops.maximum(0.0 * extent, float(count - 1))

@@ -42,7 +42,7 @@ def sample_top_k(eligible: Tensor, priority: Tensor, k: int) -> tuple[Tensor, Te
         indices below N + k.
     """
     priority = ops.where(eligible, priority, -1.0)
-    if priority.shape[1] is None:  # pad, so that there are k candidates however few come
+    if priority.shape[1] is None:  # pad, so that there are always k candidates
         priority = ops.pad(priority, ((0, 0), (0, k)), constant_values=-1.0)
     available = ops.sum(ops.cast(eligible, "int32"), axis=1)
     return backend.top_k(priority, k), ops.minimum(available, k)

@@ -90,7 +90,7 @@ def weights_path(checkpoint_path: str | os.PathLike[str], epoch: int) -> Path:
         checkpoint_path: A path with a field such as `{epoch:04d}` in its file name.
         epoch: Number of the epoch, from 1.
     """
-    # Not str.format: all other braces belong to the name or to the folder and stay as they are.
+    # Not str.format, because all other braces belong to the name or the folder.
     folder, pattern = os.path.split(checkpoint_path)
     fields = list(EPOCH_FIELD.finditer(pattern))
     if not fields:

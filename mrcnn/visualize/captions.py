@@ -181,8 +181,7 @@ def with_heading(image: np.ndarray, text: str) -> np.ndarray:
 
 
 def _letter_size(canvas: np.ndarray) -> tuple[float, int]:
-    """Return the font scale and stroke at which letters are legible when the whole canvas fits on a
-    screen."""
+    """Return a font scale and stroke that are legible when the whole canvas fits on a screen."""
     size = max(0.4, max(canvas.shape[:2]) / 2400)
     return size, max(1, round(size * 1.5))
 

@@ -1,5 +1,4 @@
-"""Functions that all figures of `mrcnn.visualize` and `mrcnn.inspection` share: panels, captions, lines,
-legends.
+"""Panels, captions, lines and legends for all figures of `mrcnn.visualize` and `mrcnn.inspection`.
 
 The functions import matplotlib when they are called, so importing the package is cheap on a server.
 
