@@ -65,7 +65,7 @@ class Devices:
         return number
 
     def training_loss(self, loss: Tensor) -> Tensor:
-        """Return the loss for a training step: the value is the mean over devices, the gradient this device's
+        """Return the loss of a training step: its value is the mean over devices, its gradient is this
         share."""
         return loss
 

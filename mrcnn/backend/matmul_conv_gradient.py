@@ -84,8 +84,7 @@ def kernel_gradient(
 
 
 def cell_count(inputs: Tensor) -> int:
-    """Return the number of cells of feature maps [B, h, w, C]. Unknown sizes, such as of RoIs, count as
-    large."""
+    """Return the number of cells of feature maps [B, h, w, C]. Unknown sizes count as large."""
     return math.prod(side or UNKNOWN_SIZE for side in inputs.shape[:3])
 
 

@@ -63,8 +63,7 @@ class FoldedCopies:
 
 
 def training_stand_ins(model: keras.Model) -> tuple[dict[str, ConvolutionStandIn], list[layers.Layer]]:
-    """Return a stand-in, by name, for each layer whose batch norm can be folded at each call, and the
-    norms."""
+    """Return a stand-in, by name, for each layer whose batch norm can be folded, and these norms."""
     pairs = dict(foldable(model, USES_BATCH_IN_TRAINING))
     stand_ins = {name: ConvolutionStandIn(layer, norm) for name, (layer, norm) in pairs.items()}
     return stand_ins, [norm for _, norm in pairs.values()]

@@ -56,8 +56,7 @@ class NativeROIAlign(PyramidROIAlign):
 def sampled_boxes(
     boxes: Tensor, maps: list[Tensor], levels: Tensor, counts: tuple[int, int], method: str
 ) -> Tensor:
-    """Return boxes from the first to the last sample, [N, 4] normalized to maps extended by one cell per
-    side.
+    """Return boxes from the first to the last sample, [N, 4] normalized to the extended maps.
 
     Args:
         boxes: RoIs [N, 4], normalized and half-open.
