@@ -4,7 +4,7 @@ import os
 import urllib.parse
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import pooch
@@ -38,7 +38,7 @@ LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 class PublishedWeights(NamedTuple):
-    """A weight file on the internet and the hash that it must have."""
+    """A weight file on the Internet, and its hash."""
 
     url: str
     known_hash: str
@@ -64,8 +64,8 @@ def download_trained_weights(coco_model_path: str | os.PathLike[str], verbose: i
 
     Args:
         coco_model_path: Path of the file to write, for the COCO weights of the Keras 2 library (ResNet-101,
-            81 classes); a file with other content is replaced. Or a name in `PUBLISHED`, such as
-            "torchvision-v2"; its file goes to Keras' cache folder, see `cache_folder`.
+            81 classes). A file with other content is replaced. Alternatively a name in `PUBLISHED`, such as
+            "torchvision-v2", whose file is saved in Keras' cache folder; see `cache_folder`.
         verbose: 0 prints nothing; 1 prints a line before and after, and a progress bar.
 
     Returns:
@@ -81,7 +81,7 @@ def download_trained_weights(coco_model_path: str | os.PathLike[str], verbose: i
 
 
 def get_imagenet_weights(verbose: int = 1, backbone: str = "resnet50") -> str:
-    """Bring ImageNet weights to Keras' cache folder, unless they are there.
+    """Put ImageNet weights into Keras' cache folder, unless they are already there.
 
     The cache folder is `models` under the environment variable KERAS_HOME, by default ~/.keras.
 
@@ -104,13 +104,13 @@ def get_imagenet_weights(verbose: int = 1, backbone: str = "resnet50") -> str:
 
 
 def shipped_weights(name: str) -> Path:
-    """Return the path of weights that come with the package: with a wheel, or in the samples of a clone.
+    """Return the path of weights that come with the package, in a wheel or in the samples of a clone.
 
     Args:
         name: A name in `SHIPPED`.
 
     Raises:
-        MissingFileError: If this installation lacks them.
+        MissingFileError: If this installation does not include them.
     """
     here = Path(__file__).resolve().parent
     in_clone = here.parents[1] / SHIPPED[name]
@@ -130,15 +130,17 @@ def cache_folder() -> Path:
 
 
 def fetch(url: str, path: str | os.PathLike[str], known_hash: str | None = None, verbose: int = 1) -> Path:
-    """Download a file and check it; the file appears under its name only if it passes.
+    """Download a file and check it. The file only gets its name if it passes the check.
 
     Args:
-        url: An https address. An http address is for a server on this machine only.
-        path: The file to write. Its folder is created. An existing file is kept if it passes the check, and
-            replaced otherwise.
+        url: An https address. An http address is only allowed for a server on this machine. The server must
+            not redirect to an http address either.
+        path: The file to write. Missing folders are created. An existing file is kept if it passes the check,
+            and replaced otherwise.
         known_hash: "md5:...", "sha256:..." or "sha256-prefix:..." with the first digits. If None, a file
             named .h5 or .zip must open as one.
-        verbose: 0 prints nothing; 1 prints a line before and after, and a progress bar.
+        verbose: 0 prints nothing; 1 prints a line before and after, and a progress bar. Without `known_hash`,
+            the line after shows the hash of the file, to compare it with that of other downloads.
 
     Returns:
         The absolute path.
@@ -146,16 +148,15 @@ def fetch(url: str, path: str | os.PathLike[str], known_hash: str | None = None,
     Raises:
         ConnectionError: If the download fails.
         OSError: If the file does not pass the check or cannot be written. Both errors name the address, the
-            path and the hash, and how to continue by hand.
-        ValueError: If `url` or `known_hash` is not in this form.
+            path and the hash, and explain how to download the file manually.
+        ValueError: If `url` or `known_hash` does not have this form.
     """
     path = Path(path).expanduser().absolute()
     if path.is_dir():
-        raise IsADirectoryError(f"`path` must name a file. Received the folder {path}. Append a file name.")
+        raise IsADirectoryError(f"`path` must name a file. Received: the folder {path}. Append a file name.")
     if known_hash is not None and ":" not in known_hash:
         raise ValueError(f"`known_hash` must be 'md5:...' or 'sha256:...'. Received: {known_hash!r}")
-    address = urllib.parse.urlsplit(url)
-    if address.scheme != "https" and address.hostname not in LOCAL_HOSTS:
+    if not _is_encrypted(url):
         raise ValueError(f"`url` must be an https address. Received: {url!r}")
     if path.exists() and _defect(path, path.suffix, known_hash) is None:
         return path
@@ -166,17 +167,29 @@ def fetch(url: str, path: str | os.PathLike[str], known_hash: str | None = None,
             _download(url, temporary, progress=bool(verbose))
             defect = _defect(temporary, path.suffix, known_hash)
             if defect:
-                raise OSError(f"the server sent another file than expected: {defect}")
+                raise OSError(f"the server sent a different file than expected: {defect}")
     except OSError as error:
         cause = error.__cause__ or error  # `atomic_write` wraps what the block raises
         kind = ConnectionError if isinstance(cause, ConnectionError) else OSError
         raise kind(
-            f"Cannot download {url}: {cause}. To continue by hand, download the file to {path} "
-            f"(expected hash: {known_hash or 'not known'})."
+            f"Cannot download {url}: {cause}. To continue manually, download the file to {path} (expected "
+            f"hash: {known_hash or 'not known'})."
         ) from error
     if verbose:
-        print(f"... done, {path.stat().st_size:,} bytes.")
+        received = "" if known_hash else f", sha256:{pooch.file_hash(str(path), alg='sha256')}"
+        print(f"... done, {path.stat().st_size:,} bytes{received}.")
     return path
+
+
+def _is_encrypted(url: str) -> bool:
+    """Return whether an address uses https or is on this machine."""
+    address = urllib.parse.urlsplit(url)
+    return address.scheme == "https" or address.hostname in LOCAL_HOSTS
+
+
+def _check_encrypted(response: Any, *_: Any, **__: Any) -> None:
+    if not _is_encrypted(response.url):
+        raise ConnectionError(f"the server redirected to {response.url}, which is not an https address")
 
 
 def _download(url: str, path: Path, progress: bool) -> None:
@@ -185,13 +198,15 @@ def _download(url: str, path: Path, progress: bool) -> None:
     try:
         # The downloader replaces the total. A bar of its own would stay open after an error.
         with tqdm(total=1, ncols=79, unit="B", unit_scale=True, disable=not progress) as bar:
-            pooch.HTTPDownloader(progressbar=bar)(url, str(path), None)
+            # requests calls the hook for each address that the server leads to.
+            hooks = {"response": _check_encrypted}
+            pooch.HTTPDownloader(progressbar=bar, hooks=hooks)(url, str(path), None)
     except RequestException as error:
         raise ConnectionError(str(error)) from error
 
 
 def _defect(path: Path, suffix: str, known_hash: str | None) -> str | None:
-    """Describe in a few words what is wrong with a file; None if it passes the check."""
+    """Describe briefly what is wrong with a file, or return None if it passes the check."""
     size = f"{path.stat().st_size:,} bytes"
     if known_hash is not None:
         algorithm, _, expected = known_hash.partition(":")

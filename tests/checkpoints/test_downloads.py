@@ -54,7 +54,7 @@ class Server(ThreadingHTTPServer):
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_first_digits_of_a_hash(server, tmp_path):
     with pytest.raises(OSError, match=f"sha256:{digits}"):
         downloads.fetch(url, path, "sha256-prefix:00000000", verbose=0)
     assert downloads.fetch(url, path, f"sha256-prefix:{digits[:8]}", verbose=0).read_bytes() == CONTENT
-    with pytest.raises(OSError, match="another file than expected"):
+    with pytest.raises(OSError, match="a different file than expected"):
         downloads.fetch(url, path, f"sha256:{digits[:8]}", verbose=0)
 
 
@@ -137,7 +137,7 @@ def test_an_existing_file_with_another_hash_is_replaced(server, tmp_path):
 def test_wrong_hash_is_an_error_that_says_what_to_do(server, tmp_path):
     url = server.put("a.h5", b"other")
     (tmp_path / "a.h5").write_bytes(b"old")
-    with pytest.raises(OSError, match="another file than expected") as caught:
+    with pytest.raises(OSError, match="a different file than expected") as caught:
         downloads.fetch(url, tmp_path / "a.h5", md5(CONTENT))
     for word in (url, str(tmp_path / "a.h5"), md5(CONTENT), md5(b"other"), "5 bytes"):
         assert word in str(caught.value)
@@ -158,7 +158,7 @@ def test_truncated_transfer(server, tmp_path, name, known_hash):
 def test_no_server(tmp_path):
     with Server() as closed:
         url = closed.put("a.h5", CONTENT)
-    with pytest.raises(ConnectionError, match="To continue by hand") as caught:
+    with pytest.raises(ConnectionError, match="To continue manually") as caught:
         downloads.fetch(url, tmp_path / "a.h5", md5(CONTENT))
     for word in (url, str(tmp_path / "a.h5"), md5(CONTENT)):
         assert word in str(caught.value)
@@ -173,16 +173,18 @@ def test_address_that_does_not_exist(server, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.h5", hdf5_bytes()), ("a.zip", zip_bytes())])
-def test_without_a_hash_the_file_must_open(server, tmp_path, name, content):
+def test_without_a_hash_the_file_must_open(server, tmp_path, capsys, name, content):
     path = tmp_path / name
-    with pytest.raises(OSError, match="another file than expected"):
+    with pytest.raises(OSError, match="a different file than expected"):
         downloads.fetch(server.put(name, content[: len(content) // 2]), path)
     assert os.listdir(tmp_path) == []
-    with pytest.raises(OSError, match="another file than expected"):
+    with pytest.raises(OSError, match="a different file than expected"):
         downloads.fetch(server.put(name, b"<!DOCTYPE html>"), path)
     assert os.listdir(tmp_path) == []
     url = server.put(name, content)
+    capsys.readouterr()
     assert downloads.fetch(url, path).read_bytes() == content
+    assert f", sha256:{hashlib.sha256(content).hexdigest()}." in capsys.readouterr().out
     requests = len(server.requests)
     downloads.fetch(url, path)
     assert len(server.requests) == requests
@@ -225,6 +227,35 @@ def test_hash_without_an_algorithm(tmp_path):
 def test_only_https(tmp_path, url):
     with pytest.raises(ValueError, match="must be an https address"):
         downloads.fetch(url, tmp_path / "a.h5")
+
+
+def test_a_server_cannot_lead_to_an_address_without_encryption(server, tmp_path, monkeypatch):
+    """An http server of this machine stands for the https server, and localhost for the other address."""
+    target = server.put("target.h5", hdf5_bytes())
+    server.put("a.h5", b"")
+    moved = target.replace("127.0.0.1", "localhost")
+    monkeypatch.setattr(Handler, "do_GET", redirecting(Handler.do_GET, "/a.h5", moved))
+    url = target.replace("target.h5", "a.h5")
+    assert downloads.fetch(url, tmp_path / "a.h5", verbose=0).read_bytes() == hdf5_bytes()
+    monkeypatch.setattr(downloads, "LOCAL_HOSTS", ("127.0.0.1",))
+    with pytest.raises(
+        ConnectionError, match=f"the server redirected to {moved}, which is not an https address"
+    ):
+        downloads.fetch(url, tmp_path / "b.h5", verbose=0)
+    assert os.listdir(tmp_path) == ["a.h5"]
+
+
+def redirecting(respond, path, target):
+    def respond_or_redirect(handler):
+        if handler.path != path:
+            respond(handler)
+            return
+        handler.send_response(302)
+        handler.send_header("Location", target)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return respond_or_redirect
 
 
 # ---------------------------------------------------------------- published files
