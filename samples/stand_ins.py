@@ -1,14 +1,14 @@
-"""Small datasets that need no download, written to a folder in the formats of the real datasets.
+"""Generate small datasets in the formats of real datasets, without a download.
 
-The notebooks use them where the real dataset is missing, so that every cell runs anywhere and reads its
-images in the same way:
+Notebooks use them if the real dataset is missing, so that every cell runs anywhere and reads images in the
+same way:
 
 - `write_coins_as_via`: the coins of scikit-image, outlined with polygons as in the balloon dataset (VIA JSON)
 - `write_tissue_as_bowl`: nuclei of a stained tissue section, in folders as in the 2018 Data Science Bowl
 - `write_shapes_as_coco`: drawn shapes with the JSON file of COCO
 
-The outlines come from classical image processing. They are good enough to look at and to learn from, but they
-are no ground truth.
+The outlines come from classical image processing. They are good enough for demonstrations, but they are not a
+ground truth.
 """
 
 import json

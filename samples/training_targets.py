@@ -1,8 +1,8 @@
-"""The inputs and targets of training, image by image: anchors, RoIs and the targets of both, with drawings.
+"""Inputs and targets of training for each image: anchors, RoIs and their targets, with drawings.
 
-For the notebooks that look at a dataset before training. Boxes are `[N, (y1, x1, y2, x2)]` in pixels of the
-molded image; y2 and x2 are exclusive. Functions that draw return the figure, or None in a notebook, which
-shows it already.
+This module is for notebooks that inspect a dataset before training. Boxes are `[N, (y1, x1, y2, x2)]` in
+pixels of the molded image; y2 and x2 are exclusive. Functions that draw return the figure, or None in a
+notebook, which has already shown it.
 """
 
 from collections.abc import Sequence

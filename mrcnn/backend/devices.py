@@ -65,8 +65,7 @@ class Devices:
         return number
 
     def training_loss(self, loss: Tensor) -> Tensor:
-        """Return the loss of a training step: its value is the mean over devices, its gradient is this
-        share."""
+        """Return the loss of a training step: its value is the mean over devices, its gradient this share."""
         return loss
 
     def logs(self, values: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -53,8 +53,7 @@ class WeightStatistics:
 
     @property
     def is_constant(self) -> bool:
-        """Whether all values are equal. Biases of convolutions are exempt, as their initial values are
-        zero."""
+        """Whether all values are equal. Biases of convolutions are exempt, as they start at zero."""
         starts_as_zeros = self.kind == "bias" and "Conv" in self.layer_class
         return self.low == self.high and not starts_as_zeros
 

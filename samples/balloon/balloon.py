@@ -1,4 +1,4 @@
-"""Balloons: train on outlines of the VGG Image Annotator, then keep the color of balloons and gray the rest.
+"""Balloons: train on outlines of the VGG Image Annotator, then turn everything but balloons gray.
 
     # Train, starting from the published COCO weights, or continue the last run
     python balloon.py train --dataset=/path/to/balloon --weights=coco
@@ -40,7 +40,7 @@ SUBSETS = ("train", "val")
 
 
 class BalloonConfig(mrcnn.Config):
-    """ResNet-101; a GPU of 12 GB holds two images."""
+    """ResNet-101. A GPU with 12 GB of memory holds two images."""
 
     NAME = "balloon"
     IMAGES_PER_GPU = 2
@@ -50,7 +50,7 @@ class BalloonConfig(mrcnn.Config):
 
 
 class LightBalloonConfig(mrcnn.LightConfig, BalloonConfig):
-    """A light network for a CPU, trained from random weights on images of 320 pixels."""
+    """A light network for a CPU, trained from scratch on images of 320 pixels."""
 
     NAME = "balloon-light"
     IMAGES_PER_GPU = 4  # batch norm learns its statistics from them
@@ -64,18 +64,18 @@ class LightBalloonConfig(mrcnn.LightConfig, BalloonConfig):
 
 
 class BalloonDataset(formats.ViaDataset):
-    """Images with one polygon for each balloon."""
+    """Images with a polygon for each balloon."""
 
     def load_balloon(self, dataset_dir: str | Path, subset: str) -> None:
-        """Add the images of a subset that have a balloon.
+        """Add the images of a subset that have balloons.
 
         Args:
             dataset_dir: The folder with train/ and val/.
             subset: "train" or "val".
 
         Raises:
-            ValueError: If `subset` has another value.
-            FileNotFoundError: If the annotation file is missing; the error names it.
+            ValueError: If `subset` is neither.
+            FileNotFoundError: If the annotation file is missing. The message names it.
         """
         if subset not in SUBSETS:
             raise ValueError(f"`subset` must be one of {SUBSETS}. Received: subset={subset!r}")
@@ -88,7 +88,7 @@ def annotation_path(dataset_dir: Path, subset: str) -> Path:
 
 
 def load_dataset(dataset_dir: Path, subset: str) -> BalloonDataset:
-    """Return a subset, "train" or "val", prepared for training."""
+    """Load a subset, "train" or "val", and prepare it for training."""
     dataset = BalloonDataset()
     dataset.load_balloon(dataset_dir, subset)
     dataset.prepare()
@@ -101,7 +101,7 @@ def load_dataset(dataset_dir: Path, subset: str) -> BalloonDataset:
 def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
     """Train the heads, or with --light or from scratch all layers; then evaluate on the validation images.
 
-    The heads are enough after COCO. Training from scratch warms up the learning rate.
+    After COCO, training the heads is enough. Training from scratch warms up the learning rate.
     """
     rate = model.config.LEARNING_RATE
     epochs = arguments.epochs or (8 if arguments.light else 30)
@@ -123,8 +123,8 @@ def load_weights(model: mrcnn.MaskRCNN, choice: str, new_classes: bool = False) 
     Args:
         model: The model.
         choice: "coco", "imagenet", "last", a path, or "scratch" for random weights.
-        new_classes: Whether the weights of a path are for other classes. The layers that depend on the number
-            of classes then keep their random weights, and a new run begins.
+        new_classes: Whether the weights of a path are for other classes. If so, the layers that depend on the
+            number of classes keep their random weights, and a new run starts.
     """
     if choice == "scratch":
         return
@@ -144,7 +144,7 @@ def load_weights(model: mrcnn.MaskRCNN, choice: str, new_classes: bool = False) 
 
 
 def color_splash(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the image in gray, with its colors inside the masks.
+    """Turn an image gray outside the masks.
 
     Args:
         image: RGB image, uint8 `[height, width, 3]`.
@@ -165,15 +165,15 @@ def detect_and_color_splash(
 
     Args:
         model: A model in inference mode.
-        image_path: File or address of an image.
-        video_path: File or address of a video, or the number of a camera. The frame rate is kept. Ctrl-C
-            leaves no file, except with a camera, where it ends the recording.
+        image_path: Path or URL of an image.
+        video_path: Path or URL of a video, or the number of a camera. The frame rate is kept. With a camera,
+            Ctrl-C ends the recording; otherwise it leaves no file.
 
     Returns:
         The path of the written file, splash_<time>.png or splash_<time>.avi.
 
     Raises:
-        ValueError: If neither path is given.
+        ValueError: If no path is given.
         OSError: If the source cannot be read.
     """
     if not (image_path or video_path):
@@ -218,10 +218,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dataset", type=Path, help="folder with train/ and val/")
     parser.add_argument("--weights", required=True, help="coco, imagenet, last, scratch, or a path")
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
-    parser.add_argument("--image", help="splash: file or address of an image")
-    parser.add_argument("--video", help="splash: file or address of a video, or number of a camera")
-    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
-    parser.add_argument("--new-classes", action="store_true", help="train: --weights has other classes")
+    parser.add_argument("--image", help="splash: path or URL of an image")
+    parser.add_argument("--video", help="splash: path or URL of a video, or number of a camera")
+    parser.add_argument("--light", action="store_true", help="use MobileNetV2, for a machine without a GPU")
+    parser.add_argument("--new-classes", action="store_true", help="train: --weights is for other classes")
     parser.add_argument("--epochs", type=int, help="train: total number of epochs (30, light 8)")
     parser.add_argument("--steps", type=int, help="train: steps per epoch (100)")
     parser.add_argument("--verbose", action="store_true", help="print all settings")
@@ -233,7 +233,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def argument_error(arguments: argparse.Namespace) -> str | None:
-    """Return what is wrong with the arguments in one sentence. Nothing heavy is imported for it."""
+    """Return a sentence about what is wrong with the arguments, if anything, without heavy imports."""
     if arguments.command == "splash":
         if not (arguments.image or arguments.video):
             return "splash needs --image or --video."
@@ -257,7 +257,7 @@ def argument_error(arguments: argparse.Namespace) -> str | None:
 
 
 def weights_error(arguments: argparse.Namespace) -> str | None:
-    """Return why --weights cannot be loaded, if that is known before the model is built."""
+    """Return why --weights cannot be loaded, if this is known before the model is built."""
     if arguments.weights == "last":
         try:
             runs.find_last(arguments.logs, config_for(arguments, arguments.command).NAME)

@@ -77,7 +77,7 @@ CATEGORIES = dict(zip(CATEGORY_IDS, NAMES.split(", "), strict=True))
 
 
 class CocoConfig(mrcnn.Config):
-    """ResNet-101 for COCO's 80 categories; a GPU of 12 GB holds two images."""
+    """ResNet-101 for COCO's 80 categories. A GPU with 12 GB of memory holds two images."""
 
     NAME = "coco"
     IMAGES_PER_GPU = 2
@@ -102,7 +102,7 @@ class LightCocoConfig(mrcnn.LightConfig, CocoConfig):
 
 
 class CocoDataset(formats.CocoDataset):
-    """COCO as published, with all its categories. `formats.CocoDataset` reads any file in this format."""
+    """COCO as published, with all its categories. `formats.CocoDataset` reads other files in this format."""
 
     def load_coco(
         self,
@@ -114,15 +114,15 @@ class CocoDataset(formats.CocoDataset):
         return_coco: bool = False,
         auto_download: bool = False,
     ) -> COCO | None:
-        """Add the images of a subset that have an object.
+        """Add the images of a subset that have objects.
 
         Args:
             dataset_dir: Folder of the dataset.
             subset: "train" or "val"; of 2014 also "minival" or "valminusminival".
             year: "2014" or "2017".
             class_ids: COCO's category ids to load, in this order. None loads all 80, so that class ids fit
-                the published weights even if the file lists fewer categories.
-            class_map: Has no effect.
+                the published weights even if the file has fewer categories.
+            class_map: Ignored.
             return_coco: Whether to return the annotations as an object of pycocotools.
             auto_download: Whether to download missing files.
 
@@ -220,7 +220,7 @@ def download_and_unpack(url: str, root: Path, target: str) -> None:
 
 
 def load_dataset(arguments: argparse.Namespace, *subsets: str) -> CocoDataset:
-    """Return one or several subsets as one dataset, prepared for training."""
+    """Load one or more subsets into a dataset, and prepare it for training."""
     dataset = CocoDataset()
     for subset in subsets:
         dataset.load_coco(arguments.dataset, subset, arguments.year, auto_download=arguments.download)
@@ -283,10 +283,10 @@ def evaluate_coco(
     Args:
         model: A model in inference mode.
         dataset: The dataset.
-        coco: Has no effect: the dataset holds the annotations.
+        coco: Ignored, because the dataset holds the annotations.
         eval_type: "bbox" or "segm".
-        limit: Number of images; 0 takes all.
-        image_ids: Image ids of the dataset to take images from; None takes all.
+        limit: Number of images, or 0 for all.
+        image_ids: Image ids to choose from, or None for all images of the dataset.
 
     Returns:
         The table of `MaskRCNN.evaluate`.
@@ -367,7 +367,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--download", type=is_yes, nargs="?", const=True, default=False, help="download missing files first"
     )
-    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
+    parser.add_argument("--light", action="store_true", help="use MobileNetV2, for a machine without a GPU")
     parser.add_argument("--epochs", type=int, help="train: epochs of the first of three stages (40)")
     parser.add_argument("--steps", type=int, help="train: steps per epoch")
     parser.add_argument("--verbose", action="store_true", help="print all settings")
@@ -381,14 +381,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def argument_error(arguments: argparse.Namespace) -> str | None:
-    """Return what is wrong with the arguments in one sentence. Nothing heavy is imported for it."""
+    """Return a sentence about what is wrong with the arguments, if anything, without heavy imports."""
     if not arguments.download:
         train_subsets, val_subset = subsets_of_year(arguments.year)
         subsets = (*train_subsets, val_subset) if arguments.command == "train" else (val_subset,)
         for subset in subsets:
             path = annotation_path(arguments.dataset, subset, arguments.year)
             if not path.is_file():
-                return f"--dataset: there is no file {path}. --download fetches it."
+                return f"--dataset: there is no file {path}. Add --download to download it."
     for name, least in (("limit", 0), ("epochs", 1), ("steps", 1)):
         count = getattr(arguments, name)
         if count is not None and count < least:

@@ -1,4 +1,4 @@
-"""Find coins: train a small Mask R-CNN on one half of a photograph and find the coins of the other half.
+"""Find coins: train a small Mask R-CNN on one half of a photograph and find the coins in the other half.
 
 The photograph comes with scikit-image, so nothing is downloaded, and a laptop is enough:
 
@@ -89,7 +89,7 @@ def outline_coins(image: np.ndarray) -> np.ndarray:
 
 
 def halves() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Return (image, labels) of the upper half of the photograph and of the lower half, 12 coins each."""
+    """Return (image, labels) of the upper and the lower half of the photograph, with 12 coins each."""
     image = skimage.data.coins()
     labels = outline_coins(image)
     upper, lower = slice(None, MIDDLE), slice(MIDDLE, None)
@@ -118,7 +118,7 @@ def train(logs: Path, epochs: int) -> mrcnn.MaskRCNN:
 
 
 def detect(model: mrcnn.MaskRCNN, output: Path) -> None:
-    """Find the coins of the lower half, compare them with the ground truth, and draw them."""
+    """Find the coins in the lower half, compare them with the ground truth, and draw them."""
     _, (image, labels) = halves()
     dataset = CoinsDataset()
     dataset.load_coins([image], [labels])

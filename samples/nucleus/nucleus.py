@@ -1,4 +1,4 @@
-"""Nuclei: segment the cell nuclei of the 2018 Data Science Bowl.
+"""Nuclei: segment cell nuclei, as in the 2018 Data Science Bowl.
 
     # Count nuclei on a CPU with the weights of this repository: in an image of scikit-image, or in yours
     python nucleus.py count
@@ -173,18 +173,18 @@ RECIPES = {
 
 
 class NucleusDataset(formats.LabelImageDataset, formats.MaskFileDataset):
-    """Images with one mask file per nucleus, or zipped images with label images."""
+    """Images with one mask file per nucleus, or zip files of images and label images."""
 
     def load_nucleus(self, dataset_dir: str | Path, subset: str) -> None:
         """Add the images of a subset.
 
         Args:
             dataset_dir: Folder of the dataset.
-            subset: The folder of a stage, or "train" or "val". These name a zip file. Without one, "val"
-                holds the images of stage1_train that are held back, and "train" holds the others.
+            subset: The folder of a stage, or "train" or "val", which are the names of zip files. Without zip
+                files, "val" has the held-back images of stage1_train, and "train" has the others.
 
         Raises:
-            ValueError: If `subset` has another value.
+            ValueError: If `subset` is none of these.
             FileNotFoundError: If the dataset has no such subset.
         """
         source = subset_path(Path(dataset_dir), subset)
@@ -212,7 +212,7 @@ class NucleusDataset(formats.LabelImageDataset, formats.MaskFileDataset):
         return formats.MaskFileDataset if has_files else formats.LabelImageDataset
 
     def image_reference(self, image_id: int) -> str:
-        """Return the id that the image has in the competition."""
+        """Return the id of the image in the competition."""
         return self.image_info[image_id]["id"]
 
 
@@ -233,12 +233,12 @@ def held_back(image_ids: set[str]) -> set[str]:
 
 
 def load_dataset(dataset_dir: Path, subset: str, images: int | None = None) -> NucleusDataset:
-    """Return a subset, prepared for training.
+    """Load a subset and prepare it for training.
 
     Args:
         dataset_dir: Folder of the dataset.
         subset: See `NucleusDataset.load_nucleus`.
-        images: Number of images to choose at random, always in the same order. None takes all.
+        images: Number of images to choose at random, with a fixed seed, or None for all.
     """
     dataset = NucleusDataset()
     dataset.load_nucleus(dataset_dir, subset)
@@ -250,7 +250,7 @@ def load_dataset(dataset_dir: Path, subset: str, images: int | None = None) -> N
 
 
 def modalities(dataset: NucleusDataset, dataset_dir: Path) -> dict[str, list[int]]:
-    """Return the image ids of fluorescence images and of the others by name; empty without a split.json."""
+    """Return the image ids of fluorescence images and of others by name, empty without a split.json."""
     path = dataset_dir / "split.json"
     if not path.exists():
         return {}
@@ -285,7 +285,7 @@ def augmentation() -> Augmenter:
 def microscopes(
     image: np.ndarray, masks: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Invert or gray some images, as stains differ more than cameras do; then apply the camera policy."""
+    """Invert or gray some images, because stains differ more than cameras, then apply the camera policy."""
     if rng.random() < 0.15:
         image = 255 - image
     if rng.random() < 0.15:
@@ -313,8 +313,9 @@ def augmentation_name(arguments: argparse.Namespace) -> str:
 def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
     """Train the heads first, then all layers. The recipes from scratch warm up and train all layers at once.
 
-    The shipped weights continue at a quarter of the learning rate. Detections on the validation images are
-    measured five times. The weights of the best mask AP are kept as best.h5 beside those of each epoch.
+    The shipped weights continue with a quarter of the learning rate. Detections on the validation images are
+    evaluated five times. The weights with the best mask AP are saved as best.h5, in addition to those of each
+    epoch.
     """
     train_set = load_dataset(arguments.dataset, arguments.subset or "train", arguments.images)
     val_set = load_dataset(arguments.dataset, "val")
@@ -350,7 +351,7 @@ def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
 
 
 def evaluate(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, dict[str, list]]:
-    """Return COCO's AP and AP(tau) of all images and of each modality. --output keeps the detections, too."""
+    """Return COCO's AP and AP(tau) of all images and of each modality. --output also saves the detections."""
     from mrcnn.evaluation.evaluate import evaluate_groups
 
     dataset = load_dataset(arguments.dataset, arguments.subset or "val", arguments.images)
@@ -365,7 +366,7 @@ def evaluate(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, 
 
 
 def measure_robustness(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, list]:
-    """Return the same measures under other light and other cameras. --output keeps the table, too."""
+    """Return the same metrics for other lighting and cameras. --output also saves the table."""
     from mrcnn.evaluation import robustness
 
     dataset = load_dataset(arguments.dataset, arguments.subset or "val", arguments.images)
@@ -418,7 +419,7 @@ def predict(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, i
 
 
 def detect(model: mrcnn.MaskRCNN, dataset_dir: str | Path, subset: str) -> Path:
-    """Detect the nuclei of a subset. Write submit.csv and a drawing of each image; return their folder."""
+    """Detect the nuclei of a subset, write submit.csv and a drawing of each image, and return the folder."""
     from matplotlib import pyplot
     from tqdm import tqdm
 
@@ -490,15 +491,19 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
     parser.add_argument("--subset", help=f"train, val, or one of {', '.join(STAGES)}")
-    parser.add_argument("--images", type=int, help="use only this number of its images")
+    parser.add_argument("--images", type=int, help="use only this number of images")
     parser.add_argument("--recipe", choices=list(RECIPES), help="network and settings (original)")
     parser.add_argument("--light", dest="recipe", action="store_const", const="light", help="--recipe=light")
-    parser.add_argument("--augmentation", choices=list(AUGMENTATIONS), help="default: that of the recipe")
+    parser.add_argument(
+        "--augmentation", choices=list(AUGMENTATIONS), help="augmentation (that of the recipe)"
+    )
     parser.add_argument("--epochs", type=int, help="train: epochs (10; original: 20 and 20)")
     parser.add_argument("--steps", type=int, help="train: steps per epoch")
     parser.add_argument("--input", type=Path, help="count, predict: an image, or a folder or zip file")
     parser.add_argument("--scale", type=float, help="enlarge images by this factor (2)")
-    parser.add_argument("--stain", choices=["none", "hematoxylin"], help="separate a dye from others (none)")
+    parser.add_argument(
+        "--stain", choices=["none", "hematoxylin"], help="separate this dye from others (none)"
+    )
     parser.add_argument("--output", type=Path, help="folder of results")
     parser.add_argument("--min-score", type=float, default=0.5, help="lowest score that counts (0.5)")
     parser.add_argument("--verbose", action="store_true", help="print all settings")
@@ -526,7 +531,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def option_error(arguments: argparse.Namespace) -> str | None:
-    """Return which option is missing, out of range or does not fit another one, in one sentence."""
+    """Return a sentence about an option that is missing, out of range or does not fit another one."""
     required = {"count": [], "predict": ["input", "output"], "detect": ["dataset", "weights", "subset"]}
     names = required.get(arguments.command, ["dataset", "weights"])
     missing = [f"--{name}" for name in names if getattr(arguments, name) is None]
@@ -552,7 +557,7 @@ def option_error(arguments: argparse.Namespace) -> str | None:
 
 
 def file_error(arguments: argparse.Namespace) -> str | None:
-    """Return which file of the input or the dataset does not exist, in one sentence."""
+    """Return a sentence about a file of the input or the dataset that does not exist."""
     if arguments.command in ("count", "predict"):
         if arguments.input and not arguments.input.exists():
             return f"--input: there is no file or folder {arguments.input}."

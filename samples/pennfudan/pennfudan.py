@@ -1,12 +1,12 @@
-"""Train on your own images: a folder or zip file with images/ and label images labels/, without any code.
+"""Train on your own images without code: a folder or zip file with images/ and label images in labels/.
 
     python pennfudan.py --dataset=/path/to/pennfudan.zip --light --weights=scratch    # on a CPU, in minutes
     python pennfudan.py --dataset=/path/to/folder --classes=leaf                      # from COCO weights
     python pennfudan.py --dataset=/path/to/folder --light --weights=/path/to/other.h5 # from a light network
 
-In labels/<name>.png, 0 is the background and k is object k of images/<name>.jpg, as in the pedestrians of
-PennFudan. A fifth of the images is held back to measure the result, or the images that --split lists. Weights
-and dataset.png are written to the current folder.
+In labels/<name>.png, 0 is the background and k is object k of images/<name>.jpg, as in the pedestrian dataset
+PennFudan. A fifth of the images, or the images that --split lists, is held back to evaluate the result.
+Weights and dataset.png are written to the current folder.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class OwnConfig(mrcnn.Config):
 
 
 class LightOwnConfig(mrcnn.LightConfig, OwnConfig):
-    """A light network for a CPU, trained from random weights on images of 256 pixels.
+    """A light network for a CPU, trained from scratch on images of 256 pixels.
 
-    Objects of fewer than about 15 pixels need larger images: IMAGE_MAX_DIM = 512 takes four times as long.
+    Objects smaller than about 15 pixels need larger images. IMAGE_MAX_DIM = 512 takes four times as long.
     """
 
     IMAGES_PER_GPU = 4  # batch norm learns its statistics from them
@@ -49,7 +49,7 @@ class LightOwnConfig(mrcnn.LightConfig, OwnConfig):
 def load_datasets(
     path: Path, class_name: str, split: Path | None
 ) -> tuple[formats.LabelImageDataset, formats.LabelImageDataset]:
-    """Return the images to train on and those held back, prepared for training.
+    """Load the images to train on and the held-back images, and prepare them for training.
 
     Args:
         path: Folder or zip file with images/ and labels/.
@@ -84,7 +84,7 @@ def load_weights(model: mrcnn.MaskRCNN, choice: str) -> None:
 def train(
     train_set: formats.LabelImageDataset, val_set: formats.LabelImageDataset, arguments: argparse.Namespace
 ) -> None:
-    """Train, then evaluate on the images held back. After COCO, training the heads is enough."""
+    """Train, then evaluate on the held-back images. After COCO, training the heads is enough."""
     config = LightOwnConfig() if arguments.light else OwnConfig()
     config.STEPS_PER_EPOCH = arguments.steps
     model = mrcnn.MaskRCNN("training", config, arguments.logs)
@@ -116,7 +116,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--classes", default="person", help="name of the class (person)")
     parser.add_argument("--weights", default="coco", help="coco, scratch, or a path to begin with (coco)")
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
-    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
+    parser.add_argument("--light", action="store_true", help="use MobileNetV2, for a machine without a GPU")
     parser.add_argument("--epochs", type=int, default=12, help="epochs to train (12)")
     parser.add_argument("--steps", type=int, default=100, help="steps per epoch (100)")
     arguments = parser.parse_args()
@@ -127,7 +127,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def argument_error(arguments: argparse.Namespace) -> str | None:
-    """Return what is wrong with the arguments in one sentence. Nothing heavy is imported for it."""
+    """Return a sentence about what is wrong with the arguments, if anything, without heavy imports."""
     if not arguments.dataset.is_dir() and not archives.is_archive(arguments.dataset):
         return f"--dataset must be a folder or a zip file. Received: {arguments.dataset}"
     if arguments.split and not arguments.split.is_file():

@@ -1,9 +1,9 @@
-"""A Mask R-CNN for shapes that trains in a minute or two on a CPU. The notebooks look inside it.
+"""A Mask R-CNN for shapes that trains in a minute or two on a CPU, for the notebooks.
 
-Random weights show nothing, and the published weights are a large download for a large network. So a notebook
-that needs a trained network calls `trained_weights`, which trains this network once and keeps the file. It is
-the whole detector with narrow layers. Only its backbone of ten convolutions is not part of the library, and
-shows how to use a backbone of your own.
+A network with random weights shows nothing, and the published weights are a large download for a large
+network. Therefore, notebooks that need a trained network call `trained_weights`, which trains this network
+once and keeps the file. It is the complete detector with narrow layers. Its backbone of ten convolutions is
+not part of the library, and shows how to use your own backbone.
 """
 
 import random
@@ -95,7 +95,7 @@ class ManyShapesDataset(shapes.ShapesDataset):
 
 
 def trained_weights(logs: str | Path, steps: int = 600) -> Path:
-    """Return the weight file of this network after some training steps. Train first if the file is missing.
+    """Return the weight file of this network after some training steps, training first if it is missing.
 
     Args:
         logs: Folder of all runs. The file is written there when the training is done; its name has the number
@@ -109,7 +109,7 @@ def trained_weights(logs: str | Path, steps: int = 600) -> Path:
     if path.exists():
         print(f"Found the weights {path}")
         return path
-    print(f"Training the small network for {steps} steps, only this once. Its weights will be in {path}")
+    print(f"Training the small network once, for {steps} steps. Its weights will be saved to {path}")
     state = random.getstate()
     random.seed(QuickShapesConfig.SEED)
     keras.utils.set_random_seed(QuickShapesConfig.SEED)

@@ -1,4 +1,4 @@
-"""Shapes: squares, circles and triangles drawn on the fly, the smallest dataset to train on.
+"""Shapes: squares, circles and triangles drawn on the fly, a minimal dataset to train on.
 
     python samples/shapes/shapes.py train --weights=coco             # from the published COCO weights
     python samples/shapes/shapes.py train --light                    # from scratch on a CPU
@@ -101,7 +101,7 @@ class ShapesDataset(mrcnn.Dataset):
             color: One value per channel, or one for all.
 
         Raises:
-            ValueError: If `shape` is another word.
+            ValueError: If `shape` is none of these.
         """
         x, y, size = dims
         if shape == "square":
@@ -213,7 +213,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
     parser.add_argument("--epochs", type=int, default=1, help="train: epochs (1)")
     parser.add_argument("--steps", type=int, help="train: steps per epoch (100)")
-    parser.add_argument("--light", action="store_true", help="MobileNetV2, for a machine without a GPU")
+    parser.add_argument("--light", action="store_true", help="use MobileNetV2, for a machine without a GPU")
     parser.add_argument("--output", type=Path, default=Path("shapes.png"), help="detect: image to write")
     arguments = parser.parse_args()
     error = argument_error(arguments)
@@ -223,7 +223,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def argument_error(arguments: argparse.Namespace) -> str | None:
-    """Return what is wrong with the arguments in one sentence. Nothing heavy is imported for it."""
+    """Return a sentence about what is wrong with the arguments, if anything, without heavy imports."""
     for name in ("epochs", "steps"):
         count = getattr(arguments, name)
         if count is not None and count < 1:
