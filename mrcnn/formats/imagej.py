@@ -28,7 +28,7 @@ class ImageJDataset(OutlineDataset):
     """Images with files of ImageJ RoIs of the same name: polygons, freehand and traced RoIs, rectangles,
     ovals and composites, which may have holes. Lines and points are left out.
 
-    The class of a RoI is its property `class`, as this library writes it; else the class whose id is its
+    The class of an RoI is its property `class`, as this library writes it; else the class whose id is its
     group. `image_info` has `outlines`.
     """
 
@@ -128,7 +128,7 @@ def _parsed(content: bytes) -> Any:
 
 
 def _label(roi: Any) -> str | None:
-    """Return the class that a RoI names, or None."""
+    """Return the class that an RoI names, or None."""
     prefix = "class:"
     lines = [line for line in roi.props.splitlines() if line.startswith(prefix)]
     text = lines[0].removeprefix(prefix).strip() if lines else ""
@@ -136,14 +136,14 @@ def _label(roi: Any) -> str | None:
 
 
 def _default(roi: Any, names: Sequence[str], is_given: bool) -> str | None:
-    """Return the class of a RoI that names none: that of its group, or the only one."""
+    """Return the class of an RoI that names none: that of its group, or the only one."""
     if 1 <= roi.group <= len(names):
         return names[roi.group - 1]
     return names[0] if is_given and len(names) == 1 else None
 
 
 def _outline(roi: Any) -> Polygon:
-    """Return the outline of a RoI [P, (x, y)] in pixels; without points for one that has no inside."""
+    """Return the outline of an RoI [P, (x, y)] in pixels; without points for one that has no inside."""
     from roifile import ROI_TYPE
 
     width, height = roi.right - roi.left, roi.bottom - roi.top
