@@ -1,4 +1,4 @@
-"""TensorFlow: graphs of its own kernels, or XLA on an accelerator."""
+"""Operations for TensorFlow, which runs its own kernels, or XLA on an accelerator."""
 
 import functools
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mrcnn.backend import cpu
+from mrcnn.backend import cpu, plain
 from mrcnn.backend.matmul_conv_gradient import cell_count
-from mrcnn.backend.plain import Inputs, Pair
+from mrcnn.backend.plain import Inputs, Padding, Pair
 from mrcnn.backend.tensorflow_devices import call_on_replicas, get_devices
 from mrcnn.typing import Tensor
 
@@ -17,6 +17,7 @@ __all__ = [
     "MAKES_TENSORFLOW_GRAPHS",
     "compiled",
     "compiles_with_xla",
+    "conv2d",
     "crop_and_resize",
     "differentiate",
     "get_devices",
@@ -47,6 +48,28 @@ def crop_and_resize(
     return tf.dynamic_stitch(indices, parts)
 
 
+def conv2d(
+    inputs: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None = None,
+    *,
+    strides: Pair = (1, 1),
+    padding: Padding = "same",
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """See `mrcnn.backend.plain.conv2d`. On a CPU, one convolution per group.
+
+    TensorFlow has no gradient of grouped convolutions for CPUs, and that of XLA takes minutes.
+    """
+    settings: dict[str, Any] = {"strides": strides, "padding": padding, "dilation": dilation}
+    if groups == 1 or not is_on_cpu(inputs):
+        return plain.conv2d(inputs, kernel, bias, groups=groups, **settings)
+    parts = zip(tf.split(inputs, groups, axis=-1), tf.split(kernel, groups, axis=-1), strict=True)
+    outputs = tf.concat([plain.conv2d(*part, **settings) for part in parts], axis=-1)
+    return outputs if bias is None else tf.add(outputs, bias)
+
+
 def require_eager_execution() -> None:
     """See `mrcnn.backend.plain.require_eager_execution`."""
     if not tf.executing_eagerly():
@@ -57,10 +80,10 @@ def require_eager_execution() -> None:
 
 
 def compiles_with_xla(choice: bool | None = None) -> bool:
-    """The user's choice; if None, XLA compiles on a single accelerator.
+    """Return the user's choice, or if it is None, whether there is a single accelerator.
 
-    On a CPU TensorFlow's own kernels are as fast and start a minute earlier, and XLA does not compile for
-    several devices.
+    On a CPU, TensorFlow's own kernels are as fast and need no compilation. XLA does not compile for several
+    devices.
     """
     if choice is not None:
         return choice
@@ -69,17 +92,17 @@ def compiles_with_xla(choice: bool | None = None) -> bool:
 
 
 def sizes_may_vary(choice: bool | None = None) -> bool:
-    """Whether sizes of tensors may depend on the data; XLA has to know them all."""
+    """Return whether tensor sizes may depend on the data. XLA must know them all."""
     return not compiles_with_xla(choice)
 
 
 def is_on_cpu(tensor: Tensor) -> bool:
-    """Whether a CPU computes what is computed from this tensor."""
+    """Return whether operations on this tensor run on a CPU."""
     return not tf.config.list_physical_devices("GPU")
 
 
 def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
-    """On x86 processors without AVX-512, for kernels of more than one cell on large maps."""
+    """Return True on x86 processors without AVX-512, for kernels of more than one cell on large maps."""
     return (
         is_on_cpu(inputs)
         and max(kernel_size) > 1
@@ -102,8 +125,8 @@ def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs]
         inputs = keras.tree.flatten(model.inputs)
         signature = [{x.name: tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in inputs}]
 
-    # A callable of its own for each model: TensorFlow counts how often it traces one piece of code, and would
-    # warn of retracing when a program changes thresholds a few times.
+    # Each model gets its own callable. TensorFlow counts how often it traces a piece of code, and would warn
+    # about retracing after a program changes thresholds a few times.
     call = tf.function(
         functools.partial(_call, model), jit_compile=compiles_with_xla(), input_signature=signature
     )

@@ -55,12 +55,13 @@ class TorchvisionV2Config(TorchvisionConfig):
 
 
 class Detectron2Config(TorchvisionConfig):
-    """Settings of Detectron2's Mask R-CNN with ResNet-50 or ResNet-101 and FPN, and its COCO weights.
+    """Settings of Detectron2's Mask R-CNN with a ResNet and FPN, and its COCO weights.
 
-    Set BACKBONE to "resnet101" for weights of that network. Scores differ slightly from those of Detectron2
-    for two reasons. Detectron2 takes more samples per bin in large RoIs; this network always takes 2 x 2.
-    Detectron2 resizes images with Pillow, which blurs an image that it shrinks; this library interpolates
-    between pixels.
+    The settings are those of ResNet-50. Set BACKBONE = "resnet101" for weights of that network, and
+    BACKBONE = "resnext101_32x8d" with RESNET_STYLE = "pytorch" for X101. Scores differ slightly from those of
+    Detectron2 for two reasons. Detectron2 takes more samples per bin of features in large RoIs; this network
+    always takes 2 x 2. Detectron2 resizes images with Pillow, which blurs an image that it shrinks; this
+    library interpolates between pixels.
     """
 
     NAME = "detectron2"

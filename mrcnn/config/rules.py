@@ -13,7 +13,7 @@ from mrcnn.geometry.images import SIZE_MULTIPLE
 if TYPE_CHECKING:
     from mrcnn.config import Config
 
-KNOWN_BACKBONES = ("resnet50", "resnet101", "mobilenetv2", "efficientnetlite0")
+KNOWN_BACKBONES = ("resnet50", "resnet101", "resnext101_32x8d", "mobilenetv2", "efficientnetlite0")
 LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 
 CHOICES = {

@@ -6,6 +6,7 @@ The layers of ResNet-50 and ResNet-101 (He et al., 2015) have the names that the
 Axes: B images, H and W pixels, h and w cells, c channels.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +23,27 @@ Backbone = Callable[..., list[Tensor]]
 
 LIGHT_BACKBONES = {"mobilenetv2": mobilenet_v2, "efficientnetlite0": efficientnet_lite0}
 
-# Blocks of stage 4, the only stage in which the two ResNets differ.
-RESNET_STAGE4_BLOCKS = {"resnet50": 6, "resnet101": 23}
+
+@dataclass(frozen=True)
+class ResNetSize:
+    """Where the ResNets differ.
+
+    Attributes:
+        stage4_blocks: Number of blocks of stage 4. The other stages have 3, 4 and 3 blocks.
+        groups: Groups of channels of the 3x3 convolutions (ResNeXt, figure 3c).
+        width: Channels of the 3x3 convolutions of stage 2. Each further stage has twice as many.
+    """
+
+    stage4_blocks: int
+    groups: int = 1
+    width: int = 64
+
+
+RESNETS = {
+    "resnet50": ResNetSize(6),
+    "resnet101": ResNetSize(23),
+    "resnext101_32x8d": ResNetSize(23, groups=32, width=32 * 8),
+}
 
 
 @dataclass(frozen=True)
@@ -35,11 +55,13 @@ class ResNetStyle:
         symmetric: Whether strided convolutions and pooling pad all sides equally.
         stride_in_3x3: Whether the 3x3 convolution of a block has the stride (ResNet v1.5), rather than the
             first 1x1 convolution.
+        groups: Groups of channels of the 3x3 convolution.
     """
 
     use_bias: bool = True
     symmetric: bool = False
     stride_in_3x3: bool = False
+    groups: int = 1
 
 
 RESNET_STYLES = {
@@ -148,6 +170,7 @@ def _bottleneck(
             norm=norm,
             strides=stride,
             symmetric=style.symmetric,
+            groups=style.groups if branch == "2b" else 1,
         )
         if branch != "2c":
             x = layers.ReLU()(x)
@@ -166,7 +189,7 @@ def resnet_graph(
 
     Args:
         input_image: [B, H, W, channels]; H and W are multiples of 32.
-        architecture: "resnet50" or "resnet101".
+        architecture: One of RESNETS.
         stage5: Whether to build C5.
         train_bn, norm: See `mrcnn.network.normalization`.
         style: One of RESNET_STYLES.
@@ -176,30 +199,30 @@ def resnet_graph(
         `stage5`.
 
     Raises:
-        ValueError: If `architecture` is neither "resnet50" nor "resnet101".
+        ValueError: If `architecture` is another name.
     """
-    if architecture not in RESNET_STAGE4_BLOCKS:
+    if architecture not in RESNETS:
         raise ValueError(
-            f"`architecture` must be one of {sorted(RESNET_STAGE4_BLOCKS)}. "
-            f"Received: architecture={architecture!r}"
+            f"`architecture` must be one of {sorted(RESNETS)}. Received: architecture={architecture!r}"
         )
-    details = RESNET_STYLES[style]
+    size = RESNETS[architecture]
+    details = dataclasses.replace(RESNET_STYLES[style], groups=size.groups)
     x = layers.ZeroPadding2D(3)(input_image)
     x = Conv2D(64, 7, strides=2, use_bias=details.use_bias, name="conv1")(x)
     x = layers.ReLU()(normalization(norm, train_bn)("bn_conv1")(x))
     c1 = MaxPooling2D(3, strides=2, padding="same", symmetric=details.symmetric)(x)
     stage = functools.partial(_resnet_stage, norm=normalization(norm, train_bn), style=details)
-    c2 = stage(c1, 2, 3, 64, 1)
-    c3 = stage(c2, 3, 4, 128, 2)
-    c4 = stage(c3, 4, RESNET_STAGE4_BLOCKS[architecture], 256, 2)
-    c5 = stage(c4, 5, 3, 512, 2) if stage5 else None
+    c2 = stage(c1, 2, 3, size.width, 1)
+    c3 = stage(c2, 3, 4, 2 * size.width, 2)
+    c4 = stage(c3, 4, size.stage4_blocks, 4 * size.width, 2)
+    c5 = stage(c4, 5, 3, 8 * size.width, 2) if stage5 else None
     return [c1, c2, c3, c4, c5]
 
 
 def _resnet_stage(
     x: Tensor, stage: int, block_count: int, width: int, stride: int, *, norm: Norm, style: ResNetStyle
 ) -> Tensor:
-    filters = (width, width, 4 * width)
+    filters = (width, width, 64 * 2**stage)
     x = conv_block(x, 3, filters, stage, "a", strides=stride, norm=norm, style=style)
     for number in range(1, block_count):
         block = chr(ord("a") + number)
@@ -218,7 +241,7 @@ def backbone_stages(
 
     Args:
         input_image: [B, H, W, channels].
-        backbone: "resnet50", "resnet101", one of LIGHT_BACKBONES, or a function f(input_image, stage5=True,
+        backbone: One of RESNETS, one of LIGHT_BACKBONES, or a function f(input_image, stage5=True,
             train_bn=...) that returns C1 to C5. C1 is not used.
         train_bn, norm: See `mrcnn.network.normalization`. A function chooses its own normalization layers.
         resnet_style: One of RESNET_STYLES.

@@ -20,6 +20,7 @@ def conv_norm(
     norm: Norm,
     strides: Strides = 1,
     symmetric: bool = False,
+    groups: int = 1,
 ) -> Tensor:
     """Convolve with padding "same" and normalize.
 
@@ -32,6 +33,7 @@ def conv_norm(
         norm: See `mrcnn.network.normalization`.
         strides: Stride of the convolution.
         symmetric: See `mrcnn.network.convolution.Conv2D`.
+        groups: Groups of channels, each with its own filters.
 
     Returns:
         [B, h / strides, w / strides, C].
@@ -43,6 +45,7 @@ def conv_norm(
         strides=strides,
         padding="same",
         symmetric=symmetric,
+        groups=groups,
         use_bias=use_bias,
         name=conv_name,
     )

@@ -25,8 +25,8 @@ from mrcnn.network.rpn import build_rpn_model
 TORCHVISION_KEYS = json.loads(Path(__file__).with_name("torchvision_keys.json").read_text())
 
 
-def detectron2_keys(blocks=(3, 4, 6, 3), categories=80):
-    """Keys and shapes of mask_rcnn_R_50_FPN, or R_101 with other `blocks`."""
+def detectron2_keys(blocks=(3, 4, 6, 3), categories=80, groups=1):
+    """Keys and shapes of mask_rcnn_R_50_FPN, R_101 with other `blocks`, or X_101 with 32 groups of 8."""
     shapes = {}
 
     def layer(key, *shape, bias=True):
@@ -43,13 +43,13 @@ def detectron2_keys(blocks=(3, 4, 6, 3), categories=80):
     conv_norm(f"{bottom_up}.stem.conv1", 64, 3, 7, 7)
     inputs = 64
     for stage, count in zip((2, 3, 4, 5), blocks, strict=True):
-        width, outputs = 16 * 2**stage, 64 * 2**stage
+        width, outputs = (16 if groups == 1 else 2 * groups) * 2**stage, 64 * 2**stage
         for index in range(count):
             block = f"{bottom_up}.res{stage}.{index}"
             if index == 0:
                 conv_norm(f"{block}.shortcut", outputs, inputs, 1, 1)
             conv_norm(f"{block}.conv1", width, inputs, 1, 1)
-            conv_norm(f"{block}.conv2", width, width, 3, 3)
+            conv_norm(f"{block}.conv2", width, width // groups, 3, 3)
             conv_norm(f"{block}.conv3", outputs, width, 1, 1)
             inputs = outputs
         layer(f"backbone.fpn_lateral{stage}", 256, outputs, 1, 1)
@@ -202,7 +202,7 @@ def test_user_checkpoints_have_no_class_names():
 def test_another_network_is_refused():
     state = zeros({"conv1.weight": (64, 3, 7, 7), "fc.weight": (1000, 2048)})
     with pytest.raises(
-        InvalidDataError, match=r"r50\.pth: the file must hold.*_v2.*Detectron2.*2 keys, \['conv1"
+        InvalidDataError, match=r"r50\.pth: the file must hold.*_v2.*Detectron2.*2 keys, starting with \['conv1"
     ):
         foreign.name_weights(state, "r50.pth")
 
@@ -460,6 +460,7 @@ STATES = {
     "torchvision-v2": lambda: zeros(TORCHVISION_KEYS["torchvision-v2"]),
     "detectron2 R50": lambda: zeros(detectron2_keys()),
     "detectron2 R101": lambda: zeros(detectron2_keys(blocks=(3, 4, 23, 3))),
+    "detectron2 X101": lambda: zeros(detectron2_keys(blocks=(3, 4, 23, 3), groups=32)),
     "detectron2 with 3 categories": lambda: zeros(detectron2_keys(categories=3)),
 }
 
@@ -486,7 +487,16 @@ def test_every_layer_fits(name):
 
 def test_settings_that_the_keys_tell():
     assert config_for(STATES["detectron2 R101"]()).BACKBONE == "resnet101"
+    resnext = config_for(STATES["detectron2 X101"]())
+    assert (resnext.BACKBONE, resnext.RESNET_STYLE) == ("resnext101_32x8d", "pytorch")
     assert config_for(STATES["detectron2 with 3 categories"]()).NUM_CLASSES == 4
+
+
+def test_images_of_resnext_are_divided_by_a_deviation():
+    state = STATES["detectron2 X101"]()
+    state["backbone.bottom_up.stem.conv1.weight"] = np.ones((64, 3, 7, 7), "float32")
+    kernel = foreign.name_weights(state).layers["conv1"][0]
+    np.testing.assert_allclose(kernel[0, 0, :, 0], 1 / np.array([58.395, 57.12, 57.375]), rtol=1e-6)
 
 
 def test_trainable_batch_norms_have_the_epsilon_of_pytorch():

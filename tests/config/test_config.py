@@ -318,7 +318,7 @@ def test_short_side_must_divide_where_it_is_the_size(mode):
 
 def test_a_callable_backbone_needs_its_shapes():
     config = changed(BACKBONE=lambda image, **kw: image)
-    with pytest.raises(ValueError, match="COMPUTE_BACKBONE_SHAPE must be a callable"):
+    with pytest.raises(ValueError, match="COMPUTE_BACKBONE_SHAPE must be a function"):
         config.validate()
 
 

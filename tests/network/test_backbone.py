@@ -148,7 +148,7 @@ class TestChoice:
 
     def test_a_function_must_return_five_maps(self):
         self.maps = 4
-        with pytest.raises(ValueError, match=r"five maps.*Received: 4 maps"):
+        with pytest.raises(ValueError, match=r"five feature maps.*Received: 4 maps"):
             backbone_stages(keras.Input((64, 64, 3)), self.small, train_bn=False)
 
     def test_by_name(self):

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 from tensor_tools import array, gradients, rebuilt, run, tensor
 
+from mrcnn import backend
 from mrcnn.network import convolution
 
 CONVOLUTIONS = [
@@ -56,6 +57,21 @@ def test_pooling_equals_keras(size, options):
     inputs = features(2, *size, 3) - 5.0
     expected = run(layers.MaxPooling2D(**options), inputs)
     np.testing.assert_array_equal(run(convolution.MaxPooling2D(**options), inputs), expected)
+
+
+def test_the_gradient_of_groups():
+    """A dense kernel with zeros between the groups computes the same."""
+    inputs, kernel = features(1, 6, 7, 8), features(3, 3, 2, 12)
+    blocks = np.kron(np.eye(4), np.ones((2, 3))).astype("float32")
+    dense = np.tile(kernel, (1, 1, 4, 1)) * blocks
+
+    def loss(groups):
+        return lambda x, k: keras.ops.sum(backend.conv2d(x, k, strides=(2, 2), groups=groups) ** 2)
+
+    found, expected = gradients(loss(4), inputs, kernel), gradients(loss(1), inputs, dense)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-4, atol=1e-4)
+    of_blocks = (expected[1] * blocks).reshape(3, 3, 4, 2, 12).sum(axis=2)
+    np.testing.assert_allclose(found[1], of_blocks, rtol=1e-4, atol=1e-4)
 
 
 def test_the_gradient_of_pooling_goes_to_the_largest():

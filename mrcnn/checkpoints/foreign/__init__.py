@@ -1,10 +1,10 @@
-"""Weights of torchvision's and Detectron2's Mask R-CNN: read their files, name them as our layers.
+"""Read weight files of torchvision's and Detectron2's Mask R-CNN, and rename the weights to fit our layers.
 
     weights = foreign.read_foreign_weights("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth")
     weights.kind, weights.num_classes, weights.class_names
 
-Nothing in a file is executed, and PyTorch is not needed. The network must compute what the other library
-computes; which settings that takes depends on `ForeignWeights.kind`.
+Nothing in a file is executed, and PyTorch is not needed. The network must compute the same as that of the
+other library. The settings for this depend on `ForeignWeights.kind`.
 """
 
 import dataclasses
@@ -49,9 +49,9 @@ class Kind:
         title: Its name, for messages.
         marker: A key that only its state dicts have.
         rows: Returns its table of `names`.
-        stage4_key: Key of stage 4 of its ResNet, which tells ResNet-50 and ResNet-101 apart.
+        stage4_key: Key of stage 4 of its ResNet, which tells the ResNets apart.
         preset: Name of the class in `mrcnn.config` with its settings.
-        old_names: Patterns of keys of earlier releases, and the keys of today.
+        old_names: Patterns of keys of earlier releases, and the current keys.
     """
 
     title: str
@@ -86,7 +86,8 @@ KINDS = {
         "Detectron2Config",
     ),
 }
-RESNETS = {6: "resnet50", 23: "resnet101"}
+# By number of blocks in stage 4, and of groups of channels.
+RESNETS = {(6, 1): "resnet50", (23, 1): "resnet101", (23, 32): "resnext101_32x8d"}
 
 # Keys that hold no weights: counters, anchors, and the mean and std of the images.
 NO_WEIGHTS = re.compile(r".*\.num_batches_tracked|(.*\.)?anchor_generator\..*|pixel_mean|pixel_std")
@@ -112,32 +113,40 @@ class Preset:
 
 
 def preset_for(state: State, path: str | Path | None = None) -> Preset:
-    """Tell from the keys of a state dict which settings fit its weights.
+    """Return the settings that fit the weights of a state dict, judging by its keys.
 
-    A file cannot tell everything: see the docstring of `mrcnn.config.TorchvisionConfig` about
+    A file does not determine everything: see the docstring of `mrcnn.config.TorchvisionConfig` about
     BATCH_NORM_EPSILON.
 
     Args:
-        state: {key: array}, see `read_state`.
+        state: {key: array}; see `read_state`.
         path: Name of the file, for errors.
 
     Raises:
-        InvalidDataError: If it is of another network, or its ResNet has another depth.
+        InvalidDataError: If it belongs to another network, or its ResNet has another depth.
     """
     kind = kind_of(state, path)
     facts = KINDS[kind]
-    backbone = RESNETS.get(names.block_count(state, facts.stage4_key))
+    blocks, groups = _resnet_size(state, facts)
+    backbone = RESNETS.get((blocks, groups))
     if backbone is None:
         raise InvalidDataError(
-            f"the file must have a ResNet of 50 or 101 layers. Received: a ResNet with "
-            f"{names.block_count(state, facts.stage4_key)} blocks in stage 4.",
+            "the file must have a ResNet of 50 or 101 layers, or ResNeXt-101 32x8d. Received: a ResNet with "
+            f"{blocks} blocks in stage 4 and {groups} groups of channels.",
             file=path,
         )
     logits = next(values for key, values in state.items() if key.endswith("box_predictor.cls_score.weight"))
     settings: dict[str, Any] = {"NUM_CLASSES": len(logits), "BACKBONE": backbone}
     if kind == "torchvision" and any(key.endswith(BATCH_COUNTER) for key in state):
         settings["BATCH_NORM_EPSILON"] = PYTORCH_EPSILON
+    if groups > 1:
+        settings["RESNET_STYLE"] = "pytorch"
     return Preset(facts.preset, settings)
+
+
+def _resnet_size(state: State, facts: Kind) -> tuple[int, int]:
+    """The number of blocks of stage 4, and of groups of channels."""
+    return names.block_count(state, facts.stage4_key), names.group_count(state, facts.stage4_key)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,10 +160,10 @@ class ForeignWeights:
         kind: A key of `KINDS`: "torchvision", "torchvision-v2" or "detectron2".
         layers: {layer name: weights, float32}, in the order of a weight file. Convolutions before a batch
             norm have no bias.
-        backbone: "resnet50" or "resnet101"; None for another depth.
+        backbone: A value of RESNETS; None for another network.
         num_classes: Number of classes including the background; 91 for torchvision's COCO weights.
-        class_names: Their names if these are COCO's; None if the file does not tell them.
-        missing: Layers that the file lacks, in whole or in part.
+        class_names: Their names if the classes are COCO's, else None.
+        missing: Layers that the file lacks, completely or partly.
         unused: Keys of the file that belong to no layer.
     """
 
@@ -168,21 +177,21 @@ class ForeignWeights:
 
 
 def is_foreign_file(path: str | Path) -> bool:
-    """Tell from the first bytes of a file whether it is a pickle, a zip archive or a .safetensors file."""
+    """Return whether a file starts like a pickle, a zip archive or a .safetensors file."""
     return _reader(Path(path)) is not None
 
 
 def read_foreign_weights(path: str | Path) -> ForeignWeights:
-    """Read weights of torchvision or Detectron2 and name them as our layers.
+    """Read weights of torchvision or Detectron2, named like our layers.
 
     Args:
-        path: A .pth, .safetensors or .pkl file; the content decides, not the suffix. It may be a checkpoint
-            with the state dict under "model" or "state_dict", with or without the prefix of
+        path: A .pth, .safetensors or .pkl file, recognized by its content rather than its suffix. It may be a
+            checkpoint with the state dict under "model" or "state_dict", and keys may have the prefix of
             DistributedDataParallel.
 
     Raises:
-        MissingFileError, UnreadableFileError: If there is no file, or a folder.
-        InvalidDataError: If the file is damaged, or of another network.
+        MissingFileError, UnreadableFileError: If the file does not exist, or is a folder.
+        InvalidDataError: If the file is damaged, or belongs to another network.
     """
     path = Path(path)
     return name_weights(read_state(path), path)
@@ -216,7 +225,7 @@ def _reader(path: Path) -> Callable[[Path], State] | None:
 
 
 def _is_old_pth(path: Path) -> bool:
-    """Whether the first pickle is the number that starts PyTorch's older files."""
+    """Return whether the first pickle is the magic number of PyTorch's older files."""
     encoded = MAGIC_NUMBER.to_bytes(10, "little")
     return encoded in read_start(path, LONGEST_MAGIC)
 
@@ -246,7 +255,7 @@ def name_weights(state: State, path: str | Path | None = None) -> ForeignWeights
         path: Name of the file, for errors.
 
     Raises:
-        InvalidDataError: If the state dict is of another network, or a shape is not the one of its key.
+        InvalidDataError: If the state dict belongs to another network, or a shape does not fit its key.
     """
     kind = kind_of(state, path)
     facts = KINDS[kind]
@@ -268,7 +277,7 @@ def name_weights(state: State, path: str | Path | None = None) -> ForeignWeights
     return ForeignWeights(
         kind=kind,
         layers=layers,
-        backbone=RESNETS.get(names.block_count(state, facts.stage4_key)),
+        backbone=RESNETS.get(_resnet_size(state, facts)),
         num_classes=num_classes,
         class_names=coco_class_names(num_classes),
         missing=tuple(layer for layer, _ in rows if layer not in layers),
@@ -292,9 +301,9 @@ def _converted(
 
 
 def select_classes(weights: ForeignWeights, ids: Sequence[int]) -> ForeignWeights:
-    """Keep some classes only: their rows of the last layers of the heads.
+    """Keep only some classes, by selecting their rows in the last layers of the heads.
 
-    The scores of the remaining classes grow a little, because the softmax has fewer terms.
+    The scores of the remaining classes become slightly larger, because the softmax has fewer terms.
 
     Args:
         weights: Weights with all classes.

@@ -1,4 +1,4 @@
-"""Which weights of torchvision and Detectron2 belong to which layer of our network.
+"""The correspondence between weights of torchvision and Detectron2 and layers of our network.
 
 Each table is a list of rows: a layer, and its weights in our order as (key of the other library, transform).
 
@@ -57,16 +57,18 @@ DETECTRON2_BLOCK = {
     "1": ("shortcut", "shortcut.norm"),
 }
 
-# torchvision scales images to 0..1 and divides by these. Detectron2's R50 and R101 do not divide.
+# torchvision scales images to 0..1 and divides by these. Detectron2's X101 divides by values of its own, for
+# BGR, and its R50 and R101 do not divide.
 TORCHVISION_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 DETECTRON2_STD = (1.0, 1.0, 1.0)
+DETECTRON2_RESNEXT_STD = (57.375, 57.120, 58.395)
 
 
 # --- Tables ---
 
 
 def torchvision_rows(keys: Collection[str]) -> list[Row]:
-    """The table of torchvision's `maskrcnn_resnet50_fpn`; `keys` tell the number of blocks."""
+    """Return the table of torchvision's `maskrcnn_resnet50_fpn`, with the number of blocks from `keys`."""
     rpn, box = "rpn.head", "roi_heads.box_head"
     rows = _torchvision_backbone(keys)
     for level in LEVELS:
@@ -85,7 +87,7 @@ def torchvision_rows(keys: Collection[str]) -> list[Row]:
 
 
 def torchvision_v2_rows(keys: Collection[str]) -> list[Row]:
-    """The table of torchvision's `maskrcnn_resnet50_fpn_v2`; `keys` tell the number of blocks."""
+    """Return the table of torchvision's `maskrcnn_resnet50_fpn_v2`, with the number of blocks from `keys`."""
     rpn, box = "rpn.head", "roi_heads.box_head"
     rows = _torchvision_backbone(keys)
     for level in LEVELS:
@@ -101,12 +103,14 @@ def torchvision_v2_rows(keys: Collection[str]) -> list[Row]:
     return rows + _torchvision_predictors()
 
 
-def detectron2_rows(keys: Collection[str]) -> list[Row]:
-    """The table of Detectron2's Mask R-CNN with a ResNet and FPN; `keys` tell the number of blocks."""
+def detectron2_rows(keys: Mapping[str, np.ndarray]) -> list[Row]:
+    """The table of Detectron2's Mask R-CNN with a ResNet or ResNeXt and FPN; `keys` is its state dict."""
     stem, rpn = "backbone.bottom_up.stem.conv1", "proposal_generator.rpn_head"
     box, mask = "roi_heads.box_head", "roi_heads.mask_head"
     predictor = "roi_heads.box_predictor"
-    stem_kernel = functools.partial(transforms.stem_kernel, std=DETECTRON2_STD, reverse_channels=True)
+    is_resnext = group_count(keys, "backbone.bottom_up.res4") > 1
+    std = DETECTRON2_RESNEXT_STD if is_resnext else DETECTRON2_STD
+    stem_kernel = functools.partial(transforms.stem_kernel, std=std, reverse_channels=True)
     rows = [("conv1", _layer(stem, stem_kernel, has_bias=False)), ("bn_conv1", _norm(f"{stem}.norm"))]
     rows += _blocks(keys, lambda stage: f"backbone.bottom_up.res{stage}", DETECTRON2_BLOCK)
     for level in LEVELS:
@@ -154,7 +158,7 @@ def _torchvision_predictors() -> list[Row]:
 def _blocks(
     keys: Collection[str], stage_key: Callable[[int], str], branches: Mapping[str, tuple[str, str]]
 ) -> list[Row]:
-    """The bottleneck blocks of the four stages."""
+    """Return the rows of the bottleneck blocks of the four stages."""
     rows = []
     for stage in STAGES:
         for index in range(max(1, block_count(keys, stage_key(stage)))):
@@ -172,8 +176,15 @@ def block_count(keys: Collection[str], stage_key: str) -> int:
     return next(index for index in itertools.count() if f"{stage_key}.{index}.conv1.weight" not in keys)
 
 
+def group_count(state: Mapping[str, np.ndarray], stage_key: str) -> int:
+    """Return the number of groups of channels in the 3x3 convolutions of a stage: 1 in a plain ResNet."""
+    key = f"{stage_key}.0.conv2.weight"
+    shape = state[key].shape if key in state else ()
+    return shape[0] // shape[1] if len(shape) == 4 and shape[1] else 1
+
+
 def _conv_and_norm(names: tuple[str, str], key: str, suffixes: tuple[str, str]) -> list[Row]:
-    """A convolution without bias and its batch norm."""
+    """Return the rows of a convolution without bias and its batch norm."""
     conv, norm = (f"{key}.{suffix}" for suffix in suffixes)
     return [(names[0], _layer(conv, kernel, has_bias=False)), (names[1], _norm(norm))]
 
@@ -185,13 +196,13 @@ def _rpn(convolutions: list[str], logits: str, deltas: str) -> list[Part]:
 
 
 def _layer(key: str, layout: Transform, outputs: Transform = identity, has_bias: bool = True) -> list[Part]:
-    """Kernel and bias of a layer.
+    """Return the row of a layer with a kernel and a bias.
 
     Args:
         key: Key without ".weight".
-        layout: From the axes of PyTorch's weight to those of a kernel.
-        outputs: What happens to the last axis of kernel and bias.
-        has_bias: Whether there is a bias.
+        layout: Function from the axes of PyTorch's weight to those of a kernel.
+        outputs: Function to apply to the last axis of kernel and bias.
+        has_bias: Whether the layer has a bias.
     """
     parts = [(f"{key}.weight", _then(layout, outputs))]
     return [*parts, (f"{key}.bias", outputs)] if has_bias else parts
