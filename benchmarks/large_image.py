@@ -136,8 +136,10 @@ def run_step(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.step == "reference":
         folder = arguments.work / "reference"
         folder.mkdir(exist_ok=True)
+        # A block has room for as many objects as its tiles together.
         model.config.DETECTION_MAX_INSTANCES = 2000
-        model.config.POST_NMS_ROIS_INFERENCE = 4000
+        model.config.PRE_NMS_LIMIT = 32000
+        model.config.POST_NMS_ROIS_INFERENCE = 8000
         mosaic = Mosaic(arguments.images, arguments.side)
         corners = mosaic.blocks(arguments.reference_blocks)
         for y, x in corners:

@@ -1,10 +1,11 @@
-"""Make the figures of the pages "Look inside", "Evaluate", "Recipes", "Results" and the tutorials 1 and 3.
+"""Make the figures of "Look inside", "Evaluate", "Recipes", "Results", "Large images", tutorials 1 and 3.
 
     python docs/make_pictures.py --logs logs
 
-All but those of "Evaluate", "Recipes" and "Results" come from running models: that of samples/coins, with its
-newest weights in the folder of `--logs`, and the one of samples/nucleus. Without weights for coins, that
-model is trained first, which takes minutes on a laptop. All images come with scikit-image.
+All but those of "Evaluate", "Recipes", "Results" and "Large images" come from running models: that of
+samples/coins, with its newest weights in the folder of `--logs`, and the one of samples/nucleus. Without
+weights for coins, that model is trained first, which takes minutes on a laptop. All images come with
+scikit-image.
 """
 
 import argparse
@@ -21,8 +22,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import numpy as np  # noqa: E402
+from matplotlib.colors import to_rgb  # noqa: E402
 from PIL import Image  # noqa: E402
-from skimage import data  # noqa: E402
+from skimage import data, draw  # noqa: E402
 
 from mrcnn import formats, inspection, utils, visualize  # noqa: E402
 from mrcnn.data.augmentation_policies import scale_jitter  # noqa: E402
@@ -33,6 +35,7 @@ from mrcnn.evaluation import coco, instances  # noqa: E402
 from mrcnn.geometry.mask_crops import MaskCrops  # noqa: E402
 from mrcnn.model import MaskRCNN, load_image_gt  # noqa: E402
 from mrcnn.results import Detections, outlines, overlays  # noqa: E402
+from mrcnn.tiles.seams import Sweep, located  # noqa: E402
 from samples.coins import coins  # noqa: E402
 from samples.nucleus import nucleus  # noqa: E402
 from samples.stand_ins import write_coins_as_via  # noqa: E402
@@ -228,6 +231,45 @@ def results() -> dict[str, Any]:
     return {"formats": figure}
 
 
+def seams() -> dict[str, Any]:
+    """What two overlapping tiles see of five objects, and the objects after joining."""
+    shape, tiles = (120, 230), [(0, 0, 120, 130), (0, 100, 120, 230)]
+    drawn = [((18, 60), (10, 14)), ((28, 115), (10, 11)), ((55, 97), (9, 12)), ((60, 170), (14, 16))]
+    regions = [draw.ellipse(*center, *radii, shape=shape) for center, radii in drawn]
+    regions.append(draw.polygon([86, 84, 104, 108], [30, 205, 215, 25], shape=shape))
+    found = []
+    for tile in tiles:
+        for region in regions:
+            mask = np.zeros(shape, bool)
+            mask[region] = True
+            mask = mask[tile[0] : tile[2], tile[1] : tile[3]]
+            if mask.any():
+                cut = MaskCrops.cut(mask[..., np.newaxis])
+                box = cut.boxes[0] + np.array([0, tile[1], 0, tile[1]])
+                found.append(located(tile, shape, roi=box, class_id=1, score=1, box=box, crop=cut.crops[0]))
+    sweep = Sweep()
+    figure, axes = visualize.figures.pyplot().subplots(1, 3, figsize=(15, 3.2), layout="constrained")
+    columns = [[one for one in found if one.tile == tile] for tile in tiles] + [sweep.add(found, None)]
+    for ax, objects, title in zip(axes, columns, ("left tile", "right tile", "result"), strict=True):
+        canvas = np.ones((*shape, 3))
+        for number, one in enumerate(objects):
+            color = (0.84, 0.37, 0) if not one.is_whole else (0, 0.45, 0.7)
+            if title == "result":
+                color = to_rgb(f"C{number}")
+            part = np.zeros(shape, bool)
+            part[one.box[0] : one.box[2], one.box[1] : one.box[3]] = one.crop
+            canvas[part] = color
+        ax.imshow(canvas)
+        for tile, style in zip(tiles, ("--", ":"), strict=True):
+            if title in ("result", ("left tile", "right tile")[tiles.index(tile)]):
+                y1, x1, y2, x2 = tile
+                ax.plot([x1, x2, x2, x1, x1], [y1, y1, y2, y2, y1], style, color="black")
+        ax.set(xlim=(-2, shape[1] + 2), ylim=(shape[0] + 2, -2))
+        ax.set_title(title if title == "result" else f"{title}: whole (blue) and pieces (orange)")
+        ax.axis("off")
+    return {"seams": figure}
+
+
 def _bars(rows: list[Any]) -> np.ndarray:
     """Masks [60, 200, N] of boxes."""
     masks = np.zeros((60, 200, len(rows)), bool)
@@ -247,6 +289,7 @@ def main() -> None:
     figures = {f"inside-{name}": figure for name, figure in inside(model, held_out()).items()}
     figures |= {f"copy-paste-{name}": figure for name, figure in copy_paste().items()}
     figures |= {f"results-{name}": figure for name, figure in results().items()}
+    figures |= {f"large-images-{name}": figure for name, figure in seams().items()}
     figures |= {f"evaluation-{name}": figure for name, figure in evaluation().items()}
     figures |= {f"tutorial-3-{name}": figure for name, figure in tutorial_3(model).items()}
     for name, figure in figures.items():

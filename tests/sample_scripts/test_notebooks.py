@@ -31,6 +31,14 @@ NOTEBOOKS = {
         ["len(result.rois) > 0", "splash.shape == image.shape"],
     ),
     "nucleus/inspect_nucleus_model.ipynb": ({}, ["AP > 0.3", "max(APs) > 0.3"]),
+    "nucleus/large_image.ipynb": (
+        {},
+        ["0.8 < result.count / whole.count < 1.25", "at_seams > 5"],
+    ),
+    "nucleus/export_nucleus.ipynb": (
+        {"REPEATS": 1},
+        ["len(expected.rois) > 10", "same", "abs(len(reduced['rois']) - len(expected['rois'])) < 10"],
+    ),
     "demo.ipynb": ({}, [TRAINED, "len(overlays) == len(images)"]),
     "shapes/train_shapes.ipynb": ({}, ["mean_ap > 0.5", "len(APs) == 50"]),
     "mask_rcnn_colab.ipynb": ({"TENSORBOARD": False}, ["AP > 0.5", "hits > 6"]),

@@ -40,7 +40,8 @@ def test_arrays(color, tmp_path):
 
 def test_zarr(color, tmp_path):
     zarr = pytest.importorskip("zarr")
-    array = zarr.create_array(str(tmp_path / "a.zarr"), shape=color.shape, chunks=(64, 64, 3), dtype="u1")
+    options = {"shape": color.shape, "chunks": (64, 64, 3), "dtype": "u1"}
+    array = zarr.open(str(tmp_path / "a.zarr"), mode="w", **options)
     array[:] = color
     check(tiles.open_source(array), color)
     check(tiles.open_source(tmp_path / "a.zarr"), color)
