@@ -1,4 +1,4 @@
-"""GeoJSON of QuPath and of GIS programs, one file for each image (RFC 7946)."""
+"""GeoJSON of QuPath and GIS programs, one file per image (RFC 7946)."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ SUFFIXES = (".geojson", ".json")
 class GeoJsonDataset(OutlineDataset):
     """Images with GeoJSON files of the same name: polygons and multipolygons, with holes.
 
-    A file is a FeatureCollection, a list of features or one feature. Coordinates are (x, y) in pixels,
+    A file is a FeatureCollection, a list of features or a single feature. Coordinates are (x, y) in pixels,
     counted from the upper left corner, as QuPath writes them. In a file with the member `crs` they are map
     coordinates; its image must be a GeoTIFF file in the same coordinate system. `image_info` has `outlines`.
     """
@@ -44,13 +44,13 @@ class GeoJsonDataset(OutlineDataset):
         Args:
             annotations: The folder of the files NAME.geojson or NAME.json.
             images: The folder of the images.
-            classes: Class names in the order of their ids; by default those in the files, sorted. Give
-                training and validation data the same list. If it has one name, objects without a class get
-                it.
-            keep_empty: Whether to add images without an object.
+            classes: Class names in the order of their ids, by default those in the files, sorted. Pass the
+                same list for training and validation data. If it has a single name, objects without a class
+                get it.
+            keep_empty: Whether to add images without objects.
             source: Name of this source of ids. Classes of folders with the same source are merged by name.
-            class_property: The property of a feature that names its class: a text, or, as QuPath writes it,
-                an object with a `name`.
+            class_property: The property of a feature that holds its class: a string, or an object with a
+                `name`, as in QuPath.
 
         Raises:
             MissingFileError: If a folder does not exist or has no such file.
@@ -95,7 +95,8 @@ class GeoJsonDataset(OutlineDataset):
         self._finish(folder, before)
 
     def _features(self, path: Path) -> tuple[Any, list[Any]] | None:
-        """Return the member `crs` of a file, and its features; None, and noted, if it is broken."""
+        """Return the member `crs` of a file and its features, or note the file and return None if it is
+        broken."""
         try:
             content = read_json(path)
             if isinstance(content, list):
@@ -152,7 +153,7 @@ def _label(feature: Any, name: str) -> str | None:
 
 
 def _polygons(geometry: Record, file: Path, entry: str) -> list[list[Polygon]]:
-    """Return the rings of each polygon of a geometry; none if it is of another kind."""
+    """Return the rings of each polygon of a geometry, or none for other kinds."""
     kind = field(geometry, "type", str, file, entry)
     if kind not in ("Polygon", "MultiPolygon"):
         raise BrokenEntryError(
@@ -202,13 +203,13 @@ def _georeference(image: Path, crs: Any) -> GeoReference:
     place = read_calibration(image).georeference
     if place is None:
         raise BrokenEntryError(
-            "The file has map coordinates, so its image must be a GeoTIFF file. There are no such tags in "
-            f"{image.name}. Remove the member `crs` if the coordinates are pixels."
+            f"The file has map coordinates, so its image must be a GeoTIFF file, but {image.name} has no "
+            "such tags. Remove the member `crs` if the coordinates are in pixels."
         )
     stated = re.search(r"EPSG\D*(\d+)", str(crs))
     if stated and place.crs and f"EPSG:{stated[1]}" != place.crs:
         raise BrokenEntryError(
-            f"The coordinates must be in the system of the image, {place.crs}. Received: EPSG:{stated[1]}. "
-            "Reproject one of them in a GIS program."
+            f"The coordinates must be in the system of the image, {place.crs}. Received: "
+            f"EPSG:{stated[1]}. Reproject one of the files in a GIS program."
         )
     return place

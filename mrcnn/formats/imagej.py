@@ -1,4 +1,4 @@
-"""ImageJ RoIs: a zip file of the RoI Manager, or one .roi file, for each image."""
+"""ImageJ RoIs: a zip file of the RoI Manager, or a .roi file, for each image."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -25,11 +25,11 @@ OUTLINES = {"POLYGON", "FREEHAND", "TRACED"}
 
 
 class ImageJDataset(OutlineDataset):
-    """Images with files of ImageJ RoIs of the same name: polygons, freehand and traced RoIs, rectangles,
-    ovals and composites, which may have holes. Lines and points are left out.
+    """Images with files of ImageJ RoIs of the same name.
 
-    The class of an RoI is its property `class`, as this library writes it; else the class whose id is its
-    group. `image_info` has `outlines`.
+    RoIs may be polygons, freehand and traced RoIs, rectangles, ovals, and composites, which may have holes.
+    Lines and points are left out. The class of an RoI is its property `class`, which this library writes, or
+    else the class whose id is its group. `image_info` has `outlines`.
     """
 
     def load(
@@ -45,9 +45,10 @@ class ImageJDataset(OutlineDataset):
         Args:
             annotations: The folder of the files NAME.zip or NAME.roi.
             images: The folder of the images.
-            classes: Class names in the order of their ids; by default those in the files, sorted. Give
-                training and validation data the same list. If it has one name, RoIs without a class get it.
-            keep_empty: Whether to add images without an object.
+            classes: Class names in the order of their ids, by default those in the files, sorted. Pass the
+                same list for training and validation data. If it has a single name, RoIs without a class get
+                it.
+            keep_empty: Whether to add images without objects.
             source: Name of this source of ids. Classes of folders with the same source are merged by name.
 
         Raises:
@@ -86,7 +87,7 @@ class ImageJDataset(OutlineDataset):
         self._finish(folder, before)
 
     def _rois(self, path: Path) -> dict[str, Any]:
-        """Return the RoIs of a file by their names in it; broken ones are noted."""
+        """Return the RoIs of a file by their names in it, and note broken ones."""
         found = {}
         try:
             if path.suffix.lower() == ".roi":
@@ -128,7 +129,7 @@ def _parsed(content: bytes) -> Any:
 
 
 def _label(roi: Any) -> str | None:
-    """Return the class that an RoI names, or None."""
+    """Return the class in an RoI, or None."""
     prefix = "class:"
     lines = [line for line in roi.props.splitlines() if line.startswith(prefix)]
     text = lines[0].removeprefix(prefix).strip() if lines else ""
@@ -143,7 +144,7 @@ def _default(roi: Any, names: Sequence[str], is_given: bool) -> str | None:
 
 
 def _outline(roi: Any) -> Polygon:
-    """Return the outline of an RoI [P, (x, y)] in pixels; without points for one that has no inside."""
+    """Return the outline of an RoI [P, (x, y)] in pixels, without points if it encloses no area."""
     from roifile import ROI_TYPE
 
     width, height = roi.right - roi.left, roi.bottom - roi.top

@@ -27,22 +27,22 @@ def write_dataset(
 ) -> dict[str, int]:
     """Write the annotations of a prepared dataset in other formats.
 
-    Images without objects are written only if the dataset lists them as empty: an image that nobody has
-    annotated must not train as background. Only "coco" keeps crowds.
+    Images without objects are only written if the dataset lists them as empty, because images that nobody has
+    annotated must not serve as background in training. Only "coco" keeps crowds.
 
     Args:
         dataset: Any prepared dataset whose images are files.
         folder: The folder to write to. Files of the same names are replaced.
         formats: Some of `mrcnn.results.folder.FORMATS`, which describes the files.
-        copy_images: Whether to copy the images to `images/`. Without it, paths of images are relative to the
-            folder that all images have in common.
-        tolerance: How far outlines may lie from the edges of the masks; see `mrcnn.results.saving.save`.
+        copy_images: Whether to copy the images to `images/`. If False, paths of images are relative to the
+            common folder of all images.
+        tolerance: Largest distance of outlines from the edges of the masks; see `mrcnn.results.saving.save`.
 
     Returns:
         The number of objects of each image by name.
 
     Raises:
-        InvalidDataError: If an image is no file, or cannot be used.
+        InvalidDataError: If an image is not a file, or cannot be used.
         UnreadableFileError: If an image or its masks cannot be read.
         ValueError: If a format is unknown.
         OSError: If a file cannot be written.
@@ -69,7 +69,7 @@ def write_dataset(
 
 
 def _file(info: Record, image_id: int) -> str:
-    """The path of an image, or its name in an archive."""
+    """Return the path of an image, or its name in an archive."""
     path = info.get("member") or info.get("path")
     if path is None or info.get("is_embedded"):
         raise InvalidDataError(

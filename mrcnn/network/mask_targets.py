@@ -1,8 +1,8 @@
 """Mask targets: the ground-truth mask of each RoI, in cells of the mask head (Mask R-CNN, section 3).
 
-With the method CROP_AND_RESIZE a cell is one bilinear sample of the mask. With the other methods it is the
-mean of all samples that ROIAlign takes in the cell, as in torchvision and Detectron2: about one per pixel,
-while the pooling of features always takes 2 x 2.
+With the method CROP_AND_RESIZE, a cell is one bilinear sample of the mask. With the other methods, as in
+torchvision and Detectron2, it is the mean of ROIAlign's samples in the cell, about one per pixel. (For
+features, ROIAlign always takes 2 x 2 samples.)
 
 Axes: B images, G instances, h and w rows and columns of the masks, K RoIs.
 """
@@ -88,8 +88,9 @@ def _averages(
 def bin_weights(low: Tensor, high: Tensor, extent: int | Tensor, bins: int, method: str) -> Tensor:
     """Return the weights of pixels in the mean of all samples of each bin, along one axis.
 
-    A bin has evenly spaced samples, one per pixel, rounded up. A sample interpolates between two pixels. Up
-    to one pixel outside the map it has the value of the outermost pixel, and farther outside it is 0.
+    A bin has evenly spaced samples, about one per pixel, rounded up. Each sample interpolates between two
+    pixels. Up to one pixel outside the map, a sample has the value of the outermost pixel; farther outside,
+    it is 0.
 
     Args:
         low, high: Normalized edges [B, K] of half-open boxes.

@@ -1,4 +1,4 @@
-"""Detection in images that are larger than memory: tile by tile, with whole objects at the seams.
+"""Detection in images larger than memory: tile by tile, with whole objects at the seams.
 
     result = model.detect_large("slide.ome.tif", tile=1024, resume="slide-tiles")
 

@@ -1,4 +1,4 @@
-"""What a model decides for a whole image before it looks at tiles: contrast and value range."""
+"""Contrast and value range, determined for a whole image before its tiles are processed."""
 
 import copy
 import zlib
@@ -20,7 +20,7 @@ WINDOWS, WINDOW, STEP = 8, 128, 4
 
 
 def sample_of(source: ImageSource) -> Image:
-    """Return pixels [h, w] or [h, w, channels] from all over an image.
+    """Return a sample of pixels [h, w] or [h, w, channels] from the whole image.
 
     A small image is returned whole. Of a larger one, every fourth pixel of 8 x 8 evenly spaced windows of
     128 x 128 pixels is taken.
@@ -45,7 +45,7 @@ def _starts(length: int) -> list[int]:
 
 
 class TilePreparation:
-    """Brings tiles to the contrast of the whole image.
+    """Prepare tiles with the contrast of the whole image.
 
     Args:
         source: The image.
@@ -53,8 +53,8 @@ class TilePreparation:
         batch: Tiles per batch.
 
     Attributes:
-        settings: A copy of `config` with which the model takes the prepared tiles: the value range is that of
-            the whole image, and the contrast is not stretched again.
+        settings: A copy of `config` for prepared tiles: the value range is that of the whole image, and the
+            contrast is not stretched again.
         fingerprint: A number of the sampled pixels.
     """
 

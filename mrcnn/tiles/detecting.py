@@ -31,10 +31,10 @@ class TileModel:
     """A model as `detect_large` uses it.
 
     Attributes:
-        detect: From prepared tiles and settings to the detections of each tile.
+        detect: A function from prepared tiles and settings to the detections of each tile.
         config: Its settings.
         class_names: Names by class id, the background first; None if they are not known.
-        fingerprint: What tells its weights from others, for `resume`.
+        fingerprint: A value that identifies the weights, for `resume`.
     """
 
     detect: DetectTiles
@@ -56,7 +56,7 @@ def detect_large(
     channels: Sequence[int] | None = None,
     level: int = 0,
 ) -> Detections:
-    """Detect the objects of an image of any size, tile by tile.
+    """Detect the objects in an image of any size, tile by tile.
 
     `MaskRCNN.detect_large` and `Runner.detect_large` describe the arguments.
 
@@ -80,7 +80,7 @@ def detect_large(
 
 
 class _Run:
-    """One detection in one image. The arguments are those of `detect_large`, checked."""
+    """A run of detection in one image. The arguments are those of `detect_large`, validated."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class _Run:
         self.full = 0
 
     def _description(self, tile: int) -> dict[str, Any]:
-        """What the results depend on, and what `read_result` tells about the image."""
+        """Return what the results depend on, and the facts about the image for `read_result`."""
         source, calibration = self.source, self.source.calibration
         settings = self.model.config.to_dict()
         settings.pop("IMAGES_PER_GPU", None)
@@ -124,7 +124,7 @@ class _Run:
         }
 
     def detect(self, progress: bool) -> Detections:
-        """Detect in the tiles that are not done, and join the objects of all."""
+        """Detect in the remaining tiles, and join the objects of all tiles."""
         writer = ResultWriter(self.store.folder)
         with tqdm(total=len(self.tiles), desc="Detecting", unit="tile", disable=not progress) as bar:
             numbers = [number for number in range(len(self.tiles)) if number not in self.store]
@@ -180,7 +180,7 @@ class _Run:
         return found.count >= self.model.config.DETECTION_MAX_INSTANCES
 
     def _divided(self, tile: Rectangle, image: Image, found: Detections) -> TileResult:
-        """The result of a tile. One that is full is divided into four, if objects keep their scale."""
+        """Return the result of a tile. A full tile is divided into four if objects keep their scale."""
         if not self._is_full(found):
             return TileResult(((tile, found),))
         parts = quarters(tile, self.overlap)
@@ -196,7 +196,7 @@ class _Run:
         )
 
     def _scale(self, tile: Rectangle) -> float:
-        """How much the network enlarges a tile."""
+        """Return the factor by which the network enlarges a tile."""
         config = self.model.config
         canvas = np.zeros((tile[2] - tile[0], tile[3] - tile[1], 1), np.uint8)
         return float(
@@ -212,7 +212,8 @@ class _Run:
     def _warn_of_full_tiles(self) -> None:
         most = self.model.config.DETECTION_MAX_INSTANCES
         warnings.warn(
-            f"{self.full} of {len(self.tiles)} tiles or parts of tiles have DETECTION_MAX_INSTANCES={most} "
-            "detections, so objects may be missing there. Set it higher, or take smaller tiles.",
+            f"{self.full} of {len(self.tiles)} tiles or parts of tiles have "
+            f"DETECTION_MAX_INSTANCES={most} detections, so objects may be missing there. Raise the "
+            "setting, or use smaller tiles.",
             stacklevel=4,
         )

@@ -1,10 +1,10 @@
-"""The results of tiles, in memory or in a folder from which an interrupted run goes on.
+"""The results of tiles, in memory or in a folder from which an interrupted run continues.
 
 | file | content |
 |---|---|
-| `run.json` | the image, the tiles, the model and its settings: another run is refused |
-| `tiles/00012.npz` | the detections of tile 12 |
-| `objects.npz`, `masks.bin` | the result, when all tiles are done: see `read_result` |
+| `run.json` | the image, the tiles, the model and its settings, to detect other runs | | `tiles/00012.npz` |
+the detections of tile 12 | | `objects.npz`, `masks.bin` | the result, when all tiles are done: see
+`read_result` |
 
 Each file appears when it is complete.
 """
@@ -42,7 +42,7 @@ class TileResult:
     Attributes:
         parts: The tile, or the smaller tiles into which it was divided, and the detections of each, whose
             boxes are in pixels of the part.
-        full: How many parts have as many detections as the network can give.
+        full: Number of parts that have as many detections as the network can return.
     """
 
     parts: tuple[tuple[Rectangle, Detections], ...]
@@ -98,7 +98,7 @@ class TileStore:
         run: What the results depend on, as JSON.
 
     Raises:
-        InvalidDataError: If the folder belongs to another run. The error says what differs.
+        InvalidDataError: If the folder belongs to another run. The message says what differs.
         OSError: If it cannot be written.
     """
 
@@ -113,7 +113,7 @@ class TileStore:
             _check_run(read_run(self.folder), run, path)
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise InvalidDataError(
-                f"The folder has other files, and no {RUN}. Choose an empty or a new folder.",
+                f"The folder has other files, but no {RUN}. Choose an empty or a new folder.",
                 file=self.folder,
             )
         else:
@@ -128,7 +128,7 @@ class TileStore:
         return number in self._done
 
     def put(self, number: int, result: TileResult) -> None:
-        """Keep the result of a tile."""
+        """Store the result of a tile."""
         if self.folder is None:
             self._memory[number] = result.arrays()
         else:
@@ -137,14 +137,16 @@ class TileStore:
         self._done.add(number)
 
     def take(self, number: int) -> Arrays:
-        """Return the result of a tile. One in memory is then forgotten.
+        """Return the result of a tile, and remove it from memory.
 
         Raises:
             UnreadableFileError: If its file is damaged.
         """
         if self.folder is None:
             return self._memory.pop(number)
-        return _read_arrays(self._path(number), "Delete it and call again; only this tile is detected.")
+        return _read_arrays(
+            self._path(number), "Delete it and repeat the call, which only processes this tile."
+        )
 
     def _path(self, number: int) -> Path:
         assert self.folder is not None
@@ -152,7 +154,7 @@ class TileStore:
 
 
 class ResultWriter:
-    """Collects finished objects: boxes and scores in memory, masks as bits in memory or in a file.
+    """Collector of finished objects, with masks as bits in memory or in a file.
 
     Args:
         folder: The folder for the result; None for memory.
@@ -225,13 +227,14 @@ def read_result(folder: str | os.PathLike[str]) -> Detections:
         folder: The folder that was passed as `resume`.
 
     Raises:
-        MissingFileError: If it holds no result. Call `detect_large` again; it goes on where it ended.
+        MissingFileError: If it holds no result. Call `detect_large` again to continue the run.
         UnreadableFileError: If a file is damaged.
     """
     folder = Path(folder)
     if not (folder / OBJECTS).is_file():
         raise MissingFileError(
-            "The folder holds no finished result. Call detect_large again with the same arguments.",
+            "The folder holds no finished result. Call detect_large again with the same arguments to "
+            "continue.",
             file=folder / OBJECTS,
         )
     run = read_run(folder)

@@ -1,4 +1,4 @@
-"""Where the tiles of an image lie."""
+"""The grid of tiles of an image."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -16,7 +16,7 @@ def check_tile(tile: int, overlap: int | None) -> tuple[int, int]:
     """Return the side of the tiles and their overlap in pixels; the overlap is an eighth by default.
 
     Raises:
-        ValueError: If the tile is no positive number, or the overlap is not below half of it.
+        ValueError: If the tile is too small, or the overlap is not less than half of it.
     """
     if isinstance(tile, bool) or not isinstance(tile, int | np.integer) or tile < SMALLEST_TILE:
         raise ValueError(
@@ -26,15 +26,15 @@ def check_tile(tile: int, overlap: int | None) -> tuple[int, int]:
         overlap = int(tile * DEFAULT_OVERLAP)
     if isinstance(overlap, bool) or not isinstance(overlap, int | np.integer) or not 1 <= overlap < tile / 2:
         raise ValueError(
-            "`overlap` must be a number of pixels from 1 to less than half of `tile`. "
-            f"Received: tile={tile}, overlap={overlap!r}. Take larger tiles or a smaller overlap; "
-            "objects may be longer than the overlap."
+            "`overlap` must be a number of pixels from 1 to less than half of `tile`. Received: "
+            f"tile={tile}, overlap={overlap!r}. Use larger tiles or a smaller overlap. Objects may be "
+            "longer than the overlap."
         )
     return int(tile), int(overlap)
 
 
 def starts_of(length: int, tile: int, overlap: int) -> list[int]:
-    """Return where the tiles begin along one axis.
+    """Return the starts of the tiles along one axis.
 
     They are evenly spaced, and neighbors share at least `overlap` pixels. The first tile begins at 0, and the
     last one ends at `length`. An axis shorter than a tile has one tile.
@@ -51,7 +51,7 @@ def grid(shape: Sequence[int], tile: int, overlap: int) -> list[list[Rectangle]]
     Args:
         shape: (height, width) of the image.
         tile: Side of the tiles; those of a smaller image have its height or width.
-        overlap: Pixels that neighbors share at least.
+        overlap: Smallest number of pixels that neighbors share.
     """
     height, width = int(shape[0]), int(shape[1])
     rows, columns = starts_of(height, tile, overlap), starts_of(width, tile, overlap)
@@ -59,7 +59,8 @@ def grid(shape: Sequence[int], tile: int, overlap: int) -> list[list[Rectangle]]
 
 
 def quarters(tile: Rectangle, overlap: int) -> list[Rectangle]:
-    """Return four tiles that cover a tile and share `overlap` pixels; none if they would not be smaller."""
+    """Return four tiles that cover a tile and share `overlap` pixels, or none if they would not be
+    smaller."""
     y1, x1, y2, x2 = tile
     height, width = (y2 - y1 + overlap + 1) // 2, (x2 - x1 + overlap + 1) // 2
     if min(height, width) <= 2 * overlap or height >= y2 - y1 or width >= x2 - x1:

@@ -1,4 +1,4 @@
-"""Objects at the seams of tiles: each is found once, and whole.
+"""Join objects at the seams of tiles, so that each is found once and whole.
 
 Neighboring tiles overlap, so both may find the same object, whole or cut. The rule:
 
@@ -9,13 +9,13 @@ Neighboring tiles overlap, so both may find the same object, whole or cut. The r
    pieces. A detection is dropped if kept whole detections of other tiles cover more than half of its mask.
    So the tile in which an object lies farthest inside owns it, and pieces of an object that another tile sees
    whole disappear.
-3. The pieces that are left belong to objects that no tile sees whole; they may be far longer than the
-   overlap. Two detections of different tiles, at least one of them a piece, are compared in the region that
-   both tiles see. If the smaller mask there is covered by more than half (for a piece and a whole detection:
-   if the IoU there is above a half), they are one object. Its mask is the union, its score is the best one.
-   Two whole detections are never united.
+3. The remaining pieces belong to objects that no tile sees whole; they may be far longer than the overlap.
+   Two detections of different tiles, at least one of them a piece, are compared in the region that both tiles
+   see. If the smaller mask there is covered by more than half (for a piece and a whole detection: if the IoU
+   there is above a half), they are one object. Its mask is the union, its score is the best one. Two whole
+   detections are never united.
 
-Only detections of one class are compared. Nothing else is dropped: a piece without a partner stays.
+Only detections of the same class are compared. Nothing else is dropped: a piece without a partner is kept.
 """
 
 from collections.abc import Iterable, Sequence
@@ -56,11 +56,11 @@ class Found:
 
     @property
     def solid(self) -> np.ndarray:
-        """The mask; all of the box for a detection whose mask has no pixel."""
+        """Return the mask, or the whole box for a detection with an empty mask."""
         return self.crop if self.crop.any() else np.ones_like(self.crop)
 
     def part(self, region: Rectangle) -> np.ndarray:
-        """The mask in a rectangle of the image, bool [h, w]."""
+        """Return the mask in a rectangle of the image, bool [h, w]."""
         y1, x1, y2, x2 = region
         canvas = np.zeros((max(0, y2 - y1), max(0, x2 - x1)), bool)
         top, left, bottom, right = common(region, self.box)
@@ -103,12 +103,12 @@ def located(
 
 
 def common(one: Rectangle, other: Rectangle) -> Rectangle:
-    """The rectangle that two rectangles share; its far edges come first if they share none."""
+    """Return the intersection of two rectangles. Its far edges come first if they do not intersect."""
     return max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
 
 
 class Sweep:
-    """Applies the rule of seams row by row, and keeps no more than the objects that are still open."""
+    """Apply the rule of seams row by row, keeping only objects that may still change."""
 
     def __init__(self) -> None:
         self._open: list[Found] = []
@@ -137,7 +137,7 @@ class Sweep:
 
 
 def overlapping(every: Sequence[Found]) -> list[tuple[int, int]]:
-    """Return the pairs of detections of one class and of different tiles whose masks share a pixel."""
+    """Return the pairs of detections of the same class and different tiles whose masks overlap."""
     import shapely
 
     if len(every) < 2:
@@ -155,12 +155,12 @@ def overlapping(every: Sequence[Found]) -> list[tuple[int, int]]:
 
 
 def shared(one: Found, other: Found, region: Rectangle) -> int:
-    """The number of pixels of both masks in a rectangle."""
+    """Return the number of pixels that two masks share in a rectangle."""
     return int(np.count_nonzero(one.part(region) & other.part(region)))
 
 
 def resolved(group: Sequence[Found]) -> list[Found]:
-    """Apply the rule of seams to detections that overlap, directly or through each other."""
+    """Apply the rule of seams to a group of detections connected by overlaps."""
     if len(group) == 1:
         return list(group)
     whole = sorted(
@@ -175,7 +175,7 @@ def resolved(group: Sequence[Found]) -> list[Found]:
 
 
 def is_covered(one: Found, kept: Sequence[Found]) -> bool:
-    """Whether detections of other tiles cover more than half of a mask."""
+    """Return whether detections of other tiles cover more than half of a mask."""
     mask = one.solid
     cover = np.zeros_like(mask)
     for other in kept:
@@ -199,7 +199,8 @@ def united(every: Sequence[Found]) -> list[Found]:
 
 
 def same_object(one: Found, other: Found) -> float:
-    """How alike two detections are where both tiles look: 0 to 1. Above SAME they are one object."""
+    """Return the similarity, 0 to 1, of two detections in the overlap of their tiles. Above SAME they are one
+    object."""
     if one.tile == other.tile or (one.is_whole and other.is_whole):
         return 0.0
     region = common(one.tile, other.tile)
@@ -215,12 +216,12 @@ def same_object(one: Found, other: Found) -> float:
 
 
 def around(one: Rectangle, other: Rectangle) -> Rectangle:
-    """The smallest rectangle around two rectangles."""
+    """Return the smallest rectangle around two rectangles."""
     return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
 
 
 def union(parts: Sequence[Found]) -> Found:
-    """Unite detections to one object."""
+    """Unite detections into one object."""
     if len(parts) == 1:
         return parts[0]
     best = max(parts, key=lambda one: one.score)
@@ -238,7 +239,7 @@ class Groups:
 
     Args:
         count: The number of members.
-        single: For each member whether a group may have only one of its kind.
+        single: For each member, whether a group may only have one such member.
     """
 
     def __init__(self, count: int, single: Sequence[bool] | None = None) -> None:
@@ -259,7 +260,7 @@ class Groups:
             self._single[one] = self._single[one] or self._single[other]
 
     def members(self) -> list[list[int]]:
-        """The groups, in the order of their first members."""
+        """Return the groups, in the order of their first members."""
         found: dict[int, list[int]] = {}
         for member in range(len(self._parent)):
             found.setdefault(self._root(member), []).append(member)

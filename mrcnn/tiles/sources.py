@@ -1,7 +1,7 @@
-"""Images that are read part by part: arrays, TIFF files, whole slides, rasters of maps, image files.
+"""Images that are read window by window: arrays, TIFF files, whole slides, map rasters, image files.
 
-A source has `shape` (height, width), `channels`, `dtype` and `window(y1, x1, y2, x2)`. Another kind of image
-becomes a source by a class derived from `ImageSource` with a method `read`.
+A source has `shape` (height, width), `channels`, `dtype` and `window(y1, x1, y2, x2)`. For other kinds of
+images, derive a class with a method `read` from `ImageSource`.
 """
 
 import abc
@@ -35,10 +35,10 @@ class ImageSource(abc.ABC):
         channels: Values per pixel.
         dtype: Type of the values.
         path: The file; None for an image in memory.
-        calibration: The size of a pixel and the place on a map, as far as they are known.
+        calibration: The pixel size and the place on a map, as far as known.
 
     Attributes:
-        shape, channels, dtype, path, calibration: As the arguments.
+        shape, channels, dtype, path, calibration: The arguments.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ImageSource(abc.ABC):
 
         Raises:
             ValueError: If the window does not lie in the image.
-            UnreadableFileError: If it cannot be decoded. The error names the file and the window.
+            UnreadableFileError: If it cannot be decoded. The message names the file and the window.
         """
         height, width = self.shape
         if not (0 <= y1 < y2 <= height and 0 <= x1 < x2 <= width):
@@ -88,8 +88,8 @@ class ImageSource(abc.ABC):
             raise
         except Exception as error:  # decoders raise errors of many kinds
             raise UnreadableFileError(
-                f"Rows {y1} to {y2} and columns {x1} to {x2} cannot be read: {reason(error)}. Get the file "
-                "again, or convert it.",
+                f"Rows {y1} to {y2} and columns {x1} to {x2} cannot be read: {reason(error)}. Copy or "
+                "download the file again, or convert it.",
                 file=self.path,
             ) from error
         if pixels.shape[:2] != (y2 - y1, x2 - x1):
@@ -155,13 +155,13 @@ class TiffSource(ImageSource):
 
     Args:
         path: The file.
-        page: Which image of a stack, from 0; None if there is only one.
+        page: Number of the image in a stack, from 0, or None if there is only one.
         channels: Numbers of the channels to read, from 0; None for gray and color images.
         level: Level of a pyramid, 0 for the full size.
 
     Raises:
         MissingFileError: If there is no such file.
-        UnreadableFileError: If it is no TIFF file, or is damaged.
+        UnreadableFileError: If it is not a TIFF file, or is damaged.
         InvalidDataError: If it holds several images and `page` is None, has channels that are not colors and
             `channels` is None, or has no such page, channel or level.
         ImportError: If zarr is missing.
@@ -182,7 +182,8 @@ class TiffSource(ImageSource):
             self._tiff = tifffile.TiffFile(path)
         except Exception as error:  # tifffile raises many kinds
             raise UnreadableFileError(
-                f"The TIFF file cannot be opened: {reason(error)}. Get it again, or convert it.", file=path
+                f"The TIFF file cannot be opened: {reason(error)}. Copy or download it again, or convert it.",
+                file=path,
             ) from error
         try:
             self._open(path, page, channels, level)
@@ -240,7 +241,7 @@ class TiffSource(ImageSource):
         )
 
     def _opened(self, series: Any, path: str | os.PathLike[str]) -> Any:
-        """An array of all axes, which reads what is sliced."""
+        """Return an array of all axes that only reads sliced parts."""
         if series.dataoffset is not None:  # uncompressed, in one piece
             return np.memmap(
                 path,
@@ -283,7 +284,7 @@ class TiffSource(ImageSource):
 
 
 class SlideSource(ImageSource):
-    """A whole slide of a scanner, by tiffslide or OpenSlide, whichever is installed.
+    """A whole slide from a scanner, read by tiffslide or OpenSlide.
 
     Args:
         path: The file.
@@ -309,7 +310,8 @@ class SlideSource(ImageSource):
             self._slide = opened(os.fspath(path))
         except Exception as error:
             raise UnreadableFileError(
-                f"The slide cannot be opened: {reason(error)}. Get it again, or convert it.", file=path
+                f"The slide cannot be opened: {reason(error)}. Copy or download it again, or convert it.",
+                file=path,
             ) from error
         check_level(level, self._slide.level_count, path)
         self._level = level
@@ -347,8 +349,8 @@ class RasterSource(ImageSource):
 
     Args:
         path: Any path that rasterio opens.
-        channels: Numbers of the bands to read, from 0. None for one band, or for bands that are red, green
-            and blue.
+        channels: Numbers of the bands to read, from 0, or None for a single band or red, green and blue
+            bands.
 
     Raises:
         UnreadableFileError: If it cannot be opened.
@@ -362,7 +364,8 @@ class RasterSource(ImageSource):
             self._raster = rasterio.open(os.fspath(path))
         except Exception as error:
             raise UnreadableFileError(
-                f"The raster cannot be opened: {reason(error)}. Get it again, or convert it.", file=path
+                f"The raster cannot be opened: {reason(error)}. Copy or download it again, or convert it.",
+                file=path,
             ) from error
         raster = self._raster
         try:
@@ -428,8 +431,8 @@ def open_source(
     | other image files (PNG, JPEG) | `ArraySource`; they are decoded as a whole |
 
     Args:
-        source: An image, or the path of one.
-        page: Which image of a file with several, from 0.
+        source: An image or its path.
+        page: Number of the image, from 0, in a file with several.
         channels: Numbers of the channels to read, from 0, for images whose channels are not colors.
         level: Level of a pyramid, 0 for the full size.
 
@@ -437,7 +440,7 @@ def open_source(
         MissingFileError: If there is no such file.
         UnreadableFileError: If it cannot be opened.
         InvalidDataError: If the page, the channels or the level must be chosen or do not exist.
-        ImportError: If the package that reads it is missing. The error names it.
+        ImportError: If the package that reads it is missing. The message names it.
     """
     if isinstance(source, ImageSource):
         return source
@@ -472,7 +475,7 @@ def check_level(level: int, count: int, path: str | os.PathLike[str]) -> None:
 
 
 def require(module: str, purpose: str, extra: str, package: str | None = None) -> Any:
-    """Import a package of an extra; ImportError says how to install it."""
+    """Import a package of an extra. An ImportError says how to install it."""
     import importlib
 
     try:
@@ -493,7 +496,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def _is_map(path: Path) -> bool:
-    """Whether a TIFF file has a place on a map, and rasterio is there to read it."""
+    """Return whether a TIFF file has a place on a map, and rasterio is installed."""
     import importlib.util
 
     if importlib.util.find_spec("rasterio") is None:
