@@ -95,8 +95,7 @@ class GeoJsonDataset(OutlineDataset):
         self._finish(folder, before)
 
     def _features(self, path: Path) -> tuple[Any, list[Any]] | None:
-        """Return the member `crs` of a file and its features, or note the file and return None if it is
-        broken."""
+        """Return the member `crs` of a file and its features, or None, with a note, if it is broken."""
         try:
             content = read_json(path)
             if isinstance(content, list):

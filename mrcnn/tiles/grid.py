@@ -59,8 +59,7 @@ def grid(shape: Sequence[int], tile: int, overlap: int) -> list[list[Rectangle]]
 
 
 def quarters(tile: Rectangle, overlap: int) -> list[Rectangle]:
-    """Return four tiles that cover a tile and share `overlap` pixels, or none if they would not be
-    smaller."""
+    """Return four smaller tiles that cover a tile and share `overlap` pixels, or none if impossible."""
     y1, x1, y2, x2 = tile
     height, width = (y2 - y1 + overlap + 1) // 2, (x2 - x1 + overlap + 1) // 2
     if min(height, width) <= 2 * overlap or height >= y2 - y1 or width >= x2 - x1:
