@@ -95,7 +95,7 @@ def test_what_is_no_archive(cut, tmp_path):
     with pytest.raises(MissingFileError, match=r"absent\.zip: There is no such file"):
         archives.member_names(tmp_path / "absent.zip")
     assert not archives.is_archive(tmp_path)
-    with pytest.raises(UnreadableFileError, match="It is a folder"):
+    with pytest.raises(UnreadableFileError, match="it is a folder"):
         archives.open_member(tmp_path, "a")
 
 

@@ -313,7 +313,7 @@ def refused(file, kind, message):
 
 def test_what_is_not_a_file(tmp_path):
     refused(tmp_path / "absent.png", MissingFileError, r"absent\.png: There is no such file")
-    refused(tmp_path, UnreadableFileError, "It is a folder")
+    refused(tmp_path, UnreadableFileError, "it is a folder")
     (tmp_path / "empty.png").write_bytes(b"")
     refused(tmp_path / "empty.png", UnreadableFileError, r"empty\.png: The file is empty")
     (tmp_path / "page.png").write_bytes(b"<html>404</html>")
