@@ -31,7 +31,7 @@ def test_numbers_of_a_coco_file(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "2 images; 2 objects, 1 of them crowds" in printed
     assert "warning: classes without an object: absent" in printed
-    assert "warning: 1 images without an object" in printed
+    assert "warning: 1 images have no object" in printed
     titles = [ax.get_title() for ax in numbers["figure"].axes]
     assert titles == ["Image sizes", "Objects per image", "Object sizes", "Objects per class"]
 
