@@ -199,8 +199,7 @@ def united(every: Sequence[Found]) -> list[Found]:
 
 
 def same_object(one: Found, other: Found) -> float:
-    """Return the similarity, 0 to 1, of two detections in the overlap of tiles. One object has more than
-    SAME."""
+    """Return the similarity, 0 to 1, of two detections in the overlap of tiles. Above SAME, they are one."""
     if one.tile == other.tile or (one.is_whole and other.is_whole):
         return 0.0
     region = common(one.tile, other.tile)
