@@ -7,6 +7,12 @@
 The model is a weight file or a name that `mrcnn.load` knows, or "resnet50": the COCO layout with weights by
 the recipe of the tests, which finds 100 objects in every image. With --repeats, all formats and `detect` take
 turns.
+
+With --precisions, the formats are also written in half precision and int8, whose ranges are measured on the
+images of --calibration. With --dataset, AP of masks is measured for `detect` and for each file:
+
+    python -m benchmarks.compare_exports --images val.zip --precisions float32 float16 int8 \
+        --calibration train.zip --dataset val.zip
 """
 
 import argparse
@@ -26,11 +32,13 @@ import PIL.Image
 import mrcnn
 from benchmarks import measure
 from mrcnn import export, runtime
-from mrcnn.export.checking import Difference, compare
+from mrcnn.cli.datasets import open_dataset
+from mrcnn.export.checking import TOLERANCES, Difference, compare
+from mrcnn.runtime.metadata import PRECISIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = {
-    "format": "format",
+    "name": "format",
     "megabytes": "MB",
     "export": "export s",
     "load": "load s",
@@ -42,7 +50,14 @@ COLUMNS = {
     "mask_iou": "mask IoU",
     "median": "median s",
     "fastest": "min s",
+    "mask_AP": "AP",
+    "mask_AP50": "AP50",
+    "mask_AP75": "AP75",
 }
+# Formats that can have lower precision; their runtimes take a number of threads.
+REDUCIBLE = ("onnx", "openvino", "litert")
+# Calibration images: more change the measured ranges little.
+CALIBRATION_IMAGES = 20
 
 
 def read_images(source: Path, count: int) -> list[np.ndarray]:
@@ -125,41 +140,80 @@ def take_turns(
     return seconds
 
 
-def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Compare, print a table, and return its rows."""
+def accuracy(detect: Callable[..., Any], dataset: Any, limit: int) -> dict[str, float]:
+    """Return COCO's AP of the masks, with up to `limit` detections per image."""
+    results = mrcnn.evaluate(detect, dataset, iou_types=("mask",), max_detections=(1, 10, limit), verbose=0)
+    return {name: results[name][0] for name in ("mask_AP", "mask_AP50", "mask_AP75")}
+
+
+def variants(formats: Sequence[str], precisions: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the formats in the precisions that each has."""
+    return [(x, y) for x in formats for y in precisions if x in REDUCIBLE or y == "float32"]
+
+
+def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--model", default=str(ROOT / "samples/nucleus/weights/nucleus-light.h5"))
     parser.add_argument("--images", type=Path, required=True, help="a folder, or a zip archive with images/")
     parser.add_argument("--count", type=int, default=10, help="images")
     parser.add_argument("--formats", nargs="+", default=list(export.FORMATS), choices=list(export.FORMATS))
+    parser.add_argument("--precisions", nargs="+", default=["float32"], choices=list(PRECISIONS))
+    parser.add_argument("--calibration", type=Path, help="images for int8, as --images; not the same ones")
+    parser.add_argument("--dataset", type=Path, help="measure AP on this dataset, as mrcnn evaluate takes it")
     parser.add_argument("--repeats", type=int, default=0, help="timed calls of each; 0 measures no speed")
     parser.add_argument("--threads", type=int, help="threads of the runtimes")
-    parser.add_argument("--precision", default="f32", help='of OpenVINO: "f32", "bf16" or "f16"')
-    options = parser.parse_args(arguments)
+    parser.add_argument("--openvino", default="f32", help='arithmetic of OpenVINO: "f32", "bf16" or "f16"')
+    return parser.parse_args(arguments)
 
+
+def write_and_load(
+    model: Any, path: Path, format: str, precision: str, options: argparse.Namespace
+) -> tuple[runtime.Runner, dict[str, Any]]:
+    """Return the runner of a new file, and its size and times."""
+    images = None
+    if precision == "int8" and options.calibration:
+        images = read_images(options.calibration, CALIBRATION_IMAGES)
+    written = {"precision": precision, "calibration": images, "check": False}
+    _, export_seconds = timed(lambda: export.export(model, path, format, **written))
+    settings: dict[str, Any] = {"threads": options.threads} if format in REDUCIBLE else {}
+    if format == "openvino":
+        settings["precision"] = options.openvino
+    runner, load_seconds = timed(lambda: runtime.load(path, **settings))
+    return runner, {"megabytes": size_of(path), "export": export_seconds, "load": load_seconds}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Compare, print a table, and return its rows."""
+    options = read_arguments(arguments)
     model, images = load_model(options.model), read_images(options.images, options.count)
+    dataset = open_dataset(options.dataset) if options.dataset else None
+    limit = int(model.config.DETECTION_MAX_INSTANCES)
     expected = [model.detect(image, masks="cropped")[0] for image in images]
-    rows: list[dict[str, Any]] = [{"format": "detect", "expected": sum(len(x["rois"]) for x in expected)}]
+    rows: list[dict[str, Any]] = [{"name": "detect", "expected": sum(len(x["rois"]) for x in expected)}]
     contestants: dict[str, Callable[[np.ndarray], Any]] = {
         "detect": lambda x: model.detect(x, masks="cropped")
     }
+    if dataset is not None:
+        rows[0] |= accuracy(model.detect, dataset, limit)
+        print(measure.table(rows, COLUMNS), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for format in options.formats:
-            path = Path(folder) / format / f"model{export.FORMATS[format]}"
-            _, seconds = timed(lambda p=path, f=format: export.export(model, p, f, check=False))
-            settings: dict[str, Any] = {"threads": options.threads} if format != "saved_model" else {}
-            if format == "openvino":
-                settings["precision"] = options.precision
-            runner, load_seconds = timed(lambda p=path, s=settings: runtime.load(p, **s))
+        for format, precision in variants(options.formats, options.precisions):
+            path = Path(folder) / f"{format}-{precision}" / f"model{export.FORMATS[format]}"
+            runner, row = write_and_load(model, path, format, precision, options)
             found = [runner.detect(image, masks="cropped")[0] for image in images]
-            row = {"format": format, "megabytes": size_of(path), "export": seconds, "load": load_seconds}
-            rows.append(row | total([compare(a, b) for a, b in zip(expected, found, strict=True)]))
-            contestants[format] = lambda x, r=runner: r.detect(x, masks="cropped")
+            tolerance = TOLERANCES[precision]
+            differences = [compare(a, b, tolerance) for a, b in zip(expected, found, strict=True)]
+            name = format if precision == "float32" else f"{format} {precision}"
+            rows.append({"name": name, **row, **total(differences)})
+            if dataset is not None:
+                rows[-1] |= accuracy(runner.detect, dataset, limit)
+            contestants[name] = lambda x, r=runner: r.detect(x, masks="cropped")
             print(measure.table(rows[-1:], COLUMNS), flush=True)
         if options.repeats:
             seconds_by_name = take_turns(contestants, images, options.repeats)
             for row in rows:
-                values = seconds_by_name[row["format"]]
+                values = seconds_by_name[row["name"]]
                 row |= {"median": statistics.median(values), "fastest": min(values)}
     print(measure.table(rows, COLUMNS))
     return rows

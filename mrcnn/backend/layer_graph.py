@@ -2,23 +2,35 @@
 
 import gc
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
 import keras
 
-from mrcnn.backend.keras_internals import Call, fill_arguments, parent_calls, producing_call
+from mrcnn.backend.keras_internals import Call, fill_arguments, producing_call
 from mrcnn.typing import Tensor
 
 
 def calls(model: keras.Model) -> list[Call]:
     """Keras' nodes from a model's inputs to its outputs, each once and after those it depends on."""
-    ordered, done = [], set()
-    waiting = [producing_call(tensor) for tensor in keras.tree.flatten(model.outputs)]
+    return calls_between(keras.tree.flatten(model.outputs))
+
+
+def calls_between(outputs: Sequence[Tensor], known: Collection[int] = ()) -> list[Call]:
+    """Keras' nodes that compute symbolic tensors, each once and after those it depends on.
+
+    Args:
+        outputs: The tensors to compute.
+        known: The ids of tensors that need not be computed. What only they depend on is left out.
+    """
+    ordered: list[Call] = []
+    done: set[int] = set()
+    waiting = [producing_call(tensor) for tensor in outputs if id(tensor) not in known]
     while waiting:
         call = waiting[-1]
-        missing = [parent for parent in parent_calls(call) if id(parent) not in done]
+        parents = [producing_call(tensor) for tensor in call.input_tensors if id(tensor) not in known]
+        missing = [parent for parent in parents if id(parent) not in done]
         if missing and id(call) not in done:
             waiting += reversed(missing)
             continue

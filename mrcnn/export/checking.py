@@ -14,20 +14,38 @@ from mrcnn.inference.outputs import Detections
 if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
 
-# What counts as the same detection: box IoU and difference of the scores.
-SAME_IOU, SAME_SCORE = 0.9, 0.01
-# Share of the detections that may differ. Rounding decides about some of them: scores next to the threshold,
-# and boxes whose overlap is next to that of non-maximum suppression.
-TOLERATED = 0.1
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far results may differ.
+
+    Attributes:
+        iou, score: The least box IoU and the largest difference of scores of what counts as the same
+            detection.
+        share: Share of the detections that may differ. Rounding decides about some of them: scores next to
+            the threshold, and boxes whose overlap is next to that of non-maximum suppression.
+    """
+
+    iou: float
+    score: float
+    share: float
+
+
+# By precision. Those of lower precision only reveal files that compute something else; measure the accuracy.
+TOLERANCES = {
+    "float32": Tolerance(0.9, 0.01, 0.1),
+    "float16": Tolerance(0.8, 0.05, 0.2),
+    "int8": Tolerance(0.5, 0.3, 0.5),
+}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How two lists of detections differ.
+    """The difference between two lists of detections.
 
     Attributes:
         expected, found: The numbers of detections.
-        matched: Detections of the same class with box IoU of at least 0.9 and scores within 0.01.
+        matched: Detections of the same class whose boxes and scores are the same within the tolerance.
         box: Largest difference of a coordinate among them, in pixels.
         score: Largest difference of a score among them.
         mask_iou: Smallest IoU of two masks among them; 1 if there are none.
@@ -40,23 +58,24 @@ class Difference:
     score: float
     mask_iou: float
 
-    @property
-    def is_tolerable(self) -> bool:
-        """Whether both lists are the same but for rounding."""
+    def is_tolerable(self, tolerance: Tolerance) -> bool:
+        """Whether both lists are equal except for rounding."""
         largest = max(self.expected, self.found)
-        return largest - self.matched <= max(1, TOLERATED * largest)
+        return largest - self.matched <= max(1, tolerance.share * largest)
 
 
-def compare(expected: Detections, found: Detections) -> Difference:
+def compare(
+    expected: Detections, found: Detections, tolerance: Tolerance = TOLERANCES["float32"]
+) -> Difference:
     """Compare detections of one image, whose masks are MaskCrops."""
     overlaps = compute_overlaps(expected["rois"], found["rois"])
     same = expected["class_ids"][:, None] == found["class_ids"][None]
-    near = np.abs(expected["scores"][:, None] - found["scores"][None]) <= SAME_SCORE
+    near = np.abs(expected["scores"][:, None] - found["scores"][None]) <= tolerance.score
     overlaps = np.where(same & near, overlaps, 0.0)
     pairs = []
     for index in range(len(overlaps)):
         best = int(overlaps[index].argmax()) if overlaps.shape[1] else -1
-        if best >= 0 and overlaps[index, best] >= SAME_IOU:
+        if best >= 0 and overlaps[index, best] >= tolerance.iou:
             pairs.append((index, best))
             overlaps[:, best] = 0.0
     box = [np.abs(expected["rois"][i] - found["rois"][j]).max() for i, j in pairs]
@@ -79,18 +98,18 @@ def _mask_iou(mask: np.ndarray, other: np.ndarray) -> float:
 
 
 def check_file(model: "MaskRCNN", path: Path, images: Sequence[np.ndarray] | None = None) -> Difference:
-    """Compare a file with the model that it was written from.
+    """Compare a file with the model from which it was exported.
 
     Args:
         model: A model in inference mode.
         path: The exported file.
-        images: Images to detect in. One is made if None.
+        images: Images to detect in, by default a synthetic one.
 
     Returns:
         The largest difference.
 
     Raises:
-        RuntimeError: If the file does not load or run, or finds other objects.
+        RuntimeError: If the file does not load or run, or its detections differ.
     """
     try:
         runner = runtime.load(path)
@@ -103,11 +122,12 @@ def check_file(model: "MaskRCNN", path: Path, images: Sequence[np.ndarray] | Non
             f"The exported file does not run: {error}. This is a bug in the exporter. Please report it "
             "together with the settings of the model."
         ) from error
+    tolerance = TOLERANCES[runner.metadata.precision]
     expected = model.detect(images, masks="cropped")
     worst = Difference(0, 0, 0, 0.0, 0.0, 1.0)
     for one, other in zip(expected, found, strict=True):
-        difference = compare(one, other)
-        if not difference.is_tolerable:
+        difference = compare(one, other, tolerance)
+        if not difference.is_tolerable(tolerance):
             raise RuntimeError(
                 "The results of the exported file differ from those of MaskRCNN.detect: "
                 f"{difference.matched} of {difference.expected} detections are the same, and the file "
@@ -120,7 +140,7 @@ def check_file(model: "MaskRCNN", path: Path, images: Sequence[np.ndarray] | Non
 
 
 def sample_image(model: "MaskRCNN", runner: "runtime.Runner") -> np.ndarray:
-    """Return an image that fits the file: blobs of random colors, uint8."""
+    """Return a synthetic image that fits the file, uint8: blobs of random colors."""
     config = model.config
     height, width = runner.metadata.size or [max(64, int(config.IMAGE_MIN_DIM or 256))] * 2
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Choose the format, write, check."""
+"""Export a model: choose the format, write the file, and check it."""
 
 import os
 import shutil
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mrcnn.export import keras_formats, openvino_format
+import numpy as np
+
+from mrcnn.export import keras_formats, onnx_precision, openvino_format
 from mrcnn.export.checking import check_file
 from mrcnn.export.onnx_writer import onnx_model
 from mrcnn.files import atomic_write
@@ -15,7 +17,8 @@ from mrcnn.geometry.images import SHORTEST_MULTIPLE, SIZE_MULTIPLE, check_molded
 from mrcnn.inference.detector import update_layer_settings
 from mrcnn.inference.inputs import whole_image_config
 from mrcnn.runtime.engines import require
-from mrcnn.runtime.metadata import DTYPES, Metadata, check_names
+from mrcnn.runtime.inputs import prepare
+from mrcnn.runtime.metadata import DTYPES, PRECISIONS, Metadata, check_names
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 # Format -> suffix of its file; a SavedModel is a folder.
 FORMATS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "saved_model": ""}
+# Formats that measure the ranges of feature maps on images for int8.
+CALIBRATED = ("onnx", "openvino")
 
 
 def export(
@@ -33,9 +38,11 @@ def export(
     class_names: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     dtype: str = "float32",
+    precision: str = "float32",
+    calibration: Sequence[Image] | None = None,
     check: bool | Sequence[Image] = True,
 ) -> Path:
-    """Write a model as one file for other programs.
+    """Export a model to a file for other programs.
 
     The input `images` is [B, height, width, channels], RGB, 0 to 255, without padding and without the mean
     subtracted. The outputs are, for D slots of detections by descending score:
@@ -56,6 +63,9 @@ def export(
         size: (height, width) of the images, for runtimes that need a fixed size; multiples of 64. None leaves
             it open: images up to the size of the network in the mode "square", of any size otherwise.
         dtype: "float32", or "uint8" for images of 8 bits.
+        precision: The precision of the convolutions: "float32", or, for all formats but SavedModel, "float16"
+            or "int8". Smaller files, and other results: evaluate them. Boxes stay float32.
+        calibration: Images like those to come, 10 to 300, for "int8" in ONNX and OpenVINO.
         check: Whether to load the file, run it, and compare it with `MaskRCNN.detect`, on an image of shapes
             or on images of yours, [height, width, channels] each. A file that differs is not kept.
 
@@ -71,13 +81,15 @@ def export(
     format = format_of(path, format)
     if dtype not in DTYPES:
         raise ValueError(f"`dtype` must be one of {DTYPES}. Received: dtype={dtype!r}")
+    check_precision(format, precision, calibration)
     model = _ready(model)
-    metadata = describe(model, class_names=class_names, size=size, dtype=dtype)
+    metadata = describe(model, class_names=class_names, size=size, dtype=dtype, precision=precision)
+    inputs = calibration_inputs(() if calibration is None else calibration, metadata)
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / f"model{FORMATS[format]}"
-        _write(model, written, format, metadata)
+        _write(model, written, format, metadata, inputs)
         if check is not False:
-            check_file(model, written, None if check is True else check)
+            check_file(model, written, calibration if check is True else check)
         _move(written, path)
     return path
 
@@ -129,8 +141,9 @@ def describe(
     class_names: Sequence[str] | None = None,
     size: tuple[int, int] | None = None,
     dtype: str = "float32",
+    precision: str = "float32",
 ) -> Metadata:
-    """Return the metadata of a file, see `export`."""
+    """Return the metadata of a file; see `export`."""
     import mrcnn
 
     config = model.config
@@ -157,18 +170,52 @@ def describe(
         multiple=SHORTEST_MULTIPLE if shortest else SIZE_MULTIPLE,
         padding="after" if shortest else "center",
         config=config.to_dict(),
+        precision=precision,
     )
 
 
-def _write(model: "MaskRCNN", path: Path, format: str, metadata: Metadata) -> None:
+def check_precision(format: str, precision: str, calibration: Sequence[Image] | None) -> None:
+    """Check that a format has a precision, and that there are images for int8.
+
+    Raises:
+        ValueError: If an argument does not fit.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"`precision` must be one of {PRECISIONS}. Received: precision={precision!r}")
+    if format == "saved_model" and precision != "float32":
+        raise ValueError(
+            f'A SavedModel has the precision "float32" only. Received: precision={precision!r}. For lower '
+            "precision, choose ONNX, OpenVINO or LiteRT."
+        )
+    missing = calibration is None or not len(calibration)
+    if precision == "int8" and format in CALIBRATED and missing:
+        raise ValueError(
+            'With precision="int8", `calibration` must be a list of images like those to come; 10 to 300 are '
+            f"enough. Received: calibration={calibration!r}"
+        )
+
+
+def calibration_inputs(images: Sequence[Image], metadata: Metadata) -> list[np.ndarray]:
+    """Return images as inputs [1, h, w, C] of a file."""
+    config = metadata.read_config()
+    return [prepare(image, metadata, config)[1][np.newaxis] for image in images]
+
+
+def _write(
+    model: "MaskRCNN", path: Path, format: str, metadata: Metadata, calibration: Sequence[np.ndarray]
+) -> None:
     if format in ("onnx", "openvino"):
         onnx = require("onnx", "onnx", path)
         graph = onnx_model(model.keras_model, model.config, metadata)
         onnx.checker.check_model(graph)
-        if format == "onnx":
-            onnx.save_model(graph, os.fspath(path))
-        else:
-            openvino_format.write(graph, path, metadata)
+        if format == "openvino":
+            openvino_format.write(graph, path, metadata, calibration)
+            return
+        if metadata.precision == "float16":
+            graph = onnx_precision.to_half(graph)
+        elif metadata.precision == "int8":
+            graph = onnx_precision.to_int8(graph, calibration)
+        onnx.save_model(graph, os.fspath(path))
     elif format == "litert":
         keras_formats.write_litert(model, path, metadata)
     else:

@@ -1,7 +1,7 @@
-"""SavedModel and LiteRT, by Keras' exporters on TensorFlow.
+"""SavedModel and LiteRT, written by Keras' exporters on TensorFlow.
 
-One Keras model holds everything: it pads the images, subtracts the mean, makes anchors and image meta,
-detects, computes the masks of the detections, and moves boxes to pixels.
+A single Keras model pads the images, subtracts the mean, makes anchors and image meta, detects, computes the
+masks of the detections, and converts boxes to pixels.
 
 Axes: B images, h and w image, H and W molded image, D detections.
 """
@@ -16,6 +16,7 @@ import numpy as np
 from keras import layers, ops
 
 from mrcnn import backend
+from mrcnn.export import litert_precision
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.inference.mask_branch import LEVELS, mask_branch
 from mrcnn.network import parts
@@ -100,7 +101,7 @@ class ToPixels(layers.Layer):
     """The outputs of an exported file, without the masks, from detections [B, D, 6] and image metas.
 
     Args:
-        half_open: Whether normalized boxes are half-open, see `geometry.boxes`.
+        half_open: Whether normalized boxes are half-open; see `geometry.boxes`.
     """
 
     def __init__(self, half_open: bool) -> None:
@@ -202,6 +203,8 @@ def write_litert(model: "MaskRCNN", path: Path, metadata: Metadata) -> None:
     """
     _require_tensorflow("litert")
     _export(whole_network(model, metadata, batch=1), path, "litert")
+    if metadata.precision != "float32":
+        litert_precision.reduce(path, metadata.precision)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(FILE_NAME, metadata.to_json())
 

@@ -3,7 +3,8 @@
 Tensors of the graph are represented by their names.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +29,7 @@ class GraphBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Name] = {}
         self._initializers: list[Any] = []
         self._count = 0
+        self._scope = ""
 
     def constant(self, value: Operand) -> Name:
         """Return the name of a constant. Python integers become int64, all floats become float32.
@@ -48,6 +50,13 @@ class GraphBuilder:
             self._initializers.append(onnx.numpy_helper.from_array(array, name))
         return self._constants[key]
 
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Start the names of the operators that are added inside with `name/`."""
+        outer, self._scope = self._scope, f"{name}/"
+        yield
+        self._scope = outer
+
     def op(self, kind: str, *operands: Operand | None, **attributes: Any) -> Name:
         """Add an operator with one output, and return its name. None leaves out an optional operand."""
         return self.multi(kind, 1, *operands, **attributes)[0]
@@ -58,7 +67,7 @@ class GraphBuilder:
 
         names = ["" if x is None else x if isinstance(x, str) else self.constant(x) for x in operands]
         self._count += 1
-        results = [f"{kind}_{self._count}" + (f"_{i}" if i else "") for i in range(outputs)]
+        results = [f"{self._scope}{kind}_{self._count}" + (f"_{i}" if i else "") for i in range(outputs)]
         self._nodes.append(onnx.helper.make_node(kind, names, results, name=results[0], **attributes))
         return results
 

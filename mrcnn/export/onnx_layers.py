@@ -14,7 +14,8 @@ import keras
 import numpy as np
 
 from mrcnn.backend import to_numpy
-from mrcnn.backend.keras_internals import Call, parent_calls, producing_call
+from mrcnn.backend.keras_internals import Call
+from mrcnn.backend.layer_graph import calls_between
 from mrcnn.export.onnx_graph import GraphBuilder, Name
 from mrcnn.network.normalization import GroupNorm
 from mrcnn.network.roi_convolution import RoiConv2D, RoiConv2DTranspose
@@ -27,6 +28,9 @@ LINEAR_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, RoiConv2D)
 
 # Below all values of a feature map.
 LOWEST = -3e38
+
+# The first part of the names of operators that compute the layers: "network/fpn_p2/Conv_12".
+SCOPE = "network"
 
 # Kernel and bias of a layer as arrays; the bias has a value for each output channel.
 Weights = tuple[np.ndarray, np.ndarray]
@@ -60,12 +64,19 @@ class LayerWriter:
             ValueError: If there is a layer that cannot be exported. The error names it.
         """
         values = dict(known)
-        ordered = _calls_between(outputs, known)
+        ordered = calls_between(outputs, known)
+        for call in ordered:
+            if call.is_input:
+                raise ValueError(
+                    "The exported part of the network must depend only on the image, but it reads "
+                    f"{call.operation.name!r}."
+                )
         uses = Counter(id(tensor) for call in ordered for tensor in call.input_tensors)
         uses.update(id(tensor) for tensor in outputs)
         folded = _foldable(ordered, uses)
         for call in ordered:
-            names = self._write_call(call, values, folded, of_rois)
+            with self.builder.scope(f"{SCOPE}/{call.operation.name}"):
+                names = self._write_call(call, values, folded, of_rois)
             values.update((id(tensor), name) for tensor, name in zip(call.outputs, names, strict=True))
         return [values[id(tensor)] for tensor in outputs]
 
@@ -381,37 +392,6 @@ OPERATIONS: dict[str, Callable[..., Name]] = {
     "TrueDivide": _binary("Div"),
     "Divide": _binary("Div"),
 }
-
-
-# --- The order of the calls ---
-
-
-def _calls_between(outputs: Sequence[Tensor], known: Mapping[int, Name]) -> list[Call]:
-    """Keras' nodes that compute the outputs from known tensors, each after those it depends on."""
-    ordered: list[Call] = []
-    done: set[int] = set()
-    waiting = [producing_call(tensor) for tensor in outputs if id(tensor) not in known]
-    while waiting:
-        call = waiting[-1]
-        if call.is_input:
-            raise ValueError(
-                "The exported part of the network must depend only on the image, but it reads "
-                f"{call.operation.name!r}."
-            )
-        missing = [
-            parent
-            for parent in parent_calls(call)
-            if id(parent) not in done
-            and any(id(x) not in known for x in call.input_tensors if producing_call(x) is parent)
-        ]
-        if missing and id(call) not in done:
-            waiting += reversed(missing)
-            continue
-        waiting.pop()
-        if id(call) not in done:
-            done.add(id(call))
-            ordered.append(call)
-    return ordered
 
 
 def _foldable(ordered: Sequence[Call], uses: Counter[int]) -> dict[int, Any]:

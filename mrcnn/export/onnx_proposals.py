@@ -25,7 +25,7 @@ def proposals(
     count: int,
     nms_threshold: float,
 ) -> tuple[Name, Name]:
-    """The RoIs of all images, see `mrcnn.network.proposals`.
+    """The RoIs of all images; see `mrcnn.network.proposals`.
 
     Args:
         builder: The graph.
@@ -41,9 +41,7 @@ def proposals(
     foreground = builder.part(scores, 1)
     limit = builder.op("Min", builder.size(foreground, 1), [pre_nms_limit])
     _, best = builder.multi("TopK", 2, foreground, limit, axis=1)
-    deltas = builder.op("GatherND", deltas, builder.op("Unsqueeze", best, [2]), batch_dims=1)
-    deltas = builder.op("Mul", deltas, np.asarray(bbox_std_dev, np.float32))
-    boxes = apply_box_deltas(builder, builder.op("Gather", anchors, best), deltas)
+    boxes = _refined(builder, anchors, deltas, best, bbox_std_dev)
     boxes = builder.op("Clip", boxes, 0.0, 1.0)
     # Boxes are sorted. Their rank as the score keeps this order among equal scores in every runtime.
     rank = builder.cast(builder.op("Sub", limit, builder.count_up(limit)), "float32")
@@ -70,7 +68,7 @@ def level_proposals(
     delta_limit: float | None,
     min_side: float,
 ) -> tuple[Name, Name]:
-    """The RoIs of all images, see `mrcnn.network.level_proposals`.
+    """The RoIs of all images; see `mrcnn.network.level_proposals`.
 
     Args:
         builder: The graph.
@@ -108,9 +106,7 @@ def level_proposals(
     best, scores = (builder.op("Concat", *parts, axis=1) for parts in (indices, values))
     level_of = builder.op("Concat", *levels, axis=0)  # [K]
 
-    deltas = builder.op("GatherND", deltas, builder.op("Unsqueeze", best, [2]), batch_dims=1)
-    deltas = builder.op("Mul", deltas, np.asarray(bbox_std_dev, np.float32))
-    boxes = apply_box_deltas(builder, builder.op("Gather", anchors, best), deltas, delta_limit)
+    boxes = _refined(builder, anchors, deltas, best, bbox_std_dev, delta_limit)
     boxes = clip_boxes(builder, boxes, on.window)
     scores = builder.op("Where", large_enough(builder, boxes, on, min_side), scores, NEVER)
 
@@ -127,3 +123,17 @@ def level_proposals(
     image = builder.part(is_used, 0, axis=0)
     row = builder.op("GatherND", index, builder.op("Transpose", is_used, perm=[1, 0]))
     return builder.op("GatherND", boxes, builder.stack([image, row])), image
+
+
+def _refined(
+    builder: GraphBuilder,
+    anchors: Name,
+    deltas: Name,
+    best: Name,
+    bbox_std_dev: Sequence[float],
+    delta_limit: float | None = None,
+) -> Name:
+    """The anchors [B, K] of the indices `best`, moved by their deltas: [B, K, 4]."""
+    deltas = builder.op("GatherND", deltas, builder.op("Unsqueeze", best, [2]), batch_dims=1)
+    deltas = builder.op("Mul", deltas, np.asarray(bbox_std_dev, np.float32))
+    return apply_box_deltas(builder, builder.op("Gather", anchors, best), deltas, delta_limit)

@@ -1,4 +1,4 @@
-"""What an exported file says about itself: settings, class names, versions.
+"""The description of an exported file: settings, class names, versions.
 
 Every format stores the same JSON text under the key `KEY`.
 """
@@ -7,8 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from mrcnn.errors import InvalidDataError
 
@@ -25,6 +23,7 @@ FORMAT_VERSION = 1
 OUTPUTS = ("boxes", "class_ids", "scores", "masks", "count")
 INPUT = "images"
 DTYPES = ("float32", "uint8")
+PRECISIONS = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,12 @@ class Metadata:
         version: Version of the package that wrote the file.
         class_names: Names of the classes, background first.
         dtype: Dtype of the input: "float32" or "uint8".
-        size: (height, width) of the images that the file takes, if only one size; else None.
+        size: (height, width) of the images if the file takes only one size, else None.
         canvas: (height, width) to which the file pads images; None for the next multiples of `multiple`.
         multiple: What both sides of a padded image are a multiple of.
         padding: "center" for black on all sides, "after" for the mean on the right and at the bottom.
         config: The settings of the model, as `Config.to_dict` returns them.
+        precision: The precision of the network: "float32", "float16" or "int8".
     """
 
     version: str
@@ -50,6 +50,7 @@ class Metadata:
     multiple: int
     padding: str
     config: dict[str, Any]
+    precision: str = "float32"
 
     def to_json(self) -> str:
         """Return the text that a file stores."""
@@ -60,11 +61,11 @@ class Metadata:
         """Read the text of a file.
 
         Args:
-            text: What the file stores, None if it stores nothing.
+            text: The text in the file, or None if there is none.
             file: Path of the file, for errors.
 
         Raises:
-            InvalidDataError: If the text does not describe an exported Mask R-CNN, or a newer one.
+            InvalidDataError: If the text does not describe an exported Mask R-CNN, or has a newer format.
         """
         if not text:
             raise InvalidDataError(
@@ -92,6 +93,7 @@ class Metadata:
             multiple=int(values["multiple"]),
             padding=values["padding"],
             config=values["config"],
+            precision=values.get("precision", "float32"),
         )
 
     def read_config(self) -> "Config":
@@ -113,7 +115,7 @@ def check_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[st
         num_classes: Classes including the background.
 
     Raises:
-        ValueError: If there are more or fewer.
+        ValueError: If the number of names does not fit.
     """
     if class_names is None:
         return ("BG", *(str(number) for number in range(1, num_classes)))
@@ -126,17 +128,3 @@ def check_names(class_names: Sequence[str] | None, num_classes: int) -> tuple[st
             f"background may be left out. Received: {len(names)} names"
         )
     return names
-
-
-def as_dtype(image: np.ndarray, dtype: str) -> np.ndarray:
-    """Return an image in the dtype that a file takes.
-
-    Raises:
-        ValueError: If the file takes uint8 and the image is not uint8.
-    """
-    if dtype == "uint8" and image.dtype != np.uint8:
-        raise ValueError(
-            f"This file takes uint8 images. Received: an image that is {image.dtype} after preparation. "
-            'Convert it, or export the model with dtype="float32".'
-        )
-    return np.ascontiguousarray(image, dtype=dtype)

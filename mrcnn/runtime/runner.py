@@ -1,4 +1,4 @@
-"""From images to detections by an exported file."""
+"""Detect objects in images with an exported file."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -9,14 +9,13 @@ import numpy as np
 
 from mrcnn.errors import InvalidDataError, MissingFileError
 from mrcnn.geometry.boxes import norm_boxes
-from mrcnn.geometry.images import resize_image
-from mrcnn.geometry.preprocessing import as_network_image, check_values, mold_image
 from mrcnn.inference.inputs import box_rules, image_list
 from mrcnn.inference.large_images import DetectsLargeImages
 from mrcnn.inference.outputs import Detections, check_mask_form, completed, place_in_image, with_mask_form
 from mrcnn.inference.test_time_augmentation import detect_with_options
 from mrcnn.runtime import engines
-from mrcnn.runtime.metadata import Metadata, as_dtype
+from mrcnn.runtime.inputs import prepare
+from mrcnn.runtime.metadata import Metadata
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -51,9 +50,9 @@ class Runner(DetectsLargeImages):
         path: Its path.
 
     Attributes:
-        metadata: What the file says about itself.
-        config: The settings of the model. Changes of TEST_TIME_FLIPS and MASK_NMS_THRESHOLD take effect; the
-            settings of the network stand in the file.
+        metadata: The description of the file.
+        config: The settings of the model. You can change TEST_TIME_FLIPS and MASK_NMS_THRESHOLD. The settings
+            of the network are fixed in the file.
         class_names: Names of the classes, background first.
     """
 
@@ -65,7 +64,7 @@ class Runner(DetectsLargeImages):
         self.class_names = self.metadata.class_names
 
     def detect(self, images: Image | Iterable[Image], masks: str = "full") -> list[Detections]:
-        """Detect the objects of each image.
+        """Detect the objects in each image.
 
         Args:
             images: Any number of images of any sizes: arrays [height, width, channels], or gray
@@ -111,21 +110,8 @@ class Runner(DetectsLargeImages):
         return detect_with_options(detect, images, config)
 
     def _detect_image(self, image: Image, config: "Config") -> Detections:
-        original = as_network_image(image, config)
-        pixels, window, _, _, _ = resize_image(
-            original.astype(np.float32) if config.IMAGE_RESIZE_MODE == "shortest" else original,
-            min_dim=config.IMAGE_MIN_DIM,
-            min_scale=config.IMAGE_MIN_SCALE,
-            max_dim=config.IMAGE_MAX_DIM,
-            mode=config.IMAGE_RESIZE_MODE,
-        )
-        check_values(mold_image(pixels, config))
-        if self.metadata.size is None:  # the file pads by itself
-            y1, x1, y2, x2 = window
-            pixels, window = pixels[y1:y2, x1:x2], (0, 0, y2 - y1, x2 - x1)
-        else:
-            pixels = self._pad(pixels)
-        outputs = self.run(as_dtype(pixels, self.metadata.dtype)[np.newaxis])
+        original, pixels, window = prepare(image, self.metadata, config)
+        outputs = self.run(pixels[np.newaxis])
         count = int(outputs["count"][0])
         rules = box_rules(config)
         rows = np.zeros((count, 6), np.float32)
@@ -142,37 +128,20 @@ class Runner(DetectsLargeImages):
         )
         return Detections(rois, class_ids, scores, crops)
 
-    def _pad(self, pixels: np.ndarray) -> np.ndarray:
-        """Fit an image into the one size that the file takes."""
-        size = self.metadata.size
-        assert size is not None
-        height, width = pixels.shape[:2]
-        if self.metadata.padding == "after" and height <= size[0] and width <= size[1]:
-            padded = np.empty((*size, pixels.shape[2]), np.float32)
-            padded[...] = self.config.MEAN_PIXEL
-            padded[:height, :width] = pixels
-            return padded
-        if (height, width) != size:
-            raise ValueError(
-                f"This file takes images of {size[0]} x {size[1]} pixels. Received: an image of {height} x "
-                f"{width} pixels after resizing. Export the model without `size`."
-            )
-        return pixels
-
 
 def load(path: str | os.PathLike[str], **options: Any) -> Runner:
     """Load an exported file.
 
     Args:
         path: A file or folder that `MaskRCNN.export` wrote.
-        options: Of the format. "onnx": `threads`, `providers` (see ONNX Runtime). "openvino": `threads`,
-            `device` ("CPU", "GPU", "AUTO"), `precision` ("f32", the default, or "bf16" or "f16", which are
-            faster and less accurate). "litert": `threads`.
+        options: Options of the format. "onnx": `threads`, `providers` (see ONNX Runtime). "openvino":
+            `threads`, `device` ("CPU", "GPU", "AUTO"), `precision` ("f32", the default, or "bf16" or "f16",
+            which are faster and less accurate). "litert": `threads`.
 
     Raises:
         MissingFileError: If there is no such file.
         InvalidDataError: If it was not written by `MaskRCNN.export`.
-        ImportError: If the package that runs the format is missing. The error names it.
+        ImportError: If the package that runs the format is missing. The message names it.
     """
     path = Path(path)
     if not path.exists():

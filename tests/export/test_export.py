@@ -9,11 +9,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from tiny_model import TinyConfig
+from exported_models import TinyConfig, assert_equal, build, needs_tensorflow, pictures
 
 from mrcnn import export, runtime
 from mrcnn.errors import DataError, InvalidDataError, MissingFileError
-from mrcnn.export.checking import check_file, compare
+from mrcnn.export.checking import check_file
 from mrcnn.export.exporting import format_of
 from mrcnn.model import MaskRCNN
 
@@ -21,7 +21,6 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 ROOT = Path(__file__).resolve().parents[2]
-needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs TensorFlow")
 
 
 class PaddedConfig(TinyConfig):
@@ -43,18 +42,6 @@ class OtherLibraryConfig(TinyConfig):
     DETECTION_MIN_CONFIDENCE = 0.1
 
 
-def build(config):
-    """A model with random weights, whose scores differ enough that rounding does not change their order."""
-    model = MaskRCNN("inference", config, "logs")
-    rng = np.random.default_rng(0)
-    gains = {"res1_tiny": 0.02, "rpn_class_raw": 1.0, "mrcnn_class_logits": 0.5}
-    for weight in model.keras_model.trainable_variables:
-        if "kernel" in weight.path:
-            gain = next((gain for name, gain in gains.items() if name in weight.path), 1.4)
-            weight.assign(rng.normal(0, gain / np.sqrt(np.prod(weight.shape[:-1])), weight.shape))
-    return model
-
-
 @pytest.fixture(scope="module")
 def model():
     return build(TinyConfig())
@@ -68,27 +55,6 @@ def onnx_file(model, tmp_path_factory):
 def model_file(model, tmp_path_factory, name, **options):
     names = [f"class {number}" for number in range(1, model.config.NUM_CLASSES)]
     return export.export(model, tmp_path_factory.mktemp("export") / name, class_names=names, **options)
-
-
-def pictures(*shapes, seed=0):
-    rng = np.random.default_rng(seed)
-    return [
-        np.kron(rng.integers(0, 256, (-(-h // 8), -(-w // 8), c)), np.ones((8, 8, 1)))[:h, :w].astype("uint8")
-        for h, w, c in shapes
-    ]
-
-
-def assert_equal(model, runner, images):
-    expected = model.detect(images, masks="cropped")
-    found = runner.detect(images, masks="cropped")
-    for one, other in zip(expected, found, strict=True):
-        difference = compare(one, other)
-        assert difference.expected == difference.found
-        assert difference.matched == difference.expected
-        assert difference.box <= 1  # of whole pixels: a fraction next to a half may round to either side
-        assert difference.score < 1e-4
-        assert difference.mask_iou > 0.98
-    assert any(len(one["rois"]) for one in expected)
 
 
 def test_onnx(model, onnx_file):
@@ -109,6 +75,20 @@ def test_onnx_with_the_conventions_of_other_libraries(conventions, tmp_path):
     config.CONVENTIONS = conventions
     model = build(config)
     runner = runtime.load(export.export(model, tmp_path / "other.onnx"))
+    assert_equal(model, runner, pictures((64, 64, 3), (100, 130, 3), (200, 60, 3)))
+
+
+@needs_tensorflow
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["other.xml", "other", "other.tflite"])
+@pytest.mark.parametrize("conventions", ["torchvision", "detectron2"])
+def test_other_formats_with_the_conventions_of_other_libraries(conventions, name, tmp_path):
+    pytest.importorskip("openvino")
+    pytest.importorskip("ai_edge_litert")
+    config = OtherLibraryConfig()
+    config.CONVENTIONS = conventions
+    model = build(config)
+    runner = runtime.load(export.export(model, tmp_path / name, check=False))
     assert_equal(model, runner, pictures((64, 64, 3), (100, 130, 3), (200, 60, 3)))
 
 

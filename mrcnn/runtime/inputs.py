@@ -1,0 +1,79 @@
+"""From an image to the input of an exported file."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mrcnn.geometry.images import resize_image
+from mrcnn.geometry.preprocessing import as_network_image, check_values, mold_image
+from mrcnn.runtime.metadata import Metadata
+from mrcnn.typing import Image
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+
+Window = tuple[int, int, int, int]
+
+
+def prepare(image: Image, metadata: Metadata, config: "Config") -> tuple[Image, Image, Window]:
+    """Resize an image as the settings of a file say.
+
+    Args:
+        image: [height, width, channels], or gray [height, width].
+        metadata: The description of the file.
+        config: Its settings, as `Metadata.read_config` returns them.
+
+    Returns:
+        The original image with the channels of the network, the pixels [h, w, C] that the file takes, and the
+        window of these pixels that shows the image.
+
+    Raises:
+        ValueError: If the image does not fit the settings.
+    """
+    original = as_network_image(image, config)
+    pixels, window, _, _, _ = resize_image(
+        original.astype(np.float32) if config.IMAGE_RESIZE_MODE == "shortest" else original,
+        min_dim=config.IMAGE_MIN_DIM,
+        min_scale=config.IMAGE_MIN_SCALE,
+        max_dim=config.IMAGE_MAX_DIM,
+        mode=config.IMAGE_RESIZE_MODE,
+    )
+    check_values(mold_image(pixels, config))
+    if metadata.size is None:  # the file pads by itself
+        y1, x1, y2, x2 = window
+        pixels, window = pixels[y1:y2, x1:x2], (0, 0, y2 - y1, x2 - x1)
+    else:
+        pixels = _pad(pixels, metadata, config)
+    return original, as_dtype(pixels, metadata.dtype), window
+
+
+def _pad(pixels: Image, metadata: Metadata, config: "Config") -> Image:
+    """Fit an image into the one size that the file takes."""
+    size = metadata.size
+    assert size is not None
+    height, width = pixels.shape[:2]
+    if metadata.padding == "after" and height <= size[0] and width <= size[1]:
+        padded = np.empty((*size, pixels.shape[2]), np.float32)
+        padded[...] = config.MEAN_PIXEL
+        padded[:height, :width] = pixels
+        return padded
+    if (height, width) != size:
+        raise ValueError(
+            f"This file takes images of {size[0]} x {size[1]} pixels. Received: an image of {height} x "
+            f"{width} pixels after resizing. Export the model without `size`."
+        )
+    return pixels
+
+
+def as_dtype(image: np.ndarray, dtype: str) -> np.ndarray:
+    """Return an image in the dtype that a file takes.
+
+    Raises:
+        ValueError: If the file takes uint8 and the image is not uint8.
+    """
+    if dtype == "uint8" and image.dtype != np.uint8:
+        raise ValueError(
+            f"This file takes uint8 images. Received: an image that is {image.dtype} after preparation. "
+            'Convert it, or export the model with dtype="float32".'
+        )
+    return np.ascontiguousarray(image, dtype=dtype)
