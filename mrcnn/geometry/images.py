@@ -153,9 +153,9 @@ def resize_mask(
 ) -> np.ndarray:
     """Resize masks as `resize_image` resized their image.
 
-    This takes the nearest neighbor on the grid that maps corner pixels to corner pixels, in = out * (in_side
-    - 1) / (out_side - 1). The grid of `resize_image` differs from it by up to a pixel. Published weights were
-    trained with this combination.
+    This takes the nearest neighbor on the grid that maps corner pixels to corner pixels,
+    in = out * (in_side - 1) / (out_side - 1). The grid of `resize_image` differs from it by up to a pixel.
+    Published weights were trained with this combination.
 
     Args:
         mask: [H, W, instances], any dtype, which is kept.

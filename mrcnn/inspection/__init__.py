@@ -3,12 +3,14 @@
 Each step has a function that computes plain arrays, and functions that draw them and return the figure.
 The steps of an image through the network, in the order of the paper:
 
-    anchor_targets   targets of the RPN: positive, negative and neutral anchors proposals        anchors by
-    score, then refined, clipped and suppressed: the proposals pyramid_levels   the pyramid level of each RoI,
-    by its size roi_align        the samples of an RoI on its level, and its features compared with ROIPool
-    box_head         class, score and refined box of each proposal, and the filters that follow mask_head
-    small masks, scaled to their boxes, on the image mask_loss        targets of the mask head: target,
-    prediction and loss of each pixel result           all steps together: the result of `MaskRCNN.detect`
+    anchor_targets   targets of the RPN: positive, negative and neutral anchors
+    proposals        anchors by score, then refined, clipped and suppressed: the proposals
+    pyramid_levels   the pyramid level of each RoI, by its size
+    roi_align        the samples of an RoI on its level, and its features compared with ROIPool
+    box_head         class, score and refined box of each proposal, and the filters that follow
+    mask_head        small masks, scaled to their boxes, on the image
+    mask_loss        targets of the mask head: target, prediction and loss of each pixel
+    result           all steps together: the result of `MaskRCNN.detect`
 
 For any part of the network:
 

@@ -2,9 +2,9 @@
 
 | file | content |
 |---|---|
-| `run.json` | the image, the tiles, the model and its settings, to detect other runs | | `tiles/00012.npz` |
-the detections of tile 12 | | `objects.npz`, `masks.bin` | the result, when all tiles are done: see
-`read_result` |
+| `run.json` | the image, the tiles, the model and its settings, to detect other runs |
+| `tiles/00012.npz` | the detections of tile 12 |
+| `objects.npz`, `masks.bin` | the result, when all tiles are done: see `read_result` |
 
 Each file appears when it is complete.
 """
