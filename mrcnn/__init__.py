@@ -102,6 +102,7 @@ __all__ = [
     "inspection",
     "load",
     "model",
+    "results",
     "runtime",
     "scale_jitter",
     "schedules",
