@@ -1,7 +1,8 @@
 """The command `mrcnn`: detect, export, describe, evaluate, convert and train without writing Python.
 
-mrcnn detect photos/ --model nucleus-light
-mrcnn --help
+`mrcnn --help` lists the commands:
+
+    mrcnn detect photos/ --model nucleus-light
 """
 
 import sys

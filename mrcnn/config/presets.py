@@ -1,7 +1,9 @@
 """Presets: the settings that fit the published weights of other libraries.
 
-model = mrcnn.MaskRCNN("inference", mrcnn.TorchvisionV2Config(), "logs")
-model.load_weights("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth")
+`mrcnn.load` chooses the preset by the weights. To choose it yourself:
+
+    model = mrcnn.MaskRCNN("inference", mrcnn.TorchvisionV2Config(), "logs")
+    model.load_weights("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth")
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """An HTTP service that detects objects in uploaded images, with a page for the browser.
 
-mrcnn serve nucleus-light
+    mrcnn serve nucleus-light
 
 In your own program, `create_app` returns the FastAPI application of a model, and `serve` runs it.
 
