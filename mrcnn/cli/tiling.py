@@ -87,7 +87,8 @@ def detect_in_tiles(
     counts = results.counts
     total = sum(counts.values())
     value = {"output": str(output), "images": len(counts), "instances": total, "counts": counts}
-    result = value, f"Found {total} objects in {len(counts)} images. Saved the results to {output}."
+    noun = "image" if len(counts) == 1 else "images"
+    result = value, f"Found {total} objects in {len(counts)} {noun}. Saved the results to {output}."
     if left_out:
         raise IncompleteError(result, f"{len(left_out)} of {len(images)} images were left out; see above.")
     return result
