@@ -58,7 +58,7 @@ def optimized_variables(optimizer: keras.Optimizer) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
-# What Keras' compile sets, and the functions that fit builds from it.
+# What Keras' compile sets, in some version, and the functions that fit builds from it.
 COMPILED = (
     "optimizer",
     "train_function",
@@ -76,7 +76,7 @@ COMPILED = (
 
 def compiled_state(model: keras.Model) -> dict[str, Any]:
     """The state of a compiled model by attribute, for `restore_compiled_state`."""
-    return {name: vars(model)[name] for name in COMPILED}
+    return {name: vars(model)[name] for name in COMPILED if name in vars(model)}
 
 
 def restore_compiled_state(model: keras.Model, state: dict[str, Any]) -> None:
