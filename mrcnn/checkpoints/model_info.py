@@ -53,7 +53,7 @@ NETWORK_SETTINGS = (
 )
 # Settings on which the size of objects in the input of the network depends.
 IMAGE_SIZES = ("IMAGE_RESIZE_MODE", "IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "IMAGE_MIN_SCALE")
-# How images become the input of the network, as a table for programs that do without this package.
+# A description of how images become the input of the network, for programs that do not use this package.
 PREPROCESSING_SETTINGS = (
     "IMAGE_CHANNEL_COUNT",
     "IMAGE_RESIZE_MODE",
@@ -213,7 +213,7 @@ def _read_text(path: Path, file: h5py.File, name: str) -> str | None:
         if key not in file.attrs:
             break
         attribute = file.attrs.get_id(key)
-        # The type states the length, so that it is known before anything is read.
+        # The type declares the length, so it is known before anything is read.
         is_text = attribute.shape == () and attribute.dtype.kind == "S"
         if not is_text or attribute.dtype.itemsize > MAX_TEXT:
             raise _invalid(path, key, f"must be text of fixed length. Received: {attribute.dtype}")

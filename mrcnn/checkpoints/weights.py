@@ -124,7 +124,7 @@ def load_weights(
             info=opened.info,
             class_names=opened.class_names if "mrcnn_class_logits" in report.loaded else None,
         )
-        # Nothing is read before all shapes fit: a damaged file can state arrays of any size.
+        # Nothing is read before all shapes fit, because a damaged file can declare arrays of any size.
         problem = _check(report, file_shapes, model_shapes, strict)
         values = {
             name: [array.read() if isinstance(array, StoredArray) else array for array in layers[name]]

@@ -31,7 +31,8 @@ class Tolerance:
     share: float
 
 
-# By precision. Those of lower precision only reveal files that compute something else; measure the accuracy.
+# Tolerances by precision. Those of lower precisions only reveal files that compute something else; evaluate
+# such files.
 TOLERANCES = {
     "float32": Tolerance(0.9, 0.01, 0.1),
     "float16": Tolerance(0.8, 0.05, 0.2),

@@ -99,7 +99,7 @@ def every_class(
     """
     objects = builder.op("Slice", scores, [1], [np.iinfo(np.int32).max], [1])
     place = builder.op("NonZero", builder.op("GreaterOrEqual", objects, float(min_confidence)))  # [2, N]
-    # One more that is not eligible, because some runtimes cannot suppress among no boxes.
+    # One extra box that is not eligible, because some runtimes cannot run NMS without boxes.
     place = builder.op("Concat", place, np.zeros((2, 1), np.int64), axis=1)
     roi, class_ids = (
         builder.part(place, 0, axis=0),

@@ -13,8 +13,8 @@ from mrcnn.errors import InvalidDataError, UnreadableFileError
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-# Pillow's remarks on damaged files name no file, and would be printed beside the errors that are raised here.
-# Programs that ask for them, with a log handler or a warnings filter, get them.
+# Pillow's messages about damaged files name no file, and would be printed in addition to the errors of this
+# module. Programs that request them, with a log handler or a warnings filter, still get them.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin", append=True)
 

@@ -48,7 +48,7 @@ MAX_DOWNLOAD = 1 << 30  # bytes
 DOWNLOAD_TIMEOUT = 60  # seconds
 # The orientation that undoes each EXIF orientation.
 UNDONE_BY = {**{value: value for value in range(1, 9)}, 6: 8, 8: 6}
-# Values that Pillow gives the steps of images of 2 and 4 bits.
+# Values to which Pillow scales the steps of 2- and 4-bit images.
 STEPS = {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}
 HALF = 127  # of 255: pixels above it are inside a mask that was compressed as JPEG
 

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-# What is read of an upload that is refused. A client that gets no chance to send it may lose the answer, too.
+# Number of bytes to read of a refused upload. A client that cannot finish sending may miss the answer.
 DRAINED_BYTES = 1 << 30
 DRAINED_SECONDS = 10.0
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mrcnn.evaluation.confusion import ConfusionMatrix
     from mrcnn.evaluation.score_curves import ScoreCurves
 
-# What the last row and the last column of a confusion matrix count.
+# Labels of the last row and the last column of a confusion matrix.
 NO_OBJECT, MISSED = "no object", "missed"
 # Matrices with more classes have no numbers in their cells.
 MOST_NUMBERS = 30

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 TEXT_SIZE = 10  # points
 TEXT_HEIGHT = 12  # points: height of a line of that size
-HINTED = 1.08  # rendered letters are at most so much wider than their outlines
+HINTED = 1.08  # rendered letters are at most this much wider than their outlines
 TEXT_PAD = 1.5  # points around a text, on its patch
 
 
