@@ -201,7 +201,7 @@ class ResultWriter:
             self._bits.append(packed.bits)
 
     def _arrays(self) -> Arrays:
-        empty = {name: np.zeros((0, 4), np.int32) for name in ("rois", "boxes")}
+        empty: Arrays = {name: np.zeros((0, 4), np.int32) for name in ("rois", "boxes")}
         empty |= {"class_ids": np.zeros(0, np.int32), "scores": np.zeros(0, np.float32)}
         empty |= {"starts": np.zeros(0, np.int64), "sizes": np.zeros((0, 2), np.int64)}
         arrays = {name: np.concatenate([empty[name], *self._columns[name]]) for name in empty}

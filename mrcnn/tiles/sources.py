@@ -320,7 +320,8 @@ class SlideSource(ImageSource):
         super().__init__((height, width), 3, np.uint8, path, self._calibration())
 
     def _calibration(self) -> Calibration:
-        sizes = [self._slide.properties.get(f"{self._kind}.mpp-{axis}") for axis in "yx"]
+        properties: Any = self._slide.properties
+        sizes: list[Any] = [properties.get(f"{self._kind}.mpp-{axis}") for axis in "yx"]
         try:
             height, width = (float(size) * self._scale for size in sizes)
             return Calibration(PixelSize(height, width))
@@ -370,10 +371,12 @@ class RasterSource(ImageSource):
         raster = self._raster
         try:
             self._bands = [number + 1 for number in self._channels(channels, path)]
-            transform = tuple(float(value) for value in raster.transform)[:6]
+            a, b, c, d, e, f = (float(value) for value in tuple(raster.transform)[:6])
             place = None
             if not raster.transform.is_identity:
-                place = GeoReference(transform, None if raster.crs is None else raster.crs.to_string())
+                place = GeoReference(
+                    (a, b, c, d, e, f), None if raster.crs is None else raster.crs.to_string()
+                )
             super().__init__(
                 raster.shape,
                 len(self._bands),

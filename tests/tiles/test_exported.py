@@ -1,0 +1,29 @@
+"""An exported file detects in large images as the model does."""
+
+import numpy as np
+import pytest
+from tiny_model import TinyConfig
+
+import mrcnn
+from mrcnn import runtime
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+
+def test_an_exported_file_detects_tile_by_tile(tmp_path):
+    class Tiny(TinyConfig):
+        IMAGE_RESIZE_MODE = "pad64"
+        IMAGE_MIN_DIM = 64
+        IMAGES_PER_GPU = GPU_COUNT = 1
+
+    model = mrcnn.MaskRCNN("inference", Tiny(), tmp_path)
+    runner = runtime.load(model.export(tmp_path / "tiny.onnx"))
+    image = np.random.default_rng(0).integers(0, 255, (100, 150, 3), np.uint8)
+    options = {"tile": 64, "overlap": 16, "progress": False}
+    with pytest.warns(UserWarning, match="DETECTION_MAX_INSTANCES=10"):
+        ours = model.detect_large(image, **options)
+    with pytest.warns(UserWarning, match="DETECTION_MAX_INSTANCES=10"):
+        found = runner.detect_large(image, resume=tmp_path / "run", **options)
+    assert abs(found.count - ours.count) <= 2  # scores of random weights are close to each other
+    np.testing.assert_allclose(found["scores"][:5], ours["scores"][:5], atol=1e-3)
