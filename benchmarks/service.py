@@ -57,7 +57,7 @@ def png(image: np.ndarray) -> bytes:
 
 def difference(expected: dict[str, Any], annotations: Sequence[dict[str, Any]]) -> str | None:
     """Return how an answer differs from detections with masks="rle"; None if it does not."""
-    if len(annotations) != len(expected["rois"]):
+    if len(annotations) != len(expected["rois"]):  # every object here has a pixel
         return f"{len(annotations)} objects instead of {len(expected['rois'])}"
     for record, roi, score, mask in zip(
         annotations, expected["rois"], expected["scores"], expected["masks"], strict=True

@@ -59,8 +59,10 @@ def test_serve_until_a_signal(onnx_file):
         address = re.search(r"http://\S+:\d+", line)[0]
         answer = httpx.post(f"{address}/detect", content=file.getvalue(), timeout=30).json()
         (expected,) = runtime.load(onnx_file).detect(image)
-        assert len(answer["annotations"]) == len(expected["rois"]) > 0
-        np.testing.assert_allclose([x["score"] for x in answer["annotations"]], expected["scores"], atol=1e-6)
+        has_pixels = expected["masks"].any(axis=(0, 1))  # COCO files have no objects without a pixel
+        assert len(answer["annotations"]) == np.count_nonzero(has_pixels) > 0
+        scores = [record["score"] for record in answer["annotations"]]
+        np.testing.assert_allclose(scores, expected["scores"][has_pixels], atol=1e-6)
         drawn = httpx.post(f"{address}/overlay?min_score=0", content=file.getvalue(), timeout=30)
         assert drawn.status_code == 200
         # Requests that are under way when the signal comes.
@@ -174,6 +176,7 @@ def test_the_description_for_triton_fits_the_file(onnx_file):
     assert outputs["boxes"].shape[0] == len(outputs["count"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs TensorFlow")
 def test_the_request_to_tensorflow_serving_fits_the_file(model, tmp_path):
     import tensorflow as tf
