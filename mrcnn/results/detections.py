@@ -1,4 +1,4 @@
-"""The detections of one image: a dict of arrays that knows its image."""
+"""The detections of one image: a dict of arrays with information about the image."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,18 +31,18 @@ class Detections(dict[str, Any]):
         rois: Boxes int32 [N, 4].
         class_ids: int32 [N]. Negative ids mark crowds, which annotations may have.
         scores: float32 [N]; None for annotations, which have no scores and no key `scores`.
-        masks: Masks in any of the three forms.
-        shape: (height, width) of the image. The default is that of the masks.
-        class_names: Names by class id, the background first; None if they are not known.
+        masks: Masks in one of the three forms.
+        shape: (height, width) of the image, by default that of the masks.
+        class_names: Names by class id, background first; None if unknown.
         path: Path of the image file; None for an image in memory.
-        pixel_size: The size of a pixel; None if it is not known.
+        pixel_size: The size of a pixel; None if unknown.
         georeference: The place of the image on a map; None if it has none.
 
     Attributes:
-        shape, class_names, path, pixel_size, georeference: As the arguments. They may be set later.
+        shape, class_names, path, pixel_size, georeference: The arguments. You can set them later.
 
     Raises:
-        ValueError: If the arrays differ in length, or `shape` is needed and missing.
+        ValueError: If the arrays differ in length, or a necessary `shape` is missing.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Detections(dict[str, Any]):
 
     @classmethod
     def of(cls, found: Mapping[str, Any], shape: Sequence[int] | None = None) -> "Detections":
-        """Return detections as they are, or made of a plain dict with the same keys.
+        """Return Detections unchanged, or make them from a dict with the same keys.
 
         Args:
             found: Detections, or a dict of rois, class_ids, scores and masks.
-            shape: (height, width) of the image, if the masks do not tell it.
+            shape: (height, width) of the image. Required if the masks do not determine it.
         """
         if isinstance(found, Detections):
             return found
@@ -89,15 +89,16 @@ class Detections(dict[str, Any]):
         return len(self["class_ids"])
 
     def name_of(self, class_id: int) -> str:
-        """Return the name of a class, "class 3" if it has none."""
+        """Return the name of a class, or "class 3" if it has none."""
         number = abs(int(class_id))
         names = self.class_names or ()
         return names[number] if number < len(names) else f"class {number}"
 
     def crops(self) -> Iterator[tuple[Box, Masks]]:
-        """Yield the mask of each object, cropped: its box (y1, x1, y2, x2) and bool [y2 - y1, x2 - x1].
+        """Yield the cropped mask of each object: a box (y1, x1, y2, x2) and bool [y2 - y1, x2 - x1].
 
-        The box contains the whole mask. It need not be tight, nor the box in `rois`. No whole mask is built.
+        The box contains the whole mask. It may not be tight, and may differ from the box in `rois`. No whole
+        mask is built.
         """
         masks = self["masks"]
         if isinstance(masks, MaskCrops):
@@ -121,7 +122,7 @@ class Detections(dict[str, Any]):
         return MaskCrops(self.shape, boxes, tuple(crop for _, crop in found))
 
     def with_masks(self, masks: Any) -> "Detections":
-        """Return the same detections with other masks, or with the same masks in another form."""
+        """Return these detections with other masks, or with the same masks in another form."""
         return Detections(self["rois"], self["class_ids"], self.get("scores"), masks, **self._facts())
 
     def select(self, rows: np.ndarray) -> "Detections":

@@ -1,4 +1,4 @@
-"""The file of one result, in any of the formats."""
+"""Save the result of one image in any of the formats."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ def save(
     image: Image | None = None,
     tolerance: float | None = None,
 ) -> Path:
-    """Write the objects of one image to a file, whole or not at all.
+    """Write the objects of one image to a file, atomically.
 
     Args:
         result: The objects.
@@ -40,8 +40,9 @@ def save(
             for an "overlay".
         image: The image, [height, width] or [height, width, channels]. An "overlay" needs it, and a "csv"
             file gets mean intensities from it.
-        tolerance: How far outlines of "labelme", "yolo", "geojson" and "imagej" may lie from the edges of the
-            masks, in pixels. By default 1 for "labelme", where few points are easy to move, else 0: exact.
+        tolerance: Largest distance, in pixels, of outlines in "labelme", "yolo", "geojson" and "imagej" from
+            the edges of the masks. By default 1 for "labelme", because fewer points are easier to correct,
+            else 0, which is exact.
 
     Returns:
         The path of the file. A "labels" file of more than 65,535 objects, or of a result of
@@ -90,10 +91,10 @@ def save(
 
 
 def format_of(path: Path, format: str | None) -> str:
-    """Return the format of a file: the one given, or the one that the suffix tells.
+    """Return the format of a file: the given one, or the one of the suffix.
 
     Raises:
-        ValueError: If it is unknown, or the suffix does not tell it.
+        ValueError: If it is unknown, or the suffix does not determine it.
     """
     if format is None:
         if path.suffix.lower() not in SUFFIXES:
