@@ -1,11 +1,13 @@
 """Our network with torchvision's weights against recordings of torchvision: every step, and training.
 
-`torchvision_run.py record` writes the recordings; the weights follow a recipe. A slow test runs torchvision
-itself where it is installed.
+`torchvision_run.py record` writes the recordings; the weights follow a recipe. A slow test records again:
+with this interpreter if it has torchvision, or with the one that the variable TORCHVISION_PYTHON names.
 """
 
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,6 +28,7 @@ FOLDER = Path(__file__).parent
 KINDS = ("torchvision", "torchvision-v2")
 SIZES = {"IMAGE_MIN_DIM": 160, "IMAGE_MAX_DIM": 224}
 STEPS = 10
+PYTHON = os.environ.get("TORCHVISION_PYTHON") or (importlib.util.find_spec("torchvision") and sys.executable)
 LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 
 
@@ -171,11 +174,12 @@ def test_losses_and_gradients(trained):
     names = theirs["names"].tolist()
     norms = np.array([np.linalg.norm(found[name]) for name in names])
     np.testing.assert_allclose(norms, theirs["gradient_norms"], rtol=1e-3, atol=1e-5)
+    errors = {}
     for key, values in theirs.items():
         if key.startswith("gradient/"):
             ours = recipe.thinned(found[key.removeprefix("gradient/")])
-            # torchvision takes more than 2 x 2 samples of the masks in RoIs above 56 pixels.
-            assert np.linalg.norm(ours - values) < 5e-3 * np.linalg.norm(values), key
+            errors[key] = float(np.linalg.norm(ours - values) / np.linalg.norm(values))
+    assert max(errors.values()) < (1e-3 if kind == "torchvision" else 1.5e-3), errors
 
 
 def foreign_gradients(kind, network, gradients):
@@ -218,8 +222,8 @@ def test_ten_steps(trained):
         network.reset_metrics()
         logs = network.train_on_batch(inputs, return_dict=True)
         ours = [float(logs[name]) for name in LOSSES]
-        # Rounding grows with every step.
-        tolerance = 1e-4 if step == 0 else 5e-3 if step < 8 else 5e-2
+        # Rounding grows with every step, because it decides which proposals are chosen.
+        tolerance = 1e-4 if step == 0 else 1e-2
         np.testing.assert_allclose(ours, theirs["history"][step], rtol=tolerance, atol=1e-6)
     if steps < STEPS:
         return
@@ -242,11 +246,16 @@ def test_layer_groups_of_the_second_version(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="needs torchvision")
-@pytest.mark.parametrize("kind", KINDS)
-def test_recordings_are_those_of_torchvision(kind):
-    import torchvision_run
-
-    epsilon = 0.0 if kind == "torchvision" else None
-    for name, values in torchvision_run.detection_recording(kind, epsilon).items():
-        np.testing.assert_allclose(values, recording(kind)[name], rtol=1e-3, atol=1e-3, err_msg=name)
+@pytest.mark.skipif(PYTHON is None, reason="needs torchvision here, or its interpreter in TORCHVISION_PYTHON")
+def test_recordings_are_those_of_torchvision(tmp_path):
+    subprocess.run([PYTHON, FOLDER / "torchvision_run.py", "record", tmp_path], check=True)
+    for path in FOLDER.glob("*.npz"):
+        with np.load(path) as recorded, np.load(tmp_path / path.name) as again:
+            assert set(recorded) == set(again)
+            for name in recorded:
+                if recorded[name].dtype.kind in "fc":
+                    close_to = 1e-3 * max(np.abs(recorded[name]).max(initial=0.0), 1e-3)
+                    np.testing.assert_allclose(again[name], recorded[name], rtol=1e-3, atol=close_to)
+                else:
+                    # Pixels at the edges of masks may differ.
+                    assert np.mean(again[name] != recorded[name]) < 1e-3, name

@@ -1,9 +1,9 @@
 """Run torchvision's Mask R-CNN and write its intermediate results. Needs PyTorch, torchvision and NumPy.
 
     python torchvision_run.py detect job.json out.npz
-    python torchvision_run.py record
+    python torchvision_run.py record [FOLDER]
 
-`record` writes the recordings of this folder.
+`record` writes the recordings, by default to the folder of this file.
 """
 
 import json
@@ -135,9 +135,8 @@ RECORDED_GRADIENTS = (
 )
 
 
-def record() -> None:
-    """Write detection and training of both networks to files of this folder."""
-    folder = Path(__file__).parent
+def record(folder: Path) -> None:
+    """Write detection and training of both networks to files of a folder."""
     for kind, epsilon in (("torchvision", 0.0), ("torchvision-v2", None)):
         np.savez_compressed(folder / f"{kind}.npz", **detection_recording(kind, epsilon))
         np.savez_compressed(folder / f"{kind}-training.npz", **training_recording(kind, epsilon))
@@ -212,6 +211,6 @@ class Sampler:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "record":
-        record()
+        record(Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).parent)
     else:
         run_job(json.loads(Path(sys.argv[2]).read_text()), sys.argv[3])
