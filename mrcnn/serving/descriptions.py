@@ -74,6 +74,6 @@ PICTURE = _images(
     "For formats that browsers cannot show, such as TIFF. Nothing is detected.",
     {"image/png": {"schema": _FILE}},
 )
-MODEL = {"summary": "Name, classes and limits", "tags": ["service"]}
-HEALTH = {"summary": "200 if the service can detect, 503 while it stops", "tags": ["service"]}
-METRICS = {"summary": "Counts and times for Prometheus", "tags": ["service"]}
+MODEL: dict[str, Any] = {"summary": "Name, classes and limits", "tags": ["service"]}
+HEALTH: dict[str, Any] = {"summary": "200 if the service can detect, 503 while it stops", "tags": ["service"]}
+METRICS: dict[str, Any] = {"summary": "Counts and times for Prometheus", "tags": ["service"]}
