@@ -154,6 +154,21 @@ def test_microscopes_include_negatives_and_gray_images():
     assert 20 <= is_negative.sum() <= 200 and 10 <= is_gray.sum() <= 200
 
 
+def test_large_images_are_counted_in_tiles(monkeypatch):
+    """The limit of detections is one of a tile, not of the image."""
+    import mrcnn
+    from mrcnn.data.stains import hematoxylin
+
+    model = mrcnn.load("nucleus-light", DETECTION_MAX_INSTANCES=20)
+    image = hematoxylin(data.immunohistochemistry()[:192, :192])
+    with pytest.warns(mrcnn.errors.CappedWarning, match="DETECTION_MAX_INSTANCES=20"):
+        assert len(nucleus.detect_in_any_size(model, image)["scores"]) == 20
+    monkeypatch.setattr(nucleus, "LARGEST_IMAGE", 128 * 128)
+    monkeypatch.setattr(nucleus, "TILE", 96)
+    monkeypatch.setattr(nucleus, "OVERLAP", 24)
+    assert len(nucleus.detect_in_any_size(model, image)["scores"]) > 30
+
+
 def test_count_with_the_shipped_weights(tmp_path, monkeypatch, capsys):
     """All layers load; the default image has a few hundred nuclei."""
     arguments = ["nucleus.py", "count", f"--output={tmp_path}", f"--logs={tmp_path}"]
