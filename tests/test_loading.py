@@ -169,7 +169,7 @@ class TestErrors:
             mrcnn.load("no-such.h5")
 
     def test_a_folder(self, tmp_path):
-        with pytest.raises(UnreadableFileError, match="not a folder"):
+        with pytest.raises(UnreadableFileError, match="it is a folder"):
             mrcnn.load(tmp_path)
 
     def test_a_file_of_something_else(self, tmp_path):

@@ -191,7 +191,7 @@ def test_anchors_follow_the_real_size():
     sizes = [generator[index][0]["input_rpn_match"].shape[1] for index in range(2)]
     cells = [(128 // s) * (192 // s) for s in (4, 8, 16, 32, 64)]
     assert sizes == [3 * sum(cells), 3 * sum((64 // s) ** 2 for s in (4, 8, 16, 32, 64))]
-    with pytest.raises(ValueError, match=r"one size.*0: \(128, 192, 3\), 1: \(64, 64, 3\).*square"):
+    with pytest.raises(ValueError, match=r"same size.*0: \(128, 192, 3\), 1: \(64, 64, 3\).*square"):
         DataGenerator(dataset, values, shuffle=False, batch_size=2)[0]
 
 

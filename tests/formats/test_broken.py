@@ -116,7 +116,7 @@ def test_an_unreadable_image_is_left_out(tmp_path):
 WHOLE_FILES = {
     "cut off": ('{"images": [', r"x\.json: The file is not valid JSON: .* at line 1, column 13"),
     "no text": (b"\xff\xfe\x00", r"x\.json: The file must be UTF-8 text"),
-    "a list": ("[]", r"x\.json: `images` must be a list, but there is no object"),
+    "a list": ("[]", r"x\.json: `images` must be a list, but the entry is not a JSON object"),
     "no annotations": (
         '{"images": []}',
         r"`annotations` must be a list, but it is missing.*\['images'\]",
@@ -259,7 +259,7 @@ def test_yolo_names_broken_lines(tmp_path):
     assert dataset.problems.names[problems.NO_OUTLINE] == [
         f"{tmp_path / 'labels' / 'a.txt'}: line 3: The line is a box."
     ]
-    with pytest.raises(ValueError, match=r"no part 'images'.*Pass `labels`"):
+    with pytest.raises(ValueError, match=r"a folder named 'images'.*Pass `labels`"):
         formats.YoloDataset().load(tmp_path / "labels", ["leaf"])
 
 
@@ -427,7 +427,7 @@ def test_an_image_of_another_size_than_stated_fails_by_name(tmp_path):
     content["images"][0]["width"] = 45
     dataset = coco(tmp_path, content)
     for load in (dataset.load_image, dataset.load_mask):
-        with pytest.raises(ValueError, match=r"a\.png: .*image id 0 has .*\(60, 90\).*state \(60, 45\)"):
+        with pytest.raises(ValueError, match=r"a\.png: .*image id 0 has .*\(60, 90\).*give \(60, 45\)"):
             load(0)
 
 

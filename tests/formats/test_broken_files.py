@@ -244,7 +244,7 @@ YAML = {
     "empty": ("names: ['', a]", "must be a list of names"),
     "lists": ("names: [[a], b]", "must be a list of names"),
     "a tab": ("names:\n\t0: a", "not valid YAML"),
-    "a text": ("names", "`names` must be a list or an object|there is no object"),
+    "a text": ("names", "`names` must be a list or an object|the entry is not a JSON object"),
     "a control character": ("names: [a\0]", "not valid YAML"),
     "large": ("# " + "x" * (1 << 20) + "\nnames: [a]", "at most 1048576 bytes"),
 }

@@ -182,7 +182,7 @@ def test_bad_sources_and_outputs_are_named(clip, tmp_path):
         video.detect_video(clip, tmp_path / "out.gif", bright, paint)
     with video.VideoWriter(tmp_path / "x.avi", 5) as writer:
         writer.write(moving_square(0))
-        with pytest.raises(ValueError, match="one size"):
+        with pytest.raises(ValueError, match="same size"):
             writer.write(moving_square(0)[:-2])
         with pytest.raises(ValueError, match="uint8"):
             writer.write(moving_square(0) / 255)
@@ -195,6 +195,6 @@ def test_a_video_that_is_cut_off_is_warned_of(clip, tmp_path):
     whole = clip.read_bytes()
     clip.write_bytes(whole[: len(whole) * 3 // 4])
     output = tmp_path / "out.avi"
-    with pytest.warns(UserWarning, match=r"clip\.avi ends after \d frames, .* promises 10"):
+    with pytest.warns(UserWarning, match=r"clip\.avi ends after \d frames, .* declares 10"):
         count = video.detect_video(clip, output, bright, paint, progress=False)
     assert 0 < count < 10 and output.exists()
