@@ -310,7 +310,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="nucleus-light")
     parser.add_argument("--side", type=int, default=4096, help="side of the mosaic in pixels")
-    parser.add_argument("--tile", type=int, default=640)
+    parser.add_argument("--tile", type=int, default=512)
     parser.add_argument("--overlap", type=int, default=96)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--reference-blocks", type=int, help="blocks to measure; all by default")
