@@ -12,8 +12,8 @@ import keras
 from mrcnn import backend
 from mrcnn.backend import keras_internals
 
-# Steps that one network keeps: as many as the usual stages ("heads", "4+", "all"). Each holds the state of its
-# optimizer and, on TensorFlow, about 100 MB of graphs.
+# Number of steps that a network keeps, one for each of the usual stages ("heads", "4+", "all"). Each holds
+# the state of its optimizer and, on TensorFlow, about 100 MB of graphs.
 LARGEST_COUNT = 3
 
 
