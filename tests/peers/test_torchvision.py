@@ -179,8 +179,9 @@ def test_losses_and_gradients(trained):
         if key.startswith("gradient/"):
             ours = recipe.thinned(found[key.removeprefix("gradient/")])
             errors[key] = float(np.linalg.norm(ours - values) / np.linalg.norm(values))
-    # Norms of all gradients agree within 1e-3. Single gradients of version 2 differ by up to 2.8e-3.
-    limit = 1e-3 if kind == "torchvision" else 3e-3
+    # Two of the twelve gradients of version 2 differ more, by 1.0e-3 and 3.2e-3, although those of the layers
+    # after them agree within 1e-5: rounding decides whether a ReLU near 0 lets a gradient pass.
+    limit = 1e-3 if kind == "torchvision" else 5e-3
     assert max(errors.values()) < limit, {key: error for key, error in errors.items() if error > 1e-3}
 
 
