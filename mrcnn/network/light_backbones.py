@@ -83,8 +83,13 @@ def mobilenet_v2(
 
 
 def _mobilenet_names(block: str) -> BlockNames:
-    expand, depthwise, project = ((f"{block}{step}", f"{block}{step}_BN") for step in BlockNames._fields[:3])
-    return BlockNames(expand, depthwise, project, f"{block}add")
+    expand, depthwise, project = (f"{block}{step}" for step in ("expand", "depthwise", "project"))
+    return BlockNames(
+        (expand, f"{expand}_BN"),
+        (depthwise, f"{depthwise}_BN"),
+        (project, f"{project}_BN"),
+        f"{block}add",
+    )
 
 
 def efficientnet_lite0(
