@@ -54,7 +54,12 @@ def to_half(graph: Any) -> Any:
     nodes: list[Any] = []
     casts: list[Any] = []
     half: dict[str, str] = {}  # a float32 tensor and its float16 version
+    integers = {name for name, tensor in constants.items() if tensor.data_type == onnx.TensorProto.INT64}
     for node in result.graph.node:
+        if node.op_type == "Shape" or integers.issuperset(filter(None, node.input)):
+            integers.update(node.output)  # sizes, such as those of padding
+            nodes.append(node)
+            continue
         if not (is_reducible(node.name) and node.op_type in HALF_KINDS):
             nodes.append(node)
             continue
