@@ -62,7 +62,7 @@ def paste(target: Shown, source: Shown, rng: np.random.Generator) -> Shown:
     if not is_chosen.any():
         return target
     pasted, pasted_ids = source[1][..., is_chosen], source[2][is_chosen]
-    covered = pasted.any(axis=2)
+    covered: np.ndarray = np.any(pasted, axis=2)
     image = np.where(covered[..., np.newaxis], source[0], image)
     visible, is_left = _hide(masks, covered)
     return (

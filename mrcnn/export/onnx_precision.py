@@ -111,7 +111,7 @@ def to_int8(graph: Any, images: Sequence[np.ndarray]) -> Any:
     onnx = require("onnx", "onnx", "int8 files")
     quantization = require("onnxruntime.quantization", "onnxruntime", "int8 files")
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         """Hands the quantizer one image after the other."""
 
         def __init__(self) -> None:

@@ -124,7 +124,7 @@ class GeoJsonDataset(OutlineDataset):
         file: Path,
         entry: str,
     ) -> None:
-        if label not in class_ids:
+        if label is None or label not in class_ids:
             raise BrokenEntryError(
                 f"The class is {short(label)}.", kind=problems.UNKNOWN_CLASS, file=file, entry=entry
             )
@@ -143,8 +143,10 @@ def _label(feature: Any, name: str) -> str | None:
     value = properties.get(name) if isinstance(properties, dict) else None
     if isinstance(value, dict):  # QuPath lists the names of classes that are made of several
         names = value.get("names")
-        is_listed = isinstance(names, list) and all(isinstance(one, str) for one in names)
-        value = ": ".join(names) if is_listed else value.get("name")
+        if isinstance(names, list) and all(isinstance(one, str) for one in names):
+            value = ": ".join(names)
+        else:
+            value = value.get("name")
     if not isinstance(value, (str, int)) or isinstance(value, bool):
         return None
     text = str(value).strip()

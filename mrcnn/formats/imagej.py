@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class ImageJDataset(OutlineDataset):
         found = {}
         try:
             if path.suffix.lower() == ".roi":
-                members = {path.name: io.BytesIO(read_bytes(path))}
+                members: dict[str, BinaryIO] = {path.name: io.BytesIO(read_bytes(path))}
             else:
                 names = [name for name in archives.member_names(path) if name.lower().endswith(".roi")]
                 members = {name: archives.open_member(path, name) for name in names}
@@ -109,7 +109,7 @@ class ImageJDataset(OutlineDataset):
     def _add_roi(
         self, info: Record, roi: Any, label: str | None, class_ids: Mapping[str, Any], file: Path, entry: str
     ) -> None:
-        if label not in class_ids:
+        if label is None or label not in class_ids:
             raise BrokenEntryError(
                 f"The class is {short(label)}, the group {roi.group}.",
                 kind=problems.UNKNOWN_CLASS,
@@ -131,7 +131,7 @@ def _parsed(content: bytes) -> Any:
 def _label(roi: Any) -> str | None:
     """Return the class in an RoI, or None."""
     prefix = "class:"
-    lines = [line for line in roi.props.splitlines() if line.startswith(prefix)]
+    lines = [line for line in str(roi.props).splitlines() if line.startswith(prefix)]
     text = lines[0].removeprefix(prefix).strip() if lines else ""
     return text if text and is_text(text) else None
 
@@ -139,7 +139,7 @@ def _label(roi: Any) -> str | None:
 def _default(roi: Any, names: Sequence[str], is_given: bool) -> str | None:
     """Return the class of an RoI that names none: that of its group, or the only one."""
     if 1 <= roi.group <= len(names):
-        return names[roi.group - 1]
+        return str(names[roi.group - 1])
     return names[0] if is_given and len(names) == 1 else None
 
 

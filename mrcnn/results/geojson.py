@@ -29,7 +29,7 @@ def content_of(result: "Detections", tolerance: float = 0.0) -> dict[str, Any]:
         class_id = int(result["class_ids"][index])
         if class_id < 0 or not crop.any():
             continue
-        measurements = {"area px^2": int(np.count_nonzero(crop))}
+        measurements: dict[str, float] = {"area px^2": int(np.count_nonzero(crop))}
         properties: dict[str, Any] = {
             "objectType": "annotation",
             "name": f"{result.name_of(class_id)} {index + 1}",

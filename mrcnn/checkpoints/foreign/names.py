@@ -179,7 +179,7 @@ def block_count(keys: Collection[str], stage_key: str) -> int:
 def group_count(state: Mapping[str, np.ndarray], stage_key: str) -> int:
     """Return the number of groups of channels in the 3x3 convolutions of a stage: 1 in a plain ResNet."""
     key = f"{stage_key}.0.conv2.weight"
-    shape = state[key].shape if key in state else ()
+    shape: tuple[int, ...] = state[key].shape if key in state else ()
     return shape[0] // shape[1] if len(shape) == 4 and shape[1] else 1
 
 
