@@ -31,11 +31,6 @@ def calls_of(operation: Any) -> Sequence[Call]:
     return operation._inbound_nodes
 
 
-def parent_calls(call: Call) -> Sequence[Call]:
-    """The calls that computed the inputs of a call."""
-    return call.parent_nodes
-
-
 def fill_arguments(call: Call, values: dict[int, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments and keyword arguments of a call, with a value for each symbolic tensor by its id."""
     return call.arguments.fill_in(values)

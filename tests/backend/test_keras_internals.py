@@ -52,12 +52,6 @@ def test_calls_of(graph):
     assert list(calls) == [keras_internals.producing_call(graph[name]) for name in "xy"]
 
 
-def test_parent_calls(graph):
-    call = keras_internals.producing_call(graph["y"])
-    assert list(keras_internals.parent_calls(call)) == [keras_internals.producing_call(graph["x"])]
-    assert list(keras_internals.parent_calls(keras_internals.producing_call(graph["image"]))) == []
-
-
 def test_fill_arguments(graph):
     call = keras_internals.producing_call(graph["z"])
     values = {id(x): index for index, x in enumerate(call.input_tensors)}
