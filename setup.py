@@ -32,6 +32,8 @@ LARGE = [
 ]
 SLIDES = [*LARGE, "tiffslide>=2.4"]
 GEO = ["rasterio>=1.3"]
+# Detection with many workers.
+SCALE = ["ray[data]>=2.40", "pyarrow>=15", "fsspec>=2024.6"]
 CLI = ["typer>=0.15", "rich>=13.8"]
 # fastapi-offline holds the files of the API reference, which FastAPI would load from another server.
 SERVE = [
@@ -114,6 +116,7 @@ setup(
             *SLIDES,
             *GEO,
             *SERVE,
+            *SCALE,
             "httpx>=0.27",
             "websockets>=13",
         ],
@@ -128,6 +131,7 @@ setup(
         "pretrained": PRETRAINED,
         "quantize": QUANTIZE,
         "results": RESULTS,
+        "scale": SCALE,
         "serve": [*CLI, *SERVE],
         "slides": SLIDES,
         "torch": ["torch>=2.4"],

@@ -56,7 +56,8 @@ ALLOWED = {
         "utils",
     },
     "loading": {"checkpoints", "config", "inference", "model"},
-    # A service over HTTP, and the command line.
+    # Many images, a service over HTTP, and the command line.
+    "scale": {"loading", "results"},
     "serving": {"drawing", "geometry", "results", "visualize"},
     "cli": {
         "config",
@@ -67,6 +68,7 @@ ALLOWED = {
         "model",
         "results",
         "runtime",
+        "scale",
         "serving",
         "tiles",
         "visualize",

@@ -162,6 +162,51 @@ def detect(
 
 @app.command()
 @finish
+def scale(
+    source: Annotated[
+        str,
+        typer.Argument(help="The folder of the images: a path, or an address such as s3://bucket/photos."),
+    ],
+    output: Annotated[
+        str, typer.Argument(help="The folder of the results, which are Parquet files: a path or an address.")
+    ],
+    model: Model,
+    workers: Annotated[int, typer.Option(min=1, help="Number of workers, each with its own model.")] = 1,
+    cpus: Annotated[float, typer.Option(min=0.1, help="CPU cores of each worker.")] = 1,
+    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker, such as 1 or 0.5.")] = 0,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster. By default, Ray is started on this machine."),
+    ] = None,
+    min_score: Annotated[
+        float, typer.Option(min=0, max=1, help="Leave out detections with a lower score.")
+    ] = 0.5,
+    images_per_file: Annotated[int, typer.Option(min=1, help="Images whose results share a file.")] = 64,
+    settings: Set = None,
+    json: Json = False,
+) -> Any:
+    """Detect in any number of images with many workers, on this machine or a cluster.
+
+    After an interruption, the same command continues with the images that have no results.
+    """
+    from mrcnn.cli.scaling import detect_with_workers
+
+    return detect_with_workers(
+        source,
+        output,
+        model,
+        workers=workers,
+        cpus=cpus,
+        gpus=gpus,
+        address=address,
+        min_score=min_score,
+        images_per_file=images_per_file,
+        settings=settings or [],
+    )
+
+
+@app.command()
+@finish
 def export(
     model: Annotated[
         str, typer.Argument(help="A weight file, or the name of published weights such as nucleus-light.")

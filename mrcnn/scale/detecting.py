@@ -1,0 +1,152 @@
+"""Detect in a folder of any number of images, with many workers."""
+
+import functools
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+
+from mrcnn.scale import tables
+from mrcnn.scale.locations import list_images
+from mrcnn.scale.reading import Summary, summarize
+from mrcnn.scale.worker import Worker
+
+
+def detect_images(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    model: str | os.PathLike[str] | Callable[[], Any],
+    *,
+    workers: int = 1,
+    cpus: float = 1,
+    gpus: float = 0,
+    address: str | None = None,
+    min_score: float = 0.5,
+    images_per_file: int = 64,
+    description: str | None = None,
+) -> Summary:
+    """Detect in all images of a folder and its subfolders, and write the results as Parquet files.
+
+    Ray starts the workers, each with its own model, gives each the next images when it is ready, and replaces
+    workers that end. Each file appears when it is complete, so after an interruption the same call continues
+    with the images that no file contains. Images that cannot be used get a row with the reason.
+
+    Args:
+        source: The folder of the images: a path on disk, or an address such as s3://bucket/photos. All
+            machines of a cluster must be able to read it.
+        output: The folder of the results, on disk or in an object store. `mrcnn.scale.tables` describes its
+            files.
+        model: The source of `mrcnn.load`, or a function without arguments that returns a model, such as
+            functools.partial(mrcnn.runtime.load, "leaves.onnx"). Each worker calls it once.
+        workers: Number of workers.
+        cpus: CPU cores of each worker.
+        gpus: GPUs of each worker: 1, or a fraction if several workers share one.
+        address: Address of a Ray cluster, such as "auto" or ray://head:10001. By default, Ray is started on
+            this machine, and stopped at the end. If Ray is already running in this process, it is used.
+        min_score: Detections with a lower score are left out.
+        images_per_file: Number of images whose results are in one file. A worker that ends loses the
+            detections in at most so many images; another worker repeats them.
+        description: What the files say about the model. By default its name. If it differs from that in
+            `output`, nothing is detected.
+
+    Returns:
+        The numbers of images and detections in `output`, and the images that were left out.
+
+    Raises:
+        MissingFileError: If the folder does not exist, or contains no images.
+        ValueError: If an argument is out of range, or `output` has results of another model.
+        ImportError: If Ray is missing.
+    """
+    _check_numbers(workers=workers, images_per_file=images_per_file, cpus=cpus)
+    if callable(model):
+        loads, name = model, description or _name_of(model)
+    else:
+        from mrcnn.loading import load  # Keras, which readers of results do not need
+
+        loads, name = functools.partial(load, model), description or Path(model).name
+    name = f"{name}, min_score={min_score:g}"
+    images = list_images(source)
+    done = tables.finished_paths(output, name)
+    waiting = [path for path in images if path not in done]
+    if waiting:
+        arguments = (loads, os.fspath(source), os.fspath(output), name, min_score)
+        _run(arguments, waiting, workers, images_per_file, cpus=cpus, gpus=gpus, address=address)
+    return summarize(output)
+
+
+def _run(
+    arguments: tuple[Any, ...],
+    paths: Sequence[str],
+    workers: int,
+    images_per_file: int,
+    *,
+    cpus: float,
+    gpus: float,
+    address: str | None,
+) -> None:
+    """Run the workers until all images have results."""
+    ray = _ray()
+    # Fewer images per file if there would be less than one file per worker.
+    size = min(images_per_file, -(-len(paths) // workers))
+    blocks = [
+        pyarrow.table({"path": list(paths[start : start + size])}) for start in range(0, len(paths), size)
+    ]
+    workers = min(workers, len(blocks))
+    is_own = not ray.is_initialized()
+    if is_own:
+        _start(ray, address, workers, cpus)
+    try:
+        written = ray.data.from_arrow(blocks).map_batches(
+            Worker,
+            fn_constructor_args=arguments,
+            batch_size=size,  # a block, whose results are one file
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=cpus,
+            num_gpus=gpus or None,
+        )
+        for _ in written.iter_batches(batch_size=None):
+            pass
+    finally:
+        if is_own:
+            ray.shutdown()
+
+
+def _start(ray: Any, address: str | None, workers: int, cpus: float) -> None:
+    """Connect to a cluster, or start Ray on this machine."""
+    if address is not None:
+        ray.init(address=address)
+        return
+    # One core more than the workers need, for Ray's own tasks. Each worker uses the threads of its share.
+    threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, int(cpus)))}
+    ray.init(
+        address="local",
+        num_cpus=int(-(-workers * cpus // 1)) + 1,
+        include_dashboard=False,
+        runtime_env={"env_vars": threads},
+    )
+
+
+def _ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise ImportError(
+            'Detection with several workers needs Ray. Install it with: pip install "keras-mrcnn[scale]"'
+        ) from error
+    return ray
+
+
+def _name_of(load_model: Callable[[], Any]) -> str:
+    """The name of a function, or of a partial one with its arguments."""
+    if isinstance(load_model, functools.partial):
+        return ", ".join(str(value) for value in load_model.args) or _name_of(load_model.func)
+    return getattr(load_model, "__name__", type(load_model).__name__)
+
+
+def _check_numbers(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if value <= 0:
+            raise ValueError(f"`{name}` must be positive. Received: {name}={value}")

@@ -1,0 +1,83 @@
+"""The worker: a process with its own model, which Ray starts, feeds and replaces."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from mrcnn.files.images import read_image
+from mrcnn.results.detections import Detections
+from mrcnn.scale import tables
+from mrcnn.scale.locations import open_location
+
+logger = logging.getLogger(__name__)
+
+# Images that are read while the network runs.
+READ_AHEAD = 4
+
+
+class Worker:
+    """Detects in some images at a time, and writes one file for them.
+
+    Args:
+        load: A function that returns the model.
+        source: The folder of the images.
+        output: The folder of the results.
+        description: The description of the model for the files.
+        min_score: Detections with a lower score are left out.
+    """
+
+    def __init__(
+        self, load: Callable[[], Any], source: str, output: str, description: str, min_score: float
+    ) -> None:
+        self._model = load()
+        self._source, self._root = open_location(source)
+        self._output = output
+        self._description = description
+        self._min_score = min_score
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Write the results of the images of a batch.
+
+        Args:
+            batch: "path": the images, relative to the folder.
+
+        Returns:
+            "images": int64 [1], the number of images, which Ray reports as progress.
+        """
+        paths = [str(path) for path in batch["path"]]
+        rows = [self._row(path, content) for path, content in self._contents(paths)]
+        tables.write_rows(self._output, paths, rows, self._description)
+        return {"images": np.array([len(paths)])}
+
+    def _contents(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | Exception]]:
+        """Yield each image file or the error of reading it; the next files are read meanwhile."""
+        with ThreadPoolExecutor(READ_AHEAD) as threads:
+            waiting = [threads.submit(self._read, path) for path in paths[:READ_AHEAD]]
+            for index, path in enumerate(paths):
+                content = waiting.pop(0).result()
+                if index + READ_AHEAD < len(paths):
+                    waiting.append(threads.submit(self._read, paths[index + READ_AHEAD]))
+                yield path, content
+
+    def _read(self, path: str) -> bytes | Exception:
+        try:
+            with self._source.open_input_stream(f"{self._root}/{path}") as stream:
+                return bytes(stream.read())
+        except OSError as error:
+            return error
+
+    def _row(self, path: str, content: bytes | Exception) -> tables.Row:
+        try:
+            if isinstance(content, Exception):
+                raise content
+            image = read_image(content, path)
+            (found,) = self._model.detect([image], masks="cropped")
+            result = Detections.of(found, image.shape[:2])
+            result.class_names = result.class_names or getattr(self._model, "class_names", None)
+            return tables.row_of(path, result.select(np.asarray(result["scores"]) >= self._min_score))
+        except (OSError, ValueError, MemoryError) as error:
+            logger.warning("Left out %s: %s", path, error)
+            return tables.row_of_error(path, error)

@@ -1,0 +1,136 @@
+"""Detection with two workers of a local Ray: results of `detect`, broken images, resume."""
+
+import functools
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("ray")
+
+import pyarrow
+from PIL import Image
+
+import mrcnn
+from mrcnn import scale
+from mrcnn.errors import InvalidDataError, MissingFileError
+from mrcnn.geometry import rle
+from mrcnn.results import Detections
+from mrcnn.scale import locations, tables
+
+SIDE = 96
+
+
+def write_images(folder, count, broken=()):
+    """Write images of bright disks on dark ground, in two subfolders; some of the files are cut off."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    for index in range(count):
+        pixels = np.full((SIDE, SIDE, 3), 20, np.uint8)
+        for y, x in rng.integers(12, SIDE - 12, (3, 2)):
+            pixels[(rows - y) ** 2 + (columns - x) ** 2 < 64] = 200
+        path = folder / f"{'ab'[index % 2]}" / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+        if index in broken:
+            path.write_bytes(path.read_bytes()[:40])
+    return folder
+
+
+def result(count=2):
+    masks = np.zeros((20, 30, count), bool)
+    for index in range(count):
+        masks[2 : 8 + index, 4:9, index] = True
+    boxes = np.array([[2, 4, 8 + index, 9] for index in range(count)], np.int32).reshape(-1, 4)
+    scores = np.linspace(0.9, 0.5, count).astype(np.float32)
+    return Detections(boxes, np.full(count, 2, np.int32), scores, masks, class_names=["background", "a", "b"])
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_rows_hold_the_whole_result(count, tmp_path):
+    written = result(count)
+    tables.write_rows(str(tmp_path), ["x/y.png"], [tables.row_of("x/y.png", written)], "model")
+    (read,) = scale.read_results(tmp_path)
+    assert read.path == "x/y.png" and read.shape == (20, 30)
+    for name in ("rois", "class_ids", "scores"):
+        np.testing.assert_array_equal(read[name], written[name])
+        assert read[name].dtype == written[name].dtype
+    np.testing.assert_array_equal(read.mask_crops().whole(), written["masks"])
+    assert [read.name_of(class_id) for class_id in read["class_ids"]] == ["b"] * count
+
+
+def test_files_are_replaced_and_complete(tmp_path):
+    row = tables.row_of_error("x.png", ValueError("no image"))
+    for _ in range(2):
+        tables.write_rows(str(tmp_path), ["x.png"], [row], "model")
+    assert len(list(tmp_path.iterdir())) == 1
+    assert scale.read_errors(tmp_path) == {"x.png": "no image"}
+    assert tables.finished_paths(tmp_path, "model") == {"x.png"}
+    with pytest.raises(ValueError, match="results of model, for other"):
+        tables.finished_paths(tmp_path, "other")
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path):
+    path = tmp_path / "part-0.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(InvalidDataError, match=r"part-0\.parquet: the file is damaged"):
+        scale.summarize(tmp_path)
+    pyarrow.parquet.write_table(pyarrow.table({"x": [1]}), path)
+    with pytest.raises(InvalidDataError, match="no columns"):
+        scale.summarize(tmp_path)
+
+
+def test_locations(tmp_path):
+    write_images(tmp_path, 2)
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden.png").write_text("no image")
+    for location in (tmp_path, str(tmp_path), tmp_path.as_uri()):
+        assert locations.list_images(location) == ["a/0.png", "b/1.png"]
+    with pytest.raises(MissingFileError, match="no such folder"):
+        locations.list_images(tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingFileError, match="no images"):
+        locations.list_images(tmp_path / "empty")
+
+
+def test_addresses_of_fsspec():
+    fsspec = pytest.importorskip("fsspec")
+    with fsspec.open("memory://photos/x.png", "wb") as stream:
+        stream.write(b"1")
+    assert locations.list_images("memory://photos") == ["x.png"]
+    with pytest.raises(ValueError, match="No installed package"):
+        locations.open_location("nothing://photos")
+
+
+def test_arguments(tmp_path):
+    with pytest.raises(ValueError, match="`workers` must be positive"):
+        scale.detect_images(tmp_path, tmp_path, "nucleus-light", workers=0)
+
+
+def test_two_workers_find_what_detect_finds(tmp_path):
+    folder, output = write_images(tmp_path / "images", 12, broken=(3, 8)), tmp_path / "found"
+    loads = functools.partial(mrcnn.load, "nucleus-light", IMAGE_MIN_SCALE=1.0)
+    # Results of four images exist already, as after an interruption: they are not detected again.
+    existing = ["a/0.png", "b/1.png", "a/2.png", "a/4.png"]
+    rows = [tables.row_of(path, result(0)) for path in existing]
+    tables.write_rows(str(output), existing, rows, "test, min_score=0.5")
+    summary = scale.detect_images(folder, output, loads, workers=2, images_per_file=3, description="test")
+    assert summary.errors.keys() == {"b/3.png", "a/8.png"}
+    assert summary.images == 10
+    model, found = loads(), {one.path: one for one in scale.read_results(output)}
+    assert found.keys() | summary.errors.keys() == set(locations.list_images(folder))
+    for path, one in found.items():
+        if path in existing:
+            assert one.count == 0
+            continue
+        (wanted,) = model.detect([np.asarray(Image.open(folder / path))], masks="cropped")
+        wanted = wanted.select(wanted["scores"] >= 0.5)
+        np.testing.assert_array_equal(one["rois"], wanted["rois"])
+        np.testing.assert_allclose(one["scores"], wanted["scores"], atol=1e-5)
+        assert [rle.decode(code, one.shape).sum() for code in one["masks"]] == [
+            crop.sum() for _, crop in wanted.crops()
+        ]
+    assert sum(one.count for one in found.values()) == summary.instances > 0
+    before = sorted(path.name for path in output.iterdir())
+    again = scale.detect_images(folder, output, loads, workers=2, description="test")
+    assert again == summary and sorted(path.name for path in output.iterdir()) == before
