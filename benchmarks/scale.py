@@ -10,7 +10,6 @@ workers whose driver is killed in the middle and started again.
 
 import argparse
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -30,6 +29,10 @@ from benchmarks import measure
 SIDE = 256
 # The images that one process detects in, for its rate.
 SINGLE = 200
+COLUMNS = (
+    *("run", "images_per_second", "seconds", "images", "instances"),
+    *("broken_named", "files_unchanged"),
+)
 
 
 def make_images(source: Path, folder: Path, count: int, broken: int) -> set[str]:
@@ -171,9 +174,7 @@ def contents(output: Path) -> dict[str, Any]:
 def options() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--images", type=Path, required=True, help="a zip file or folder with images/, labels/"
-    )
+    parser.add_argument("--images", type=Path, required=True, help="a zip file or folder, see above")
     parser.add_argument("--count", type=int, default=1000, help="images to make (1000)")
     parser.add_argument("--broken", type=int, default=10, help="files that are cut off (10)")
     parser.add_argument("--workers", type=int, default=2, help="workers (2)")
@@ -198,17 +199,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
             rows.append(driver_run(folder, Path(name, "driver"), arguments))
         for row in rows[1:]:
             row["broken_named"] = set(row.pop("broken")) == broken
-    print(json.dumps(rows, indent=1))
-    columns = (
-        "run",
-        "images_per_second",
-        "seconds",
-        "images",
-        "instances",
-        "broken_named",
-        "files_unchanged",
-    )
-    report.show(rows, {column: column.replace("_", " ") for column in columns}, "Workers on Ray")
+    report.show(rows, {column: column.replace("_", " ") for column in COLUMNS}, "Workers on Ray")
     return report.finish()
 
 
