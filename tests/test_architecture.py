@@ -64,6 +64,7 @@ ALLOWED = {
         "evaluation",
         "formats",
         "inference",
+        "inspection",
         "loading",
         "model",
         "results",

@@ -162,6 +162,23 @@ def detect(
 
 @app.command()
 @finish
+def inspect(
+    image: Annotated[Path, typer.Argument(help="An image file.")],
+    model: Model,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder in which to save the page and the pictures.")
+    ] = Path("inspected"),
+    settings: Set = None,
+    json: Json = False,
+) -> Any:
+    """Draw the steps of a model for one image, from anchors to the result, on a page for the browser."""
+    from mrcnn.cli.inspecting import inspect_image
+
+    return inspect_image(model, image, output, settings=settings or [])
+
+
+@app.command()
+@finish
 def scale(
     source: Annotated[
         str,

@@ -1,6 +1,7 @@
 """The command `mrcnn`: its commands on small data, its errors and exit codes."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import annotation_files as files
 import pytest
+import skimage.data
+from PIL import Image
+
+from mrcnn.cli import inspecting
 
 pytest.importorskip("typer")
 
@@ -206,3 +211,43 @@ def test_from_annotations_to_an_exported_model(coco, tmp_path):
         assert found["images"] == 2
         assert "1 of 3 images were left out" in err
         assert (tmp_path / "found" / "annotations.json").is_file()
+
+
+# --- mrcnn inspect ---
+
+
+@pytest.fixture(scope="module")
+def inspected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("inspected")
+    Image.fromarray(skimage.data.immunohistochemistry()[:128, :160]).save(folder / "cells.png")
+    output, _ = run(
+        *("inspect", folder / "cells.png", "--model", "nucleus-light", "--output", folder / "out"),
+        *("--set", "IMAGE_MIN_SCALE=1", "--set", "DETECTION_MIN_CONFIDENCE=0", "--json"),
+    )
+    return folder / "out", json.loads(output)
+
+
+def test_every_step_has_a_picture(inspected):
+    _, result = inspected
+    assert len(result["pictures"]) == 7
+    for path in result["pictures"]:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 100
+            assert len(picture.convert("L").getcolors(256)) > 10  # not a blank sheet
+
+
+def test_the_page_needs_no_other_file(inspected):
+    folder, result = inspected
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert result["page"] == str(folder / "index.html")
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [title for _, title, _ in inspecting.STEPS]
+    sources = re.findall(r'src="(.*?)"', page)
+    assert len(sources) == 7
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_a_missing_image_is_named(tmp_path):
+    _, messages = run("inspect", tmp_path / "none.jpg", "--model", "nucleus-light", code=1)
+    assert "none.jpg" in messages
+    assert "Traceback" not in messages
+    assert not (tmp_path / "inspected").exists()
