@@ -115,9 +115,9 @@ def test_weights_with_other_settings(small):
         IMAGE_MIN_DIM = IMAGE_MAX_DIM = 128
         DETECTION_MIN_CONFIDENCE = 0.5
 
-    with pytest.warns(UserWarning, match="other settings") as caught:
+    with pytest.warns(UserWarning, match="different settings") as caught:
         mrcnn.MaskRCNN("inference", PlainConfig(), "logs").load_weights(small[1])
-    (text,) = [str(warning.message) for warning in caught if "other settings" in str(warning.message)]
+    (text,) = [str(warning.message) for warning in caught if "different settings" in str(warning.message)]
     assert "RPN_ANCHOR_SCALES: file [8, 16, 32, 64, 128], model [32, 64, 128, 256, 512]" in text
     assert "MEAN_PIXEL: file [97.0, 98.0, 99.0]" in text and "IMAGE_MIN_DIM: file 64, model 128" in text
     assert "DETECTION_MIN_CONFIDENCE" not in text and f"mrcnn.load({str(small[1])!r})" in text

@@ -302,5 +302,5 @@ def test_a_network_of_their_own_does_not_detect():
             x = keras.Input((2,))
             return keras.Model(x, keras.layers.Dense(1)(x))
 
-    with pytest.raises(RuntimeError, match=r"OwnNetwork\.build returns a network of its own"):
+    with pytest.raises(RuntimeError, match=r"OwnNetwork\.build returns its own network"):
         OwnNetwork("inference", TinyConfig(), "logs").detect([rectangles(0)[0]])

@@ -263,5 +263,5 @@ def machine_index():
 
 def test_check_count():
     devices.check_count(4, 4, 2)
-    with pytest.raises(ValueError, match="GPU_COUNT=3; 2 processes with 4 devices"):
+    with pytest.raises(ValueError, match="GPU_COUNT=3, with 2 processes that have 4 devices"):
         devices.check_count(3, 4, 2)

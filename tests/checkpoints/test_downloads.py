@@ -201,7 +201,11 @@ def test_archive_with_a_damaged_member(server, tmp_path):
 def test_interrupt_leaves_nothing_under_the_final_name(server, tmp_path):
     release = threading.Event()
     url = server.put("a.h5", CONTENT * 100, event=release)
-    code = "import sys; from mrcnn.checkpoints import downloads; downloads.fetch(*sys.argv[1:])"
+    # A process that starts in the background ignores interrupts.
+    code = (
+        "import signal, sys; from mrcnn.checkpoints import downloads; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); downloads.fetch(*sys.argv[1:])"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code, url, str(tmp_path / "a.h5")], stderr=subprocess.PIPE, text=True
     )

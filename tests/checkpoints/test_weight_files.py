@@ -460,7 +460,7 @@ def test_links_in_place_of_groups(tmp_path, name):
 def test_a_stated_size_is_compared_before_memory_is_allocated(tmp_path, shape):
     path = weight_file_with(tmp_path / "w.h5", lambda group: group.create_dataset("kernel:0", shape, "f4"))
     assert path.stat().st_size < 20_000
-    with pytest.raises(InvalidDataError, match=r"w\.h5: the file \([\d,]+ bytes\) states [\d,]+ bytes"):
+    with pytest.raises(InvalidDataError, match=r"w\.h5: the file \([\d,]+ bytes\) declares [\d,]+ bytes"):
         weight_files.read_weight_file(path)
     with weight_files.open_weight_file(path) as layers:
         assert layers["conv1"][0].shape == shape

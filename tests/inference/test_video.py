@@ -128,7 +128,9 @@ def test_ctrl_c_in_a_terminal_leaves_nothing(clip, tmp_path):
     """A real interrupt, in a process of its own, while frames are drawn and decoded."""
     output = tmp_path / "out" / "x.avi"
     program = (
-        "import sys, time\nfrom mrcnn.inference import video\n"
+        "import signal, sys, time\nfrom mrcnn.inference import video\n"
+        # A process that starts in the background ignores interrupts.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "def detect(frames):\n    print('frame', flush=True)\n    time.sleep(0.2)\n    return frames\n"
         "video.detect_video(sys.argv[1], sys.argv[2], detect, lambda frame, result: frame, progress=False)"
     )

@@ -84,7 +84,7 @@ def test_every_layer_has_pretrained_weights(network, weights):
 
 
 def test_names_are_those_of_keras(network):
-    published = keras.applications.EfficientNetB0((64, 64, 3), include_top=False, weights=None)
+    published = keras.applications.EfficientNetB0(include_top=False, weights=None, input_shape=(64, 64, 3))
     ours = {layer.name for layer in network.layers if layer.weights}
     assert ours < {layer.name for layer in published.layers}
 

@@ -253,8 +253,15 @@ def network(tmp_path_factory):
         IMAGE_MIN_DIM = 64
         IMAGES_PER_GPU = GPU_COUNT = 1
         DETECTION_MIN_CONFIDENCE = 0.0
+        DETECTION_MAX_INSTANCES = 4
 
-    return mrcnn.MaskRCNN("inference", Tiny(), tmp_path_factory.mktemp("logs"))
+    model = mrcnn.MaskRCNN("inference", Tiny(), tmp_path_factory.mktemp("logs"))
+    # No proposal is background, so that every tile has more objects than the limit.
+    logits = model.keras_model.get_layer("mrcnn_class_logits")
+    kernel, bias = logits.get_weights()
+    bias[1] = 20
+    logits.set_weights([kernel, bias])
+    return model
 
 
 def test_a_network_sees_a_single_tile_as_an_image(network):
