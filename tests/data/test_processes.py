@@ -1,5 +1,6 @@
 """Batches built in other processes: the same ones, errors that say what happened, and nothing left behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -145,7 +146,7 @@ def test_a_dataset_that_cannot_travel_is_refused_with_advice():
 
 
 SCRIPT = """
-import sys
+import signal
 from toy_data import ToyConfig, toy_dataset
 from mrcnn.data.batches import BatchBuilder
 from mrcnn.data.processes import BatchProcesses
@@ -153,6 +154,7 @@ from mrcnn.data.processes import BatchProcesses
 class Mine(type(toy_dataset())):  # a class of the script, which has no __main__ guard
     pass
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores interrupts
 dataset = Mine(toy_dataset().items)
 source = BatchProcesses(BatchBuilder(dataset, ToyConfig(), steps=10, batch_size=2, seed=0), 1)
 source.batch(0, 0)
@@ -162,8 +164,9 @@ while True:
 """
 
 
-def start_script(tmp_path):
-    """The SCRIPT in a session of its own, and the folder that it printed."""
+@pytest.fixture
+def started(tmp_path):
+    """The SCRIPT in a session of its own, which is killed in the end, and the folder that it printed."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
@@ -178,7 +181,9 @@ def start_script(tmp_path):
     line = program.stdout.readline().strip()
     assert line, program.stderr.read()
     assert Path(line).is_dir()
-    return program, Path(line)
+    yield program, Path(line)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(program.pid, signal.SIGKILL)
 
 
 def wait_until(condition, seconds=10):
@@ -192,9 +197,9 @@ def wait_until(condition, seconds=10):
 @pytest.mark.parametrize(
     "end", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 )
-def test_processes_end_with_the_one_that_started_them(end, tmp_path):
+def test_processes_end_with_the_one_that_started_them(end, started):
     """Ctrl-C, which reaches every process of the terminal, and the end of the first one alone."""
-    program, folder = start_script(tmp_path)
+    program, folder = started
     children = loaders(program.pid)
     assert children
     os.killpg(program.pid, end) if end == signal.SIGINT else program.send_signal(end)
@@ -206,8 +211,8 @@ def test_processes_end_with_the_one_that_started_them(end, tmp_path):
 
 
 @linux
-def test_files_of_processes_that_were_all_killed_are_removed_at_the_next_start(tmp_path):
-    program, folder = start_script(tmp_path)
+def test_files_of_processes_that_were_all_killed_are_removed_at_the_next_start(started):
+    program, folder = started
     processes.remove_abandoned_folders(folder.parent)
     assert any(folder.iterdir())  # it is in use
     children = loaders(program.pid)

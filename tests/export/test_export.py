@@ -139,6 +139,7 @@ def test_8_bit_images_of_one_size(model, tmp_path):
 
 def test_training_models_are_exported_too(tmp_path):
     model = MaskRCNN("training", TinyConfig(), "logs")
+    model.copy_weights(build(TinyConfig()))
     runner = runtime.load(export.export(model, tmp_path / "trained.onnx"))
     assert_equal(model.inference_model(), runner, pictures((64, 64, 3)))
 

@@ -107,6 +107,7 @@ def test_arguments(tmp_path):
         scale.detect_images(tmp_path, tmp_path, "nucleus-light", workers=0)
 
 
+@pytest.mark.slow
 def test_two_workers_find_what_detect_finds(tmp_path):
     folder, output = write_images(tmp_path / "images", 12, broken=(3, 8)), tmp_path / "found"
     loads = functools.partial(mrcnn.load, "nucleus-light", IMAGE_MIN_SCALE=1.0)
