@@ -84,13 +84,23 @@ def detect_in_tiles(
             results.add(found.select(found["scores"] >= min_score), name, file_name=path.name)
     finally:
         results.finish()
-    counts = results.counts
+    return _summary(output, results.counts, left_out, len(images))
+
+
+def _summary(
+    output: Path, counts: dict[str, int], left_out: Sequence[Path], images: int
+) -> tuple[dict[str, Any], str]:
+    """Return the result of the command.
+
+    Raises:
+        IncompleteError: If images were left out.
+    """
     total = sum(counts.values())
     value = {"output": str(output), "images": len(counts), "instances": total, "counts": counts}
     noun = "image" if len(counts) == 1 else "images"
     result = value, f"Found {total} objects in {len(counts)} {noun}. Saved the results to {output}."
     if left_out:
-        raise IncompleteError(result, f"{len(left_out)} of {len(images)} images were left out; see above.")
+        raise IncompleteError(result, f"{len(left_out)} of {images} images were left out; see above.")
     return result
 
 
@@ -121,5 +131,7 @@ def files_of(sources: Sequence[str]) -> dict[str, Path]:
                 )
             found[path.stem] = path
     if not found:
-        raise MissingFileError("There are no images here.", file=sources[0])
+        raise MissingFileError(
+            "There are no images here. Pass image files, or a folder of them.", file=sources[0]
+        )
     return found

@@ -185,7 +185,7 @@ def _ring(listed: Any, file: Path, entry: str) -> Polygon:
         points = np.zeros(0)
     if points.ndim != 2 or points.shape[1] not in (2, 3) or len(points) < 3:
         raise BrokenEntryError(
-            f"A ring must be a list of 3 or more points of 2 or 3 numbers. Received: {short(listed)}",
+            f"A ring must be a list of at least 3 points, each of 2 or 3 numbers. Received: {short(listed)}",
             file=file,
             entry=entry,
             field="coordinates",

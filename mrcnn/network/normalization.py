@@ -163,5 +163,5 @@ def normalization(
     if norm == "batch":
         return lambda name: BatchNorm(train_bn=train_bn, frozen=frozen, epsilon=epsilon, name=name)
     raise ValueError(
-        f'`norm` must be "batch", "group" or a function that makes a layer. Received: norm={norm!r}'
+        f'`norm` must be "batch", "group" or a function that returns a layer. Received: norm={norm!r}'
     )

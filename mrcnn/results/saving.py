@@ -99,7 +99,7 @@ def format_of(path: Path, format: str | None) -> str:
     if format is None:
         if path.suffix.lower() not in SUFFIXES:
             raise ValueError(
-                f"The suffix of {path.name} does not determine the format. Pass `format`, one of {FORMATS}."
+                f"Cannot tell the format from the suffix of {path.name}. Pass `format` as one of {FORMATS}."
             )
         return SUFFIXES[path.suffix.lower()]
     if format not in FORMATS:
@@ -108,7 +108,7 @@ def format_of(path: Path, format: str | None) -> str:
 
 
 def image_path(result: "Detections", folder: Path) -> str:
-    """Return the path of the image of a result relative to a folder, with slashes; empty if it has none."""
+    """Return the path of a result's image relative to a folder, with slashes, or "" if it is unknown."""
     if result.path is None:
         return ""
     try:

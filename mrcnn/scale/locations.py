@@ -81,7 +81,7 @@ def list_images(location: str | os.PathLike[str]) -> list[str]:
     found = list_files(location, SUFFIXES)
     if not found:
         raise MissingFileError(
-            f"There are no images here. Images have one of the suffixes {', '.join(sorted(SUFFIXES))}.",
+            f"The folder contains no images. Supported suffixes: {', '.join(sorted(SUFFIXES))}.",
             file=location,
         )
     return found

@@ -145,7 +145,7 @@ def read_tables(output: str | os.PathLike[str], columns: Sequence[str] | None = 
 
 
 def finished_paths(output: str | os.PathLike[str], model: str) -> set[str]:
-    """Return the images whose results are written.
+    """Return the images that already have results.
 
     Args:
         output: The folder; see `open_location`. It need not exist.

@@ -50,7 +50,7 @@ class Settings:
         return self.batch + self.queue
 
     def pixels_for(self, config: Any) -> int:
-        """Return the largest number of pixels of an image.
+        """Return the largest number of pixels that an image may have.
 
         Args:
             config: The settings of the model. The default is PIXELS where IMAGE_RESIZE_MODE bounds what

@@ -77,7 +77,7 @@ def test_errors():
         Detections(result["rois"], result["class_ids"][:1], result["scores"], result["masks"])
     with pytest.raises(ValueError, match="`shape` must be given"):
         Detections(result["rois"][:0], result["class_ids"][:0], result["scores"][:0], [])
-    with pytest.raises(ValueError, match=r"The suffix of a\.json does not .* the format"):
+    with pytest.raises(ValueError, match=r"Cannot tell the format from the suffix of a\.json. Pass `format`"):
         result.save("a.json")
     with pytest.raises(ValueError, match="`format` must be one of"):
         result.save("a.json", "voc")

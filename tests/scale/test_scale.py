@@ -89,7 +89,7 @@ def test_locations(tmp_path):
     with pytest.raises(MissingFileError, match="no such folder"):
         locations.list_images(tmp_path / "missing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(MissingFileError, match="no images"):
+    with pytest.raises(MissingFileError, match="contains no images"):
         locations.list_images(tmp_path / "empty")
 
 
