@@ -142,7 +142,7 @@ def detect(model: mrcnn.MaskRCNN, output: Path) -> None:
         image, rois, result["masks"], result["class_ids"], CLASS_NAMES, scores, scale=2
     )
     skimage.io.imsave(output, drawing, check_contrast=False)
-    print(f"Found {len(scores)} coins. {hits} of the {len(class_ids)} coins in the image were found (IoU 0.5).")
+    print(f"Found {len(scores)} coins. {hits} of the {len(class_ids)} real coins are among them (IoU 0.5).")
     print(f"Average precision at IoU 0.5: {ap:.3f}. Picture: {output}")
 
 
