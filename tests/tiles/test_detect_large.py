@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on(image, tmp_path):
 
 def test_a_folder_of_another_run_is_refused(image, tmp_path):
     large(image, resume=tmp_path)
-    with pytest.raises(InvalidDataError, match=r"tile: 64, now 128"):
+    with pytest.raises(InvalidDataError, match=r"tile was 64, and is 128 now"):
         large(image, resume=tmp_path, tile=128)
     with pytest.raises(InvalidDataError, match=r"image: pixels"):
         large(255 - image, resume=tmp_path)
