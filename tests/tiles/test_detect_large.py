@@ -124,7 +124,7 @@ def test_a_folder_of_another_run_is_refused(image, tmp_path):
         large(255 - image, resume=tmp_path)
     model = region_model()
     model.config.DETECTION_MIN_CONFIDENCE = 0.1
-    with pytest.raises(InvalidDataError, match=r"settings: DETECTION_MIN_CONFIDENCE: "):
+    with pytest.raises(InvalidDataError, match=r"settings: DETECTION_MIN_CONFIDENCE was 0\.7, and is 0\.1 now"):
         large(image, model, resume=tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UnreadableFileError, match=r"run.json: The file does not describe a run"):
