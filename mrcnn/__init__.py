@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what type checkers and the API reference see
     from mrcnn.data.augmentation_policies import camera_policy as camera_policy
     from mrcnn.data.augmentation_policies import scale_jitter as scale_jitter
     from mrcnn.data.copy_paste import CopyPaste as CopyPaste
+    from mrcnn.data.stains import stain_jitter as stain_jitter
     from mrcnn.dataset import Dataset as Dataset
     from mrcnn.evaluation.evaluate import evaluate as evaluate
     from mrcnn.inference.video import detect_video as detect_video
@@ -62,6 +63,7 @@ _CLASSES_AND_FUNCTIONS = {
     "CopyPaste": "mrcnn.data.copy_paste",
     "camera_policy": "mrcnn.data.augmentation_policies",
     "scale_jitter": "mrcnn.data.augmentation_policies",
+    "stain_jitter": "mrcnn.data.stains",
     "detect_video": "mrcnn.inference.video",
     "load": "mrcnn.loading",
 }
@@ -106,6 +108,7 @@ __all__ = [
     "runtime",
     "scale_jitter",
     "schedules",
+    "stain_jitter",
     "utils",
     "visualize",
 ]
