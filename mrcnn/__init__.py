@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # what type checkers and the API reference see
     from mrcnn.config import Config as Config
     from mrcnn.config import Detectron2Config as Detectron2Config
     from mrcnn.config import LightConfig as LightConfig
+    from mrcnn.config import PretrainedLightConfig as PretrainedLightConfig
     from mrcnn.config import TorchvisionConfig as TorchvisionConfig
     from mrcnn.config import TorchvisionV2Config as TorchvisionV2Config
     from mrcnn.data.augmentation_policies import camera_policy as camera_policy
@@ -55,6 +56,7 @@ _CLASSES_AND_FUNCTIONS = {
     "MaskRCNN": "mrcnn.model",
     "Config": "mrcnn.config",
     "LightConfig": "mrcnn.config",
+    "PretrainedLightConfig": "mrcnn.config",
     "TorchvisionConfig": "mrcnn.config",
     "TorchvisionV2Config": "mrcnn.config",
     "Detectron2Config": "mrcnn.config",
@@ -90,6 +92,7 @@ __all__ = [
     "Detectron2Config",
     "LightConfig",
     "MaskRCNN",
+    "PretrainedLightConfig",
     "TorchvisionConfig",
     "TorchvisionV2Config",
     "callbacks",

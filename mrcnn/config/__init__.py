@@ -13,7 +13,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -313,10 +313,11 @@ class Config:
     """Whether the heads learn from the RPN's proposals. If False, they learn from the RoIs in the batch
     instead."""
 
-    TRAIN_BN: bool | None = False
+    TRAIN_BN: bool | Literal["heads"] | None = False
     """Statistics of batch norm. False always uses the stored ones, which suits small batches and pretrained
-    weights. None uses those of the batch in training and the stored ones in detection. True always uses those
-    of the batch."""
+    weights. None uses those of the batch in training and the stored ones in detection. "heads" is like False
+    in the backbone and like None in the other layers, which suits a pretrained backbone under layers that
+    start from random weights. True always uses those of the batch."""
 
     GRADIENT_CLIP_NORM: float | None = 5.0
     """Largest joint norm of all gradients; larger ones are clipped. None turns clipping off."""
@@ -570,5 +571,6 @@ class LightConfig(Config):
 
 
 from mrcnn.config.presets import Detectron2Config as Detectron2Config  # noqa: E402  # they derive from Config
+from mrcnn.config.presets import PretrainedLightConfig as PretrainedLightConfig  # noqa: E402
 from mrcnn.config.presets import TorchvisionConfig as TorchvisionConfig  # noqa: E402
 from mrcnn.config.presets import TorchvisionV2Config as TorchvisionV2Config  # noqa: E402

@@ -1,6 +1,6 @@
-"""Presets: the settings that fit the published weights of other libraries.
+"""Presets: the settings that fit published weights.
 
-`mrcnn.load` chooses the preset by the weights. To choose it yourself:
+For the weights of other libraries, `mrcnn.load` chooses the preset. To choose it yourself:
 
     model = mrcnn.MaskRCNN("inference", mrcnn.TorchvisionV2Config(), "logs")
     model.load_weights("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth")
@@ -8,7 +8,25 @@
 
 import numpy as np
 
-from mrcnn.config import Config
+from mrcnn.config import Config, LightConfig
+
+
+class PretrainedLightConfig(LightConfig):
+    """Settings to train a light network from the ImageNet weights of EfficientNet-Lite0, on a CPU.
+
+    Only the backbone is pretrained. It keeps its batch-norm statistics, while the other layers, which start
+    from random weights, learn theirs from batches of at least two images. First train the layers "heads" for
+    a tenth of the steps at twice LEARNING_RATE, then "3+".
+    """
+
+    BACKBONE = "efficientnetlite0"
+    MEAN_PIXEL = np.array([127.0, 127.0, 127.0])
+    TRAIN_BN = "heads"
+    FPN_NORM = True
+    RPN_POSITIVE_IOU = 0.5
+    IMAGES_PER_GPU = 4
+    OPTIMIZER = "adam"
+    LEARNING_RATE = 0.0005
 
 
 class TorchvisionConfig(Config):

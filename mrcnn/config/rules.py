@@ -64,7 +64,6 @@ SWITCHES = (
 # Switches that may be None, and what None does.
 OPTIONAL_SWITCHES = {
     "MASK_POSITIVES_ONLY": "None (True if the result is the same)",
-    "TRAIN_BN": "None (statistics of the batch in training only)",
     "JIT_COMPILE": "None (compile where that is faster)",
     "TRAIN_ON_EMPTY_IMAGES": "None (images that annotations list as empty)",
 }
@@ -156,6 +155,9 @@ def _plain_rules(config: "Config") -> Iterator[Rule]:
     for name, default in OPTIONAL_SWITCHES.items():
         value = getattr(config, name)
         yield name, value is None or _is_switch(value), f"True, False or {default}"
+    is_heads = isinstance(config.TRAIN_BN, str) and config.TRAIN_BN == "heads"
+    requirement = 'True, False, "heads" or None (statistics of the batch in training only)'
+    yield "TRAIN_BN", is_heads or config.TRAIN_BN is None or _is_switch(config.TRAIN_BN), requirement
     for name in CHOICES:
         yield name, _is_choice(config, name), f"one of {CHOICES[name]}"
     is_kept = _is_count(config.RPN_CONVOLUTIONS, 1, 2)

@@ -25,15 +25,27 @@ from mrcnn.network.rpn_targets import RpnTargetLayer
 from mrcnn.typing import Tensor
 
 
-def norm_layers(config: Config) -> Norm:
+def backbone_train_bn(config: Config) -> bool | None:
+    """Return `train_bn` of the batch norms of the backbone."""
+    return False if config.TRAIN_BN == "heads" else config.TRAIN_BN
+
+
+def head_train_bn(config: Config) -> bool | None:
+    """Return `train_bn` of the batch norms outside of the backbone."""
+    return None if config.TRAIN_BN == "heads" else config.TRAIN_BN
+
+
+def norm_layers(config: Config, train_bn: bool | None) -> Norm:
     """Return the function that makes the normalization layers."""
-    return normalization(config.NORM, config.TRAIN_BN, config.BATCH_NORM_EPSILON, config.FROZEN_BN)
+    return normalization(config.NORM, train_bn, config.BATCH_NORM_EPSILON, config.FROZEN_BN)
 
 
 def first_stage(image: Tensor, config: Config) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """Build backbone, FPN and RPN: the pyramid P2 to P6, and logits, scores and deltas of all anchors."""
-    norm = norm_layers(config)
-    stages = backbone_stages(image, config.BACKBONE, config.TRAIN_BN, norm, config.RESNET_STYLE)
+    train_bn = backbone_train_bn(config)
+    norm = norm_layers(config, train_bn)
+    stages = backbone_stages(image, config.BACKBONE, train_bn, norm, config.RESNET_STYLE)
+    norm = norm_layers(config, head_train_bn(config))
     pyramid = feature_pyramid(stages, config.TOP_DOWN_PYRAMID_SIZE, norm if config.FPN_NORM else None)
     rpn = build_rpn_model(
         config.RPN_ANCHOR_STRIDE,
@@ -105,9 +117,9 @@ def box_head(
         image_meta,
         config.POOL_SIZE,
         config.NUM_CLASSES,
-        train_bn=config.TRAIN_BN,
+        train_bn=head_train_bn(config),
         fc_layers_size=config.FPN_CLASSIF_FC_LAYERS_SIZE,
-        norm=norm_layers(config),
+        norm=norm_layers(config, head_train_bn(config)),
         convolutions=config.BOX_HEAD_CONVOLUTIONS,
         norm_after=config.HEAD_NORM,
         roi_align=config.conventions().roi_align,
@@ -137,9 +149,9 @@ def mask_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config: C
         image_meta,
         config.MASK_POOL_SIZE,
         config.NUM_CLASSES,
-        train_bn=config.TRAIN_BN,
+        train_bn=head_train_bn(config),
         channels=config.MASK_HEAD_CHANNELS,
-        norm=norm_layers(config),
+        norm=norm_layers(config, head_train_bn(config)),
         norm_after=config.HEAD_NORM,
         roi_align=config.conventions().roi_align,
     )

@@ -1,12 +1,21 @@
-"""Learning-rate schedules for training from scratch.
+"""Learning-rate schedules for training from scratch, and stages for training a pretrained backbone.
 
-Pass one to `train` in place of a number:
+Pass a schedule to `train` in place of a number:
 
     rate = warm_up_and_decay(config.LEARNING_RATE, steps=epochs * config.STEPS_PER_EPOCH)
     model.train(train, val, learning_rate=rate, epochs=epochs, layers="all")
+
+Train in stages:
+
+    for stage in transfer_stages(config.LEARNING_RATE, epochs, config.STEPS_PER_EPOCH):
+        model.train(train, val, **stage._asdict())
 """
 
+from typing import NamedTuple, TypeAlias
+
 import keras
+
+LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 def warm_up_and_decay(
@@ -39,3 +48,34 @@ def warm_up_and_decay(
         warmup_target=peak,
         warmup_steps=warm_up_steps,
     )
+
+
+class Stage(NamedTuple):
+    """A part of a training: arguments of `MaskRCNN.train`. `epochs` counts from the start of the training."""
+
+    learning_rate: LearningRate
+    epochs: int
+    layers: str
+
+
+def transfer_stages(peak: float, epochs: int, steps_per_epoch: int) -> list[Stage]:
+    """Return the two stages that train a network whose backbone is pretrained and whose heads are random.
+
+    The heads train alone for a tenth of the epochs, at twice the learning rate, because the large gradients
+    of random heads would change the backbone for the worse. Then stages 3 to 5 of the backbone train, too.
+    Its first layers, which see edges and colors, keep their weights. In each part, the learning rate rises
+    and decays as in `warm_up_and_decay`.
+
+    Args:
+        peak: The highest learning rate of the second stage.
+        epochs: Number of epochs of the whole training. A single epoch has no first stage.
+        steps_per_epoch: Number of steps of each epoch.
+
+    Raises:
+        ValueError: See `warm_up_and_decay`.
+    """
+    alone = max(1, round(epochs / 10)) if epochs > 1 else 0
+    stages = [Stage(warm_up_and_decay(peak, (epochs - alone) * steps_per_epoch), epochs, "3+")]
+    if alone:
+        stages.insert(0, Stage(warm_up_and_decay(2 * peak, alone * steps_per_epoch), alone, "heads"))
+    return stages

@@ -150,6 +150,20 @@ def test_mask_slots(settings, count):
     assert graph.outputs["target_mask"].shape == (None, count, 28, 28)
 
 
+def test_batch_norms_of_the_heads_alone():
+    config = TinyConfig()
+    config.BACKBONE, config.TRAIN_BN, config.FPN_NORM = "efficientnetlite0", "heads", True
+    config.COMPUTE_BACKBONE_SHAPE = None
+    network = graphs.training_graph(config)
+    model = keras.Model(network.inputs, network.outputs)
+    norms = {layer.name: layer.train_bn for layer in model.layers if hasattr(layer, "train_bn")}
+    of_heads = {name for name in norms if name.startswith(("fpn_", "mrcnn_"))}
+    assert {"fpn_p2_bn", "fpn_c5p5_bn", "mrcnn_class_bn1", "mrcnn_mask_bn1"} <= of_heads
+    assert {"stem_bn", "block7a_project_bn"} <= norms.keys() - of_heads
+    assert {norms[name] for name in of_heads} == {None}
+    assert {norms[name] for name in norms.keys() - of_heads} == {False}
+
+
 def test_inputs_and_outputs_of_training():
     graph = graphs.training_graph(TinyConfig())
     assert list(graph.inputs) == [

@@ -1,9 +1,9 @@
-"""The learning rate of a training from scratch."""
+"""Learning rates, and the stages of a training that starts from a pretrained backbone."""
 
 import numpy as np
 import pytest
 
-from mrcnn.training.schedules import warm_up_and_decay
+from mrcnn.training.schedules import transfer_stages, warm_up_and_decay
 
 
 def rates(schedule, steps):
@@ -27,3 +27,19 @@ def test_shares_and_short_trainings():
 def test_refuses_what_is_no_schedule(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         warm_up_and_decay(**{"peak": 0.1, "steps": 10, **wrong})
+
+
+def test_the_heads_train_first_and_faster():
+    heads, rest = transfer_stages(0.01, epochs=20, steps_per_epoch=50)
+    assert (heads.layers, heads.epochs, rest.layers, rest.epochs) == ("heads", 2, "3+", 20)
+    found = rates(heads.learning_rate, 100)
+    assert found.max() == pytest.approx(0.02) and found[-1] == pytest.approx(0.001, rel=1e-4)
+    found = rates(rest.learning_rate, 900)
+    assert found.argmax() == 90 and found.max() == pytest.approx(0.01)
+    assert found[-1] == pytest.approx(0.0005, rel=1e-4)
+
+
+def test_a_single_epoch_has_one_stage():
+    assert [(stage.layers, stage.epochs) for stage in transfer_stages(0.01, 1, 10)] == [("3+", 1)]
+    two = transfer_stages(0.01, 2, 10)
+    assert [(stage.layers, stage.epochs) for stage in two] == [("heads", 1), ("3+", 2)]
