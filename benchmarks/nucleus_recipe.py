@@ -1,0 +1,176 @@
+"""What does each part of the recipe for nuclei bring, without a GPU?
+
+    python -m benchmarks.nucleus_recipe --dataset nuclei --row pretrained --seed 0
+    python -m benchmarks.nucleus_recipe --dataset nuclei --row pretrained --seed 0 --detect flips
+    python -m benchmarks.nucleus_recipe --dataset nuclei --row pretrained --seed 0 --final
+    python -m benchmarks.nucleus_recipe --table
+
+Each row changes one thing in the row "pretrained" (see ROWS). `train.zip` is divided: of the images of each
+modality, sorted by id, every eighth one is held back. The held-back images measure the rows and choose the
+score threshold of AP(tau). `--final` measures a trained row on `val.zip`, with the threshold chosen before:
+do that once, for the recipe that the table has chosen. Needs `split.json`.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mrcnn
+from benchmarks import learning, measure
+from mrcnn import formats
+from mrcnn.evaluation.evaluate import evaluate
+from samples.nucleus import nucleus
+
+EXPERIMENT = "nucleus_recipe"
+EVERY = 8
+EPOCHS, STEPS = 15, 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a row changes.
+
+    Args:
+        recipe: Name in `nucleus.RECIPES`.
+        weights: Initial weights.
+        augmentation: Name in `nucleus.AUGMENTATIONS`.
+        settings: Fields of the Config.
+        longer: Factor of the steps.
+        layers: Layers to train; with "3+", the heads train alone first.
+    """
+
+    recipe: str = "pretrained"
+    weights: str = "imagenet"
+    augmentation: str = "microscopes"
+    settings: dict[str, Any] = field(default_factory=dict)
+    longer: int = 1
+    layers: str = "all"
+
+
+ROWS = {
+    "as shipped": Row(recipe="light", weights="scratch"),
+    "scratch": Row(weights="scratch"),
+    "pretrained": Row(),
+    "frozen statistics": Row(settings={"TRAIN_BN": "heads"}, layers="3+"),
+    "mean weights": Row(settings={"EMA_MOMENTUM": 0.998}),
+    "copy-paste": Row(augmentation="pasted"),
+    "scale jitter": Row(augmentation="sizes"),
+    "stains": Row(augmentation="stains"),
+    "larger masks": Row(settings={"MASK_POOL_SIZE": 20, "MASK_SHAPE": (40, 40)}),
+    "longer": Row(longer=3),
+    "all": Row(augmentation="all", settings={"EMA_MOMENTUM": 0.998}, longer=3),
+}
+# Changes of detection alone, for the weights of a trained row.
+DETECTION: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "flips": {"TEST_TIME_FLIPS": "all"},
+    "mask NMS": {"DETECTION_NMS_THRESHOLD": 0.5, "MASK_NMS_THRESHOLD": 0.3},
+    "larger images": {"IMAGE_MIN_SCALE": 3.0},
+}
+
+
+def divide(
+    dataset: nucleus.NucleusDataset, dataset_dir: Path
+) -> tuple[nucleus.NucleusDataset, nucleus.NucleusDataset]:
+    """Return the images of `train.zip` that train and those that are held back.
+
+    Raises:
+        ValueError: If the folder has no split.json.
+    """
+    if not nucleus.modalities(dataset, dataset_dir):
+        raise ValueError(f"--dataset must have a split.json with modalities. Received: {dataset_dir}")
+    by_modality: dict[str, list[int]] = {}
+    for image_id in sorted(dataset.image_ids, key=lambda number: dataset.image_info[number]["id"]):
+        by_modality.setdefault(dataset.image_info[image_id]["modality"], []).append(int(image_id))
+    held_back = {image_id for ids in by_modality.values() for image_id in ids[::EVERY]}
+    rest = [int(image_id) for image_id in dataset.image_ids if image_id not in held_back]
+    return formats.subset(dataset, rest), formats.subset(dataset, sorted(held_back))
+
+
+def run_of(
+    name: str, seed: int, epochs: int, steps: int, settings: Sequence[tuple[str, Any]]
+) -> learning.Run:
+    """Return the training of a row."""
+    row = ROWS[name]
+    config = nucleus.RECIPES[row.recipe][0]()
+    for key, value in [*row.settings.items(), *settings]:
+        setattr(config, key, value)
+    config.STEPS_PER_EPOCH = steps
+    epochs *= row.longer
+    rate = config.LEARNING_RATE
+    if row.layers == "3+":
+        stages = mrcnn.schedules.transfer_stages(rate, epochs, steps)
+    else:
+        schedule = mrcnn.schedules.warm_up_and_decay(rate, epochs * steps)
+        stages = [mrcnn.schedules.Stage(schedule, epochs, row.layers)]
+    return learning.Run(name, seed, config, stages, row.weights, nucleus.AUGMENTATIONS[row.augmentation]())
+
+
+def detection_config(run: learning.Run, settings: dict[str, Any]) -> mrcnn.Config:
+    """Return the settings of detection: those of the recipe, with what the row and `settings` change."""
+    config = nucleus.RECIPES[ROWS[run.name].recipe][1]()
+    for key, value in [*ROWS[run.name].settings.items(), *settings.items()]:
+        setattr(config, key, value)
+    config.DETECTION_MIN_CONFIDENCE = 0.05
+    return config
+
+
+def measured_rows(
+    model: mrcnn.MaskRCNN,
+    config: mrcnn.Config,
+    dataset: nucleus.NucleusDataset,
+    dataset_dir: Path,
+    min_score: float | None,
+) -> list[dict[str, Any]]:
+    """Return a row for all images and one for each modality. None chooses the best score threshold."""
+    groups = nucleus.modalities(dataset, dataset_dir)
+    if min_score is None:
+        table = evaluate(model.inference_model(config).detect, dataset, min_score=0.5, verbose=0)
+        min_score = round(float(table.score_curves.best_score()), 2)
+    results = learning.evaluate(model, config, dataset, groups, min_score)
+    return [{"group": group, "min_score": min_score, **values} for group, values in results.items()]
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Train and measure one row, or print the table. Returns the path of the results."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    learning.add_arguments(parser, list(ROWS))
+    parser.add_argument("--detect", choices=DETECTION, default="plain", help="change of detection (plain)")
+    parser.add_argument("--final", action="store_true", help="measure on val.zip")
+    arguments = parser.parse_args(argv)
+    results = learning.Results(arguments.output or measure.RESULTS / f"{EXPERIMENT}.json", EXPERIMENT)
+    key = {"row": arguments.row, "detection": arguments.detect, "seed": arguments.seed}
+    on = "val.zip" if arguments.final else "held back"
+    if not arguments.table and results.find(**key, on=on) is None:
+        measure_row(arguments, results, key, on)
+    print(results.table(("row", "detection", "on", "group")))
+    return results.path
+
+
+def measure_row(
+    arguments: argparse.Namespace, results: learning.Results, key: dict[str, Any], on: str
+) -> None:
+    """Train a row, unless it is trained, and add its measures to the results."""
+    run = run_of(
+        arguments.row, arguments.seed, arguments.epochs or EPOCHS, arguments.steps or STEPS, arguments.set
+    )
+    whole = nucleus.load_dataset(arguments.dataset, "train")
+    train_set, held_back = divide(whole, arguments.dataset)
+    train_set = formats.repeat_rare(train_set, nucleus.modalities(train_set, arguments.dataset))
+    folder = learning.run_folder(arguments, EXPERIMENT)
+    model = learning.train(run, train_set, None, folder)
+    config = detection_config(run, DETECTION[arguments.detect])
+    min_score = None
+    if arguments.final:
+        chosen = results.find(**key, on="held back")
+        if chosen is None:
+            raise SystemExit("Measure this row on the held-back images first: leave out --final.")
+        min_score, held_back = chosen["min_score"], nucleus.load_dataset(arguments.dataset, "val")
+    for values in measured_rows(model, config, held_back, arguments.dataset, min_score):
+        results.add({**key, "on": on, **learning.summary_of(run, folder), **values})
+
+
+if __name__ == "__main__":
+    main()
