@@ -32,12 +32,16 @@ class CopyPaste:
 
     Args:
         probability: Share of images that receive objects, from 0 to 1.
+        same: Name of an entry of `Dataset.image_info`, such as "stain", whose value must be the same in both
+            images. With None, the other image may be any image of the same source. Images without the entry
+            get no objects.
 
     Raises:
         ValueError: If `probability` is not a number from 0 to 1.
     """
 
     probability: float = 0.5
+    same: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:

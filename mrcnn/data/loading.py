@@ -168,7 +168,7 @@ def _augmented(
     mirror: bool,
     augmentation: Augmentation | None,
     rng: np.random.Generator | None,
-    load_other: Callable[[list[Augmentation], np.random.Generator], Shown | None],
+    load_other: Callable[[CopyPaste, list[Augmentation], np.random.Generator], Shown | None],
 ) -> Shown:
     """Apply each augmentation of a list, or the only one."""
     image, masks, class_ids = shown
@@ -187,7 +187,7 @@ def _augmented(
             continue
         draws = np.random.default_rng() if rng is None else rng
         if draws.random() < step.probability:
-            other = load_other(steps[:index], draws)
+            other = load_other(step, steps[:index], draws)
             if other is not None and other[0].shape == image.shape and other[0].dtype == image.dtype:
                 image, masks, class_ids = paste((image, masks, class_ids), other, draws)
     if value_range.has_lost_scale(original, image):
@@ -202,22 +202,24 @@ def _load_other(
     dataset: "Dataset",
     config: "Config",
     image_id: int,
+    step: CopyPaste,
     augmentation: list[Augmentation],
     rng: np.random.Generator,
 ) -> Shown | None:
-    """Load another image of the same source, with the augmentations that come before `CopyPaste`.
+    """Load another image of the same kind, with the augmentations that come before `CopyPaste`.
 
     Returns:
         None if there is no other image, or if it cannot be loaded. In that case it is reported when its own
         turn comes.
     """
-    source = dataset.image_info[image_id]["source"]
+    names = ["source"] if step.same is None else ["source", step.same]
+    kind = [dataset.image_info[image_id].get(name) for name in names]
     others = [
         other
         for other in dataset.image_ids
-        if other != image_id and dataset.image_info[other]["source"] == source
+        if other != image_id and [dataset.image_info[other].get(name) for name in names] == kind
     ]
-    if not others:
+    if not others or None in kind:
         return None
     other_id = int(rng.choice(others))
     try:

@@ -219,6 +219,14 @@ class TestLoading:
         dataset = Squares(sources=("a", "b", "b"))
         assert all(len(truth.class_ids) == 1 for truth in loaded(dataset, CopyPaste(1.0)))
 
+    def test_only_images_with_the_same_entry(self):
+        dataset = Squares()
+        for info, stain in zip(dataset.image_info, ("blue", "pink", "blue"), strict=True):
+            info["stain"] = stain
+        seen = {int(n) for truth in loaded(dataset, CopyPaste(1.0, same="stain")) for n in truth.class_ids}
+        assert seen == {1, 3}
+        assert all(len(truth.class_ids) == 1 for truth in loaded(dataset, CopyPaste(1.0, same="light")))
+
     def test_images_of_other_shapes_are_not_pasted(self):
         dataset = Squares(shapes=((32, 32), (40, 40), (40, 40)))
         assert all(len(truth.class_ids) == 1 for truth in loaded(dataset, CopyPaste(1.0)))
