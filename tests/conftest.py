@@ -1,8 +1,11 @@
-"""For every test run: figures without a screen, exact float32, and memory that is released."""
+"""For every test run: figures without a screen, exact float32, seeds, and memory that is released."""
 
 import gc
 import os
+import random
+import sys
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -11,6 +14,25 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 if os.path.exists("/dev/nvidiactl"):
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+
+
+def seed_everything():
+    random.seed(1)
+    np.random.seed(1)
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seeded_module():
+    """The fixtures of a module have the same weights in every run."""
+    seed_everything()
+
+
+@pytest.fixture(autouse=True)
+def seeded_test():
+    """A test has the same weights alone and after others."""
+    seed_everything()
 
 
 @pytest.fixture(scope="module", autouse=True)

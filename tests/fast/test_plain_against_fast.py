@@ -201,6 +201,7 @@ def test_losses_and_gradients(pair):
     assert len(touched) > 0.8 * len(plain.keras_model.trainable_variables)
 
 
+@pytest.mark.slow
 def test_a_loss_on_all_anchors_has_the_gradients_of_the_plain_network(pair):
     """Far more anchors than a training step samples: logits, scores and deltas."""
     plain, fast, batch = pair
@@ -218,6 +219,7 @@ def test_a_loss_on_all_anchors_has_the_gradients_of_the_plain_network(pair):
         assert any(name in path.lower() for path in touched), name
 
 
+@pytest.mark.slow
 def test_one_optimizer_step(pair, tmp_path):
     plain, fast, batch = pair
     start = plain

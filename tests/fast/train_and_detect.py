@@ -1,6 +1,7 @@
-"""Train the tiny network for a step and detect with it. Arguments: the package's folder, a file for results.
+"""Detect with the tiny network, after a training step if asked for.
 
-Runs in a process of its own, see test_without_fast.py.
+Arguments: the package's folder, a file for results, and "train" or "detect". Runs in a process of its own,
+see test_without_fast.py.
 """
 
 import sys
@@ -9,34 +10,49 @@ from pathlib import Path
 import numpy as np
 
 
-def losses_and_detections(folder, **settings):
-    """Losses of a step, weights after it, and detections in two images, as named arrays.
-
-    Args:
-        folder: Of the run.
-        settings: Of the Config.
-    """
+def tiny_config(settings):
+    """The tiny network with settings of its Config, and the same initial weights each time."""
     import keras
     from tiny_model import TinyConfig
-    from toy_data import toy_dataset
-
-    from mrcnn.model import MaskRCNN
 
     keras.utils.set_random_seed(1)
     config = TinyConfig()
     config.STEPS_PER_EPOCH = 1
     for name, value in settings.items():
         setattr(config, name, value)
-    model = MaskRCNN("training", config, folder)
-    dataset = toy_dataset(2)
-    history = model.train(dataset, None, 0.002, 1, "all").history
+    return config
+
+
+def detect(folder, **settings):
+    """Detections in two images, as named arrays."""
+    from mrcnn.model import MaskRCNN
+
+    return detections(MaskRCNN("inference", tiny_config(settings), folder))
+
+
+def train(folder, **settings):
+    """Losses of a step, weights after it, and detections in two images, as named arrays."""
+    from toy_data import toy_dataset
+
+    from mrcnn.model import MaskRCNN
+
+    model = MaskRCNN("training", tiny_config(settings), folder)
+    history = model.train(toy_dataset(2), None, 0.002, 1, "all").history
     arrays = {f"loss {name}": np.array(values) for name, values in history.items()}
     for index, weights in enumerate(model.keras_model.get_weights()):
         arrays[f"weights {index}"] = np.asarray(weights)
-    detections = model.inference_model().detect([dataset.load_image(index) for index in range(2)])
-    for index, detection in enumerate(detections):
-        arrays.update((f"{name} {index}", np.asarray(value)) for name, value in detection.items())
-    return arrays
+    return arrays | detections(model.inference_model())
+
+
+def detections(model):
+    from toy_data import toy_dataset
+
+    dataset = toy_dataset(2)
+    found = model.detect([dataset.load_image(index) for index in range(2)])
+    return {f"{name} {i}": np.asarray(x) for i, result in enumerate(found) for name, x in result.items()}
+
+
+WORK = {"detect": detect, "train": train}
 
 
 def use_package(folder):
@@ -49,6 +65,6 @@ def use_package(folder):
 
 
 if __name__ == "__main__":
-    package, results = (Path(argument) for argument in sys.argv[1:])
+    package, results = (Path(argument) for argument in sys.argv[1:3])
     use_package(package)
-    np.savez(results, **losses_and_detections(results.parent / "runs"))
+    np.savez(results, **WORK[sys.argv[3]](results.parent / "runs"))

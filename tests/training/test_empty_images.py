@@ -1,6 +1,7 @@
 """Images without objects train the network as background: finite losses, on any backend."""
 
 import numpy as np
+import pytest
 from tiny_model import TinyConfig
 from toy_data import ArrayDataset, rectangles
 
@@ -37,6 +38,7 @@ def test_a_batch_of_background_has_losses_of_class_alone(tmp_path):
         assert history[name] == [0.0] * 3
 
 
+@pytest.mark.slow
 def test_the_plain_network_trains_on_objects_and_background(tmp_path):
     plain = {"FAST_PATHS": False, "RPN_TARGETS_IN_GRAPH": False, "USE_MINI_MASK": False}
     dataset = dataset_with_background(objects=1, background=1)

@@ -141,6 +141,7 @@ def test_losses_and_gradients(recording):
     np.testing.assert_allclose(norms * factor, z["grad_norm_clipped"], rtol=loosely, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_ten_steps(recording):
     """Losses before each update, and the weights after the last. Changes the model: it comes last."""
     z, model, inputs = recording

@@ -99,6 +99,7 @@ def test_half_precision_trains_and_detects_as_float32(plain, batches, precision,
     np.testing.assert_allclose(result["scores"][0], reference["scores"][0], atol=3e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="XLA has to know all sizes")
 def test_places_that_no_image_fills_are_left_out_and_change_no_number(batches, tmp_path, monkeypatch):
     some = network(tmp_path, TRAIN_ROIS_PER_IMAGE=60)

@@ -8,7 +8,7 @@ from toy_data import ArrayDataset, rectangles
 from mrcnn.model import MaskRCNN
 
 
-@pytest.mark.parametrize("white", [1, 255])
+@pytest.mark.parametrize("white", [1, pytest.param(255, marks=pytest.mark.slow)])
 def test_training_on_floats_stores_their_range(white, tmp_path):
     frames = [
         (image * (white / 255), masks, class_ids) for image, masks, class_ids in map(rectangles, range(3))
