@@ -1,38 +1,47 @@
 """Detection in an image larger than memory: memory, time, accuracy at seams, and going on after a kill.
 
     python -m benchmarks.large_image --images val.zip
-    python -m benchmarks.large_image --images val.zip --side 20000 --reference-blocks 16
+    python -m benchmarks.large_image --images val.zip --side 20000 --reference-blocks 16 --one-run --work m
 
 The image is a mosaic, made on the disk as a tiled TIFF file: pieces of 256 x 256 pixels of labeled images,
 turned and mirrored at random, with stretched contrast. --images is a zip file or folder with images/ and
 labels/. With a split.json beside it, only fluorescence images are used.
 
 The reference sees no seam: the network detects in blocks of 1024 x 1024 pixels, whose borders are borders of
-pieces, so that they cut no nucleus. Both are measured on these blocks. Tiles lie differently: their seams run
-through nuclei. `seam` counts the nuclei that cross the edge of a tile.
+pieces, so that they cut no nucleus. Blocks and tiles get the contrast of the whole mosaic. Both are measured
+on these blocks. Tiles lie differently: their seams run through nuclei. `seam` counts the nuclei that cross
+the edge of a tile. Nuclei at the border of a block count neither way, because only the mosaic has a neighbor
+there.
 
-Each step runs in a process of its own, which reports its peak of memory. One run is killed in the middle and
-goes on.
+Each step runs in a process of its own, which reports its peak of memory and its CPU time. One run is killed
+in the middle and goes on. By default this is a second run, whose result is compared with that of the first.
+With --one-run there is no other; a few tiles from before the kill are then detected once more and compared.
+
+With --work, finished steps and tiles are kept, so that the same command goes on after an interruption.
 """
 
 import argparse
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import measure
+from mrcnn import files
 
 PIECE, BLOCK = 256, 1024
 STEPS = ("reference", "tiled")
+FIGURES = "figures.json"
+REPEATED_TILES = 8
 
 
 class Mosaic:
@@ -132,37 +141,66 @@ def run_step(arguments: argparse.Namespace) -> dict[str, Any]:
     import mrcnn
 
     model = mrcnn.load(arguments.model)
-    started = time.perf_counter()
-    if arguments.step == "reference":
-        folder = arguments.work / "reference"
-        folder.mkdir(exist_ok=True)
-        # A block has room for as many objects as its tiles together.
-        model.config.DETECTION_MAX_INSTANCES = 2000
-        model.config.PRE_NMS_LIMIT = 32000
-        model.config.POST_NMS_ROIS_INFERENCE = 8000
-        mosaic = Mosaic(arguments.images, arguments.side)
-        corners = mosaic.blocks(arguments.reference_blocks)
-        for y, x in corners:
-            (found,) = model.detect([mosaic.block(y, x)[0]], masks="rle")
-            arrays = {name: np.asarray(found[name]) for name in ("rois", "class_ids", "scores")}
-            np.savez(folder / f"{y}-{x}.npz", codes=json.dumps(found["masks"]), **arrays)
-        pixels = len(corners) * BLOCK**2
-    else:
-        path = arguments.work / "mosaic.tif"
-        found = model.detect_large(
-            path,
-            arguments.tile,
-            arguments.overlap,
-            batch=arguments.batch,
-            resume=arguments.work / arguments.folder,
-            progress=sys.stderr.isatty(),
-        )
-        pixels = found.shape[0] * found.shape[1]
+    started, cpu = time.perf_counter(), time.process_time()
+    run = reference if arguments.step == "reference" else tiled
+    figures = run(arguments, model)
+    figures |= {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+    for name in ("seconds", "cpu_seconds"):
+        figures[f"{name}_per_megapixel"] = figures[name] / max(figures["megapixels"], 1e-9)
+    return figures | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3}
+
+
+def reference(arguments: argparse.Namespace, model: Any) -> dict[str, Any]:
+    """Detect in whole blocks."""
+    from mrcnn.tiles import open_source
+    from mrcnn.tiles.contrast import TilePreparation
+
+    folder = arguments.work / "reference"
+    folder.mkdir(exist_ok=True)
+    # A block has room for as many objects as its tiles together.
+    model.config.DETECTION_MAX_INSTANCES = 2000
+    model.config.PRE_NMS_LIMIT = 32000
+    model.config.POST_NMS_ROIS_INFERENCE = 8000
+    preparation = TilePreparation(open_source(arguments.work / "mosaic.tif"), model.config, 1)
+    for name in ("CONTRAST_PERCENTILES", "IMAGE_VALUE_RANGE"):
+        setattr(model.config, name, getattr(preparation.settings, name))
+    mosaic = Mosaic(arguments.images, arguments.side)
+    corners = mosaic.blocks(arguments.reference_blocks)
+    for y, x in corners:
+        (found,) = model.detect([preparation.prepare(mosaic.block(y, x)[0])], masks="rle")
+        arrays = {name: np.asarray(found[name]) for name in ("rois", "class_ids", "scores")}
+        np.savez(folder / f"{y}-{x}.npz", codes=json.dumps(found["masks"]), **arrays)
+    return {"megapixels": len(corners) * BLOCK**2 / 1e6}
+
+
+def tiled(arguments: argparse.Namespace, model: Any) -> dict[str, Any]:
+    """Detect in the remaining tiles."""
+    folder = arguments.work / arguments.folder
+    before = set(tiles_of(folder))
+    found = model.detect_large(
+        arguments.work / "mosaic.tif",
+        arguments.tile,
+        arguments.overlap,
+        batch=arguments.batch,
+        resume=folder,
+        progress=sys.stderr.isatty(),
+    )
+    every = tiles_of(folder)
+    written = sorted(path.stat().st_mtime for path in every if path not in before)
+    between = float(np.median(np.diff(written))) if len(written) > 1 else float("nan")
+    megapixels = found.shape[0] * found.shape[1] / 1e6
     return {
-        "seconds": time.perf_counter() - started,
-        "megapixels": pixels / 1e6,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "tiles": len(written),
+        # Those of the tiles of this process.
+        "megapixels": megapixels * len(written) / len(every),
+        "median_seconds_per_megapixel": between * len(every) / megapixels,
+        "objects": found.count,
     }
+
+
+def tiles_of(folder: Path) -> list[Path]:
+    """Return the files of the tiles that are done."""
+    return sorted((folder / "tiles").glob("*.npz"))
 
 
 def start(arguments: argparse.Namespace, step: str, folder: str = "tiled") -> subprocess.Popen:
@@ -188,24 +226,47 @@ def finish(process: subprocess.Popen) -> dict[str, Any]:
     return figures
 
 
-def kill_and_go_on(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Kill a run when it has done a third of the tiles, go on, and compare the result."""
-    from mrcnn.tiles import read_result
+def kill(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """Kill a run when it has done a third of the tiles; return how many are kept, and its memory."""
     from mrcnn.tiles.grid import grid
 
     count = sum(len(row) for row in grid((arguments.side,) * 2, arguments.tile, arguments.overlap))
-    tiles = arguments.work / "killed" / "tiles"
-    process = start(arguments, "tiled", "killed")
-    while process.poll() is None and len(list(tiles.glob("*.npz"))) < count // 3:
+    path = arguments.work / folder
+    process = start(arguments, "tiled", folder)
+    least = max(count // 3, len(tiles_of(path)) + 2)
+    while process.poll() is None and len(tiles_of(path)) < least:
         time.sleep(0.1)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    kept = len(list(tiles.glob("*.npz")))
+    os.kill(process.pid, signal.SIGKILL)
+    usage = os.wait4(process.pid, 0)[2]
+    return {"kept": len(tiles_of(path)), "peak_mb": usage.ru_maxrss / 1e3}
+
+
+def kill_and_compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Kill a second run, go on, and compare its result with that of the first."""
+    from mrcnn.tiles import read_result
+
+    figures = kill(arguments, "killed")
     finish(start(arguments, "tiled", "killed"))
     whole, again = read_result(arguments.work / "tiled"), read_result(arguments.work / "killed")
     same = all(np.array_equal(whole[name], again[name]) for name in ("rois", "class_ids", "scores"))
     bits = np.array_equal(whole["masks"].crops.bits, again["masks"].crops.bits)
-    return {"tiles": count, "kept_at_kill": kept, "same_result": bool(same and bits)}
+    return figures | {"same_result": bool(same and bits)}
+
+
+def repeat_tiles(arguments: argparse.Namespace, kept: int) -> dict[str, Any]:
+    """Detect once more in a few of the tiles that the killed process had done, and compare them."""
+    every = tiles_of(arguments.work / "tiled")
+    earliest = sorted(every, key=lambda path: path.stat().st_mtime)[:kept]
+    chosen = [earliest[round(index)] for index in np.linspace(0, kept - 1, min(REPEATED_TILES, kept))]
+    before = {path: dict(np.load(path)) for path in chosen}
+    for path in chosen:
+        path.unlink()
+    finish(start(arguments, "tiled"))
+    after = {path: dict(np.load(path)) for path in chosen}
+    same = all(
+        np.array_equal(before[path][name], after[path][name]) for path in chosen for name in before[path]
+    )
+    return {"repeated_tiles": len(chosen), "same_tiles": same}
 
 
 # --- Accuracy ---
@@ -213,7 +274,7 @@ def kill_and_go_on(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def accuracy(arguments: argparse.Namespace, mosaic: Mosaic) -> dict[str, Any]:
     """AP50 and counts of both, on the blocks of the reference; those of nuclei at seams by themselves."""
-    from mrcnn.evaluation.coco import CocoMetrics, annotations_of
+    from mrcnn.evaluation.coco import CocoMetrics
     from mrcnn.tiles import read_result
 
     tiled = read_result(arguments.work / "tiled")
@@ -223,20 +284,18 @@ def accuracy(arguments: argparse.Namespace, mosaic: Mosaic) -> dict[str, Any]:
     counts = {"nuclei": 0, "seam_nuclei": 0}
     counts |= {f"{kind}_{name}": 0 for kind in ("found", "matched", "seam_matched") for name in STEPS}
     for y, x in mosaic.blocks(arguments.reference_blocks):
-        labels = mosaic.block(y, x)[1]
-        masks = labels[..., np.newaxis] == np.arange(1, labels.max() + 1)
-        masks = masks[..., masks.any((0, 1))]
-        truth = annotations_of(masks, np.ones(masks.shape[-1], int))
-        is_seam = np.array([crosses(record["bbox"], y, x, edges) for record in truth], bool)
+        truth = _truth(mosaic.block(y, x)[1])
+        counts_in = np.array([not record["iscrowd"] for record in truth], bool)
+        is_seam = np.array([crosses(record["bbox"], y, x, edges) for record in truth], bool) & counts_in
         inside = ((centers >= (y, x)) & (centers < (y + BLOCK, x + BLOCK))).all(axis=1)
         rows = {"reference": _reference_rows(arguments.work, y, x)}
         rows["tiled"] = _rows(tiled.select(np.flatnonzero(inside)), y, x)
-        counts["nuclei"] += len(truth)
+        counts["nuclei"] += int(counts_in.sum())
         counts["seam_nuclei"] += int(is_seam.sum())
         for name in STEPS:
-            metrics[name].add(f"{y}-{x}", labels.shape, truth, rows[name])
+            metrics[name].add(f"{y}-{x}", (BLOCK, BLOCK), truth, rows[name])
             kept = [row for row in rows[name] if row["score"] >= 0.5]
-            matched = _matched(truth, kept)
+            matched = _matched(truth, kept) & counts_in
             counts[f"found_{name}"] += len(kept)
             counts[f"matched_{name}"] += int(matched.sum())
             counts[f"seam_matched_{name}"] += int(matched[is_seam].sum())
@@ -261,6 +320,34 @@ def crosses(box: list[float], y: int, x: int, edges: np.ndarray) -> bool:
     return bool(rows.any() or columns.any())
 
 
+def _truth(labels: np.ndarray) -> list[dict[str, Any]]:
+    """COCO annotations of the nuclei of a block; those at its border are crowds, which do not count."""
+    from skimage.measure import regionprops
+
+    regions = regionprops(labels)
+    codes = _run_lengths([region.bbox for region in regions], [region.image for region in regions])
+    return [
+        {
+            **_row(region.bbox, 1.0, code),
+            "iscrowd": int(min(region.bbox) == 0 or max(region.bbox) == BLOCK),
+            "area": float(region.area),
+        }
+        for region, code in zip(regions, codes, strict=True)
+    ]
+
+
+def _run_lengths(boxes: Sequence[Any], crops: Sequence[np.ndarray]) -> list[Any]:
+    """The run lengths of cropped masks in a block, cut at its borders."""
+    from mrcnn.geometry import rle
+
+    inside = [np.clip(box, 0, BLOCK) for box in boxes]
+    parts = [
+        crop[near[0] - box[0] :, near[1] - box[1] :][: near[2] - near[0], : near[3] - near[1]]
+        for box, near, crop in zip(boxes, inside, crops, strict=True)
+    ]
+    return rle.encode_crops((BLOCK, BLOCK), np.array(inside).reshape(-1, 4), parts)
+
+
 def _reference_rows(work: Path, y: int, x: int) -> list[dict[str, Any]]:
     with np.load(work / "reference" / f"{y}-{x}.npz") as found:
         codes = json.loads(str(found["codes"]))
@@ -270,18 +357,14 @@ def _reference_rows(work: Path, y: int, x: int) -> list[dict[str, Any]]:
 
 def _rows(result: Any, y: int, x: int) -> list[dict[str, Any]]:
     """COCO results of the objects in a block, whose masks are cut at its borders."""
-    from mrcnn.geometry import rle
-
-    rows = []
-    for box, score, (place, crop) in zip(result["rois"], result["scores"], result.crops(), strict=True):
-        canvas = np.zeros((BLOCK, BLOCK), bool)
-        y1, x1 = place[0] - y, place[1] - x
-        top, left = max(y1, 0), max(x1, 0)
-        part = crop[top - y1 : BLOCK - y1, left - x1 : BLOCK - x1]
-        canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
-        (code,) = rle.encode_masks(canvas[..., np.newaxis])
-        rows.append(_row(np.clip(np.subtract(box, (y, x, y, x)), 0, BLOCK), score, code))
-    return rows
+    shift = np.array([y, x, y, x])
+    places, crops = [], []
+    for place, crop in result.crops():
+        places.append(np.asarray(place) - shift)
+        crops.append(crop)
+    boxes = np.clip(result["rois"] - shift, 0, BLOCK)
+    codes = _run_lengths(places, crops)
+    return [_row(box, score, code) for box, score, code in zip(boxes, result["scores"], codes, strict=True)]
 
 
 def _row(box: Any, score: float, code: Any) -> dict[str, Any]:
@@ -311,10 +394,12 @@ def main() -> None:
     parser.add_argument("--model", default="nucleus-light")
     parser.add_argument("--side", type=int, default=4096, help="side of the mosaic in pixels")
     parser.add_argument("--tile", type=int, default=512)
-    parser.add_argument("--overlap", type=int, default=96)
+    parser.add_argument("--overlap", type=int, default=64)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--reference-blocks", type=int, help="blocks to measure; all by default")
-    parser.add_argument("--no-kill", action="store_true", help="leave out the run that is killed")
+    kills = parser.add_mutually_exclusive_group()
+    kills.add_argument("--no-kill", action="store_true", help="leave out the run that is killed")
+    kills.add_argument("--one-run", action="store_true", help="kill the only run, see above")
     parser.add_argument(
         "--work", type=Path, help="folder for the mosaic and the results; a temporary one by default"
     )
@@ -328,25 +413,42 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         arguments.work = arguments.work or Path(temporary)
-        arguments.work.mkdir(parents=True, exist_ok=True)
-        mosaic = Mosaic(arguments.images, arguments.side)
-        path = arguments.work / "mosaic.tif"
-        if not path.exists():
-            mosaic.write(path)
-        figures: dict[str, Any] = {"side": arguments.side, "file_mb": path.stat().st_size / 1e6}
-        figures |= {"tile": arguments.tile, "overlap": arguments.overlap, "batch": arguments.batch}
-        figures |= {"machine": measure.machine(), "versions": measure.versions()}
-        for step in ("tiled", "reference"):
-            figures[step] = finish(start(arguments, step))
-            figures[step]["seconds_per_megapixel"] = figures[step]["seconds"] / figures[step]["megapixels"]
-            print(step, figures[step], flush=True)
-        figures["accuracy"] = accuracy(arguments, mosaic)
-        print(figures["accuracy"], flush=True)
-        if not arguments.no_kill:
-            figures["killed"] = kill_and_go_on(arguments)
-            print(figures["killed"], flush=True)
+        figures = run_all(arguments)
     if arguments.output:
         arguments.output.write_text(json.dumps(figures, indent=2, default=str) + "\n")
+
+
+def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the steps that are not finished, and return the figures of all."""
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    path = arguments.work / FIGURES
+    figures: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def step(name: str, work: Callable[[], Any]) -> Any:
+        if name not in figures:
+            figures[name] = work()
+            files.write_json(path, figures, indent=2)
+            print(name, figures[name], flush=True)
+        return figures[name]
+
+    image = arguments.work / "mosaic.tif"
+    mosaic = Mosaic(arguments.images, arguments.side)
+    if not image.exists():
+        with files.atomic_write(image) as temporary:
+            mosaic.write(Path(temporary))
+    figures |= {"side": arguments.side, "file_mb": image.stat().st_size / 1e6}
+    figures |= {"tile": arguments.tile, "overlap": arguments.overlap, "batch": arguments.batch}
+    figures |= {"machine": measure.machine(), "versions": measure.versions()}
+    if arguments.one_run:
+        step("killed", lambda: kill(arguments, "tiled"))
+    step("tiled", lambda: finish(start(arguments, "tiled")))
+    step("reference", lambda: finish(start(arguments, "reference")))
+    step("accuracy", lambda: accuracy(arguments, mosaic))
+    if arguments.one_run:
+        step("repeated", lambda: repeat_tiles(arguments, figures["killed"]["kept"]))
+    elif not arguments.no_kill:
+        step("killed", lambda: kill_and_compare(arguments))
+    return figures
 
 
 if __name__ == "__main__":

@@ -1,41 +1,47 @@
 """Detection with workers on Ray: images per second beside one process, and what a kill costs.
 
     python -m benchmarks.scale --images val.zip
-    python -m benchmarks.scale --images val.zip --count 5000 --broken 50 --workers 2
+    python -m benchmarks.scale --images val.zip --count 5000 --broken 50 --side 128 --work scale
 
 The images are crops of those in --images, a zip file or folder with images/. Some files are cut off. Three
 runs: one process with `detect`, on a part of the images; workers, of which one is killed in the middle; and
-workers whose driver is killed in the middle and started again.
+workers whose driver is killed in the middle and started again. The results of both must be equal.
+
+With --work, the images, the results and the figures of finished runs are kept, so that the same command goes
+on after an interruption.
 """
 
 import argparse
 import functools
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow
 from PIL import Image
 
 from benchmarks import measure
+from mrcnn import files
+from mrcnn.scale.tables import read_tables
 
-SIDE = 256
 # The images that one process detects in, for its rate.
 SINGLE = 200
 COLUMNS = (
     *("run", "images_per_second", "seconds", "images", "instances"),
-    *("broken_named", "files_unchanged"),
+    *("broken_named", "same_results", "files_unchanged"),
 )
 
 
-def make_images(source: Path, folder: Path, count: int, broken: int) -> set[str]:
+def make_images(source: Path, folder: Path, *, count: int, broken: int, side: int) -> list[str]:
     """Write crops of the images as PNG files; return the names of those that are cut off."""
     from mrcnn import formats
 
@@ -45,16 +51,16 @@ def make_images(source: Path, folder: Path, count: int, broken: int) -> set[str]
     rng = np.random.default_rng(0)
     images = [dataset.load_image(image_id) for image_id in dataset.image_ids]
     damaged = set(rng.choice(count, broken, replace=False).tolist())
-    names = set()
+    names = []
     for index in range(count):
         image = images[index % len(images)]
-        y, x = (int(rng.integers(max(1, side - SIDE + 1))) for side in image.shape[:2])
+        y, x = (int(rng.integers(max(1, length - side + 1))) for length in image.shape[:2])
         path = folder / f"{index // 1000:03d}" / f"{index:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[y : y + SIDE, x : x + SIDE]).save(path)
+        Image.fromarray(image[y : y + side, x : x + side]).save(path)
         if index in damaged:
             path.write_bytes(path.read_bytes()[:200])
-            names.add(f"{path.parent.name}/{path.name}")
+            names.append(f"{path.parent.name}/{path.name}")
     return names
 
 
@@ -105,12 +111,12 @@ def wait_for_files(output: Path, count: int, driver: subprocess.Popen[bytes]) ->
         time.sleep(0.2)
 
 
-def kill_a_worker() -> int:
-    """Kill one process of a worker; return its number."""
-    for process in psutil.process_iter(["cmdline"]):
-        if "MapWorker" in " ".join(process.info["cmdline"] or []):
+def kill_a_worker(driver: subprocess.Popen[bytes]) -> None:
+    """Kill one process of a worker."""
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        if "MapWorker" in " ".join(process.cmdline()):
             process.send_signal(signal.SIGKILL)
-            return int(process.pid)
+            return
     raise RuntimeError("There is no worker.")
 
 
@@ -123,7 +129,7 @@ def worker_run(folder: Path, output: Path, arguments: argparse.Namespace) -> dic
     first = time.perf_counter()
     written = len(list(output.glob("*.parquet"))) * 64
     wait_for_files(output, max(2, files_in_all // 4), driver)
-    kill_a_worker()
+    kill_a_worker(driver)
     driver.wait()
     end = time.perf_counter()
     return {
@@ -171,6 +177,17 @@ def contents(output: Path) -> dict[str, Any]:
     return {"images": summary.images, "instances": summary.instances, "broken": sorted(summary.errors)}
 
 
+def have_same_results(one: Path, other: Path) -> bool:
+    """Return whether two folders have the same results of the same images."""
+    rows = []
+    for output in (one, other):
+        found = pyarrow.concat_tables(read_tables(output)).to_pylist()
+        rows.append({row["path"]: row for row in found})
+        if len(rows[-1]) != len(found):
+            return False
+    return rows[0] == rows[1]
+
+
 def options() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -179,6 +196,8 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--broken", type=int, default=10, help="files that are cut off (10)")
     parser.add_argument("--workers", type=int, default=2, help="workers (2)")
     parser.add_argument("--model", default="nucleus-light", help="see mrcnn.load (nucleus-light)")
+    parser.add_argument("--side", type=int, default=256, help="side of the images in pixels (256)")
+    parser.add_argument("--work", type=Path, help="folder for all files; a temporary one by default")
     parser.add_argument("--no-driver", action="store_true", help="leave out the run whose driver is killed")
     measure.add_arguments(parser, repeats=1)
     return parser
@@ -190,17 +209,35 @@ def main(argv: Sequence[str] | None = None) -> Path:
     if arguments.quick:
         arguments.count, arguments.broken = 256, 4
     report = measure.Report("scale", arguments, [os.environ.get("KERAS_BACKEND", "tensorflow")])
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name, "images")
-        broken = make_images(arguments.images, folder, arguments.count, arguments.broken)
-        rows = [{"run": "one process, detect", "images_per_second": single_rate(folder, arguments.model)}]
-        rows.append(worker_run(folder, Path(name, "workers"), arguments))
-        if not arguments.no_driver:
-            rows.append(driver_run(folder, Path(name, "driver"), arguments))
-        for row in rows[1:]:
-            row["broken_named"] = set(row.pop("broken")) == broken
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = run_all(arguments, arguments.work or Path(temporary))
     report.show(rows, {column: column.replace("_", " ") for column in COLUMNS}, "Workers on Ray")
     return report.finish()
+
+
+def run_all(arguments: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
+    """Run what is not finished, and return the rows of all runs."""
+    path = work / "figures.json"
+    figures: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+
+    def step(name: str, run: Callable[[], Any]) -> Any:
+        if name not in figures:
+            figures[name] = run()
+            files.write_json(path, figures, indent=1)
+        return figures[name]
+
+    folder, workers, driver = work / "images", work / "workers", work / "driver"
+    numbers = {"count": arguments.count, "broken": arguments.broken, "side": arguments.side}
+    broken = step("broken", lambda: make_images(arguments.images, folder, **numbers))
+    rate = step("one process", lambda: single_rate(folder, arguments.model))
+    rows = [{"run": "one process, detect", "images_per_second": rate}]
+    rows.append(step("workers", lambda: worker_run(folder, workers, arguments)))
+    if not arguments.no_driver:
+        rows.append(step("driver", lambda: driver_run(folder, driver, arguments)))
+        rows[-1]["same_results"] = have_same_results(workers, driver)
+    for row in rows[1:]:
+        row["broken_named"] = row.pop("broken") == sorted(broken)
+    return rows
 
 
 if __name__ == "__main__":

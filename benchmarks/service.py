@@ -2,21 +2,31 @@
 
     python -m benchmarks.service --images val.zip
     python -m benchmarks.service --images photos/ --model leaves.onnx --requests 500 --clients 4 --batch 4
+    python -m benchmarks.service --images val.zip --requests 500 --address http://127.0.0.1:8000
 
 First `detect` runs alone on the images, one by one. Then `mrcnn serve` runs as a process of its own, and the
 clients, threads of this process, send the images again and again. Each answer is compared with `detect`.
-Clients that are told to come again do so after the time in Retry-After; that is no error.
+Clients that are told to come again do so after the time in Retry-After; that is no error. Then the service
+has to refuse a large upload, a file that is no image, and a small file that declares a huge image. At the end
+it gets SIGTERM.
+
+With --address, a service that already runs is measured, so that several calls can share the requests. It is
+not stopped.
 """
 
 import argparse
+import contextlib
+import functools
 import io
 import itertools
 import re
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +41,8 @@ from mrcnn.cli.models import load_model
 PROGRAM = [sys.executable, "-c", "from mrcnn.cli import main; main()"]
 SECONDS_BETWEEN_SAMPLES = 2.0
 SCORE_TOLERANCE = 1e-4
+LARGE_UPLOAD = 500_000_000
+DECLARED_SIDE = 60_000
 PERCENTILES = (50, 90, 95, 99, 100)
 COLUMNS = {
     "requests": "requests",
@@ -42,6 +54,8 @@ COLUMNS = {
     "per_second": "requests/s",
     "detect_per_second": "detect alone, images/s",
     **{f"p{number}": f"p{number} s" for number in PERCENTILES},
+    "refused": "refused",
+    "exit_code": "exit code",
     "memory_first": "MB first",
     "memory_last": "MB last",
     "memory_most": "MB most",
@@ -141,13 +155,46 @@ def watch_memory(address: str, stop: threading.Event, samples: list[tuple[float,
         samples.append((time.perf_counter() - started, resident_megabytes(address)))
 
 
-def measured(
-    arguments: argparse.Namespace, files: Sequence[bytes], expected: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """Start a service, load it, stop it, and return a row."""
-    options = ["--port", "0", "--batch", str(arguments.batch), "--queue", str(arguments.queue)]
+def refused(address: str) -> dict[str, int]:
+    """Send what the service has to refuse, and return the status of each answer."""
+
+    def zeros() -> Iterator[bytes]:
+        for _ in range(LARGE_UPLOAD // 1_000_000):
+            yield bytes(1_000_000)
+
+    def status(content: Any, **headers: str) -> int:
+        return httpx.post(f"{address}/detect", content=content, headers=headers, timeout=120).status_code
+
+    return {
+        "large upload": status(zeros()),
+        "large upload, stated": status(zeros(), **{"content-length": str(LARGE_UPLOAD)}),
+        "no image": status(b"This is a text." * 100),
+        "bomb": status(bomb(DECLARED_SIDE)),
+    }
+
+
+def bomb(side: int) -> bytes:
+    """Return a small PNG file that declares side x side pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(10_000_000)))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+@contextlib.contextmanager
+def running_service(arguments: argparse.Namespace, row: dict[str, Any]) -> Iterator[str]:
+    """Yield the address of a service. If this call started it, stop it and note its exit code."""
+    if arguments.address:
+        yield arguments.address.rstrip("/")
+        return
+    words = ["--port", "0", "--batch", str(arguments.batch), "--queue", str(arguments.queue)]
     process = subprocess.Popen(
-        [*PROGRAM, "serve", arguments.model, *options],
+        [*PROGRAM, "serve", arguments.model, *words],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -155,38 +202,43 @@ def measured(
     try:
         assert process.stderr is not None
         line = next((line for line in process.stderr if "http://" in line), "")
-        address = re.findall(r"http://\S+:\d+", line)[0]
-        Clients(address, files, expected).run(2 * arguments.clients, arguments.clients)  # compiles
-        clients, samples, stop = (
-            Clients(address, files, expected),
-            [(0.0, resident_megabytes(address))],
-            threading.Event(),
-        )
+        yield re.findall(r"http://\S+:\d+", line)[0]
+    finally:
+        process.terminate()
+        row["exit_code"] = process.wait(120)
+
+
+def measured(
+    arguments: argparse.Namespace, files: Sequence[bytes], expected: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Load a service, and return a row."""
+    row: dict[str, Any] = {name: getattr(arguments, name) for name in ("requests", "clients", "batch")}
+    clients_of = functools.partial(Clients, files=files, expected=expected)
+    with running_service(arguments, row) as address:
+        clients_of(address).run(2 * arguments.clients, arguments.clients)  # compiles
+        clients, stop = clients_of(address), threading.Event()
+        samples = [(0.0, resident_megabytes(address))]
         watcher = threading.Thread(target=watch_memory, args=(address, stop, samples))
         watcher.start()
         seconds = clients.run(arguments.requests, arguments.clients)
         stop.set()
         watcher.join()
-    finally:
-        process.terminate()
-        code = process.wait(120)
+        row["refusals"] = refused(address)
+        samples.append((time.perf_counter(), resident_megabytes(address)))
     for text in (clients.errors + clients.differences)[:10]:
         print(text, file=sys.stderr)
     memory = [megabytes for _, megabytes in samples]
-    return {
-        "requests": arguments.requests,
-        "clients": arguments.clients,
-        "batch": arguments.batch,
+    return row | {
         "errors": len(clients.errors),
         "different": len(clients.differences),
         "busy": clients.busy,
         "per_second": len(clients.seconds) / seconds,
         **{f"p{number}": float(np.percentile(clients.seconds, number)) for number in PERCENTILES},
+        "refused": " ".join(str(status) for status in row["refusals"].values()),
         "memory_first": memory[0],
-        "memory_last": memory[-1],
+        "memory_last": memory[-2],
         "memory_most": max(memory),
         "memory": samples,
-        "exit_code": code,
     }
 
 
@@ -200,6 +252,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--clients", type=int, default=16, help="(default %(default)s)")
     parser.add_argument("--batch", type=int, default=1, help="of the service (default %(default)s)")
     parser.add_argument("--queue", type=int, default=32, help="of the service (default %(default)s)")
+    parser.add_argument("--address", help="of a service that runs already, with the same model")
     parser.add_argument(
         "--largest", type=int, default=400_000, help="pixels of an image (default %(default)s)"
     )

@@ -49,6 +49,10 @@ def open_dataset(
     """
     if not data.exists():
         raise MissingFileError("There is no such file or folder.", file=data)
+    if images is not None and not images.is_dir():
+        raise MissingFileError(
+            "There is no such folder. --images takes the folder of the images.", file=images
+        )
     dataset = _from_folder(data, images, classes, choice or {})
     dataset.prepare()
     if not len(dataset.image_ids):

@@ -84,20 +84,39 @@ def compute_overlaps_masks(masks1: np.ndarray, masks2: np.ndarray) -> np.ndarray
 
 
 def label_image(masks: np.ndarray, scores: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return a label image: each pixel holds the number of its instance.
+    """Return the label image of masks; see `paint_labels`.
 
     Args:
         masks: bool [H, W, N].
+        scores: [N].
+    """
+    height, width, count = masks.shape
+    pieces = [((0, 0, height, width), masks[..., index].astype(bool)) for index in range(count)]
+    return paint_labels((height, width), pieces, scores)
+
+
+def paint_labels(
+    shape: Sequence[int],
+    pieces: Sequence[tuple[Sequence[int] | np.ndarray, np.ndarray]],
+    scores: Sequence[float] | np.ndarray,
+) -> np.ndarray:
+    """Return a label image: each pixel holds the number of its instance.
+
+    Args:
+        shape: (height, width) of the image.
+        pieces: For each instance a box (y1, x1, y2, x2) in pixels, y2 and x2 outside, and the pixels of its
+            mask in it, bool [y2 - y1, x2 - x1].
         scores: [N]. A pixel of several masks belongs to the mask with the best score, and to the first of
             them if scores are equal.
 
     Returns:
-        int32 [H, W]: 0 is background, i + 1 is mask i. A mask that better ones cover completely has no
-        pixels.
+        int32 [H, W]: 0 is background, i + 1 is instance i. An instance that better ones cover completely has
+        no pixels.
     """
-    labels = np.zeros(masks.shape[:2], dtype=np.int32)
+    labels = np.zeros((shape[0], shape[1]), dtype=np.int32)
     for index in np.argsort(-np.asarray(scores), kind="stable")[::-1]:
-        labels[masks[..., index].astype(bool)] = index + 1
+        (y1, x1, y2, x2), crop = pieces[index]
+        labels[y1:y2, x1:x2][crop] = index + 1
     return labels
 
 

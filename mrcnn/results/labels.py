@@ -9,6 +9,7 @@ import numpy as np
 from mrcnn import files
 from mrcnn.files.calibration import PixelSize
 from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.geometry.masks import paint_labels
 from mrcnn.geometry.packed_crops import PackedCrops
 
 if TYPE_CHECKING:
@@ -21,20 +22,8 @@ BLOCK, LARGEST_TIFF = 512, 2**29
 
 
 def label_image(result: "Detections") -> np.ndarray:
-    """Return a label image: each pixel holds the number of its object.
-
-    A pixel of several masks belongs to the one with the best score; of equal scores, to the first.
-
-    Returns:
-        int32 [H, W]: 0 is background, i + 1 is object i. A mask wholly under better ones has no pixel.
-    """
-    labels = np.zeros(result.shape, dtype=np.int32)
-    scores = result.get("scores", np.zeros(result.count))
-    pieces = list(result.crops())
-    for index in np.argsort(-np.asarray(scores), kind="stable")[::-1]:
-        (y1, x1, y2, x2), crop = pieces[index]
-        labels[y1:y2, x1:x2][crop] = index + 1
-    return labels
+    """Return the label image int32 [H, W] of a result; see `mrcnn.geometry.masks.paint_labels`."""
+    return paint_labels(result.shape, list(result.crops()), result.get("scores", np.zeros(result.count)))
 
 
 def is_large(result: "Detections") -> bool:
