@@ -62,6 +62,7 @@ ALLOWED = {
     "cli": {
         "config",
         "evaluation",
+        "export",
         "formats",
         "inference",
         "inspection",

@@ -32,6 +32,8 @@ __all__ = [
     "depthwise_conv2d",
     "differentiate",
     "first_maximum",
+    "first_rows",
+    "float_vector",
     "free_gradients",
     "get_devices",
     "is_on_cpu",
@@ -39,13 +41,17 @@ __all__ = [
     "matmul_gradient_pays",
     "max_pool",
     "mean_of_neighbors",
+    "pad_images",
     "relu_inplace",
     "require_eager_execution",
+    "rows_from",
     "sizes_may_vary",
     "to_convolution_layout",
     "to_numpy",
     "top_k",
     "vjp",
+    "while_loop",
+    "write_torch_program",
 ]
 
 Pair = Sequence[int]
@@ -57,6 +63,9 @@ Inputs = Mapping[str, Any]
 RUNS_EAGERLY = False
 # Whether Keras can write the network as a TensorFlow graph, for SavedModel and LiteRT.
 MAKES_TENSORFLOW_GRAPHS = False
+# Function that writes a model as a program of torch.export, or None if the backend has none; see
+# `mrcnn.backend.torch_programs`.
+write_torch_program: Callable[..., None] | None = None
 # Bilinear samples of boxes, one per bin, 0 outside the map, by an operator that XLA does not support, or None
 # if the backend has none. It takes maps, float32 [B, h, w, C] of each level; boxes, finite [N, 4], normalized
 # to the maps; images and levels, int32 [N], the image and the map of each box; and the bins (height, width).
@@ -253,6 +262,34 @@ def first_maximum(scores: Tensor) -> Tensor:
     is_largest = scores == ops.max(scores, axis=-1, keepdims=True)
     index = ops.where(is_largest, ops.arange(count, dtype="int32"), count - 1)
     return ops.min(index, axis=-1)
+
+
+def rows_from(x: Tensor, start: Tensor, count: int) -> Tensor:
+    """Return `count` rows from a row on: x [B, N, ...] and an integer tensor `start` give [B, count, ...]."""
+    sizes = [known or ops.shape(x)[axis] for axis, known in enumerate(x.shape)]
+    return ops.slice(x, (0, start, *[0] * (len(sizes) - 2)), (sizes[0], count, *sizes[2:]))
+
+
+def first_rows(x: Tensor, count: Tensor) -> Tensor:
+    """Return the first `count` rows, an integer tensor of at most N: x [B, N, ...] gives [B, count, ...]."""
+    return x[:, :count]
+
+
+def float_vector(numbers: Sequence[float | Tensor]) -> Tensor:
+    """Return numbers, such as the sizes of a tensor, as a float32 vector."""
+    return ops.stack([ops.cast(number, "float32") for number in numbers])
+
+
+def pad_images(images: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
+    """Pad images [B, h, w, C] with zeros before and after their rows and columns."""
+    return ops.pad(images, ((0, 0), rows, columns, (0, 0)))
+
+
+def while_loop(
+    condition: Callable[..., Tensor], body: Callable[..., tuple[Tensor, ...]], variables: tuple[Tensor, ...]
+) -> tuple[Tensor, ...]:
+    """Replace the variables by `body(*variables)` as long as `condition(*variables)` is true."""
+    return ops.while_loop(condition, body, variables)
 
 
 def bilinear_gather(

@@ -16,6 +16,14 @@ from mrcnn.backend.layer_graph import EagerRun
 from mrcnn.backend.plain import Inputs, Padding, Pair, explicit_padding
 from mrcnn.backend.plain import max_pool as plain_max_pool
 from mrcnn.backend.torch_devices import get_devices
+from mrcnn.backend.torch_programs import (
+    first_rows,
+    float_vector,
+    pad_images,
+    rows_from,
+    while_loop,
+    write_torch_program,
+)
 from mrcnn.typing import Tensor
 
 __all__ = [
@@ -30,16 +38,22 @@ __all__ = [
     "conv2d_matmul_grad",
     "depthwise_conv2d",
     "differentiate",
+    "first_rows",
+    "float_vector",
     "free_gradients",
     "get_devices",
     "is_on_cpu",
     "low_memory_forward",
     "matmul_gradient_pays",
     "max_pool",
+    "pad_images",
     "relu_inplace",
+    "rows_from",
     "to_convolution_layout",
     "top_k",
     "vjp",
+    "while_loop",
+    "write_torch_program",
 ]
 
 RUNS_EAGERLY = True

@@ -59,6 +59,39 @@ Formats = Annotated[
         "csv or overlay. Repeat it for more. The default of detect is labels, coco and overlay.",
     ),
 ]
+ExportFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        "-f",
+        help="onnx, openvino, litert, torch or saved_model. The default is that of the suffix. litert "
+        "and saved_model need KERAS_BACKEND=tensorflow, torch needs KERAS_BACKEND=torch.",
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="float32; float16, which halves the file; or int8, which quarters it. The last two lose "
+        "some accuracy, and only ONNX, OpenVINO and LiteRT have them."
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        help="For int8: a folder or zip archive of images like those to come. The first 100 are used."
+    ),
+]
+CheckImages = Annotated[
+    Path | None,
+    typer.Option(
+        help="A folder or zip archive of images on which to compare the file with the model. The first "
+        "10 are used. By default, a synthetic image."
+    ),
+]
+ClassNames = Annotated[
+    str | None,
+    typer.Option(help="Names of the classes, separated by commas. By default, those of the weight file."),
+]
 CopyImages = Annotated[
     bool, typer.Option("--copy-images", help="Copy the images, so that the folder is a dataset by itself.")
 ]
@@ -231,25 +264,50 @@ def export(
     output: Annotated[
         Path,
         typer.Argument(
-            help="The file to write: .onnx, .xml (OpenVINO), .tflite (LiteRT), or a folder (SavedModel)."
+            help="The file to write: .onnx, .xml (OpenVINO), .tflite (LiteRT), .pt2 (PyTorch), or a folder "
+            "(SavedModel)."
         ),
     ],
+    format: ExportFormat = None,
     size: Annotated[
         tuple[int, int] | None,
-        typer.Option(help="Height and width of the input in pixels, for runtimes that need a fixed size."),
+        typer.Option(
+            help="The only height and width of images in pixels, multiples of 64, for runtimes that need a "
+            "fixed size. By default, sizes may vary."
+        ),
     ] = None,
     uint8: Annotated[
         bool, typer.Option("--uint8", help="Make the exported model take 8-bit images.")
     ] = False,
+    precision: Precision = "float32",
+    calibration: Calibration = None,
+    class_names: ClassNames = None,
+    check: CheckImages = None,
+    unchecked: Annotated[
+        bool, typer.Option("--no-check", help="Do not compare the file with the model.")
+    ] = False,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
-    """Export a model to a file for other programs, and check the file."""
-    from mrcnn.cli.models import load_keras_model
+    """Export a model to a file for other programs, and check the file.
 
-    loaded = load_keras_model(model, settings or [])
-    path = loaded.export(output, size=size, dtype="uint8" if uint8 else "float32")
-    return {"path": str(path)}, f"Exported {path}. Its detections match those of {model}."
+    For example: mrcnn export nucleus-light nuclei.onnx --precision int8 --calibration photos/
+    """
+    from mrcnn.cli.exporting import export_model
+
+    return export_model(
+        model,
+        output,
+        format=format,
+        size=size,
+        dtype="uint8" if uint8 else "float32",
+        precision=precision,
+        calibration=calibration,
+        class_names=class_names,
+        check=check,
+        unchecked=unchecked,
+        settings=settings or [],
+    )
 
 
 @app.command()

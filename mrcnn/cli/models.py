@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
 
 
+# Suffixes of exported files; a SavedModel is a folder.
+EXPORTED = (".onnx", ".xml", ".tflite", ".pt2")
+
+
 class Detecting(Protocol):
     """A detector: a MaskRCNN or a Runner."""
 
@@ -58,7 +62,7 @@ def load_model(name: str, settings: Sequence[str] = ()) -> Detecting:
         InvalidDataError: If settings are given for an exported file.
     """
     path = Path(name)
-    if path.suffix.lower() not in (".onnx", ".xml", ".tflite") and not (path / "saved_model.pb").is_file():
+    if path.suffix.lower() not in EXPORTED and not (path / "saved_model.pb").is_file():
         return load_keras_model(name, settings)
     if settings:
         raise InvalidDataError(

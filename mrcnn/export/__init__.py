@@ -1,4 +1,4 @@
-"""Write a model as one file for other programs: ONNX, OpenVINO, SavedModel, LiteRT.
+"""Write a model as one file for other programs: ONNX, OpenVINO, LiteRT, SavedModel, PyTorch.
 
     model.export("leaves.onnx")
     mrcnn.runtime.load("leaves.onnx").detect(image)   # without Keras

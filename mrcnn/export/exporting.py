@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrcnn.export import keras_formats, onnx_precision, openvino_format
+from mrcnn.export import keras_formats, onnx_precision, openvino_format, torch_format
 from mrcnn.export.checking import check_file
 from mrcnn.export.onnx_writer import onnx_model
 from mrcnn.files import atomic_write
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
 
 # Format -> suffix of its file; a SavedModel is a folder.
-FORMATS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "saved_model": ""}
+FORMATS = {"onnx": ".onnx", "openvino": ".xml", "litert": ".tflite", "torch": ".pt2", "saved_model": ""}
+# Formats with half precision and int8.
+REDUCIBLE = ("onnx", "openvino", "litert")
 # Formats that measure the ranges of feature maps on images for int8.
 CALIBRATED = ("onnx", "openvino")
 
@@ -55,15 +57,16 @@ def export(
 
     Args:
         model: A model with weights. One in training mode is copied to inference mode first.
-        path: The file to write; for a SavedModel a folder. It ends in .onnx, .xml (OpenVINO) or .tflite
-            (LiteRT), or has no suffix (SavedModel).
-        format: "onnx", "openvino", "litert" or "saved_model". None takes the suffix of `path`.
+        path: The file to write; for a SavedModel a folder. It ends in .onnx, .xml (OpenVINO), .tflite
+            (LiteRT) or .pt2 (PyTorch), or has no suffix (SavedModel).
+        format: "onnx", "openvino", "litert", "torch" or "saved_model". None takes the suffix of `path`.
         class_names: Names of the classes, which the file carries; with or without the background. None takes
             those of the model, or numbers.
         size: (height, width) of the images, for runtimes that need a fixed size; multiples of 64. None leaves
-            it open: images up to the size of the network in the mode "square", of any size otherwise.
+            it open: images up to the size of the network in the mode "square", of any size otherwise. PyTorch
+            needs it in the other modes.
         dtype: "float32", or "uint8" for images of 8 bits.
-        precision: The precision of the convolutions: "float32", or, for all formats but SavedModel, "float16"
+        precision: The precision of the convolutions: "float32", or, for ONNX, OpenVINO and LiteRT, "float16"
             or "int8". Smaller files, and other results: evaluate them. Boxes stay float32.
         calibration: Images like those to come, 10 to 300, for "int8" in ONNX and OpenVINO.
         check: Whether to load the file, run it, and compare it with `MaskRCNN.detect`, on an image of shapes
@@ -101,17 +104,13 @@ def format_of(path: Path, format: str | None) -> str:
         ValueError: If the format is not known, or the suffix belongs to another one.
     """
     suffix = path.suffix.lower()
-    if format == "torch":
-        raise ValueError(
-            'The format "torch" is not supported, because torch.export cannot trace the loops of '
-            'non-maximum suppression. Export with format="onnx" and run the file with onnxruntime.'
-        )
     if format is None:
         found = [name for name, end in FORMATS.items() if end == suffix]
         if not found:
             raise ValueError(
-                "`path` must end in .onnx, .xml (OpenVINO) or .tflite (LiteRT), or have no suffix "
-                f"(SavedModel). Received: path={path}. To give a SavedModel another name, pass `format`."
+                "`path` must end in .onnx, .xml (OpenVINO), .tflite (LiteRT) or .pt2 (PyTorch), or have no "
+                f"suffix (SavedModel). Received: path={path}. To "
+                "give a SavedModel another name, pass `format`."
             )
         return found[0]
     if format not in FORMATS:
@@ -182,10 +181,10 @@ def check_precision(format: str, precision: str, calibration: Sequence[Image] | 
     """
     if precision not in PRECISIONS:
         raise ValueError(f"`precision` must be one of {PRECISIONS}. Received: precision={precision!r}")
-    if format == "saved_model" and precision != "float32":
+    if format not in REDUCIBLE and precision != "float32":
         raise ValueError(
-            f'A SavedModel has the precision "float32" only. Received: precision={precision!r}. For lower '
-            "precision, choose ONNX, OpenVINO or LiteRT."
+            f'The format "{format}" has the precision "float32" only. Received: precision={precision!r}. '
+            "For lower precision, choose ONNX, OpenVINO or LiteRT."
         )
     missing = calibration is None or not len(calibration)
     if precision == "int8" and format in CALIBRATED and missing:
@@ -218,6 +217,8 @@ def _write(
         onnx.save_model(graph, os.fspath(path))
     elif format == "litert":
         keras_formats.write_litert(model, path, metadata)
+    elif format == "torch":
+        torch_format.write(model, path, metadata)
     else:
         keras_formats.write_saved_model(model, path, metadata)
 

@@ -63,16 +63,15 @@ class MoldImages(layers.Layer):
         if self.canvas is not None:
             sides = list(self.canvas)
         top, left = ((sides[0] - height) // 2, (sides[1] - width) // 2) if self.centered else (0, 0)
-        padding = ((0, 0), (top, sides[0] - height - top), (left, sides[1] - width - left), (0, 0))
-        pixels = ops.cast(images, "float32")
+        padding = (top, sides[0] - height - top), (left, sides[1] - width - left)
+        pixels, mean = ops.cast(images, "float32"), ops.convert_to_tensor(self.mean)
         if self.centered:
-            pixels = ops.pad(pixels, padding) - self.mean
+            pixels = backend.pad_images(pixels, *padding) - mean
         else:
-            pixels = ops.pad(pixels - self.mean, padding)
+            pixels = backend.pad_images(pixels - mean, *padding)
         pixels = ops.reshape(pixels, (batch, *sides, images.shape[-1]))
         numbers = [0, height, width, channels, *sides, channels, top, left, top + height, left + width, 1]
-        meta = ops.stack([ops.cast(number, "float32") for number in numbers])
-        meta = ops.pad(meta, ((0, self.num_classes),))
+        meta = ops.pad(backend.float_vector(numbers), ((0, self.num_classes),))
         return pixels, ops.broadcast_to(meta[None], (batch, 12 + self.num_classes))
 
     def compute_output_spec(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +90,7 @@ class UsedSlots(layers.Layer):
 
     def call(self, detections: Tensor) -> Tensor:
         counts = ops.sum(ops.cast(detections[..., 4] > 0.0, "int32"), axis=1)
-        return detections[:, : ops.maximum(ops.max(counts), 1)]
+        return backend.first_rows(detections, ops.maximum(ops.max(counts), 1))
 
     def compute_output_spec(self, detections: Tensor) -> Tensor:
         return keras.KerasTensor((detections.shape[0], None, 6), "float32")
@@ -118,7 +117,9 @@ class ToPixels(layers.Layer):
         if self.half_open:
             boxes = detections[..., :4] * sides
         else:
-            boxes = detections[..., :4] * (sides - 1.0) + np.array([0, 0, 1, 1], "float32")
+            boxes = detections[..., :4] * (sides - 1.0) + ops.convert_to_tensor(
+                np.array([0, 0, 1, 1], "float32")
+            )
         boxes = boxes - ops.stack([top, left, top, left])
         return {
             "boxes": ops.where(is_used[..., None], boxes, 0.0),

@@ -10,6 +10,7 @@ Axes: B images, N boxes, M kept boxes, T boxes of one tile.
 import numpy as np
 from keras import ops
 
+from mrcnn import backend
 from mrcnn.typing import Tensor
 
 # Number of boxes that NMS examines at once. Larger tiles mean fewer, larger steps.
@@ -226,10 +227,7 @@ def non_max_suppression(
 
     def examine(t: Tensor, index: Tensor, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         start = t * tile
-        candidates = ops.slice(boxes, (0, start, 0), (boxes.shape[0] or ops.shape(boxes)[0], tile, 4))
-        size = ops.shape(candidates)[0]
-        alive = ops.slice(valid, (0, start), (size, tile))
-        tile_groups = ops.slice(groups, (0, start), (size, tile))
+        candidates, alive, tile_groups = (backend.rows_from(x, start, tile) for x in (boxes, valid, groups))
         filled = ops.arange(max_output)[None] < kept[:, None]  # [B, M]
         kept_index = index[:, :max_output]
         suppressed = _suppressed(
@@ -243,7 +241,7 @@ def non_max_suppression(
 
     zeros = ops.zeros_like(valid[:, :1], dtype="int32")  # [B, 1]
     index = ops.tile(zeros, (1, max_output + 1))
-    _, index, kept = ops.while_loop(unfinished, examine, (ops.convert_to_tensor(0), index, zeros[:, 0]))
+    _, index, kept = backend.while_loop(unfinished, examine, (ops.convert_to_tensor(0), index, zeros[:, 0]))
     filled = ops.arange(max_output)[None] < kept[:, None]
     return ops.where(filled, index[:, :max_output], 0), filled
 
@@ -280,11 +278,11 @@ def _suppressed(
 
 def _greedy_in_tile(candidates: Tensor, groups: Tensor, alive: Tensor, threshold: float) -> Tensor:
     """Suppress greedily within a sorted tile, repeating until nothing changes: bool [B, T] of survivors."""
-    tile = candidates.shape[1]
-    earlier = np.triu(np.ones((tile, tile), bool), k=1)  # [j, i]: j comes before i
+    position = ops.arange(candidates.shape[1])
+    earlier = position[:, None] < position[None]  # [j, i]: j comes before i
     same = ops.expand_dims(groups, 2) == ops.expand_dims(groups, 1)
     beats = ops.logical_and(_overlap_above(candidates, candidates, threshold), same)
-    beats = ops.logical_and(beats, ops.convert_to_tensor(earlier)[None])
+    beats = ops.logical_and(beats, earlier[None])
 
     def changed(keep: Tensor, before: Tensor) -> Tensor:
         return ops.any(keep != before)
@@ -294,7 +292,7 @@ def _greedy_in_tile(candidates: Tensor, groups: Tensor, alive: Tensor, threshold
         return ops.logical_and(alive, ~suppressed), keep
 
     keep, _ = repeat(alive, alive)
-    keep, _ = ops.while_loop(changed, repeat, (keep, alive))
+    keep, _ = backend.while_loop(changed, repeat, (keep, alive))
     return keep
 
 

@@ -6,6 +6,7 @@ It only needs NumPy and the runtime of the format:
     onnx            model.onnx                onnxruntime
     openvino        model.xml, model.bin      openvino
     litert          model.tflite              ai-edge-litert
+    torch           model.pt2                 torch
     saved_model     folder                    tensorflow
 """
 

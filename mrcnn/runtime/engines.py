@@ -156,3 +156,33 @@ class SavedModelEngine:
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Return the outputs for images [B, h, w, C]."""
         return {name: value.numpy() for name, value in self._call(**{INPUT: self._tensor(images)}).items()}
+
+
+class TorchEngine:
+    """PyTorch, for a program of torch.export.
+
+    Args:
+        path: The file.
+        threads: Threads of one call; None for PyTorch's default. The number applies to all of PyTorch.
+    """
+
+    def __init__(self, path: PathLike, threads: int | None = None) -> None:
+        self._torch = require("torch", "torch", path)
+        if threads:
+            self._torch.set_num_threads(threads)
+        self._files = {FILE_NAME: ""}
+        try:
+            program = self._torch.export.load(os.fspath(path), extra_files=self._files)
+        except Exception as error:  # a damaged file raises errors of many kinds
+            raise InvalidDataError(f"PyTorch cannot load the file: {error}", file=path) from error
+        self._call = program.module()
+
+    def metadata(self) -> str | None:
+        """The text in the file beside the program."""
+        return self._files[FILE_NAME] or None
+
+    def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the outputs for images [B, h, w, C]."""
+        with self._torch.inference_mode():
+            results = self._call(self._torch.from_numpy(images))
+        return {name: value.numpy() for name, value in zip(OUTPUTS, results, strict=True)}

@@ -38,6 +38,7 @@ ENGINES: dict[str, Callable[..., Engine]] = {
     ".onnx": engines.OnnxEngine,
     ".xml": engines.OpenVinoEngine,
     ".tflite": engines.LiteRtEngine,
+    ".pt2": engines.TorchEngine,
     "": engines.SavedModelEngine,
 }
 
@@ -136,7 +137,7 @@ def load(path: str | os.PathLike[str], **options: Any) -> Runner:
         path: A file or folder that `MaskRCNN.export` wrote.
         options: Options of the format. "onnx": `threads`, `providers` (see ONNX Runtime). "openvino":
             `threads`, `device` ("CPU", "GPU", "AUTO"), `precision` ("f32", the default, or "bf16" or "f16",
-            which are faster and less accurate). "litert": `threads`.
+            which are faster and less accurate). "litert" and "torch": `threads`.
 
     Raises:
         MissingFileError: If there is no such file.

@@ -12,7 +12,7 @@ import pytest
 from exported_models import TinyConfig, assert_equal, build, needs_tensorflow, pictures
 
 from mrcnn import export, runtime
-from mrcnn.errors import DataError, InvalidDataError, MissingFileError
+from mrcnn.errors import CappedWarning, DataError, InvalidDataError, MissingFileError
 from mrcnn.export.checking import check_file
 from mrcnn.export.exporting import format_of
 from mrcnn.model import MaskRCNN
@@ -42,21 +42,6 @@ class OtherLibraryConfig(TinyConfig):
     DETECTION_MIN_CONFIDENCE = 0.1
 
 
-@pytest.fixture(scope="module")
-def model():
-    return build(TinyConfig())
-
-
-@pytest.fixture(scope="module")
-def onnx_file(model, tmp_path_factory):
-    return model_file(model, tmp_path_factory, "tiny.onnx")
-
-
-def model_file(model, tmp_path_factory, name, **options):
-    names = [f"class {number}" for number in range(1, model.config.NUM_CLASSES)]
-    return export.export(model, tmp_path_factory.mktemp("export") / name, class_names=names, **options)
-
-
 def test_onnx(model, onnx_file):
     images = pictures((64, 64, 3), (50, 30, 3), (200, 100, 3), (40, 90, 4))
     images.append(images[0][:, :, 0])
@@ -69,7 +54,7 @@ def test_onnx_of_images_of_any_size(tmp_path):
     assert_equal(model, runner, pictures((64, 64, 3), (100, 130, 3), (64, 200, 3)))
 
 
-@pytest.mark.parametrize("conventions", ["torchvision", "detectron2"])
+@pytest.mark.parametrize("conventions", ["torchvision", pytest.param("detectron2", marks=pytest.mark.slow)])
 def test_onnx_with_the_conventions_of_other_libraries(conventions, tmp_path):
     config = OtherLibraryConfig()
     config.CONVENTIONS = conventions
@@ -116,6 +101,17 @@ def test_nothing_found(model, tmp_path):
     assert runner.run(image[np.newaxis].astype("float32"))["count"].tolist() == [0]
 
 
+def test_as_many_objects_as_the_file_can_hold_are_named_as_by_detect(model, onnx_file):
+    runner = runtime.load(onnx_file)
+    (image,) = pictures((64, 64, 3))
+    messages = []
+    for detector in (model, runner):
+        with pytest.warns(CappedWarning, match="DETECTION_MAX_INSTANCES=10") as warned:
+            assert len(detector.detect(image)[0]["rois"]) == 10
+        messages.append([str(one.message) for one in warned])
+    assert messages[0] == messages[1]
+
+
 def test_masks_have_the_forms_of_detect(model, onnx_file):
     runner = runtime.load(onnx_file)
     (image,) = pictures((64, 64, 3))
@@ -137,6 +133,7 @@ def test_8_bit_images_of_one_size(model, tmp_path):
         runner.detect(np.full((64, 64, 3), 0.5))
 
 
+@pytest.mark.slow
 def test_training_models_are_exported_too(tmp_path):
     model = MaskRCNN("training", TinyConfig(), "logs")
     model.copy_weights(build(TinyConfig()))
@@ -144,18 +141,10 @@ def test_training_models_are_exported_too(tmp_path):
     assert_equal(model.inference_model(), runner, pictures((64, 64, 3)))
 
 
-def test_openvino(model, tmp_path_factory):
+def test_openvino(model, exported):
     pytest.importorskip("openvino")
-    path = model_file(model, tmp_path_factory, "tiny.xml")
+    path = exported("tiny.xml")
     assert sorted(file.name for file in path.parent.iterdir()) == ["tiny.bin", "tiny.xml"]
-    runner = runtime.load(path)
-    assert runner.class_names[1] == "class 1"
-    assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
-
-
-@needs_tensorflow
-def test_saved_model(model, tmp_path_factory):
-    path = model_file(model, tmp_path_factory, "tiny", check=False)
     runner = runtime.load(path)
     assert runner.class_names[1] == "class 1"
     assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
@@ -163,9 +152,18 @@ def test_saved_model(model, tmp_path_factory):
 
 @pytest.mark.slow
 @needs_tensorflow
-def test_litert(model, tmp_path_factory):
+def test_saved_model(model, exported):
+    path = exported("tiny")
+    runner = runtime.load(path)
+    assert runner.class_names[1] == "class 1"
+    assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
+
+
+@pytest.mark.slow
+@needs_tensorflow
+def test_litert(model, exported):
     pytest.importorskip("ai_edge_litert")
-    path = model_file(model, tmp_path_factory, "tiny.tflite", check=False)
+    path = exported("tiny.tflite")
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == ["mrcnn.json"]
     runner = runtime.load(path)
@@ -205,7 +203,7 @@ def test_a_refused_file_does_not_replace_an_older_one(model, tmp_path):
         ("model.pb", None, "`path` must end in .onnx, .xml"),
         ("model.onnx", "tflite", "`format` must be one of"),
         ("model.onnx", "openvino", "must end in .xml"),
-        ("model.pt2", "torch", 'Export with format="onnx"'),
+        ("model.onnx", "torch", "must end in .pt2"),
     ],
 )
 def test_formats(path, format, message):
@@ -229,7 +227,7 @@ def test_files_that_cannot_be_loaded(onnx_file, tmp_path):
         runtime.load(tmp_path / "missing.onnx")
     for name in ("model.h5", "model"):
         (tmp_path / name).write_text("")
-        with pytest.raises(InvalidDataError, match=r"ends in \.onnx, \.xml, \.tflite"):
+        with pytest.raises(InvalidDataError, match=r"ends in \.onnx, \.xml, \.tflite, \.pt2"):
             runtime.load(tmp_path / name)
     (tmp_path / "cut.onnx").write_bytes(onnx_file.read_bytes()[:1000])
     with pytest.raises(DataError, match=r"cut\.onnx: ONNX Runtime cannot load the file"):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from exported_models import TinyConfig, assert_similar, build, needs_tensorflow, pictures
+from exported_models import assert_similar, needs_tensorflow, pictures
 
 from mrcnn import export, runtime
 from mrcnn.export import onnx_precision
@@ -12,11 +12,6 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 IMAGES = pictures(*[(64, 64, 3)] * 6)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return build(TinyConfig())
 
 
 def write(model, tmp_path, name, precision):
@@ -105,7 +100,8 @@ def test_a_file_that_finds_something_else_is_refused(model, tmp_path):
     "format, precision, message",
     [
         ("onnx", "int4", "`precision` must be one of"),
-        ("saved_model", "float16", 'A SavedModel has the precision "float32" only'),
+        ("saved_model", "float16", 'The format "saved_model" has the precision "float32" only'),
+        ("torch", "int8", 'The format "torch" has the precision "float32" only'),
         ("onnx", "int8", "`calibration` must be a list of images"),
         ("openvino", "int8", "`calibration` must be a list of images"),
     ],

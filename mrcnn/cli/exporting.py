@@ -1,0 +1,124 @@
+"""The command `mrcnn export`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mrcnn.cli.models import load_keras_model
+from mrcnn.errors import MissingFileError
+from mrcnn.files import archives
+from mrcnn.files.images import read_image
+from mrcnn.formats import image_files
+from mrcnn.typing import Image
+
+# Ranges of feature maps change little with more images.
+CALIBRATION_IMAGES = 100
+CHECK_IMAGES = 10
+
+
+def export_model(
+    model: str,
+    output: Path,
+    *,
+    format: str | None,
+    calibration: Path | None,
+    class_names: str | None,
+    check: Path | None,
+    unchecked: bool,
+    settings: Sequence[str],
+    **options: Any,
+) -> tuple[dict[str, Any], str]:
+    """Export a model; see the command.
+
+    Args:
+        model: A weight file, or a published name.
+        output: The file or folder to write.
+        format: One of `mrcnn.export.FORMATS`, or None for that of the suffix.
+        calibration: A folder or zip archive of images for int8.
+        class_names: Names of the classes, separated by commas.
+        check: A folder or zip archive of images on which to compare the file with the model.
+        unchecked: Whether not to compare.
+        settings: Settings that differ from those of the weight file.
+        options: size, dtype and precision of `mrcnn.export.export`.
+
+    Returns:
+        A description of the file, and a sentence.
+
+    Raises:
+        DataError: If an image or the weights cannot be read.
+        ValueError: If an option does not fit.
+    """
+    from mrcnn.export.exporting import check_precision, format_of
+
+    if check is not None and unchecked:
+        raise ValueError("--check and --no-check exclude each other. Leave one out.")
+    precision = options["precision"]
+    if calibration is not None and precision != "int8":
+        raise ValueError(
+            "--calibration is for --precision int8, which measures values on these images. Received: "
+            f"--precision {precision}"
+        )
+    kind = format_of(output, format)
+    if precision == "int8" and calibration is None and kind in ("onnx", "openvino"):
+        raise ValueError(
+            "--precision int8 needs images like those to come, on which to measure values. Pass a folder or "
+            "zip archive of 10 to 300 of them, for example: --calibration photos/"
+        )
+    images = None if calibration is None else read_images(calibration, CALIBRATION_IMAGES)
+    check_precision(kind, precision, images)
+    pictures = None if check is None else read_images(check, CHECK_IMAGES)
+    loaded = load_keras_model(model, settings)
+    path = loaded.export(
+        output,
+        kind,
+        class_names=None if class_names is None else [name.strip() for name in class_names.split(",")],
+        calibration=images,
+        check=not unchecked if pictures is None else pictures,
+        **options,
+    )
+    value = {"path": str(path), "format": kind, "precision": precision, "megabytes": megabytes(path)}
+    return value, f"Exported {path} ({value['megabytes']} MB). {_verdict(model, precision, unchecked)}"
+
+
+def _verdict(model: str, precision: str, unchecked: bool) -> str:
+    if unchecked:
+        return f"It was not compared with {model}."
+    if precision == "float32":
+        return f"Its detections match those of {model}."
+    return (
+        f"It finds about the same as {model}. Measure how much accuracy it loses: mrcnn evaluate takes the "
+        "file in place of the weights."
+    )
+
+
+def read_images(source: Path, count: int) -> list[Image]:
+    """Return the first images of a folder or zip archive, or of its folder "images".
+
+    Raises:
+        MissingFileError: If there are none.
+    """
+    for folder in ("images", ""):
+        try:
+            names = image_files.images_in(source, folder)
+        except MissingFileError:
+            if not source.exists():
+                raise
+            continue
+        if names:
+            return [_read(source, name) for name in sorted(names)[:count]]
+    raise MissingFileError('There are no images here or in the folder "images".', file=source)
+
+
+def _read(root: Path, name: str) -> Image:
+    if root.is_dir():
+        return read_image(root / name)
+    return read_image(archives.open_member(root, name), f"{root}/{name}")
+
+
+def megabytes(path: Path) -> float:
+    """Return the size of an exported file, with the weights beside an .xml file, or of a folder."""
+    if path.is_dir():
+        files = [file for file in path.rglob("*") if file.is_file()]
+    else:
+        files = [path, *([path.with_suffix(".bin")] if path.suffix.lower() == ".xml" else [])]
+    return round(sum(file.stat().st_size for file in files) / 1e6, 1)

@@ -1,0 +1,36 @@
+"""Programs of torch.export, written by Keras on PyTorch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mrcnn import backend
+from mrcnn.export.keras_formats import whole_network
+from mrcnn.runtime.metadata import FILE_NAME, OUTPUTS, Metadata
+
+if TYPE_CHECKING:
+    from mrcnn.model import MaskRCNN
+
+
+def write(model: "MaskRCNN", path: Path, metadata: Metadata) -> None:
+    """Write a program that takes one image at a time, with the metadata in the same file.
+
+    Raises:
+        ValueError: If Keras runs on another backend, or the file would have to pad images to different sizes.
+    """
+    if backend.write_torch_program is None:
+        raise ValueError(
+            'The format "torch" needs Keras on PyTorch. Set the environment variable KERAS_BACKEND=torch '
+            'before you start Python, or export with format="onnx", which works on every backend.'
+        )
+    canvas = metadata.canvas
+    if canvas is None:
+        raise ValueError(
+            'With format="torch" and IMAGE_RESIZE_MODE = '
+            f'"{model.config.IMAGE_RESIZE_MODE}", all images must have one size. Pass it, for example: '
+            "size=(512, 512)"
+        )
+    network = whole_network(model, metadata, batch=1)
+    # An example smaller than the canvas, because sizes that are equal in the example stay equal.
+    sides = metadata.size or (canvas[0] - 8, canvas[1] - 16)
+    example = (1, *sides, model.config.IMAGE_CHANNEL_COUNT)
+    backend.write_torch_program(network, OUTPUTS, path, {FILE_NAME: metadata.to_json()}, example)

@@ -1,0 +1,70 @@
+"""The command `mrcnn export`: its options, and errors of those that do not fit."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from mrcnn.cli.app import app
+from mrcnn.cli.exporting import read_images
+
+
+def run(*arguments, code=0):
+    """Run the command in this process, and return what it prints."""
+    result = CliRunner().invoke(app, ["export", *map(str, arguments)])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / f"{index}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["m.pb"], "`path` must end in .onnx, .xml"),
+        (["m.onnx", "--format", "openvino"], "must end in .xml"),
+        (["m.onnx", "--precision", "int4"], "`precision` must be one of"),
+        (["m.onnx", "--precision", "int8"], "for example: --calibration photos/"),
+        (["m.onnx", "--calibration", "."], "--calibration is for --precision int8"),
+        (["folder", "--precision", "float16"], "For lower precision, choose ONNX, OpenVINO or LiteRT"),
+        (["m.onnx", "--check", ".", "--no-check"], "exclude each other"),
+        (["m.onnx", "--precision", "int8", "--calibration", "missing"], "missing: There is no such folder"),
+    ],
+)
+def test_options_that_do_not_fit(arguments, message):
+    assert message in run("nucleus-light", *arguments, code=1).stderr
+
+
+def test_images_of_a_folder(photos, tmp_path):
+    assert len(read_images(photos, 5)) == 5
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match='no images here or in the folder "images"'):
+        read_images(tmp_path / "empty", 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_lower_precision(precision, photos, tmp_path):
+    pytest.importorskip("onnxruntime")
+    options = ["--calibration", photos] if precision == "int8" else []
+    output = tmp_path / "small.onnx"
+    result = run("nucleus-light", output, "--precision", precision, *options, "--check", photos, "--json")
+    value = json.loads(result.stdout)
+    assert value == {
+        "path": str(output),
+        "format": "onnx",
+        "precision": precision,
+        "megabytes": value["megabytes"],
+    }
+    assert 2 < value["megabytes"] < 8  # float32: 13 MB

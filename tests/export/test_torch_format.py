@@ -1,0 +1,106 @@
+"""Programs of torch.export find what MaskRCNN.detect finds."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from exported_models import TinyConfig, assert_equal, build, pictures
+
+from mrcnn import export, runtime
+from mrcnn.errors import InvalidDataError
+
+ROOT = Path(__file__).resolve().parents[2]
+on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="needs PyTorch")
+
+WITHOUT_KERAS = """
+import importlib.abc, sys
+
+class Blocked(importlib.abc.MetaPathFinder):
+    names = {"keras", "tensorflow", "jax", "torchvision", "onnx", "h5py", "skimage", "scipy", "cv2"}
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in self.names:
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+from mrcnn import runtime
+result = runtime.load(sys.argv[1]).detect(np.load(sys.argv[2]))[0]
+np.savez(sys.argv[3], rois=result["rois"], masks=result["masks"])
+"""
+
+
+class PaddedConfig(TinyConfig):
+    IMAGE_RESIZE_MODE = "pad64"
+    IMAGE_MIN_DIM = None
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="needs another backend")
+def test_other_backends_cannot_write_it(model, tmp_path):
+    with pytest.raises(ValueError, match="Set the environment variable KERAS_BACKEND=torch"):
+        export.export(model, tmp_path / "model.pt2")
+
+
+def test_a_file_that_is_no_program(tmp_path):
+    pytest.importorskip("torch")
+    (tmp_path / "model.pt2").write_bytes(b"no program")
+    with pytest.raises(InvalidDataError, match=r"model\.pt2: PyTorch cannot load the file"):
+        runtime.load(tmp_path / "model.pt2")
+
+
+@on_torch
+def test_the_size_must_be_known(tmp_path):
+    with pytest.raises(ValueError, match='IMAGE_RESIZE_MODE = "pad64", all images must have one size'):
+        export.export(build(PaddedConfig()), tmp_path / "model.pt2")
+
+
+@on_torch
+@pytest.mark.slow
+def test_images_of_many_sizes(model, exported):
+    runner = runtime.load(exported("tiny.pt2"))
+    assert runner.class_names[1] == "class 1"
+    assert runner.metadata.size is None
+    assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3), (200, 100, 3), (40, 90, 4)))
+
+
+@on_torch
+@pytest.mark.slow
+def test_images_of_one_size_in_8_bits(tmp_path):
+    model = build(PaddedConfig())
+    runner = runtime.load(export.export(model, tmp_path / "x.pt2", size=(64, 128), dtype="uint8"))
+    assert_equal(model, runner, pictures((64, 128, 3)))
+    with pytest.raises(ValueError, match="takes images of 64 x 128 pixels"):
+        runner.detect(pictures((64, 64, 3)))
+
+
+@on_torch
+@pytest.mark.slow
+def test_the_runner_needs_pytorch_alone(model, exported, tmp_path):
+    (image,) = pictures((50, 64, 3))
+    np.save(tmp_path / "image.npy", image)
+    arguments = [str(exported("tiny.pt2")), str(tmp_path / "image.npy"), str(tmp_path / "result.npz")]
+    command = [sys.executable, "-c", WITHOUT_KERAS, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found, expected = np.load(tmp_path / "result.npz"), model.detect(image)[0]
+    np.testing.assert_array_equal(found["rois"], expected["rois"])
+    np.testing.assert_array_equal(found["masks"], expected["masks"])
+
+
+@on_torch
+@pytest.mark.slow
+@pytest.mark.parametrize("conventions", ["torchvision", "detectron2"])
+def test_the_conventions_of_other_libraries(conventions, tmp_path):
+    class OtherConfig(PaddedConfig):
+        IMAGE_RESIZE_MODE = "square"
+        IMAGE_MIN_DIM = 64
+        RPN_BBOX_STD_DEV = np.ones(4)
+        PRE_NMS_LIMIT = 30
+        DETECTION_MIN_CONFIDENCE = 0.1
+        CONVENTIONS = conventions
+
+    model = build(OtherConfig())
+    runner = runtime.load(export.export(model, tmp_path / "other.pt2"))
+    assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
