@@ -10,7 +10,7 @@ from mrcnn.typing import Tensor
 
 
 def feature_pyramid(stages: list[Tensor], channels: int, norm: Norm | None = None) -> list[Tensor]:
-    """Build the pyramid levels Build the pyramid levels P2 to P6 from C2 to C5.
+    """Build the pyramid levels P2 to P6 from C2 to C5.
 
     The convolutions have no activation. P6 takes every second cell of P5.
 

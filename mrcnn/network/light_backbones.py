@@ -51,7 +51,7 @@ class BlockNames(NamedTuple):
 def mobilenet_v2(
     input_image: Tensor, stage5: bool = True, train_bn: bool | None = None, norm: str | Norm = "batch"
 ) -> list[Tensor]:
-    """Build Build MobileNetV2 (table 2) without its classifier.
+    """Build MobileNetV2 (table 2) without its classifier.
 
     Layers are named as in `keras.applications`, so its ImageNet weights load by name.
 
@@ -95,7 +95,7 @@ def _mobilenet_names(block: str) -> BlockNames:
 def efficientnet_lite0(
     input_image: Tensor, stage5: bool = True, train_bn: bool | None = None, norm: str | Norm = "batch"
 ) -> list[Tensor]:
-    """Build Build EfficientNet-Lite0 without its classifier.
+    """Build EfficientNet-Lite0 without its classifier.
 
     Layers are named as those of EfficientNet-B0 in `keras.applications`. The published ImageNet weights
     expect images with a mean of 127 subtracted from each channel: `MEAN_PIXEL = (127, 127, 127)`.
