@@ -25,7 +25,7 @@ TIE = 1e-6
 
 
 def _overlaps(center: Tensor, half: Tensor, boxes: Tensor) -> Tensor:
-    """Return the Return the IoU [B, A] of every anchor with one box of each image ([B, 4], pixels).
+    """Return the IoU [B, A] of every anchor with one box of each image ([B, 4], pixels).
 
     Edges are measured from the center of the anchor. Centers and boxes are whole numbers, so no precision is
     lost far from the origin, and equal anchors get equal values.
