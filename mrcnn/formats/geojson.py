@@ -1,7 +1,7 @@
 """GeoJSON of QuPath and GIS programs, one file per image (RFC 7946)."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +9,19 @@ import numpy as np
 
 from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.files.calibration import GeoReference, read_calibration
-from mrcnn.formats import image_files, problems
-from mrcnn.formats.base import OutlineDataset
+from mrcnn.formats import problems
 from mrcnn.formats.files import Record, Source, field, is_text, read_json
+from mrcnn.formats.outline_files import OutlineFile, OutlineFilesDataset
 from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import polygons
 from mrcnn.geometry.polygons import Polygon
 
-# The member `crs` of a file without one: coordinates in pixels.
-NO_CRS = object()
+# A member `crs` that is null: map coordinates in an unknown system.
+NULL_CRS = "null"
 SUFFIXES = (".geojson", ".json")
 
 
-class GeoJsonDataset(OutlineDataset):
+class GeoJsonDataset(OutlineFilesDataset):
     """Images with GeoJSON files of the same name: polygons and multipolygons, with holes.
 
     A file is a FeatureCollection, a list of features or a single feature. Coordinates are (x, y) in pixels,
@@ -57,84 +57,44 @@ class GeoJsonDataset(OutlineDataset):
             InvalidDataError: If no image can be used. Broken files and features are left out instead, see
                 `problems`.
         """
-        folder, root = Path(annotations), Path(images)
-        files = image_files.annotation_files(folder, SUFFIXES)
-        found, others = image_files.by_stem(image_files.images_in(root, ""))
-        for other in others:
-            self.problems.add(problems.SAME_NAME, str(root / other))
-        readable = {name: self._features(files[name]) for name in found if name in files}
-        features = {name: content for name, content in readable.items() if content is not None}
-        labels = [
-            label
-            for _, listed in features.values()
-            for feature in listed
-            if (label := _label(feature, class_property)) is not None
-        ]
-        names = self._class_names(classes, labels, folder)
-        joined = self._join_classes(source, dict(enumerate(names, start=1)), folder)
-        class_ids = {name: joined[number] for number, name in enumerate(names, start=1)}
-        default = names[0] if classes is not None and len(names) == 1 else None
-        before = len(self.image_info)
-        for name, image in found.items():
-            if name not in files:
-                self.problems.add(problems.MISSING_LABELS, str(root / image))
-            crs, listed = features.get(name, (NO_CRS, []))
-            if not listed and not keep_empty:
-                continue
-            is_empty = name in features and not listed
-            info = self._add_file(source, name, root / image, outlines=[], is_empty=is_empty)
-            if info is None:
-                continue
-            with self.problems.leave_out(files.get(name, root / image)):
-                place = None if crs is NO_CRS else _georeference(root / image, crs)
-                for index, feature in enumerate(listed):
-                    entry = f"features[{index}]"
-                    with self.problems.leave_out(files[name], entry):
-                        label = _label(feature, class_property) or default
-                        self._add_feature(info, feature, label, class_ids, place, files[name], entry)
-        self._finish(folder, before)
+        self._class_property = class_property
+        self._load_files(annotations, images, SUFFIXES, classes, keep_empty, source)
 
-    def _features(self, path: Path) -> tuple[Any, list[Any]] | None:
-        """Return the member `crs` of a file and its features, or None, with a note, if it is broken."""
+    def _read_file(self, path: Path) -> OutlineFile:
         try:
             content = read_json(path)
-            if isinstance(content, list):
-                return NO_CRS, content
-            kind = field(content, "type", str, path)
-            if kind == "Feature":
-                return content.get("crs", NO_CRS), [content]
-            if kind != "FeatureCollection":
-                raise InvalidDataError(
-                    "`type` must be FeatureCollection or Feature. Received: " + short(kind),
-                    file=path,
-                    field="type",
-                )
-            return content.get("crs", NO_CRS), field(content, "features", list, path)
+            crs, listed = (None, content) if isinstance(content, list) else _members(content, path)
         except DataError as error:
             self.problems.add(problems.BROKEN_FIELD, str(error))
-            return None
+            return OutlineFile({}, is_complete=False)
+        return OutlineFile({f"features[{index}]": one for index, one in enumerate(listed)}, crs=crs)
 
-    def _add_feature(
-        self,
-        info: Record,
-        feature: Any,
-        label: str | None,
-        class_ids: Mapping[str, Any],
-        place: GeoReference | None,
-        file: Path,
-        entry: str,
-    ) -> None:
-        if label is None or label not in class_ids:
-            raise BrokenEntryError(
-                f"The class is {short(label)}.", kind=problems.UNKNOWN_CLASS, file=file, entry=entry
-            )
-        geometry = field(feature, "geometry", dict, file, entry)
-        parts = [polygons.joined(rings) for rings in _polygons(geometry, file, entry)]
-        if place is not None:
-            # Huge numbers overflow; the points are checked later.
-            with np.errstate(over="ignore", invalid="ignore"):
-                parts = [place.to_pixels(part) for part in parts]
-        self._add_outline(info, class_ids[label], parts, file, entry)
+    def _label(self, entry: Any) -> str | None:
+        return _label(entry, self._class_property)
+
+    def _georeference(self, content: OutlineFile, image: Path) -> GeoReference | None:
+        return None if content.crs is None else _georeference(image, content.crs)
+
+    def _parts(self, entry: Any, file: Path, name: str) -> list[Polygon]:
+        geometry = field(entry, "geometry", dict, file, name)
+        return [polygons.joined(rings) for rings in _polygons(geometry, file, name)]
+
+
+def _members(content: Any, path: Path) -> tuple[Any, list[Any]]:
+    """Return the member `crs` of a file, which may be null, and its features."""
+    kind = field(content, "type", str, path)
+    crs = None
+    if "crs" in content:
+        crs = NULL_CRS if content["crs"] is None else content["crs"]
+    if kind == "Feature":
+        return crs, [content]
+    if kind != "FeatureCollection":
+        raise InvalidDataError(
+            "`type` must be FeatureCollection or Feature. Received: " + short(kind),
+            file=path,
+            field="type",
+        )
+    return crs, field(content, "features", list, path)
 
 
 def _label(feature: Any, name: str) -> str | None:

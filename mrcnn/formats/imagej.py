@@ -1,7 +1,7 @@
 """ImageJ RoIs: a zip file of the RoI Manager, or a .roi file, for each image."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -9,9 +9,9 @@ import numpy as np
 
 from mrcnn.errors import DataError, reason
 from mrcnn.files import archives
-from mrcnn.formats import image_files, problems
-from mrcnn.formats.base import OutlineDataset
-from mrcnn.formats.files import Record, Source, is_text, read_bytes
+from mrcnn.formats import problems
+from mrcnn.formats.files import Source, is_text, read_bytes
+from mrcnn.formats.outline_files import OutlineFile, OutlineFilesDataset
 from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import polygons
 from mrcnn.geometry.polygons import Polygon
@@ -24,7 +24,7 @@ MAX_ROI_SIZE = 1 << 26
 OUTLINES = {"POLYGON", "FREEHAND", "TRACED"}
 
 
-class ImageJDataset(OutlineDataset):
+class ImageJDataset(OutlineFilesDataset):
     """Images with files of ImageJ RoIs of the same name.
 
     RoIs may be polygons, freehand and traced RoIs, rectangles, ovals, and composites, which may have holes.
@@ -58,36 +58,9 @@ class ImageJDataset(OutlineDataset):
                 `problems`.
         """
         require("roifile", "ImageJ RoIs")
-        folder, root = Path(annotations), Path(images)
-        files = image_files.annotation_files(folder, SUFFIXES)
-        found, others = image_files.by_stem(image_files.images_in(root, ""))
-        for other in others:
-            self.problems.add(problems.SAME_NAME, str(root / other))
-        self._damaged: set[Path] = set()
-        rois = {name: self._rois(files[name]) for name in found if name in files}
-        labels = [
-            label for own in rois.values() for roi in own.values() if (label := _label(roi)) is not None
-        ]
-        names = self._class_names(classes, labels, folder)
-        joined = self._join_classes(source, dict(enumerate(names, start=1)), folder)
-        class_ids = {name: joined[number] for number, name in enumerate(names, start=1)}
-        before = len(self.image_info)
-        for name, image in found.items():
-            own = rois.get(name, {})
-            if name not in files:
-                self.problems.add(problems.MISSING_LABELS, str(root / image))
-            if not own and not keep_empty:
-                continue
-            is_empty = name in rois and not own and files[name] not in self._damaged
-            info = self._add_file(source, name, root / image, outlines=[], is_empty=is_empty)
-            for entry, roi in own.items() if info is not None else ():
-                with self.problems.leave_out(files[name], entry):
-                    label = _label(roi) or _default(roi, names, classes is not None)
-                    self._add_roi(info or {}, roi, label, class_ids, files[name], entry)
-        self._finish(folder, before)
+        self._load_files(annotations, images, SUFFIXES, classes, keep_empty, source)
 
-    def _rois(self, path: Path) -> dict[str, Any]:
-        """Return the RoIs of a file by their names in it, and note broken ones."""
+    def _read_file(self, path: Path) -> OutlineFile:
         found = {}
         try:
             if path.suffix.lower() == ".roi":
@@ -97,26 +70,26 @@ class ImageJDataset(OutlineDataset):
                 members = {name: archives.open_member(path, name) for name in names}
         except DataError as error:
             self.problems.add(problems.BROKEN_FIELD, str(error))
-            self._damaged.add(path)
-            return {}
+            return OutlineFile({}, is_complete=False)
         for name, content in members.items():
             with self.problems.leave_out(path, name):
                 found[name] = _parsed(content.read(MAX_ROI_SIZE))
-        if len(found) < len(members):
-            self._damaged.add(path)
-        return found
+        return OutlineFile(found, is_complete=len(found) == len(members))
 
-    def _add_roi(
-        self, info: Record, roi: Any, label: str | None, class_ids: Mapping[str, Any], file: Path, entry: str
-    ) -> None:
-        if label is None or label not in class_ids:
-            raise BrokenEntryError(
-                f"The class is {short(label)}, the group {roi.group}.",
-                kind=problems.UNKNOWN_CLASS,
-                file=file,
-                entry=entry,
-            )
-        self._add_outline(info, class_ids[label], [_outline(roi)], file, entry)
+    def _label(self, entry: Any) -> str | None:
+        return _label(entry)
+
+    def _default(self, entry: Any, names: Sequence[str], is_given: bool) -> str | None:
+        """Return the class of an RoI that names none: that of its group, or the only one."""
+        if 1 <= entry.group <= len(names):
+            return str(names[entry.group - 1])
+        return super()._default(entry, names, is_given)
+
+    def _unknown(self, entry: Any, label: str | None) -> str:
+        return f"The class is {short(label)}, the group {entry.group}."
+
+    def _parts(self, entry: Any, file: Path, name: str) -> list[Polygon]:
+        return [_outline(entry)]
 
 
 def _parsed(content: bytes) -> Any:
@@ -134,13 +107,6 @@ def _label(roi: Any) -> str | None:
     lines = [line for line in str(roi.props).splitlines() if line.startswith(prefix)]
     text = lines[0].removeprefix(prefix).strip() if lines else ""
     return text if text and is_text(text) else None
-
-
-def _default(roi: Any, names: Sequence[str], is_given: bool) -> str | None:
-    """Return the class of an RoI that names none: that of its group, or the only one."""
-    if 1 <= roi.group <= len(names):
-        return str(names[roi.group - 1])
-    return names[0] if is_given and len(names) == 1 else None
 
 
 def _outline(roi: Any) -> Polygon:

@@ -52,8 +52,8 @@ class CocoFile:
         self.annotations: list[Record] = []
         self._names = dict(class_names)
 
-    def add(self, result: "Detections", file_name: str, records: list[Record] | None = None) -> None:
-        """Add an image and its objects. Objects without pixels are left out.
+    def add(self, result: "Detections", file_name: str, records: list[Record] | None = None) -> int:
+        """Add an image and its objects, and return the id of the image. Objects without pixels are left out.
 
         Args:
             result: The objects.
@@ -67,6 +67,7 @@ class CocoFile:
             if record["area"]:
                 own = {"id": len(self.annotations) + 1, "image_id": image_id}
                 self.annotations.append({**own, **record})
+        return image_id
 
     def content(self) -> Record:
         """Return the content of the file."""

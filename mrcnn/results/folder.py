@@ -4,7 +4,7 @@
 |---|---|
 | `labels` | `labels/NAME.png`, label images of 16 bits; of more than 65,535 objects `labels/NAME.tif` |
 | `tiff` | `labels/NAME.tif` |
-| `coco` | `annotations.json`, a data set; of detections `detections.json`, too, COCO results by name |
+| `coco` | `annotations.json`, a data set; of detections `detections.json`, too, COCO results for it |
 | `labelme` | `labelme/NAME.json` |
 | `yolo` | `labels/NAME.txt` and `data.yaml` |
 | `geojson` | `geojson/NAME.geojson` |
@@ -113,13 +113,12 @@ class ResultFolder:
                 saving.save(result, path, kind, image=image, tolerance=self._tolerance)
         if "coco" in self.formats:
             records = coco.records_of(result)
-            self._coco.add(result, file_name, records)
+            image_id = self._coco.add(result, file_name, records)
             self._are_detections &= "scores" in result
             if self._are_detections:
+                own = {"image_id": image_id, "file_name": file_name}
                 kept = ("category_id", "score", "bbox", "segmentation")
-                self._detections += [
-                    {"image_id": name, **{key: record[key] for key in kept}} for record in records
-                ]
+                self._detections += [own | {key: record[key] for key in kept} for record in records]
         if "csv" in self.formats:
             self._add_rows(name, measurements.measure(result, image))
         self.counts[name] = count

@@ -72,7 +72,8 @@ def test_what_is_written(pictures, tmp_path, caplog, capsys):
     assert not np.asarray(Image.open(output / "labels" / "a.png")).any()
     records = json.loads((output / "detections.json").read_text())
     assert [record["score"] for record in records] == [0.9, 0.8, 0.7]
-    assert {record["image_id"] for record in records} == {"b"}
+    assert {record["image_id"] for record in records} == {2}
+    assert all(record["file_name"].endswith("b.png") for record in records)
     assert records[1]["bbox"] == [8.0, 2.0, 10.0, 10.0]
     assert run_lengths.area(records[1]["segmentation"]) == 100
     rows = list(csv.reader((output / "counts.csv").read_text().splitlines()))
