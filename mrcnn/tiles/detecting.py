@@ -1,5 +1,6 @@
 """Detection in an image of any size, tile by tile."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -73,7 +74,9 @@ def detect_large(
         raise ValueError(f"`batch` must be a number of tiles of at least 1. Received: batch={batch!r}")
     opened = open_source(source, page=page, channels=channels, level=level)
     try:
-        return _Run(model, opened, tile, overlap, int(batch), resume).detect(progress)
+        run = _Run(model, opened, tile, overlap, int(batch), resume)
+        with contextlib.closing(run.store):
+            return run.detect(progress)
     finally:
         if opened is not source:
             opened.close()

@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
@@ -98,7 +98,8 @@ class TileStore:
         run: What the results depend on, as JSON.
 
     Raises:
-        InvalidDataError: If the folder belongs to another run. The message says what differs.
+        InvalidDataError: If the folder belongs to another run, and the message says what differs; or if
+            another process uses it.
         OSError: If it cannot be written.
     """
 
@@ -106,6 +107,7 @@ class TileStore:
         self.folder = None if folder is None else Path(folder)
         self._memory: dict[int, Arrays] = {}
         self._done: set[int] = set()
+        self._lock: IO[str] | None = None
         if self.folder is None:
             return
         path = self.folder / RUN
@@ -118,11 +120,17 @@ class TileStore:
             )
         else:
             files.write_json(path, run, indent=2)
+        self._lock = _locked(path)
         tiles = self.folder / TILES
         tiles.mkdir(parents=True, exist_ok=True)
         files.remove_leftovers(tiles)
         files.remove_leftovers(self.folder)
         self._done = {int(path.stem) for path in tiles.glob("*.npz") if path.stem.isdigit()}
+
+    def close(self) -> None:
+        """Let other processes use the folder."""
+        if self._lock is not None:
+            self._lock.close()
 
     def __contains__(self, number: int) -> bool:
         return number in self._done
@@ -286,6 +294,30 @@ def _check_run(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> No
                 "Choose another folder, or delete this one.",
                 file=path,
             )
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """Open a file that only one process at a time may hold. A process that ends gives it back.
+
+    Raises:
+        InvalidDataError: If another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    file = open(path, encoding="utf-8")  # noqa: SIM115  # it stays open
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise InvalidDataError(
+            "Another process is detecting in this folder. Wait until it ends, or choose another folder.",
+            file=path,
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return file
 
 
 def _detections(arrays: Arrays, bits: np.ndarray, shape: tuple[int, int]) -> Detections:

@@ -18,6 +18,7 @@ from synthetic_detector import RegionConfig, as_set, disks, region_model, region
 from mrcnn import tiles
 from mrcnn.errors import CappedWarning, InvalidDataError, MissingFileError, UnreadableFileError
 from mrcnn.tiles.detecting import detect_large
+from mrcnn.tiles.folder import TileStore
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -124,11 +125,22 @@ def test_a_folder_of_another_run_is_refused(image, tmp_path):
         large(255 - image, resume=tmp_path)
     model = region_model()
     model.config.DETECTION_MIN_CONFIDENCE = 0.1
-    with pytest.raises(InvalidDataError, match=r"settings: DETECTION_MIN_CONFIDENCE was 0\.7, and is 0\.1 now"):
+    with pytest.raises(
+        InvalidDataError, match=r"settings: DETECTION_MIN_CONFIDENCE was 0\.7, and is 0\.1 now"
+    ):
         large(image, model, resume=tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UnreadableFileError, match=r"run.json: The file does not describe a run"):
         large(image, resume=tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no locks")
+def test_one_process_at_a_time(tmp_path):
+    store = TileStore(tmp_path, {"version": 1})
+    with pytest.raises(InvalidDataError, match="Another process is detecting"):
+        TileStore(tmp_path, {"version": 1})
+    store.close()
+    TileStore(tmp_path, {"version": 1}).close()
 
 
 def test_a_folder_of_other_files_and_damaged_tiles_are_refused(image, tmp_path):
