@@ -73,6 +73,7 @@ def loads(model: str) -> Any:
 
 def single_rate(folder: Path, model: str) -> float:
     """Images per second of `detect` in one process, with the time of reading."""
+    from mrcnn.errors import DataError
     from mrcnn.files.images import read_image
 
     detector = loads(model)()
@@ -82,7 +83,7 @@ def single_rate(folder: Path, model: str) -> float:
     for path in paths:
         try:
             image = read_image(path)
-        except ValueError:
+        except DataError:
             continue
         detector.detect([image], masks="cropped")
         if start is None:  # the first call compiles

@@ -1,5 +1,6 @@
 """The command `mrcnn train`."""
 
+import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,13 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli.datasets import open_dataset
 from mrcnn.cli.models import parse_settings
+from mrcnn.errors import DataError
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
+    from mrcnn.formats.base import FormatDataset
     from mrcnn.model import MaskRCNN
 
 # Layers whose shapes depend on the number of classes.
 HEAD_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")
+
+# Settings of the size of the inputs. If one of them is given, the others keep their defaults.
+SIZE_SETTINGS = {"IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "IMAGE_MIN_SCALE", "IMAGE_RESIZE_MODE"}
+# Small images are enlarged so many times, to a multiple of this side.
+ENLARGED, SIDE_STEP = 2, 64
+# Number of images whose size is looked up.
+MEASURED_IMAGES = 1000
 
 
 def train_model(
@@ -45,6 +55,8 @@ def train_model(
         "IMAGES_PER_GPU": batch,
         "STEPS_PER_EPOCH": steps,
     } | parse_settings(settings)
+    if model is None and resume is None and not values.keys() & SIZE_SETTINGS:
+        values |= size_of_inputs(dataset)
     network = _network(model, resume, logs, values)
     rate = learning_rate or network.config.LEARNING_RATE
     network.train(dataset, val_dataset, rate, epochs, layers)
@@ -64,6 +76,22 @@ def train_model(
         f"on:    {shlex.join(command)}"
     )
     return value, text
+
+
+def size_of_inputs(dataset: "FormatDataset") -> dict[str, int]:
+    """Return settings for images that are smaller than those the default is made for.
+
+    They are enlarged, so that the network sees small objects, but at most ENLARGED times: the time of a step
+    grows with the size.
+    """
+    from mrcnn.config import LightConfig
+
+    longest = 0
+    for image_id in dataset.image_ids[:MEASURED_IMAGES]:
+        with contextlib.suppress(DataError):  # training leaves broken images out
+            longest = max(longest, *dataset.image_size(image_id))
+    side = -(-ENLARGED * longest // SIDE_STEP) * SIDE_STEP
+    return {"IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side} if 0 < side < LightConfig().IMAGE_MIN_DIM else {}
 
 
 def _network(model: str | None, resume: Path | None, logs: Path, values: dict[str, Any]) -> "MaskRCNN":

@@ -176,6 +176,16 @@ def test_settings_are_literals():
         parse_settings(["A"])
 
 
+def test_small_images_make_a_small_network(coco, monkeypatch):
+    from mrcnn.cli.datasets import open_dataset
+    from mrcnn.cli.training import size_of_inputs
+
+    dataset = open_dataset(coco)
+    assert size_of_inputs(dataset) == {"IMAGE_MIN_DIM": 192, "IMAGE_MAX_DIM": 192}  # 90 pixels, twice
+    monkeypatch.setattr(dataset, "image_size", lambda image_id: (300, 500))
+    assert size_of_inputs(dataset) == {}
+
+
 @pytest.mark.slow
 def test_from_annotations_to_an_exported_model(coco, tmp_path):
     small = [
