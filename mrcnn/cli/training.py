@@ -91,7 +91,8 @@ def size_of_inputs(dataset: "FormatDataset") -> dict[str, int]:
         with contextlib.suppress(DataError):  # training leaves broken images out
             longest = max(longest, *dataset.image_size(image_id))
     side = -(-ENLARGED * longest // SIDE_STEP) * SIDE_STEP
-    return {"IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side} if 0 < side < LightConfig().IMAGE_MIN_DIM else {}
+    usual = LightConfig().IMAGE_MIN_DIM or 0
+    return {"IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side} if 0 < side < usual else {}
 
 
 def _network(model: str | None, resume: Path | None, logs: Path, values: dict[str, Any]) -> "MaskRCNN":
