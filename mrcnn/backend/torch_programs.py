@@ -5,6 +5,7 @@ on the data need the operations below.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -91,7 +92,8 @@ def write_torch_program(
     (images,) = network.inputs
     open_axes = {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(images.shape) if size is None}
     example_images = torch.zeros(tuple(example), dtype=getattr(torch, images.dtype))
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Dynamo detected a call", UserWarning)  # of Keras' own functions
         program = torch.export.export(
             _Module(network, names).eval(),
             (example_images,),
