@@ -75,14 +75,19 @@ def load(
         raise TypeError(f"`config` must be a Config object, such as MyConfig(). Received: config={config!r}")
     _check_names(overrides)
     path, published = _find(source)
+    file: Path | foreign.ReadFile = path
     if config is None:
-        config = published() if published is not None else _config_of_file(path, overrides)
+        if published is None:
+            file = _opened(path)
+            config = _config_of_file(file, overrides)
+        else:
+            config = published()
         config.GPU_COUNT = 1  # those of the machine that wrote the file are not here
         if mode == "inference":
             config = whole_image_config(config)
     config = _changed(config, overrides)
     model = MaskRCNN(mode, config, model_dir)
-    model.load_weights(path, exclude=exclude, resume=False)
+    model.load_weights(file, exclude=exclude, resume=False)
     return model
 
 
@@ -117,14 +122,19 @@ def _find(source: str | os.PathLike[str]) -> tuple[Path, type[Config] | None]:
         ) from error
 
 
-def _config_of_file(path: Path, overrides: Mapping[str, Any]) -> Config:
+def _opened(path: Path) -> Path | foreign.ReadFile:
+    """Read a file of another library, because its settings depend on its weights. Other files stay paths."""
     if path.suffix == ".keras":
         raise InvalidDataError(
             "a .keras file holds the network without the settings that prepare images for it. Open it with "
             "keras.models.load_model, or save the model with MaskRCNN.save.",
             file=path,
         )
-    if foreign.is_foreign_file(path):
+    return foreign.ReadFile(path, foreign.read_state(path)) if foreign.is_foreign_file(path) else path
+
+
+def _config_of_file(path: Path | foreign.ReadFile, overrides: Mapping[str, Any]) -> Config:
+    if isinstance(path, foreign.ReadFile):
         return _config_of_foreign_file(path)
     info = model_info(path) if is_hdf5(path) else None
     with weight_files.open_weight_file(path) as layers:
@@ -173,8 +183,8 @@ def _config_of_info(path: Path, info: ModelInfo, overrides: Mapping[str, Any]) -
     return config
 
 
-def _config_of_foreign_file(path: Path) -> Config:
-    preset = foreign.preset_for(foreign.read_state(path), path)
+def _config_of_foreign_file(file: foreign.ReadFile) -> Config:
+    preset = foreign.preset_for(file.state, file.path)
     config: Config = getattr(presets, preset.name)()
     return _changed(config, preset.settings)
 

@@ -3,6 +3,7 @@
 The module also exports the names that programs written for the Keras 2 library import from it.
 """
 
+import copy
 import functools
 import logging
 import os
@@ -170,13 +171,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages):
             OSError: If the file cannot be written.
             ValueError: If `filepath` does not end with .h5.
         """
-        name = str(filepath)
-        if not name.endswith(".h5") or name.endswith(weights.KERAS_FORMATS):
-            raise ValueError(
-                f'`filepath` must be the name of an .h5 file, such as "coins.h5". Received: {name!r}. For '
-                "Keras' own formats, use keras_model.save and keras_model.save_weights."
-            )
-        weights.save_weights(self.keras_model, filepath)
+        weights.save_whole_model(self.keras_model, filepath)
 
     def _describe(self) -> ModelInfo:
         """Return the description of this model that weight files contain."""
@@ -220,9 +215,8 @@ class MaskRCNN(GraphMethods, DetectsLargeImages):
         report = weights.load_weights(self.keras_model, filepath, exclude=exclude, strict=strict)
         if report.class_names is not None:
             self.class_names = list(report.class_names)
-        self.metrics = {}
+        self.metrics = {} if report.info is None or report.excluded else dict(report.info.metrics)
         if report.info is not None:
-            self.metrics = {} if report.excluded else dict(report.info.metrics)
             if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE is None:
                 self.config.IMAGE_VALUE_RANGE = report.info.settings.get("IMAGE_VALUE_RANGE")
             differences = describe_differences(report.info.settings, self.config.to_dict())
@@ -262,6 +256,12 @@ class MaskRCNN(GraphMethods, DetectsLargeImages):
         """
         config = config or whole_image_config(self.config)
         model = type(self)("inference", config, self.model_dir)
+        model.copy_weights(self)
+        return model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "MaskRCNN":
+        """Return a model with copies of settings and weights. It starts a run of its own, not compiled."""
+        model = type(self)(self.mode, copy.deepcopy(self.config, memo), self.model_dir)
         model.copy_weights(self)
         return model
 
@@ -432,8 +432,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages):
     def _print_start(self, epochs: int, layers: str, learning_rate: LearningRate, verbose: int) -> None:
         if verbose:
             self.config.display()
-        is_number = isinstance(learning_rate, (int, float))
-        rate = learning_rate if is_number else type(learning_rate).__name__
+        rate = learning_rate if isinstance(learning_rate, (int, float)) else type(learning_rate).__name__
         log(f"Training layers {layers!r}, epochs {self.epoch + 1} to {epochs}, learning rate {rate}")
         log(f"Saving to {self.log_dir}")
 

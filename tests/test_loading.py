@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from copy import deepcopy
 
 import h5py
 import numpy as np
@@ -72,6 +73,23 @@ def test_a_file_is_a_whole_model(small):
     ):
         np.testing.assert_array_equal(found, expected)
     assert model_info(path).version == mrcnn.__version__
+
+
+def test_a_deep_copy_is_a_model_of_its_own(small):
+    model, _ = small
+    copied = deepcopy({"best": model, "again": model})
+    assert copied["best"] is copied["again"] is not model
+    copied = copied["best"]
+    assert copied.class_names == NAMES and copied.class_names is not model.class_names
+    assert copied.config.to_dict() == model.config.to_dict()
+    image = rectangles(1)[0]
+    before = model.detect([image])[0]
+    for found, expected in zip(copied.detect([image])[0].values(), before.values(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for variable in copied.keras_model.trainable_variables:
+        variable.assign(variable * 0)
+    copied.config.DETECTION_MIN_CONFIDENCE = 0.9
+    np.testing.assert_array_equal(model.detect([image])[0]["scores"], before["scores"])
 
 
 def test_overrides_win(small, tmp_path):

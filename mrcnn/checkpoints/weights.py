@@ -165,7 +165,7 @@ class _OpenFile:
 def _open_layers(filepath: str | os.PathLike[str], known_layers: list[str]) -> Iterator[_OpenFile]:
     path = check_file(filepath)
     if foreign.is_foreign_file(path):
-        weights = foreign.read_foreign_weights(path)
+        weights = foreign.read_foreign_weights(filepath)
         # Keys without a layer are listed as layers that the model lacks.
         unused = {key: [np.empty(0)] for key in weights.unused}
         origin = foreign.KINDS[weights.kind].title
@@ -305,6 +305,26 @@ def save_weights(
         },
         _attributes(model, metrics),
     )
+
+
+def save_whole_model(model: keras.Model, filepath: str | os.PathLike[str]) -> None:
+    """Write a .h5 file that `mrcnn.load` opens; see `mrcnn.model.MaskRCNN.save`.
+
+    Args:
+        model: The network of a MaskRCNN.
+        filepath: The file to write.
+
+    Raises:
+        OSError: If the file cannot be written.
+        ValueError: If `filepath` does not end with .h5.
+    """
+    name = str(filepath)
+    if not name.endswith(".h5") or name.endswith(KERAS_FORMATS):
+        raise ValueError(
+            f'`filepath` must be the name of an .h5 file, such as "coins.h5". Received: {name!r}. For '
+            "Keras' own formats, use keras_model.save and keras_model.save_weights."
+        )
+    save_weights(model, filepath)
 
 
 def _attributes(model: keras.Model, metrics: Mapping[str, Any] | None) -> dict[str, str]:

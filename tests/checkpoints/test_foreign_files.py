@@ -369,6 +369,20 @@ def test_safetensors(tmp_path):
     assert_equal(foreign.read_state(path), want)
 
 
+def test_a_file_that_was_read_is_not_read_again(tmp_path):
+    key, values = foreign.KINDS["torchvision"].marker, np.arange(6, dtype="<f4")
+    path = write_safetensors(tmp_path / "w.safetensors", {key: entry("F32", [2, 3], 0, 24)}, values.tobytes())
+    file = foreign.ReadFile(path, foreign.read_state(path))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InvalidDataError, match=r"w\.safetensors"):
+        foreign.read_state(path)
+    assert foreign.read_state(file) is file.state
+    assert os.fspath(file) == str(file) == str(path)
+    del file.state[key]
+    with pytest.raises(InvalidDataError, match=r"w\.safetensors: the file must hold the weights of one of"):
+        foreign.read_foreign_weights(file)
+
+
 @pytest.mark.parametrize(
     ("header", "length", "data"),
     [

@@ -8,6 +8,7 @@ other library. The settings for this depend on `ForeignWeights.kind`.
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -176,29 +177,50 @@ class ForeignWeights:
     unused: tuple[str, ...]
 
 
-def is_foreign_file(path: str | Path) -> bool:
+@dataclasses.dataclass(frozen=True)
+class ReadFile(os.PathLike[str]):
+    """A file that has been read. Functions that take its path take this object and do not read it again.
+
+    Attributes:
+        path: The file.
+        state: {key of the other library: float32 array}; see `read_state`.
+    """
+
+    path: Path
+    state: State
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def is_foreign_file(path: str | os.PathLike[str]) -> bool:
     """Return whether a file starts like a pickle, a zip archive or a .safetensors file."""
     return _reader(Path(path)) is not None
 
 
-def read_foreign_weights(path: str | Path) -> ForeignWeights:
+def read_foreign_weights(path: str | os.PathLike[str]) -> ForeignWeights:
     """Read weights of torchvision or Detectron2, named like our layers.
 
     Args:
-        path: A .pth, .safetensors or .pkl file, recognized by its content rather than its suffix. It may be a
-            checkpoint with the state dict under "model" or "state_dict", and keys may have the prefix of
-            DistributedDataParallel.
+        path: A .pth, .safetensors or .pkl file, recognized by its content rather than its suffix; or a
+            ReadFile. It may be a checkpoint with the state dict under "model" or "state_dict", and keys may
+            have the prefix of DistributedDataParallel.
 
     Raises:
         MissingFileError, UnreadableFileError: If the file does not exist, or is a folder.
         InvalidDataError: If the file is damaged, or belongs to another network.
     """
-    path = Path(path)
-    return name_weights(read_state(path), path)
+    return name_weights(read_state(path), Path(path))
 
 
-def read_state(path: str | Path) -> State:
+def read_state(path: str | os.PathLike[str]) -> State:
     """Read the arrays of a .pth, .safetensors or .pkl file.
+
+    Args:
+        path: The file, or a ReadFile, whose `state` is returned.
 
     Returns:
         {key of the other library: float32 array}.
@@ -206,6 +228,8 @@ def read_state(path: str | Path) -> State:
     Raises:
         MissingFileError, UnreadableFileError, InvalidDataError: See `read_foreign_weights`.
     """
+    if isinstance(path, ReadFile):
+        return path.state
     path = check_file(path)
     reader = _reader(path)
     if reader is None:
