@@ -29,12 +29,18 @@ def build(kind, weights, folder, mode="inference", **settings):
 
 
 class Runner:
-    """Every result of the plain inference graph for one image, under the names of torchvision_run.py."""
+    """Every result of the plain inference graph for one image, under the names of torchvision_run.py.
 
-    def __init__(self, model):
+    Args:
+        model: A MaskRCNN in inference mode.
+        compiled: Whether to compile the plain graph, which pays off for many or large images.
+    """
+
+    def __init__(self, model, compiled=True):
         self.model = model
         graph = model._graph
-        self._call = backend.compiled(keras.Model(graph.inputs, graph.outputs))
+        network = keras.Model(graph.inputs, graph.outputs)
+        self._call = backend.compiled(network) if compiled else network
 
     def __call__(self, image):
         model = self.model
@@ -105,10 +111,11 @@ def found_share(theirs, ours, pixels=0.05):
     return float((distance.min(axis=1) <= pixels).mean())
 
 
-def matched(theirs, ours):
+def matched(theirs, ours, pixels=2):
     """Pairs of detections of the same class: index of theirs, index of ours, each used once.
 
-    Detections whose scores nearly tie may change places, so the nearest box of the class counts.
+    Detections whose scores nearly tie may change places, so the nearest box of the class counts if it is near
+    enough.
     """
     pairs, free = [], set(range(len(ours["labels"])))
     for index, (box, label) in enumerate(zip(theirs["boxes"], theirs["labels"], strict=True)):
@@ -117,7 +124,7 @@ def matched(theirs, ours):
             continue
         distances = np.abs(ours["boxes"][same] - box).max(axis=1)
         other = same[int(distances.argmin())]
-        if distances.min() < 2:
+        if distances.min() < pixels:
             pairs.append((index, other))
             free.discard(other)
     return np.array(pairs, int).reshape(-1, 2)

@@ -4,6 +4,7 @@
 with this interpreter if it has torchvision, or with the one that the variable TORCHVISION_PYTHON names.
 """
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # torchvision runs with these fi
 import ours_run
 import recipe
 
+import mrcnn
 from mrcnn import backend
 from mrcnn.checkpoints import foreign
 from mrcnn.checkpoints.weights import model_weights
@@ -26,8 +28,15 @@ from mrcnn.network import sampling
 
 FOLDER = Path(__file__).parent
 KINDS = ("torchvision", "torchvision-v2")
+EPSILONS = {"torchvision": 0.0, "torchvision-v2": 1e-5}  # of batch norms
 SIZES = {"IMAGE_MIN_DIM": 160, "IMAGE_MAX_DIM": 224}
 STEPS = 10
+# Largest distance of gradients, relative to their norm. The first RPN convolution of the second
+# version differs by 3.19e-3 with TensorFlow and with PyTorch, also after changes of the weights by
+# 2e-7, which bring all other gradients within 2e-4. The cause is not known. The gradients of the
+# layers behind it agree within 1e-5.
+GRADIENT_ERROR = 1e-3
+KNOWN_GRADIENT_ERRORS = {("torchvision-v2", "rpn.head.conv.0.0.weight"): 5e-3}
 PYTHON = os.environ.get("TORCHVISION_PYTHON") or (importlib.util.find_spec("torchvision") and sys.executable)
 LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 
@@ -49,12 +58,22 @@ def weights(tmp_path_factory):
     return write
 
 
-@pytest.fixture(scope="module", params=KINDS)
+# The second version has every layer of the first that is not a plain convolution or matrix.
+@pytest.fixture(scope="module", params=[pytest.param(KINDS[0], marks=pytest.mark.slow), KINDS[1]])
 def results(request, weights, tmp_path_factory):
     """The recording of a network, and our results for the same picture."""
     kind, folder = request.param, tmp_path_factory.mktemp("logs")
-    model = ours_run.build(kind, weights(kind), folder, POST_NMS_ROIS_INFERENCE=100, **SIZES)
-    return recording(kind), ours_run.Runner(model)(recipe.picture(120, 170))
+    settings = {"POST_NMS_ROIS_INFERENCE": 100, "BATCH_NORM_EPSILON": EPSILONS[kind], **SIZES}
+    files = []
+    with pytest.MonkeyPatch.context() as patch:
+        read = foreign.read_safetensors
+        patch.setattr(foreign, "read_safetensors", lambda path: files.append(path) or read(path))
+        model = mrcnn.load(weights(kind), model_dir=folder, **settings)
+    assert files == [weights(kind)], "the file is read once"
+    runner = ours_run.Runner(
+        model, compiled=keras.backend.backend() != "tensorflow"
+    )  # one eager call is faster
+    return recording(kind), runner(recipe.picture(120, 170))
 
 
 def close(theirs, ours, name, atol):
@@ -107,10 +126,15 @@ def test_pasted_masks(results):
 def trained(request, weights, tmp_path_factory):
     """The recording of a training, and our model with the same weights, samples and layers to train."""
     kind = request.param
+    model = training_model(kind, weights(kind), tmp_path_factory.mktemp("logs"))
+    return kind, recording(f"{kind}-training"), model, batch(model.config)
+
+
+def training_model(kind, path, folder, **settings):
     model = ours_run.build(
         kind,
-        weights(kind),
-        tmp_path_factory.mktemp("logs"),
+        path,
+        folder,
         mode="training",
         POST_NMS_ROIS_TRAINING=60,
         TRAIN_ROIS_PER_IMAGE=32,
@@ -119,10 +143,11 @@ def trained(request, weights, tmp_path_factory):
         GRADIENT_CLIP_NORM=None,
         MAX_GT_INSTANCES=8,
         **SIZES,
+        **settings,
     )
     model.set_trainable(r"(?!conv1$|bn_conv1$).*", verbose=0)
     model.compile(1e-4, 0.9)
-    return kind, recording(f"{kind}-training"), model, batch(model.config)
+    return model
 
 
 def batch(config):
@@ -158,31 +183,56 @@ def fixed_priorities(monkeypatch):
 
 
 @pytest.mark.slow
-def test_losses_and_gradients(trained):
+def test_gradients(trained):
+    """The gradients of the first step against those that torchvision computes in float64.
+
+    In float32, rounding decides whether a ReLU with an input near 0 passes a gradient. A wrong formula,
+    however, is wrong for all weights. So up to three times, the weights change by as much as rounding changes
+    them, and for each layer the closest gradient counts.
+    """
     kind, theirs, model, inputs = trained
     network = model.keras_model
-    losses = {}
 
     def total(values):
-        outputs = network(values, training=True)
-        losses.update(network.compute_losses(values, outputs))
-        return sum(losses.values())
+        return sum(network.compute_losses(values, network(values, training=True)).values())
 
+    compute = backend.loss_gradients(network, total)
     tensors = {name: keras.ops.convert_to_tensor(value) for name, value in inputs.items()}
-    gradients = backend.loss_gradients(network, total)(tensors)
-    found = foreign_gradients(kind, network, gradients)
-    names = theirs["names"].tolist()
-    norms = np.array([np.linalg.norm(found[name]) for name in names])
-    np.testing.assert_allclose(norms, theirs["gradient_norms"], rtol=1e-3, atol=1e-5)
-    errors = {}
-    for key, values in theirs.items():
-        if key.startswith("gradient/"):
-            ours = recipe.thinned(found[key.removeprefix("gradient/")])
-            errors[key] = float(np.linalg.norm(ours - values) / np.linalg.norm(values))
-    # Two of the twelve gradients of version 2 differ more, by 1.0e-3 and 3.2e-3, although those of the layers
-    # after them agree within 1e-5: rounding decides whether a ReLU near 0 lets a gradient pass.
-    limit = 1e-3 if kind == "torchvision" else 5e-3
-    assert max(errors.values()) < limit, {key: error for key, error in errors.items() if error > 1e-3}
+    exact = {key.removeprefix("float64/"): values for key, values in theirs.items() if "float64/" in key}
+    names, errors = theirs["names"].tolist(), dict.fromkeys(exact, np.inf)
+    for attempt in range(4):
+        with rounded_weights(network, attempt):
+            found = foreign_gradients(kind, network, compute(tensors))
+        if attempt == 0:
+            norms = [np.linalg.norm(found[name]) for name in names]
+            np.testing.assert_allclose(norms, theirs["gradient_norms"], rtol=1e-3, atol=1e-5)
+        for key, values in exact.items():
+            errors[key] = min(errors[key], relative_distance(recipe.thinned(found[key]), values))
+        limits = {key: KNOWN_GRADIENT_ERRORS.get((kind, key), GRADIENT_ERROR) for key in errors}
+        wrong = {key: error for key, error in errors.items() if error >= limits[key]}
+        if not wrong:
+            return
+    pytest.fail(f"relative errors of gradients: {wrong}")
+
+
+@contextlib.contextmanager
+def rounded_weights(network, seed):
+    """Change all weights by up to 2e-7 of their value in the block; with seed 0, not at all."""
+    if seed == 0:
+        yield
+        return
+    rng = np.random.default_rng(seed)
+    before = [np.array(backend.to_numpy(variable.value)) for variable in network.trainable_variables]
+    for variable, values in zip(network.trainable_variables, before, strict=True):
+        noise = rng.uniform(-2e-7, 2e-7, values.shape)
+        variable.assign((values * (1 + noise)).astype("float32"))
+    yield
+    for variable, values in zip(network.trainable_variables, before, strict=True):
+        variable.assign(values)
+
+
+def relative_distance(values, expected):
+    return float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
 
 
 def foreign_gradients(kind, network, gradients):
@@ -248,8 +298,45 @@ def test_layer_groups_of_the_second_version(trained):
     assert all(re.match(r"(conv1|bn_conv1|res\d|bn\d)", name) for name in backbone)
 
 
+# --- Half precision ---
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(PYTHON is None, reason="needs torchvision here, or its interpreter in TORCHVISION_PYTHON")
+def test_detections_in_bfloat16(weights, tmp_path):
+    """Numbers of 8 bits move boxes by a pixel and scores by some hundredths; most detections stay."""
+    kind = "torchvision"
+    settings = {"PRECISION": "bfloat16", "POST_NMS_ROIS_INFERENCE": 100, **SIZES}
+    model = ours_run.build(kind, weights(kind), tmp_path, **settings)
+    theirs, (found,) = recording(kind), model.detect([recipe.picture(120, 170)])
+    assert np.isfinite(found["scores"]).all() and len(found["scores"]) == len(theirs["scores"])
+    assert found["masks"].any(axis=(0, 1)).mean() > 0.9
+    ours = {"boxes": found["rois"][:, [1, 0, 3, 2]].astype(float), "labels": found["class_ids"]}
+    first, second = ours_run.matched(theirs, ours, pixels=4).T
+    assert len(first) > 0.85 * len(theirs["labels"])
+    assert np.abs(theirs["boxes"][first] - ours["boxes"][second]).max(axis=1).mean() < 1
+    assert np.abs(theirs["scores"][first] - found["scores"][second]).max() < 0.15
+
+
+@pytest.mark.slow
+def test_losses_in_bfloat16(weights, tmp_path):
+    """RPN and mask losses change by less than 1 percent; the box head sees other RoIs and changes more."""
+    kind = "torchvision"
+    model = training_model(kind, weights(kind), tmp_path, PRECISION="bfloat16")
+    tolerances = dict(zip(LOSSES, (1e-2, 1e-2, 0.1, 0.1, 1e-2), strict=True))
+    for theirs in recording(f"{kind}-training")["history"][:2]:
+        model.keras_model.reset_metrics()
+        logs = model.keras_model.train_on_batch(batch(model.config), return_dict=True)
+        for (name, tolerance), expected in zip(tolerances.items(), theirs, strict=True):
+            assert float(logs[name]) == pytest.approx(expected, rel=tolerance), name
+    for variable in model.keras_model.trainable_variables:
+        assert np.isfinite(backend.to_numpy(variable.value)).all(), variable.path
+
+
+# --- torchvision itself ---
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(PYTHON is None, reason="set TORCHVISION_PYTHON to a Python that has torchvision")
 def test_recordings_are_those_of_torchvision(tmp_path):
     subprocess.run([PYTHON, FOLDER / "torchvision_run.py", "record", tmp_path], check=True)
     for path in FOLDER.glob("*.npz"):

@@ -149,8 +149,32 @@ def detection_recording(kind: str, epsilon: float | None) -> dict[str, np.ndarra
 
 
 def training_recording(kind: str, epsilon: float | None) -> dict[str, np.ndarray]:
-    """Losses of ten steps of SGD on one image, and the gradients of the first."""
-    model = build(kind, recipe.state(kind), epsilon, **TRAINING, **SIZES)
+    """Losses of ten steps of SGD on one image, and gradients of the first: in float32 and in float64."""
+    model = training_model(kind, epsilon)
+    named = trained_parameters(model)
+    optimizer = torch.optim.SGD(list(named.values()), lr=LEARNING_RATE, momentum=MOMENTUM)
+    history, results = [], {}
+    for step in range(STEPS):
+        losses = training_losses(model)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        history.append([losses[name].item() for name in recipe.LOSSES])
+        if step == 0:
+            results["names"] = np.array(list(named))
+            results["gradient_norms"] = np.array([value.grad.norm().item() for value in named.values()])
+            results |= recorded_gradients(named, "gradient")
+        optimizer.step()
+    before = recipe.state(kind)
+    changes = [np.linalg.norm(value.detach().numpy() - before[name]) for name, value in named.items()]
+    exact = training_model(kind, epsilon, torch.float64)
+    sum(training_losses(exact).values()).backward()
+    results |= recorded_gradients(trained_parameters(exact), "float64")
+    return results | {"history": np.array(history), "changes": np.array(changes)}
+
+
+def training_model(kind: str, epsilon: float | None, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    """The network in training, with stored statistics in batch norms and fixed samples."""
+    model = build(kind, recipe.state(kind), epsilon, **TRAINING, **SIZES).to(dtype)
     model.train()
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -159,30 +183,29 @@ def training_recording(kind: str, epsilon: float | None) -> dict[str, np.ndarray
         part.requires_grad_(False)
     model.rpn.fg_bg_sampler = Sampler(64, 0.5, per_location=3)
     model.roi_heads.fg_bg_sampler = Sampler(32, 0.25, per_location=1)
+    return model
+
+
+def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def training_losses(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The losses of the training example, computed in the precision of the weights."""
+    dtype = next(model.parameters()).dtype
     picture, boxes, labels, masks = recipe.training_example(*TRAINING_PICTURE)
-    image = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+    image = (torch.from_numpy(picture).permute(2, 0, 1).float() / 255).to(dtype)
     target = {
-        "boxes": torch.from_numpy(boxes[:, [1, 0, 3, 2]]).float(),
+        "boxes": torch.from_numpy(boxes[:, [1, 0, 3, 2]]).to(dtype),
         "labels": torch.from_numpy(labels),
         "masks": torch.from_numpy(masks.transpose(2, 0, 1)).to(torch.uint8),
     }
-    named = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    optimizer = torch.optim.SGD(list(named.values()), lr=LEARNING_RATE, momentum=MOMENTUM)
-    history, results = [], {}
-    for step in range(STEPS):
-        losses = model([image], [{key: value.clone() for key, value in target.items()}])
-        optimizer.zero_grad()
-        sum(losses.values()).backward()
-        history.append([losses[name].item() for name in recipe.LOSSES])
-        if step == 0:
-            results["names"] = np.array(list(named))
-            results["gradient_norms"] = np.array([value.grad.norm().item() for value in named.values()])
-            for key in RECORDED_GRADIENTS:
-                results[f"gradient/{key}"] = recipe.thinned(named[key].grad.numpy())
-        optimizer.step()
-    before = recipe.state(kind)
-    changes = [np.linalg.norm(value.detach().numpy() - before[name]) for name, value in named.items()]
-    return results | {"history": np.array(history), "changes": np.array(changes)}
+    return model([image], [target])
+
+
+def recorded_gradients(named: dict[str, torch.nn.Parameter], prefix: str) -> dict[str, np.ndarray]:
+    gradients = {key: recipe.thinned(named[key].grad.numpy()) for key in RECORDED_GRADIENTS}
+    return {f"{prefix}/{key}": values.astype(np.float32) for key, values in gradients.items()}
 
 
 class Sampler:
