@@ -605,7 +605,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages):
         """Evaluate the detections on a dataset with the metrics of COCO.
 
         For each image and class, the DETECTION_MAX_INSTANCES best detections count, or COCO's 100 if that is
-        more.
+        more. Classes are joined by `class_names`, or by number if the dataset has none of these names.
 
         Args:
             dataset: A prepared Dataset.

@@ -112,7 +112,8 @@ def load_weights(
         for layer, weights in variables.items()
     }
     layer_names = [layer.name for layer in model.layers]
-    with _open_layers(filepath, layer_names) as opened:
+    logits = model_shapes.get("mrcnn_class_logits")
+    with _open_layers(filepath, layer_names, logits[0][-1] if logits else 0) as opened:
         layers = opened.layers
         known = {*layer_names, *layers, *CLASS_LAYERS}
         _warn_of_unknown(names, known, model)
@@ -162,10 +163,12 @@ class _OpenFile:
 
 
 @contextlib.contextmanager
-def _open_layers(filepath: str | os.PathLike[str], known_layers: list[str]) -> Iterator[_OpenFile]:
+def _open_layers(
+    filepath: str | os.PathLike[str], known_layers: list[str], num_classes: int
+) -> Iterator[_OpenFile]:
     path = check_file(filepath)
     if foreign.is_foreign_file(path):
-        weights = foreign.read_foreign_weights(filepath)
+        weights = foreign.without_gaps(foreign.read_foreign_weights(filepath), num_classes)
         # Keys without a layer are listed as layers that the model lacks.
         unused = {key: [np.empty(0)] for key in weights.unused}
         origin = foreign.KINDS[weights.kind].title

@@ -26,10 +26,11 @@ def evaluate_model(
     loaded = load_model(model, settings)
     names = names_of(loaded)
     dataset = open_dataset(data, images, list(names.values()), choice)
-    if len(dataset.class_names) - 1 != len(names):
+    classes = dataset.class_names[1:]
+    if len(classes) != len(names) and not set(classes) & set(names.values()):
         raise InvalidDataError(
-            "The dataset and the model must have the same number of classes. Received: the dataset has "
-            f"{', '.join(dataset.class_names[1:])}; the model has {', '.join(names.values())}.",
+            "The dataset and the model must have classes in common. Received: the dataset has "
+            f"{', '.join(classes)}; the model has {', '.join(names.values())}.",
             file=data,
         )
     table = evaluate(

@@ -5,12 +5,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
 from tqdm import tqdm
 
 from mrcnn import files
 from mrcnn.errors import CappedWarning
 from mrcnn.evaluation import coco
+from mrcnn.evaluation.class_names import with_class_ids_of
 from mrcnn.evaluation.confusion import ConfusionMatrix
 from mrcnn.evaluation.instances import InstanceMetrics
 from mrcnn.evaluation.score_curves import ScoreCurves
@@ -168,8 +168,7 @@ def evaluate_groups(
     full = 0
     for image_id, image, detections in detected(detect, dataset, image_ids, batch_size, verbose):
         full += max_instances is not None and len(detections["class_ids"]) >= max_instances
-        class_ids = np.array([classes[int(number)] for number in detections["class_ids"]], int)
-        detections = {**detections, "class_ids": class_ids}
+        detections = with_class_ids_of(detections, dataset.class_names, classes)
         rows = coco.detections_of(detections)
         truth = [coco.checked_annotation(row, image.shape) for row in true_annotations(dataset, image_id)]
         truth = [{**record, "category_id": classes[record["category_id"]]} for record in truth]

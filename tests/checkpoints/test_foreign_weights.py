@@ -227,6 +227,13 @@ def test_names_of_classes():
     assert classes.COCO_IDS[-1] == 90
 
 
+def test_gaps_are_dropped_for_a_network_without_them():
+    weights = foreign.name_weights(zeros(TORCHVISION_KEYS["torchvision"]))
+    assert foreign.without_gaps(weights, 91) is weights
+    assert foreign.without_gaps(weights, 81).class_names == classes.COCO_CLASS_NAMES
+    assert foreign.without_gaps(weights, 3) is weights
+
+
 def test_select_classes():
     state = zeros(TORCHVISION_KEYS["torchvision"])
     ids = np.arange(91, dtype="f4")

@@ -119,6 +119,29 @@ def test_pasted_masks(results):
     assert np.median(ious) == 1.0
 
 
+@pytest.mark.slow
+def test_the_80_classes_in_order(weights, tmp_path):
+    """The same objects, with scores of a softmax over fewer terms."""
+    settings = {"BATCH_NORM_EPSILON": 0.0, **SIZES}
+    picture = recipe.picture(120, 170)
+    both = [
+        mrcnn.load(weights("torchvision"), model_dir=tmp_path, NUM_CLASSES=classes, **settings)
+        for classes in (91, 81)
+    ]
+    wanted, found = (model.detect(picture)[0] for model in both)
+    names = [
+        [model.class_names[number] for number in result["class_ids"]]
+        for model, result in zip(both, (wanted, found), strict=True)
+    ]
+    assert "N/A" not in both[1].class_names and len(set(names[1])) >= 3
+    shared = [
+        (name, tuple(box)) in set(zip(names[1], map(tuple, found["rois"]), strict=True))
+        for name, box in zip(names[0], wanted["rois"], strict=True)
+        if name != "N/A"
+    ]
+    assert np.mean(shared) > 0.8
+
+
 # --- Training ---
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.checkpoints.foreign import names
-from mrcnn.checkpoints.foreign.classes import coco_class_names
+from mrcnn.checkpoints.foreign.classes import COCO_IDS, TORCHVISION_CLASS_NAMES, coco_class_names
 from mrcnn.checkpoints.foreign.detectron2 import read_numpy_pickle
 from mrcnn.checkpoints.foreign.names import Row
 from mrcnn.checkpoints.foreign.pth import MAGIC_NUMBER, read_pth
@@ -322,6 +322,17 @@ def _converted(
         return np.ascontiguousarray(transform(values))
     except (ValueError, IndexError, ZeroDivisionError) as error:
         raise InvalidDataError(f"unexpected shape {values.shape}: {error}", file=path, entry=key) from error
+
+
+def without_gaps(weights: ForeignWeights, num_classes: int) -> ForeignWeights:
+    """Keep only COCO's 80 categories of torchvision's 91 outputs, if the model has no outputs for the gaps.
+
+    Args:
+        weights: Weights with all classes.
+        num_classes: Number of classes of the model, including the background.
+    """
+    has_gaps = weights.class_names == TORCHVISION_CLASS_NAMES
+    return select_classes(weights, COCO_IDS) if has_gaps and num_classes == len(COCO_IDS) else weights
 
 
 def select_classes(weights: ForeignWeights, ids: Sequence[int]) -> ForeignWeights:

@@ -1,0 +1,44 @@
+"""Join the classes of a model and of a dataset that number them differently.
+
+Networks with torchvision's COCO weights, for example, number the 80 categories from 1 to 90, and a
+`CocoDataset` from 1 to 80.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def with_class_ids_of(
+    detections: Mapping[str, Any], dataset_names: Sequence[str], new_ids: Mapping[int, int]
+) -> dict[str, Any]:
+    """Return detections with the class ids of a dataset.
+
+    If the detections know the names of their classes and the dataset has one of these names, classes are
+    joined by name, and detections of other classes are left out. Otherwise, they are joined by number.
+
+    Args:
+        detections: A dict of rois, class_ids, scores and masks. That of `MaskRCNN.detect` knows the names.
+        dataset_names: The names of the dataset's classes, the background first.
+        new_ids: The id to give to each class of the dataset.
+
+    Raises:
+        ValueError: If classes are joined by number, and a detection has the number of no class.
+    """
+    found = np.asarray(detections["class_ids"], dtype=int)
+    names = getattr(detections, "class_names", None)
+    if names is not None and set(names[1:]) & set(dataset_names[1:]):
+        number_of = {name: number for number, name in enumerate(dataset_names) if number}
+        id_of = {number: new_ids[number_of[name]] for number, name in enumerate(names) if name in number_of}
+        ids = np.array([id_of.get(int(number), 0) for number in found], dtype=int)
+        kept = np.flatnonzero(ids)
+        return {**detections.select(kept), "class_ids": ids[kept]}  # type: ignore[attr-defined]
+    unknown = sorted({int(number) for number in found} - set(new_ids))
+    if unknown:
+        raise ValueError(
+            "The class ids of detections must be those of the classes of the dataset, 1 to "
+            f"{len(dataset_names) - 1}. Received: class ids {unknown}. Use a model of these classes, or set "
+            "`model.class_names`, which joins classes by name."
+        )
+    return {**detections, "class_ids": np.array([new_ids[int(number)] for number in found], dtype=int)}
