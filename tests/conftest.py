@@ -35,6 +35,21 @@ def seeded_test():
     seed_everything()
 
 
+@pytest.fixture(scope="module")
+def eager_tensorflow():
+    """Run TensorFlow step by step. For a few steps this takes a third of the time of compiling them."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_networks():
     """Drop the networks of a test module: Keras keeps every graph it has built."""

@@ -65,6 +65,7 @@ def test_to_json_and_back(detector, inputs, expected):
     assert_same(copy.predict(inputs, verbose=0), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="writes a SavedModel of TensorFlow")
 def test_export(detector, inputs, expected, tmp_path):
     import tensorflow as tf

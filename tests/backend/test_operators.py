@@ -482,3 +482,42 @@ def test_compiles_with_xla(on_cpu, monkeypatch):
 
 def running_module():
     return inspect.getmodule(backend.is_on_cpu)
+
+
+# --- Operations that a program of torch.export can hold ---
+
+
+def test_rows():
+    x = random(1, 2, 9, 4)
+    np.testing.assert_array_equal(
+        call(lambda x: backend.rows_from(x, ops.convert_to_tensor(3), 4), x), x[:, 3:7]
+    )
+    np.testing.assert_array_equal(array(backend.first_rows(tensor(x), tensor(np.int32(5)))), x[:, :5])
+
+
+def test_a_vector_of_numbers_and_sizes():
+    found = array(backend.float_vector([7, ops.convert_to_tensor(3), 0.5]))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, [7, 3, 0.5])
+
+
+def test_images_are_padded_with_zeros():
+    images = random(2, 2, 3, 4, 3)
+    zero, one, two = (ops.convert_to_tensor(size) for size in (0, 1, 2))
+    found = array(backend.pad_images(tensor(images), (one, zero), (zero, two)))
+    np.testing.assert_array_equal(found, np.pad(images, ((0, 0), (1, 0), (0, 2), (0, 0))))
+
+
+def test_a_loop():
+    """Numbers 1, 2, 4, ... below 100, and how many they are."""
+    found = backend.while_loop(
+        lambda x, count: x < 100,
+        lambda x, count: (2 * x, count + 1),
+        (tensor(np.int32(1)), tensor(np.int32(0))),
+    )
+    assert [int(array(x)) for x in found] == [128, 7]
+
+
+def test_programs_are_written_by_pytorch_alone():
+    """tests/export/test_torch_format.py runs them."""
+    assert callable(backend.write_torch_program) is (BACKEND == "torch")

@@ -242,6 +242,7 @@ def test_one_optimizer_step(pair, tmp_path):
     assert len(touched) > 0.8 * len(variables)
 
 
+@pytest.mark.slow
 def test_detections(pair, tmp_path):
     start, _, _ = pair
     images = [toy_dataset(3).load_image(index) for index in range(3)]

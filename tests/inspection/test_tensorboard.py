@@ -18,6 +18,8 @@ from mrcnn.inspection.tensorboard import callbacks
 from mrcnn.inspection.tensorboard.event_files import EventFile
 from mrcnn.model import MaskRCNN
 
+pytestmark = pytest.mark.usefixtures("eager_tensorflow")
+
 EPOCHS = 2
 
 

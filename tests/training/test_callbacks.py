@@ -12,6 +12,8 @@ from mrcnn.checkpoints import weights
 from mrcnn.model import MaskRCNN
 from mrcnn.training import callbacks
 
+pytestmark = pytest.mark.usefixtures("eager_tensorflow")
+
 
 class CropConfig(TinyConfig):
     IMAGE_RESIZE_MODE = "crop"

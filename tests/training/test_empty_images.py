@@ -8,6 +8,8 @@ from toy_data import ArrayDataset, rectangles
 from mrcnn.config import LOSS_NAMES
 from mrcnn.model import MaskRCNN
 
+pytestmark = pytest.mark.usefixtures("eager_tensorflow")
+
 
 def dataset_with_background(*, objects, background):
     """Images with three objects each, then images that are listed as empty."""

@@ -7,6 +7,8 @@ from toy_data import ArrayDataset, rectangles
 
 from mrcnn.model import MaskRCNN
 
+pytestmark = pytest.mark.usefixtures("eager_tensorflow")
+
 
 @pytest.mark.parametrize("white", [1, pytest.param(255, marks=pytest.mark.slow)])
 def test_training_on_floats_stores_their_range(white, tmp_path):
