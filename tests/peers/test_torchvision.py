@@ -33,7 +33,7 @@ SIZES = {"IMAGE_MIN_DIM": 160, "IMAGE_MAX_DIM": 224}
 STEPS = 10
 # Largest distance of gradients, relative to their norm. The first RPN convolution of the second version
 # differs by 3.19e-3, because a ReLU behind it has an input near zero: torchvision's own gradient changes by
-# 3.21e-3 if its normalized image changes by 3e-5, as rounding changes ours, and by 5e-6 if it changes by 1e-5.
+# 3.21e-3 if its normalized image changes by 3e-5, as rounding changes ours; by 5e-6 at a change of 1e-5.
 GRADIENT_ERROR = 1e-3
 KNOWN_GRADIENT_ERRORS = {("torchvision-v2", "rpn.head.conv.0.0.weight"): 5e-3}
 PYTHON = os.environ.get("TORCHVISION_PYTHON") or (importlib.util.find_spec("torchvision") and sys.executable)
