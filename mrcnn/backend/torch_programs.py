@@ -57,7 +57,7 @@ def pad_images(images: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tenso
 
 
 class _Module(torch.nn.Module):
-    """A Keras model with one input, as a PyTorch module that returns its outputs as a tuple.
+    """A PyTorch module that runs a Keras model with one input and returns its outputs as a tuple.
 
     Args:
         network: The model.

@@ -311,7 +311,7 @@ def save_weights(
 
 
 def save_whole_model(model: keras.Model, filepath: str | os.PathLike[str]) -> None:
-    """Write a .h5 file that `mrcnn.load` opens; see `mrcnn.model.MaskRCNN.save`.
+    """Write a .h5 file that `mrcnn.load` can open; see `mrcnn.model.MaskRCNN.save`.
 
     Args:
         model: The network of a MaskRCNN.

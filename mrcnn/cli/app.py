@@ -78,7 +78,7 @@ Precision = Annotated[
 Calibration = Annotated[
     Path | None,
     typer.Option(
-        help="For int8: a folder or zip archive of images like those to come. The first 100 are used."
+        help="For int8: a folder or zip archive of images like those to detect in. The first 100 are used."
     ),
 ]
 CheckImages = Annotated[

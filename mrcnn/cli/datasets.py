@@ -51,7 +51,7 @@ def open_dataset(
         raise MissingFileError("There is no such file or folder.", file=data)
     if images is not None and not images.is_dir():
         raise MissingFileError(
-            "There is no such folder. --images takes the folder of the images.", file=images
+            "The folder does not exist. Pass the folder that contains the images to --images.", file=images
         )
     dataset = _from_folder(data, images, classes, choice or {})
     dataset.prepare()

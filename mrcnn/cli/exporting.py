@@ -7,7 +7,7 @@ from typing import Any
 from mrcnn.cli.models import load_keras_model
 from mrcnn.errors import MissingFileError
 from mrcnn.files import archives
-from mrcnn.files.images import read_image
+from mrcnn.files.images import SUFFIXES, read_image
 from mrcnn.formats import image_files
 from mrcnn.typing import Image
 
@@ -55,14 +55,14 @@ def export_model(
     precision = options["precision"]
     if calibration is not None and precision != "int8":
         raise ValueError(
-            "--calibration is for --precision int8, which measures values on these images. Received: "
-            f"--precision {precision}"
+            "--calibration only applies to --precision int8. Pass --precision int8, or leave out "
+            f"--calibration. Received: --precision {precision}"
         )
     kind = format_of(output, format)
     if precision == "int8" and calibration is None and kind in ("onnx", "openvino"):
         raise ValueError(
-            "--precision int8 needs images like those to come, on which to measure values. Pass a folder or "
-            "zip archive of 10 to 300 of them, for example: --calibration photos/"
+            "--precision int8 needs images to measure the ranges of the feature maps. Pass a folder or zip "
+            "archive of 10 to 300 images like those you want to detect in, for example: --calibration photos/"
         )
     images = None if calibration is None else read_images(calibration, CALIBRATION_IMAGES)
     check_precision(kind, precision, images)
@@ -105,8 +105,12 @@ def read_images(source: Path, count: int) -> list[Image]:
                 raise
             continue
         if names:
-            return [_read(source, name) for name in sorted(names)[:count]]
-    raise MissingFileError('There are no images here or in the folder "images".', file=source)
+            return [_read(source, name) for name in names[:count]]
+    raise MissingFileError(
+        'There are no images at the top level or in the folder "images". Supported suffixes: '
+        f"{', '.join(sorted(SUFFIXES))}.",
+        file=source,
+    )
 
 
 def _read(root: Path, name: str) -> Image:

@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
 
 
-# Suffixes of exported files; a SavedModel is a folder.
-EXPORTED = (".onnx", ".xml", ".tflite", ".pt2")
-
-
 class Detecting(Protocol):
     """A detector: a MaskRCNN or a Runner."""
 
@@ -61,8 +57,11 @@ def load_model(name: str, settings: Sequence[str] = ()) -> Detecting:
     Raises:
         InvalidDataError: If settings are given for an exported file.
     """
+    from mrcnn.runtime.runner import ENGINES, load
+
     path = Path(name)
-    if path.suffix.lower() not in EXPORTED and not (path / "saved_model.pb").is_file():
+    suffix = path.suffix.lower()
+    if not (suffix and suffix in ENGINES) and not (path / "saved_model.pb").is_file():
         return load_keras_model(name, settings)
     if settings:
         raise InvalidDataError(
@@ -70,8 +69,6 @@ def load_model(name: str, settings: Sequence[str] = ()) -> Detecting:
             "settings.",
             file=path,
         )
-    from mrcnn.runtime import load
-
     return load(path)
 
 

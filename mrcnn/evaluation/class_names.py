@@ -32,8 +32,9 @@ def with_class_ids_of(
         number_of = {name: number for number, name in enumerate(dataset_names) if number}
         id_of = {number: new_ids[number_of[name]] for number, name in enumerate(names) if name in number_of}
         ids = np.array([id_of.get(int(number), 0) for number in found], dtype=int)
-        kept = np.flatnonzero(ids)
-        return {**detections.select(kept), "class_ids": ids[kept]}  # type: ignore[attr-defined]
+        if not ids.all():
+            detections, ids = detections.select(np.flatnonzero(ids)), ids[ids > 0]  # type: ignore[attr-defined]
+        return {**detections, "class_ids": ids}
     unknown = sorted({int(number) for number in found} - set(new_ids))
     if unknown:
         raise ValueError(

@@ -68,7 +68,7 @@ def export(
         dtype: "float32", or "uint8" for images of 8 bits.
         precision: The precision of the convolutions: "float32", or, for ONNX, OpenVINO and LiteRT, "float16"
             or "int8". Smaller files, and other results: evaluate them. Boxes stay float32.
-        calibration: Images like those to come, 10 to 300, for "int8" in ONNX and OpenVINO.
+        calibration: 10 to 300 images like those to detect in, for "int8" in ONNX and OpenVINO.
         check: Whether to load the file, run it, and compare it with `MaskRCNN.detect`, on an image of shapes
             or on images of yours, [height, width, channels] each. A file that differs is not kept.
 
@@ -189,8 +189,8 @@ def check_precision(format: str, precision: str, calibration: Sequence[Image] | 
     missing = calibration is None or not len(calibration)
     if precision == "int8" and format in CALIBRATED and missing:
         raise ValueError(
-            'With precision="int8", `calibration` must be a list of images like those to come; 10 to 300 are '
-            f"enough. Received: calibration={calibration!r}"
+            'With precision="int8", `calibration` must be a list of 10 to 300 images like those you want to '
+            f"detect in. Received: calibration={calibration!r}"
         )
 
 

@@ -25,9 +25,9 @@ def write(model: "MaskRCNN", path: Path, metadata: Metadata) -> None:
     canvas = metadata.canvas
     if canvas is None:
         raise ValueError(
-            'With format="torch" and IMAGE_RESIZE_MODE = '
-            f'"{model.config.IMAGE_RESIZE_MODE}", all images must have one size. Pass it, for example: '
-            "size=(512, 512)"
+            f'With format="torch" and IMAGE_RESIZE_MODE = "{model.config.IMAGE_RESIZE_MODE}", all images '
+            "must have the same size. Pass it, for example `size=(512, 512)`, or --size 512 512 on the "
+            "command line."
         )
     network = whole_network(model, metadata, batch=1)
     # An example smaller than the canvas, because sizes that are equal in the example stay equal.

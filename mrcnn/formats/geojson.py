@@ -81,7 +81,7 @@ class GeoJsonDataset(OutlineFilesDataset):
 
 
 def _members(content: Any, path: Path) -> tuple[Any, list[Any]]:
-    """Return the member `crs` of a file, which may be null, and its features."""
+    """Return the `crs` member of a GeoJSON file, which may be null, and the features."""
     kind = field(content, "type", str, path)
     crs = None
     if "crs" in content:

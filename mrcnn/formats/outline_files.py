@@ -45,7 +45,7 @@ class OutlineFilesDataset(OutlineDataset):
         raise NotImplementedError
 
     def _default(self, entry: Any, names: Sequence[str], is_given: bool) -> str | None:
-        """Return the class of an entry that names none: the only one, if the user gave a single class."""
+        """Return the class of an entry without a class name: the only class, if the user passed one."""
         return names[0] if is_given and len(names) == 1 else None
 
     def _unknown(self, entry: Any, label: str | None) -> str:

@@ -91,7 +91,8 @@ def label_image(masks: np.ndarray, scores: Sequence[float] | np.ndarray) -> np.n
         scores: [N].
     """
     height, width, count = masks.shape
-    pieces = [((0, 0, height, width), masks[..., index].astype(bool)) for index in range(count)]
+    pixels = masks.astype(bool, copy=False)
+    pieces = [((0, 0, height, width), pixels[..., index]) for index in range(count)]
     return paint_labels((height, width), pieces, scores)
 
 

@@ -26,12 +26,12 @@ from mrcnn.typing import Tensor
 
 
 def backbone_train_bn(config: Config) -> bool | None:
-    """Return `train_bn` of the batch norms of the backbone."""
+    """Return the argument `train_bn` of the backbone's batch norms."""
     return False if config.TRAIN_BN == "heads" else config.TRAIN_BN
 
 
 def head_train_bn(config: Config) -> bool | None:
-    """Return `train_bn` of the batch norms outside of the backbone."""
+    """Return the argument `train_bn` of the batch norms outside of the backbone."""
     return None if config.TRAIN_BN == "heads" else config.TRAIN_BN
 
 

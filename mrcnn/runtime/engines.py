@@ -32,6 +32,15 @@ def require(module: str, package: str, file: PathLike) -> Any:
         ) from error
 
 
+def cannot_load(runtime: str, error: Exception, path: PathLike) -> InvalidDataError:
+    """Return the error for a file that its runtime refuses."""
+    return InvalidDataError(
+        f"{runtime} cannot load the file. Check that it is complete, or export the model again. {runtime} "
+        f"reports: {error}",
+        file=path,
+    )
+
+
 class OnnxEngine:
     """ONNX Runtime.
 
@@ -53,7 +62,7 @@ class OnnxEngine:
                 os.fspath(path), options, providers=list(providers or runtime.get_available_providers())
             )
         except Exception as error:  # the runtime derives each of its errors from Exception
-            raise InvalidDataError(f"ONNX Runtime cannot load the file: {error}", file=path) from error
+            raise cannot_load("ONNX Runtime", error, path) from error
 
     def metadata(self) -> str | None:
         """The text in the file's metadata_props."""
@@ -86,7 +95,7 @@ class OpenVinoEngine:
         try:
             model = openvino.Core().read_model(os.fspath(path))
         except RuntimeError as error:
-            raise InvalidDataError(f"OpenVINO cannot load the file: {error}", file=path) from error
+            raise cannot_load("OpenVINO", error, path) from error
         self._metadata = model.get_rt_info(KEY).astype(str) if model.has_rt_info(KEY) else None
         self.compiled = openvino.compile_model(model, device, settings)
 
@@ -116,7 +125,7 @@ class LiteRtEngine:
                 model_path=os.fspath(path), num_threads=threads or os.cpu_count() or 1
             )
         except ValueError as error:
-            raise InvalidDataError(f"LiteRT cannot load the file: {error}", file=path) from error
+            raise cannot_load("LiteRT", error, path) from error
         self._call = self.interpreter.get_signature_runner()
 
     def metadata(self) -> str | None:
@@ -162,7 +171,7 @@ class TorchEngine:
     """PyTorch, for a program of torch.export.
 
     Args:
-        path: The file.
+        path: The file. PyTorch unpickles parts of it, which can execute code.
         threads: Threads of one call; None for PyTorch's default. The number applies to all of PyTorch.
     """
 
@@ -174,7 +183,7 @@ class TorchEngine:
         try:
             program = self._torch.export.load(os.fspath(path), extra_files=self._files)
         except Exception as error:  # a damaged file raises errors of many kinds
-            raise InvalidDataError(f"PyTorch cannot load the file: {error}", file=path) from error
+            raise cannot_load("PyTorch", error, path) from error
         self._call = program.module()
 
     def metadata(self) -> str | None:

@@ -312,7 +312,7 @@ def _locked(path: Path) -> IO[str] | None:
     except BlockingIOError:
         file.close()
         raise InvalidDataError(
-            "Another process is detecting in this folder. Wait until it ends, or choose another folder.",
+            "Another process is using this folder. Wait for it to finish, or choose another folder.",
             file=path,
         ) from None
     except OSError:  # a file system without locks

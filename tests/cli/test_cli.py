@@ -72,7 +72,7 @@ def test_version():
         (["detect", "no.png", "-m", "nucleus-light"], 1, "no.png: There is no such file or folder."),
         (["describe", "no.json"], 1, "no.json: There is no such file or folder."),
         (["describe", "docs"], 1, "docs: No dataset was recognized here."),
-        (["describe", "mkdocs.yml", "--images", "nowhere"], 1, "nowhere: There is no such folder."),
+        (["describe", "mkdocs.yml", "--images", "nowhere"], 1, "nowhere: The folder does not exist."),
         (["predict"], 2, "No such command"),
     ],
 )

@@ -36,7 +36,7 @@ def photos(tmp_path):
         (["m.onnx", "--format", "openvino"], "must end in .xml"),
         (["m.onnx", "--precision", "int4"], "`precision` must be one of"),
         (["m.onnx", "--precision", "int8"], "for example: --calibration photos/"),
-        (["m.onnx", "--calibration", "."], "--calibration is for --precision int8"),
+        (["m.onnx", "--calibration", "."], "--calibration only applies to --precision int8"),
         (["folder", "--precision", "float16"], "For lower precision, choose ONNX, OpenVINO or LiteRT"),
         (["m.onnx", "--check", ".", "--no-check"], "exclude each other"),
         (["m.onnx", "--precision", "int8", "--calibration", "missing"], "missing: There is no such folder"),
@@ -49,7 +49,7 @@ def test_options_that_do_not_fit(arguments, message):
 def test_images_of_a_folder(photos, tmp_path):
     assert len(read_images(photos, 5)) == 5
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match='no images here or in the folder "images"'):
+    with pytest.raises(FileNotFoundError, match='no images at the top level or in the folder "images"'):
         read_images(tmp_path / "empty", 5)
 
 

@@ -53,7 +53,7 @@ def test_a_file_that_is_no_program(tmp_path):
 
 @on_torch
 def test_the_size_must_be_known(tmp_path):
-    with pytest.raises(ValueError, match='IMAGE_RESIZE_MODE = "pad64", all images must have one size'):
+    with pytest.raises(ValueError, match='IMAGE_RESIZE_MODE = "pad64", all images must have the same size'):
         export.export(build(PaddedConfig()), tmp_path / "model.pt2")
 
 

@@ -137,7 +137,7 @@ def test_a_folder_of_another_run_is_refused(image, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="no locks")
 def test_one_process_at_a_time(tmp_path):
     store = TileStore(tmp_path, {"version": 1})
-    with pytest.raises(InvalidDataError, match="Another process is detecting"):
+    with pytest.raises(InvalidDataError, match="Another process is using this folder"):
         TileStore(tmp_path, {"version": 1})
     store.close()
     TileStore(tmp_path, {"version": 1}).close()
