@@ -14,6 +14,8 @@ from mrcnn.training.schedules import Stage, warm_up_and_decay
 from samples import stand_ins
 from samples.nucleus import nucleus
 
+pytestmark = pytest.mark.usefixtures("eager_tensorflow")
+
 
 def run(epochs=2, patience=None):
     stages = [

@@ -145,10 +145,11 @@ def test_weights_with_other_settings(small):
         mrcnn.MaskRCNN("training", PlainConfig(), "logs").load_weights(small[1])  # training adapts them
 
 
+@pytest.mark.usefixtures("eager_tensorflow")
 class TestTraining:
     @pytest.fixture(scope="class")
     @classmethod
-    def trained(cls, tmp_path_factory):
+    def trained(cls, tmp_path_factory, eager_tensorflow):
         model = mrcnn.MaskRCNN("training", TinyConfig(), tmp_path_factory.mktemp("logs"))
         model.train(toy_dataset(4), toy_dataset(2), 1e-3, epochs=1, layers="heads")
         return model
