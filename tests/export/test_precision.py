@@ -102,8 +102,8 @@ def test_a_file_that_finds_something_else_is_refused(model, tmp_path):
         ("onnx", "int4", "`precision` must be one of"),
         ("saved_model", "float16", 'The format "saved_model" has the precision "float32" only'),
         ("torch", "int8", 'The format "torch" has the precision "float32" only'),
-        ("onnx", "int8", "`calibration` must be a list of images"),
-        ("openvino", "int8", "`calibration` must be a list of images"),
+        ("onnx", "int8", "`calibration` must be a list of 10 to 300 images"),
+        ("openvino", "int8", "`calibration` must be a list of 10 to 300 images"),
     ],
 )
 def test_precisions(format, precision, message):
