@@ -23,7 +23,7 @@ from mrcnn.dataset import Dataset
 from mrcnn.evaluation.evaluate import evaluate_groups
 from mrcnn.formats.files import read_json
 from mrcnn.inference.inputs import whole_image_config
-from mrcnn.training.schedules import LearningRate, Stage
+from mrcnn.training.schedules import Stage, remaining
 
 MEASURES = {
     "kept": "AP50 kept",
@@ -68,20 +68,6 @@ class Run:
     augmentation: Any = None
     patience: int | None = None
     every: int = 1
-
-
-@keras.saving.register_keras_serializable("benchmarks")
-class Continued(keras.optimizers.schedules.LearningRateSchedule):
-    """A schedule that begins at a later step, for a run that continues."""
-
-    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, first: int) -> None:
-        self.schedule, self.first = schedule, first
-
-    def __call__(self, step: Any) -> Any:
-        return self.schedule(step + self.first)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"schedule": self.schedule, "first": self.first}
 
 
 class Clock(keras.callbacks.Callback):
@@ -172,33 +158,20 @@ def train(run: Run, train_set: Dataset, held_back: Dataset | None, folder: Path)
             mrcnn.callbacks.SaveBest(best, baseline=best_value(facts)),
             Patience(folder / FACTS, run.patience),
         ]
-    start = 0
-    for stage in run.stages:
-        is_over = run.patience is not None and is_exhausted(read_facts(folder / FACTS), run.patience)
-        if model.epoch < stage.epochs and not is_over:
-            done = (model.epoch - start) * int(run.config.STEPS_PER_EPOCH or 0)
+    for stage in remaining(run.stages, model.epoch, int(run.config.STEPS_PER_EPOCH or 0)):
+        if run.patience is None or not is_exhausted(read_facts(folder / FACTS), run.patience):
             model.train(
                 train_set,
                 None,
-                learning_rate=continued(stage.learning_rate, done),
-                epochs=stage.epochs,
-                layers=stage.layers,
+                **stage._asdict(),
                 augmentation=run.augmentation,
                 custom_callbacks=callbacks,
             )
-        start = stage.epochs
     if best.is_file():
         model.load_weights(best, resume=False)
     model.save(folder / WEIGHTS)
     shutil.rmtree(folder / "logs", ignore_errors=True)
     return model
-
-
-def continued(learning_rate: LearningRate, steps: int) -> LearningRate:
-    """Return a learning rate that begins after some steps."""
-    if isinstance(learning_rate, (int, float)) or steps == 0:
-        return learning_rate
-    return Continued(learning_rate, steps)
 
 
 def load_initial_weights(model: mrcnn.MaskRCNN, weights: str) -> None:

@@ -101,13 +101,6 @@ def test_patience_counts_evaluations_since_the_best():
     assert is_exhausted(0.5, 0.4, 0.5) and not is_exhausted(0.5, 0.4, 0.6)
 
 
-def test_a_rate_continues_where_it_was():
-    schedule = warm_up_and_decay(0.1, 100)
-    later = learning.continued(schedule, 40)
-    assert float(later(3)) == pytest.approx(float(schedule(43)))
-    assert learning.continued(0.1, 40) == 0.1
-
-
 def test_the_table_joins_seeds(tmp_path):
     path = tmp_path / "rows.json"
     for seed, value in ((0, 0.5), (1, 0.6)):

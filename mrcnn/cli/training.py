@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mrcnn.cli import recipes
 from mrcnn.cli.datasets import open_dataset
 from mrcnn.cli.models import parse_settings
 from mrcnn.errors import DataError
 
 if TYPE_CHECKING:
-    from mrcnn.config import Config
     from mrcnn.formats.base import FormatDataset
     from mrcnn.model import MaskRCNN
 
@@ -36,46 +36,71 @@ def train_model(
     name: str,
     logs: Path,
     epochs: int,
+    recipe: str | None,
     steps: int | None,
-    batch: int,
-    layers: str,
+    batch: int | None,
+    size: int | None,
+    layers: str | None,
     learning_rate: float | None,
+    any_orientation: bool,
     settings: Sequence[str],
     quiet: bool,
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Train a model; see the command."""
+    from mrcnn.training.schedules import remaining
+
     dataset = open_dataset(data, images, choice=choice)
     val_dataset = None
     if validation is not None:
         val_dataset = open_dataset(validation, images, dataset.class_names[1:], choice)
-    values = {
-        "NAME": name,
-        "NUM_CLASSES": len(dataset.class_names),
-        "IMAGES_PER_GPU": batch,
-        "STEPS_PER_EPOCH": steps,
-    } | parse_settings(settings)
-    if model is None and resume is None and not values.keys() & SIZE_SETTINGS:
+    recipe = recipes.chosen_recipe(recipe, model, is_resumed=resume is not None)
+    values = {"NAME": name, "NUM_CLASSES": len(dataset.class_names)} | parse_settings(settings)
+    if size is not None:
+        values |= {"IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size}
+    elif model is None and resume is None and not values.keys() & SIZE_SETTINGS:
         values |= size_of_inputs(dataset)
-    network = _network(model, resume, logs, values)
+    if batch is not None:
+        values["IMAGES_PER_GPU"] = batch
+    elif resume is None:
+        values.setdefault("IMAGES_PER_GPU", recipes.BATCHES.get(recipe or "", 2))
+    network = _network(recipe, model, resume, logs, values)
+    recipe = recipe or recipes.recipe_of(network.config)
+    steps = steps or values.get("STEPS_PER_EPOCH")
+    if steps is not None or resume is None:
+        one_pass = -(-len(dataset.image_ids) // network.config.BATCH_SIZE)
+        network.config.STEPS_PER_EPOCH = steps or max(recipes.FEWEST_STEPS, one_pass)
     rate = learning_rate or network.config.LEARNING_RATE
-    network.train(dataset, val_dataset, rate, epochs, layers)
-    weights = Path(network.find_last())
-    command = ["mrcnn", "train", str(data), "--resume", str(weights), "--epochs", str(2 * epochs)]
-    for option, path in (("--images", images), ("--validation", validation), ("--logs", logs)):
-        command += [] if path is None else [option, str(path)]
-    command += ["--name", name, "--batch", str(batch), "--layers", layers]
-    command += [] if steps is None else ["--steps", str(steps)]
-    for option, chosen in (choice or {}).items():
-        command += [f"--{option}", ",".join(map(str, chosen)) if isinstance(chosen, list) else str(chosen)]
-    command += [part for text in settings for part in ("--set", text)]
-    value = {"weights": str(weights), "epoch": network.epoch, "go_on": shlex.join(command)}
+    stages = recipes.stages_of(recipe, network.config, epochs, layers, rate)
+    left = remaining(stages, network.epoch, int(network.config.STEPS_PER_EPOCH or 1))
+    augmentation = recipes.augmentation_of(recipe, any_orientation)
+    for stage in left or stages[-1:]:
+        network.train(dataset, val_dataset, **stage._asdict(), augmentation=augmentation)
+    weights = str(network.find_last())
+    options = {
+        **{"images": images, "validation": validation, "logs": logs, "name": name, "recipe": recipe},
+        **{"batch": batch, "size": size, "layers": layers, "learning-rate": learning_rate, "steps": steps},
+        **{"any-orientation": any_orientation, "set": list(settings), **(choice or {})},
+    }
+    go_on = shlex.join(_command(data, {"resume": weights, "epochs": 2 * epochs, **options}))
     text = (
-        f"Saved the weights to {weights}.\nDetect:   mrcnn detect IMAGES --model "
-        f"{shlex.quote(str(weights))}\nExport:   mrcnn export {shlex.quote(str(weights))} model.onnx\nGo "
-        f"on:    {shlex.join(command)}"
+        f"Saved the weights to {weights}.\nDetect:   mrcnn detect IMAGES --model {shlex.quote(weights)}\n"
+        f"Export:   mrcnn export {shlex.quote(weights)} model.onnx\nGo on:    {go_on}"
     )
-    return value, text
+    return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, text
+
+
+def _command(data: Path, options: Mapping[str, Any]) -> list[str]:
+    """Return the command with these options. None and False leave an option out."""
+    command = ["mrcnn", "train", str(data)]
+    for option, value in options.items():
+        if value is True:
+            command.append(f"--{option}")
+        elif option == "set":
+            command += [part for setting in value for part in ("--set", setting)]
+        elif value is not None and value is not False:
+            command += [f"--{option}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return command
 
 
 def size_of_inputs(dataset: "FormatDataset") -> dict[str, int]:
@@ -95,9 +120,10 @@ def size_of_inputs(dataset: "FormatDataset") -> dict[str, int]:
     return {"IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side} if 0 < side < usual else {}
 
 
-def _network(model: str | None, resume: Path | None, logs: Path, values: dict[str, Any]) -> "MaskRCNN":
-    """Return the model in training mode: from a run, from weights, or with random weights."""
-    from mrcnn.config import LightConfig
+def _network(
+    recipe: str | None, model: str | None, resume: Path | None, logs: Path, values: dict[str, Any]
+) -> "MaskRCNN":
+    """Return the model in training mode: from a run, from weights, or as the recipe starts."""
     from mrcnn.loading import load
     from mrcnn.model import MaskRCNN
 
@@ -107,8 +133,10 @@ def _network(model: str | None, resume: Path | None, logs: Path, values: dict[st
         return network
     if model is not None:
         return load(model, "training", model_dir=logs, exclude=HEAD_LAYERS, **values)
-    config: Config = LightConfig()
-    # From random weights: an optimizer that needs far fewer steps, and objects from the first step on.
-    for setting, value in ({"OPTIMIZER": "adam", "IMAGES_PER_GPU": 2} | values).items():
+    config = recipes.config_of(recipe or recipes.SCRATCH)
+    for setting, value in values.items():
         setattr(config, setting, value)
-    return MaskRCNN("training", config, logs)
+    network = MaskRCNN("training", config, logs)
+    if recipe == recipes.IMAGENET:
+        network.load_weights(network.get_imagenet_weights())
+    return network

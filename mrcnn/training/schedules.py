@@ -11,7 +11,8 @@ Train in stages:
         model.train(train, val, **stage._asdict())
 """
 
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 
@@ -79,3 +80,54 @@ def transfer_stages(peak: float, epochs: int, steps_per_epoch: int) -> list[Stag
     if alone:
         stages.insert(0, Stage(warm_up_and_decay(2 * peak, alone * steps_per_epoch), alone, "heads"))
     return stages
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class Continued(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that begins at a later step, for a training that continues.
+
+    Args:
+        schedule: The schedule of the whole training.
+        first: The step of `schedule` to begin with.
+    """
+
+    def __init__(self, schedule: keras.optimizers.schedules.LearningRateSchedule, first: int) -> None:
+        self.schedule, self.first = schedule, first
+
+    def __call__(self, step: Any) -> Any:
+        """Return the learning rate of a step, counted from `first`."""
+        return self.schedule(step + self.first)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {"schedule": keras.saving.serialize_keras_object(self.schedule), "first": self.first}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Continued":
+        """Create a schedule from `get_config`."""
+        return cls(keras.saving.deserialize_keras_object(config["schedule"]), config["first"])
+
+
+def remaining(stages: Sequence[Stage], epoch: int, steps_per_epoch: int) -> list[Stage]:
+    """Return what is left of a training that was interrupted.
+
+    Args:
+        stages: The stages of the whole training.
+        epoch: Number of epochs that are done.
+        steps_per_epoch: Number of steps of each epoch.
+
+    Returns:
+        The stages that are not finished. The learning rate of the first one continues where it stopped.
+    """
+    left = []
+    begin = 0
+    for stage in stages:
+        steps = max(0, epoch - begin) * steps_per_epoch
+        begin = stage.epochs
+        if epoch >= stage.epochs:
+            continue
+        rate = stage.learning_rate
+        if steps and not isinstance(rate, (int, float)):
+            rate = Continued(rate, steps)
+        left.append(stage._replace(learning_rate=rate))
+    return left

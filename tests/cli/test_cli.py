@@ -186,6 +186,39 @@ def test_small_images_make_a_small_network(coco, monkeypatch):
     assert size_of_inputs(dataset) == {}
 
 
+def test_recipes_follow_the_weights(coco):
+    from mrcnn.cli import recipes
+
+    assert recipes.chosen_recipe(None, None, False) == "scratch"
+    assert recipes.chosen_recipe("imagenet", None, False) == "imagenet"
+    assert recipes.chosen_recipe(None, "nucleus-light", False) == "fine-tune"
+    assert recipes.chosen_recipe("constant", "nucleus-light", False) == "constant"
+    assert recipes.chosen_recipe(None, None, True) is None
+    for recipe in ("scratch", "imagenet"):
+        assert recipes.recipe_of(recipes.config_of(recipe)) == recipe
+    for options, message in (
+        (("--recipe", "better"), "--recipe must be one of scratch, imagenet, fine-tune, constant"),
+        (("--recipe", "fine-tune"), "Name them with --model"),
+        (("--recipe", "imagenet", "--model", "nucleus-light"), "Leave out one of the two options"),
+    ):
+        assert message in run("train", coco, *options, code=1)[1]
+
+
+def test_stages_of_recipes():
+    from mrcnn.cli import recipes
+
+    def stages(recipe, layers=None):
+        config = recipes.config_of(recipe)
+        config.STEPS_PER_EPOCH = 50
+        return recipes.stages_of(recipe, config, 10, layers, 0.001)
+
+    assert [stage.layers for stage in stages("imagenet")] == ["heads", "3+"]
+    assert [stage.layers for stage in stages("imagenet", "all")] == ["all"]
+    assert [stage.layers for stage in stages("scratch")] == ["all"]
+    assert stages("constant", "heads") == [(0.001, 10, "heads")]
+    assert float(stages("fine-tune")[0].learning_rate(50)) == pytest.approx(0.001, rel=1e-3)
+
+
 @pytest.mark.slow
 def test_from_annotations_to_an_exported_model(coco, tmp_path):
     small = [

@@ -1,9 +1,10 @@
 """Learning rates, and the stages of a training that starts from a pretrained backbone."""
 
+import keras
 import numpy as np
 import pytest
 
-from mrcnn.training.schedules import transfer_stages, warm_up_and_decay
+from mrcnn.training.schedules import Stage, remaining, transfer_stages, warm_up_and_decay
 
 
 def rates(schedule, steps):
@@ -43,3 +44,17 @@ def test_a_single_epoch_has_one_stage():
     assert [(stage.layers, stage.epochs) for stage in transfer_stages(0.01, 1, 10)] == [("3+", 1)]
     two = transfer_stages(0.01, 2, 10)
     assert [(stage.layers, stage.epochs) for stage in two] == [("heads", 1), ("3+", 2)]
+
+
+def test_a_training_continues_where_it_was():
+    schedule = warm_up_and_decay(0.1, 100)
+    stages = [Stage(0.3, 2, "heads"), Stage(schedule, 12, "3+")]
+    assert remaining(stages, 0, 10) == stages
+    assert remaining(stages, 1, 10) == stages
+    assert remaining(stages, 2, 10) == stages[1:]
+    (left,) = remaining(stages, 6, 10)
+    assert (left.epochs, left.layers) == (12, "3+")
+    assert float(left.learning_rate(3)) == pytest.approx(float(schedule(43)))
+    restored = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(left.learning_rate))
+    assert float(restored(3)) == pytest.approx(float(schedule(43)))
+    assert remaining(stages, 12, 10) == []

@@ -1,0 +1,80 @@
+"""Recipes of `mrcnn train`: the weights that a network starts with, and how it learns from there."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+    from mrcnn.training.schedules import Stage
+
+SCRATCH, IMAGENET, FINE_TUNE, CONSTANT = "scratch", "imagenet", "fine-tune", "constant"
+RECIPES = (SCRATCH, IMAGENET, FINE_TUNE, CONSTANT)
+# Images of a batch by default.
+BATCHES = {IMAGENET: 4}
+# Steps of an epoch, if one pass over the data is shorter.
+FEWEST_STEPS = 100
+
+
+def chosen_recipe(recipe: str | None, model: str | None, is_resumed: bool) -> str | None:
+    """Return the recipe of the options; None if the run to resume decides.
+
+    Raises:
+        ValueError: If the recipe does not exist, or does not fit the weights.
+    """
+    if recipe is not None and recipe not in RECIPES:
+        raise ValueError(f"--recipe must be one of {', '.join(RECIPES)}. Received: {recipe}")
+    if is_resumed:
+        return recipe
+    if model is None:
+        if recipe == FINE_TUNE:
+            raise ValueError("--recipe fine-tune starts from trained weights. Name them with --model.")
+        return recipe or SCRATCH
+    if recipe in (SCRATCH, IMAGENET):
+        raise ValueError(
+            f"--recipe {recipe} does not start from the weights of --model. Leave out one of the two options."
+        )
+    return recipe or FINE_TUNE
+
+
+def recipe_of(config: "Config") -> str:
+    """Return the recipe of a run whose settings these are. The settings do not tell CONSTANT."""
+    return IMAGENET if config.TRAIN_BN == "heads" else SCRATCH
+
+
+def config_of(recipe: str) -> "Config":
+    """Return the settings of a network that does not start from a whole trained network."""
+    from mrcnn.config import LightConfig, PretrainedLightConfig
+
+    if recipe == IMAGENET:
+        return PretrainedLightConfig()
+    config = LightConfig()
+    # An optimizer that needs far fewer steps from random weights, and more anchors that count as objects.
+    config.OPTIMIZER = "adam"
+    config.RPN_POSITIVE_IOU = 0.5
+    return config
+
+
+def stages_of(recipe: str, config: "Config", epochs: int, layers: str | None, rate: float) -> "list[Stage]":
+    """Return the stages of the whole training.
+
+    Args:
+        recipe: One of RECIPES.
+        config: Settings with STEPS_PER_EPOCH.
+        epochs: Total number of epochs.
+        layers: Layers to train, or None for those of the recipe.
+        rate: The highest learning rate.
+    """
+    from mrcnn.training.schedules import Stage, transfer_stages, warm_up_and_decay
+
+    steps = int(config.STEPS_PER_EPOCH or 1)
+    if recipe == CONSTANT:
+        return [Stage(rate, epochs, layers or "all")]
+    if recipe == IMAGENET and layers is None:
+        return transfer_stages(rate, epochs, steps)
+    return [Stage(warm_up_and_decay(rate, epochs * steps), epochs, layers or "all")]
+
+
+def augmentation_of(recipe: str, any_orientation: bool) -> Any:
+    """Return the augmentation of the training images: that of cameras and light, or none."""
+    from mrcnn.data.augmentation_policies import camera_policy
+
+    return None if recipe == CONSTANT else camera_policy(any_orientation=any_orientation)
