@@ -55,7 +55,11 @@ def train_model(
     if validation is not None:
         val_dataset = open_dataset(validation, images, dataset.class_names[1:], choice)
     recipe = recipes.chosen_recipe(recipe, model, is_resumed=resume is not None)
-    values = {"NAME": name, "NUM_CLASSES": len(dataset.class_names)} | parse_settings(settings)
+    values: dict[str, Any] = {
+        "NAME": name,
+        "NUM_CLASSES": len(dataset.class_names),
+        **parse_settings(settings),
+    }
     if size is not None:
         values |= {"IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size}
     elif model is None and resume is None and not values.keys() & SIZE_SETTINGS:
