@@ -482,7 +482,6 @@ def train(
         learning_rate=learning_rate,
         any_orientation=any_orientation,
         settings=settings or [],
-        quiet=json,
         choice=_image_choice(page, channels),
     )
 

@@ -44,7 +44,6 @@ def train_model(
     learning_rate: float | None,
     any_orientation: bool,
     settings: Sequence[str],
-    quiet: bool,
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Train a model; see the command."""
@@ -55,11 +54,8 @@ def train_model(
     if validation is not None:
         val_dataset = open_dataset(validation, images, dataset.class_names[1:], choice)
     recipe = recipes.chosen_recipe(recipe, model, is_resumed=resume is not None)
-    values: dict[str, Any] = {
-        "NAME": name,
-        "NUM_CLASSES": len(dataset.class_names),
-        **parse_settings(settings),
-    }
+    values: dict[str, Any] = {"NAME": name, "NUM_CLASSES": len(dataset.class_names)}
+    values |= parse_settings(settings)
     if size is not None:
         values |= {"IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size}
     elif model is None and resume is None and not values.keys() & SIZE_SETTINGS:
@@ -82,16 +78,21 @@ def train_model(
         network.train(dataset, val_dataset, **stage._asdict(), augmentation=augmentation)
     weights = str(network.find_last())
     options = {
-        **{"images": images, "validation": validation, "logs": logs, "name": name, "recipe": recipe},
-        **{"batch": batch, "size": size, "layers": layers, "learning-rate": learning_rate, "steps": steps},
+        **{"resume": weights, "epochs": 2 * epochs, "recipe": recipe, "name": name},
+        **{"images": images, "validation": validation, "logs": logs, "batch": batch, "size": size},
+        **{"layers": layers, "learning-rate": learning_rate, "steps": steps},
         **{"any-orientation": any_orientation, "set": list(settings), **(choice or {})},
     }
-    go_on = shlex.join(_command(data, {"resume": weights, "epochs": 2 * epochs, **options}))
-    text = (
+    go_on = shlex.join(_command(data, options))
+    return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, _next_steps(weights, go_on)
+
+
+def _next_steps(weights: str, go_on: str) -> str:
+    """Return the text that a training ends with."""
+    return (
         f"Saved the weights to {weights}.\nDetect:   mrcnn detect IMAGES --model {shlex.quote(weights)}\n"
         f"Export:   mrcnn export {shlex.quote(weights)} model.onnx\nGo on:    {go_on}"
     )
-    return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, text
 
 
 def _command(data: Path, options: Mapping[str, Any]) -> list[str]:
