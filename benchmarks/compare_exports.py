@@ -15,7 +15,8 @@ each format and precision. The steps are:
 
 Each value is saved as soon as it is measured, in results/exports-MODEL.json and, as a table, in
 results/exports-MODEL.md. The next call only measures what is missing; --again measures it anew. Files stay in
---folder. int8 is calibrated on 20 images of --calibration, which should not be those of --images.
+--folder. PyTorch's file takes images of one size only, if the model pads images of all sizes: pass images of
+one size and --size. int8 is calibrated on 20 images of --calibration, which should not be those of --images.
 """
 
 import argparse
@@ -211,6 +212,8 @@ class Comparison:
         if precision == "int8" and self.options.calibration:
             images = read_images(self.options.calibration, CALIBRATION_IMAGES)
         written = {"precision": precision, "calibration": images, "check": False}
+        if format == "torch" and self.options.size is not None:
+            written["size"] = tuple(self.options.size)
         model = self.model
         _, seconds = timed(lambda: export.export(model, path, format, **written))
         self.table.add(row_name(format, precision), {"megabytes": megabytes(path), "export": seconds})
@@ -220,6 +223,8 @@ class Comparison:
         command = [sys.executable, "-m", "benchmarks.compare_exports", "--model", self.options.model]
         command += ["--images", str(self.options.images), "--formats", "torch", "--only", "write"]
         command += ["--folder", str(self.folder), "--output", str(self.table.path)]
+        if self.options.size is not None:
+            command += ["--size", *map(str, self.options.size)]
         subprocess.run(command, cwd=ROOT, env={**os.environ, "KERAS_BACKEND": "torch"}, check=True)
         self.table = Table(self.table.path)
 
@@ -349,6 +354,9 @@ def read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=20, help="timed calls of each")
     parser.add_argument("--warmup", type=int, default=2, help="calls of each before the timed ones")
     parser.add_argument("--threads", type=int, help="threads of the runtimes")
+    parser.add_argument(
+        "--size", nargs=2, type=int, help="height and width of resized images, if PyTorch's file needs them"
+    )
     parser.add_argument("--openvino", default="f32", help='arithmetic of OpenVINO: "f32", "bf16" or "f16"')
     parser.add_argument("--folder", type=Path, help="the folder of the exported files")
     parser.add_argument("--output", type=Path, help="the JSON file of the rows")
