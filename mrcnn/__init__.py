@@ -17,7 +17,7 @@ You can also import submodules by their paths, as in `from mrcnn.model import Ma
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mrcnn._startup import quiet_tensorflow
+from mrcnn._startup import postpone_optional_packages, quiet_tensorflow
 
 if TYPE_CHECKING:  # what type checkers and the API reference see
     from mrcnn import config as config
@@ -117,6 +117,7 @@ __all__ = [
 ]
 
 quiet_tensorflow()
+postpone_optional_packages()
 
 
 def __getattr__(name: str) -> Any:

@@ -84,6 +84,61 @@ print("hello", file=sys.stderr)
     assert (len(lines) == 1) is is_quiet
 
 
+OPTIONAL = {"IPython", "matplotlib", "pandas", "sklearn", "torch._dynamo"}
+
+
+def test_a_model_loads_no_optional_packages():
+    """What Keras imports if it is installed. A search of all modules must not load them, either."""
+    code = """
+from mrcnn.model import MaskRCNN
+import inspect
+try:
+    inspect.getmodule(inspect.currentframe())
+except Exception:
+    pass
+"""
+    assert not OPTIONAL & imported_by(code)
+
+
+def test_optional_packages_work_later():
+    """Each of them is the real package when it is used, also through Keras."""
+    pytest.importorskip("pandas")
+    code = """
+from mrcnn.model import MaskRCNN
+import keras
+from keras.src.trainers.data_adapters import array_slicing
+assert not isinstance([1], array_slicing.ARRAY_TYPES)
+import pandas
+assert isinstance(pandas.Series([1]), array_slicing.ARRAY_TYPES)
+assert isinstance(pandas.DataFrame([1]), array_slicing.pandas.DataFrame)
+assert not isinstance(pandas.Series([1]), array_slicing.pandas.DataFrame)
+assert array_slicing.pandas.concat is pandas.concat
+assert callable(keras.visualization.plot_image_gallery)
+assert "SKLearnClassifier" in dir(keras.wrappers)
+import matplotlib.pyplot
+assert matplotlib.pyplot.figure.__module__ == "matplotlib.pyplot"
+print("all real")
+"""
+    assert run(code).stdout.split("\n")[0] == "all real"
+
+
+@pytest.mark.parametrize("name", ["jax", "torch._dynamo"])
+def test_optional_frameworks_work_later(name):
+    pytest.importorskip(name.partition(".")[0])
+    code = f"""
+from mrcnn.model import MaskRCNN
+import keras, {name}
+assert {name}.__file__.endswith("__init__.py")
+keras.random.normal((2,))
+print({name}.{"jit" if name == "jax" else "disable"}(len)([1, 2]))
+"""
+    assert run(code).stdout.split() == ["2"]
+
+
+def test_keras_that_is_loaded_before():
+    assert run("import keras, mrcnn.model\nprint(keras.wrappers.SKLearnClassifier.__name__)").stdout
+
+
 def test_other_messages_of_the_import_pass():
     """Only log messages of the hidden levels are left out."""
     code = """
