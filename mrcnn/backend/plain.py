@@ -35,12 +35,14 @@ __all__ = [
     "first_rows",
     "float_vector",
     "free_gradients",
+    "gather",
     "get_devices",
     "is_on_cpu",
     "low_memory_forward",
     "matmul_gradient_pays",
     "max_pool",
     "mean_of_neighbors",
+    "non_max_suppression",
     "pad_images",
     "relu_inplace",
     "require_eager_execution",
@@ -71,6 +73,9 @@ write_torch_program: Callable[..., None] | None = None
 # to the maps; images and levels, int32 [N], the image and the map of each box; and the bins (height, width).
 # Returns float32 [N, height, width, C].
 crop_and_resize: Callable[[list[Tensor], Tensor, Tensor, Tensor, tuple[int, int]], Tensor] | None = None
+# `mrcnn.network.box_ops.non_max_suppression` by an operator that XLA does not support, or None if the backend
+# has none.
+non_max_suppression: Callable[..., tuple[Tensor, Tensor]] | None = None
 
 
 # --- Layers ---
@@ -290,6 +295,13 @@ def while_loop(
 ) -> tuple[Tensor, ...]:
     """Replace the variables by `body(*variables)` as long as `condition(*variables)` is true."""
     return ops.while_loop(condition, body, variables)
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """Gather rows of each image: x [B, N, ...] and index int [B, K] give [B, K, ...]."""
+    for _ in x.shape[2:]:
+        index = ops.expand_dims(index, -1)
+    return ops.take_along_axis(x, index, axis=1)
 
 
 def bilinear_gather(

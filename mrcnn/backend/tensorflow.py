@@ -20,9 +20,11 @@ __all__ = [
     "conv2d",
     "crop_and_resize",
     "differentiate",
+    "gather",
     "get_devices",
     "is_on_cpu",
     "matmul_gradient_pays",
+    "non_max_suppression",
     "require_eager_execution",
     "sizes_may_vary",
     "vjp",
@@ -48,6 +50,32 @@ def crop_and_resize(
     return tf.dynamic_stitch(indices, parts)
 
 
+def non_max_suppression(
+    boxes: Tensor, valid: Tensor, max_output: int, threshold: float, groups: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """See `mrcnn.network.box_ops.non_max_suppression`.
+
+    The operator takes one column of scores per group and returns scores instead of indices. The score of a
+    box is the number of boxes from it to the last one, which also keeps their order.
+    """
+    boxes = tf.stop_gradient(tf.cast(boxes, "float32"))
+    last = tf.shape(boxes)[1]
+    scores = tf.where(valid, tf.cast(tf.range(last, 0, -1), "float32"), 0.0)[..., None]  # [B, N, groups]
+    if groups is not None:
+        scores = tf.where(groups[..., None] == tf.range(tf.reduce_max(groups) + 1), scores, 0.0)
+    _, scores, _, count = tf.image.combined_non_max_suppression(
+        boxes[:, :, None],
+        scores,
+        max_output_size_per_class=max_output,
+        max_total_size=max_output,
+        iou_threshold=threshold,
+        score_threshold=0.0,
+        clip_boxes=False,
+    )
+    filled = tf.range(max_output) < count[:, None]
+    return tf.where(filled, last - tf.cast(scores, "int32"), 0), filled
+
+
 def conv2d(
     inputs: Tensor,
     kernel: Tensor,
@@ -62,12 +90,23 @@ def conv2d(
 
     TensorFlow has no gradient of grouped convolutions for CPUs, and that of XLA takes minutes.
     """
+    inputs, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
+    bias = None if bias is None else tf.convert_to_tensor(bias)
+    if groups == 1 and isinstance(padding, str):
+        # Without keras.ops.conv, whose checks read the kernel three times.
+        outputs = tf.nn.conv2d(inputs, kernel, tuple(strides), padding.upper(), dilations=tuple(dilation))
+        return outputs if bias is None else tf.nn.bias_add(outputs, bias)
     settings: dict[str, Any] = {"strides": strides, "padding": padding, "dilation": dilation}
     if groups == 1 or not is_on_cpu(inputs):
         return plain.conv2d(inputs, kernel, bias, groups=groups, **settings)
     parts = zip(tf.split(inputs, groups, axis=-1), tf.split(kernel, groups, axis=-1), strict=True)
     outputs = tf.concat([plain.conv2d(*part, **settings) for part in parts], axis=-1)
     return outputs if bias is None else tf.add(outputs, bias)
+
+
+def gather(x: Tensor, index: Tensor) -> Tensor:
+    """See `mrcnn.backend.plain.gather`. Here it is one operation instead of twenty."""
+    return tf.gather(x, index, batch_dims=1)
 
 
 def require_eager_execution() -> None:
@@ -128,7 +167,10 @@ def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs]
     # Each model gets its own callable. TensorFlow counts how often it traces a piece of code, and would warn
     # about retracing after a program changes thresholds a few times.
     call = tf.function(
-        functools.partial(_call, model), jit_compile=compiles_with_xla(), input_signature=signature
+        functools.partial(_call, model),
+        jit_compile=compiles_with_xla(),
+        input_signature=signature,
+        autograph=False,  # the network has no Python conditions on tensors
     )
 
     def run(inputs: Inputs) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from mrcnn.fast import (
     inplace_relu,
     matmul_conv_gradient,
     native_roi_align,
+    native_suppression,
     sparse_rpn_gradient,
     trim_empty_rois,
 )
@@ -32,6 +33,7 @@ def for_inference(model: keras.Model) -> tuple[keras.Model, Callable[[], None]]:
     replacements = {
         **folded.copies,
         **native_roi_align.replacements(model),
+        **native_suppression.replacements(model),
         **inplace_relu.replacements(model),
     }
     norms = [norm for _, norm in folded.pairs.values()]
@@ -54,6 +56,7 @@ def for_training(model: keras.Model, *, sampled_locations: int, xla: bool | None
     replacements = {
         **folded,
         **matmul_conv_gradient.training_stand_ins(model, folded),
+        **native_suppression.replacements(model, xla),
         **sparse_rpn_gradient.replacements(model, sampled_locations),
         **trim_empty_rois.replacements(model, xla),
     }

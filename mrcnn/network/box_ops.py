@@ -172,10 +172,7 @@ def batch_pack(x: Tensor, counts: Tensor, num_rows: int) -> Tensor:
 
 def gather(x: Tensor, index: Tensor) -> Tensor:
     """Gather rows of each image: x [B, N, ...] and index int [B, K] give [B, K, ...]."""
-    rank = len(x.shape)
-    for _ in range(rank - 2):
-        index = ops.expand_dims(index, -1)
-    return ops.take_along_axis(x, index, axis=1)
+    return backend.gather(x, index)
 
 
 def select_class(x: Tensor, class_ids: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from mrcnn import backend
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import box_ops
 from mrcnn.network.level_proposals import large_enough
+from mrcnn.network.proposals import Suppression
 from mrcnn.typing import Tensor
 
 Shape = tuple[int | None, ...]
@@ -31,6 +32,7 @@ def refine_detections(
     min_confidence: float,
     nms_threshold: float,
     max_instances: int,
+    non_max_suppression: Suppression = box_ops.non_max_suppression,
 ) -> Tensor:
     """Compute the final detections of each image.
 
@@ -43,6 +45,7 @@ def refine_detections(
         min_confidence: Lowest score of a detection. 0 keeps all.
         nms_threshold: IoU above which the lower-scored of two boxes of the same class is suppressed.
         max_instances: Largest number of detections per image.
+        non_max_suppression: An implementation of `box_ops.non_max_suppression`.
 
     Returns:
         [B, max_instances, (y1, x1, y2, x2, class_id, score)] by descending score. Detections of equal score
@@ -63,9 +66,7 @@ def refine_detections(
     eligible = box_ops.gather(eligible, order)
     # One pass over all classes by descending score keeps the same boxes as one pass per class followed by the
     # best of all: a class that reaches the limit alone has filled all slots by then.
-    index, filled = box_ops.non_max_suppression(
-        boxes, eligible, max_instances, nms_threshold, groups=class_ids
-    )
+    index, filled = non_max_suppression(boxes, eligible, max_instances, nms_threshold, groups=class_ids)
     rows = ops.concatenate([boxes, ops.cast(class_ids, "float32")[..., None], scores[..., None]], axis=2)
     return ops.where(filled[..., None], box_ops.gather(rows, index), 0.0)
 
@@ -83,6 +84,7 @@ def refine_detections_per_class(
     max_instances: int,
     delta_limit: float | None = None,
     min_side: float = 0.0,
+    non_max_suppression: Suppression = box_ops.non_max_suppression,
 ) -> Tensor:
     """Compute the final detections of each image, one for each class of an RoI whose score is high enough.
 
@@ -92,6 +94,7 @@ def refine_detections_per_class(
         bbox_std_dev, min_confidence, nms_threshold, max_instances: See `refine_detections`.
         delta_limit: See `box_ops.apply_box_deltas`.
         min_side: Shortest side of a detection in pixels.
+        non_max_suppression: An implementation of `box_ops.non_max_suppression`.
 
     Returns:
         See `refine_detections`.
@@ -112,9 +115,7 @@ def refine_detections_per_class(
     boxes = box_ops.apply_box_deltas(box_ops.gather(rois, roi), own_deltas, delta_limit)
     boxes = box_ops.clip_boxes(boxes, windows[:, None])
     eligible = ops.logical_and(box_ops.gather(eligible, order), large_enough(boxes, size, min_side))
-    index, filled = box_ops.non_max_suppression(
-        boxes, eligible, max_instances, nms_threshold, groups=class_ids
-    )
+    index, filled = non_max_suppression(boxes, eligible, max_instances, nms_threshold, groups=class_ids)
     best = box_ops.gather(objects, order)
     rows = ops.concatenate([boxes, ops.cast(class_ids, "float32")[..., None], best[..., None]], axis=2)
     return ops.where(filled[..., None], box_ops.gather(rows, index), 0.0)
@@ -155,7 +156,9 @@ class DetectionLayer(keras.layers.Layer):
         self.delta_limit = None if delta_limit is None else float(delta_limit)
         self.min_side = float(min_side)
 
-    def call(self, inputs: list[Tensor]) -> Tensor:
+    def call(
+        self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
+    ) -> Tensor:
         rois, scores, deltas, image_meta = inputs
         height, width, _ = ops.unstack(image_meta[0, meta_fields.IMAGE_SHAPE], num=3)
         windows = box_ops.norm_boxes(image_meta[:, meta_fields.WINDOW], (height, width), self.per_class)
@@ -164,6 +167,7 @@ class DetectionLayer(keras.layers.Layer):
             "min_confidence": self.min_confidence,
             "nms_threshold": self.nms_threshold,
             "max_instances": self.max_instances,
+            "non_max_suppression": non_max_suppression,
         }
         if not self.per_class:
             return refine_detections(rois, scores, deltas, windows, **settings)

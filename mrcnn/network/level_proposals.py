@@ -13,7 +13,7 @@ from keras import ops
 from mrcnn import backend
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import box_ops
-from mrcnn.network.proposals import Proposals
+from mrcnn.network.proposals import Proposals, Suppression
 from mrcnn.typing import Tensor
 
 NEVER = float("-inf")  # score of padding in place of an anchor
@@ -59,7 +59,9 @@ class LevelProposalLayer(Proposals):
         self.delta_limit = None if delta_limit is None else float(delta_limit)
         self.min_side = float(min_side)
 
-    def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+    def steps(
+        self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
+    ) -> dict[str, Tensor]:
         """Return every intermediate result; see `Proposals.steps`.
 
         The K anchors are those of all levels together, by descending score.
@@ -78,7 +80,7 @@ class LevelProposalLayer(Proposals):
 
         order = backend.top_k(ops.where(valid, scores, NEVER), scores.shape[1])
         chosen = (box_ops.gather(x, order) for x in (pre_nms_anchors, refined, clipped, valid, levels))
-        return self.suppress(*chosen)
+        return self.suppress(*chosen, non_max_suppression=non_max_suppression)
 
     def _best_per_level(self, scores: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the indices, scores and levels [B, K] of the best anchors of each level."""

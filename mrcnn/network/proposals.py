@@ -3,7 +3,7 @@
 Axes: B images, A anchors, K anchors before NMS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ from mrcnn.network import box_ops
 from mrcnn.typing import Tensor
 
 Shape = tuple[int | None, ...]
+Suppression = Callable[..., tuple[Tensor, Tensor]]
 
 
 class Proposals(keras.layers.Layer):
@@ -44,11 +45,14 @@ class Proposals(keras.layers.Layer):
         self.pre_nms_limit = int(pre_nms_limit)
         self.bbox_std_dev = tuple(float(value) for value in bbox_std_dev)
 
-    def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+    def steps(
+        self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
+    ) -> dict[str, Tensor]:
         """Return every intermediate result, under the names that the inspection notebooks use.
 
         Args:
             inputs: The inputs of the layer.
+            non_max_suppression: An implementation of `box_ops.non_max_suppression`.
 
         Returns:
             pre_nms_anchors, refined_anchors and refined_anchors_clipped, each [B, K, 4] normalized, best
@@ -62,7 +66,13 @@ class Proposals(keras.layers.Layer):
         return deltas * ops.convert_to_tensor(np.array(self.bbox_std_dev, "float32"))
 
     def suppress(
-        self, anchors: Tensor, refined: Tensor, clipped: Tensor, valid: Tensor, groups: Tensor | None = None
+        self,
+        anchors: Tensor,
+        refined: Tensor,
+        clipped: Tensor,
+        valid: Tensor,
+        groups: Tensor | None = None,
+        non_max_suppression: Suppression = box_ops.non_max_suppression,
     ) -> dict[str, Tensor]:
         """Suppress boxes and return the dict of `steps`.
 
@@ -70,8 +80,9 @@ class Proposals(keras.layers.Layer):
             anchors, refined, clipped: [B, K, 4], best first.
             valid: Whether a box may become a proposal, bool [B, K].
             groups: int [B, K]. Only boxes of the same group suppress each other; None is one group.
+            non_max_suppression: An implementation of `box_ops.non_max_suppression`.
         """
-        kept, filled = box_ops.non_max_suppression(
+        kept, filled = non_max_suppression(
             clipped, valid, self.proposal_count, self.nms_threshold, groups=groups
         )
         return {
@@ -82,8 +93,10 @@ class Proposals(keras.layers.Layer):
             "proposals": ops.where(filled[..., None], box_ops.gather(clipped, kept), 0.0),
         }
 
-    def call(self, inputs: list[Tensor]) -> Tensor:
-        return self.steps(inputs)["proposals"]
+    def call(
+        self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
+    ) -> Tensor:
+        return self.steps(inputs, non_max_suppression)["proposals"]
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         return (input_shape[0][0], self.proposal_count, 4)
@@ -113,7 +126,9 @@ class ProposalLayer(Proposals):
         bbox_std_dev: Factors of the deltas.
     """
 
-    def steps(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+    def steps(
+        self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
+    ) -> dict[str, Tensor]:
         """Return every intermediate result; see `Proposals.steps`."""
         scores, deltas, anchors = self._with_known_count(*inputs)
         best = backend.top_k(scores, min(self.pre_nms_limit, scores.shape[1] or self.pre_nms_limit))
@@ -122,7 +137,9 @@ class ProposalLayer(Proposals):
         # Clip to the whole molded image, padding included. Only detections are clipped to the window.
         clipped = ops.clip(refined, 0.0, 1.0)
         valid = box_ops.gather(scores, best) >= 0.0
-        return self.suppress(pre_nms_anchors, refined, clipped, valid)
+        return self.suppress(
+            pre_nms_anchors, refined, clipped, valid, non_max_suppression=non_max_suppression
+        )
 
     def _with_known_count(
         self, scores: Tensor, deltas: Tensor, anchors: Tensor
