@@ -22,7 +22,7 @@ from mrcnn import backend
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.anchors import AnchorCache
 from mrcnn.inference import outputs
-from mrcnn.inference.inputs import MoldedImage, mold_inputs
+from mrcnn.inference.inputs import MoldedImage, mold_inputs, on_ladder
 from mrcnn.inference.mask_branch import LEVELS, mask_branch
 from mrcnn.inference.outputs import Detections, count_detections
 from mrcnn.inference.test_time_augmentation import detect_with_options
@@ -128,9 +128,13 @@ class Detector:
         """Recompile at the next call, with the current settings of the layers."""
         self._networks: OrderedDict[tuple[int, ...] | None, _Networks] = OrderedDict()
 
+    def _takes_all_sizes(self) -> bool:
+        """Return whether one compilation serves molded images of all sizes."""
+        return backend.sizes_may_vary() and self.device_count == 1
+
     def _networks_of(self, shape: tuple[int, ...]) -> _Networks:
         """The networks for molded images of one shape. Call it with the lock held."""
-        takes_all_sizes = backend.sizes_may_vary() and self.device_count == 1
+        takes_all_sizes = self._takes_all_sizes()
         key = None if takes_all_sizes else shape
         if key not in self._networks:
             open_sides = takes_all_sizes and None in self._input_shape
@@ -179,7 +183,8 @@ class Detector:
         """Detect in molded images of any sizes.
 
         Images of one size run together, in batches of IMAGES_PER_GPU per device. TensorFlow compiles once for
-        all sizes, PyTorch never. JAX, XLA and several devices compile for each size, and keep KEPT_SIZES.
+        all sizes, PyTorch never. JAX, XLA and several devices compile for each size, and keep KEPT_SIZES;
+        for them, images are padded to few sizes (see `inputs.on_ladder`).
 
         Args:
             molded: The images.
@@ -193,9 +198,12 @@ class Detector:
                 not finite or beyond `preprocessing.LARGEST_VALUE`.
         """
         by_shape: dict[tuple[int, ...], list[int]] = {}
-        for index, image in enumerate(molded):
+        for image in molded:
             self._check_shape(image.pixels.shape)
             preprocessing.check_values(image.pixels)
+        if None in self._input_shape and not self._takes_all_sizes():
+            molded = [on_ladder(image, self.config) for image in molded]
+        for index, image in enumerate(molded):
             by_shape.setdefault(image.pixels.shape, []).append(index)
         with self._lock:
             self._refresh_boxes()

@@ -1,6 +1,7 @@
 """Convert images to the inputs of the network: channels, value range, size, mean, and image meta."""
 
 import copy
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mrcnn.errors import InvalidDataError
+from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.image_meta import compose_image_meta
 from mrcnn.geometry.images import check_molded_size, pad_after, padded_shape, resize_image
@@ -36,6 +38,38 @@ class MoldedImage:
     original_shape: tuple[int, ...]
     half_open: bool = False
     mask_pasting: str = "box"
+
+
+# Sides of molded images, if each size compiles: these, then their doubles, and so on.
+LADDER = (256, 384)
+
+
+def on_ladder(image: MoldedImage, config: "Config") -> MoldedImage:
+    """Pad a molded image at the bottom and on the right to one of few sizes.
+
+    The window stays where it is. Near the padding, features and therefore scores change a little.
+
+    Args:
+        image: The molded image.
+        config: Read for IMAGE_RESIZE_MODE and IMAGE_MAX_DIM, which may limit the sides of molded images.
+    """
+    largest = None
+    if config.IMAGE_RESIZE_MODE != "none" and config.IMAGE_MAX_DIM:
+        largest = -(-config.IMAGE_MAX_DIM // 64) * 64
+    height, width = (ladder_side(side, largest) for side in image.pixels.shape[:2])
+    pixels = pad_after(image.pixels, (height, width))
+    meta = np.array(image.meta)
+    meta[meta_fields.IMAGE_SHAPE] = pixels.shape
+    return dataclasses.replace(image, pixels=pixels, meta=meta)
+
+
+def ladder_side(side: int, largest: int | None = None) -> int:
+    """Return the smallest side of the LADDER that holds a side. `largest` limits it, but not below `side`."""
+    factor = 1
+    while LADDER[-1] * factor < side:
+        factor *= 2
+    step = next(factor * step for step in LADDER if factor * step >= side)
+    return step if largest is None else max(side, min(step, largest))
 
 
 def box_rules(config: "Config") -> dict[str, Any]:

@@ -56,3 +56,32 @@ def test_whole_images_instead_of_crops():
     whole = inputs.whole_image_config(config)
     assert (whole.IMAGE_RESIZE_MODE, whole.BATCH_SIZE) == ("pad64", 1)
     assert (config.IMAGE_RESIZE_MODE, config.IMAGES_PER_GPU) == ("crop", 4)
+
+
+SIDES = [(64, None, 256), (256, None, 256), (320, None, 384), (448, None, 512), (1088, None, 1536)]
+LIMITED_SIDES = [(1088, 1344, 1344), (64, 128, 128), (1600, 1344, 1600)]
+
+
+@pytest.mark.parametrize("side, largest, expected", [*SIDES, *LIMITED_SIDES])
+def test_ladder_side(side, largest, expected):
+    assert inputs.ladder_side(side, largest) == expected
+
+
+def test_few_sizes_hold_all_others():
+    assert len({inputs.ladder_side(side, 1024) for side in range(64, 1025, 64)}) == 5
+
+
+def test_a_molded_image_on_the_ladder():
+    config = TinyConfig()
+    config.IMAGE_RESIZE_MODE, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM = "pad64", None, 320
+    (molded,) = inputs.mold_inputs([np.full((70, 250, 3), 200, np.uint8)], config)
+    padded = inputs.on_ladder(molded, config)
+    assert (molded.pixels.shape, padded.pixels.shape) == ((128, 256, 3), (256, 256, 3))
+    np.testing.assert_array_equal(padded.pixels[:128], molded.pixels)
+    assert not padded.pixels[128:].any()
+    assert padded.window == molded.window
+    before, after = (parse_image_meta(image.meta[None]) for image in (molded, padded))
+    np.testing.assert_array_equal(after.pop("image_shape"), [padded.pixels.shape])
+    before.pop("image_shape")
+    for name, value in after.items():
+        np.testing.assert_array_equal(value, before[name])
