@@ -1,4 +1,4 @@
-"""Import Keras and TensorFlow quietly, and without what this package does not use.
+"""Import Keras and TensorFlow quietly, and without packages that nothing uses.
 
 TensorFlow writes a dozen lines to the terminal before a program writes its first one: about instructions that
 it was compiled for, CUDA libraries that it did not find, and cost estimates that it could not make. Real
@@ -9,9 +9,8 @@ shows all, 1 hides INFO, 2 WARNING too, 3 ERROR too), but libraries ignore it wh
 Therefore lines that appear during the import of TensorFlow are filtered by the same level. A level that the
 user sets takes precedence: `TF_CPP_MIN_LOG_LEVEL=0 python ...` shows everything.
 
-Keras and TensorFlow import several large packages if they are installed, such as scikit-learn and matplotlib.
-Together they take as long as the rest. `postpone_optional_packages` delays each of them until something uses
-it.
+Keras imports several large packages that this one does not use, such as scikit-learn. They take as long as
+Keras itself. `postpone_optional_packages` delays them until something uses them.
 """
 
 import contextlib
@@ -20,7 +19,6 @@ import gc
 import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import os
 import re
 import sys
@@ -28,15 +26,13 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType
 from typing import Any
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 LETTERS = "IWE"  # info, warning, error: the first letter of a message; level n hides the first n
 # Present where an NVIDIA driver is loaded: on Linux, and in the Windows subsystem for Linux.
 GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
-LOCK = threading.RLock()
 HEADING = b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
 
 
@@ -127,27 +123,50 @@ def _hidden_lines(level: str) -> re.Pattern[bytes] | None:
 
 # --- Optional packages ---
 
-# Modules whose code runs when something reads one of their attributes.
-LAZY = ("keras.src.visualization", "keras.visualization", "keras.wrappers")
+DYNAMO = "torch._dynamo"  # the compiler of PyTorch
+# Modules whose code runs when something reads an attribute of them: parts of Keras that import scikit-learn
+# and matplotlib, and the compiler, of which Keras reads only `disable`.
+POSTPONED = ("keras.src.visualization", "keras.visualization", "keras.wrappers", DYNAMO)
 
 
 def postpone_optional_packages() -> None:
-    """Let the optional packages that Keras and TensorFlow know be imported when they are used first.
-
-    This does nothing if Keras is already loaded.
-    """
-    if "keras" in sys.modules or any(isinstance(finder, _LeanImport) for finder in sys.meta_path):
+    """Run the code of POSTPONED modules when something uses them. Does nothing if Keras is already loaded."""
+    if "keras" in sys.modules or any(isinstance(finder, _LazyImport) for finder in sys.meta_path):
         return
-    sys.meta_path[:0] = [_LazyModules(), _LeanImport()]
+    sys.meta_path[:0] = [_LazyImport(), _KerasImport()]
 
 
-class _LazyModules(importlib.abc.MetaPathFinder):
-    """Import hook that delays LAZY modules, and ignores all others."""
+class _KerasImport(importlib.abc.MetaPathFinder):
+    """Import hook that turns the garbage collector off while Keras is imported, and ignores all others.
+
+    The imported objects stay, and each collection would visit all of them.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in LAZY:
+        return _wrapped_spec(self, "keras", _without_collector, fullname, path, target)
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """Turn the garbage collector off, and on again if it was on."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+class _LazyImport(importlib.abc.MetaPathFinder):
+    """Import hook that loads POSTPONED modules with a `_LazyLoader`, and ignores all others."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in POSTPONED:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -158,154 +177,83 @@ class _LazyModules(importlib.abc.MetaPathFinder):
 class _LazyLoader(importlib.abc.Loader):
     """A loader that runs the code of a module when something reads an attribute of it.
 
-    Unlike those of importlib.util.LazyLoader, its modules have a file and a path before that. Programs that
-    search all modules for a file, such as `inspect`, do not run their code.
+    Unlike those of importlib.util.LazyLoader, its modules have a file before that. Programs that search all
+    modules for a file, such as `inspect`, do not run their code.
+
+    Args:
+        loader: The loader that runs the code.
     """
 
     def __init__(self, loader: importlib.abc.Loader) -> None:
-        self.loader = loader
+        self._loader = loader
+        self._lock = threading.RLock()
+        self._is_running = False
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         """Return an empty module."""
-        return _LazyModule(spec.name)
+        module = _LazyModule(spec.name)
+        module.__path__ = []  # the import system looks for one before it calls `exec_module`
+        return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do nothing yet."""
+        """Run nothing yet, unless the module is reloaded."""
+        if type(module) is not _LazyModule:
+            self._loader.exec_module(module)
+            return
+        vars(module).pop("__path__", None)  # reading it, which the import of a submodule does, runs the code
+        if module.__name__ == DYNAMO:
+            module.disable = _disable  # type: ignore[attr-defined]  # until the code defines it
+
+    def run(self, module: ModuleType) -> None:
+        """Run the code, once. Other threads wait for the end."""
+        with self._lock:
+            if self._is_running or type(module) is not _LazyModule:
+                return
+            self._is_running = True
+            try:
+                spec = module.__spec__
+                if spec is not None and spec.submodule_search_locations is not None:
+                    module.__path__ = spec.submodule_search_locations
+                self._loader.exec_module(module)
+                module.__class__ = ModuleType
+            finally:
+                self._is_running = False
 
 
 class _LazyModule(ModuleType):
     """A module whose code has not run yet."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__all__":  # what tools look for in every module
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        with LOCK:
-            if type(self) is _LazyModule:
-                self.__class__ = ModuleType  # type: ignore[assignment]
-                self.__spec__.loader.loader.exec_module(self)  # type: ignore[union-attr]
-        return getattr(self, name)
+        is_special = name.startswith("__") and name not in ("__all__", "__path__", "__version__")
+        if not is_special:  # what tools look for in every module
+            self.__spec__.loader.run(self)  # type: ignore[union-attr]
+            if name in vars(self):
+                return vars(self)[name]
+            if type(self) is not _LazyModule:
+                return getattr(self, name)  # by a function of the module
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
 
     def __dir__(self) -> Iterable[str]:
         getattr(self, "__all__", None)
-        return ModuleType.__dir__(self)  # the class is another one now
+        return ModuleType.__dir__(self)
 
 
-class _LeanImport(importlib.abc.MetaPathFinder):
-    """Import hook that delays optional packages while Keras is imported, and ignores all other modules."""
+def _disable(function: Any = None, *args: Any, **options: Any) -> Any:
+    """Hide a function from the compiler of PyTorch once it is loaded; see torch._dynamo.disable."""
+    if function is None:
+        return lambda function: _disable(function, *args, **options)
+    dynamo = importlib.import_module(DYNAMO)
+    if not isinstance(function, FunctionType):
+        dynamo.__spec__.loader.run(dynamo)  # type: ignore[union-attr]
+        return dynamo.disable(function, *args, **options)
+    hidden: list[Callable[..., Any]] = []
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        return _wrapped_spec(self, "keras", _with_stand_ins, fullname, path, target)
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        if not hidden:
+            if type(dynamo) is _LazyModule:
+                return function(*arguments, **named)
+            hidden.append(dynamo.disable(function, *args, **options))
+        return hidden[0](*arguments, **named)
 
-
-@contextlib.contextmanager
-def _with_stand_ins() -> Iterator[None]:
-    """Put stand-ins in the place of optional packages, and turn the search for garbage off.
-
-    The imported modules stay, and each search would visit all of them.
-    """
-    stand_ins = {name: module for name, module in _stand_ins().items() if _is_delayable(name, module)}
-    sys.modules.update(stand_ins)
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
-        for name, module in stand_ins.items():
-            if sys.modules.get(name) is module:
-                del sys.modules[name]
-
-
-def _is_delayable(name: str, module: ModuleType) -> bool:
-    """Return whether a module is installed and not loaded. If so, give its stand-in the same file."""
-    if name in sys.modules:
-        return False
-    package, _, inner = name.partition(".")
-    spec = importlib.machinery.PathFinder.find_spec(package)
-    if inner and spec is not None:  # without importing the package
-        spec = importlib.machinery.PathFinder.find_spec(name, spec.submodule_search_locations)
-    if spec is None:
-        return False
-    module.__spec__, module.__file__ = spec, spec.origin
-    return True
-
-
-def _stand_ins() -> dict[str, ModuleType]:
-    """Return a stand-in for each optional package, with the attributes that Keras reads in the beginning."""
-    tables = {name: _InstancesOf(name, (), {"package": "pandas"}) for name in ("Series", "DataFrame")}
-    modules = [
-        _StandIn("IPython"),
-        _StandIn("pandas", **tables),
-        _StandIn("torch._dynamo", disable=_disable),
-    ]
-    if not _runs_on_jax():
-        # Keras adds record_scalar to versions of JAX that lack it. TensorFlow Lite imports jit.
-        monitoring = SimpleNamespace(record_scalar=None)
-        modules.append(_StandIn("jax", monitoring=monitoring, jit=_jit))
-    return {module.__name__: module for module in modules}
-
-
-def _runs_on_jax() -> bool:
-    """Return whether the environment or the configuration file of Keras may choose JAX."""
-    chosen = os.environ.get("KERAS_BACKEND")
-    if chosen:
-        return chosen == "jax"
-    folder = os.environ.get("KERAS_HOME") or Path("~/.keras").expanduser()
-    try:
-        return "jax" in Path(folder, "keras.json").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return False
-
-
-class _StandIn(ModuleType):
-    """A module in the place of another one, which it imports when an unknown attribute is read.
-
-    Args:
-        name: Name of the module.
-        **known: Attributes that can be read without the module.
-    """
-
-    def __init__(self, name: str, **known: Any) -> None:
-        super().__init__(name)
-        vars(self).update(known)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name not in ("__path__", "__version__"):
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        with LOCK:
-            if sys.modules.get(self.__name__) is self:
-                del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
-
-
-class _InstancesOf(type):
-    """A class in the place of one of a module: isinstance() checks against that one if it is loaded."""
-
-    package: str
-
-    def __instancecheck__(cls, instance: Any) -> bool:
-        owner = getattr(sys.modules.get(cls.package), cls.__name__, cls)
-        return owner is not cls and isinstance(instance, owner)
-
-
-def _jit(*args: Any, **options: Any) -> Any:
-    """Stand in for jax.jit."""
-    return importlib.import_module("jax").jit(*args, **options)
-
-
-def _disable(*_: Any, **__: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Stand in for torch._dynamo.disable: without torch._dynamo there is no compiler to hide code from."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*args: Any, **options: Any) -> Any:
-            dynamo = sys.modules.get("torch._dynamo")
-            hidden = function if dynamo is None else dynamo.disable(function)
-            return hidden(*args, **options)
-
-        return call
-
-    return decorate
+    return call
