@@ -66,7 +66,10 @@ class _Module(torch.nn.Module):
 
     def __init__(self, network: keras.Model, names: Sequence[str]) -> None:
         super().__init__()
-        self.network, self.names = network, tuple(names)
+        # Not as a submodule: the program holds the values of Keras' variables as constants, and would hold
+        # those of the parameters of submodules besides, although nothing reads them.
+        object.__setattr__(self, "network", network)
+        self.names = tuple(names)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         outputs = self.network(images, training=False)

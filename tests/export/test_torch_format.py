@@ -1,7 +1,9 @@
 """Programs of torch.export find what MaskRCNN.detect finds."""
 
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -16,13 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="needs PyTorch")
 
 WITHOUT_KERAS = """
-import importlib.abc, sys
+import importlib.abc, importlib.machinery, sys
 
-class Blocked(importlib.abc.MetaPathFinder):
+class Blocked(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     names = {"keras", "tensorflow", "jax"}
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in self.names:
-            raise ImportError(f"{name} is blocked")
+    def find_spec(self, name, path=None, target=None):  # PyTorch looks for TensorFlow without importing it
+        return importlib.machinery.ModuleSpec(name, self) if name.split(".")[0] in self.names else None
+    def create_module(self, spec):
+        raise ImportError(f"{spec.name} is blocked")
 
 sys.meta_path.insert(0, Blocked())
 import numpy as np
@@ -60,7 +63,12 @@ def test_the_size_must_be_known(tmp_path):
 @on_torch
 @pytest.mark.slow
 def test_images_of_many_sizes(model, exported):
-    runner = runtime.load(exported("tiny.pt2"))
+    path = exported("tiny.pt2")
+    runner = runtime.load(path)
+    weights = sum(weight.nbytes for weight in model.keras_model.get_weights())
+    with zipfile.ZipFile(path) as archive:
+        files = [entry for entry in archive.infolist() if re.search(r"/(tensor|weight)_\d+$", entry.filename)]
+    assert weights <= sum(entry.file_size for entry in files) < 1.2 * weights  # each weight once
     assert runner.class_names[1] == "class 1"
     assert runner.metadata.size is None
     assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3), (200, 100, 3), (40, 90, 4)))
