@@ -92,7 +92,18 @@ class ClipsAfterSum:
     def _clip_gradients(self, grads: list[Tensor]) -> list[Tensor]:
         return grads if self.clips_after_sum else super()._clip_gradients(grads)  # type: ignore[misc]
 
+    def _runs_on_one_tensorflow_device(self) -> bool:
+        strategy = getattr(self, "_distribution_strategy", None)
+        return strategy is not None and strategy.num_replicas_in_sync == 1
+
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+        if self._runs_on_one_tensorflow_device():  # read the rate once, not for each variable
+            learning_rate = keras.ops.convert_to_tensor(learning_rate)
+        super()._backend_update_step(grads, trainable_variables, learning_rate)  # type: ignore[misc]
+
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        if self._runs_on_one_tensorflow_device() and not self.clips_after_sum:
+            return grads_and_vars  # without a copy of each gradient
         summed = super()._all_reduce_sum_gradients(grads_and_vars)  # type: ignore[misc]
         for gradient, _ in summed:
             forget_registered_gradient(gradient)  # of the sum, which nobody differentiates

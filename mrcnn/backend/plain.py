@@ -37,12 +37,15 @@ __all__ = [
     "free_gradients",
     "gather",
     "get_devices",
+    "half_sum_of_squares",
     "is_on_cpu",
     "low_memory_forward",
     "matmul_gradient_pays",
     "max_pool",
     "mean_of_neighbors",
+    "momentum_step",
     "non_max_suppression",
+    "normalize_by_batch",
     "pad_images",
     "relu_inplace",
     "require_eager_execution",
@@ -76,6 +79,10 @@ crop_and_resize: Callable[[list[Tensor], Tensor, Tensor, Tensor, tuple[int, int]
 # `mrcnn.network.box_ops.non_max_suppression` by an operator that XLA does not support, or None if the backend
 # has none.
 non_max_suppression: Callable[..., tuple[Tensor, Tensor]] | None = None
+# A step of SGD with momentum in one operation on a single device, or None if the backend has none. It takes a
+# variable, its velocity (a variable of the same shape), the gradient, the learning rate and the momentum. It
+# assigns `momentum * velocity - learning_rate * gradient` to the velocity and adds that to the variable.
+momentum_step: Callable[..., None] | None = None
 
 
 # --- Layers ---
@@ -224,6 +231,28 @@ def batch_norm(
     return ops.cast(outputs, inputs.dtype)
 
 
+def normalize_by_batch(
+    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, training: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Apply batch normalization with the statistics of the batch, computed in float32.
+
+    Args:
+        inputs: [..., C], with n values per channel.
+        gamma, beta: [C].
+        epsilon: Added to the variance.
+        training: Whether this is a part of a training step.
+
+    Returns:
+        The outputs, in the shape and dtype of `inputs`; the mean, float32 [C]; and the sum of the squared
+        distances from it, divided by n - 1, float32 [C].
+    """
+    x = ops.cast(inputs, "float32")
+    mean, variance = ops.moments(x, axes=tuple(range(len(x.shape) - 1)))
+    outputs = ops.batch_normalization(x, mean, variance, axis=-1, offset=beta, scale=gamma, epsilon=epsilon)
+    count = ops.cast(ops.size(x) / ops.size(mean), "float32")
+    return ops.cast(outputs, inputs.dtype), mean, variance * count / ops.maximum(count - 1.0, 1.0)
+
+
 def relu_inplace(inputs: Tensor) -> Tensor:
     """Apply ReLU to a tensor that nothing else reads, in place on an eager backend."""
     return ops.relu(inputs)
@@ -239,6 +268,11 @@ def to_convolution_layout(variable: keras.Variable) -> None:
 
     This is only useful for weights that are read more often than updated.
     """
+
+
+def half_sum_of_squares(x: Tensor) -> Tensor:
+    """Return half the sum of the squares of a tensor or variable, a float32 scalar."""
+    return 0.5 * ops.sum(ops.square(ops.cast(x, "float32")))
 
 
 # --- Gather and select ---

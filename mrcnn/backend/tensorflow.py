@@ -22,9 +22,12 @@ __all__ = [
     "differentiate",
     "gather",
     "get_devices",
+    "half_sum_of_squares",
     "is_on_cpu",
     "matmul_gradient_pays",
+    "momentum_step",
     "non_max_suppression",
+    "normalize_by_batch",
     "require_eager_execution",
     "sizes_may_vary",
     "vjp",
@@ -107,6 +110,44 @@ def conv2d(
 def gather(x: Tensor, index: Tensor) -> Tensor:
     """See `mrcnn.backend.plain.gather`. Here it is one operation instead of twenty."""
     return tf.gather(x, index, batch_dims=1)
+
+
+def normalize_by_batch(
+    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, training: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `mrcnn.backend.plain.normalize_by_batch`. In training it is one operation, also in the gradient.
+
+    Other formats, to which networks for detection are exported, lack this operation.
+    """
+    if not training:
+        return plain.normalize_by_batch(inputs, gamma, beta, epsilon, training)
+    x = tf.cast(inputs, "float32")
+    maps = x if len(x.shape) == 4 else tf.reshape(x, (-1, 1, 1, x.shape[-1]))
+    unused = tf.constant([], "float32")
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=maps, scale=gamma, offset=beta, mean=unused, variance=unused, epsilon=epsilon, is_training=True
+    )
+    outputs = outputs if len(x.shape) == 4 else tf.reshape(outputs, tf.shape(x))
+    return tf.cast(outputs, inputs.dtype), mean, variance
+
+
+def half_sum_of_squares(x: Tensor) -> Tensor:
+    """See `mrcnn.backend.plain.half_sum_of_squares`."""
+    return tf.nn.l2_loss(tf.cast(x, "float32"))
+
+
+def momentum_step(
+    variable: Any, velocity: Any, gradient: Tensor, learning_rate: Tensor, momentum: float
+) -> None:
+    """See `mrcnn.backend.plain.momentum_step`."""
+    variable, velocity = (x.value if isinstance(x, keras.Variable) else x for x in (variable, velocity))
+    tf.raw_ops.ResourceApplyKerasMomentum(
+        var=variable.handle,
+        accum=velocity.handle,
+        lr=tf.cast(learning_rate, variable.dtype),
+        grad=tf.cast(gradient, variable.dtype),
+        momentum=tf.cast(momentum, variable.dtype),
+    )
 
 
 def require_eager_execution() -> None:

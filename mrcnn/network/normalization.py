@@ -69,37 +69,37 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
         use_batch = training if self.train_bn is None else self.train_bn
-        if use_batch:
-            return self._normalize_by_batch(inputs, update=bool(training) and self.trainable)
-        statistics = (self.moving_mean, self.moving_variance)
-        return backend.batch_norm(inputs, *statistics, self.gamma, self.beta, self.epsilon)
-
-    def _normalize_by_batch(self, inputs: Tensor, update: bool) -> Tensor:
-        x = ops.cast(inputs, "float32")
-        axes = tuple(range(len(x.shape) - 1))
-        mean, variance = ops.moments(x, axes=axes)
-        if update:
-            self._update_statistics(mean, variance, ops.size(x) / ops.size(mean))
-        outputs = ops.batch_normalization(
-            x, mean, variance, axis=-1, offset=self.beta, scale=self.gamma, epsilon=self.epsilon
+        if not use_batch:
+            statistics = (self.moving_mean, self.moving_variance)
+            return backend.batch_norm(inputs, *statistics, self.gamma, self.beta, self.epsilon)
+        outputs, mean, variance = backend.normalize_by_batch(
+            inputs, self.gamma, self.beta, self.epsilon, bool(training)
         )
-        return ops.cast(outputs, inputs.dtype)
+        if training and self.trainable:
+            self._update_statistics(mean, variance, ops.size(inputs) / inputs.shape[-1])
+        return outputs
 
-    def _update_statistics(self, mean: Tensor, variance: Tensor, count: Any) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         """Update the moving statistics as Keras 2 with TensorFlow 1.15 does.
 
         The average is not biased toward its start: update t of this run moves it by (1 - momentum) / (1 -
         momentum ** t), so the first update replaces the stored value. The variance is corrected twice for the
         number of samples n: by n / (n - 1) in TensorFlow's fused kernel and by n / (n - 1 - epsilon) in Keras
         2.
+
+        Args:
+            mean: [C].
+            variance: [C], with the first correction.
+            count: n.
         """
         count = ops.cast(count, "float32")
-        variance = variance * count / ops.maximum(count - 1.0, 1.0)
-        variance = variance * count / ops.maximum(count - 1.0 - self.epsilon, 1.0)
-        self.updates.assign(self.updates + 1.0)
-        rate = (1.0 - self.momentum) / (1.0 - ops.power(self.momentum, self.updates))
-        self.moving_mean.assign(self.moving_mean + (mean - self.moving_mean) * rate)
-        self.moving_variance.assign(self.moving_variance + (variance - self.moving_variance) * rate)
+        variance = variance * (count / ops.maximum(count - (1.0 + self.epsilon), 1.0))
+        updates = self.updates + 1.0
+        self.updates.assign(updates)
+        rate = (1.0 - self.momentum) / (1.0 - ops.power(self.momentum, updates))
+        for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            before = ops.convert_to_tensor(average)
+            average.assign(before + (value - before) * rate)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "train_bn": self.train_bn, "frozen": self.frozen}

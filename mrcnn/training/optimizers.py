@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from mrcnn import backend
@@ -35,9 +36,13 @@ def l2_penalty(
         A float32 scalar.
     """
     decayed = [variable for variable in variables if of_norms or variable.name not in NORM_WEIGHTS]
+    if not decayed:
+        return ops.zeros(())
+    halves = ops.stack([backend.half_sum_of_squares(variable) for variable in decayed])
     if of_sum:
-        return 0.5 * weight_decay * sum(ops.sum(ops.square(ops.cast(v, "float32"))) for v in decayed)
-    return weight_decay * sum(ops.mean(ops.square(ops.cast(v, "float32"))) for v in decayed)
+        return weight_decay * ops.sum(halves)
+    factors = np.array([2.0 * weight_decay / math.prod(variable.shape) for variable in decayed], "float32")
+    return ops.sum(halves * ops.convert_to_tensor(factors))
 
 
 class _L2Gradient(keras_internals.ClipsAfterSum):
@@ -74,6 +79,16 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
         super().apply(grads, trainable_variables)  # type: ignore[misc]
         backend.free_gradients(variables)
 
+    def _clip_gradients(self, grads: list[Tensor]) -> list[Tensor]:
+        """Clip as Keras does. The joint norm takes one operation per gradient."""
+        limit = self.global_clipnorm  # type: ignore[attr-defined]
+        if self.clips_after_sum or self.clipnorm or not limit:  # type: ignore[attr-defined]
+            return super()._clip_gradients(grads)
+        halves = [backend.half_sum_of_squares(gradient) for gradient in grads]
+        norm = ops.sqrt(2.0 * ops.sum(ops.stack(halves)))
+        scale = limit * ops.minimum(1.0 / norm, 1.0 / limit) + (norm - norm)  # NaN if the norm is not finite
+        return [gradient * scale for gradient in grads]
+
     def _add_l2(self, gradient: Tensor, variable: keras.Variable) -> Tensor:
         is_decayed = self.l2_of_norms or variable.name not in NORM_WEIGHTS
         if not self.l2_factor or not is_decayed:
@@ -100,6 +115,15 @@ _Adam: type = type(keras.optimizers.Adam())
 @keras.saving.register_keras_serializable("mrcnn")
 class SGDWithL2(_L2Gradient, _SGD):
     """keras.optimizers.SGD that can add the gradient of the L2 penalty."""
+
+    def update_step(self, gradient: Tensor, variable: Any, learning_rate: Tensor) -> None:
+        """Update a weight as Keras does, in one operation if the backend has one."""
+        step = backend.momentum_step
+        if step is None or self.clips_after_sum or self.nesterov or not self.momentum:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        velocity = self.momentums[self._get_variable_index(variable)]
+        step(variable, velocity, gradient, learning_rate, self.momentum)
 
 
 @keras.saving.register_keras_serializable("mrcnn")

@@ -158,3 +158,30 @@ def test_a_network_of_group_norms():
 def test_unknown_normalization():
     with pytest.raises(ValueError, match="norm='layer'"):
         normalization("layer", None)
+
+
+@pytest.mark.parametrize("train_bn", [None, True])
+def test_regions_share_the_statistics(train_bn):
+    """The heads normalize [B, N, h, w, C] over all RoIs, in training as in a detection."""
+    rois = X.reshape(2, 2, *X.shape[1:])
+    for training in (True, False)[: 1 + bool(train_bn)]:
+        layer = BatchNorm(train_bn=train_bn)
+        layer.build(rois.shape)
+        layer.set_weights([GAMMA, BETA, MEAN, VARIANCE])
+        found = run(layer, rois, training=training)
+        np.testing.assert_allclose(found.reshape(X.shape), OF_BATCH, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_of_the_statistics_of_the_batch():
+    """They are those of the formula, which takes the gradient through mean and variance."""
+
+    gamma, beta = GAMMA.astype("float32"), BETA.astype("float32")
+
+    def formula(x):
+        mean, variance = ops.moments(x, axes=(0, 1, 2))
+        return ops.sum(ops.sin((x - mean) * ops.rsqrt(variance + 0.001) * gamma + beta))
+
+    layer = layer_of(True)
+    layer.trainable = False  # so that the statistics stay
+    found = gradients(lambda x: ops.sum(ops.sin(layer(x, training=True))), X)
+    np.testing.assert_allclose(found, gradients(formula, X), rtol=1e-3, atol=1e-4)

@@ -132,3 +132,22 @@ def test_it_is_saved_with_its_settings(kind, plain):
     assert loaded.get_config() == optimizer.get_config()
     assert (loaded.l2_factor, loaded.clips_after_sum) == (0.5, True)
     assert optimizers.adds_l2_gradient(loaded)
+
+
+@pytest.mark.parametrize("clipping", [{}, {"global_clipnorm": 0.05}, {"clipnorm": 0.05}])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_momentum_and_clipping_are_those_of_keras(nesterov, clipping):
+    settings = {"momentum": 0.9, "nesterov": nesterov, **clipping}
+    expected = trained(keras.optimizers.SGD, settings).get_weights()
+    found = trained(optimizers.SGDWithL2, settings, WEIGHT_DECAY).get_weights()
+    for wanted, weights in zip(expected, found, strict=True):
+        np.testing.assert_allclose(weights, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_gradient_that_is_not_finite_reaches_all_weights():
+    """Keras' clipping does so, too. Training then stops with an error."""
+    optimizer = optimizers.SGDWithL2(learning_rate=0.1, momentum=0.9, global_clipnorm=1.0)
+    variables = [keras.Variable(np.ones(3, "float32")) for _ in range(2)]
+    optimizer.build(variables)
+    optimizer.apply([ops.convert_to_tensor(np.array([1, np.inf, 1], "float32")), ops.ones(3)], variables)
+    assert all(np.isnan(ops.convert_to_numpy(variable)).all() for variable in variables)
