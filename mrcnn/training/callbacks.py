@@ -256,6 +256,24 @@ class KeepHostMemory(keras.callbacks.Callback):
         backend.keep_host_memory()
 
 
+class ProgressBar(keras.callbacks.ProgbarLogger):
+    """Keras' progress bar, from the second step of a training on.
+
+    The first step compiles the network. After it, Keras would expect every step to take as long.
+    """
+
+    _is_first_step = False
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        super().on_train_begin(logs)
+        self._is_first_step = True
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        shown, self.progbar.verbose = self.progbar.verbose, 0 if self._is_first_step else self.progbar.verbose
+        super().on_train_batch_end(batch, logs)
+        self.progbar.verbose, self._is_first_step = shown, False
+
+
 def default_callbacks(
     log_dir: str | os.PathLike[str],
     saver: SaveWeights | None,
@@ -281,9 +299,11 @@ def default_callbacks(
         callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     callbacks += [*([saver] if saver else []), *custom]
     if saver is None:
-        return callbacks
-    if importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):
+        pass
+    elif importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):
         callbacks.append(keras.callbacks.TensorBoard(log_dir=str(log_dir), write_graph=False))
     else:
         logger.warning("Cannot write TensorBoard files: install the packages tensorflow and tensorboard.")
+    if not any(isinstance(callback, keras.callbacks.ProgbarLogger) for callback in custom):
+        callbacks.append(ProgressBar())  # the last one, so that it shows what the others add to the logs
     return callbacks

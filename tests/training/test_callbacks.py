@@ -1,5 +1,7 @@
 """Detections measured while a tiny network trains, and the best weights kept."""
 
+import time
+
 import keras
 import numpy as np
 import pytest
@@ -77,3 +79,19 @@ def test_bad_arguments():
         callbacks.Evaluate(None, None, every=0)
     with pytest.raises(ValueError, match="largest"):
         callbacks.SaveBest("best.h5", mode="largest")
+
+
+def test_the_bar_starts_after_the_first_step(capsys):
+    """The first step compiles. Later epochs show each step, and all show the logs of other callbacks."""
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    network.compile("sgd", "mse")
+    slow = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: time.sleep(0.1),  # Keras skips steps that follow faster
+        on_epoch_end=lambda epoch, logs: logs.update(added=1.5),
+    )
+    x = np.ones((3, 1))
+    network.fit(x, x, batch_size=1, epochs=2, callbacks=[slow, callbacks.ProgressBar()])
+    first, second = capsys.readouterr().out.split("Epoch 2/2")
+    assert ["1/3" in first, "2/3" in first, "3/3" in first] == [False, True, True]
+    assert ["1/3" in second, "2/3" in second, "3/3" in second] == [True, True, True]
+    assert "added: 1.5" in first
