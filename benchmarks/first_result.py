@@ -1,0 +1,126 @@
+"""How long do people wait before things run: for the first detection, for new image sizes, for a first step?
+
+    python -m benchmarks.first_result --root ../before . --peer-python PYTHON
+
+Each task runs in a process of its own, for each checkout, backend and round in turn. Weights are random.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import measure
+
+TASKS = Path(__file__).with_name("first_result_tasks.py")
+LIMIT = 1200  # seconds of one process
+
+DETECT = {
+    "import_seconds": "import s",
+    "build_seconds": "build s",
+    "first_seconds": "first detect() s",
+    "second_seconds": "second s",
+    "total_seconds": "start to first result s",
+    "total_cpu": "in CPU s",
+    "peak_mb": "peak MB",
+}
+SIZES = {
+    "sizes": "sizes",
+    "folder_seconds": "63 images s",
+    "folder_cpu": "in CPU s",
+    "memory_per_size_kb": "KB kept per random size",
+    "peak_mb": "peak MB",
+}
+TRAIN = {
+    "step_1_seconds": "first step s",
+    "step_1_cpu": "in CPU s",
+    "step_3_seconds": "third step s",
+    "memory_per_training_mb": "MB kept per train()",
+    "peak_mb": "peak MB",
+}
+COLUMNS = {"detect": DETECT, "sizes": SIZES, "train": TRAIN}
+TITLES = {
+    "detect": "From the start of Python to the first detection",
+    "sizes": "A folder of images of ten sizes, one by one",
+    "train": "The first training step, batch 2",
+}
+
+
+def run(python: str, root: Path, task: str, case: Sequence[Any], backend: str) -> dict[str, Any] | None:
+    """Return the result of one task in a new process, or None if it fails."""
+    command = [python, "-c", TASKS.read_text(), str(root), task, *map(str, case)]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT)
+    if done.returncode:
+        print(f"{task} failed in {root} on {backend}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        return None
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    if "first_seconds" in result:
+        for unit in ("seconds", "cpu"):
+            result[f"total_{unit}"] = sum(result[f"{part}_{unit}"] for part in ("import", "build", "first"))
+    return result
+
+
+def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the median of each number of several results."""
+    return {name: statistics.median(one[name] for one in runs) for name in runs[0]}
+
+
+def options() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    here = Path(__file__).resolve().parents[1]
+    parser.add_argument("--root", nargs="+", type=Path, default=[here], help="checkouts, in order")
+    parser.add_argument("--tasks", nargs="+", choices=COLUMNS, default=list(COLUMNS))
+    parser.add_argument("--networks", nargs="+", default=["resnet50", "light"])
+    parser.add_argument("--backends", nargs="+", default=["tensorflow"], help="tensorflow jax torch")
+    parser.add_argument("--side", type=int, default=512, help="side of the images (default %(default)s)")
+    parser.add_argument("--count", type=int, default=150, help="random sizes (default %(default)s)")
+    parser.add_argument("--trainings", type=int, default=4, help="repeated trainings (default %(default)s)")
+    parser.add_argument("--peer-python", help="interpreter of an environment with torchvision")
+    measure.add_arguments(parser, repeats=1)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Run the benchmark and return the path of its JSON file, next to which the tables are as Markdown."""
+    arguments = measure.parsed(options(), argv)
+    if arguments.quick:
+        arguments.side, arguments.count, arguments.trainings = 128, 2, 0
+        arguments.networks = ["light"]
+    report = measure.Report("first_result", arguments, arguments.backends)
+    texts = []
+    for task in arguments.tasks:
+        count = {"sizes": arguments.count, "train": arguments.trainings}.get(task, 0)
+        networks = ["light"] if task == "sizes" else arguments.networks
+        cases = [
+            (sys.executable, root.resolve(), task, (network, arguments.side, count), backend)
+            for network in networks
+            for backend in arguments.backends
+            for root in arguments.root
+        ]
+        if task == "detect" and arguments.peer_python:
+            peer = ("resnet50", arguments.side, 0)
+            cases.append((arguments.peer_python, Path.cwd(), "torchvision", peer, "torch"))
+        rounds = [[run(*case) for case in cases] for _ in range(arguments.repeats)]
+        rows = []
+        for (_, root, name, (network, *_), backend), *runs in zip(cases, *rounds, strict=True):
+            complete = [one for one in runs if one]
+            if complete:
+                who = name if name == "torchvision" else f"{root.name}, {backend}"
+                rows.append({"task": task, "who": who, "network": network, **medians(complete)})
+        columns = {"who": "checkout", "network": "network", **COLUMNS[task]}
+        report.show(rows, columns, TITLES[task])
+        texts.append(f"{TITLES[task]}\n\n```text\n{measure.table(rows, columns)}\n```\n")
+    path = report.finish()
+    path.with_suffix(".md").write_text("\n".join(texts))
+    return path
+
+
+if __name__ == "__main__":
+    main()
