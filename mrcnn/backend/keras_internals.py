@@ -53,6 +53,11 @@ def optimized_variables(optimizer: keras.Optimizer) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
+def variable_index(optimizer: keras.Optimizer, variable: Any) -> int:
+    """The position of a variable, of Keras or of its backend, in `optimized_variables`."""
+    return int(optimizer._get_variable_index(variable))
+
+
 # What Keras' compile sets, in some version, and the functions that fit builds from it.
 COMPILED = (
     "optimizer",
@@ -89,8 +94,12 @@ class ClipsAfterSum:
 
     clips_after_sum = False
 
+    def clipped(self, grads: list[Tensor]) -> list[Tensor]:
+        """The gradients, clipped as Keras does."""
+        return super()._clip_gradients(grads)  # type: ignore[misc]
+
     def _clip_gradients(self, grads: list[Tensor]) -> list[Tensor]:
-        return grads if self.clips_after_sum else super()._clip_gradients(grads)  # type: ignore[misc]
+        return grads if self.clips_after_sum else self.clipped(grads)
 
     def _runs_on_one_tensorflow_device(self) -> bool:
         strategy = getattr(self, "_distribution_strategy", None)
@@ -110,5 +119,4 @@ class ClipsAfterSum:
         if not self.clips_after_sum:
             return summed
         grads, variables = zip(*summed, strict=True)
-        clipped = super()._clip_gradients(list(grads))  # type: ignore[misc]
-        return list(zip(clipped, variables, strict=True))
+        return list(zip(self.clipped(list(grads)), variables, strict=True))

@@ -79,11 +79,11 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
         super().apply(grads, trainable_variables)  # type: ignore[misc]
         backend.free_gradients(variables)
 
-    def _clip_gradients(self, grads: list[Tensor]) -> list[Tensor]:
-        """Clip as Keras does. The joint norm takes one operation per gradient."""
+    def clipped(self, grads: list[Tensor]) -> list[Tensor]:
+        """The gradients, clipped as Keras does. The joint norm takes one operation per gradient."""
         limit = self.global_clipnorm  # type: ignore[attr-defined]
-        if self.clips_after_sum or self.clipnorm or not limit:  # type: ignore[attr-defined]
-            return super()._clip_gradients(grads)
+        if self.clipnorm or not limit:  # type: ignore[attr-defined]
+            return super().clipped(grads)
         halves = [backend.half_sum_of_squares(gradient) for gradient in grads]
         norm = ops.sqrt(2.0 * ops.sum(ops.stack(halves)))
         scale = limit * ops.minimum(1.0 / norm, 1.0 / limit) + (norm - norm)  # NaN if the norm is not finite
@@ -122,7 +122,7 @@ class SGDWithL2(_L2Gradient, _SGD):
         if step is None or self.clips_after_sum or self.nesterov or not self.momentum:
             super().update_step(gradient, variable, learning_rate)
             return
-        velocity = self.momentums[self._get_variable_index(variable)]
+        velocity = self.momentums[keras_internals.variable_index(self, variable)]
         step(variable, velocity, gradient, learning_rate, self.momentum)
 
 

@@ -115,6 +115,13 @@ def test_restore_compiled_state():
     assert set(history.history) == {"loss", "mae"}
 
 
+def test_variable_index():
+    variables = [keras.Variable(np.zeros(2, "float32")) for _ in range(3)]
+    optimizer = keras.optimizers.SGD()
+    optimizer.build(variables)
+    assert [keras_internals.variable_index(optimizer, variable) for variable in variables] == [0, 1, 2]
+
+
 class TestClipsAfterSum:
     @staticmethod
     def optimizer(clips_after_sum):

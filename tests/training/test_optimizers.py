@@ -134,10 +134,9 @@ def test_it_is_saved_with_its_settings(kind, plain):
     assert optimizers.adds_l2_gradient(loaded)
 
 
-@pytest.mark.parametrize("clipping", [{}, {"global_clipnorm": 0.05}, {"clipnorm": 0.05}])
-@pytest.mark.parametrize("nesterov", [False, True])
-def test_momentum_and_clipping_are_those_of_keras(nesterov, clipping):
-    settings = {"momentum": 0.9, "nesterov": nesterov, **clipping}
+@pytest.mark.parametrize("options", [*SETTINGS, {"clipnorm": 0.05}, {"nesterov": True}], ids=str)
+def test_momentum_and_clipping_are_those_of_keras(options):
+    settings = {"momentum": 0.9, **options}
     expected = trained(keras.optimizers.SGD, settings).get_weights()
     found = trained(optimizers.SGDWithL2, settings, WEIGHT_DECAY).get_weights()
     for wanted, weights in zip(expected, found, strict=True):
