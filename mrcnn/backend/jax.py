@@ -7,13 +7,14 @@ import jax
 import keras
 from keras import ops
 
-from mrcnn.backend import matmul_conv_gradient
+from mrcnn.backend import compilation_cache, cpu, matmul_conv_gradient
 from mrcnn.backend.jax_devices import get_devices
 from mrcnn.backend.plain import Inputs, Padding, Pair, explicit_padding
 from mrcnn.backend.plain import depthwise_conv2d as plain_depthwise_conv2d
 from mrcnn.typing import Tensor
 
 __all__ = [
+    "bfloat16_is_fast",
     "compiled",
     "compiles_with_xla",
     "conv2d_matmul_grad",
@@ -25,6 +26,10 @@ __all__ = [
     "sizes_may_vary",
     "vjp",
 ]
+
+_cache_folder = compilation_cache.cache_folder("jax")
+if _cache_folder is not None and not jax.config.jax_compilation_cache_dir:
+    jax.config.update("jax_compilation_cache_dir", str(_cache_folder))
 
 
 def conv2d_matmul_grad(
@@ -83,12 +88,23 @@ def is_on_cpu(tensor: Tensor) -> bool:
     return jax.default_backend() == "cpu"
 
 
+def bfloat16_is_fast() -> bool:
+    """See `mrcnn.backend.plain.bfloat16_is_fast`. On a CPU, XLA does not use its instructions."""
+    device = jax.local_devices()[0]
+    if device.platform == "gpu":
+        major, _, minor = str(device.compute_capability).partition(".")
+        return major.isdigit() and (int(major), int(minor or 0)) >= cpu.BFLOAT16_CAPABILITY
+    return device.platform == "tpu"
+
+
 def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
     """Return True on a CPU, where XLA's gradients of convolutions are slow."""
     return is_on_cpu(inputs)
 
 
-def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs], dict[str, Tensor]]:
+def compiled(
+    model: keras.Model, open_shapes: bool = False, xla: bool | None = None
+) -> Callable[[Inputs], dict[str, Tensor]]:
     """See `mrcnn.backend.plain.compiled`. JAX compiles each set of shapes."""
 
     @jax.jit

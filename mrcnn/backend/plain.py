@@ -23,6 +23,7 @@ __all__ = [
     "add_inplace",
     "affine",
     "batch_norm",
+    "bfloat16_is_fast",
     "bilinear_gather",
     "compiled",
     "compiles_with_xla",
@@ -409,6 +410,11 @@ def is_on_cpu(tensor: Tensor) -> bool:
     return True
 
 
+def bfloat16_is_fast() -> bool:
+    """Return whether networks run faster in bfloat16 than in float32 on this machine."""
+    return False
+
+
 def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
     """Return whether `conv2d_matmul_grad` trains faster than the backend's own gradients.
 
@@ -426,7 +432,9 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(tensor))
 
 
-def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs], dict[str, Tensor]]:
+def compiled(
+    model: keras.Model, open_shapes: bool = False, xla: bool | None = None
+) -> Callable[[Inputs], dict[str, Tensor]]:
     """Return a fast inference call of a model with named inputs and outputs. Results stay on the device.
 
     `keras.Model.predict` copies every output to the host; the pyramid of a large image takes 90 MB.
@@ -436,6 +444,7 @@ def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs]
         open_shapes: Whether to compile once for all sizes that the inputs leave open, if the backend supports
             it. The compiler can then optimize less, which suits models with few layers. Otherwise each set of
             input shapes compiles separately.
+        xla: The user's choice; see `compiles_with_xla`. JAX always compiles, and PyTorch never.
 
     Returns:
         A function from {input name: array} to {output name: tensor}. Called in the scope of several devices

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from mrcnn.backend import cpu, plain
+from mrcnn.backend import compilation_cache, cpu, plain
 from mrcnn.backend.matmul_conv_gradient import cell_count
 from mrcnn.backend.plain import Inputs, Padding, Pair
 from mrcnn.backend.tensorflow_devices import call_on_replicas, get_devices
@@ -15,6 +15,7 @@ from mrcnn.typing import Tensor
 
 __all__ = [
     "MAKES_TENSORFLOW_GRAPHS",
+    "bfloat16_is_fast",
     "compiled",
     "compiles_with_xla",
     "conv2d",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 MAKES_TENSORFLOW_GRAPHS = True
+compilation_cache.use_for_tensorflow()
+
 # On smaller maps TensorFlow's own gradients are as fast.
 SMALLEST_MAP = 2048
 
@@ -181,6 +184,15 @@ def is_on_cpu(tensor: Tensor) -> bool:
     return not tf.config.list_physical_devices("GPU")
 
 
+def bfloat16_is_fast() -> bool:
+    """See `mrcnn.backend.plain.bfloat16_is_fast`."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return cpu.has_bfloat16()
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return tuple(details.get("compute_capability", ())) >= cpu.BFLOAT16_CAPABILITY
+
+
 def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
     """Return True on x86 processors without AVX-512, for kernels of more than one cell on large maps."""
     return (
@@ -195,13 +207,15 @@ def _call(model: keras.Model, inputs: Inputs) -> Any:
     return model(inputs, training=False)
 
 
-def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs], dict[str, Tensor]]:
+def compiled(
+    model: keras.Model, open_shapes: bool = False, xla: bool | None = None
+) -> Callable[[Inputs], dict[str, Tensor]]:
     """See `mrcnn.backend.plain.compiled`."""
     strategy = tf.distribute.get_strategy()
     if strategy.num_replicas_in_sync > 1:
         return call_on_replicas(model, strategy)
     signature = None
-    if open_shapes and not compiles_with_xla():
+    if open_shapes and not compiles_with_xla(xla):
         inputs = keras.tree.flatten(model.inputs)
         signature = [{x.name: tf.TensorSpec(x.shape, x.dtype, name=x.name) for x in inputs}]
 
@@ -209,7 +223,7 @@ def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs]
     # about retracing after a program changes thresholds a few times.
     call = tf.function(
         functools.partial(_call, model),
-        jit_compile=compiles_with_xla(),
+        jit_compile=compiles_with_xla(xla),
         input_signature=signature,
         autograph=False,  # the network has no Python conditions on tensors
     )

@@ -32,6 +32,7 @@ __all__ = [
     "add_inplace",
     "affine",
     "batch_norm",
+    "bfloat16_is_fast",
     "bilinear_gather",
     "compiled",
     "conv2d",
@@ -230,6 +231,13 @@ def is_on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
+def bfloat16_is_fast() -> bool:
+    """See `mrcnn.backend.plain.bfloat16_is_fast`."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_capability() >= cpu.BFLOAT16_CAPABILITY
+    return cpu.has_bfloat16()
+
+
 def matmul_gradient_pays(inputs: Tensor, kernel_size: Pair) -> bool:
     """Return True on x86 processors without AVX-512, for kernels of more than one cell."""
     return max(kernel_size) > 1 and is_on_cpu(inputs) and cpu.lacks_avx512()
@@ -301,7 +309,9 @@ def _shift(images: Tensor, columns: int, target: Tensor) -> None:
 # --- Whole models ---
 
 
-def compiled(model: keras.Model, open_shapes: bool = False) -> Callable[[Inputs], dict[str, Tensor]]:
+def compiled(
+    model: keras.Model, open_shapes: bool = False, xla: bool | None = None
+) -> Callable[[Inputs], dict[str, Tensor]]:
     """See `mrcnn.backend.plain.compiled`. PyTorch runs eagerly, for any shapes."""
     layers = EagerRun(model)
 

@@ -338,11 +338,19 @@ class Config:
 
     PRECISION = "float32"
     """Floating-point type of the network: "float32", or, on accelerators that support half precision,
-    "bfloat16" or "float16" with loss scaling. Weights, boxes, NMS and losses are always float32."""
+    "bfloat16" or "float16" with loss scaling. Weights, boxes, NMS and losses are always float32. "auto"
+    detects in bfloat16 if BFLOAT16_IS_SAFE and the machine is faster in it: GPUs with tensor cores for
+    bfloat16, and with TensorFlow and PyTorch processors with AMX or AVX512-BF16. Otherwise it is
+    "float32"."""
+
+    BFLOAT16_IS_SAFE = False
+    """Whether detections in bfloat16 are known to be about as accurate as in float32. It belongs to the
+    weights: `mrcnn.inference.half_precision.check_bfloat16` measures it, weight files store it, and training
+    resets it."""
 
     JIT_COMPILE: bool | None = None
-    """Whether to compile the training step with XLA, or with torch.compile on PyTorch. None compiles where
-    that is faster: always on JAX, and on an accelerator with TensorFlow."""
+    """Whether to compile training and detection with XLA. None compiles where that is faster: always on JAX,
+    and on an accelerator with TensorFlow. On PyTorch, True compiles the training step with torch.compile."""
 
     # --- Loading of training data ---
 

@@ -23,7 +23,7 @@ CHOICES = {
     "NORM": ("batch", "group"),
     "OPTIMIZER": ("sgd", "adam"),
     "TEST_TIME_FLIPS": ("none", "horizontal", "all"),
-    "PRECISION": ("float32", "bfloat16", "float16"),
+    "PRECISION": ("float32", "bfloat16", "float16", "auto"),
     "IMAGE_RESIZE_MODE": ("square", "pad64", "crop", "shortest", "none"),
 }
 
@@ -59,7 +59,7 @@ FRACTIONS = (
 NOT_NEGATIVE = ("IMAGE_MIN_SCALE", "LEARNING_RATE", "WEIGHT_DECAY", "BATCH_NORM_EPSILON")
 SWITCHES = (
     *("USE_MINI_MASK", "USE_RPN_ROIS", "RPN_TARGETS_IN_GRAPH", "ROI_INCLUDE_GT"),
-    *("FAST_PATHS", "LOADER_PROCESSES", "FROZEN_BN", "FPN_NORM"),
+    *("FAST_PATHS", "LOADER_PROCESSES", "FROZEN_BN", "FPN_NORM", "BFLOAT16_IS_SAFE"),
 )
 # Switches that may be None, and what None does.
 OPTIONAL_SWITCHES = {

@@ -21,10 +21,14 @@ from mrcnn.fast import (
 )
 
 
-def for_inference(model: keras.Model) -> tuple[keras.Model, Callable[[], None]]:
+def for_inference(model: keras.Model, *, xla: bool | None = None) -> tuple[keras.Model, Callable[[], None]]:
     """Return a model that computes the outputs of `model` at training=False faster.
 
     It shares every layer that no fast path replaces. Folded convolutions have their own kernels.
+
+    Args:
+        model: A functional model.
+        xla: The user's choice; see `backend.compiles_with_xla`.
 
     Returns:
         The model, and a function that copies changed weights to it. Call the function before each use.
@@ -32,8 +36,8 @@ def for_inference(model: keras.Model) -> tuple[keras.Model, Callable[[], None]]:
     folded = fold_batch_norm.FoldedCopies(model)
     replacements = {
         **folded.copies,
-        **native_roi_align.replacements(model),
-        **native_suppression.replacements(model),
+        **native_roi_align.replacements(model, xla),
+        **native_suppression.replacements(model, xla),
         **inplace_relu.replacements(model),
     }
     norms = [norm for _, norm in folded.pairs.values()]

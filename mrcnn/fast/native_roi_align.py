@@ -81,9 +81,14 @@ def sampled_boxes(
     return ops.stack([y1, x1, y2, x2], axis=1)
 
 
-def replacements(model: keras.Model) -> dict[str, Any]:
-    """Return {name: NativeROIAlign} for each ROIAlign layer of a model, empty without an operator."""
-    if backend.crop_and_resize is None or not backend.sizes_may_vary():
+def replacements(model: keras.Model, xla: bool | None = None) -> dict[str, Any]:
+    """Return {name: NativeROIAlign} for each ROIAlign layer of a model, empty without an operator.
+
+    Args:
+        model: A functional model.
+        xla: The user's choice; see `backend.compiles_with_xla`.
+    """
+    if backend.crop_and_resize is None or not backend.sizes_may_vary(xla):
         return {}
     return {
         layer.name: NativeROIAlign.from_config(layer.get_config())

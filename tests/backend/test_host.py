@@ -67,3 +67,49 @@ def test_freed_memory_goes_back_to_the_system():
 def resident_bytes():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+# --- PRECISION = "auto" ---
+
+INTEL = "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512f {}\nbugs\t\t: none\n"
+
+
+@pytest.mark.parametrize(
+    ("extra", "expected"),
+    [
+        ("", False),
+        ("avx512_vnni avx512vl", False),
+        ("avx512_bf16", True),
+        ("amx_tile amx_bf16 amx_int8", True),
+        ("amx_tile amx_int8", False),
+    ],
+)
+def test_has_bfloat16(extra, expected, tmp_path, monkeypatch):
+    (tmp_path / "cpuinfo").write_text(2 * INTEL.format(extra))
+    monkeypatch.setattr(cpu, "CPU_INFO", tmp_path / "cpuinfo")
+    assert cpu.has_bfloat16.__wrapped__() == expected
+
+
+def test_has_no_bfloat16_where_nothing_tells(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpu, "CPU_INFO", tmp_path / "missing")
+    assert cpu.has_bfloat16.__wrapped__() is False
+    assert cpu.flags_of("Features\t: fp asimd bf16\n") == set()
+
+
+@pytest.mark.parametrize("has_instructions", [True, False])
+def test_bfloat16_is_fast(has_instructions, monkeypatch):
+    """XLA does not use the instructions of the processor."""
+    if not backend.is_on_cpu(keras.ops.ones(1)):
+        pytest.skip("needs a machine without an accelerator")
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: has_instructions)
+    assert backend.bfloat16_is_fast() == (has_instructions and keras.backend.backend() != "jax")
+
+
+@pytest.mark.parametrize("is_safe", [True, False])
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_auto_precision(is_safe, is_fast, monkeypatch):
+    monkeypatch.setattr(backend, "bfloat16_is_fast", lambda: is_fast)
+    assert precision.chosen("auto", is_safe) == ("bfloat16" if is_safe and is_fast else "float32")
+    assert precision.chosen("float16", is_safe) == "float16"
+    with precision.scope("auto", is_safe):
+        assert keras.config.dtype_policy().compute_dtype == precision.chosen("auto", is_safe)
