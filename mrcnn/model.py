@@ -34,11 +34,10 @@ from mrcnn.evaluation import evaluate as evaluation
 from mrcnn.geometry import anchors
 from mrcnn.geometry.image_meta import compose_image_meta as compose_image_meta
 from mrcnn.geometry.image_meta import parse_image_meta as parse_image_meta
-from mrcnn.geometry.images import check_molded_size
 from mrcnn.geometry.preprocessing import mold_image as mold_image
 from mrcnn.geometry.preprocessing import unmold_image as unmold_image
 from mrcnn.inference.detector import Detector, update_layer_settings
-from mrcnn.inference.inputs import MoldedImage, box_rules, image_list, mold_inputs, whole_image_config
+from mrcnn.inference.inputs import as_molded, box_rules, image_list, mold_inputs, whole_image_config
 from mrcnn.inference.large_images import DetectsLargeImages
 from mrcnn.inference.outputs import (
     Detections,
@@ -48,6 +47,7 @@ from mrcnn.inference.outputs import (
     place_in_image,
     with_mask_form,
 )
+from mrcnn.inference.streams import DetectsStreams
 from mrcnn.legacy.graph_methods import GraphMethods
 from mrcnn.legacy.layers import DetectionLayer as DetectionLayer
 from mrcnn.legacy.layers import DetectionTargetLayer as DetectionTargetLayer
@@ -66,6 +66,7 @@ from mrcnn.typing import Boxes, ClassIds, Image, Masks
 if TYPE_CHECKING:
     from mrcnn.config import Config
     from mrcnn.dataset import Dataset
+    from mrcnn.inference.inputs import MoldedImage
 
 LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
@@ -74,7 +75,7 @@ logger = logging.getLogger(__name__)
 MODES = ("training", "inference")
 
 
-class MaskRCNN(GraphMethods, DetectsLargeImages):
+class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
     """Mask R-CNN: a network, its settings, and the folder of its training run.
 
     Args:
@@ -139,7 +140,9 @@ class MaskRCNN(GraphMethods, DetectsLargeImages):
             config: The settings.
         """
         backend.require_eager_execution()
-        with precision.scope(config.PRECISION):
+        with precision.scope(
+            precision.chosen(config.PRECISION, mode == "inference" and config.BFLOAT16_IS_SAFE)
+        ):
             # Keras distributes the variables of layers that are created in the scope of the devices.
             with self.devices.scope():
                 if mode == "training":
@@ -177,8 +180,9 @@ class MaskRCNN(GraphMethods, DetectsLargeImages):
         """Return the description of this model that weight files contain."""
         names = clean_names(self.class_names)
         is_complete = names is not None and len(names) == self.config.NUM_CLASSES
+        changed = {"BFLOAT16_IS_SAFE": False} if self.mode == "training" else {}  # measured before training
         return ModelInfo(
-            settings=self.config.to_dict(),
+            settings=self.config.to_dict() | changed,
             class_names=names if is_complete else None,
             metrics=self.metrics,
             version=mrcnn.__version__,
@@ -553,16 +557,12 @@ class MaskRCNN(GraphMethods, DetectsLargeImages):
             log(f"Processing {len(molded_images)} images")
             log("molded_images", np.asarray(molded_images))
             log("image_metas", np.asarray(image_metas))
-        molded = []
-        for pixels, meta in zip(molded_images, image_metas, strict=True):
-            check_molded_size(pixels.shape, self.config.IMAGE_RESIZE_MODE)
-            rules = box_rules(self.config)
-            molded.append(MoldedImage(pixels, meta, (0, 0, *pixels.shape[:2]), pixels.shape, **rules))
+        rows = zip(molded_images, image_metas, strict=True)
+        molded = [as_molded(pixels, meta, self.config) for pixels, meta in rows]
         found = self._compiled_detector().detect_molded(molded)
-        found = [with_mask_form(detections, "full") for detections in found]
-        return completed(found, self.class_names, self.config)
+        return completed([with_mask_form(one, "full") for one in found], self.class_names, self.config)
 
-    def _log_molded(self, molded: Sequence[MoldedImage]) -> None:
+    def _log_molded(self, molded: Sequence["MoldedImage"]) -> None:
         if len({image.pixels.shape for image in molded}) == 1:
             log("molded_images", np.stack([image.pixels for image in molded]))
             log("image_metas", np.stack([image.meta for image in molded]))

@@ -19,6 +19,7 @@ from benchmarks import (
     ours,
     start,
     synthetic,
+    throughput,
     training,
     workers,
 )
@@ -84,6 +85,14 @@ def test_data_pipeline_with_and_without_workers(run):
     rows = run(data_pipeline, "--workers", "0", "2")["rows"]
     assert [row["what"] for row in rows] == ["load_image_gt", "training sample", "loader", "loader"]
     assert all(row["images_per_second"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_throughput_of_files(run):
+    network, one_by_one, stream = run(throughput)["rows"]
+    assert [row["way"] for row in (network, one_by_one, stream)] == ["network", "one by one", "stream"]
+    assert network["share"] == 1 and min(one_by_one["share"], stream["share"]) > 0
+    assert all(len(row["runs"]) == 2 and row["cpu_seconds"] > 0 for row in (network, one_by_one, stream))
 
 
 @pytest.mark.slow

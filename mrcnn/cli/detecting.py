@@ -3,7 +3,8 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def detect_sources(
             verbose=0 if quiet else 1,
             overlays=not formats if overlays is None else overlays,
             formats=formats or ("labels", "coco"),
+            stream=_stream_of(loaded),
             **options,
         )
     value = {
@@ -88,6 +90,12 @@ def detect_sources(
             result, f"{expected - len(counts)} of {expected} images were left out; see above."
         )
     return result
+
+
+def _stream_of(model: Detecting) -> Callable[..., Iterator[Any]] | None:
+    """Return the method that overlaps images, if the model has one. Exported files have none."""
+    stream = getattr(model, "stream", None)
+    return stream and partial(stream, masks="cropped", with_errors=True)
 
 
 def _is_video(sources: Sequence[str]) -> bool:

@@ -1,8 +1,10 @@
 """Evaluate a detector on a dataset in one pass over its images, keeping only run lengths."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tqdm import tqdm
@@ -14,6 +16,7 @@ from mrcnn.evaluation.class_names import with_class_ids_of
 from mrcnn.evaluation.confusion import ConfusionMatrix
 from mrcnn.evaluation.instances import InstanceMetrics
 from mrcnn.evaluation.score_curves import ScoreCurves
+from mrcnn.threads import in_order
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 # One image: rois [N, 4], class_ids [N], scores [N] and masks [H, W, N], as `MaskRCNN.detect` returns them.
 Detections: TypeAlias = Mapping[str, Any]
 Detect: TypeAlias = Callable[[list[Image]], Sequence[Detections]]
+
+# One image: its id, its shape, its ground truth, and what was found in it.
+_Evaluated: TypeAlias = tuple[int, tuple[int, ...], list[coco.Record], Detections]
 
 # The columns of each printed table.
 PRINTED = (
@@ -165,19 +171,25 @@ def evaluate_groups(
     ranked = {group: coco.CocoMetrics(class_names, iou_types, max_detections) for group in groups}
     matched = {group: InstanceMetrics(class_names) for group in groups if min_score is not None}
     records: list[coco.Record] = []
-    full = 0
-    for image_id, image, detections in detected(detect, dataset, image_ids, batch_size, verbose):
-        full += max_instances is not None and len(detections["class_ids"]) >= max_instances
-        detections = with_class_ids_of(detections, dataset.class_names, classes)
+
+    def score(item: _Evaluated) -> bool:
+        """Add an image to the metrics. Return whether it is full."""
+        image_id, shape, truth, found = item
+        detections = with_class_ids_of(found, dataset.class_names, classes)
         rows = coco.detections_of(detections)
-        truth = [coco.checked_annotation(row, image.shape) for row in true_annotations(dataset, image_id)]
+        truth = [coco.checked_annotation(row, shape) for row in truth]
         truth = [{**record, "category_id": classes[record["category_id"]]} for record in truth]
         for group in groups:
             if image_id in members[group]:
-                ranked[group].add(names[image_id], image.shape, truth, rows)
+                ranked[group].add(names[image_id], shape, truth, rows)
                 if group in matched:
                     matched[group].add(truth, detections)
-        records += [{"image_id": names[image_id], **row} for row in rows]
+        records.extend({"image_id": names[image_id], **row} for row in rows)
+        return max_instances is not None and len(found["class_ids"]) >= max_instances
+
+    items = detected(detect, dataset, image_ids, batch_size, verbose)
+    with contextlib.closing(in_order(score, items, threads=1)) as scored:
+        full = sum(scored)
     if full:
         _warn_of_full_images(full, len(image_ids), max_instances)
     if results_path is not None:
@@ -210,24 +222,34 @@ def _results(ranked: coco.CocoMetrics, matched: InstanceMetrics | None, min_scor
 
 def detected(
     detect: Detect, dataset: "Dataset", image_ids: Sequence[int], batch_size: int = 1, verbose: int = 1
-) -> Iterator[tuple[int, Image, Detections]]:
-    """Yield the id, the image and the detections of each image.
+) -> Iterator[_Evaluated]:
+    """Yield the id, the shape, the ground truth and the detections of each image.
+
+    While `detect` runs, a thread reads the images and the ground truth of the next batch.
 
     Args:
         detect: See `evaluate`.
         dataset: A prepared Dataset.
         image_ids: The images.
-        batch_size: Images that are in memory at a time.
+        batch_size: Images per call of `detect`.
         verbose: 1 to show progress.
     """
-    with tqdm(total=len(image_ids), desc="Evaluating", unit="image", disable=not verbose) as progress:
-        for start in range(0, len(image_ids), batch_size):
-            batch = image_ids[start : start + batch_size]
-            images = [dataset.load_image(image_id) for image_id in batch]
+
+    def read(image_id: int) -> tuple[int, Image, list[coco.Record]]:
+        return image_id, dataset.load_image(image_id), true_annotations(dataset, image_id)
+
+    # Datasets need not allow several threads, so that one thread does all reading.
+    reading = in_order(read, image_ids, threads=1, ahead=batch_size)
+    with (
+        tqdm(total=len(image_ids), desc="Evaluating", unit="image", disable=not verbose) as progress,
+        contextlib.closing(reading),
+    ):
+        while batch := list(islice(reading, batch_size)):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CappedWarning)  # evaluate_groups counts them
-                found = detect(images)
-            yield from zip(batch, images, found, strict=True)
+                results = detect([image for _, image, _ in batch])
+            for (image_id, image, truth), found in zip(batch, results, strict=True):
+                yield image_id, image.shape, truth, found
             progress.update(len(batch))
 
 

@@ -5,11 +5,14 @@
 `mrcnn.results.folder` lists the files. Each appears when it is complete.
 """
 
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
@@ -22,9 +25,20 @@ from mrcnn.formats import image_files
 from mrcnn.formats.files import Source
 from mrcnn.results.detections import Detections
 from mrcnn.results.folder import ResultFolder
+from mrcnn.threads import in_order
 from mrcnn.typing import Image
 
 logger = logging.getLogger(__name__)
+
+# Detects in many images: takes functions that read an image, and yields a dict for each of them, or the error
+# that reading or detecting raised.
+Stream: TypeAlias = Callable[[Iterable[Callable[[], Image]]], Iterable[Any]]
+
+# Formats that need the image itself.
+READ_PIXELS = {"overlay", "csv"}
+
+# What makes an image useless, but not the next one.
+IMAGE_ERRORS = (OSError, ValueError, MemoryError)
 
 # Folders in which images may lie, below a folder or in a zip file. The first one with images counts.
 FOLDERS = ("", "images")
@@ -45,12 +59,15 @@ def write_predictions(
     pixel_size: PixelSize | None = None,
     page: int | None = None,
     channels: Sequence[int] | None = None,
+    stream: Stream | None = None,
 ) -> dict[str, int]:
     """Detect the objects of every image, and write them.
 
     In a label image, a pixel of several masks belongs to the one with the best score, and an instance without
     a pixel left has no value. Images with an EXIF orientation are turned as viewers show them; results refer
     to that.
+
+    While `detect` runs, threads read the next images, and another one writes the last results.
 
     An image that cannot be read or used is logged and left out. The files about all images are written for
     all others, also if an error or Ctrl-C ends the function.
@@ -70,6 +87,8 @@ def write_predictions(
         pixel_size: The size of a pixel. By default that in the metadata of each image.
         page: Which image of files with several; see `mrcnn.files.images.read_image`.
         channels: Which channels of images with others than colors; see there.
+        stream: A function to use instead of `detect`, which may overlap the images, such as
+            `MaskRCNN.stream` with errors; see `Stream`.
 
     Returns:
         The number of instances of each image by name. The name is that of the file without suffix, or with it
@@ -85,20 +104,36 @@ def write_predictions(
     wanted = (*formats, "overlay") if overlays else formats
     results = ResultFolder(output, class_names, wanted, copy_images=copy_images, tolerance=tolerance)
     names = _names(class_names)
+    pictures = [_Picture(name, member) for name, member in images.items()]
+
+    def read(picture: _Picture) -> Image:
+        file = _open(root, picture.member)
+        image = read_image(file, f"{root}/{picture.member}", page=page, channels=channels)
+        picture.shape, picture.image = image.shape[:2], image if READ_PIXELS & set(wanted) else None
+        return image
+
+    def write(item: tuple[_Picture, Any]) -> None:
+        picture, found = item
+        try:
+            if isinstance(found, Exception):
+                raise found
+            path = root / picture.member if root.is_dir() else None
+            result = _facts(found, picture.shape, names, path)
+            if pixel_size is not None:
+                result.pixel_size = pixel_size
+            kept = result.select(np.asarray(result["scores"]) >= min_score)
+            content = _open(root, picture.member) if copy_images else None
+        except IMAGE_ERRORS as error:
+            logger.warning("Left out %s of %s: %s", picture.member, root, error)
+            return
+        results.add(kept, picture.name, file_name=picture.member, image=picture.image, content=content)
+        picture.image = None
+
+    found = (stream or _one_by_one(detect))(partial(read, picture) for picture in pictures)
     try:
-        for name, member in tqdm(images.items(), desc="Predicting", unit="image", disable=not verbose):
-            try:
-                image = read_image(_open(root, member), f"{root}/{member}", page=page, channels=channels)
-                (found,) = detect([image])
-                result = _facts(found, image, names, root / member if root.is_dir() else None)
-                if pixel_size is not None:
-                    result.pixel_size = pixel_size
-                kept = result.select(np.asarray(result["scores"]) >= min_score)
-                content = _open(root, member) if copy_images else None
-            except (OSError, ValueError, MemoryError) as error:
-                logger.warning("Left out %s of %s: %s", member, root, error)
-                continue
-            results.add(kept, name, file_name=member, image=image, content=content)
+        with contextlib.closing(in_order(write, zip(pictures, found, strict=True), threads=1)) as written:
+            for _ in tqdm(written, "Predicting", len(pictures), unit="image", disable=not verbose):
+                pass
     finally:
         results.finish()
     counts = results.counts
@@ -110,9 +145,43 @@ def write_predictions(
     return counts
 
 
-def _facts(found: Mapping[str, Any], image: Image, names: Sequence[str], path: Path | None) -> Detections:
+@dataclass
+class _Picture:
+    """An image on its way: its name, its path in the source, its size, and its pixels while they are used."""
+
+    name: str
+    member: str
+    shape: tuple[int, ...] = ()
+    image: Image | None = None
+
+
+def _one_by_one(detect: Callable[[list[Image]], list[Any]]) -> Stream:
+    """Return a stream that calls a function with one image at a time. Threads read the next ones."""
+
+    def read(reader: Callable[[], Image]) -> Any:
+        try:
+            return reader()
+        except IMAGE_ERRORS as error:
+            return error
+
+    def stream(readers: Iterable[Callable[[], Image]]) -> Iterator[Any]:
+        for image in in_order(read, readers):
+            found = image
+            if not isinstance(image, Exception):
+                try:
+                    (found,) = detect([image])
+                except IMAGE_ERRORS as error:
+                    found = error
+            yield found
+
+    return stream
+
+
+def _facts(
+    found: Mapping[str, Any], shape: Sequence[int], names: Sequence[str], path: Path | None
+) -> Detections:
     """The detections of an image, which know its class names, its file and what that says of its pixels."""
-    result = Detections.of(found, image.shape[:2])
+    result = Detections.of(found, shape)
     result.class_names = tuple(names)
     if path is not None:
         calibration = read_calibration(path)

@@ -10,9 +10,10 @@ mask.
 import importlib.util
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -22,11 +23,13 @@ from mrcnn import backend
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.anchors import AnchorCache
 from mrcnn.inference import outputs
+from mrcnn.inference.compiling import announced
 from mrcnn.inference.inputs import MoldedImage, mold_inputs, on_ladder
 from mrcnn.inference.mask_branch import LEVELS, mask_branch
 from mrcnn.inference.outputs import Detections, count_detections
-from mrcnn.inference.test_time_augmentation import detect_with_options
+from mrcnn.inference.test_time_augmentation import detect_with_options, has_options
 from mrcnn.network.graphs import Graph
+from mrcnn.threads import default_threads, in_order
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -44,6 +47,12 @@ MASK_SLOTS = (1, 4, 8, 16, 24, 32)
 
 # Number of most recently used sizes that stay compiled, if each size of molded images compiles separately.
 KEPT_SIZES = 16
+
+# An image of a stream waits for others of its size until so many batches of other images have overtaken it.
+WINDOW_BATCHES = 4
+
+# What makes an image useless, but not the next one.
+IMAGE_ERRORS = (OSError, ValueError, MemoryError)
 
 # Settings that the network holds as constants of a layer: layer, attribute, setting.
 LAYER_SETTINGS = (
@@ -91,6 +100,23 @@ class _Networks:
     is_compiled: bool = False
 
 
+@dataclass
+class _Output:
+    """What the network found in one image.
+
+    Attributes:
+        index: The number of the image.
+        image: The image, or the error of an image that cannot be used, without the rest.
+        detections: [D, 6].
+        class_masks: [N, h, w].
+    """
+
+    index: int
+    image: MoldedImage | Exception
+    detections: np.ndarray = field(default_factory=lambda: np.zeros((0, 6), np.float32))
+    class_masks: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+
+
 class Detector:
     """The compiled detector of one inference model.
 
@@ -116,6 +142,7 @@ class Detector:
         self.anchors = anchors
         self.device_count = device_count
         self._input_shape = graph.inputs["input_image"].shape[1:]
+        self._xla = _xla_choice(config)
         box_outputs = {name: graph.outputs[name] for name in ("mrcnn_detection", *LEVELS)}
         branch = mask_branch(model, config)
         self._box_model, self._refresh_boxes = _faster(keras.Model(graph.inputs, box_outputs), config)
@@ -130,7 +157,7 @@ class Detector:
 
     def _takes_all_sizes(self) -> bool:
         """Return whether one compilation serves molded images of all sizes."""
-        return backend.sizes_may_vary() and self.device_count == 1
+        return backend.sizes_may_vary(self._xla) and self.device_count == 1
 
     def _networks_of(self, shape: tuple[int, ...]) -> _Networks:
         """The networks for molded images of one shape. Call it with the lock held."""
@@ -139,8 +166,8 @@ class Detector:
         if key not in self._networks:
             open_sides = takes_all_sizes and None in self._input_shape
             self._networks[key] = _Networks(
-                backend.compiled(self._box_model, open_shapes=open_sides),
-                backend.compiled(self._mask_model, open_shapes=True),
+                backend.compiled(self._box_model, open_shapes=open_sides, xla=self._xla),
+                backend.compiled(self._mask_model, open_shapes=True, xla=self._xla),
             )
             if len(self._networks) > KEPT_SIZES:
                 self._networks.popitem(last=False)
@@ -165,17 +192,69 @@ class Detector:
         Returns:
             The detections of each image, in order.
         """
-        views_to_show = [] if show is None else [show]
         config = config or self.config
+        views_to_show = [] if show is None else [show]
 
-        def detect_view(view: Sequence[Image]) -> list[Detections]:
-            molded = mold_inputs(view, config)
+        def mold(image: Image) -> MoldedImage:
+            return self._checked(mold_inputs([image], config)[0])
+
+        def detect_view(view: Sequence[Image], form: str = "cropped") -> list[Detections]:
+            molded: Iterable[MoldedImage] = self._prepared(mold, view, config.IMAGES_PER_GPU, len(view))
             if views_to_show:
+                molded = list(molded)
                 views_to_show.pop()(molded)
-            return self.detect_molded(molded, config.IMAGES_PER_GPU)
+            return list(self._detected(molded, len(view), config.IMAGES_PER_GPU, mask_form=form))
 
+        if not has_options(config):
+            return detect_view(images, mask_form)
         results = detect_with_options(detect_view, images, config)
         return [outputs.with_mask_form(detections, mask_form) for detections in results]
+
+    def stream(
+        self,
+        images: Iterable[Image | Callable[[], Image]],
+        mask_form: str = "full",
+        *,
+        with_errors: bool = False,
+    ) -> Iterator[Any]:
+        """Detect in any number of images, of which a few are in memory at a time.
+
+        The network runs in the thread of the caller. Other threads read and prepare the next images, and
+        paste the masks of the last ones.
+
+        Args:
+            images: Arrays, or functions that return one, which are called in threads.
+            mask_form: One of `outputs.MASK_FORMS`.
+            with_errors: Whether to yield the error of an image that cannot be used, and to go on.
+
+        Yields:
+            The detections of each image, in order.
+        """
+
+        def caught(function: Callable[[Any], Any], item: Any) -> Any:
+            try:
+                return function(item)
+            except IMAGE_ERRORS as error:
+                if not with_errors:
+                    raise
+                return error
+
+        def read(image: Image | Callable[[], Image]) -> Image:
+            return np.asarray(image() if callable(image) else image)
+
+        def mold(image: Image | Callable[[], Image]) -> MoldedImage:
+            return self._checked(mold_inputs([read(image)], self.config)[0])
+
+        def detect(image: Image | Callable[[], Image]) -> Detections:
+            return self.detect([read(image)], mask_form)[0]
+
+        if has_options(self.config):
+            yield from map(partial(caught, detect), images)
+            return
+        most = self.config.IMAGES_PER_GPU
+        window = WINDOW_BATCHES * most * self.device_count
+        molded = self._prepared(partial(caught, mold), images, most)
+        yield from self._detected(molded, None, most, mask_form=mask_form, window=window)
 
     def detect_molded(
         self, molded: Sequence[MoldedImage], images_per_device: int | None = None
@@ -197,29 +276,101 @@ class Detector:
             ValueError: If an image does not have the size that the network was built for, or its values are
                 not finite or beyond `preprocessing.LARGEST_VALUE`.
         """
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for image in molded:
-            self._check_shape(image.pixels.shape)
-            preprocessing.check_values(image.pixels)
-        if None in self._input_shape and not self._takes_all_sizes():
-            molded = [on_ladder(image, self.config) for image in molded]
-        for index, image in enumerate(molded):
-            by_shape.setdefault(image.pixels.shape, []).append(index)
+        checked = [self._checked(image) for image in molded]
+        most = images_per_device or self.config.IMAGES_PER_GPU
+        return list(self._detected(checked, len(checked), most))
+
+    def _detected(
+        self,
+        molded: Iterable[MoldedImage | Exception],
+        count: int | None,
+        most: int,
+        *,
+        mask_form: str = "cropped",
+        window: int | None = None,
+    ) -> Iterator[Any]:
+        """Yield the detections of each image, in order; of an error, the error.
+
+        Args:
+            molded: The images, checked.
+            count: Their number, if it is known.
+            most: Images per device in a batch.
+            mask_form: One of `outputs.MASK_FORMS`.
+            window: See `_network_outputs`.
+        """
+
+        def finish(item: _Output) -> tuple[int, Detections | Exception]:
+            if isinstance(item.image, Exception):
+                return item.index, item.image
+            found = outputs.unmold(item.detections, item.class_masks, item.image)
+            return item.index, outputs.with_mask_form(found, mask_form)
+
+        raw = self._network_outputs(molded, most, window)
+        finished = (
+            map(finish, raw) if count == 1 else in_order(finish, raw, ahead=most * self.device_count + 1)
+        )
+        waiting: dict[int, Detections | Exception] = {}
+        following = 0
+        for index, found in finished:
+            waiting[index] = found
+            while following in waiting:
+                yield waiting.pop(following)
+                following += 1
+
+    def _network_outputs(
+        self, molded: Iterable[MoldedImage | Exception], most: int, window: int | None = None
+    ) -> Iterator["_Output"]:
+        """Run the network as soon as a batch of images of one size is complete.
+
+        Args:
+            molded: See `_detected`.
+            most: Images per device in a batch.
+            window: The most images by which others may overtake an image that waits for its batch; None if
+                that does not matter.
+        """
         with self._lock:
             self._refresh_boxes()
             self._refresh_masks()
-        results: dict[int, Detections] = {}
-        for shape, indices in by_shape.items():
-            same_size = [molded[index] for index in indices]
-            with self._lock:
-                networks = self._networks_of(shape)
-            # The first call compiles, which is work for one thread.
-            with nullcontext() if networks.is_compiled else self._lock:
-                raw = list(self._run(networks, same_size, images_per_device or self.config.IMAGES_PER_GPU))
-                networks.is_compiled = True
-            for index, image, (detections, class_masks) in zip(indices, same_size, raw, strict=True):
-                results[index] = outputs.unmold(detections, class_masks, image)
-        return [results[index] for index in range(len(molded))]
+        full = most * self.device_count
+        waiting: dict[tuple[int, ...], list[tuple[int, MoldedImage]]] = {}  # by size, in order
+        filled: set[tuple[int, ...]] = set()
+
+        def run(shape: tuple[int, ...]) -> Iterator[_Output]:
+            group = waiting.pop(shape)
+            smallest = -(-len(group) // self.device_count) * self.device_count
+            return self._run(group, full if shape in filled else smallest)
+
+        for index, image in enumerate(molded):
+            if isinstance(image, Exception):
+                yield _Output(index, image)
+                continue
+            shape = image.pixels.shape
+            group = waiting.setdefault(shape, [])
+            group.append((index, image))
+            if len(group) == full:
+                filled.add(shape)
+                yield from run(shape)
+            late = [shape for shape, group in waiting.items() if window and index - group[0][0] >= window]
+            for shape in late:
+                yield from run(shape)
+        for shape in list(waiting):
+            yield from run(shape)
+
+    def _prepared(
+        self, mold: Callable[[Any], Any], images: Iterable[Any], most: int, count: int | None = None
+    ) -> Iterator[Any]:
+        """Mold images, in threads unless there is one image alone; a batch is ready beside those in work."""
+        if count == 1:
+            return map(mold, images)
+        return in_order(mold, images, ahead=default_threads() + most * self.device_count)
+
+    def _checked(self, image: MoldedImage) -> MoldedImage:
+        """Return a molded image that the network can take, padded if each size compiles."""
+        self._check_shape(image.pixels.shape)
+        preprocessing.check_values(image.pixels)
+        if None in self._input_shape and not self._takes_all_sizes():
+            return on_ladder(image, self.config)
+        return image
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
         fits = len(shape) == 3 and all(
@@ -232,27 +383,30 @@ class Detector:
                 "IMAGE_* setting."
             )
 
-    def _run(
-        self, networks: _Networks, molded: Sequence[MoldedImage], most: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield detections [D, 6] and masks [N, h, w] of images of one size, at most `most` per device.
-
-        The last batch is filled up.
-        """
-        shape = molded[0].pixels.shape
+    def _run(self, group: Sequence[tuple[int, MoldedImage]], batch_size: int) -> Iterator["_Output"]:
+        """Run the network on images of one size, with their numbers, in a batch that is filled up."""
+        images = [image for _, image in group]
+        batch = [*images, *[images[-1]] * (batch_size - len(images))]
+        shape = images[0].pixels.shape
         anchors = self.anchors.normalized(shape)
-        images_per_device = min(most, -(-len(molded) // self.device_count))
-        batch_size = images_per_device * self.device_count
-        for start in range(0, len(molded), batch_size):
-            part = molded[start : start + batch_size]
-            batch = [*part, *[part[-1]] * (batch_size - len(part))]
+        with self._lock:
+            networks = self._networks_of(shape)
+        with nullcontext() if networks.is_compiled else self._compiling(shape):
             detections, class_masks = self._run_batch(
                 networks,
                 np.stack([image.pixels for image in batch]).astype(np.float32),
                 np.stack([image.meta for image in batch]).astype(np.float32),
                 np.broadcast_to(anchors, (batch_size, *anchors.shape)),
             )
-            yield from zip(detections[: len(part)], class_masks[: len(part)], strict=True)
+            networks.is_compiled = True
+        for row, (index, image) in enumerate(group):
+            yield _Output(index, image, detections[row], class_masks[row])
+
+    @contextmanager
+    def _compiling(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """Return the context of the first call, which compiles. That is work for one thread."""
+        with self._lock, nullcontext() if backend.RUNS_EAGERLY else announced(shape):
+            yield
 
     def _run_batch(
         self, networks: _Networks, pixels: np.ndarray, metas: np.ndarray, anchors: np.ndarray
@@ -273,7 +427,7 @@ class Detector:
         """Return how many masks to compute for `count` detections: one of few numbers if each compiles."""
         if self.config.TRAIN_BN is True:  # batch norm takes its statistics over all slots
             return self.config.DETECTION_MAX_INSTANCES
-        if self.device_count == 1 and not backend.compiles_with_xla():
+        if self.device_count == 1 and backend.sizes_may_vary(self._xla):
             return count
         return padded_slot_count(count)
 
@@ -290,4 +444,9 @@ def _faster(network: keras.Model, config: "Config") -> tuple[keras.Model, Callab
     """Return the network with fast paths, and a function that copies changed weights to it."""
     if fast is None or not config.FAST_PATHS:
         return network, lambda: None
-    return fast.for_inference(network)
+    return fast.for_inference(network, xla=_xla_choice(config))
+
+
+def _xla_choice(config: "Config") -> bool | None:
+    """Return whether to compile detection with XLA; see `backend.compiles_with_xla`."""
+    return None if backend.RUNS_EAGERLY else config.JIT_COMPILE

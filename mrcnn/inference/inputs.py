@@ -105,6 +105,21 @@ def _as_array(image: Any) -> Image:
         raise InvalidDataError(f"An image must be an array of numbers: {error}") from error
 
 
+def as_molded(pixels: np.ndarray, meta: np.ndarray, config: "Config") -> MoldedImage:
+    """Return an image that the program has molded itself. Detections are mapped to its own pixels.
+
+    Args:
+        pixels: float [H, W, channels].
+        meta: Image meta [12 + classes].
+        config: The settings of the network.
+
+    Raises:
+        ValueError: If the size does not fit the network.
+    """
+    check_molded_size(pixels.shape, config.IMAGE_RESIZE_MODE)
+    return MoldedImage(pixels, meta, (0, 0, *pixels.shape[:2]), pixels.shape, **box_rules(config))
+
+
 def mold_inputs(images: Sequence[Image], config: "Config") -> list[MoldedImage]:
     """Prepare images for the network: fit channels and value range, resize, subtract the mean.
 

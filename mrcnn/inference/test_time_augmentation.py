@@ -26,6 +26,11 @@ VIEWS: tuple[tuple[int, ...], ...] = ((), (1,), (0,), (0, 1))
 VIEW_COUNTS = {"none": 1, "horizontal": 2, "all": 4}
 
 
+def has_options(config: "Config") -> bool:
+    """Return whether a Config sets one of the options."""
+    return VIEW_COUNTS[config.TEST_TIME_FLIPS] > 1 or config.MASK_NMS_THRESHOLD is not None
+
+
 def detect_with_options(detect: Detect, images: Sequence[Image], config: "Config") -> list[Detections]:
     """Detect with the options that a Config sets.
 
@@ -39,10 +44,10 @@ def detect_with_options(detect: Detect, images: Sequence[Image], config: "Config
     Returns:
         The detections of each image, by descending score.
     """
+    if not has_options(config):
+        return detect(images)
     views = VIEWS[: VIEW_COUNTS[config.TEST_TIME_FLIPS]]
     threshold = config.MASK_NMS_THRESHOLD
-    if len(views) == 1 and threshold is None:
-        return detect(images)
     if threshold is None:
         threshold = config.DETECTION_NMS_THRESHOLD
     by_view = [detect([np.flip(image, axes) for image in images]) for axes in views]

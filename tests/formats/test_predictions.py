@@ -5,6 +5,7 @@ import io
 import json
 import os
 import struct
+import threading
 import zipfile
 import zlib
 
@@ -240,3 +241,83 @@ def test_compact():
     assert labels.tolist() == [[0, 2], [1, 2]] and labels.dtype == np.uint16
     assert compact(np.array([[5, 5]])).tolist() == [[1, 1]]
     assert compact(np.arange(70000).reshape(100, 700)).dtype == np.uint32
+
+
+class TestOverlap:
+    """Reading, detecting and writing overlap."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        for number in range(9):
+            (tmp_path / "in" / f"{number}.png").write_bytes(png(200))
+        (tmp_path / "in" / "4.png").write_bytes(b"none")
+        return tmp_path / "in"
+
+    def test_threads_read_ahead_and_write_behind(self, folder, tmp_path, monkeypatch):
+        places = {"read": set(), "detect": set(), "write": []}
+        read, add = predictions.read_image, predictions.ResultFolder.add
+
+        def reading(*arguments, **options):
+            places["read"].add(threading.current_thread())
+            return read(*arguments, **options)
+
+        def adding(self, result, name, **options):
+            places["write"].append(name)
+            assert threading.current_thread() is not threading.main_thread()
+            add(self, result, name, **options)
+
+        def detecting(images):
+            places["detect"].add(threading.current_thread())
+            return detect(images)
+
+        monkeypatch.setattr(predictions, "read_image", reading)
+        monkeypatch.setattr(predictions.ResultFolder, "add", adding)
+        predictions.write_predictions(detecting, folder, tmp_path / "out", {1: "cell"}, verbose=0)
+        assert places["detect"] == {threading.main_thread()} and not places["detect"] & places["read"]
+        assert places["write"] == list("01235678")
+
+    def test_a_stream(self, folder, tmp_path, caplog):
+        """It takes functions that read, and may yield errors."""
+
+        def stream(readers):
+            for number, reader in enumerate(readers):
+                try:
+                    yield ValueError("not this one") if number == 2 else detect([reader()])[0]
+                except OSError as error:
+                    yield error
+
+        counts = predictions.write_predictions(
+            detect, folder, tmp_path / "out", {1: "cell"}, verbose=0, formats=["overlay"], stream=stream
+        )
+        assert list(counts) == list("0135678")
+        assert "not this one" in caplog.text and "4.png" in caplog.text
+        assert len(list((tmp_path / "out" / "overlays").iterdir())) == 7
+
+    @pytest.mark.parametrize("place", ["detect", "write"])
+    def test_an_error_ends_it_and_keeps_what_is_done(self, folder, tmp_path, monkeypatch, place):
+        def fail():
+            raise RuntimeError("no device left")
+
+        add, calls = predictions.ResultFolder.add, []
+
+        def adding(self, result, name, **options):
+            if place == "write" and name == "3":
+                fail()
+            add(self, result, name, **options)
+
+        def detecting(images):
+            calls.append(images)
+            if place == "detect" and len(calls) == 4:
+                fail()
+            return detect(images)
+
+        monkeypatch.setattr(predictions.ResultFolder, "add", adding)
+        with pytest.raises(RuntimeError, match="no device left"):
+            predictions.write_predictions(detecting, folder, tmp_path / "out", {1: "cell"}, verbose=0)
+        rows = list(csv.reader((tmp_path / "out" / "counts.csv").read_text().splitlines()))
+        names = [name for name, _ in rows[1:]]
+        assert names[:3] == list("012") and "3" not in names
+        written = json.loads((tmp_path / "out" / "annotations.json").read_text())["images"]
+        assert len(written) == len(names) < 8
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("in-order")]

@@ -268,3 +268,80 @@ def test_absurd_values_are_refused(model, value):
     with pytest.raises(ValueError, match="at most 1,000,000,000"):
         model.detect_molded(molded, metas)
     assert len(model.detect(images((64, 64)))[0]["scores"])
+
+
+class TestManyImages:
+    """Detection overlaps the images, and returns what one call per image returns."""
+
+    SHAPES = ((50, 50), (64, 128), (21, 21), (64, 64), (128, 64), (64, 128))
+
+    def same(self, found, expected):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert one["rois"].tolist() == other["rois"].tolist()
+            assert one["scores"].tolist() == other["scores"].tolist()
+            assert np.array_equal(one["masks"], other["masks"])
+
+    def test_all_at_once(self, model):
+        pictures = images(*self.SHAPES)
+        expected = [model.detect([image])[0] for image in pictures]
+        assert any(found["masks"].any() for found in expected)
+        self.same(model.detect(pictures), expected)
+        self.same(list(model.stream(iter(pictures))), expected)
+        self.same(list(model.stream(lambda image=image: image for image in pictures)), expected)
+
+    def test_batches(self, model, monkeypatch):
+        """Images of one size share a batch, also if others come between them."""
+        monkeypatch.setattr(model.config, "IMAGES_PER_GPU", 2)
+        pictures = images(*self.SHAPES)
+        sizes = []
+        run_batch = detector.Detector._run_batch
+
+        def counting(self, networks, pixels, metas, anchors):
+            sizes.append(pixels.shape[:3])
+            return run_batch(self, networks, pixels, metas, anchors)
+
+        monkeypatch.setattr(detector.Detector, "_run_batch", counting)
+        expected = model.detect(pictures)
+        assert sorted(sizes) == [(1, 128, 64), (2, 64, 64), (2, 64, 64), (2, 64, 128)]
+        self.same(list(model.stream(pictures)), expected)
+
+    def test_a_rare_size_does_not_hold_the_others_up(self, model, monkeypatch):
+        monkeypatch.setattr(model.config, "IMAGES_PER_GPU", 2)
+        pictures = images((64, 128), *[(64, 64)] * 40)
+        taken = []
+
+        def take():
+            for number, image in enumerate(pictures):
+                taken.append(number)
+                yield image
+
+        results = model.stream(take())
+        next(results)
+        assert len(taken) < len(pictures)
+        assert len(list(results)) == len(pictures) - 1
+
+    def test_errors(self, model):
+        good = images((64, 64))[0]
+        pictures = [good, good[..., :2], good, np.full((64, 64, 3), np.nan, np.float32)]
+
+        def missing():
+            raise FileNotFoundError("gone")
+
+        found = list(model.stream([*pictures, missing, good], with_errors=True))
+        kinds = [type(value).__name__ for value in found]
+        assert kinds == [
+            *("Detections", "InvalidDataError", "Detections", "InvalidDataError"),
+            *("FileNotFoundError", "Detections"),
+        ]
+        with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT"):
+            model.detect(pictures)
+        results = model.stream([good, missing])
+        assert len(next(results)["scores"]) == len(found[0]["scores"])
+        with pytest.raises(FileNotFoundError):
+            next(results)
+
+    def test_options_of_detection(self, model, monkeypatch):
+        monkeypatch.setattr(model.config, "TEST_TIME_FLIPS", "horizontal")
+        pictures = images((64, 64), (50, 60))
+        self.same(list(model.stream(pictures)), model.detect(pictures))
