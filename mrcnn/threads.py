@@ -10,7 +10,7 @@ items.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -33,7 +33,7 @@ def in_order(
     *,
     threads: int | None = None,
     ahead: int | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield the results of a function for each item, in the order of the items, computed ahead in threads.
 
     The items themselves are taken in the thread of the caller. When the caller stops early, by Ctrl-C, an

@@ -150,6 +150,8 @@ class Detector:
         self._lock = threading.Lock()
         self.compile()
         backend.give_back_host_memory()
+        if backend.RUNS_EAGERLY:  # feature maps come and go layer by layer
+            backend.keep_host_memory(large_blocks=True)
 
     def compile(self) -> None:
         """Recompile at the next call, with the current settings of the layers."""

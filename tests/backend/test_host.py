@@ -3,6 +3,8 @@
 import os
 import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from mrcnn import backend
-from mrcnn.backend import cpu, precision
+from mrcnn.backend import cpu, host_memory, precision
 
 CPU_INFO = Path("/proc/cpuinfo")
 on_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these functions")
@@ -113,3 +115,40 @@ def test_auto_precision(is_safe, is_fast, monkeypatch):
     assert precision.chosen("float16", is_safe) == "float16"
     with precision.scope("auto", is_safe):
         assert keras.config.dtype_policy().compute_dtype == precision.chosen("auto", is_safe)
+
+
+# --- Memory between calls ---
+
+# Page faults of the second of two blocks of 64 MB, of which the first is free when the second is requested.
+FAULTS = """
+import importlib.util, resource, sys
+import numpy as np
+
+spec = importlib.util.spec_from_file_location("host_memory", sys.argv[1])
+host_memory = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(host_memory)
+if sys.argv[2] == "keep":
+    host_memory.keep_host_memory(large_blocks=True)
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    block = np.empty(1 << 26, np.uint8)
+    block[::4096] = 1
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    del block
+print(faults)
+"""
+
+
+@on_glibc
+@pytest.mark.parametrize(
+    ("choice", "own", "keeps"), [("keep", 0, True), ("no", 0, False), ("keep", 1, False)]
+)
+def test_large_blocks_stay(choice, own, keeps):
+    """Between calls, unless the user has other wishes."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    if own:
+        environment["MALLOC_MMAP_THRESHOLD_"] = "4194304"
+    environment["NUMPY_MADVISE_HUGEPAGE"] = "0"
+    command = [sys.executable, "-c", FAULTS, host_memory.__file__, choice]
+    faults = int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    assert (faults < 1000) == keeps  # 64 MB are 16,384 pages
