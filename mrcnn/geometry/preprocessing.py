@@ -107,9 +107,20 @@ def contrast_limits(image: Image, percentiles: Sequence[float]) -> tuple[np.ndar
 
 def stretch_between(image: Image, low: np.ndarray, high: np.ndarray) -> Image:
     """Shift and scale each channel so that `low` and `high` [channels] become 0 and 255; see above."""
-    least = LEAST_LEVELS if image.dtype == np.uint8 else np.finfo(np.float32).tiny
+    if image.dtype != np.uint8:
+        return _stretched(image, low, high, np.finfo(np.float32).tiny)
+    import cv2
+
+    # Of an 8-bit image, each value is stretched once and each pixel is looked up.
+    values = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis], image.shape[-1], axis=1)
+    table = _stretched(values, low, high, LEAST_LEVELS)
+    return cv2.LUT(np.ascontiguousarray(image), table[np.newaxis]).reshape(image.shape)
+
+
+def _stretched(values: np.ndarray, low: np.ndarray, high: np.ndarray, least: float) -> np.ndarray:
+    """Stretch values [..., channels]. `least` is the smallest difference of `low` and `high` that counts."""
     scale = np.float32(255) / np.maximum(high - low, least)
-    stretched: Image = np.clip((image - low) * scale + np.float32(0.5), 0, 255).astype(np.uint8)
+    stretched: np.ndarray = np.clip((values - low) * scale + np.float32(0.5), 0, 255).astype(np.uint8)
     return stretched
 
 

@@ -75,3 +75,15 @@ def test_exposure_gain_and_tint_are_taken_away(change, size):
     stretched = preprocessing.stretch_contrast(change(picture), (1, 99.8))
     assert np.abs(stretched - expected).max() <= 1
     assert expected.min() == 0 and expected.max() == 255
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+@pytest.mark.parametrize("levels", [5, 60, 256])
+def test_a_table_of_8_bits_stretches_as_the_formula(channels, levels):
+    rng = np.random.default_rng(levels)
+    image = rng.integers(0, levels, (30, 40, channels + 1)).astype(np.uint8)[..., :channels]
+    low, high = preprocessing.contrast_limits(image, (1, 99.8))
+    scale = np.float32(255) / np.maximum(high - low, 8)
+    expected = np.clip((image - low) * scale + np.float32(0.5), 0, 255).astype(np.uint8)
+    found = preprocessing.stretch_between(image, low, high)
+    assert found.dtype == np.uint8 and np.array_equal(found, expected)
