@@ -303,7 +303,8 @@ class TestManyImages:
 
         monkeypatch.setattr(detector.Detector, "_run_batch", counting)
         expected = model.detect(pictures)
-        assert sorted(sizes) == [(1, 128, 64), (2, 64, 64), (2, 64, 64), (2, 64, 128)]
+        if backend.sizes_may_vary():  # otherwise all are padded to one size
+            assert sorted(sizes) == [(1, 128, 64), (2, 64, 64), (2, 64, 64), (2, 64, 128)]
         self.same(list(model.stream(pictures)), expected)
 
     def test_a_rare_size_does_not_hold_the_others_up(self, model, monkeypatch):
