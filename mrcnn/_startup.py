@@ -215,7 +215,7 @@ class _LazyLoader(importlib.abc.Loader):
                 if spec is not None and spec.submodule_search_locations is not None:
                     module.__path__ = spec.submodule_search_locations
                 self._loader.exec_module(module)
-                module.__class__ = ModuleType
+                module.__class__ = ModuleType  # type: ignore[assignment]
             finally:
                 self._is_running = False
 

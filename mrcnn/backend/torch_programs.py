@@ -64,6 +64,8 @@ class _Module(torch.nn.Module):
         names: The names of its outputs, in the order of the tuple.
     """
 
+    network: keras.Model
+
     def __init__(self, network: keras.Model, names: Sequence[str]) -> None:
         super().__init__()
         # Not as a submodule: the program holds the values of Keras' variables as constants, and would hold

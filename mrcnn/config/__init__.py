@@ -352,6 +352,10 @@ class Config:
     """Whether to compile training and detection with XLA. None compiles where that is faster: always on JAX,
     and on an accelerator with TensorFlow. On PyTorch, True compiles the training step with torch.compile."""
 
+    PAD_TO_FEW_SIZES = False
+    """Whether detection pads images of many sizes to few (sides 256, 384, 512, 768 and so on), where each
+    size compiles: on JAX, and where TensorFlow uses XLA. Scores next to the padding change a little."""
+
     # --- Loading of training data ---
 
     TRAIN_ON_EMPTY_IMAGES: bool | None = None

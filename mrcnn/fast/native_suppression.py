@@ -9,6 +9,7 @@ from inspect import signature
 import keras
 
 from mrcnn import backend
+from mrcnn.network import box_ops
 from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.proposals import Proposals
 from mrcnn.typing import Tensor
@@ -29,7 +30,7 @@ class NativeSuppression(keras.layers.Layer):
         self._layer = lambda: layer
 
     def call(self, inputs: list[Tensor]) -> Tensor:
-        return self._layer().call(inputs, backend.non_max_suppression)
+        return self._layer().call(inputs, backend.non_max_suppression or box_ops.non_max_suppression)
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         return self._layer().compute_output_shape(input_shape)

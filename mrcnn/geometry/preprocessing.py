@@ -108,7 +108,7 @@ def contrast_limits(image: Image, percentiles: Sequence[float]) -> tuple[np.ndar
 def stretch_between(image: Image, low: np.ndarray, high: np.ndarray) -> Image:
     """Shift and scale each channel so that `low` and `high` [channels] become 0 and 255; see above."""
     if image.dtype != np.uint8:
-        return _stretched(image, low, high, np.finfo(np.float32).tiny)
+        return _stretched(image, low, high, float(np.finfo(np.float32).tiny))
     import cv2
 
     # Of an 8-bit image, each value is stretched once and each pixel is looked up.

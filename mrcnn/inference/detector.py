@@ -264,8 +264,8 @@ class Detector:
         """Detect in molded images of any sizes.
 
         Images of one size run together, in batches of IMAGES_PER_GPU per device. TensorFlow compiles once for
-        all sizes, PyTorch never. JAX, XLA and several devices compile for each size, and keep KEPT_SIZES;
-        for them, images are padded to few sizes (see `inputs.on_ladder`).
+        all sizes, PyTorch never. JAX, XLA and several devices compile for each size, and keep KEPT_SIZES.
+        With PAD_TO_FEW_SIZES, images are then padded to few sizes (see `inputs.on_ladder`).
 
         Args:
             molded: The images.
@@ -367,10 +367,10 @@ class Detector:
         return in_order(mold, images, ahead=default_threads() + most * self.device_count)
 
     def _checked(self, image: MoldedImage) -> MoldedImage:
-        """Return a molded image that the network can take, padded if each size compiles."""
+        """Return a molded image that the network can take, padded where PAD_TO_FEW_SIZES says so."""
         self._check_shape(image.pixels.shape)
         preprocessing.check_values(image.pixels)
-        if None in self._input_shape and not self._takes_all_sizes():
+        if self.config.PAD_TO_FEW_SIZES and None in self._input_shape and not self._takes_all_sizes():
             return on_ladder(image, self.config)
         return image
 

@@ -79,8 +79,10 @@ class LevelProposalLayer(Proposals):
         valid = ops.logical_and(scores > NEVER, large_enough(clipped, (height, width), self.min_side))
 
         order = backend.top_k(ops.where(valid, scores, NEVER), scores.shape[1])
-        chosen = (box_ops.gather(x, order) for x in (pre_nms_anchors, refined, clipped, valid, levels))
-        return self.suppress(*chosen, non_max_suppression=non_max_suppression)
+        pre_nms_anchors, refined, clipped, valid, levels = (
+            box_ops.gather(x, order) for x in (pre_nms_anchors, refined, clipped, valid, levels)
+        )
+        return self.suppress(pre_nms_anchors, refined, clipped, valid, levels, non_max_suppression)
 
     def _best_per_level(self, scores: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the indices, scores and levels [B, K] of the best anchors of each level."""

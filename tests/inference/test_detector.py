@@ -80,15 +80,26 @@ def test_one_molded_size_compiles_once(tmp_path, compilations):
     model.detect(images((50, 50), (21, 21), (63, 63)))
     assert compilations == first
     assert len(model.detect(images((64, 128)))[0]["scores"])
-    # One compilation serves all sizes, or both images are padded to the same size.
-    assert compilations["detections"] == first["detections"]
+    if backend.sizes_may_vary():  # one compilation serves all sizes and numbers
+        assert compilations == first
+    else:
+        assert compilations["detections"] == 2 * first["detections"]
+
+
+@pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
+def test_few_sizes_compile_if_images_are_padded_to_them(tmp_path, compilations):
+    model = build(tmp_path)
+    model.config.PAD_TO_FEW_SIZES = True
+    model.detect(images((64, 64)))
+    first = compilations["detections"]
+    model.detect(images((64, 128), (128, 64), (200, 64)))
+    assert compilations["detections"] == first  # all are padded to 256 x 256, or all sizes are one
 
 
 @pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
 def test_only_the_sizes_used_last_stay_compiled(tmp_path, compilations, monkeypatch):
     monkeypatch.setattr(backend, "sizes_may_vary", lambda choice=None: False)
     monkeypatch.setattr(detector, "KEPT_SIZES", 2)
-    monkeypatch.setattr(detector, "on_ladder", lambda image, config: image)
     model = build(tmp_path)
     model.detect(images((64, 64)))
     each = compilations["detections"]
@@ -170,9 +181,8 @@ CHANGED = {
 }
 
 
-def test_settings_changed_after_building_take_effect(model, tmp_path, monkeypatch):
+def test_settings_changed_after_building_take_effect(model, tmp_path):
     """The results are those of a model that is built with the changed settings. Larger limits work, too."""
-    monkeypatch.setattr(detector, "on_ladder", lambda image, config: image)  # as in run_graph
     image = images((64, 64))
     before = model.detect(image)[0]
     for name, value in CHANGED.items():
@@ -303,8 +313,7 @@ class TestManyImages:
 
         monkeypatch.setattr(detector.Detector, "_run_batch", counting)
         expected = model.detect(pictures)
-        if backend.sizes_may_vary():  # otherwise all are padded to one size
-            assert sorted(sizes) == [(1, 128, 64), (2, 64, 64), (2, 64, 64), (2, 64, 128)]
+        assert sorted(sizes) == [(1, 128, 64), (2, 64, 64), (2, 64, 64), (2, 64, 128)]
         self.same(list(model.stream(pictures)), expected)
 
     def test_a_rare_size_does_not_hold_the_others_up(self, model, monkeypatch):
