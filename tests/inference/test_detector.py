@@ -78,7 +78,9 @@ def test_one_molded_size_compiles_once(tmp_path, compilations):
     first = dict(compilations)
     assert min(first.values()) > 0
     model.detect(images((50, 50), (21, 21), (63, 63)))
-    assert compilations == first
+    assert compilations["detections"] == first["detections"]
+    if backend.sizes_may_vary():  # otherwise the numbers of masks are steps, which compile
+        assert compilations == first
     assert len(model.detect(images((64, 128)))[0]["scores"])
     if backend.sizes_may_vary():  # one compilation serves all sizes and numbers
         assert compilations == first
