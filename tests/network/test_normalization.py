@@ -175,9 +175,8 @@ def test_regions_share_the_statistics(train_bn):
 def test_gradients_of_the_statistics_of_the_batch():
     """They are those of the formula, which takes the gradient through mean and variance."""
 
-    gamma, beta = GAMMA.astype("float32"), BETA.astype("float32")
-
     def formula(x):
+        gamma, beta = (ops.convert_to_tensor(value.astype("float32")) for value in (GAMMA, BETA))
         mean, variance = ops.moments(x, axes=(0, 1, 2))
         return ops.sum(ops.sin((x - mean) * ops.rsqrt(variance + 0.001) * gamma + beta))
 
