@@ -262,6 +262,12 @@ def test_add_inplace():
     np.testing.assert_array_equal(found, target + other)
 
 
+def test_add_inplace_where_elements_share_memory():
+    target, other = random(0, 1, 1, 1, 3), random(1, 1, 4, 2, 3)
+    found = call(lambda x, y: backend.add_inplace(ops.broadcast_to(x, (1, 4, 2, 3)), y), target, other)
+    np.testing.assert_allclose(found, target + other, rtol=1e-6)
+
+
 STATISTICS = [np.array([2, 3, 4]), np.array([1, 4, 0.25]), np.array([1, 2, -0.5]), np.array([0, -1, 1])]
 
 

@@ -108,7 +108,7 @@ def test_as_many_objects_as_the_file_can_hold_are_named_as_by_detect(model, onnx
     for detector in (model, runner):
         with pytest.warns(CappedWarning, match="DETECTION_MAX_INSTANCES=10") as warned:
             assert len(detector.detect(image)[0]["rois"]) == 10
-        messages.append([str(one.message) for one in warned])
+        messages.append([str(one.message) for one in warned if one.category is CappedWarning])
     assert messages[0] == messages[1]
 
 
