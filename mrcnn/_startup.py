@@ -14,7 +14,6 @@ Keras itself. `postpone_optional_packages` delays them until something uses them
 """
 
 import contextlib
-import functools
 import gc
 import importlib
 import importlib.abc
@@ -26,7 +25,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
@@ -123,10 +122,9 @@ def _hidden_lines(level: str) -> re.Pattern[bytes] | None:
 
 # --- Optional packages ---
 
-DYNAMO = "torch._dynamo"  # the compiler of PyTorch
 # Modules whose code runs when something reads an attribute of them: parts of Keras that import scikit-learn
-# and matplotlib, and the compiler, of which Keras reads only `disable`.
-POSTPONED = ("keras.src.visualization", "keras.visualization", "keras.wrappers", DYNAMO)
+# and matplotlib.
+POSTPONED = ("keras.src.visualization", "keras.visualization", "keras.wrappers")
 
 
 def postpone_optional_packages() -> None:
@@ -201,8 +199,6 @@ class _LazyLoader(importlib.abc.Loader):
             self._loader.exec_module(module)
             return
         vars(module).pop("__path__", None)  # reading it, which the import of a submodule does, runs the code
-        if module.__name__ == DYNAMO:
-            module.disable = _disable  # type: ignore[attr-defined]  # until the code defines it
 
     def run(self, module: ModuleType) -> None:
         """Run the code, once. Other threads wait for the end."""
@@ -236,24 +232,3 @@ class _LazyModule(ModuleType):
     def __dir__(self) -> Iterable[str]:
         getattr(self, "__all__", None)
         return ModuleType.__dir__(self)
-
-
-def _disable(function: Any = None, *args: Any, **options: Any) -> Any:
-    """Hide a function from the compiler of PyTorch once it is loaded; see torch._dynamo.disable."""
-    if function is None:
-        return lambda function: _disable(function, *args, **options)
-    dynamo = importlib.import_module(DYNAMO)
-    if not isinstance(function, FunctionType):
-        dynamo.__spec__.loader.run(dynamo)  # type: ignore[union-attr]
-        return dynamo.disable(function, *args, **options)
-    hidden: list[Callable[..., Any]] = []
-
-    @functools.wraps(function)
-    def call(*arguments: Any, **named: Any) -> Any:
-        if not hidden:
-            if type(dynamo) is _LazyModule:
-                return function(*arguments, **named)
-            hidden.append(dynamo.disable(function, *args, **options))
-        return hidden[0](*arguments, **named)
-
-    return call
