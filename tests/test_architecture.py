@@ -61,6 +61,7 @@ ALLOWED = {
     "serving": {"drawing", "geometry", "results", "visualize"},
     "cli": {
         "config",
+        "data",
         "evaluation",
         "export",
         "formats",
@@ -73,6 +74,7 @@ ALLOWED = {
         "scale",
         "serving",
         "tiles",
+        "training",
         "visualize",
     },
     # What looks inside a model.

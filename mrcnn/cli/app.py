@@ -103,6 +103,43 @@ Channels = Annotated[
     str | None, typer.Option(help="The channels of images without colors, from 0, such as 0 or 2,1,0.")
 ]
 
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        help="scratch: random weights, the default without --model. imagenet: a backbone that knows "
+        "photographs; needs the extra pretrained. fine-tune: the default with --model. All three vary "
+        "the images and let the learning rate rise and fall. constant: neither of the two."
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(min=1, help="Batches per epoch; by default one pass over the data, but at least 100."),
+]
+TrainBatch = Annotated[
+    int | None, typer.Option(min=1, help="Images per batch; by default 4 with imagenet, else 2.")
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        min=64,
+        help="Side to which images are resized, a multiple of 64. By default twice the side of small "
+        "images, and 1024 for others. Smaller is faster.",
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(help="Layers to train: heads, 3+, 4+, 5+ or all. By default those of the recipe."),
+]
+LearningRate = Annotated[
+    float | None, typer.Option(min=0, help="The highest learning rate. By default that of the recipe.")
+]
+AnyOrientation = Annotated[
+    bool,
+    typer.Option(
+        "--any-orientation", help="Turn images in all directions, as seen from above or by a microscope."
+    ),
+]
+
 
 def _image_choice(page: int | None, channels: str | None) -> dict[str, Any]:
     """What to take of the images of a dataset."""
@@ -417,48 +454,19 @@ def train(
             help="Trained weights to start from: a file or a name.",
         ),
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="scratch: random weights, the default without --model. imagenet: a backbone that knows "
-            "photographs; needs the extra pretrained. fine-tune: the default with --model. All three vary "
-            "the images and let the learning rate rise and fall. constant: neither of the two."
-        ),
-    ] = None,
+    recipe: Recipe = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Continue the training run of this weight file.")
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the run.")] = "objects",
     logs: Annotated[Path, typer.Option(help="The folder of training runs.")] = Path("logs"),
     epochs: Annotated[int, typer.Option(min=1, help="Total number of epochs.")] = 10,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Batches per epoch; by default one pass over the data, but at least 100."),
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Images per batch; by default 4 with imagenet, else 2.")
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            min=64,
-            help="Side to which images are resized, a multiple of 64. By default twice the side of small "
-            "images, and 1024 for others. Smaller is faster.",
-        ),
-    ] = None,
-    layers: Annotated[
-        str | None,
-        typer.Option(help="Layers to train: heads, 3+, 4+, 5+ or all. By default those of the recipe."),
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(min=0, help="The highest learning rate. By default that of the recipe.")
-    ] = None,
-    any_orientation: Annotated[
-        bool,
-        typer.Option(
-            "--any-orientation", help="Turn images in all directions, as seen from above or by a microscope."
-        ),
-    ] = False,
+    steps: Steps = None,
+    batch: TrainBatch = None,
+    size: Size = None,
+    layers: Layers = None,
+    learning_rate: LearningRate = None,
+    any_orientation: AnyOrientation = False,
     settings: Set = None,
     json: Json = False,
 ) -> Any:

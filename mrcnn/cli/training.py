@@ -75,7 +75,7 @@ def train_model(
     left = remaining(stages, network.epoch, int(network.config.STEPS_PER_EPOCH or 1))
     augmentation = recipes.augmentation_of(recipe, any_orientation)
     for stage in left or stages[-1:]:
-        network.train(dataset, val_dataset, **stage._asdict(), augmentation=augmentation)
+        network.train(dataset, val_dataset, *stage, augmentation=augmentation)
     weights = str(network.find_last())
     options = {
         **{"resume": weights, "epochs": 2 * epochs, "recipe": recipe, "name": name},

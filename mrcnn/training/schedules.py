@@ -129,5 +129,5 @@ def remaining(stages: Sequence[Stage], epoch: int, steps_per_epoch: int) -> list
         rate = stage.learning_rate
         if steps and not isinstance(rate, (int, float)):
             rate = Continued(rate, steps)
-        left.append(stage._replace(learning_rate=rate))
+        left.append(Stage(rate, stage.epochs, stage.layers))
     return left
