@@ -233,13 +233,13 @@ def batch_norm(
 
 
 def normalize_by_batch(
-    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, training: bool
+    inputs: Tensor, gamma: Tensor | None, beta: Tensor | None, epsilon: float, training: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Apply batch normalization with the statistics of the batch, computed in float32.
 
     Args:
         inputs: [..., C], with n values per channel.
-        gamma, beta: [C].
+        gamma, beta: [C]; None for a layer without them.
         epsilon: Added to the variance.
         training: Whether this is a part of a training step.
 

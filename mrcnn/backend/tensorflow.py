@@ -116,13 +116,13 @@ def gather(x: Tensor, index: Tensor) -> Tensor:
 
 
 def normalize_by_batch(
-    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, training: bool
+    inputs: Tensor, gamma: Tensor | None, beta: Tensor | None, epsilon: float, training: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See `mrcnn.backend.plain.normalize_by_batch`. In training it is one operation, also in the gradient.
 
     Other formats, to which networks for detection are exported, lack this operation.
     """
-    if not training:
+    if not training or gamma is None or beta is None:
         return plain.normalize_by_batch(inputs, gamma, beta, epsilon, training)
     x = tf.cast(inputs, "float32")
     maps = x if len(x.shape) == 4 else tf.reshape(x, (-1, 1, 1, x.shape[-1]))

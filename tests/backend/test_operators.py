@@ -527,3 +527,53 @@ def test_a_loop():
 def test_programs_are_written_by_pytorch_alone():
     """tests/export/test_torch_format.py runs them."""
     assert callable(backend.write_torch_program) is (BACKEND == "torch")
+
+
+def test_gather():
+    x, index = random(0, 2, 5, 3), np.array([[4, 0], [2, 2]])
+    found = call(lambda x: backend.gather(x, ops.convert_to_tensor(index)), x)
+    np.testing.assert_array_equal(found, np.take_along_axis(x, index[..., None], axis=1))
+
+
+def test_half_sum_of_squares():
+    x = random(0, 4, 5)
+    found = call(lambda x: backend.half_sum_of_squares(x), x)
+    np.testing.assert_allclose(found, 0.5 * np.square(x).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("has_gamma", [True, False])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (6, 5)])
+def test_normalize_by_batch(shape, has_gamma, training):
+    x, gamma, beta = random(0, *shape), random(1, 5) if has_gamma else None, random(2, 5)
+    outputs, mean, variance = (
+        call(lambda x, part=part: backend.normalize_by_batch(x, gamma, beta, 0.001, training)[part], x)
+        for part in range(3)
+    )
+    axes = tuple(range(len(shape) - 1))
+    expected = (x - x.mean(axes)) / np.sqrt(x.var(axes) + 0.001) * (1 if gamma is None else gamma) + beta
+    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mean, x.mean(axes), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(variance, x.var(axes, ddof=1), rtol=1e-4)
+
+
+def test_momentum_step():
+    if backend.momentum_step is None:
+        pytest.skip("the backend has no such operator")
+    start, speed, gradient = random(0, 4), random(1, 4), random(2, 4)
+    variable, velocity = keras.Variable(start), keras.Variable(speed)
+    backend.momentum_step(variable, velocity, ops.convert_to_tensor(gradient), 0.1, 0.9)
+    expected = 0.9 * speed - 0.1 * gradient
+    np.testing.assert_allclose(array(velocity), expected, rtol=1e-6)
+    np.testing.assert_allclose(array(variable), start + expected, rtol=1e-6)
+
+
+def test_non_max_suppression():
+    if backend.non_max_suppression is None:
+        pytest.skip("the backend has no such operator")
+    boxes = np.array([[[0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30], [0, 0, 1, 1]]], "float32")
+    kept, filled = backend.non_max_suppression(
+        ops.convert_to_tensor(boxes), ops.convert_to_tensor([[True, True, True, False]]), 3, 0.5
+    )
+    assert array(filled).tolist() == [[True, True, False]]
+    assert array(kept)[0, :2].tolist() == [0, 2]
