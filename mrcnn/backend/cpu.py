@@ -40,5 +40,5 @@ def flags() -> set[str]:
 
 @functools.cache
 def has_bfloat16() -> bool:
-    """Return whether this is an x86 processor with bfloat16 instructions. Only Linux tells; others: False."""
+    """Return whether this is an x86 processor with bfloat16 instructions; False on systems without /proc."""
     return bool(BFLOAT16_FLAGS & flags())

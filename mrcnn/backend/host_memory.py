@@ -20,7 +20,7 @@ VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_MMAP_THRESHOLD
 
 
 def keep_host_memory(large_blocks: bool = False) -> None:
-    """Let the C library keep freed memory for the next step.
+    """Make the C library keep freed memory for the next step.
 
     Otherwise it returns large blocks to the system and requests them again, zeroed page by page. TensorFlow
     changes the setting whenever it starts to read a generator, so repeat the call afterwards. Variables of

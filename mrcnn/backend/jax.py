@@ -89,7 +89,7 @@ def is_on_cpu(tensor: Tensor) -> bool:
 
 
 def bfloat16_is_fast() -> bool:
-    """See `mrcnn.backend.plain.bfloat16_is_fast`. On a CPU, XLA does not use its instructions."""
+    """See `mrcnn.backend.plain.bfloat16_is_fast`. On a CPU, XLA uses no bfloat16 instructions."""
     device = jax.local_devices()[0]
     if device.platform == "gpu":
         major, _, minor = str(device.compute_capability).partition(".")

@@ -435,7 +435,7 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 def compiled(
     model: keras.Model, open_shapes: bool = False, xla: bool | None = None
 ) -> Callable[[Inputs], dict[str, Tensor]]:
-    """Return a fast inference call of a model with named inputs and outputs. Results stay on the device.
+    """Return a compiled function that runs a model for inference, and whose results stay on the device.
 
     `keras.Model.predict` copies every output to the host; the pyramid of a large image takes 90 MB.
 

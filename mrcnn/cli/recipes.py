@@ -26,11 +26,15 @@ def chosen_recipe(recipe: str | None, model: str | None, is_resumed: bool) -> st
         return recipe
     if model is None:
         if recipe == FINE_TUNE:
-            raise ValueError("--recipe fine-tune starts from trained weights. Name them with --model.")
+            raise ValueError(
+                "--recipe fine-tune needs trained weights. Pass a weight file or a name with --model."
+            )
         return recipe or SCRATCH
     if recipe in (SCRATCH, IMAGENET):
+        start = "random weights" if recipe == SCRATCH else "ImageNet weights"
         raise ValueError(
-            f"--recipe {recipe} does not start from the weights of --model. Leave out one of the two options."
+            f"--recipe {recipe} starts from {start}, and --model {model} from others. Leave out --model, or "
+            "pass --recipe fine-tune."
         )
     return recipe or FINE_TUNE
 

@@ -96,7 +96,7 @@ def _next_steps(weights: str, go_on: str) -> str:
 
 
 def _command(data: Path, options: Mapping[str, Any]) -> list[str]:
-    """Return the command with these options. None and False leave an option out."""
+    """Return the command line with these options, without those that are None or False."""
     command = ["mrcnn", "train", str(data)]
     for option, value in options.items():
         if value is True:

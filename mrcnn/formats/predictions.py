@@ -136,18 +136,24 @@ def write_predictions(
                 pass
     finally:
         results.finish()
-    counts = results.counts
-    if len(counts) < len(images):
-        logger.warning("%d of %d images were left out.", len(images) - len(counts), len(images))
+    if len(results.counts) < len(images):
+        logger.warning("%d of %d images were left out.", len(images) - len(results.counts), len(images))
     if verbose:
-        listed = ", ".join(class_names.values())
-        print(f"{len(counts)} images, {sum(counts.values())} instances ({listed}) in {output}")
-    return counts
+        listed, total = ", ".join(class_names.values()), sum(results.counts.values())
+        print(f"{len(results.counts)} images, {total} instances ({listed}) in {output}")
+    return results.counts
 
 
 @dataclass
 class _Picture:
-    """An image on its way: its name, its path in the source, its size, and its pixels while they are used."""
+    """An image from reading to writing.
+
+    Attributes:
+        name: The name of its results.
+        member: Its path in the source.
+        shape: (height, width), once it is read.
+        image: Its pixels, if the results need them, until these are written.
+    """
 
     name: str
     member: str

@@ -13,13 +13,13 @@ PATIENCE = 3.0
 
 @contextlib.contextmanager
 def announced(shape: Sequence[int]) -> Iterator[threading.Timer | None]:
-    """Print a line if what happens inside takes long, and somebody watches: if stderr is a terminal.
+    """Announce that the network is being compiled, if that takes long and stderr is a terminal.
 
     Args:
         shape: (height, width, ...) of the molded images for which the network is compiled.
 
     Yields:
-        The timer that prints the line; None if nobody watches.
+        The timer that prints a line; None if stderr is no terminal.
     """
     if not sys.stderr.isatty():
         yield None

@@ -198,8 +198,11 @@ def test_recipes_follow_the_weights(coco):
         assert recipes.recipe_of(recipes.config_of(recipe)) == recipe
     for options, message in (
         (("--recipe", "better"), "--recipe must be one of scratch, imagenet, fine-tune, constant"),
-        (("--recipe", "fine-tune"), "Name them with --model"),
-        (("--recipe", "imagenet", "--model", "nucleus-light"), "Leave out one of the two options"),
+        (("--recipe", "fine-tune"), "needs trained weights. Pass a weight file or a name with --model"),
+        (
+            ("--recipe", "imagenet", "--model", "nucleus-light"),
+            "starts from ImageNet weights, and --model nucleus-light from others. Leave out --model",
+        ),
     ):
         assert message in run("train", coco, *options, code=1)[1]
 
