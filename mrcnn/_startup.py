@@ -71,7 +71,7 @@ def _wrapped_spec(
     others = (finder for finder in sys.meta_path if finder is not hook)
     specs = (finder.find_spec(fullname, path, target) for finder in others)
     spec = next((spec for spec in specs if spec is not None), None)
-    if spec is None or spec.loader is None:
+    if spec is None or spec.loader is None or not hasattr(spec.loader, "exec_module"):
         return spec
     execute = spec.loader.exec_module
 

@@ -154,3 +154,21 @@ with _startup._filtered_stderr():
 """
     lines = run(code).stderr.splitlines()
     assert lines == ["E0000 00:00:1.0  7 b.cc:3] three", "Illegal instruction"]
+
+
+def test_a_finder_of_another_program_without_exec_module():
+    """Programs that block TensorFlow, or search for it, get what they would get without the package."""
+    code = """
+import importlib.machinery, importlib.util, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        return importlib.machinery.ModuleSpec(name, self) if name == "tensorflow" else None
+    def create_module(self, spec):
+        raise ImportError("blocked")
+
+sys.meta_path.insert(0, Blocked())
+import mrcnn
+print(type(importlib.util.find_spec("tensorflow").loader).__name__)
+"""
+    assert run(code).stdout.strip() == "Blocked"
