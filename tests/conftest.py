@@ -1,5 +1,6 @@
 """For every test run: figures without a screen, exact float32, seeds, and memory that is released."""
 
+import contextlib
 import gc
 import os
 import random
@@ -35,8 +36,8 @@ def seeded_test():
     seed_everything()
 
 
-@pytest.fixture(scope="module")
-def eager_tensorflow():
+@contextlib.contextmanager
+def running_eagerly():
     """Run TensorFlow step by step. For a few steps this takes a third of the time of compiling them."""
     import keras
 
@@ -48,6 +49,20 @@ def eager_tensorflow():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope="module")
+def eager_tensorflow():
+    """All tests of a module run TensorFlow step by step; see `running_eagerly`."""
+    with running_eagerly():
+        yield
+
+
+@pytest.fixture
+def eager_test():
+    """A single test of a module runs TensorFlow step by step; see `running_eagerly`."""
+    with running_eagerly():
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -51,6 +51,7 @@ def test_weights_and_settings_of_each_epoch_are_in_the_run_folder(trained):
     assert model.find_last().endswith("mask_rcnn_toy_0002.h5")
 
 
+@pytest.mark.usefixtures("eager_test")
 def test_resume_at_the_right_epoch(trained):
     first, _ = trained
     model = MaskRCNN("training", TinyConfig(), first.model_dir)
@@ -66,6 +67,7 @@ def test_resume_at_the_right_epoch(trained):
     assert model.epoch == 0
 
 
+@pytest.mark.usefixtures("eager_test")
 def test_epochs_that_ran_are_counted(tmp_path, capsys):
     """After early stopping and Ctrl-C; the next training goes on there. It prints little unless asked."""
     model = MaskRCNN("training", TinyConfig(), tmp_path)
@@ -126,6 +128,7 @@ def test_set_trainable_prints_names_unless_verbose_is_0(tmp_path, capsys):
     assert lines[0].startswith("  mrcnn_mask_conv1 ") and len(lines) == 10
 
 
+@pytest.mark.usefixtures("eager_test")
 def test_heads_leave_the_backbone_alone(tmp_path):
     model = MaskRCNN("training", TinyConfig(), tmp_path)
     before = {v.path: np.array(v) for v in model.keras_model.weights}
@@ -313,6 +316,7 @@ class BrokenDataset(ArrayDataset):
         return super().load_image(image_id)
 
 
+@pytest.mark.usefixtures("eager_test")
 def test_unreadable_images_are_counted_and_skipped(tmp_path, caplog):
     model = MaskRCNN("training", TinyConfig(), tmp_path)
     model.train(BrokenDataset(map(rectangles, range(6))), None, 0.01, epochs=2, layers="heads")
@@ -320,6 +324,7 @@ def test_unreadable_images_are_counted_and_skipped(tmp_path, caplog):
     assert "images could not be used" in caplog.text
 
 
+@pytest.mark.usefixtures("eager_test")
 def test_too_many_unreadable_images_end_the_training(tmp_path):
     config = TinyConfig()
     config.MAX_IMAGE_ERRORS = 1
@@ -329,6 +334,7 @@ def test_too_many_unreadable_images_end_the_training(tmp_path):
         model.train(dataset, None, 0.01, epochs=6, layers="heads")
 
 
+@pytest.mark.usefixtures("eager_test")
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_weights(tmp_path):
     model = MaskRCNN("training", TinyConfig(), tmp_path)
     # The first step of an epoch overflows the weights, and the second step finds a loss that is not finite.

@@ -144,6 +144,7 @@ class Watch(keras.callbacks.Callback):
         return keras.ops.convert_to_numpy(self.model.trainable_variables[0])
 
 
+@pytest.mark.usefixtures("eager_test")
 def test_a_schedule_trains_and_the_running_mean_of_weights_is_validated_and_saved(tmp_path):
     config = TinyConfig()
     config.EMA_MOMENTUM = 0.5
