@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _cache_folder = compilation_cache.cache_folder("jax")
-if _cache_folder is not None and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+if _cache_folder is not None and not jax.config.values.get("jax_compilation_cache_dir"):
     jax.config.update("jax_compilation_cache_dir", str(_cache_folder))
 
 
