@@ -6,16 +6,20 @@ Each task runs in a process of its own, for each checkout, backend and round in 
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks import measure
+from mrcnn.backend import compilation_cache
 
 TASKS = Path(__file__).with_name("first_result_tasks.py")
 LIMIT = 1200  # seconds of one process
@@ -51,19 +55,74 @@ TITLES = {
 }
 
 
-def run(python: str, root: Path, task: str, case: Sequence[Any], backend: str) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Case:
+    """What one process measures.
+
+    Args:
+        who: Name in the table.
+        python: Interpreter.
+        root: Checkout of the package.
+        task: Name of the task.
+        network: Name of the network.
+        numbers: Side of the images and number of repetitions.
+        settings: Fields of the Config.
+        environment: Variables of the environment.
+    """
+
+    who: str
+    python: str
+    root: Path
+    task: str
+    network: str
+    numbers: tuple[int, int]
+    settings: dict[str, Any]
+    environment: dict[str, str]
+
+
+def run(case: Case) -> dict[str, Any] | None:
     """Return the result of one task in a new process, or None if it fails."""
-    command = [python, "-c", TASKS.read_text(), str(root), task, *map(str, case)]
-    environment = {**os.environ, "KERAS_BACKEND": backend}
+    words = [case.root, case.task, case.network, *case.numbers, json.dumps(case.settings)]
+    command = [case.python, "-c", TASKS.read_text(), *map(str, words)]
+    environment = {**os.environ, **case.environment}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT)
     if done.returncode:
-        print(f"{task} failed in {root} on {backend}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        print(f"{case.task} failed, {case.who}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
         return None
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     if "first_seconds" in result:
         for unit in ("seconds", "cpu"):
             result[f"total_{unit}"] = sum(result[f"{part}_{unit}"] for part in ("import", "build", "first"))
     return result
+
+
+def cases(task: str, arguments: argparse.Namespace) -> Iterator[Case]:
+    """Yield the processes of a task, in order."""
+    count = {"sizes": arguments.count, "train": arguments.trainings}.get(task, 0)
+    numbers, settings = (arguments.side, count), dict(arguments.set)
+    for network in ["light"] if task == "sizes" else arguments.networks:
+        for backend in arguments.backends:
+            for root in map(Path.resolve, arguments.root):
+                case = Case(
+                    f"{root.name}, {backend}",
+                    sys.executable,
+                    root,
+                    task,
+                    network,
+                    numbers,
+                    settings,
+                    {"KERAS_BACKEND": backend},
+                )
+                if not arguments.cold_and_warm:
+                    yield case
+                    continue
+                with tempfile.TemporaryDirectory() as folder:
+                    for state in ("cold", "warm"):
+                        environment = {**case.environment, compilation_cache.VARIABLE: folder}
+                        yield replace(case, who=f"{case.who}, {state}", environment=environment)
+    if task == "detect" and arguments.peer_python:
+        python, name = arguments.peer_python, "torchvision"
+        yield Case(name, python, Path.cwd(), name, "resnet50", numbers, {}, {})
 
 
 def medians(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -82,6 +141,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--side", type=int, default=512, help="side of the images (default %(default)s)")
     parser.add_argument("--count", type=int, default=150, help="random sizes (default %(default)s)")
     parser.add_argument("--trainings", type=int, default=4, help="repeated trainings (default %(default)s)")
+    parser.add_argument(
+        "--cold-and-warm", action="store_true", help="run each task twice with one MRCNN_COMPILATION_CACHE"
+    )
     parser.add_argument("--peer-python", help="interpreter of an environment with torchvision")
     measure.add_arguments(parser, repeats=1)
     return parser
@@ -96,24 +158,15 @@ def main(argv: Sequence[str] | None = None) -> Path:
     report = measure.Report("first_result", arguments, arguments.backends)
     texts = []
     for task in arguments.tasks:
-        count = {"sizes": arguments.count, "train": arguments.trainings}.get(task, 0)
-        networks = ["light"] if task == "sizes" else arguments.networks
-        cases = [
-            (sys.executable, root.resolve(), task, (network, arguments.side, count), backend)
-            for network in networks
-            for backend in arguments.backends
-            for root in arguments.root
+        runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for case in itertools.chain.from_iterable(cases(task, arguments) for _ in range(arguments.repeats)):
+            result = run(case)
+            if result:
+                runs.setdefault((case.who, case.network), []).append(result)
+        rows = [
+            {"task": task, "who": who, "network": network, **medians(results)}
+            for (who, network), results in runs.items()
         ]
-        if task == "detect" and arguments.peer_python:
-            peer = ("resnet50", arguments.side, 0)
-            cases.append((arguments.peer_python, Path.cwd(), "torchvision", peer, "torch"))
-        rounds = [[run(*case) for case in cases] for _ in range(arguments.repeats)]
-        rows = []
-        for (_, root, name, (network, *_), backend), *runs in zip(cases, *rounds, strict=True):
-            complete = [one for one in runs if one]
-            if complete:
-                who = name if name == "torchvision" else f"{root.name}, {backend}"
-                rows.append({"task": task, "who": who, "network": network, **medians(complete)})
         columns = {"who": "checkout", "network": "network", **COLUMNS[task]}
         report.show(rows, columns, TITLES[task])
         texts.append(f"{TITLES[task]}\n\n```text\n{measure.table(rows, columns)}\n```\n")

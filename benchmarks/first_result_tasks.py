@@ -1,8 +1,9 @@
 """The programs of `benchmarks.first_result`, one task each, for any checkout of the package.
 
-    python first_result_tasks.py ROOT TASK NETWORK SIDE COUNT
+    python first_result_tasks.py ROOT TASK NETWORK SIDE COUNT SETTINGS
 
-Only names that all checkouts have are used. The last line of the output is the result as JSON.
+SETTINGS is a JSON object with fields of the Config. Only names that all checkouts have are used. The last
+line of the output is the result as JSON.
 """
 
 import json
@@ -11,6 +12,7 @@ import tempfile
 import time
 
 START = time.perf_counter(), time.process_time()
+OWN = json.loads(sys.argv[6])  # the SETTINGS
 
 
 class Clock:
@@ -45,7 +47,7 @@ def model(mode, network, side, **settings):
     base = LightConfig if network == "light" else Config
     sides = {"IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side}
     backbone = {} if network == "light" else {"BACKBONE": network}
-    own = type("Own", (base,), {"NAME": "first", "IMAGES_PER_GPU": 1, **sides, **backbone, **settings})
+    own = type("Own", (base,), {"NAME": "first", "IMAGES_PER_GPU": 1, **sides, **backbone, **settings, **OWN})
     keras.utils.set_random_seed(0)
     return MaskRCNN(mode, own(), tempfile.mkdtemp())
 
@@ -158,7 +160,7 @@ def train(network, side, count):
 
 
 if __name__ == "__main__":
-    root, task, network, side, count = sys.argv[1:]
+    root, task, network, side, count, _ = sys.argv[1:]
     sys.path.insert(0, root)
     result = {"detect": detect, "torchvision": torchvision, "sizes": sizes, "train": train}[task](
         network, int(side), int(count)

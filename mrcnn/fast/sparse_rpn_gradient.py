@@ -4,12 +4,15 @@ A training step samples 256 anchors per image for the losses of the RPN (Faster 
 positive RoIs pass a gradient to their anchors. All other anchors have no gradient, so most of the RPN's
 backward pass multiplies by zero. This backward pass gathers the 3x3 patches of the locations with a gradient
 and only works on those. If more locations have a gradient, as with a loss over all anchors, it computes the
-dense gradient.
+dense gradient. So it does on levels of a few hundred locations, where the search for those with a gradient
+costs as much as it saves.
 
 Axes: B images, L locations of a level, D outputs per location, T locations with a gradient, S cells of a
 level, C channels.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -28,6 +31,7 @@ WEIGHTS = ("kernel", "bias")
 # in COARSENESS, but for no fewer than SMALLEST_LIMIT.
 COARSENESS = 16
 SMALLEST_LIMIT = 64
+SMALLEST_LEVEL = 512  # locations; the plain RPN computes smaller levels
 
 
 class SparseGradientRpn(keras.layers.Layer):
@@ -57,7 +61,9 @@ class SparseGradientRpn(keras.layers.Layer):
         rpn = self._rpn()
         stride = rpn.get_layer(LAYERS[0]).strides[0]
         objectness_logit = any(isinstance(layer, ObjectnessLogit) for layer in rpn.layers)
-        logits, _, deltas = rpn(inputs)
+        logits, scores, deltas = rpn(inputs)
+        if is_small(inputs.shape[1:3], stride):
+            return [ops.cast(x, "float32") for x in (logits, scores, deltas)]
         outputs = ops.stop_gradient(ops.concatenate([logits, deltas], axis=-1))  # [B, A, 6]
 
         @backend.custom_gradient
@@ -84,6 +90,11 @@ class SparseGradientRpn(keras.layers.Layer):
 
     def compute_output_spec(self, inputs: Tensor) -> list[Tensor]:
         return self._rpn().compute_output_spec(inputs)
+
+
+def is_small(size: Sequence[int | None], stride: int) -> bool:
+    """Whether a map of known size (h, w) has fewer than SMALLEST_LEVEL locations, `stride` cells apart."""
+    return None not in size and math.prod(-(-int(side or 0) // stride) for side in size) < SMALLEST_LEVEL
 
 
 def gradients(

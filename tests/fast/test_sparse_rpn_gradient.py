@@ -24,6 +24,12 @@ strides = pytest.mark.parametrize("stride", [1, 2])
 limits = pytest.mark.parametrize("limit", [3, 2])
 
 
+@pytest.fixture(autouse=True)
+def sparse_at_every_level(monkeypatch):
+    """The levels here are smaller than those for which the sparse pass is meant."""
+    monkeypatch.setattr(sparse_rpn_gradient, "SMALLEST_LEVEL", 0)
+
+
 def plain_network(stride, sizes=SIZES):
     """All outputs of the RPN at every level, joined. The weights are the same each time."""
     rpn = build_rpn_model(stride, RATIOS, CHANNELS, WIDTH)
@@ -138,6 +144,24 @@ def test_few_locations_take_the_sparse_backward_pass(limit, dense_levels, monkey
     values = factors(run(plain, MAPS).shape[1])
     gradients(loss_of(with_sparse_gradient(plain, limit), values), *MAPS)
     assert len(calls) == dense_levels
+
+
+@pytest.mark.parametrize(("smallest", "plain_levels"), [(9, 1), (15, 1), (16, 2), (49, 3)])
+def test_small_levels_take_the_plain_backward_pass(smallest, plain_levels, monkeypatch):
+    """The levels have 48, 15 and 4 locations."""
+    monkeypatch.setattr(sparse_rpn_gradient, "SMALLEST_LEVEL", smallest)
+    sparse_pass, calls = sparse_rpn_gradient.gradients, []
+    monkeypatch.setattr(
+        sparse_rpn_gradient, "gradients", lambda *args: calls.append(args) or sparse_pass(*args)
+    )
+    plain = plain_network(1)
+    values = factors(run(plain, MAPS).shape[1])
+    expected = gradients(loss_of(plain, values), *MAPS)
+    for one, other in zip(
+        gradients(loss_of(with_sparse_gradient(plain, 6), values), *MAPS), expected, strict=True
+    ):
+        assert_close(one, other)
+    assert len(calls) == len(SIZES) - plain_levels
 
 
 @limits
