@@ -39,8 +39,6 @@ def memory(peak=False):
 
 def model(mode, network, side, **settings):
     """A model with random weights."""
-    import keras
-
     from mrcnn.config import Config, LightConfig
     from mrcnn.model import MaskRCNN
 
@@ -48,7 +46,6 @@ def model(mode, network, side, **settings):
     sides = {"IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side}
     backbone = {} if network == "light" else {"BACKBONE": network}
     own = type("Own", (base,), {"NAME": "first", "IMAGES_PER_GPU": 1, **sides, **backbone, **settings, **OWN})
-    keras.utils.set_random_seed(0)
     return MaskRCNN(mode, own(), tempfile.mkdtemp())
 
 

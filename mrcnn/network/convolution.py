@@ -11,6 +11,7 @@ from keras import layers
 
 from mrcnn import backend
 from mrcnn.backend.plain import Padding, Pair
+from mrcnn.network.initializers import GlorotUniform
 from mrcnn.typing import Tensor
 
 Convolution = Callable[..., Tensor]
@@ -26,6 +27,7 @@ class Conv2D(layers.Conv2D):
     """
 
     def __init__(self, *args: Any, symmetric: bool = False, **kwargs: Any):
+        kwargs.setdefault("kernel_initializer", GlorotUniform())
         super().__init__(*args, **{**kwargs, "data_format": "channels_last"})
         self.symmetric = symmetric
 
@@ -60,6 +62,7 @@ class DepthwiseConv2D(layers.DepthwiseConv2D):
     """keras.layers.DepthwiseConv2D on [B, h, w, C]."""
 
     def __init__(self, *args: Any, **kwargs: Any):
+        kwargs.setdefault("depthwise_initializer", GlorotUniform())
         super().__init__(*args, **{**kwargs, "data_format": "channels_last"})
 
     def call(self, inputs: Tensor) -> Tensor:

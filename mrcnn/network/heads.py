@@ -5,6 +5,7 @@ Axes: B images, N RoIs, h and w cells, C channels. Features of RoIs are [B, N, h
 
 from keras import layers
 
+from mrcnn.network.initializers import GlorotUniform
 from mrcnn.network.normalization import Norm, normalization
 from mrcnn.network.roi_align import CROP_AND_RESIZE, PyramidROIAlign
 from mrcnn.network.roi_convolution import RoiConv2D, RoiConv2DTranspose
@@ -63,11 +64,16 @@ def box_head(
         names = "mrcnn_class_conv2", "mrcnn_class_bn2"
         x = _conv_norm_relu(x, fc_layers_size, 1, names, fc_norm)
     x = layers.Reshape((-1, fc_layers_size), name="pool_squeeze")(x)
-    logits = layers.Dense(num_classes, dtype="float32", name="mrcnn_class_logits")(x)
+    logits = _dense(num_classes, "mrcnn_class_logits")(x)
     scores = layers.Softmax(dtype="float32", name="mrcnn_class")(logits)
-    deltas = layers.Dense(4 * num_classes, dtype="float32", name="mrcnn_bbox_fc")(x)
+    deltas = _dense(4 * num_classes, "mrcnn_bbox_fc")(x)
     deltas = layers.Reshape((-1, num_classes, 4), dtype="float32", name="mrcnn_bbox")(deltas)
     return logits, scores, deltas
+
+
+def _dense(units: int, name: str) -> layers.Layer:
+    """Return the last layer of a branch, which computes in float32."""
+    return layers.Dense(units, kernel_initializer=GlorotUniform(), dtype="float32", name=name)
 
 
 def mask_head(

@@ -13,6 +13,7 @@ import keras
 from keras import layers, ops
 
 from mrcnn import backend
+from mrcnn.network.initializers import GlorotUniform
 from mrcnn.typing import Tensor
 
 Shape = tuple[int | None, ...]
@@ -62,7 +63,7 @@ class RoiConv2D(layers.Layer):
             )
         side, channels = self.kernel_size, input_shape[-1]
         self.kernel = self.add_weight(
-            shape=(side, side, channels, self.filters), initializer="glorot_uniform", name="kernel"
+            shape=(side, side, channels, self.filters), initializer=GlorotUniform(), name="kernel"
         )
         self.bias = None
         if self.use_bias:
@@ -146,7 +147,7 @@ class RoiConv2DTranspose(layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         self.kernel = self.add_weight(
-            shape=(2, 2, self.filters, input_shape[-1]), initializer="glorot_uniform", name="kernel"
+            shape=(2, 2, self.filters, input_shape[-1]), initializer=GlorotUniform(), name="kernel"
         )
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
