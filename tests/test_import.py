@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 
 import mrcnn
@@ -100,6 +101,23 @@ except Exception:
     pass
 """
     assert not OPTIONAL & imported_by(code)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="it is the backend")
+def test_detection_on_another_backend_does_not_import_tensorflow(tmp_path):
+    """Where it is installed, Keras imports it to describe a layer."""
+    code = f"""
+import numpy as np
+from mrcnn import LightConfig, MaskRCNN
+
+class Tiny(LightConfig):
+    NAME = "tiny"
+    IMAGE_MIN_DIM = IMAGE_MAX_DIM = 64
+    IMAGES_PER_GPU = 1
+
+MaskRCNN("inference", Tiny(), {str(tmp_path)!r}).detect([np.zeros((64, 64, 3), np.uint8)])
+"""
+    assert "tensorflow" not in imported_by(code)
 
 
 def test_postponed_parts_of_keras():

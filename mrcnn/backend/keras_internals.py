@@ -3,10 +3,13 @@
 Each function has a test of its own, so that a Keras release that changes one of them fails there by name.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+from keras.src.utils import module_utils
 
 from mrcnn.backend.custom_gradients import forget_registered_gradient
 from mrcnn.typing import Tensor
@@ -34,6 +37,23 @@ def calls_of(operation: Any) -> Sequence[Call]:
 def fill_arguments(call: Call, values: dict[int, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Arguments and keyword arguments of a call, with a value for each symbolic tensor by its id."""
     return call.arguments.fill_in(values)
+
+
+@contextlib.contextmanager
+def without_importing_tensorflow() -> Iterator[None]:
+    """Inside, Keras describes layers without importing TensorFlow, unless it is loaded already.
+
+    On other backends, Keras otherwise imports it, where it is installed, to ask whether a value of a layer's
+    settings is a shape or a dtype of TensorFlow.
+    """
+    if module_utils.tensorflow._available is not None or "tensorflow" in sys.modules:
+        yield
+        return
+    module_utils.tensorflow._available = False
+    try:
+        yield
+    finally:
+        module_utils.tensorflow._available = None
 
 
 def watch_assignments(variable: keras.Variable, callback: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import keras
 
-from mrcnn.backend import layer_graph
+from mrcnn.backend import keras_internals, layer_graph
 from mrcnn.fast import (
     fold_batch_norm,
     inplace_relu,
@@ -21,6 +21,7 @@ from mrcnn.fast import (
 )
 
 
+@keras_internals.without_importing_tensorflow()
 def for_inference(model: keras.Model, *, xla: bool | None = None) -> tuple[keras.Model, Callable[[], None]]:
     """Return a model that computes the outputs of `model` at training=False faster.
 
@@ -46,6 +47,7 @@ def for_inference(model: keras.Model, *, xla: bool | None = None) -> tuple[keras
     return faster, folded.refresh
 
 
+@keras_internals.without_importing_tensorflow()
 def for_training(model: keras.Model, *, sampled_locations: int, xla: bool | None = None) -> keras.Model:
     """Return a model that computes the training outputs and gradients of `model` faster.
 

@@ -60,6 +60,23 @@ def test_fill_arguments(graph):
     assert all(value is None for value in options.values())
 
 
+def test_without_importing_tensorflow(monkeypatch):
+    """Also if TensorFlow is loaded already, and after an error."""
+    lazy = keras_internals.module_utils.tensorflow
+    assert lazy.name == "tensorflow"
+    monkeypatch.setattr(lazy, "_available", None)
+    with keras_internals.without_importing_tensorflow():
+        assert lazy._available is (None if "tensorflow" in sys.modules else False)
+        assert layers.Dense(2, dtype="float32").get_config()["units"] == 2
+    assert lazy._available in (None, True)
+    monkeypatch.setattr(lazy, "_available", None)
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    with pytest.raises(ZeroDivisionError), keras_internals.without_importing_tensorflow():
+        assert lazy.available is False
+        raise ZeroDivisionError
+    assert lazy._available is None
+
+
 def test_watch_assignments():
     """Also when a layer, a model or an optimizer assigns."""
     dense = layers.Dense(2)
