@@ -1,6 +1,7 @@
 """The contestants of `mrcnn`: detection, a training step and train(), by the functions that users call."""
 
 import functools
+import random
 import tempfile
 import time
 from collections.abc import Mapping
@@ -96,8 +97,8 @@ def molded_sides(case: Case) -> tuple[int, int]:
 
 
 def build(case: Case) -> "Detection | TrainingStep | Training":
-    """Build the contestant of a case. Its random weights are the same in each run of one backend."""
-    keras.utils.set_random_seed(0)
+    """Build the contestant of a case. Its random weights are the same in each run."""
+    random.seed(0)  # for the weights; Keras' own function imports TensorFlow on every backend
     return {"detect": Detection, "train": TrainingStep, "fit": Training}[case.task](case)
 
 

@@ -43,6 +43,7 @@ class Interruption(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("eager_test")
 def test_an_interrupted_run_continues(tmp_path, monkeypatch):
     clock = learning.Clock
     monkeypatch.setattr(learning, "Clock", lambda path: Both(clock(path), Interruption()))
