@@ -102,7 +102,7 @@ def cases(task: str, arguments: argparse.Namespace) -> Iterator[Case]:
     numbers, settings = (arguments.side, count), dict(arguments.set)
     for network in ["light"] if task == "sizes" else arguments.networks:
         for backend in arguments.backends:
-            for root in (Path(name).resolve() for name in arguments.root):
+            for root in map(Path.resolve, arguments.root):
                 case = Case(
                     f"{root.name}, {backend}",
                     sys.executable,
@@ -134,7 +134,7 @@ def options() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     here = Path(__file__).resolve().parents[1]
-    parser.add_argument("--root", nargs="+", default=[str(here)], help="checkouts, in order")
+    parser.add_argument("--root", nargs="+", type=Path, default=[here], help="checkouts, in order")
     parser.add_argument("--tasks", nargs="+", choices=COLUMNS, default=list(COLUMNS))
     parser.add_argument("--networks", nargs="+", default=["resnet50", "light"])
     parser.add_argument("--backends", nargs="+", default=["tensorflow"], help="tensorflow jax torch")

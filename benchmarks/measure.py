@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib.metadata
+import json
 import os
 import platform
 import shlex
@@ -132,13 +133,10 @@ class Report:
     def __init__(self, question: str, arguments: argparse.Namespace, backends: Sequence[str]):
         self.question = question
         self.path = arguments.output or RESULTS / f"{question}-{'-'.join(backends)}.json"
-        options = {
-            name: str(value) if isinstance(value, Path) else value for name, value in vars(arguments).items()
-        }
         self.content: dict[str, Any] = {
             "question": question,
             "command": shlex.join(["python", "-m", f"benchmarks.{question}", *sys.argv[1:]]),
-            "options": options,
+            "options": json.loads(json.dumps(vars(arguments), default=str)),
             "started": _now(),
             "machine": machine(),
             "versions": {"parent": versions()},

@@ -41,10 +41,10 @@ def fill_arguments(call: Call, values: dict[int, Tensor]) -> tuple[tuple[Any, ..
 
 @contextlib.contextmanager
 def without_importing_tensorflow() -> Iterator[None]:
-    """Inside, Keras describes layers without importing TensorFlow, unless it is loaded already.
+    """Keep Keras from importing TensorFlow while it reads the configuration of layers.
 
-    On other backends, Keras otherwise imports it, where it is installed, to ask whether a value of a layer's
-    settings is a shape or a dtype of TensorFlow.
+    On JAX and PyTorch, `get_config` of a layer imports TensorFlow, if it is installed, to ask whether a value
+    is a shape or a dtype of TensorFlow. If the program has imported it already, nothing changes.
     """
     if module_utils.tensorflow._available is not None or "tensorflow" in sys.modules:
         yield

@@ -4,8 +4,8 @@ A training step samples 256 anchors per image for the losses of the RPN (Faster 
 positive RoIs pass a gradient to their anchors. All other anchors have no gradient, so most of the RPN's
 backward pass multiplies by zero. This backward pass gathers the 3x3 patches of the locations with a gradient
 and only works on those. If more locations have a gradient, as with a loss over all anchors, it computes the
-dense gradient. So it does on levels of a few hundred locations, where the search for those with a gradient
-costs as much as it saves.
+dense gradient. Levels with few locations keep the plain backward pass: they are a small part of all
+locations, and each sparse pass adds hundreds of operations to the graph.
 
 Axes: B images, L locations of a level, D outputs per location, T locations with a gradient, S cells of a
 level, C channels.
@@ -31,14 +31,15 @@ WEIGHTS = ("kernel", "bias")
 # in COARSENESS, but for no fewer than SMALLEST_LIMIT.
 COARSENESS = 16
 SMALLEST_LIMIT = 64
-SMALLEST_LEVEL = 512  # locations; the plain RPN computes smaller levels
+# Levels with fewer locations keep the plain backward pass.
+SMALLEST_LEVEL = 512
 
 
 class SparseGradientRpn(keras.layers.Layer):
     """A stand-in for the RPN with the same outputs and the same gradients, computed with less arithmetic.
 
     Call with a feature map [B, h, w, C]. Returns logits, scores and deltas as `build_rpn_model` does.
-    Gradients of the map and of the RPN's weights are computed in float32.
+    The sparse pass computes gradients of the map and of the RPN's weights in float32.
 
     Args:
         rpn: A model of `build_rpn_model`, which keeps its weights.
@@ -93,7 +94,12 @@ class SparseGradientRpn(keras.layers.Layer):
 
 
 def is_small(size: Sequence[int | None], stride: int) -> bool:
-    """Whether a map of known size (h, w) has fewer than SMALLEST_LEVEL locations, `stride` cells apart."""
+    """Return whether a feature map has fewer than SMALLEST_LEVEL locations.
+
+    Args:
+        size: (h, w) of the map. If a side is None, the answer is False.
+        stride: Cells per location.
+    """
     return None not in size and math.prod(-(-int(side or 0) // stride) for side in size) < SMALLEST_LEVEL
 
 

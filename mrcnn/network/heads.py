@@ -72,7 +72,7 @@ def box_head(
 
 
 def _dense(units: int, name: str) -> layers.Layer:
-    """Return the last layer of a branch, which computes in float32."""
+    """Return a fully connected layer that computes in float32, for class logits or box deltas."""
     return layers.Dense(units, kernel_initializer=GlorotUniform(), dtype="float32", name=name)
 
 

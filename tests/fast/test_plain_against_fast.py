@@ -10,6 +10,7 @@ from toy_data import toy_dataset
 
 from mrcnn import backend
 from mrcnn.data.generator import DataGenerator
+from mrcnn.fast import sparse_rpn_gradient
 from mrcnn.model import MaskRCNN
 from mrcnn.network.backbone import conv_block, identity_block
 from mrcnn.network.convolution import Conv2D, DepthwiseConv2D, MaxPooling2D
@@ -82,6 +83,12 @@ SLOW_CONFIGS = {
 }
 LEARNING_RATE = 0.01
 RTOL = {"tensorflow": 1e-4, "torch": 1e-4, "jax": 1e-3}[BACKEND]
+
+
+@pytest.fixture(autouse=True)
+def sparse_at_every_level(monkeypatch):
+    """The levels here are smaller than those for which the sparse pass of the RPN is meant."""
+    monkeypatch.setattr(sparse_rpn_gradient, "SMALLEST_LEVEL", 0)
 
 
 def build(config_class, fast, folder, start=None, mode="training"):

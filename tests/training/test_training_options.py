@@ -116,7 +116,6 @@ def test_places_that_no_image_fills_are_left_out_and_change_no_number(batches, t
         np.testing.assert_allclose(now, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.usefixtures("eager_test")
 def test_accumulated_gradients_are_those_of_one_large_step(plain, batches, tmp_path):
     start = plain[0]
     model = network(tmp_path, start, GRADIENT_ACCUMULATION_STEPS=2)
