@@ -32,3 +32,11 @@ class TinyConfig(ToyConfig):
     STEPS_PER_EPOCH = 2
     ROI_INCLUDE_GT = True
     SEED = 3
+
+
+def vary_masks(model):
+    """Scale the random weights of the last mask layer, so that masks are neither full nor empty."""
+    layer = model.keras_model.get_layer("mrcnn_mask")
+    kernel, bias = layer.get_weights()
+    layer.set_weights([100.0 * kernel, bias])
+    return model

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from pycocotools import mask as run_lengths
-from tiny_model import TinyConfig
+from tiny_model import TinyConfig, vary_masks
 
 from mrcnn import backend
 from mrcnn.inference import detector
@@ -35,16 +35,12 @@ def images(*shapes):
 
 
 def build(folder, **settings):
-    """A model of random weights whose masks are neither full nor empty."""
+    """A model of random weights with masks worth comparing."""
     keras.utils.set_random_seed(8)
     config = OpenConfig()
     for name, value in settings.items():
         setattr(config, name, value)
-    model = MaskRCNN("inference", config, folder)
-    mask_layer = model.keras_model.get_layer("mrcnn_mask")
-    kernel, bias = mask_layer.get_weights()
-    mask_layer.set_weights([100.0 * kernel, bias])
-    return model
+    return vary_masks(MaskRCNN("inference", config, folder))
 
 
 @pytest.fixture(scope="module")
