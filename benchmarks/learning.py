@@ -278,7 +278,9 @@ class Results:
         return next((row for row in self.content["rows"] if key.items() <= row.items()), None)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add a row with the machine and versions, and write the file."""
+        """Add a row with the machine and versions to what the file holds now, and write the file."""
+        if self.path.is_file():
+            self.content = read_json(self.path)  # another command may have added rows
         self.content["rows"].append({**row, "machine": measure.machine(), "versions": measure.versions()})
         files.write_json(self.path, self.content, indent=1)
 

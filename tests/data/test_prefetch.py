@@ -18,7 +18,7 @@ class Work:
         self.open.set()
 
     def __call__(self, index):
-        self.open.wait(10)
+        self.open.wait(60)
         self.built.append(index)
         self.threads.add(threading.current_thread().name)
         if index == 13:

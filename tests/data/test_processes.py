@@ -186,7 +186,7 @@ def started(tmp_path):
         os.killpg(program.pid, signal.SIGKILL)
 
 
-def wait_until(condition, seconds=10):
+def wait_until(condition, seconds=60):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -203,7 +203,7 @@ def test_processes_end_with_the_one_that_started_them(end, started):
     children = loaders(program.pid)
     assert children
     os.killpg(program.pid, end) if end == signal.SIGINT else program.send_signal(end)
-    assert program.wait(20) != 0
+    assert program.wait(60) != 0
     errors = program.stderr.read() if end == signal.SIGINT else ""
     assert errors.count("Traceback") == (end == signal.SIGINT), errors  # the first process speaks alone
     assert wait_until(lambda: not any(map(is_running, children)))
@@ -219,7 +219,7 @@ def test_files_of_processes_that_were_all_killed_are_removed_at_the_next_start(s
     os.killpg(program.pid, signal.SIGSTOP)  # so that none of them can tidy up after another
     for pid in [*children, program.pid]:
         os.kill(int(pid), signal.SIGKILL)
-    program.wait(20)
+    program.wait(60)
     assert wait_until(lambda: not any(map(is_running, children)))
     assert folder.is_dir()
     with generator(toy_dataset()) as batches:

@@ -131,7 +131,9 @@ def test_ctrl_c_in_a_terminal_leaves_nothing(clip, tmp_path):
         "import signal, sys, time\nfrom mrcnn.inference import video\n"
         # A process that starts in the background ignores interrupts.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "def detect(frames):\n    print('frame', flush=True)\n    time.sleep(0.2)\n    return frames\n"
+        "calls = []\n"
+        "def detect(frames):\n    calls.append(frames)\n    print('frame', flush=True)\n"
+        "    time.sleep(0.2 if len(calls) < 3 else 60)\n    return frames\n"
         "video.detect_video(sys.argv[1], sys.argv[2], detect, lambda frame, result: frame, progress=False)"
     )
     process = subprocess.Popen(

@@ -19,7 +19,7 @@ class Gate:
 
     def __call__(self, images):
         self.entered.set()
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         self.batches.append(len(images))
         if any(image.max() == 255 for image in images):
             raise ValueError("white image")
@@ -51,7 +51,7 @@ def test_what_waits_becomes_batches_in_order(gate, start):
     seen = []
     queue = start(observe=lambda images, seconds: seen.append(images))
     first = queue.submit(IMAGE)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     others = [queue.submit(IMAGE + number) for number in range(1, 6)]
     gate.open.set()
     assert [future.result(10) for future in (first, *others)] == [0, 1, 2, 3, 4, 5]
@@ -63,7 +63,7 @@ def test_what_waits_becomes_batches_in_order(gate, start):
 def test_a_batch_is_bounded_in_pixels(gate, start):
     queue = start(batch_pixels=2 * 20)
     blocker = queue.submit(IMAGE)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     futures = [
         queue.submit(IMAGE),
         queue.submit(IMAGE),
@@ -92,7 +92,7 @@ def test_places_are_bounded_and_given_back(start):
 def test_one_bad_image_fails_alone(gate, start):
     queue = start()
     blocker = queue.submit(IMAGE)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     good, bad, other = (queue.submit(IMAGE + value) for value in (1, 255, 2))
     gate.open.set()
     assert (good.result(10), other.result(10), blocker.result(10)) == (1, 2, 0)
@@ -103,7 +103,7 @@ def test_one_bad_image_fails_alone(gate, start):
 def test_what_nobody_needs_is_not_detected(gate, start):
     queue = start()
     queue.submit(IMAGE)
-    assert gate.entered.wait(10)
+    assert gate.entered.wait(60)
     first, second = queue.submit(IMAGE), queue.submit(IMAGE)
     assert first.cancel()
     gate.open.set()
