@@ -25,7 +25,7 @@ from samples.nucleus import nucleus
 
 EXPERIMENT = "nucleus_recipe"
 EVERY = 8
-EPOCHS, STEPS = 15, 100
+EPOCHS, STEPS = 10, 100
 
 
 @dataclass(frozen=True)
