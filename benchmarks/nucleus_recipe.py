@@ -5,7 +5,8 @@
     python -m benchmarks.nucleus_recipe --dataset nuclei --row pretrained --seed 0 --final
     python -m benchmarks.nucleus_recipe --table
 
-Each row changes one thing in the row "pretrained" (see ROWS). `train.zip` is divided: of the images of each
+Each row changes one thing in the row "pretrained" (see ROWS). The rows of a normalization and a batch of 2 or
+8 see as many crops as the others, whose batch is 4. `train.zip` is divided: of the images of each
 modality, sorted by id, every eighth one is held back. The held-back images measure the rows and choose the
 score threshold of AP(tau). `--final` measures a trained row on `val.zip`, with the threshold chosen before:
 do that once, for the recipe that the table has chosen. Needs `split.json`.
@@ -13,19 +14,20 @@ do that once, for the recipe that the table has chosen. Needs `split.json`.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import mrcnn
 from benchmarks import learning, measure
+from benchmarks.detection_variants import VARIANTS
 from mrcnn import formats
 from mrcnn.evaluation.evaluate import evaluate
 from samples.nucleus import nucleus
 
 EXPERIMENT = "nucleus_recipe"
 EVERY = 8
-EPOCHS, STEPS = 10, 100
+EPOCHS, STEPS, BATCH = 10, 100, 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Row:
         augmentation: Name in `nucleus.AUGMENTATIONS`.
         settings: Fields of the Config.
         longer: Factor of the steps.
+        batch: Images in a batch. The number of crops stays, so the number of steps changes.
         layers: Layers to train; with "3+", the heads train alone first.
     """
 
@@ -46,6 +49,7 @@ class Row:
     augmentation: str = "microscopes"
     settings: dict[str, Any] = field(default_factory=dict)
     longer: int = 1
+    batch: int = BATCH
     layers: str = "all"
 
 
@@ -61,6 +65,16 @@ ROWS = {
     "larger masks": Row(settings={"MASK_POOL_SIZE": 20, "MASK_SHAPE": (40, 40)}),
     "longer": Row(longer=3),
     "all": Row(augmentation="all", settings={"EMA_MOMENTUM": 0.998}, longer=3),
+    **{
+        f"{name}, batch {batch}": replace(row, batch=batch)
+        for name, row in {
+            "scratch, batch norm": Row(weights="scratch"),
+            "scratch, group norm": Row(weights="scratch", settings={"NORM": "group"}),
+            "pretrained, learned statistics": Row(),
+            "pretrained, frozen statistics": Row(settings={"TRAIN_BN": "heads"}, layers="3+"),
+        }.items()
+        for batch in (2, 8)
+    },
 }
 # Changes of detection alone, for the weights of a trained row.
 DETECTION: dict[str, dict[str, Any]] = {
@@ -68,6 +82,7 @@ DETECTION: dict[str, dict[str, Any]] = {
     "flips": {"TEST_TIME_FLIPS": "all"},
     "mask NMS": {"DETECTION_NMS_THRESHOLD": 0.5, "MASK_NMS_THRESHOLD": 0.3},
     "larger images": {"IMAGE_MIN_SCALE": 3.0},
+    **{name: {} for name in VARIANTS},
 }
 
 
@@ -95,8 +110,9 @@ def run_of(
     """Return the training of a row."""
     row = ROWS[name]
     config = nucleus.RECIPES[row.recipe][0]()
-    for key, value in [*row.settings.items(), *settings]:
+    for key, value in [*row.settings.items(), ("IMAGES_PER_GPU", row.batch), *settings]:
         setattr(config, key, value)
+    steps = max(1, steps * BATCH // row.batch)
     config.STEPS_PER_EPOCH = steps
     epochs *= row.longer
     rate = config.LEARNING_RATE
@@ -162,6 +178,10 @@ def measure_row(
     folder = learning.run_folder(arguments, EXPERIMENT)
     model = learning.train(run, train_set, None, folder)
     config = detection_config(run, DETECTION[arguments.detect])
+    if arguments.detect in VARIANTS:
+        variant = VARIANTS[arguments.detect]("inference", detection_config(run, {}), folder / "logs")
+        variant.copy_weights(model)
+        model = variant
     min_score = None
     if arguments.final:
         chosen = results.find(**key, on="held back")

@@ -127,9 +127,10 @@ def test_held_back_images_of_each_modality(bowl):
 @pytest.mark.parametrize("name", nucleus_recipe.ROWS)
 def test_rows_of_the_recipe_are_valid(name):
     row = nucleus_recipe.ROWS[name]
-    training = nucleus_recipe.run_of(name, 0, 10, 5, [])
+    training = nucleus_recipe.run_of(name, 0, 10, 6, [])
     training.config.validate()
-    assert training.stages[-1].epochs == 10 * row.longer and training.config.STEPS_PER_EPOCH == 5
+    assert training.stages[-1].epochs == 10 * row.longer
+    assert training.config.STEPS_PER_EPOCH * training.config.BATCH_SIZE == 24
     for change in nucleus_recipe.DETECTION.values():
         config = nucleus_recipe.detection_config(training, change)
         config.validate()
