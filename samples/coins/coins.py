@@ -11,6 +11,7 @@ the current folder. Copy this file to start your own project: a Config, a Datase
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from pathlib import Path
 
@@ -104,6 +105,7 @@ def train(logs: Path, epochs: int) -> mrcnn.MaskRCNN:
     dataset.load_coins([image], [labels])
     dataset.prepare()
     config = CoinsConfig()
+    random.seed(config.SEED)  # the initial weights are drawn with it
     rate = mrcnn.schedules.warm_up_and_decay(0.05, epochs * config.STEPS_PER_EPOCH, end=0.02)
     model = mrcnn.MaskRCNN("training", config, logs)
     model.train(
