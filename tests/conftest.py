@@ -73,3 +73,4 @@ def forget_networks():
 
     keras.utils.clear_session()
     gc.collect()
+    gc.freeze()  # what is left lives on, so the next collections need not look at it
