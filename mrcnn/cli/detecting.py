@@ -14,7 +14,7 @@ from mrcnn.cli.messages import IncompleteError
 from mrcnn.cli.models import Detecting, load_model, names_of
 from mrcnn.errors import MissingFileError
 from mrcnn.files.calibration import PixelSize
-from mrcnn.files.images import SUFFIXES
+from mrcnn.files.images import SUFFIXES, read_image
 
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 
@@ -76,6 +76,7 @@ def detect_sources(
             overlays=not formats if overlays is None else overlays,
             formats=formats or ("labels", "coco"),
             stream=_stream_of(loaded),
+            read=getattr(loaded, "read_image", read_image),  # exported files have no own way of reading
             **options,
         )
     value = {

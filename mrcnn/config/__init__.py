@@ -356,6 +356,11 @@ class Config:
     """Whether detection pads images of many sizes to few (sides 256, 384, 512, 768 and so on), where each
     size compiles: on JAX, and where TensorFlow uses XLA. Scores next to the padding change a little."""
 
+    REDUCED_JPEG = False
+    """Whether detection in files decodes JPEG images at a half, a quarter or an eighth of their size, where
+    the network's input is at least so much smaller. This is several times faster. Scores change a little,
+    because more pixels count."""
+
     # --- Loading of training data ---
 
     TRAIN_ON_EMPTY_IMAGES: bool | None = None

@@ -60,6 +60,7 @@ def write_predictions(
     page: int | None = None,
     channels: Sequence[int] | None = None,
     stream: Stream | None = None,
+    read: Callable[..., Any] = read_image,
 ) -> dict[str, int]:
     """Detect the objects of every image, and write them.
 
@@ -89,6 +90,8 @@ def write_predictions(
         channels: Which channels of images with others than colors; see there.
         stream: A function to use instead of `detect`, which may overlap the images, such as
             `MaskRCNN.stream` with errors; see `Stream`.
+        read: A function to use instead of `read_image` if no format needs the pixels, such as
+            `MaskRCNN.read_image`. What it returns has the `shape` of the image.
 
     Returns:
         The number of instances of each image by name. The name is that of the file without suffix, or with it
@@ -106,11 +109,7 @@ def write_predictions(
     names = _names(class_names)
     pictures = [_Picture(name, member) for name, member in images.items()]
 
-    def read(picture: _Picture) -> Image:
-        file = _open(root, picture.member)
-        image = read_image(file, f"{root}/{picture.member}", page=page, channels=channels)
-        picture.shape, picture.image = image.shape[:2], image if READ_PIXELS & set(wanted) else None
-        return image
+    read_picture = partial(_read, root, None if READ_PIXELS & set(wanted) else read, page, channels)
 
     def write(item: tuple[_Picture, Any]) -> None:
         picture, found = item
@@ -129,7 +128,7 @@ def write_predictions(
         results.add(kept, picture.name, file_name=picture.member, image=picture.image, content=content)
         picture.image = None
 
-    found = (stream or _one_by_one(detect))(partial(read, picture) for picture in pictures)
+    found = (stream or _one_by_one(detect))(partial(read_picture, picture) for picture in pictures)
     try:
         with contextlib.closing(in_order(write, zip(pictures, found, strict=True), threads=1)) as written:
             for _ in tqdm(written, "Predicting", len(pictures), unit="image", disable=not verbose):
@@ -159,6 +158,20 @@ class _Picture:
     member: str
     shape: tuple[int, ...] = ()
     image: Image | None = None
+
+
+def _read(
+    root: Path,
+    read: Callable[..., Any] | None,
+    page: int | None,
+    channels: Sequence[int] | None,
+    picture: _Picture,
+) -> Any:
+    """Return what `read` returns for an image. None reads its pixels, and keeps them."""
+    file, name = _open(root, picture.member), f"{root}/{picture.member}"
+    image = (read or read_image)(file, name, page=page, channels=channels)
+    picture.shape, picture.image = image.shape[:2], image if read is None else None
+    return image
 
 
 def _one_by_one(detect: Callable[[list[Image]], list[Any]]) -> Stream:

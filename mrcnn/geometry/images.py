@@ -122,21 +122,17 @@ def resize_image(
     height, width = image.shape[:2]
     if mode == "none":
         return image, (0, 0, height, width), 1, [(0, 0)] * 3, None
+    scale = image_scale((height, width), min_dim, max_dim, min_scale, mode)
     if mode == "shortest":
-        return _scale_shortest(
-            image, _required("min_dim", min_dim, mode), _required("max_dim", max_dim, mode)
-        )
+        return _scale_shortest(image, scale)
     if mode == "crop":
-        side = _required("min_dim", min_dim, mode)
-        return _scale_and_crop(image, _scale(height, width, min_dim, None, min_scale), side)
+        return _scale_and_crop(image, scale, _required("min_dim", min_dim, mode))
     if mode == "square":
         side = _required("max_dim", max_dim, mode)
-        scale = _scale(height, width, min_dim, side, min_scale)
         return _scale_and_pad(
             image, scale, side - scaled_side(height, scale), side - scaled_side(width, scale)
         )
     _check_multiple(min_dim)
-    scale = _scale(height, width, min_dim, None, min_scale)
     return _scale_and_pad(
         image,
         scale,
@@ -263,6 +259,29 @@ def _check_multiple(min_dim: int | None) -> None:
         )
 
 
+def image_scale(
+    size: tuple[int, int],
+    min_dim: int | None = None,
+    max_dim: int | None = None,
+    min_scale: float | None = None,
+    mode: str = "square",
+) -> float:
+    """Return the factor by which `resize_image` scales an image of size (height, width); 1 in mode "none".
+
+    The other arguments are those of `resize_image`.
+
+    Raises:
+        ValueError: If a setting that the mode needs is missing.
+    """
+    if mode == "none":
+        return 1
+    if mode == "shortest":
+        shortest, longest = _required("min_dim", min_dim, mode), _required("max_dim", max_dim, mode)
+        return min(shortest / min(size), longest / max(size))
+    limit = _required("max_dim", max_dim, mode) if mode == "square" else None
+    return _scale(*size, min_dim, limit, min_scale)
+
+
 def _scale(
     height: int, width: int, min_dim: int | None, max_dim: int | None, min_scale: float | None
 ) -> float:
@@ -290,10 +309,8 @@ def padded_shape(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
     return height + -height % SHORTEST_MULTIPLE, width + -width % SHORTEST_MULTIPLE
 
 
-def _scale_shortest(image: np.ndarray, min_dim: int, max_dim: int) -> Resized:
-    sides = image.shape[:2]
-    scale = min(min_dim / min(sides), max_dim / max(sides))
-    height, width = (max(int(side * scale), 1) for side in sides)
+def _scale_shortest(image: np.ndarray, scale: float) -> Resized:
+    height, width = (max(int(side * scale), 1) for side in image.shape[:2])
     resized = np.empty((height, width, image.shape[2]), dtype=image.dtype)
     interpolation.bilinear_into(image, resized, edge="repeat")
     # Masks are scaled to rounded sides, which are longer by at most one pixel: the crop leaves it out.

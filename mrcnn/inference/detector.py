@@ -24,9 +24,10 @@ from mrcnn.geometry import preprocessing
 from mrcnn.geometry.anchors import AnchorCache
 from mrcnn.inference import outputs
 from mrcnn.inference.compiling import announced
-from mrcnn.inference.inputs import MoldedImage, mold_inputs, on_ladder
+from mrcnn.inference.inputs import MoldedImage, as_image, mold_inputs, on_ladder
 from mrcnn.inference.mask_branch import LEVELS, mask_branch
 from mrcnn.inference.outputs import Detections, count_detections
+from mrcnn.inference.reduced_images import ReducedImage
 from mrcnn.inference.test_time_augmentation import detect_with_options, has_options
 from mrcnn.network.graphs import Graph
 from mrcnn.threads import default_threads, in_order
@@ -214,7 +215,7 @@ class Detector:
 
     def stream(
         self,
-        images: Iterable[Image | Callable[[], Image]],
+        images: Iterable[Image | ReducedImage | Callable[[], Image | ReducedImage]],
         mask_form: str = "full",
         *,
         with_errors: bool = False,
@@ -225,7 +226,7 @@ class Detector:
         paste the masks of the last ones.
 
         Args:
-            images: Arrays, or functions that return one, which are called in threads.
+            images: Arrays or reduced images, or functions that return one, which are called in threads.
             mask_form: One of `outputs.MASK_FORMS`.
             with_errors: Whether to yield the error of an image that cannot be used, and to go on.
 
@@ -241,13 +242,13 @@ class Detector:
                     raise
                 return error
 
-        def read(image: Image | Callable[[], Image]) -> Image:
-            return np.asarray(image() if callable(image) else image)
+        def read(image: Any) -> Any:
+            return as_image(image() if callable(image) else image)
 
-        def mold(image: Image | Callable[[], Image]) -> MoldedImage:
+        def mold(image: Any) -> MoldedImage:
             return self._checked(mold_inputs([read(image)], self.config)[0])
 
-        def detect(image: Image | Callable[[], Image]) -> Detections:
+        def detect(image: Any) -> Detections:
             return self.detect([read(image)], mask_form)[0]
 
         if has_options(self.config):

@@ -13,6 +13,7 @@ from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.image_meta import compose_image_meta
 from mrcnn.geometry.images import check_molded_size, pad_after, padded_shape, resize_image
+from mrcnn.inference.reduced_images import ReducedImage
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -90,15 +91,22 @@ def whole_image_config(config: "Config") -> "Config":
     return config
 
 
-def image_list(images: Image | Iterable[Image]) -> list[Image]:
+def image_list(images: Image | ReducedImage | Iterable[Image | ReducedImage]) -> list[Any]:
     """Return images as a list. A single array [height, width] or [height, width, channels] is one image."""
     is_one_array = getattr(images, "ndim", None) in (2, 3)
     if is_one_array or not isinstance(images, Iterable):
-        return [_as_array(images)]
-    return [_as_array(image) for image in images]
+        return [as_image(images)]
+    return [as_image(image) for image in images]
 
 
-def _as_array(image: Any) -> Image:
+def as_image(image: Any) -> Image | ReducedImage:
+    """Return an image as an array, unless it is a `ReducedImage`.
+
+    Raises:
+        InvalidDataError: If it is not an array of numbers.
+    """
+    if isinstance(image, ReducedImage):
+        return image
     try:
         return np.asarray(image)
     except ValueError as error:  # lists of different lengths
@@ -120,11 +128,12 @@ def as_molded(pixels: np.ndarray, meta: np.ndarray, config: "Config") -> MoldedI
     return MoldedImage(pixels, meta, (0, 0, *pixels.shape[:2]), pixels.shape, **box_rules(config))
 
 
-def mold_inputs(images: Sequence[Image], config: "Config") -> list[MoldedImage]:
+def mold_inputs(images: Sequence[Image | ReducedImage], config: "Config") -> list[MoldedImage]:
     """Prepare images for the network: fit channels and value range, resize, subtract the mean.
 
     Args:
-        images: Arrays [height, width, channels], or gray [height, width]; uint8, uint16 or float.
+        images: Arrays [height, width, channels], or gray [height, width]; uint8, uint16 or float; or reduced
+            images, whose detections refer to the whole image.
         config: Read for the IMAGE_* settings, CONTRAST_PERCENTILES, MEAN_PIXEL and NUM_CLASSES.
 
     Raises:
@@ -133,7 +142,8 @@ def mold_inputs(images: Sequence[Image], config: "Config") -> list[MoldedImage]:
     return [_mold_input(image, config) for image in images]
 
 
-def _mold_input(image: Image, config: "Config") -> MoldedImage:
+def _mold_input(image: Image | ReducedImage, config: "Config") -> MoldedImage:
+    size, image = image.shape[:2], image.pixels if isinstance(image, ReducedImage) else image
     original = preprocessing.as_network_image(image, config)
     if config.IMAGE_RESIZE_MODE == "shortest":
         original = original.astype(np.float32)  # interpolated values are not rounded
@@ -149,5 +159,7 @@ def _mold_input(image: Image, config: "Config") -> MoldedImage:
         pixels = pad_after(pixels, padded_shape([pixels.shape]))
     check_molded_size(pixels.shape, config.IMAGE_RESIZE_MODE)
     no_active_classes = np.zeros([config.NUM_CLASSES], dtype=np.int32)
-    meta = compose_image_meta(0, original.shape, pixels.shape, window, scale, no_active_classes)
-    return MoldedImage(pixels, meta, window, original.shape, **box_rules(config))
+    scale *= original.shape[0] / size[0]  # of the whole image
+    whole = (*size, *original.shape[2:])
+    meta = compose_image_meta(0, whole, pixels.shape, window, scale, no_active_classes)
+    return MoldedImage(pixels, meta, window, whole, **box_rules(config))

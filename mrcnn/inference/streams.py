@@ -1,9 +1,13 @@
-"""Detection in any number of images, overlapped, as a method of the model."""
+"""Detection in any number of images, overlapped, and reading them, as methods of the model."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mrcnn.files.images import Source, read_image
 from mrcnn.inference.outputs import check_mask_form, completed
+from mrcnn.inference.reduced_images import ReducedImage, read_reduced
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -12,16 +16,29 @@ if TYPE_CHECKING:
 
 
 class DetectsStreams:
-    """The method `stream` of a model."""
+    """The methods `stream` and `read_image` of a model."""
 
     config: "Config"
     class_names: list[str] | None
     _require_mode: Callable[[str, str], None]
     _compiled_detector: Callable[[], "Detector"]
 
+    def read_image(self, file: Source, name: str | None = None, **options: Any) -> Image | ReducedImage:
+        """Read an image file for `detect`, with REDUCED_JPEG at a part of its size.
+
+        Args:
+            file, name, options: See `mrcnn.files.images.read_image`.
+
+        Raises:
+            MissingFileError, UnreadableFileError, InvalidDataError: See `mrcnn.files.images.read_image`.
+        """
+        if self.config.REDUCED_JPEG:
+            return read_reduced(file, name, config=self.config, **options)
+        return read_image(file, name, **options)
+
     def stream(
         self,
-        images: Iterable[Image | Callable[[], Image]],
+        images: Iterable[str | os.PathLike[str] | Image | Callable[[], Image]],
         masks: str = "full",
         *,
         with_errors: bool = False,
@@ -32,13 +49,14 @@ class DetectsStreams:
         Images of one size run in batches of IMAGES_PER_GPU per device.
 
             paths = sorted(Path("photos").glob("*.jpg"))
-            readers = (functools.partial(mrcnn.files.images.read_image, path) for path in paths)
-            for path, found in zip(paths, model.stream(readers)):
+            for path, found in zip(paths, model.stream(paths)):
                 print(path, len(found["scores"]))
 
         Args:
-            images: Arrays as for `detect`, or functions that return one, which threads call. More of them are
-                taken than results are yielded: about one per core and those of a batch.
+            images: Paths of image files, arrays as for `detect`, or functions that return one. Threads read
+                the files and call the functions. More of them are taken than results are yielded: about one
+                per core and those of a batch. With REDUCED_JPEG, large JPEG files are decoded at a part of
+                their size.
             masks: See `detect`.
             with_errors: Whether to yield the error of an image that cannot be read or used in place of its
                 detections, and to go on.
@@ -55,7 +73,11 @@ class DetectsStreams:
         """
         self._require_mode("inference", "stream")
         check_mask_form(masks)
-        results = self._compiled_detector().stream(images, masks, with_errors=with_errors)
+        is_path = (str, os.PathLike)
+        readers = (
+            partial(self.read_image, image) if isinstance(image, is_path) else image for image in images
+        )
+        results = self._compiled_detector().stream(readers, masks, with_errors=with_errors)
         return _completed(results, self.class_names, self.config)
 
 

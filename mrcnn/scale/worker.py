@@ -33,6 +33,7 @@ class Worker:
         self, load: Callable[[], Any], source: str, output: str, description: str, min_score: float
     ) -> None:
         self._model = load()
+        self._read_image = getattr(self._model, "read_image", read_image)
         self._source, self._root = open_location(source)
         self._output = output
         self._description = description
@@ -73,7 +74,7 @@ class Worker:
         try:
             if isinstance(content, Exception):
                 raise content
-            image = read_image(content, path)
+            image = self._read_image(content, path)
             (found,) = self._model.detect([image], masks="cropped")
             result = Detections.of(found, image.shape[:2])
             result.class_names = result.class_names or getattr(self._model, "class_names", None)
