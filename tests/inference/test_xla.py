@@ -20,6 +20,10 @@ on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="JAX always compiles, PyTorch never"
 )
 
+NETWORKS = pytest.mark.parametrize(
+    "network", [{}, {"BACKBONE": "resnet50", "COMPUTE_BACKBONE_SHAPE": None}], ids=["tiny", "resnet50"]
+)
+
 
 def build(mode, folder, start=None, **settings):
     keras.utils.set_random_seed(4)
@@ -34,10 +38,11 @@ def build(mode, folder, start=None, **settings):
 
 @on_tensorflow
 @pytest.mark.slow
-def test_detections(tmp_path):
+@NETWORKS
+def test_detections(network, tmp_path):
     """One setting compiles detection, for one size at a time."""
-    plain = build("inference", tmp_path, IMAGES_PER_GPU=1)
-    compiled = build("inference", tmp_path, plain, IMAGES_PER_GPU=1, JIT_COMPILE=True)
+    plain = build("inference", tmp_path, IMAGES_PER_GPU=1, **network)
+    compiled = build("inference", tmp_path, plain, IMAGES_PER_GPU=1, JIT_COMPILE=True, **network)
     pictures = [toy_dataset(1).load_image(0), np.full((60, 120, 3), 90, np.uint8)]
     for one, other in zip(plain.detect(pictures), compiled.detect(pictures), strict=True):
         assert len(one["scores"]) > 0
@@ -49,13 +54,14 @@ def test_detections(tmp_path):
 
 @on_tensorflow
 @pytest.mark.slow
-def test_a_training_step(tmp_path):
+@NETWORKS
+def test_a_training_step(network, tmp_path):
     """Losses and the weights after a step, that is gradients, are those of the plain graph."""
     batch = DataGenerator(toy_dataset(), TinyConfig(), seed=0, workers=0)[0][0]
-    start = build("training", tmp_path)
+    start = build("training", tmp_path, **network)
     logs, weights = {}, {}
     for choice in (False, True):
-        model = build("training", tmp_path, start, JIT_COMPILE=choice)
+        model = build("training", tmp_path, start, JIT_COMPILE=choice, **network)
         for name in ("proposal_targets", "rpn_targets"):
             model.keras_model.get_layer(name).shuffle = False
         model.set_trainable(".*", verbose=0)
