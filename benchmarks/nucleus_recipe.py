@@ -81,6 +81,8 @@ DETECTION: dict[str, dict[str, Any]] = {
     "plain": {},
     "flips": {"TEST_TIME_FLIPS": "all"},
     "mask NMS": {"DETECTION_NMS_THRESHOLD": 0.5, "MASK_NMS_THRESHOLD": 0.3},
+    "NMS 0.4": {"DETECTION_NMS_THRESHOLD": 0.4},
+    "NMS 0.5": {"DETECTION_NMS_THRESHOLD": 0.5},
     "larger images": {"IMAGE_MIN_SCALE": 3.0},
     **{name: {} for name in VARIANTS},
 }
