@@ -10,10 +10,12 @@ Therefore lines that appear during the import of TensorFlow are filtered by the 
 user sets takes precedence: `TF_CPP_MIN_LOG_LEVEL=0 python ...` shows everything.
 
 Keras imports several large packages that this one does not use, such as scikit-learn. They take as long as
-Keras itself. `postpone_optional_packages` delays them until something uses them.
+Keras itself. `postpone_optional_packages` delays them until something uses them. PyTorch's compiler is one of
+them: detection does not need it.
 """
 
 import contextlib
+import functools
 import gc
 import importlib
 import importlib.abc
@@ -128,10 +130,13 @@ POSTPONED = ("keras.src.visualization", "keras.visualization", "keras.wrappers")
 
 
 def postpone_optional_packages() -> None:
-    """Run the code of POSTPONED modules when something uses them. Does nothing if Keras is already loaded."""
+    """Run the code of POSTPONED modules and of COMPILER when something uses them.
+
+    Does nothing if Keras is already loaded.
+    """
     if "keras" in sys.modules or any(isinstance(finder, _LazyImport) for finder in sys.meta_path):
         return
-    sys.meta_path[:0] = [_LazyImport(), _KerasImport()]
+    sys.meta_path[:0] = [_LazyImport(), _CompilerImport(), _KerasImport()]
 
 
 class _KerasImport(importlib.abc.MetaPathFinder):
@@ -232,3 +237,75 @@ class _LazyModule(ModuleType):
     def __dir__(self) -> Iterable[str]:
         getattr(self, "__all__", None)
         return ModuleType.__dir__(self)
+
+
+# --- PyTorch's compiler ---
+
+COMPILER = "torch._dynamo"
+# Modules of Keras that import the compiler for one line, the decorator `dynamo.disable()`.
+DECORATED = ("keras.src.backend.torch.image", "keras.src.backend.torch.random")
+
+
+class _CompilerImport(importlib.abc.MetaPathFinder):
+    """Import hook that loads DECORATED modules without COMPILER, and ignores all others."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in DECORATED:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = functools.partial(_execute_without_compiler, spec.loader.exec_module)
+            spec.loader.exec_module = execute  # type: ignore[method-assign]
+        return spec
+
+
+def _execute_without_compiler(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    """Run the code of a module with a stub in the place of COMPILER. If that fails, run it as usual."""
+    try:
+        with _compiler_stub():
+            execute(module)
+    except Exception:  # the module needs more than the stub has
+        execute(module)
+
+
+@contextlib.contextmanager
+def _compiler_stub() -> Iterator[None]:
+    """Put a stub in the place of COMPILER, unless that is loaded already, and take it away again."""
+    if COMPILER in sys.modules:
+        yield
+        return
+    stub = _CompilerStub(sys.modules["torch"])
+    sys.modules[COMPILER] = stub
+    try:
+        yield
+    finally:
+        stub.remove()
+
+
+class _CompilerStub(ModuleType):
+    """What a module gets for COMPILER. Attributes other than `disable` load the real one.
+
+    Args:
+        torch: PyTorch.
+
+    Attributes:
+        disable: A decorator that keeps a function out of compiled programs, as PyTorch applies it to its own
+            functions. It loads COMPILER when such a function is called.
+    """
+
+    def __init__(self, torch: ModuleType) -> None:
+        super().__init__(COMPILER)
+        self.disable = torch._disable_dynamo
+
+    def remove(self) -> None:
+        """Leave the place to the real module."""
+        if sys.modules.get(COMPILER) is self:
+            del sys.modules[COMPILER]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what tools look for in every module
+            raise AttributeError(f"module {COMPILER!r} has no attribute {name!r}")
+        self.remove()
+        return getattr(importlib.import_module(COMPILER), name)

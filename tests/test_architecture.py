@@ -119,7 +119,7 @@ NEED_KERAS = {
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
 # Files outside backend/ that name a framework in a string, with the reason.
 NAME_A_FRAMEWORK = {
-    "_startup.py": "hides the start-up messages of TensorFlow before anything imports it",
+    "_startup.py": "hides messages of TensorFlow, postpones the compiler of PyTorch",
     "checkpoints/weight_files.py": "an attribute of the file format",
     "export/exporting.py": "the name of a format",
     "runtime/engines.py": "the package that runs a SavedModel",
@@ -130,6 +130,7 @@ NAME_A_FRAMEWORK = {
 PRIVATE_MEMBERS = {
     ("data/processes.py", "_exit"): "os._exit ends a process without clean-up",
     ("drawing/display.py", "_ipython_display_"): "the protocol of IPython for displaying an object",
+    ("_startup.py", "_disable_dynamo"): "PyTorch's public form of it imports the compiler",
 }
 
 # The files of network/ that turn a Config into plain numbers.

@@ -86,6 +86,20 @@ print("hello", file=sys.stderr)
 
 
 OPTIONAL = {"matplotlib", "sklearn"}
+on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="needs PyTorch as backend")
+
+DETECTION = """
+import sys
+import numpy as np
+from mrcnn import LightConfig, MaskRCNN
+
+class Tiny(LightConfig):
+    NAME = "tiny"
+    IMAGE_MIN_DIM = IMAGE_MAX_DIM = 64
+    IMAGES_PER_GPU = 1
+
+MaskRCNN("inference", Tiny(), "logs").detect([np.zeros((64, 64, 3), np.uint8)])
+"""
 
 
 def test_a_model_loads_no_optional_packages():
@@ -104,20 +118,9 @@ except Exception:
 
 
 @pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="it is the backend")
-def test_detection_on_another_backend_does_not_import_tensorflow(tmp_path):
+def test_detection_on_another_backend_does_not_import_tensorflow():
     """Where it is installed, Keras imports it to describe a layer."""
-    code = f"""
-import numpy as np
-from mrcnn import LightConfig, MaskRCNN
-
-class Tiny(LightConfig):
-    NAME = "tiny"
-    IMAGE_MIN_DIM = IMAGE_MAX_DIM = 64
-    IMAGES_PER_GPU = 1
-
-MaskRCNN("inference", Tiny(), {str(tmp_path)!r}).detect([np.zeros((64, 64, 3), np.uint8)])
-"""
-    assert "tensorflow" not in imported_by(code)
+    assert "tensorflow" not in imported_by(DETECTION)
 
 
 def test_postponed_parts_of_keras():
@@ -153,6 +156,72 @@ def test_a_submodule_of_a_postponed_module():
     """Its import runs the code of the postponed module first, as without the package."""
     module = "keras.src.visualization.plot_image_gallery"
     assert run(f"import mrcnn, keras\nimport {module} as x\nprint(x.__name__)").stdout.strip() == module
+
+
+@on_torch
+def test_detection_does_not_import_the_compiler_of_pytorch():
+    assert "torch._dynamo" not in imported_by(DETECTION)
+
+
+@on_torch
+def test_the_compiler_of_pytorch_is_there_for_those_who_need_it():
+    code = """
+import mrcnn, keras, sys, torch
+assert "torch._dynamo" not in sys.modules and "_dynamo" not in vars(torch)
+import torch._dynamo as dynamo
+assert dynamo is torch._dynamo is sys.modules["torch._dynamo"] and dynamo.__file__
+keras.utils.clear_session()  # calls dynamo.reset
+print(torch.compile(lambda x: x * 2, backend="eager")(torch.ones(2)).tolist())
+"""
+    assert run(code).stdout.strip() == "[2.0, 2.0]"
+
+
+@on_torch
+@pytest.mark.parametrize("first", ["import torch._dynamo", "import keras"])
+def test_a_compiler_that_is_loaded_before(first):
+    code = f"""
+{first}
+import sys
+before = sys.modules["torch._dynamo"]
+import mrcnn, keras
+from keras.src.backend.torch import random
+assert random.dynamo is before is sys.modules["torch._dynamo"]
+"""
+    run(code)
+
+
+@on_torch
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import torch._dynamo as dynamo; dynamo.reset()",
+        "import torch._dynamo.config as config; config.verbose",
+        "import torch._dynamo as dynamo; dynamo.disable(reason='a test')",
+    ],
+)
+def test_a_module_of_keras_that_needs_more_of_the_compiler(line):
+    """It gets the real one."""
+    code = f"""
+import sys, torch, types
+from mrcnn import _startup
+module = types.ModuleType("module")
+_startup._execute_without_compiler(lambda module: exec({line!r}, vars(module)), module)
+print(type(sys.modules["torch._dynamo"]).__name__)
+"""
+    assert run(code).stdout.strip() == "module"
+
+
+@on_torch
+def test_errors_of_a_module_of_keras_pass():
+    code = """
+import sys, torch, types
+from mrcnn import _startup
+try:
+    _startup._execute_without_compiler(lambda module: 1 / 0, types.ModuleType("module"))
+except ZeroDivisionError:
+    print("torch._dynamo" in sys.modules)
+"""
+    assert run(code).stdout.strip() == "False"
 
 
 def test_keras_that_is_loaded_before():

@@ -4,7 +4,9 @@ A test that fails after an update of Keras names the function of `keras_internal
 """
 
 import inspect
+import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from keras import layers, ops
 from tensor_tools import BACKEND, array, tensor
 
+from mrcnn import _startup
 from mrcnn.backend import keras_internals
 
 pytestmark = pytest.mark.smoke
@@ -178,6 +181,47 @@ class TestClipsAfterSum:
         change, order = self.step(clips_after_sum=True)
         np.testing.assert_allclose(change, [0.6, 0.8], rtol=1e-5)
         assert order == ["sum", "clip"]
+
+
+on_torch = pytest.mark.skipif(BACKEND != "torch", reason="needs PyTorch as backend")
+
+
+@on_torch
+@pytest.mark.parametrize("name", _startup.DECORATED)
+def test_modules_that_decorate_functions_with_the_compiler(name):
+    """They need nothing else of PyTorch's compiler, which `mrcnn._startup` postpones."""
+    lines = inspect.getsource(sys.modules[name]).splitlines()
+    code = [line for line in lines if "dynamo" in line and not line.startswith("#")]
+    assert code == ["import torch._dynamo as dynamo", "@dynamo.disable()"]
+
+
+@on_torch
+def test_no_other_module_of_the_backend_imports_the_compiler():
+    here = "keras.src.backend.torch"
+    modules = [sys.modules[name] for name in sys.modules if name.startswith(here)]
+    found = [module.__name__ for module in modules if "torch._dynamo" in inspect.getsource(module)]
+    assert sorted(found) == sorted(_startup.DECORATED)
+
+
+@on_torch
+@pytest.mark.parametrize("is_called_before", [False, True])
+def test_random_functions_stay_out_of_compiled_programs(is_called_before):
+    """As without the package: the programs before and after the generator are two."""
+    first = "keras.random.normal((3,), seed=7)" if is_called_before else ""
+    code = f"""
+import mrcnn, keras, sys, torch
+assert "torch._dynamo" not in sys.modules
+{first}
+def add(x):
+    return x * 2 + keras.random.normal((3,), seed=7)
+x = torch.ones(3)
+assert torch.equal(torch.compile(add, backend="eager")(x), add(x))
+found = torch._dynamo.explain(add)(x)
+print(found.graph_count, found.graph_break_count)
+"""
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "1"]
 
 
 def test_every_function_has_a_test():
