@@ -24,13 +24,18 @@ def while_loop(
     condition: Callable[..., Tensor], body: Callable[..., Variables], variables: Variables
 ) -> Variables:
     """See `mrcnn.backend.plain.while_loop`."""
-    if not torch.compiler.is_exporting():
+    if not _is_exporting():
         return keras.ops.while_loop(condition, body, variables)
 
     def repeat(*values: Tensor) -> Variables:
         return tuple(x.clone() for x in body(*values))  # a result must not share memory with a variable
 
     return torch.while_loop(condition, repeat, tuple(x.clone() for x in variables))
+
+
+def _is_exporting() -> bool:
+    """Whether torch.export is tracing. PyTorch before 2.7 cannot tell, and writes no programs here."""
+    return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()
 
 
 def rows_from(x: Tensor, start: Tensor, count: int) -> Tensor:
@@ -93,7 +98,12 @@ def write_torch_program(
         path: The file, which ends in .pt2.
         files: Texts to store in the file, by name.
         example: Shape of an example of the input.
+
+    Raises:
+        ImportError: If PyTorch is older than 2.7.
     """
+    if not hasattr(torch.compiler, "is_exporting"):
+        raise ImportError(f'The format "torch" needs PyTorch 2.7 or newer. Installed: {torch.__version__}')
     (images,) = network.inputs
     open_axes = {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(images.shape) if size is None}
     example_images = torch.zeros(tuple(example), dtype=getattr(torch, images.dtype))

@@ -61,6 +61,19 @@ def test_the_size_must_be_known(tmp_path):
 
 
 @on_torch
+def test_an_old_pytorch_detects_and_writes_nothing(model, tmp_path, monkeypatch):
+    import torch
+
+    image = pictures((64, 64, 3))[0]
+    expected = model.detect(image)[0]["scores"].tolist()
+    monkeypatch.delattr(torch.compiler, "is_exporting")
+    assert model.detect(image)[0]["scores"].tolist() == expected
+    with pytest.raises(ImportError, match=r"needs PyTorch 2\.7 or newer. Installed: 2\."):
+        export.export(model, tmp_path / "model.pt2", size=(64, 64))
+    assert list(tmp_path.iterdir()) == []
+
+
+@on_torch
 @pytest.mark.slow
 def test_images_of_many_sizes(model, exported):
     path = exported("tiny.pt2")

@@ -109,7 +109,8 @@ def photos(tmp_path):
 def test_detections_are_in_pixels_of_the_whole_image(model, photos):
     paths = sorted(photos.iterdir())
     small, large = model.stream(paths)
-    assert small["masks"].shape == large["masks"].shape == (240, 360, 10)
+    for one in (small, large):
+        assert one["masks"].shape == (240, 360, len(one["scores"])) and len(one["scores"])
     assert large["rois"].max() > 64  # of the whole image
     reduced = read_reduced(paths[0], config=model.config)
     assert isinstance(reduced, ReducedImage)
@@ -117,7 +118,6 @@ def test_detections_are_in_pixels_of_the_whole_image(model, photos):
         assert one["rois"].tolist() == small["rois"].tolist()
     again = next(model.stream([functools.partial(read_reduced, paths[0], config=model.config)]))
     assert again["scores"].tolist() == small["scores"].tolist()
-    assert small["scores"].tolist() != model.detect(read_image(paths[0]))[0]["scores"].tolist()
 
 
 def test_only_models_that_wish_it_read_so(model, photos):
