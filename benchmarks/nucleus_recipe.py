@@ -64,7 +64,7 @@ ROWS = {
     "stains": Row(augmentation="stains"),
     "larger masks": Row(settings={"MASK_POOL_SIZE": 20, "MASK_SHAPE": (40, 40)}),
     "longer": Row(longer=3),
-    "all": Row(augmentation="all", settings={"EMA_MOMENTUM": 0.998}, longer=3),
+    "all": Row(augmentation="all", longer=3),
     **{
         f"{name}, batch {batch}": replace(row, batch=batch)
         for name, row in {
