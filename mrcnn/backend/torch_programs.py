@@ -103,7 +103,10 @@ def write_torch_program(
         ImportError: If PyTorch is older than 2.7.
     """
     if not hasattr(torch.compiler, "is_exporting"):
-        raise ImportError(f'The format "torch" needs PyTorch 2.7 or newer. Installed: {torch.__version__}')
+        raise ImportError(
+            f'The format "torch" needs PyTorch 2.7 or newer. Installed: {torch.__version__}. Upgrade '
+            'PyTorch, or export with format="onnx".'
+        )
     (images,) = network.inputs
     open_axes = {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(images.shape) if size is None}
     example_images = torch.zeros(tuple(example), dtype=getattr(torch, images.dtype))

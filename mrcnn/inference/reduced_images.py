@@ -1,6 +1,6 @@
 """Read large JPEG files at a half, a quarter or an eighth of their size, which takes a fraction of the time.
 
-With REDUCED_JPEG, this happens where the network takes images that are at least twice as small as the file.
+With REDUCED_JPEG, this happens if the network's input is at most half as large as the image in the file.
 Detections refer to the size in the file.
 """
 
@@ -52,16 +52,18 @@ def reduction(size: tuple[int, int], config: "Config") -> int:
 def read_reduced(
     file: Source, name: str | None = None, *, config: "Config", **options: Any
 ) -> Image | ReducedImage:
-    """Read an image file for detection, a JPEG file at a part of its size where `reduction` allows it.
+    """Read an image file for detection, at reduced size if it is a JPEG file and `reduction` allows it.
 
     Args:
         file, name: See `mrcnn.files.images.read_image`.
         config: The settings of the model.
-        options: Of `read_image`.
+        options: Of `read_image`. With a page, channels or an orientation, the image is read whole.
 
     Raises:
         MissingFileError, UnreadableFileError, InvalidDataError: See `read_image`.
     """
+    if any(options.get(choice) is not None for choice in ("page", "channels", "orientation")):
+        return read_image(file, name, **options)
     size = read_header(file, name).shown_size
     pixels = read_image(file, name, reduced=reduction(size, config), **options)
     return pixels if pixels.shape[:2] == size else ReducedImage(pixels, size)

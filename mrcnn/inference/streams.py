@@ -24,7 +24,7 @@ class DetectsStreams:
     _compiled_detector: Callable[[], "Detector"]
 
     def read_image(self, file: Source, name: str | None = None, **options: Any) -> Image | ReducedImage:
-        """Read an image file for `detect`, with REDUCED_JPEG at a part of its size.
+        """Read an image file for `detect`, at reduced size if REDUCED_JPEG allows it.
 
         Args:
             file, name, options: See `mrcnn.files.images.read_image`.

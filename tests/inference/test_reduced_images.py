@@ -89,6 +89,18 @@ def test_the_molded_image_stays_where_it_was(tmp_path, mode, size):
     np.testing.assert_allclose(one.pixels[inside], other.pixels[inside], atol=8)
 
 
+def test_a_chosen_page_or_orientation_is_read_whole(tmp_path):
+    pages = [PIL.Image.fromarray(smooth(300, 200)), PIL.Image.fromarray(smooth(400, 250))]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert read_reduced(tmp_path / "a.tif", config=SquareConfig(), page=1).shape == (400, 250, 3)
+    exif = PIL.Image.Exif()
+    exif[274] = 6
+    path = write(tmp_path / "a.jpg", smooth(300, 200), exif=exif)
+    whole = read_reduced(path, config=SquareConfig(), orientation=1)
+    assert isinstance(whole, np.ndarray) and whole.shape == (300, 200, 3)
+    assert read_reduced(path, config=SquareConfig(), page=None).shape == (200, 300, 3)
+
+
 @pytest.fixture
 def model(tmp_path):
     keras.utils.set_random_seed(2)
