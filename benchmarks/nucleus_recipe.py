@@ -65,6 +65,8 @@ ROWS = {
     "larger masks": Row(settings={"MASK_POOL_SIZE": 20, "MASK_SHAPE": (40, 40)}),
     "longer": Row(longer=3),
     "all": Row(augmentation="all", longer=3),
+    "whole recipe": Row(augmentation="dim", longer=6),
+    "whole recipe, turns only": Row(augmentation="turns", longer=6),
     **{
         f"{name}, batch {batch}": replace(row, batch=batch)
         for name, row in {
@@ -167,10 +169,10 @@ def main(argv: Sequence[str] | None = None) -> Path:
     return results.path
 
 
-def measure_row(
-    arguments: argparse.Namespace, results: learning.Results, key: dict[str, Any], on: str
-) -> None:
-    """Train a row, unless it is trained, and add its measures to the results."""
+def trained_row(
+    arguments: argparse.Namespace,
+) -> tuple[learning.Run, mrcnn.MaskRCNN, nucleus.NucleusDataset, Path]:
+    """Train a row, unless it is trained. Returns its run, model, held-back images and folder."""
     run = run_of(
         arguments.row, arguments.seed, arguments.epochs or EPOCHS, arguments.steps or STEPS, arguments.set
     )
@@ -178,7 +180,14 @@ def measure_row(
     train_set, held_back = divide(whole, arguments.dataset)
     train_set = formats.repeat_rare(train_set, nucleus.modalities(train_set, arguments.dataset))
     folder = learning.run_folder(arguments, EXPERIMENT)
-    model = learning.train(run, train_set, None, folder)
+    return run, learning.train(run, train_set, None, folder), held_back, folder
+
+
+def measure_row(
+    arguments: argparse.Namespace, results: learning.Results, key: dict[str, Any], on: str
+) -> None:
+    """Add the measures of a trained row to the results."""
+    run, model, held_back, folder = trained_row(arguments)
     config = detection_config(run, DETECTION[arguments.detect])
     if arguments.detect in VARIANTS:
         variant = VARIANTS[arguments.detect]("inference", detection_config(run, {}), folder / "logs")

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # what type checkers and the API reference see
     from mrcnn.data.augmentation_policies import camera_policy as camera_policy
     from mrcnn.data.augmentation_policies import scale_jitter as scale_jitter
     from mrcnn.data.copy_paste import CopyPaste as CopyPaste
+    from mrcnn.data.dim_exposure import dim_exposure as dim_exposure
     from mrcnn.data.stains import stain_jitter as stain_jitter
     from mrcnn.dataset import Dataset as Dataset
     from mrcnn.evaluation.evaluate import evaluate as evaluate
@@ -65,6 +66,7 @@ _CLASSES_AND_FUNCTIONS = {
     "CopyPaste": "mrcnn.data.copy_paste",
     "camera_policy": "mrcnn.data.augmentation_policies",
     "scale_jitter": "mrcnn.data.augmentation_policies",
+    "dim_exposure": "mrcnn.data.dim_exposure",
     "stain_jitter": "mrcnn.data.stains",
     "detect_video": "mrcnn.inference.video",
     "load": "mrcnn.loading",
@@ -100,6 +102,7 @@ __all__ = [
     "config",
     "dataset",
     "detect_video",
+    "dim_exposure",
     "evaluate",
     "evaluation",
     "export",

@@ -161,7 +161,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
 
     # --- Weights and runs ---
 
-    def save(self, filepath: str | os.PathLike[str]) -> None:
+    def save(self, filepath: str | os.PathLike[str], kernel_dtype: weights.KernelDtype = "float32") -> None:
         """Write the whole model to one file, which `mrcnn.load` opens without the Config class.
 
         Like every weight file of this library, the file holds the weights, the settings, the class names and
@@ -169,12 +169,15 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
 
         Args:
             filepath: The .h5 file to write. Missing folders are created, and an existing file is replaced.
+            kernel_dtype: "float16" halves the file. Kernels are then rounded to three digits; biases and the
+                statistics of batch norm keep float32. The network computes as before.
 
         Raises:
             OSError: If the file cannot be written.
-            ValueError: If `filepath` does not end with .h5.
+            ValueError: If `filepath` does not end with .h5, or if a kernel has values above 65504 and
+                `kernel_dtype` is "float16".
         """
-        weights.save_whole_model(self.keras_model, filepath)
+        weights.save_whole_model(self.keras_model, filepath, kernel_dtype)
 
     def _describe(self) -> ModelInfo:
         """Return the description of this model that weight files contain."""
@@ -415,7 +418,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
             saver,
             batches,
             custom=[count, *(custom_callbacks or ())],
-            mean_weights=self.config.EMA_MOMENTUM is not None,
+            ema_momentum=self.config.EMA_MOMENTUM,
         )
         history = training_network.fit(
             self.keras_model,

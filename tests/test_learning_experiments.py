@@ -10,6 +10,7 @@ from toy_data import toy_dataset
 
 import mrcnn
 from benchmarks import learning, learning_curve, nucleus_recipe, robustness, transfer
+from mrcnn.evaluation.robustness import SHIFTS
 from mrcnn.training.schedules import Stage, warm_up_and_decay
 from samples import stand_ins
 from samples.nucleus import nucleus
@@ -142,8 +143,6 @@ def test_rows_of_the_other_experiments_are_valid(tmp_path):
         learning_curve.run_of(name, 0, 60, 100, [("IMAGES_PER_GPU", 2)]).config.validate()
     schedule = learning_curve.run_of(name, 0, 60, 100, []).stages[0].learning_rate
     assert float(schedule(1)) < float(schedule(100)) == pytest.approx(float(schedule(5000)))
-    for name in robustness.ROWS:
-        robustness.run_of(name, 0, 2, 5, []).config.validate()
 
 
 def test_fewer_images_are_among_more():
@@ -164,6 +163,10 @@ def test_a_row_of_nuclei_from_training_to_the_table(bowl, tmp_path, capsys):
     assert {row["group"] for row in rows} == {"all", "fluorescence", "other"}
     nucleus_recipe.main(line)  # a finished row is not measured again
     assert len(json.loads((tmp_path / "rows.json").read_text())["rows"]) == len(rows)
+    robustness.main([*line, "--output", str(tmp_path / "shifts.json")])  # nor is a trained one trained again
+    assert "noise 15 levels" in capsys.readouterr().out
+    shifts = json.loads((tmp_path / "shifts.json").read_text())["rows"]
+    assert len(shifts) == len(SHIFTS) and all(row["steps"] == 1 for row in shifts)
 
 
 @pytest.mark.slow

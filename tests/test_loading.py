@@ -5,6 +5,7 @@ import warnings
 from copy import deepcopy
 
 import h5py
+import keras
 import numpy as np
 import pytest
 from tiny_model import TinyConfig
@@ -50,6 +51,36 @@ def copy(small, tmp_path):
     path = tmp_path / "copy.h5"
     path.write_bytes(small[1].read_bytes())
     return path
+
+
+def test_half_of_the_bytes_give_nearly_the_same_detections(small, tmp_path):
+    model, path = small
+    model.save(tmp_path / "half.h5", kernel_dtype="float16")
+    assert (tmp_path / "half.h5").stat().st_size < 0.65 * path.stat().st_size
+    loaded = mrcnn.load(tmp_path / "half.h5")
+    for before, now in zip(model.keras_model.weights, loaded.keras_model.weights, strict=True):
+        assert now.path == before.path
+        before, now = (keras.ops.convert_to_numpy(weight) for weight in (before, now))
+        assert now.dtype == np.float32
+        if before.ndim < 2:
+            np.testing.assert_array_equal(now, before)
+        else:
+            np.testing.assert_array_equal(now, before.astype(np.float16).astype(np.float32))
+    image = rectangles(1)[0]
+    ours, exact = loaded.detect([image])[0], model.detect([image])[0]
+    assert len(ours["scores"]) == len(exact["scores"])
+    np.testing.assert_allclose(ours["scores"], exact["scores"], atol=2e-3)
+
+
+def test_kernels_that_float16_cannot_store_are_named(small, tmp_path):
+    model = mrcnn.load(small[1])
+    layer = model.keras_model.get_layer("mrcnn_mask")
+    layer.set_weights([1e6 * np.sign(layer.get_weights()[0]), layer.get_weights()[1]])
+    with pytest.raises(ValueError, match=r"mrcnn_mask/kernel:0 has values of up to 1e\+06.*float32"):
+        model.save(tmp_path / "half.h5", kernel_dtype="float16")
+    with pytest.raises(ValueError, match=r"`kernel_dtype` must be .* Received: kernel_dtype='int8'"):
+        model.save(tmp_path / "half.h5", kernel_dtype="int8")
+    assert not list(tmp_path.iterdir())
 
 
 def set_attribute(path, name, value):

@@ -12,7 +12,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -22,6 +22,8 @@ from mrcnn.checkpoints.model_info import write_attributes
 from mrcnn.checkpoints.opening import ZIP_MAGIC, check_file, read_start
 from mrcnn.errors import InvalidDataError
 from mrcnn.files import atomic_write
+
+KernelDtype = Literal["float32", "float16"]
 
 RPN_MODEL = "rpn_model"  # a model inside the model; a file stores it as one layer
 RPN_LAYERS = ("rpn_conv_shared", "rpn_conv_shared2", "rpn_class_raw", "rpn_bbox_pred")
@@ -213,6 +215,7 @@ def write_weight_file(
     path: str | os.PathLike[str],
     layers: Mapping[str, Mapping[str, np.ndarray]],
     attributes: Mapping[str, str] | None = None,
+    kernel_dtype: KernelDtype = "float32",
 ) -> None:
     """Write weights in the layout of Keras 2.2, with layers in the given order.
 
@@ -221,25 +224,51 @@ def write_weight_file(
     Args:
         path: The file to write. Its folder is created.
         layers: {layer name: {weight name: array}}. Weight names include the layer name ("conv1/kernel:0").
-            Arrays are stored as float32.
+            Arrays of one axis, such as biases and the statistics of batch norm, are stored as float32.
         attributes: Further texts to store, by name; see `mrcnn.checkpoints.model_info`. Readers of weights
             ignore them.
+        kernel_dtype: How arrays of more axes are stored. "float16" halves the file.
 
     Raises:
         OSError: If the file cannot be written. It has the errno of the cause. The message contains the size
             needed and says what to do.
+        ValueError: If a kernel has values that `kernel_dtype` cannot store, or `kernel_dtype` is none of the
+            two.
     """
+    stored = {
+        layer: {name: _stored(name, array, kernel_dtype) for name, array in weights.items()}
+        for layer, weights in layers.items()
+    }
     path = Path(os.path.realpath(path))  # write through a link instead of replacing it
     try:
         # h5py reports a full disk as a RuntimeError; written to a Python stream, it is an OSError.
         with atomic_write(path) as temporary, temporary.open("w+b") as stream:
             with h5py.File(stream, "w") as file:
-                _write_layers(file, layers)
+                _write_layers(file, stored)
                 write_attributes(file, attributes or {})
             stream.flush()
             os.fsync(stream.fileno())
     except (OSError, RuntimeError) as error:
-        raise _write_error(path, layers, error) from error
+        raise _write_error(path, stored, error) from error
+
+
+def _stored(name: str, array: np.ndarray, kernel_dtype: KernelDtype) -> np.ndarray:
+    """Return an array as the file stores it."""
+    if kernel_dtype not in ("float32", "float16"):
+        raise ValueError(
+            f'`kernel_dtype` must be "float32" or "float16". Received: kernel_dtype={kernel_dtype!r}'
+        )
+    array = np.asarray(array, np.float32)
+    if array.ndim < 2 or kernel_dtype == "float32":
+        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    if (np.isfinite(array) & ~np.isfinite(half)).any():
+        raise ValueError(
+            f"{name} has values of up to {np.nanmax(np.abs(array)):.4g}. float16 stores at most 65504. Save "
+            'the weights with kernel_dtype="float32".'
+        )
+    return half
 
 
 def _write_layers(file: h5py.File, layers: Mapping[str, Mapping[str, np.ndarray]]) -> None:
@@ -250,7 +279,7 @@ def _write_layers(file: h5py.File, layers: Mapping[str, Mapping[str, np.ndarray]
         group = file.create_group(layer)
         _set_name_list(group.attrs, "weight_names", weights)
         for name, array in weights.items():
-            group.create_dataset(name, data=np.asarray(array, np.float32))
+            group.create_dataset(name, data=array)
 
 
 def _set_name_list(attributes: h5py.AttributeManager, key: str, names: Iterable[str]) -> None:
@@ -267,7 +296,7 @@ def _set_name_list(attributes: h5py.AttributeManager, key: str, names: Iterable[
 def _write_error(
     path: Path, layers: Mapping[str, Mapping[str, np.ndarray]], error: OSError | RuntimeError
 ) -> OSError:
-    needed = sum(4 * array.size for weights in layers.values() for array in weights.values())
+    needed = sum(array.nbytes for weights in layers.values() for array in weights.values())
     cause = error.__cause__ or error  # `atomic_write` wraps what the block raises
     folder = next(parent for parent in path.parents if parent.exists())
     return OSError(

@@ -22,6 +22,7 @@ from mrcnn.checkpoints.foreign.classes import COCO_CLASS_NAMES
 from mrcnn.checkpoints.hdf5 import StoredArray
 from mrcnn.checkpoints.model_info import ModelInfo, model_info
 from mrcnn.checkpoints.opening import check_file
+from mrcnn.checkpoints.weight_files import KernelDtype as KernelDtype
 from mrcnn.checkpoints.weight_files import read_weight_file as read_weight_file
 from mrcnn.checkpoints.weight_report import CLASS_LAYERS as CLASS_LAYERS
 from mrcnn.checkpoints.weight_report import LoadReport as LoadReport
@@ -271,6 +272,7 @@ def save_weights(
     filepath: str | os.PathLike[str],
     training: bool | None = None,
     metrics: Mapping[str, Any] | None = None,
+    kernel_dtype: KernelDtype = "float32",
 ) -> None:
     """Write all weights of a model in the Keras 2 layout, atomically.
 
@@ -284,10 +286,11 @@ def save_weights(
             default, whether the model has an input `input_gt_boxes`.
         metrics: Numbers to store with the weights, such as the logs of an epoch. Numbers that are not finite
             are left out. By default, the metrics from `describe`.
+        kernel_dtype: How kernels are stored; see `weight_files.write_weight_file`.
 
     Raises:
         OSError: If the file cannot be written. The message contains the size needed and says what to do.
-        ValueError: If the model has no weights.
+        ValueError: If the model has no weights, or a kernel has values that `kernel_dtype` cannot store.
     """
     variables = model_weights(model)
     if not variables:
@@ -307,19 +310,26 @@ def save_weights(
             for layer in weight_files.reference_order(variables, training)
         },
         _attributes(model, metrics),
+        kernel_dtype,
     )
 
 
-def save_whole_model(model: keras.Model, filepath: str | os.PathLike[str]) -> None:
+def save_whole_model(
+    model: keras.Model,
+    filepath: str | os.PathLike[str],
+    kernel_dtype: KernelDtype = "float32",
+) -> None:
     """Write a .h5 file that `mrcnn.load` can open; see `mrcnn.model.MaskRCNN.save`.
 
     Args:
         model: The network of a MaskRCNN.
         filepath: The file to write.
+        kernel_dtype: How kernels are stored; see `weight_files.write_weight_file`.
 
     Raises:
         OSError: If the file cannot be written.
-        ValueError: If `filepath` does not end with .h5.
+        ValueError: If `filepath` does not end with .h5, or a kernel has values that `kernel_dtype` cannot
+            store.
     """
     name = str(filepath)
     if not name.endswith(".h5") or name.endswith(KERAS_FORMATS):
@@ -327,7 +337,7 @@ def save_whole_model(model: keras.Model, filepath: str | os.PathLike[str]) -> No
             f'`filepath` must be the name of an .h5 file, such as "coins.h5". Received: {name!r}. For '
             "Keras' own formats, use keras_model.save and keras_model.save_weights."
         )
-    save_weights(model, filepath)
+    save_weights(model, filepath, kernel_dtype=kernel_dtype)
 
 
 def _attributes(model: keras.Model, metrics: Mapping[str, Any] | None) -> dict[str, str]:

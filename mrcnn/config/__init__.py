@@ -328,8 +328,8 @@ class Config:
 
     EMA_MOMENTUM: float | None = None
     """Momentum of a running mean of the weights, such as 0.999. Validation and weight files use the mean,
-    while training continues with the weights themselves. None turns this off. The mean does not include the
-    statistics of batch norm, so leave it off where batch norm learns them (TRAIN_BN = None or "heads")."""
+    while training continues with the weights themselves. Statistics of batch norm are averaged, too. None
+    turns this off."""
 
     # --- Speed ---
 

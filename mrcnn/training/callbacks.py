@@ -274,13 +274,85 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
         self.progbar.verbose, self._is_first_step = shown, False
 
 
+class MeanWeights(keras.callbacks.SwapEMAWeights):
+    """Show the running mean of the weights and of the statistics of batch norm (EMA_MOMENTUM).
+
+    Keras' optimizer averages the trained weights. The statistics that belong to them are averaged here with
+    the same momentum, every STATISTICS_EVERY steps. The means replace the weights and statistics in each
+    validation, and from the end of an epoch to the start of the next.
+
+    Args:
+        momentum: Share of the mean that is left after a step.
+    """
+
+    STATISTICS_EVERY = 10
+
+    def __init__(self, momentum: float) -> None:
+        super().__init__(swap_on_epoch=True)
+        self.momentum = momentum
+        self._means: list[np.ndarray] = []
+        self._steps = 0  # since the means were updated
+        self._shows_means = False
+
+    def on_train_begin(self, logs: Logs = None) -> None:
+        super().on_train_begin(logs)
+        self._means, self._steps, self._shows_means = [], 0, False
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        super().on_train_batch_end(batch, logs)
+        self._steps += 1
+        if self._steps >= self.STATISTICS_EVERY:
+            self._update()
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self._show(means=False)
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self._show(means=True)
+
+    def on_test_begin(self, logs: Logs = None) -> None:
+        super().on_test_begin(logs)
+        self._show(means=True)
+
+    def on_test_end(self, logs: Logs = None) -> None:
+        super().on_test_end(logs)
+        self._show(means=False)
+
+    def _statistics(self) -> list[keras.Variable]:
+        """Return the moving means and variances of all batch-norm layers."""
+        names = ("moving_mean", "moving_variance")
+        return [variable for variable in self.model.non_trainable_variables if variable.name in names]
+
+    def _update(self) -> None:
+        """Average the statistics of now into their means. The first ones are the means."""
+        now = [keras.ops.convert_to_numpy(variable) for variable in self._statistics()]
+        kept = np.float32(self.momentum**self._steps)
+        pairs = zip(self._means or now, now, strict=True)
+        self._means = [kept * mean + (1 - kept) * value for mean, value in pairs]
+        self._steps = 0
+
+    def _show(self, means: bool) -> None:
+        """Exchange the statistics of the network and their means, unless the network has the desired ones."""
+        if means == self._shows_means:
+            return
+        if means and self._steps:
+            self._update()
+        statistics = self._statistics()
+        now = [keras.ops.convert_to_numpy(variable) for variable in statistics]
+        for variable, value in zip(statistics, self._means, strict=True):
+            variable.assign(value)
+        self._means, self._shows_means = now, means
+
+
 def default_callbacks(
     log_dir: str | os.PathLike[str],
     saver: SaveWeights | None,
     batches: "DataGenerator",
     *,
     custom: Sequence[keras.callbacks.Callback] = (),
-    mean_weights: bool = False,
+    ema_momentum: float | None = None,
 ) -> list[keras.callbacks.Callback]:
     """Return the callbacks of every training.
 
@@ -290,13 +362,13 @@ def default_callbacks(
         batches: The training data.
         custom: Additional callbacks. They run before TensorBoard, which writes the values that they add to
             the logs.
-        mean_weights: Whether the optimizer keeps a running mean of the weights (EMA_MOMENTUM). The mean then
-            replaces the weights from the end of an epoch to the start of the next: for the validation of the
-            epoch, for `saver` and for `custom`.
+        ema_momentum: Momentum of the running mean of the weights (EMA_MOMENTUM), or None. The mean replaces
+            the weights from the end of an epoch to the start of the next: for the validation of the epoch,
+            for `saver` and for `custom`.
     """
     callbacks = [KeepHostMemory(), StopWhenNotFinite(saver, batches)]
-    if mean_weights:
-        callbacks.append(keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+    if ema_momentum is not None:
+        callbacks.append(MeanWeights(ema_momentum))
     callbacks += [*([saver] if saver else []), *custom]
     if saver is None:
         pass

@@ -328,6 +328,12 @@ AUGMENTATIONS: dict[str, Callable[[], Any]] = {
         mrcnn.stain_jitter(),
         microscopes,
     ],
+    "dim": lambda: [
+        mrcnn.CopyPaste(same="modality"),
+        mrcnn.dim_exposure(enlarged=NucleusConfig.IMAGE_MIN_SCALE),
+        microscopes,
+    ],
+    "turns": lambda: [mrcnn.CopyPaste(same="modality"), mrcnn.camera_policy(0.0)],
     "camera": lambda: mrcnn.camera_policy(),
     "original": augmentation,
     "none": lambda: None,

@@ -10,6 +10,7 @@ from mrcnn import backend
 from mrcnn.checkpoints import weights
 from mrcnn.data.generator import DataGenerator
 from mrcnn.model import MaskRCNN
+from mrcnn.training import callbacks as training_callbacks
 
 HALF = ("bfloat16", pytest.param("float16", marks=pytest.mark.slow))
 FLOAT32_OUTPUTS = (
@@ -164,6 +165,46 @@ def test_a_schedule_trains_and_the_running_mean_of_weights_is_validated_and_save
         assert np.abs(saved - watch.trained[2 * epoch - 1]).max() > 10 * np.abs(saved - expected).max()
     now = keras.ops.convert_to_numpy(model.keras_model.trainable_variables[0])
     np.testing.assert_allclose(now, means[2], rtol=1e-4, atol=1e-6)
+
+
+class WatchStatistics(keras.callbacks.Callback):
+    """A moving variance after each step, in each validation and at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.trained, self.validated, self.ended = [], [], []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.trained.append(self._variance())
+
+    def on_test_begin(self, logs=None):
+        self.validated.append(self._variance())
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.ended.append(self._variance())
+
+    def _variance(self):
+        return keras.ops.convert_to_numpy(self.model.get_layer("mrcnn_class_bn1").moving_variance)
+
+
+@pytest.mark.usefixtures("eager_test")
+def test_the_running_mean_includes_the_statistics_of_batch_norm(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_callbacks.MeanWeights, "STATISTICS_EVERY", 2)
+    config = TinyConfig()
+    config.EMA_MOMENTUM, config.TRAIN_BN, config.STEPS_PER_EPOCH = 0.5, None, 3
+    model = MaskRCNN("training", config, tmp_path)
+    watch = WatchStatistics()
+    model.train(toy_dataset(4), toy_dataset(2), 0.05, epochs=2, layers="all", custom_callbacks=[watch])
+    seen = watch.trained
+    assert len(seen) == 6
+    first = 0.5 * seen[1] + 0.5 * seen[2]  # after two steps, and one more at the end of the epoch
+    second = 0.25 * first + 0.75 * seen[4]
+    second = 0.5 * second + 0.5 * seen[5]
+    for shown in (watch.validated, watch.ended):
+        np.testing.assert_allclose(shown, [first, second], rtol=1e-5)
+    assert np.abs(second - seen[5]).max() > 1e-4
+    saved = weights.read_weight_file(model.checkpoint_path.format(epoch=2))["mrcnn_class_bn1"][3]
+    np.testing.assert_allclose(saved, second, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
