@@ -3,13 +3,15 @@
     python -m benchmarks.nucleus_recipe --dataset nuclei --row pretrained --seed 0
     python -m benchmarks.nucleus_recipe --dataset nuclei --row pretrained --seed 0 --detect flips
     python -m benchmarks.nucleus_recipe --dataset nuclei --row pretrained --seed 0 --final
+    python -m benchmarks.nucleus_recipe --dataset nuclei --row pretrained --seed 0 --save nuclei.h5
     python -m benchmarks.nucleus_recipe --table
 
 Each row changes one thing in the row "pretrained" (see ROWS). The rows of a normalization and a batch of 2 or
 8 see as many crops as the others, whose batch is 4. `train.zip` is divided: of the images of each
 modality, sorted by id, every eighth one is held back. The held-back images measure the rows and choose the
 score threshold of AP(tau). `--final` measures a trained row on `val.zip`, with the threshold chosen before:
-do that once, for the recipe that the table has chosen. Needs `split.json`.
+do that once, for the recipe that the table has chosen. `--save` writes the weights of a trained row, with
+kernels in 16 bits, for `mrcnn.load`. Needs `split.json`.
 """
 
 import argparse
@@ -159,11 +161,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
     learning.add_arguments(parser, list(ROWS))
     parser.add_argument("--detect", choices=DETECTION, default="plain", help="change of detection (plain)")
     parser.add_argument("--final", action="store_true", help="measure on val.zip")
+    parser.add_argument("--save", type=Path, help="only write the weights of the trained row to this file")
     arguments = parser.parse_args(argv)
     results = learning.Results(arguments.output or measure.RESULTS / f"{EXPERIMENT}.json", EXPERIMENT)
     key = {"row": arguments.row, "detection": arguments.detect, "seed": arguments.seed}
     on = "val.zip" if arguments.final else "held back"
-    if not arguments.table and results.find(**key, on=on) is None:
+    if arguments.save:
+        save_row(arguments, results.find(**key, on="val.zip") or {})
+    elif not arguments.table and results.find(**key, on=on) is None:
         measure_row(arguments, results, key, on)
     print(results.table(("row", "detection", "on", "group")))
     return results.path
@@ -181,6 +186,17 @@ def trained_row(
     train_set = formats.repeat_rare(train_set, nucleus.modalities(train_set, arguments.dataset))
     folder = learning.run_folder(arguments, EXPERIMENT)
     return run, learning.train(run, train_set, None, folder), held_back, folder
+
+
+def save_row(arguments: argparse.Namespace, measured: dict[str, Any]) -> None:
+    """Write the weights of a trained row and its measures on val.zip to one file."""
+    run, model, _, folder = trained_row(arguments)
+    detector = mrcnn.MaskRCNN("inference", detection_config(run, DETECTION[arguments.detect]), folder / "logs")
+    detector.copy_weights(model)
+    detector.class_names = ["BG", "nucleus"]
+    names = ("mask_AP", "mask_AP50", "mask_AP75")
+    detector.metrics = {f"val_{name}": round(measured[name], 3) for name in names if name in measured}
+    detector.save(arguments.save, kernel_dtype="float16")
 
 
 def measure_row(

@@ -50,7 +50,7 @@ def coin_detector(logs: Path) -> MaskRCNN:
     try:
         weights = model.find_last()
     except FileNotFoundError:
-        weights = coins.train(logs, epochs=5).find_last()
+        weights = coins.train(logs, epochs=8).find_last()
     model.load_weights(weights, resume=False)
     return model
 
@@ -103,7 +103,7 @@ def mask_losses(model: MaskRCNN, dataset: coins.CoinsDataset) -> Any:
 
 def tutorial_1(logs: Path) -> Image.Image:
     """A part of the stained section with its nuclei."""
-    config = nucleus.LightNucleusInferenceConfig()
+    config = nucleus.RECIPES[nucleus.SHIPPED_RECIPE][1]()
     config.IMAGE_MIN_SCALE = 3
     model = MaskRCNN("inference", config, logs)
     model.load_weights(nucleus.SHIPPED_WEIGHTS, resume=False)

@@ -153,7 +153,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder for weights (logs)")
     parser.add_argument("--output", type=Path, default=Path("coins.png"), help="image to write (coins.png)")
-    parser.add_argument("--epochs", type=int, default=5, help="epochs of 50 steps to train (5)")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of 50 steps to train (8)")
     arguments = parser.parse_args()
     if arguments.epochs < 1:
         parser.exit(2, f"--epochs must be at least 1. Received: {arguments.epochs}\n")

