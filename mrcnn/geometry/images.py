@@ -321,9 +321,12 @@ def _scale_and_crop(image: np.ndarray, scale: float, side: int) -> Resized:
     height, width = scaled_side(image.shape[0], scale), scaled_side(image.shape[1], scale)
     y = random.randint(0, height - side)
     x = random.randint(0, width - side)
-    scaled = np.empty((height, width, image.shape[2]), dtype=image.dtype)
-    _scale_into(image, scaled)
-    piece = scaled[y : y + side, x : x + side]
+    piece = np.empty((side, side, image.shape[2]), dtype=image.dtype)
+    if image.shape[:2] == (height, width):
+        piece[...] = image[y : y + side, x : x + side]
+    else:
+        breaks_ties = image.dtype.kind in "iu"
+        interpolation.bilinear_into(image, piece, breaks_ties, size=(height, width), corner=(y, x))
     return piece, (0, 0, side, side), scale, [(0, 0)] * 3, (y, x, side, side)
 
 

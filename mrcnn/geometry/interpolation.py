@@ -21,47 +21,59 @@ TIE_SHIFT_ROWS, TIE_SHIFT_COLUMNS = 1e-13, -1e-12
 Taps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def bilinear_into(image: np.ndarray, out: np.ndarray, break_ties: bool = False, edge: str = "zero") -> None:
-    """Resize an image into `out`, with bilinear interpolation and no anti-aliasing.
+def bilinear_into(
+    image: np.ndarray,
+    out: np.ndarray,
+    break_ties: bool = False,
+    edge: str = "zero",
+    size: tuple[int, int] | None = None,
+    corner: tuple[int, int] = (0, 0),
+) -> None:
+    """Resize an image, or a part of it, into `out`, with bilinear interpolation and no anti-aliasing.
 
-    Output pixel i samples the input at (i + 0.5) * H / H' - 0.5. The result is clipped to the value range of
-    the image and then cast to the dtype of `out`. All arithmetic is in float64, but sampling positions for
-    float16 and float32 images are rounded to float32, as in scikit-image. The axes are interpolated one after
-    the other, some rows at a time.
+    Pixel i of the resized image samples the input at (i + 0.5) * H / H' - 0.5. The result is clipped to the
+    value range of the image and then cast to the dtype of `out`. All arithmetic is in float64, but sampling
+    positions for float16 and float32 images are rounded to float32, as in scikit-image. The axes are
+    interpolated one after the other, some rows at a time.
 
     Args:
         image: [H, W, ...].
-        out: [H', W', ...], any dtype and memory layout.
+        out: The resized image or a part of it, any dtype and memory layout.
         break_ties: Whether to move positions by TIE_SHIFT_ROWS and TIE_SHIFT_COLUMNS, so that values exactly
             between two integers or classes are mostly rounded as in scikit-image.
         edge: Values outside the image: "zero", or "repeat" to repeat its outermost pixels. With "repeat",
             positions are rounded to float32, as in PyTorch, and an integer `out` gets rounded values.
+        size: (H', W') of the resized image, by default that of `out`.
+        corner: (y, x) of the first pixel of `out` in the resized image. Only this part is computed.
     """
     height, width = out.shape[:2]
     channels = int(np.prod(image.shape[2:]))
     low, high = float(image.min()), float(image.max())
-    pixels = image.reshape(image.shape[0], -1)
     single = image.dtype in (np.float16, np.float32)
     shift_y, shift_x = (TIE_SHIFT_ROWS, TIE_SHIFT_COLUMNS) if break_ties else (0.0, 0.0)
-    along_y = _taps(image.shape[0], height, single, shift_y, edge)
-    along_x = _per_channel(_taps(image.shape[1], width, single, shift_x, edge), channels)
-    step = max(1, VALUES_AT_A_TIME // (max(image.shape[1], width) * channels))
+    full_height, full_width = size or (height, width)
+    along_y, rows = _part(_taps(image.shape[0], full_height, single, shift_y, edge), corner[0], height)
+    along_x, columns = _part(_taps(image.shape[1], full_width, single, shift_x, edge), corner[1], width)
+    along_x = _per_channel(along_x, channels)
+    pixels = image[rows, columns]
+    pixels = pixels.reshape(len(pixels), -1)
+    step = max(1, VALUES_AT_A_TIME // max(pixels.shape[1], width * channels))
 
     # The axis that shrinks comes first, the one that grows last: the array in between is the smallest.
-    if height > image.shape[0]:
-        pixels = np.concatenate(
-            [_blend(pixels[rows], along_x, axis=1) for rows in _slices(image.shape[0], step)]
-        )
-    for rows in _slices(height, step):
+    grows = full_height > image.shape[0]
+    if grows:
+        blocks = _slices(len(pixels), step)
+        pixels = np.concatenate([_blend(pixels[block], along_x, axis=1) for block in blocks])
+    for block in _slices(height, step):
         lower, upper, weight, fade = along_y
-        taps = (lower[rows], upper[rows], weight[rows, None], fade[rows, None])
+        taps = (lower[block], upper[block], weight[block, None], fade[block, None])
         values = _blend(pixels, taps, axis=0)
-        if height <= image.shape[0]:
+        if not grows:
             values = _blend(values, along_x, axis=1)
         np.clip(values, low, high, out=values)
         if edge == "repeat" and out.dtype.kind in "iu":
             np.rint(values, out=values)
-        out[rows] = values.reshape(-1, *out.shape[1:])
+        out[block] = values.reshape(-1, *out.shape[1:])
 
 
 def nearest_index(in_side: int, out_side: int) -> np.ndarray:
@@ -101,6 +113,13 @@ def _taps(in_side: int, out_side: int, single: bool, shift: float, edge: str) ->
     # Samples at the border and exactly on a pixel stay exact.
     weight[~before & ~after & (weight > 0)] += shift
     return np.maximum(lower, 0), np.minimum(lower + 1, in_side - 1), weight, fade
+
+
+def _part(taps: Taps, first: int, count: int) -> tuple[Taps, slice]:
+    """Return the taps of some output positions, and the input that they read, from which they count."""
+    lower, upper, weight, fade = (values[first : first + count] for values in taps)
+    start = int(lower.min())
+    return (lower - start, upper - start, weight, fade), slice(start, int(upper.max()) + 1)
 
 
 def _per_channel(taps: Taps, channels: int) -> Taps:
