@@ -1,11 +1,8 @@
-"""Two variants of detection that the library does not have, to measure what they would bring.
+"""A variant of detection that the library does not have, to measure what it would bring.
 
-`benchmarks.nucleus_recipe --detect "soft-NMS"` and `--detect "second pass"` measure them with the weights of
-a trained row.
+`benchmarks.nucleus_recipe --detect "second pass"` measures it with the weights of a trained row.
 """
 
-import copy
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -14,59 +11,10 @@ from keras import layers, ops
 
 import mrcnn
 from mrcnn.config import Config
-from mrcnn.geometry.boxes import compute_overlaps
 from mrcnn.inference.mask_branch import LEVELS
 from mrcnn.network import box_ops, parts
 from mrcnn.network.graphs import Graph
-from mrcnn.results import Detections
-from mrcnn.typing import Image, Tensor
-
-SIGMA = 0.5  # Soft-NMS (Bodla et al., 2017), section 3: the width of the Gaussian
-# Boxes that overlap more than this are the same box: they only cost time.
-SAME_BOX = 0.9
-
-
-def soft_scores(boxes: np.ndarray, scores: np.ndarray, sigma: float = SIGMA) -> np.ndarray:
-    """Return the scores of Soft-NMS: each box lowers the scores of the boxes that overlap it.
-
-    Args:
-        boxes: Boxes of one class, [N, (y1, x1, y2, x2)].
-        scores: [N].
-        sigma: A box of IoU u with a better one keeps exp(-u * u / sigma) of its score.
-
-    Returns:
-        float32 [N].
-    """
-    kept = np.exp(-(compute_overlaps(boxes, boxes) ** 2) / sigma)
-    scores = np.array(scores, np.float32)
-    remaining = np.ones(len(scores), bool)
-    for _ in scores:
-        best = int(np.argmax(np.where(remaining, scores, -1.0)))
-        remaining[best] = False
-        scores[remaining] *= kept[best, remaining]
-    return scores
-
-
-class SoftNMS(mrcnn.MaskRCNN):
-    """A model whose detections lower the scores of those that overlap them, instead of suppressing them."""
-
-    def __init__(self, mode: str, config: Config, *args: Any, **kwargs: Any) -> None:
-        self._limits = config.DETECTION_MIN_CONFIDENCE, config.DETECTION_MAX_INSTANCES
-        config = copy.copy(config)
-        config.DETECTION_NMS_THRESHOLD = SAME_BOX
-        config.DETECTION_MAX_INSTANCES = config.POST_NMS_ROIS_INFERENCE
-        super().__init__(mode, config, *args, **kwargs)
-
-    def detect(self, images: Image | Iterable[Image], *args: Any, **kwargs: Any) -> list[Detections]:
-        return [self._softened(found) for found in super().detect(images, *args, **kwargs)]
-
-    def _softened(self, found: Detections) -> Detections:
-        lowest, most = self._limits
-        for class_id in np.unique(found["class_ids"]):
-            rows = found["class_ids"] == class_id
-            found["scores"][rows] = soft_scores(found["rois"][rows], found["scores"][rows])
-        order = np.argsort(-found["scores"], kind="stable")
-        return found.select(order[found["scores"][order] >= (lowest or 0.0)][:most])
+from mrcnn.typing import Tensor
 
 
 class RefinedBoxes(layers.Layer):
@@ -115,4 +63,4 @@ def with_second_pass(graph: Graph, config: Config) -> Graph:
     return Graph(graph.inputs, outputs | {"mrcnn_detection": detections})
 
 
-VARIANTS: dict[str, type[mrcnn.MaskRCNN]] = {"soft-NMS": SoftNMS, "second pass": SecondPass}
+VARIANTS: dict[str, type[mrcnn.MaskRCNN]] = {"second pass": SecondPass}

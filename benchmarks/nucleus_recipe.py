@@ -87,6 +87,7 @@ DETECTION: dict[str, dict[str, Any]] = {
     "mask NMS": {"DETECTION_NMS_THRESHOLD": 0.5, "MASK_NMS_THRESHOLD": 0.3},
     "NMS 0.4": {"DETECTION_NMS_THRESHOLD": 0.4},
     "NMS 0.5": {"DETECTION_NMS_THRESHOLD": 0.5},
+    "soft-NMS": {"SOFT_NMS_SIGMA": 0.5},
     "larger images": {"IMAGE_MIN_SCALE": 3.0},
     **{name: {} for name in VARIANTS},
 }

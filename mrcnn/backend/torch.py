@@ -39,6 +39,7 @@ __all__ = [
     "conv2d_matmul_grad",
     "depthwise_conv2d",
     "differentiate",
+    "first_maximum",
     "first_rows",
     "float_vector",
     "free_gradients",
@@ -186,6 +187,11 @@ def to_convolution_layout(variable: keras.Variable) -> None:
 def top_k(scores: Tensor, k: int) -> Tensor:
     """See `mrcnn.backend.plain.top_k`. PyTorch's own top-k returns equal scores in arbitrary order."""
     return keras.ops.argsort(-scores, axis=-1)[:, :k]
+
+
+def first_maximum(scores: Tensor) -> Tensor:
+    """See `mrcnn.backend.plain.first_maximum`. PyTorch's own argmax returns the first one, too."""
+    return torch.argmax(scores, dim=-1).to(torch.int32)
 
 
 def bilinear_gather(

@@ -281,9 +281,15 @@ class Config:
     DETECTION_NMS_THRESHOLD = 0.3
     """Box IoU above which NMS drops the lower-scored of two detections of the same class."""
 
+    SOFT_NMS_SIGMA: float | None = None
+    """Width of the Gaussian of Soft-NMS, such as 0.5; None for NMS at DETECTION_NMS_THRESHOLD. Soft-NMS does
+    not drop a detection that overlaps a better one of its class with box IoU u: it multiplies its score by
+    exp(-u * u / SOFT_NMS_SIGMA). Detections whose lowered score is at least DETECTION_MIN_CONFIDENCE remain,
+    or 0.001 if that is 0."""
+
     MASK_NMS_THRESHOLD: float | None = None
-    """Mask IoU above which a second NMS drops the lower-scored of two detections of the same class. None
-    turns this NMS off."""
+    """Mask IoU above which a second NMS drops the lower-scored of two detections of the same class, also with
+    SOFT_NMS_SIGMA. None turns this NMS off."""
 
     TEST_TIME_FLIPS = "none"
     """Also detect in flipped copies of the image and merge the results: "none", "horizontal" (takes twice

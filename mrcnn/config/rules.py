@@ -182,6 +182,9 @@ def _optional_rules(config: "Config") -> Iterator[Rule]:
     norm = config.GRADIENT_CLIP_NORM
     is_kept = norm is None or (_is_number(norm) and norm > 0)
     yield "GRADIENT_CLIP_NORM", is_kept, "a positive finite number, or None to leave gradients as they are"
+    sigma = config.SOFT_NMS_SIGMA
+    is_kept = sigma is None or (_is_number(sigma) and sigma > 0)
+    yield "SOFT_NMS_SIGMA", is_kept, "a positive finite number, such as 0.5, or None for NMS"
     threshold = config.MASK_NMS_THRESHOLD
     is_kept = threshold is None or _is_number(threshold, 0, 1)
     yield "MASK_NMS_THRESHOLD", is_kept, "a number from 0 to 1, or None for NMS by boxes only"

@@ -34,8 +34,14 @@ def onnx_model(model: keras.Model, config: "Config", metadata: Metadata) -> Any:
         `onnx.ModelProto` with the input and the outputs of `mrcnn.export`.
 
     Raises:
-        ValueError: If the network has a layer that cannot be written.
+        ValueError: If the network has a layer that cannot be written, or SOFT_NMS_SIGMA is set.
     """
+    if config.SOFT_NMS_SIGMA is not None:
+        raise ValueError(
+            'The formats "onnx" and "openvino" have no operator for Soft-NMS. Received: '
+            f"SOFT_NMS_SIGMA={config.SOFT_NMS_SIGMA}. Set it to None, or export with format="
+            '"saved_model", "litert" or "torch".'
+        )
     builder = GraphBuilder()
     writer = LayerWriter(builder)
     on = canvas(

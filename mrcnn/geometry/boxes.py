@@ -18,6 +18,9 @@ PAIRS_AT_A_TIME = 1 << 15
 # The far corner is outside a pixel box, but inside a normalized box.
 PIXEL_TO_CLOSED = np.array([0, 0, 1, 1])
 
+# Soft-NMS drops boxes of lower scores if there is no other limit, as the program of its authors does.
+LEAST_SOFT_SCORE = 0.001
+
 
 def compute_iou(
     box: np.ndarray,
@@ -108,6 +111,47 @@ def non_max_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float)
         # Written so that NaN, two boxes without area, does not suppress.
         candidates = rest[~(iou > threshold)]
     return np.array(kept, dtype=np.int32)
+
+
+def soft_non_max_suppression(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    class_ids: np.ndarray,
+    sigma: float,
+    min_score: float = 0.0,
+    views: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Apply Soft-NMS with a Gaussian (Bodla et al., 2017, section 3) within each class.
+
+    The box with the best score is taken again and again. It lowers the scores of the remaining boxes that
+    overlap it: a box whose IoU with it is u keeps exp(-u * u / sigma) of its score.
+
+    Args:
+        boxes: [N, (y1, x1, y2, x2)] in any unit. A box without area overlaps nothing.
+        scores: [N]. If scores are equal, the first box is taken first.
+        class_ids: int [N].
+        sigma: Width of the Gaussian, above 0.
+        min_score: Lowest score of a kept box, after others have lowered it; LEAST_SOFT_SCORE if it is 0.
+        views: int [N]. Boxes of the same view of an image do not lower each other's scores, since the network
+            has done so. None lets all boxes do it.
+
+    Returns:
+        Indices [K] of the kept boxes, best lowered score first, and the lowered scores of all, float32 [N].
+    """
+    boxes = _exact_integers(boxes)
+    areas = _areas(boxes)
+    lowered = np.array(scores, np.float32)
+    remaining = np.ones(len(lowered), bool)
+    for _ in range(len(lowered)):
+        best = int(np.argmax(np.where(remaining, lowered, -1.0)))
+        remaining[best] = False
+        rows = remaining & (class_ids == class_ids[best])
+        if views is not None:
+            rows &= views != views[best]
+        iou = np.nan_to_num(compute_iou(boxes[best], boxes[rows], areas[best], areas[rows]))
+        lowered[rows] *= np.exp(-(iou**2) / sigma)
+    order = np.argsort(-lowered, kind="stable")
+    return order[lowered[order] >= (min_score or LEAST_SOFT_SCORE)], lowered
 
 
 def apply_box_deltas(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:

@@ -63,6 +63,7 @@ LAYER_SETTINGS = (
     ("mrcnn_detection", "min_confidence", "DETECTION_MIN_CONFIDENCE"),
     ("mrcnn_detection", "nms_threshold", "DETECTION_NMS_THRESHOLD"),
     ("mrcnn_detection", "max_instances", "DETECTION_MAX_INSTANCES"),
+    ("mrcnn_detection", "soft_nms_sigma", "SOFT_NMS_SIGMA"),
 )
 
 

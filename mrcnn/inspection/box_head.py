@@ -44,7 +44,10 @@ class RefinedBoxes:
         refined: Proposals [P, 4] after the deltas of that class, clipped to the window.
         is_object: bool [P], the class is not the background.
         is_confident: bool [P], the score is also at least DETECTION_MIN_CONFIDENCE.
-        is_kept: bool [P], the box is also kept by NMS within its class and by DETECTION_MAX_INSTANCES.
+        is_kept: bool [P], the box is also kept by NMS within its class and by DETECTION_MAX_INSTANCES. With
+            SOFT_NMS_SIGMA, NMS keeps boxes whose lowered score is still high enough.
+        final_scores: The score [P] after boxes of the same class have lowered it, see SOFT_NMS_SIGMA; without
+            that setting, the same as `scores`.
         detection_boxes: The network's own result [D, 4].
         detection_class_ids: Class ids [D] of the network's own result.
         detection_scores: Scores [D] of the network's own result.
@@ -58,6 +61,7 @@ class RefinedBoxes:
     is_object: np.ndarray
     is_confident: np.ndarray
     is_kept: np.ndarray
+    final_scores: np.ndarray
     detection_boxes: Boxes
     detection_class_ids: ClassIds
     detection_scores: np.ndarray
@@ -98,7 +102,7 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
     refined = boxes.clip_boxes(boxes.apply_box_deltas(rois, class_deltas), window)
     is_object = class_ids > 0
     is_confident = is_object & (scores >= (config.DETECTION_MIN_CONFIDENCE or 0))
-    kept = _suppress(refined, scores, class_ids, is_confident, config)
+    kept, final_scores = _suppress(refined, scores, class_ids, is_confident, config)
     detections = values["detections"][values["detections"][:, 4] > 0]
     return RefinedBoxes(
         input=network_input,
@@ -109,6 +113,7 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
         is_object=is_object,
         is_confident=is_confident,
         is_kept=np.isin(rows, kept),
+        final_scores=final_scores,
         detection_boxes=network_input.pixels(detections[:, :4]),
         detection_class_ids=detections[:, 4].astype(np.int32),
         detection_scores=detections[:, 5],
@@ -117,16 +122,32 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
 
 def _suppress(
     rois: Boxes, scores: np.ndarray, class_ids: ClassIds, candidates: np.ndarray, config: Config
-) -> np.ndarray:
-    """Return the rows of candidates that NMS within each class keeps, best first, up to the limit."""
-    kept = []
-    for class_id in np.unique(class_ids[candidates]):
-        # For equal scores numpy's NMS takes the last box and the network the first: reverse the order.
-        rows = np.flatnonzero(candidates & (class_ids == class_id))[::-1]
-        picked = boxes.non_max_suppression(rois[rows], scores[rows], config.DETECTION_NMS_THRESHOLD)
-        kept.append(rows[picked])
-    together = np.sort(np.concatenate([np.zeros(0, int), *kept]))
-    return together[np.argsort(-scores[together], kind="stable")][: config.DETECTION_MAX_INSTANCES]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Apply NMS or Soft-NMS to candidates, bool [P], within each class.
+
+    Returns:
+        The rows that remain, best first, up to the limit; and the scores [P], which Soft-NMS has lowered.
+    """
+    if config.SOFT_NMS_SIGMA is None:
+        kept = []
+        for class_id in np.unique(class_ids[candidates]):
+            # For equal scores numpy's NMS takes the last box and the network the first: reverse the order.
+            rows = np.flatnonzero(candidates & (class_ids == class_id))[::-1]
+            picked = boxes.non_max_suppression(rois[rows], scores[rows], config.DETECTION_NMS_THRESHOLD)
+            kept.append(rows[picked])
+        together = np.sort(np.concatenate([np.zeros(0, int), *kept]))
+        best_first = together[np.argsort(-scores[together], kind="stable")]
+    else:
+        rows, scores = np.flatnonzero(candidates), scores.copy()
+        picked, scores[rows] = boxes.soft_non_max_suppression(
+            rois[rows],
+            scores[rows],
+            class_ids[rows],
+            config.SOFT_NMS_SIGMA,
+            config.DETECTION_MIN_CONFIDENCE,
+        )
+        best_first = rows[picked]
+    return best_first[: config.DETECTION_MAX_INSTANCES], scores
 
 
 def draw_classified_rois(
@@ -149,7 +170,7 @@ def draw_classified_rois(
     visualize.draw_boxes(
         refined.input.image,
         boxes=refined.proposals[rows],
-        captions=_captions(refined, rows, class_names),
+        captions=_captions(refined, rows, refined.scores, class_names),
         visibilities=np.where(is_object, SOLID, FAINT),
         title=f"{len(rows)} proposals before refinement, {is_object.sum()} of them objects",
         ax=axes[0, 0],
@@ -173,7 +194,7 @@ def draw_refined_rois(
     """
     rows = _sample(np.flatnonzero(refined.is_object), limit, seed)
     title = f"{len(rows)} proposals (dotted), refined (solid)"
-    return _draw_before_and_after(refined, rows, class_names, title)
+    return _draw_before_and_after(refined, rows, refined.scores, class_names, title)
 
 
 def draw_box_filters(refined: RefinedBoxes, class_names: Sequence[str]) -> Figure:
@@ -195,7 +216,7 @@ def draw_box_filters(refined: RefinedBoxes, class_names: Sequence[str]) -> Figur
         visualize.draw_boxes(
             refined.input.image,
             refined_boxes=refined.refined[rows],
-            captions=_captions(refined, rows, class_names) if has_captions else None,
+            captions=_captions(refined, rows, refined.final_scores, class_names) if has_captions else None,
             title=f"{count} {name}",
             ax=ax,
         )
@@ -214,18 +235,18 @@ def draw_detections(refined: RefinedBoxes, class_names: Sequence[str]) -> Figure
     """
     rows = np.flatnonzero(refined.is_kept)
     counts = ", ".join(f"{count} {name}" for name, count in refined.counts.items())
-    return _draw_before_and_after(refined, rows, class_names, f"Detections: {counts}")
+    return _draw_before_and_after(refined, rows, refined.final_scores, class_names, f"Detections: {counts}")
 
 
 def _draw_before_and_after(
-    refined: RefinedBoxes, rows: np.ndarray, class_names: Sequence[str], title: str
+    refined: RefinedBoxes, rows: np.ndarray, scores: np.ndarray, class_names: Sequence[str], title: str
 ) -> Figure:
     figure, axes = figures.panels(refined.input.image.shape, 1, 1, side=8)
     visualize.draw_boxes(
         refined.input.image,
         boxes=refined.proposals[rows],
         refined_boxes=refined.refined[rows],
-        captions=_captions(refined, rows, class_names),
+        captions=_captions(refined, rows, scores, class_names),
         title=title,
         ax=axes[0, 0],
     )
@@ -236,7 +257,9 @@ def _sample(rows: np.ndarray, limit: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).permutation(rows)[:limit])
 
 
-def _captions(refined: RefinedBoxes, rows: np.ndarray, class_names: Sequence[str]) -> list[str]:
-    """Class and score of the proposals in these rows, empty for background."""
-    texts = instance_captions(refined.class_ids[rows], class_names, refined.scores[rows])
+def _captions(
+    refined: RefinedBoxes, rows: np.ndarray, scores: np.ndarray, class_names: Sequence[str]
+) -> list[str]:
+    """Class and score of the proposals in these rows, empty for background. `scores` are those of all [P]."""
+    texts = instance_captions(refined.class_ids[rows], class_names, scores[rows])
     return [text if drawn else "" for text, drawn in zip(texts, refined.is_object[rows], strict=True)]

@@ -44,7 +44,8 @@ class DetectionLayer(detections.DetectionLayer):
     """`mrcnn.network.detections.DetectionLayer`, with its arguments from a Config.
 
     Args:
-        config: Read for BBOX_STD_DEV and the DETECTION_* settings. Keyword arguments take precedence.
+        config: Read for BBOX_STD_DEV, SOFT_NMS_SIGMA and the DETECTION_* settings. Keyword arguments take
+            precedence.
     """
 
     def __init__(self, config: "Config | None" = None, **kwargs: Any) -> None:
@@ -54,6 +55,7 @@ class DetectionLayer(detections.DetectionLayer):
                 "min_confidence": config.DETECTION_MIN_CONFIDENCE,
                 "nms_threshold": config.DETECTION_NMS_THRESHOLD,
                 "max_instances": config.DETECTION_MAX_INSTANCES,
+                "soft_nms_sigma": config.SOFT_NMS_SIGMA,
                 **kwargs,
             }
         super().__init__(**kwargs)

@@ -86,7 +86,7 @@ def refine_detections_graph(
         probs: Class scores [N, classes].
         deltas: [N, classes, 4].
         window: [4] normalized.
-        config: Read for BBOX_STD_DEV and the DETECTION_* settings.
+        config: Read for BBOX_STD_DEV, SOFT_NMS_SIGMA and the DETECTION_* settings.
 
     Returns:
         [DETECTION_MAX_INSTANCES, (y1, x1, y2, x2, class_id, score)]; unused slots are zero.
@@ -100,6 +100,7 @@ def refine_detections_graph(
         min_confidence=config.DETECTION_MIN_CONFIDENCE,
         nms_threshold=config.DETECTION_NMS_THRESHOLD,
         max_instances=config.DETECTION_MAX_INSTANCES,
+        soft_nms_sigma=config.SOFT_NMS_SIGMA,
     )[0]
 
 

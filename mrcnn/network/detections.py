@@ -17,6 +17,7 @@ from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import box_ops
 from mrcnn.network.level_proposals import large_enough
 from mrcnn.network.proposals import Suppression
+from mrcnn.network.soft_suppression import soft_non_max_suppression
 from mrcnn.typing import Tensor
 
 Shape = tuple[int | None, ...]
@@ -32,6 +33,7 @@ def refine_detections(
     min_confidence: float,
     nms_threshold: float,
     max_instances: int,
+    soft_nms_sigma: float | None = None,
     non_max_suppression: Suppression = box_ops.non_max_suppression,
 ) -> Tensor:
     """Compute the final detections of each image.
@@ -45,6 +47,9 @@ def refine_detections(
         min_confidence: Lowest score of a detection. 0 keeps all.
         nms_threshold: IoU above which the lower-scored of two boxes of the same class is suppressed.
         max_instances: Largest number of detections per image.
+        soft_nms_sigma: With a number, Soft-NMS of this width takes the place of NMS: `nms_threshold` does not
+            count, scores are those that remain, and `min_confidence` applies to them. 0 then means
+            `geometry.boxes.LEAST_SOFT_SCORE`.
         non_max_suppression: An implementation of `box_ops.non_max_suppression`.
 
     Returns:
@@ -64,11 +69,17 @@ def refine_detections(
     order = backend.top_k(ops.where(eligible, scores, -1.0), scores.shape[1])
     boxes, scores, class_ids = (box_ops.gather(x, order) for x in (boxes, scores, class_ids))
     eligible = box_ops.gather(eligible, order)
-    # One pass over all classes by descending score keeps the same boxes as one pass per class followed by the
-    # best of all: a class that reaches the limit alone has filled all slots by then.
-    index, filled = non_max_suppression(boxes, eligible, max_instances, nms_threshold, groups=class_ids)
-    rows = ops.concatenate([boxes, ops.cast(class_ids, "float32")[..., None], scores[..., None]], axis=2)
-    return ops.where(filled[..., None], box_ops.gather(rows, index), 0.0)
+    return _without_duplicates(
+        boxes,
+        class_ids,
+        scores,
+        eligible,
+        min_confidence=min_confidence,
+        nms_threshold=nms_threshold,
+        max_instances=max_instances,
+        soft_nms_sigma=soft_nms_sigma,
+        non_max_suppression=non_max_suppression,
+    )
 
 
 def refine_detections_per_class(
@@ -84,6 +95,7 @@ def refine_detections_per_class(
     max_instances: int,
     delta_limit: float | None = None,
     min_side: float = 0.0,
+    soft_nms_sigma: float | None = None,
     non_max_suppression: Suppression = box_ops.non_max_suppression,
 ) -> Tensor:
     """Compute the final detections of each image, one for each class of an RoI whose score is high enough.
@@ -94,7 +106,7 @@ def refine_detections_per_class(
         bbox_std_dev, min_confidence, nms_threshold, max_instances: See `refine_detections`.
         delta_limit: See `box_ops.apply_box_deltas`.
         min_side: Shortest side of a detection in pixels.
-        non_max_suppression: An implementation of `box_ops.non_max_suppression`.
+        soft_nms_sigma, non_max_suppression: See `refine_detections`.
 
     Returns:
         See `refine_detections`.
@@ -115,10 +127,58 @@ def refine_detections_per_class(
     boxes = box_ops.apply_box_deltas(box_ops.gather(rois, roi), own_deltas, delta_limit)
     boxes = box_ops.clip_boxes(boxes, windows[:, None])
     eligible = ops.logical_and(box_ops.gather(eligible, order), large_enough(boxes, size, min_side))
-    index, filled = non_max_suppression(boxes, eligible, max_instances, nms_threshold, groups=class_ids)
-    best = box_ops.gather(objects, order)
-    rows = ops.concatenate([boxes, ops.cast(class_ids, "float32")[..., None], best[..., None]], axis=2)
-    return ops.where(filled[..., None], box_ops.gather(rows, index), 0.0)
+    return _without_duplicates(
+        boxes,
+        class_ids,
+        box_ops.gather(objects, order),
+        eligible,
+        min_confidence=min_confidence,
+        nms_threshold=nms_threshold,
+        max_instances=max_instances,
+        soft_nms_sigma=soft_nms_sigma,
+        non_max_suppression=non_max_suppression,
+    )
+
+
+def _without_duplicates(
+    boxes: Tensor,
+    class_ids: Tensor,
+    scores: Tensor,
+    eligible: Tensor,
+    *,
+    min_confidence: float,
+    nms_threshold: float,
+    max_instances: int,
+    soft_nms_sigma: float | None,
+    non_max_suppression: Suppression,
+) -> Tensor:
+    """Return the detections that NMS or Soft-NMS leaves of refined boxes; see `refine_detections`.
+
+    Args:
+        boxes: [B, N, 4] by descending score.
+        class_ids: int32 [B, N].
+        scores: [B, N].
+        eligible: bool [B, N], whether a box may become a detection.
+        min_confidence, nms_threshold, max_instances, soft_nms_sigma, non_max_suppression: See
+            `refine_detections`.
+    """
+    rows = ops.concatenate([boxes, ops.cast(class_ids, "float32")[..., None], scores[..., None]], axis=2)
+    if soft_nms_sigma is None:
+        # One pass over all classes by descending score keeps the same boxes as one pass per class followed by
+        # the best of all: a class that reaches the limit alone has filled all slots by then.
+        index, filled = non_max_suppression(boxes, eligible, max_instances, nms_threshold, groups=class_ids)
+        return ops.where(filled[..., None], box_ops.gather(rows, index), 0.0)
+    index, lowered = soft_non_max_suppression(
+        boxes,
+        ops.where(eligible, scores, 0.0),
+        class_ids,
+        max_output=max_instances,
+        sigma=soft_nms_sigma,
+        min_score=min_confidence,
+    )
+    lowered = lowered[..., None]
+    rows = ops.concatenate([box_ops.gather(rows, index)[..., :5], lowered], axis=2)
+    return ops.where(lowered > 0.0, rows, 0.0)
 
 
 @keras.saving.register_keras_serializable("mrcnn")
@@ -130,7 +190,7 @@ class DetectionLayer(keras.layers.Layer):
     Returns [B, max_instances, (y1, x1, y2, x2, class_id, score)] normalized; unused slots are zero.
 
     Args:
-        bbox_std_dev, min_confidence, nms_threshold, max_instances: See `refine_detections`.
+        bbox_std_dev, min_confidence, nms_threshold, max_instances, soft_nms_sigma: See `refine_detections`.
         per_class: Whether to use `refine_detections_per_class`, which takes half-open boxes.
         delta_limit, min_side: See `refine_detections_per_class`.
     """
@@ -145,6 +205,7 @@ class DetectionLayer(keras.layers.Layer):
         per_class: bool = False,
         delta_limit: float | None = None,
         min_side: float = 0.0,
+        soft_nms_sigma: float | None = None,
         **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float32", **kwargs})
@@ -155,6 +216,7 @@ class DetectionLayer(keras.layers.Layer):
         self.per_class = bool(per_class)
         self.delta_limit = None if delta_limit is None else float(delta_limit)
         self.min_side = float(min_side)
+        self.soft_nms_sigma = None if soft_nms_sigma is None else float(soft_nms_sigma)
 
     def call(
         self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
@@ -167,6 +229,7 @@ class DetectionLayer(keras.layers.Layer):
             "min_confidence": self.min_confidence,
             "nms_threshold": self.nms_threshold,
             "max_instances": self.max_instances,
+            "soft_nms_sigma": self.soft_nms_sigma,
             "non_max_suppression": non_max_suppression,
         }
         if not self.per_class:
@@ -195,4 +258,5 @@ class DetectionLayer(keras.layers.Layer):
             "min_confidence": self.min_confidence,
             "nms_threshold": self.nms_threshold,
             "max_instances": self.max_instances,
+            "soft_nms_sigma": self.soft_nms_sigma,
         }

@@ -137,6 +137,7 @@ def detection_layer(config: Config) -> DetectionLayer:
         min_confidence=config.DETECTION_MIN_CONFIDENCE,
         nms_threshold=config.DETECTION_NMS_THRESHOLD,
         max_instances=config.DETECTION_MAX_INSTANCES,
+        soft_nms_sigma=config.SOFT_NMS_SIGMA,
         name="mrcnn_detection",
     )
 

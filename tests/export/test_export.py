@@ -178,7 +178,33 @@ def test_formats_of_tensorflow_on_other_backends(model, tmp_path, name):
         export.export(model, tmp_path / name)
 
 
+class SoftConfig(TinyConfig):
+    SOFT_NMS_SIGMA = 0.5
+    DETECTION_MIN_CONFIDENCE = 0.05
+    DETECTION_MAX_INSTANCES = 40
+
+
+@pytest.mark.slow
+@needs_tensorflow
+@pytest.mark.parametrize("name", ["soft", "soft.tflite"])
+def test_soft_nms(name, tmp_path):
+    if name.endswith(".tflite"):
+        pytest.importorskip("ai_edge_litert")
+    model = build(SoftConfig())
+    runner = runtime.load(export.export(model, tmp_path / name, check=False))
+    assert runner.config.SOFT_NMS_SIGMA == 0.5
+    assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
+
+
 # --- Refusals ---
+
+
+@pytest.mark.parametrize("name", ["soft.onnx", "soft.xml"])
+def test_formats_without_soft_nms(name, tmp_path):
+    model = build(SoftConfig())
+    with pytest.raises(ValueError, match=r"Received: SOFT_NMS_SIGMA=0\.5\. Set it to None"):
+        export.export(model, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_other_weights_is_refused(onnx_file):

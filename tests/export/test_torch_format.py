@@ -99,6 +99,16 @@ def test_images_of_one_size_in_8_bits(tmp_path):
 
 @on_torch
 @pytest.mark.slow
+def test_soft_nms(tmp_path):
+    config = TinyConfig()
+    config.SOFT_NMS_SIGMA, config.DETECTION_MIN_CONFIDENCE, config.DETECTION_MAX_INSTANCES = 0.5, 0.05, 40
+    model = build(config)
+    runner = runtime.load(export.export(model, tmp_path / "soft.pt2", check=False))
+    assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
+
+
+@on_torch
+@pytest.mark.slow
 def test_the_runner_needs_pytorch_alone(model, exported, tmp_path):
     (image,) = pictures((50, 64, 3))
     np.save(tmp_path / "image.npy", image)

@@ -131,6 +131,60 @@ class TestNonMaxSuppression:
             boxes.non_max_suppression(np.zeros((0, 4)), np.zeros(0), 0.5)
 
 
+class TestSoftNonMaxSuppression:
+    BOXES = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [0, 5, 10, 15], [50, 50, 60, 60]])
+    SCORES = np.array([0.8, 0.9, 0.7, 0.1])
+    ONE_CLASS = np.ones(4, int)
+
+    def test_worked_by_hand(self):
+        kept, lowered = boxes.soft_non_max_suppression(self.BOXES, self.SCORES, self.ONE_CLASS, 0.5)
+        same, third = np.exp(-1 / 0.5), np.exp(-((1 / 3) ** 2) / 0.5)
+        # The third box is the second to be taken: the first one's score is lower by then.
+        np.testing.assert_allclose(lowered, [0.8 * same * third, 0.9, 0.7 * third, 0.1], rtol=1e-6)
+        assert lowered.dtype == np.float32 and kept.tolist() == [1, 2, 3, 0]
+
+    def test_only_boxes_of_a_class_lower_each_other(self):
+        kept, lowered = boxes.soft_non_max_suppression(self.BOXES, self.SCORES, np.array([1, 2, 3, 3]), 0.5)
+        np.testing.assert_allclose(lowered, self.SCORES, rtol=1e-6)
+        assert kept.tolist() == [1, 0, 2, 3]
+
+    def test_boxes_of_a_view_do_not_lower_each_other(self):
+        views = np.array([0, 0, 1, 1])
+        _, lowered = boxes.soft_non_max_suppression(self.BOXES, self.SCORES, self.ONE_CLASS, 0.5, views=views)
+        third = np.exp(-((1 / 3) ** 2) / 0.5)
+        np.testing.assert_allclose(lowered, [0.8, 0.9, 0.7 * third**2, 0.1], rtol=1e-6)
+
+    def test_lowest_scores(self):
+        far = np.arange(4)[:, None] * 20 + np.array([0, 0, 10, 10])
+        scores = np.array([0.5, 0.0011, 0.0009, 0.4999])
+
+        def kept(min_score):
+            return boxes.soft_non_max_suppression(far, scores, self.ONE_CLASS, 0.5, min_score)[0].tolist()
+
+        assert kept(0.5) == [0]
+        assert kept(0.0) == [0, 3, 1]
+
+    def test_equal_scores_take_the_first_box_first(self):
+        kept, lowered = boxes.soft_non_max_suppression(
+            self.BOXES[[0, 1, 1]], np.full(3, 0.8), self.ONE_CLASS[:3], 0.5
+        )
+        assert kept.tolist() == [0, 1, 2]
+        np.testing.assert_allclose(lowered, 0.8 * np.exp([0, -2, -4]), rtol=1e-6)
+
+    def test_boxes_without_area_do_not_lower_scores(self):
+        kept, lowered = boxes.soft_non_max_suppression(
+            np.zeros((3, 4)), np.array([0.3, 0.2, 0.1]), self.ONE_CLASS[:3], 0.5
+        )
+        assert kept.tolist() == [0, 1, 2]
+        np.testing.assert_allclose(lowered, [0.3, 0.2, 0.1], rtol=1e-6)
+
+    def test_no_boxes(self):
+        kept, lowered = boxes.soft_non_max_suppression(
+            np.zeros((0, 4), int), np.zeros(0), np.zeros(0, int), 0.5
+        )
+        assert kept.shape == lowered.shape == (0,)
+
+
 class TestDeltas:
     def test_worked_by_hand(self):
         box = np.array([[10, 20, 30, 60]])  # centre (20, 40), 20 x 40

@@ -11,6 +11,7 @@ from pycocotools import mask as run_lengths
 from tiny_model import TinyConfig, vary_masks
 
 from mrcnn import backend
+from mrcnn.geometry import boxes
 from mrcnn.inference import detector
 from mrcnn.inference.detector import MASK_SLOTS, padded_slot_count, update_layer_settings
 from mrcnn.model import MaskRCNN
@@ -202,11 +203,37 @@ def test_settings_changed_after_building_take_effect(model, tmp_path):
     np.testing.assert_array_equal(again["rois"], before["rois"])
 
 
-@pytest.mark.parametrize("name", CHANGED)
+def test_soft_nms_after_the_first_detection_and_back(model):
+    """The detections are those that NumPy softens, of a network that suppresses nothing."""
+    image = images((64, 64))
+    everything = {"DETECTION_NMS_THRESHOLD": 1.0, "DETECTION_MAX_INSTANCES": 40}
+    before = model.detect(image)[0]
+    for name, value in everything.items():
+        setattr(model.config, name, value)
+    layer = model.keras_model.get_layer("mrcnn_detection")
+    output = [("detections", layer.output)]
+    rows = model.run_graph(image, output)["detections"][0]
+    rows = rows[rows[:, 4] > 0]
+    model.config.SOFT_NMS_SIGMA = 0.5
+    after = model.detect(image)[0]
+    kept, lowered = boxes.soft_non_max_suppression(rows[:, :4], rows[:, 5], rows[:, 4], 0.5)
+    np.testing.assert_allclose(after["scores"], lowered[kept], atol=1e-5)
+    np.testing.assert_array_equal(after["class_ids"], rows[kept, 4])
+    assert after["masks"].shape == (64, 64, len(kept)) and after["masks"].any()
+    model.config = OpenConfig()
+    again = model.detect(image)[0]
+    assert len(before["scores"]) < len(after["scores"])
+    np.testing.assert_array_equal(again["rois"], before["rois"])
+
+
+REACHING_LAYERS = {**CHANGED, "SOFT_NMS_SIGMA": 0.4}
+
+
+@pytest.mark.parametrize("name", REACHING_LAYERS)
 def test_a_changed_setting_reaches_its_layer(model, name):
     config = OpenConfig()
     assert not update_layer_settings(model.keras_model, config)
-    setattr(config, name, CHANGED[name])
+    setattr(config, name, REACHING_LAYERS[name])
     before = {layer: layer.get_config() for layer in model.keras_model.layers}
     assert update_layer_settings(model.keras_model, config)
     changed = [
@@ -216,7 +243,7 @@ def test_a_changed_setting_reaches_its_layer(model, name):
         for key in new
         if new[key] != old[key]
     ]
-    assert changed == [CHANGED[name]]
+    assert changed == [REACHING_LAYERS[name]]
     assert update_layer_settings(model.keras_model, OpenConfig())
 
 

@@ -12,10 +12,12 @@ from mrcnn.inference.test_time_augmentation import detect_with_options
 SHAPE = (20, 30)
 
 
-def config(flips="none", mask_nms=None, most=10):
+def config(flips="none", mask_nms=None, most=10, sigma=None):
     return SimpleNamespace(
         TEST_TIME_FLIPS=flips,
         MASK_NMS_THRESHOLD=mask_nms,
+        SOFT_NMS_SIGMA=sigma,
+        DETECTION_MIN_CONFIDENCE=0.05,
         DETECTION_NMS_THRESHOLD=0.3,
         DETECTION_MAX_INSTANCES=most,
     )
@@ -72,6 +74,38 @@ def test_flips_find_what_one_view_misses(flips):
     )
     (none,) = detect_with_options(left_half, [picture()], config(flips))
     assert none["masks"].whole().shape == (*SHAPE, 0)
+
+
+def two_boxes(first, second):
+    """A detector that finds the same two boxes (x1, x2) in each view, with the scores 0.9 and 0.6."""
+    masks = np.zeros((*SHAPE, 2), bool)
+    for index, (x1, x2) in enumerate((first, second)):
+        masks[:, x1:x2, index] = True
+    rois, crops = geometry.extract_bboxes(masks), MaskCrops.cut(masks)
+    found = {"rois": rois, "class_ids": np.ones(2, int), "scores": np.array([0.9, 0.6]), "masks": crops}
+    return lambda pictures: [found for _ in pictures]
+
+
+def test_soft_nms_of_objects_that_only_one_view_finds():
+    """The network has lowered the scores within a view, so they stay."""
+    detect = two_boxes((0, 10), (5, 15))
+    (found,) = detect_with_options(detect, [np.zeros(SHAPE)], config("horizontal", sigma=0.5))
+    assert found["rois"][:, 1].tolist() == [0, 20, 5, 15]
+    np.testing.assert_allclose(found["scores"], [0.9, 0.9, 0.6, 0.6], rtol=1e-6)
+
+
+def test_soft_nms_of_objects_that_both_views_find():
+    detect = two_boxes((5, 25), (10, 20))  # their own mirror images, of IoU 1/2
+    (found,) = detect_with_options(detect, [np.zeros(SHAPE)], config("horizontal", sigma=0.5))
+    # Both boxes of the first view lower those of the second. The smaller one falls below the limit of 0.05.
+    lowered = np.exp(-(1 + 0.5**2) / 0.5)
+    np.testing.assert_allclose(found["scores"], [0.9, 0.6, 0.9 * lowered], rtol=1e-5)
+    assert found["rois"][:, 1].tolist() == [5, 10, 5]
+    assert found["masks"].whole().shape == (*SHAPE, 3)
+    (one,) = detect_with_options(detect, [np.zeros(SHAPE)], config("horizontal", sigma=0.5, most=1))
+    assert one["scores"].tolist() == found["scores"][:1].tolist()
+    (strict,) = detect_with_options(detect, [np.zeros(SHAPE)], config("horizontal", sigma=0.5, mask_nms=0.3))
+    assert strict["scores"].tolist() == [0.9]  # a threshold of masks still drops
 
 
 def test_suppression_by_masks_by_hand():

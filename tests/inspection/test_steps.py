@@ -162,6 +162,21 @@ class TestBoxRefinement:
         np.testing.assert_allclose(refined.scores[order], refined.detection_scores, atol=1e-6)
         np.testing.assert_allclose(refined.refined[order], refined.detection_boxes, atol=1)
 
+    def test_soft_nms_in_numpy_ends_at_the_networks_detections(self, refined, detector, image, monkeypatch):
+        monkeypatch.setattr(detector.config, "SOFT_NMS_SIGMA", 0.5)
+        monkeypatch.setattr(detector.config, "DETECTION_MIN_CONFIDENCE", 0.05)
+        softened = inspection.refine_boxes(detector, image)
+        order = np.flatnonzero(softened.is_kept)
+        order = order[np.argsort(-softened.final_scores[order], kind="stable")]
+        np.testing.assert_array_equal(softened.class_ids[order], softened.detection_class_ids)
+        np.testing.assert_allclose(softened.final_scores[order], softened.detection_scores, atol=1e-5)
+        np.testing.assert_allclose(softened.refined[order], softened.detection_boxes, atol=1)
+        assert (softened.final_scores[order] < softened.scores[order]).any()
+        np.testing.assert_array_equal(refined.final_scores, refined.scores)
+        texts = [text.get_text() for text in inspection.draw_detections(softened, NAMES).axes[0].texts]
+        assert len(texts) == len(order) > refined.counts["after NMS"]
+        assert all(f"{score:.3f}" in "".join(texts) for score in softened.detection_scores)
+
     def test_boxes_stay_in_the_window(self, refined):
         y1, x1, y2, x2 = refined.input.window
         assert (refined.refined >= [y1, x1, y1, x1]).all()

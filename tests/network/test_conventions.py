@@ -136,6 +136,13 @@ class TestDetectionsPerClass:
         np.testing.assert_allclose(found[:, 4:], [[1, 0.6], [2, 0.3], [0, 0], [0, 0], [0, 0]], atol=1e-6)
         np.testing.assert_allclose(found[:2, :4] * 64, [[0, 0, 32, 30], [0, 0, 32, 32]], atol=1e-4)
 
+    def test_soft_nms_lowers_the_scores_within_each_class(self):
+        scores = [[0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.98, 0.02, 0.0], [0.0, 1.0, 0.0]]
+        found = self.detections(scores, soft_nms_sigma=0.5)
+        kept = np.exp(-((30 / 32) ** 2) / 0.5)
+        expected = [[1, 0.6], [2, 0.3], [1, 0.5 * kept], [2, 0.3 * kept], [0, 0]]
+        np.testing.assert_allclose(found[:, 4:], expected, atol=1e-5)
+
     def test_small_boxes_are_left_out(self):
         found = self.detections(
             [[0.2, 0.5, 0.3], [0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [1, 0, 0]], min_side=25.0, max_instances=2

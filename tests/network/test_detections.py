@@ -33,20 +33,30 @@ def scene(seed, images=3, count=120, classes=4):
     return [rois, probs.astype("float32"), deltas, meta_of(windows)]
 
 
-def by_numpy(rois, probs, deltas, window, confidence, threshold, limit):
-    """Detections of one image: NMS within each class, then the best of all classes."""
+def candidates_by_numpy(rois, probs, deltas, window, confidence):
+    """Boxes, class ids and scores of the RoIs of one image that are confident."""
     ids, scores = probs.argmax(axis=1), probs.max(axis=1)
     own = deltas[np.arange(len(ids)), ids] * STD_DEV
     boxes = geometry.clip_boxes(geometry.apply_box_deltas(rois, own), geometry.norm_boxes(window, SHAPE))
     eligible = (ids > 0) & (scores >= confidence)
-    kept = []
-    for class_id in np.unique(ids[eligible]):
-        rows = np.flatnonzero(eligible & (ids == class_id))
-        picked = geometry.non_max_suppression(boxes[rows], scores[rows], threshold)[:limit]
-        kept += [rows[i] for i in picked]
-    kept = sorted(kept, key=lambda row: -scores[row])[:limit]
+    return boxes[eligible], ids[eligible], scores[eligible]
+
+
+def in_slots(boxes, ids, scores, kept, limit):
+    kept = kept[:limit]
     rows = np.concatenate([boxes[kept], ids[kept, None], scores[kept, None]], axis=1)
     return np.concatenate([rows, np.zeros((limit - len(kept), 6))])
+
+
+def by_numpy(rois, probs, deltas, window, confidence, threshold, limit):
+    """Detections of one image: NMS within each class, then the best of all classes."""
+    boxes, ids, scores = candidates_by_numpy(rois, probs, deltas, window, confidence)
+    kept = []
+    for class_id in np.unique(ids):
+        rows = np.flatnonzero(ids == class_id)
+        picked = geometry.non_max_suppression(boxes[rows], scores[rows], threshold)[:limit]
+        kept += [rows[i] for i in picked]
+    return in_slots(boxes, ids, scores, sorted(kept, key=lambda row: -scores[row]), limit)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +73,21 @@ def test_equals_numpy(confidence, threshold, limit):
         arguments = (x[image] for x in inputs[:3])
         expected = by_numpy(*arguments, window, confidence, threshold, limit)
         np.testing.assert_allclose(found[image], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("confidence, sigma, limit", [(0.6, 0.5, 30), (0.0, 0.5, 60), (0.0, 2.0, 150)])
+def test_soft_nms_equals_numpy(confidence, sigma, limit):
+    inputs = scene(1)
+    options = {"min_confidence": confidence, "max_instances": limit}
+    found = check_layer(DetectionLayer(soft_nms_sigma=sigma, **options), inputs)
+    assert (np.diff(found[..., 5]) <= 0).all()
+    for image in range(3):
+        window = inputs[3][image, 7:11]
+        boxes, ids, scores = candidates_by_numpy(*(x[image] for x in inputs[:3]), window, confidence)
+        kept, scores = geometry.soft_non_max_suppression(boxes, scores, ids, sigma, confidence)
+        np.testing.assert_allclose(found[image], in_slots(boxes, ids, scores, kept, limit), atol=1e-5)
+    plain = run(DetectionLayer(nms_threshold=0.3, **options), inputs)
+    assert np.count_nonzero(found[..., 4]) > np.count_nonzero(plain[..., 4]) > 30
 
 
 def test_scores_fall_and_boxes_stay_in_the_window():
@@ -137,9 +162,11 @@ def test_arguments_reach_the_configuration():
         min_confidence=None,
         nms_threshold=0.4,
         max_instances=9,
+        soft_nms_sigma=2,
         name="mrcnn_detection",
     )
     config = layer.get_config()
     assert config["bbox_std_dev"] == (0.2, 0.2, 0.1, 0.1)
     assert (config["min_confidence"], config["nms_threshold"], config["max_instances"]) == (0, 0.4, 9)
+    assert config["soft_nms_sigma"] == 2.0 and DetectionLayer().get_config()["soft_nms_sigma"] is None
     check_layer(layer, scene(3, count=20))

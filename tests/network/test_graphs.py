@@ -43,6 +43,7 @@ class DistinctConfig(TinyConfig):
     DETECTION_MAX_INSTANCES = 12
     DETECTION_MIN_CONFIDENCE = 0.15
     DETECTION_NMS_THRESHOLD = 0.35
+    SOFT_NMS_SIGMA = 0.45
     TRAIN_BN = None
     SEED = 77
 
@@ -98,6 +99,7 @@ INFERENCE = {
         "min_confidence": 0.15,
         "nms_threshold": 0.35,
         "max_instances": 12,
+        "soft_nms_sigma": 0.45,
     },
 }
 

@@ -280,7 +280,9 @@ def network(tmp_path_factory):
     return model
 
 
-def test_a_network_sees_a_single_tile_as_an_image(network):
+@pytest.mark.parametrize("sigma", [None, 0.5])
+def test_a_network_sees_a_single_tile_as_an_image(network, sigma, monkeypatch):
+    monkeypatch.setattr(network.config, "SOFT_NMS_SIGMA", sigma)
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     with pytest.warns(CappedWarning):
         (whole,) = network.detect([image])
