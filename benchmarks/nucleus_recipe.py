@@ -192,7 +192,8 @@ def trained_row(
 def save_row(arguments: argparse.Namespace, measured: dict[str, Any]) -> None:
     """Write the weights of a trained row and its measures on val.zip to one file."""
     run, model, _, folder = trained_row(arguments)
-    detector = mrcnn.MaskRCNN("inference", detection_config(run, DETECTION[arguments.detect]), folder / "logs")
+    config = detection_config(run, DETECTION[arguments.detect])
+    detector = mrcnn.MaskRCNN("inference", config, folder / "logs")
     detector.copy_weights(model)
     detector.class_names = ["BG", "nucleus"]
     names = ("mask_AP", "mask_AP50", "mask_AP75")
