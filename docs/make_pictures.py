@@ -1,10 +1,13 @@
 """Make the figures of "Look inside", "Evaluate", "Recipes", "Results", "Large images", tutorials 1 and 3.
 
     python docs/make_pictures.py --logs logs
+    python docs/make_pictures.py --nuclei nuclei
+
+The second command makes that of the model card of the nuclei, with the dataset of samples/nucleus.
 
 All but those of "Evaluate", "Recipes", "Results" and "Large images" come from running models: that of
 samples/coins, with its newest weights in the folder of `--logs`, and the one of samples/nucleus. Without
-weights for coins, that model is trained first, which takes minutes on a laptop. All images come with
+weights for coins, that model is trained first, which takes minutes on a laptop. All other images come with
 scikit-image.
 """
 
@@ -26,12 +29,14 @@ from matplotlib.colors import to_rgb  # noqa: E402
 from PIL import Image  # noqa: E402
 from skimage import data, draw  # noqa: E402
 
+import mrcnn  # noqa: E402
 from mrcnn import formats, inspection, utils, visualize  # noqa: E402
 from mrcnn.data.augmentation_policies import scale_jitter  # noqa: E402
 from mrcnn.data.copy_paste import CopyPaste  # noqa: E402
 from mrcnn.data.generator import DataGenerator  # noqa: E402
 from mrcnn.data.stains import hematoxylin  # noqa: E402
 from mrcnn.evaluation import coco, instances  # noqa: E402
+from mrcnn.geometry import preprocessing  # noqa: E402
 from mrcnn.geometry.mask_crops import MaskCrops  # noqa: E402
 from mrcnn.model import MaskRCNN, load_image_gt  # noqa: E402
 from mrcnn.results import Detections, outlines, overlays  # noqa: E402
@@ -115,6 +120,27 @@ def tutorial_1(logs: Path) -> Image.Image:
     boxes, masks, class_ids = result["rois"], result["masks"], result["class_ids"]
     painted = visualize.overlay_instances(section, boxes, masks, class_ids, names, result["scores"], scale=4)
     return Image.fromarray(painted)
+
+
+def drawn_by_lot(dataset_dir: Path) -> dict[str, Any]:
+    """Five validation images of fluorescence and five others: annotations in green, detections in red."""
+    dataset = nucleus.load_dataset(dataset_dir, "val")
+    groups = nucleus.modalities(dataset, dataset_dir)
+    rng = np.random.default_rng(0)
+    chosen = [image_id for name in groups for image_id in rng.choice(groups[name], 5, replace=False)]
+    model = mrcnn.load("nucleus-light")
+    figure, axes = visualize.figures.pyplot().subplots(2, 5, figsize=(20, 8), layout="constrained")
+    for ax, image_id in zip(axes.flat, chosen, strict=True):
+        image = preprocessing.stretch_contrast(dataset.load_image(image_id)[..., :3], (1, 99.8))
+        truth, _ = dataset.load_mask(image_id)
+        found = model.detect([dataset.load_image(image_id)])[0]
+        ax.imshow(image)
+        for masks, color in ((truth, "lime"), (found["masks"][..., found["scores"] >= 0.5], "red")):
+            for mask in np.moveaxis(masks, 2, 0):
+                ax.contour(mask, levels=[0.5], colors=color, linewidths=1)
+        ax.set(xlim=(0, min(image.shape[1], 320)), ylim=(min(image.shape[0], 256), 0))
+        ax.axis("off")
+    return {"validation": figure}
 
 
 def tutorial_3(model: MaskRCNN) -> dict[str, Any]:
@@ -278,13 +304,26 @@ def _bars(rows: list[Any]) -> np.ndarray:
     return masks
 
 
+def write(figures: dict[str, Any], folder: Path) -> None:
+    """Write figures by name as JPEG files."""
+    for name, figure in figures.items():
+        path = folder / f"{name}.jpg"
+        figure.savefig(path, dpi=75, bbox_inches="tight", pad_inches=0.1, pil_kwargs=JPEG)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
 def main() -> None:
     """Draw every figure and write the image files."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of the coins' weights")
     parser.add_argument("--output", type=Path, default=HERE / "images", help="folder of the image files")
+    parser.add_argument("--nuclei", type=Path, help="dataset of samples/nucleus, for its model card")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    if arguments.nuclei:
+        figures = {f"nuclei-{name}": figure for name, figure in drawn_by_lot(arguments.nuclei).items()}
+        write(figures, arguments.output)
+        return
     model = coin_detector(arguments.logs)
     figures = {f"inside-{name}": figure for name, figure in inside(model, held_out()).items()}
     figures |= {f"copy-paste-{name}": figure for name, figure in copy_paste().items()}
@@ -292,10 +331,7 @@ def main() -> None:
     figures |= {f"large-images-{name}": figure for name, figure in seams().items()}
     figures |= {f"evaluation-{name}": figure for name, figure in evaluation().items()}
     figures |= {f"tutorial-3-{name}": figure for name, figure in tutorial_3(model).items()}
-    for name, figure in figures.items():
-        path = arguments.output / f"{name}.jpg"
-        figure.savefig(path, dpi=75, bbox_inches="tight", pad_inches=0.1, pil_kwargs=JPEG)
-        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    write(figures, arguments.output)
     tutorial_1(arguments.logs).save(arguments.output / "tutorial-1-detections.jpg", **JPEG)
 
 
