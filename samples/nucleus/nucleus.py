@@ -343,7 +343,7 @@ AUGMENTATIONS: dict[str, Callable[[], Any]] = {
 
 def augmentation_name(arguments: argparse.Namespace) -> str:
     """Return --augmentation, or the augmentation of the recipe."""
-    own = {"original": "original", "pretrained": "dim"}
+    own = {"original": "original", "pretrained": "turns"}
     return arguments.augmentation or own.get(arguments.recipe, "microscopes")
 
 
