@@ -169,13 +169,11 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
 
         Args:
             filepath: The .h5 file to write. Missing folders are created, and an existing file is replaced.
-            kernel_dtype: "float16" halves the file. Kernels are then rounded to three digits; biases and the
-                statistics of batch norm keep float32. The network computes as before.
+            kernel_dtype: "float16" halves the file and rounds kernels to three digits.
 
         Raises:
             OSError: If the file cannot be written.
-            ValueError: If `filepath` does not end with .h5, or if a kernel has values above 65504 and
-                `kernel_dtype` is "float16".
+            ValueError: If `filepath` does not end with .h5, or float16 cannot store a kernel.
         """
         weights.save_whole_model(self.keras_model, filepath, kernel_dtype)
 
