@@ -73,6 +73,16 @@ def apply(
     return np.asarray(changed[0]), np.asarray(changed[1]).astype(bool)
 
 
+def check_uint8_rgb(image: Image, name: str) -> None:
+    """Raise an AugmentationError that names the augmentation unless the image is uint8 `[H, W, 3]`."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise AugmentationError(
+            f"`{name}` needs uint8 RGB images of shape (height, width, 3). Received: "
+            f"image.shape={image.shape}, image.dtype={image.dtype}. Set CONTRAST_PERCENTILES to convert "
+            "images to uint8, or use another augmentation."
+        )
+
+
 def as_list(augmentation: Augmentation | None) -> list[Augmentation]:
     """Return augmentations as a list: a list or tuple, a single one, or an empty list for None."""
     if augmentation is None:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data import image_changes
-from mrcnn.data.augmentation import AugmentationError
+from mrcnn.data.augmentation import check_uint8_rgb
 from mrcnn.typing import Image, Masks
 
 TURN = 15.0  # largest angle in degrees, to either side
@@ -68,12 +68,7 @@ class CameraPolicy:
         Raises:
             AugmentationError: If the image is not uint8 RGB.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise AugmentationError(
-                "`camera_policy` needs uint8 RGB images of shape (height, width, 3). Received: "
-                f"image.shape={image.shape}, image.dtype={image.dtype}. Set CONTRAST_PERCENTILES to convert "
-                "images to uint8, or use another augmentation."
-            )
+        check_uint8_rgb(image, "camera_policy")
         image, masks = self._change_position(image, masks, rng)
         lights = self._light_changes(rng)
         # Any number from 0 to 3 of the changes, in the order of the list.

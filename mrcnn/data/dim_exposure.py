@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from mrcnn.data import image_changes
-from mrcnn.data.augmentation import AugmentationError
+from mrcnn.data.augmentation import check_uint8_rgb
 from mrcnn.geometry import preprocessing
 from mrcnn.typing import Image, Masks
 
@@ -44,12 +44,7 @@ class DimExposure:
         Raises:
             AugmentationError: If the image is not uint8 RGB.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise AugmentationError(
-                "`dim_exposure` needs uint8 RGB images of shape (height, width, 3). Received: "
-                f"image.shape={image.shape}, image.dtype={image.dtype}. Set CONTRAST_PERCENTILES to convert "
-                "images to uint8, or leave this augmentation out."
-            )
+        check_uint8_rgb(image, "dim_exposure")
         if rng.random() >= self.probability:
             return image, masks
         height, width = image.shape[:2]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from skimage import color, filters
 
-from mrcnn.data.augmentation import AugmentationError
+from mrcnn.data.augmentation import check_uint8_rgb
 from mrcnn.geometry import preprocessing
 from mrcnn.typing import Image, Masks
 
@@ -66,12 +66,7 @@ class StainJitter:
         Raises:
             AugmentationError: If the image is not uint8 RGB.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise AugmentationError(
-                "`stain_jitter` needs uint8 RGB images of shape (height, width, 3). Received: "
-                f"image.shape={image.shape}, image.dtype={image.dtype}. Set CONTRAST_PERCENTILES to convert "
-                "images to uint8, or leave this augmentation out."
-            )
+        check_uint8_rgb(image, "stain_jitter")
         widest = np.log(1 + STAIN_FACTOR * self.strength)
         factors = np.exp(rng.uniform(-widest, widest, 3))
         offsets = rng.uniform(-STAIN_OFFSET * self.strength, STAIN_OFFSET * self.strength, 3)
