@@ -34,7 +34,7 @@ def while_loop(
 
 
 def _is_exporting() -> bool:
-    """Whether torch.export is tracing. PyTorch before 2.7 cannot tell, and writes no programs here."""
+    """Return whether torch.export is tracing. PyTorch before 2.7 cannot tell, and `save` refuses it."""
     return hasattr(torch.compiler, "is_exporting") and torch.compiler.is_exporting()
 
 

@@ -235,6 +235,10 @@ def write_weight_file(
         ValueError: If a kernel has values that `kernel_dtype` cannot store, or `kernel_dtype` is none of the
             two.
     """
+    if kernel_dtype not in ("float32", "float16"):
+        raise ValueError(
+            f'`kernel_dtype` must be "float32" or "float16". Received: kernel_dtype={kernel_dtype!r}'
+        )
     stored = {
         layer: {name: _stored(name, array, kernel_dtype) for name, array in weights.items()}
         for layer, weights in layers.items()
@@ -254,10 +258,6 @@ def write_weight_file(
 
 def _stored(name: str, array: np.ndarray, kernel_dtype: KernelDtype) -> np.ndarray:
     """Return an array as the file stores it."""
-    if kernel_dtype not in ("float32", "float16"):
-        raise ValueError(
-            f'`kernel_dtype` must be "float32" or "float16". Received: kernel_dtype={kernel_dtype!r}'
-        )
     array = np.asarray(array, np.float32)
     if array.ndim < 2 or kernel_dtype == "float32":
         return array
@@ -265,8 +265,8 @@ def _stored(name: str, array: np.ndarray, kernel_dtype: KernelDtype) -> np.ndarr
         half = array.astype(np.float16)
     if (np.isfinite(array) & ~np.isfinite(half)).any():
         raise ValueError(
-            f"{name} has values of up to {np.nanmax(np.abs(array)):.4g}. float16 stores at most 65504. Save "
-            'the weights with kernel_dtype="float32".'
+            f"{name} has values of up to {np.nanmax(np.abs(array)):.4g}, but float16 stores at most 65504. "
+            'Save the weights with kernel_dtype="float32".'
         )
     return half
 

@@ -31,7 +31,7 @@ class DimExposure:
     enlarged: float
 
     def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
-        """Draw one exposure and one fault of it, and apply them.
+        """Dim the image, degrade it, and stretch its contrast again, all at random.
 
         Args:
             image: uint8 `[height, width, 3]` RGB.
@@ -57,7 +57,7 @@ class DimExposure:
         return cv2.resize(bright, (width, height), interpolation=cv2.INTER_LINEAR), masks
 
     def _faults(self, rng: np.random.Generator) -> list[Callable[[Image], Image]]:
-        """One function per fault, each with its number drawn when it is called."""
+        """Return the ways to degrade an image. Each draws its strength when it is called."""
 
         def noise(image: Image) -> Image:
             channels = 3 if rng.random() < 0.5 else 1
@@ -93,5 +93,7 @@ def dim_exposure(probability: float = 0.5, enlarged: float = 1.0) -> DimExposure
     if not 0 <= probability <= 1:
         raise ValueError(f"`probability` must be a number from 0 to 1. Received: probability={probability!r}")
     if not enlarged >= 1:
-        raise ValueError(f"`enlarged` must be at least 1. Received: enlarged={enlarged!r}")
+        raise ValueError(
+            f"`enlarged` must be at least 1, such as IMAGE_MIN_SCALE. Received: enlarged={enlarged!r}"
+        )
     return DimExposure(probability, enlarged)
