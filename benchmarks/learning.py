@@ -38,8 +38,6 @@ MEASURES = {
     "tau_AP80": "AP(0.8)",
     "tau_AP90": "AP(0.9)",
 }
-# The layers whose shapes depend on the number of classes.
-CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
 FACTS = "facts.json"
 WEIGHTS = "weights.h5"
 
@@ -53,7 +51,7 @@ class Run:
         seed: Seed of the random weights, of the order of the images and of their augmentation.
         config: Settings of the training.
         stages: Parts of the training, in order, each with a schedule as its learning rate.
-        weights: "scratch", "imagenet" or a weight file whose layers of the classes are left out.
+        weights: "scratch", "imagenet" or a weight file of the same network.
         augmentation: See `mrcnn.MaskRCNN.train`.
         patience: The training ends when so many evaluations in a row bring no better mask AP on the held-back
             images; the best weights count. With None, all epochs run and the last weights count.
@@ -175,11 +173,11 @@ def train(run: Run, train_set: Dataset, held_back: Dataset | None, folder: Path)
 
 
 def load_initial_weights(model: mrcnn.MaskRCNN, weights: str) -> None:
-    """Load "imagenet", or a weight file without the layers of its classes. "scratch" keeps random weights."""
+    """Load "imagenet" or a weight file. "scratch" keeps random weights."""
     if weights == "imagenet":
         model.load_weights(model.get_imagenet_weights())
     elif weights != "scratch":
-        model.load_weights(weights, exclude=CLASS_LAYERS, resume=False)
+        model.load_weights(weights, resume=False)
 
 
 def detection_config(config: mrcnn.Config) -> mrcnn.Config:

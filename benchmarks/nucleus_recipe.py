@@ -6,12 +6,13 @@
     python -m benchmarks.nucleus_recipe --dataset nuclei --row pretrained --seed 0 --save nuclei.h5
     python -m benchmarks.nucleus_recipe --table
 
-Each row changes one thing in the row "pretrained" (see ROWS). The rows of a normalization and a batch of 2 or
-8 see as many crops as the others, whose batch is 4. `train.zip` is divided: of the images of each
-modality, sorted by id, every eighth one is held back. The held-back images measure the rows and choose the
-score threshold of AP(tau). `--final` measures a trained row on `val.zip`, with the threshold chosen before:
-do that once, for the recipe that the table has chosen. `--save` writes the weights of a trained row, with
-kernels in 16 bits, for `mrcnn.load`. Needs `split.json`.
+Each row changes one thing in the row "pretrained" (see ROWS). The row "noise afterwards" continues with the
+weights of another row, which must be trained before with the same seed and the same `--work`. The rows of a
+normalization and a batch of 2 or 8 see as many crops as the others, whose batch is 4. `train.zip` is divided:
+of the images of each modality, sorted by id, every eighth one is held back. The held-back images measure the
+rows and choose the score threshold of AP(tau). `--final` measures a trained row on `val.zip`, with the
+threshold chosen before: do that once, for the recipe that the table has chosen. `--save` writes the weights
+of a trained row, with kernels in 16 bits, for `mrcnn.load`. Needs `split.json`.
 """
 
 import argparse
@@ -38,12 +39,13 @@ class Row:
 
     Args:
         recipe: Name in `nucleus.RECIPES`.
-        weights: Initial weights.
+        weights: Initial weights, or the row whose weights it continues with.
         augmentation: Name in `nucleus.AUGMENTATIONS`.
         settings: Fields of the Config.
         longer: Factor of the steps.
         batch: Images in a batch. The number of crops stays, so the number of steps changes.
         layers: Layers to train; with "3+", the heads train alone first.
+        rate: Factor of the learning rate.
     """
 
     recipe: str = "pretrained"
@@ -53,6 +55,7 @@ class Row:
     longer: int = 1
     batch: int = BATCH
     layers: str = "all"
+    rate: float = 1.0
 
 
 ROWS = {
@@ -69,6 +72,7 @@ ROWS = {
     "all": Row(augmentation="all", longer=3),
     "whole recipe": Row(augmentation="dim", longer=6),
     "whole recipe, turns only": Row(augmentation="turns", longer=6),
+    "noise afterwards": Row(weights="whole recipe, turns only", augmentation="noise", longer=2, rate=0.5),
     **{
         f"{name}, batch {batch}": replace(row, batch=batch)
         for name, row in {
@@ -122,7 +126,7 @@ def run_of(
     steps = max(1, steps * BATCH // row.batch)
     config.STEPS_PER_EPOCH = steps
     epochs *= row.longer
-    rate = config.LEARNING_RATE
+    rate = config.LEARNING_RATE * row.rate
     if row.layers == "3+":
         stages = mrcnn.schedules.transfer_stages(rate, epochs, steps)
     else:
@@ -182,11 +186,22 @@ def trained_row(
     run = run_of(
         arguments.row, arguments.seed, arguments.epochs or EPOCHS, arguments.steps or STEPS, arguments.set
     )
+    if run.weights in ROWS:
+        run = replace(run, weights=str(weights_of_row(arguments, run.weights)))
     whole = nucleus.load_dataset(arguments.dataset, "train")
     train_set, held_back = divide(whole, arguments.dataset)
     train_set = formats.repeat_rare(train_set, nucleus.modalities(train_set, arguments.dataset))
     folder = learning.run_folder(arguments, EXPERIMENT)
     return run, learning.train(run, train_set, None, folder), held_back, folder
+
+
+def weights_of_row(arguments: argparse.Namespace, row: str) -> Path:
+    """Return the weight file of another row with the same seed, or end the program if it is not trained."""
+    other = argparse.Namespace(**{**vars(arguments), "row": row})
+    path = learning.run_folder(other, EXPERIMENT) / learning.WEIGHTS
+    if not path.is_file():
+        raise SystemExit(f'Train the row "{row}" with this seed first: there is no file {path}.')
+    return path
 
 
 def save_row(arguments: argparse.Namespace, measured: dict[str, Any]) -> None:

@@ -281,6 +281,7 @@ class TestLayersWithAConfig:
             DETECTION_NMS_THRESHOLD = 0.2
             DETECTION_MAX_INSTANCES = 11
             SOFT_NMS_SIGMA = 0.4
+            DETECTIONS_PER_CLASS = True
             TRAIN_ROIS_PER_IMAGE = 20
             ROI_POSITIVE_RATIO = 0.5
             MASK_SHAPE = (14, 14)
@@ -300,8 +301,8 @@ class TestLayersWithAConfig:
         assert (proposals["proposal_count"], proposals["nms_threshold"]) == (100, 0.7)
         assert (proposals["name"], proposals["pre_nms_limit"]) == ("ROI", 77)
         assert tuple(proposals["bbox_std_dev"]) == (0.5, 0.5, 1.0, 1.0)
-        names = ("min_confidence", "nms_threshold", "max_instances", "soft_nms_sigma")
-        assert [detections[name] for name in names] == [0.4, 0.2, 11, 0.4]
+        names = ("min_confidence", "nms_threshold", "max_instances", "soft_nms_sigma", "per_class")
+        assert [detections[name] for name in names] == [0.4, 0.2, 11, 0.4, True]
         names = (
             "rois_per_image",
             "positive_ratio",

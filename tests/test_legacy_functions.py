@@ -41,6 +41,21 @@ def test_refine_detections_graph(path):
     assert compared > 20
 
 
+def test_refine_detections_graph_with_detections_per_class():
+    class PerClassConfig(Config):
+        DETECTIONS_PER_CLASS = True
+        DETECTION_MIN_CONFIDENCE = 0.2
+        DETECTION_MAX_INSTANCES = 3
+
+    rois = np.array([[0.1, 0.1, 0.4, 0.4], [0.5, 0.5, 0.9, 0.8]], "float32")
+    probs = np.array([[0.5, 0.2, 0.3], [0.9, 0.05, 0.05]], "float32")
+    inputs = [rois, probs, np.zeros((2, 3, 4), "float32"), np.array([0, 0, 1, 1], "float32")]
+    refined = array(
+        modellib.refine_detections_graph(*[ops.convert_to_tensor(x) for x in inputs], PerClassConfig())
+    )
+    np.testing.assert_allclose(refined, [[*rois[0], 2, 0.3], [*rois[0], 1, 0.2], [0] * 6], atol=1e-6)
+
+
 def rows_in_order(rois, class_ids, deltas, masks):
     """The RoIs of an image in an order that does not depend on the sampling."""
     rows = np.concatenate([rois, class_ids[:, None], deltas], axis=1)

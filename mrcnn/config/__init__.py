@@ -8,6 +8,7 @@ Derive from Config and override what differs:
 """
 
 import copy
+import dataclasses
 import difflib
 import inspect
 import json
@@ -278,6 +279,11 @@ class Config:
     """Lowest score of a detection. A lower value finds more objects and makes more mistakes. 0 keeps all
     detections."""
 
+    DETECTIONS_PER_CLASS = False
+    """Which classes of an RoI become detections. False: only its best class, and none if that is the
+    background, so with one class, all scores are above 0.5. True: every class whose score is at least
+    DETECTION_MIN_CONFIDENCE. CONVENTIONS other than "keras2" always do the latter."""
+
     DETECTION_NMS_THRESHOLD = 0.3
     """Box IoU above which NMS drops the lower-scored of two detections of the same class."""
 
@@ -465,8 +471,10 @@ class Config:
             )
 
     def conventions(self) -> Conventions:
-        """Return the details that CONVENTIONS selects."""
-        return CONVENTIONS[self.CONVENTIONS]
+        """Return the details that CONVENTIONS and DETECTIONS_PER_CLASS select."""
+        conventions = CONVENTIONS[self.CONVENTIONS]
+        per_class = conventions.detections_per_class or self.DETECTIONS_PER_CLASS
+        return dataclasses.replace(conventions, detections_per_class=per_class)
 
     def display(self) -> None:
         """Print all settings in alphabetical order. Callables are left out."""
@@ -578,7 +586,8 @@ class LightConfig(Config):
     MobileNetV2 and narrow layers take a fraction of the arithmetic of the default network. Published weights
     of whole networks do not fit these widths, so the network is trained from scratch, and batch norm has to
     learn its statistics (TRAIN_BN = None). There are fewer proposals, because NMS and the heads take much of
-    the time on a CPU.
+    the time on a CPU. A low DETECTION_MIN_CONFIDENCE, as average precision needs, also finds objects with
+    scores below 0.5 (DETECTIONS_PER_CLASS).
     """
 
     BACKBONE = "mobilenetv2"
@@ -592,6 +601,7 @@ class LightConfig(Config):
     PRE_NMS_LIMIT = 2000
     POST_NMS_ROIS_TRAINING = 500
     POST_NMS_ROIS_INFERENCE = 300
+    DETECTIONS_PER_CLASS = True
 
 
 from mrcnn.config.presets import Detectron2Config as Detectron2Config  # noqa: E402  # they derive from Config

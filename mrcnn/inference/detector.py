@@ -68,7 +68,7 @@ LAYER_SETTINGS = (
 
 
 def update_layer_settings(model: keras.Model, config: "Config") -> bool:
-    """Update the LAYER_SETTINGS of an inference model from its Config.
+    """Update LAYER_SETTINGS and DETECTIONS_PER_CLASS of an inference model from its Config.
 
     Returns:
         Whether a setting changed. If so, compiled calls still use the old value.
@@ -76,10 +76,11 @@ def update_layer_settings(model: keras.Model, config: "Config") -> bool:
     Raises:
         ValueError: If the changed Config is not valid. The model then keeps its settings.
     """
+    values = [(layer, attribute, getattr(config, setting)) for layer, attribute, setting in LAYER_SETTINGS]
+    values.append(("mrcnn_detection", "per_class", config.conventions().detections_per_class))
     changes = []
-    for layer_name, attribute, setting in LAYER_SETTINGS:
+    for layer_name, attribute, value in values:
         layer = model.get_layer(layer_name)
-        value = getattr(config, setting)
         if value != getattr(layer, attribute):
             changes.append((layer, attribute, value))
     if changes:

@@ -39,7 +39,8 @@ class RefinedBoxes:
     Attributes:
         input: The image as the network received it.
         proposals: Proposals [P, 4], best first, without unused slots.
-        class_ids: The most probable class [P] of each.
+        class_ids: The most probable class [P] of each. With DETECTIONS_PER_CLASS, or CONVENTIONS other than
+            "keras2", the most probable class except background, if its score is high enough for a detection.
         scores: The score [P] of that class.
         refined: Proposals [P, 4] after the deltas of that class, clipped to the window.
         is_object: bool [P], the class is not the background.
@@ -80,8 +81,9 @@ class RefinedBoxes:
 def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = None) -> RefinedBoxes:
     """Fetch the output of the box head, and repeat its refinement and filters in NumPy.
 
-    See Mask R-CNN, section 3.1. Only the best class of each RoI is considered. With CONVENTIONS other than
-    "keras2" the network also keeps other classes, which only appear in the detections.
+    See Mask R-CNN, section 3.1. Only one class of each RoI is considered. With DETECTIONS_PER_CLASS, or
+    CONVENTIONS other than "keras2", the network also keeps other classes, which only appear in the
+    detections.
 
     Args:
         model: A MaskRCNN in inference mode.
@@ -94,14 +96,18 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
     rois = values["proposals"]
     is_filled = rois.any(axis=1)
     rois, class_scores, deltas = rois[is_filled], values["scores"][is_filled], values["deltas"][is_filled]
-    class_ids = class_scores.argmax(axis=1)
     rows = np.arange(len(rois))
+    min_score = config.DETECTION_MIN_CONFIDENCE or 0
+    class_ids = class_scores.argmax(axis=1)
+    if config.conventions().detections_per_class:
+        best = class_scores[:, 1:].argmax(axis=1) + 1
+        class_ids = np.where(class_scores[rows, best] >= min_score, best, class_ids)
     scores = class_scores[rows, class_ids]
     class_deltas = deltas[rows, class_ids] * np.asarray(config.BBOX_STD_DEV, np.float32)
     window = network_input.normalized(network_input.window)
     refined = boxes.clip_boxes(boxes.apply_box_deltas(rois, class_deltas), window)
     is_object = class_ids > 0
-    is_confident = is_object & (scores >= (config.DETECTION_MIN_CONFIDENCE or 0))
+    is_confident = is_object & (scores >= min_score)
     kept, final_scores = _suppress(refined, scores, class_ids, is_confident, config)
     detections = values["detections"][values["detections"][:, 4] > 0]
     return RefinedBoxes(

@@ -44,8 +44,8 @@ class DetectionLayer(detections.DetectionLayer):
     """`mrcnn.network.detections.DetectionLayer`, with its arguments from a Config.
 
     Args:
-        config: Read for BBOX_STD_DEV, SOFT_NMS_SIGMA and the DETECTION_* settings. Keyword arguments take
-            precedence.
+        config: Read for BBOX_STD_DEV, SOFT_NMS_SIGMA, DETECTIONS_PER_CLASS and the DETECTION_* settings.
+            Keyword arguments take precedence.
     """
 
     def __init__(self, config: "Config | None" = None, **kwargs: Any) -> None:
@@ -56,6 +56,7 @@ class DetectionLayer(detections.DetectionLayer):
                 "nms_threshold": config.DETECTION_NMS_THRESHOLD,
                 "max_instances": config.DETECTION_MAX_INSTANCES,
                 "soft_nms_sigma": config.SOFT_NMS_SIGMA,
+                "per_class": config.DETECTIONS_PER_CLASS,
                 **kwargs,
             }
         super().__init__(**kwargs)

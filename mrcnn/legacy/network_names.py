@@ -1,7 +1,7 @@
 """The parts of the network under their names in the Keras 2 library; see `mrcnn.model`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from mrcnn.geometry.image_meta import FIELDS
 from mrcnn.legacy.layers import DetectionTargetLayer
 from mrcnn.network import box_ops, heads, losses
 from mrcnn.network.backbone import conv_block, identity_block, resnet_graph
-from mrcnn.network.detections import refine_detections
+from mrcnn.network.detections import refine_detections, refine_detections_per_class
 from mrcnn.network.rpn import build_rpn_model
 from mrcnn.typing import Tensor
 
@@ -86,22 +86,22 @@ def refine_detections_graph(
         probs: Class scores [N, classes].
         deltas: [N, classes, 4].
         window: [4] normalized.
-        config: Read for BBOX_STD_DEV, SOFT_NMS_SIGMA and the DETECTION_* settings.
+        config: Read for BBOX_STD_DEV, SOFT_NMS_SIGMA, DETECTIONS_PER_CLASS and the DETECTION_* settings.
 
     Returns:
         [DETECTION_MAX_INSTANCES, (y1, x1, y2, x2, class_id, score)]; unused slots are zero.
     """
-    return refine_detections(
-        rois[None],
-        probs[None],
-        deltas[None],
-        window[None],
-        bbox_std_dev=tuple(config.BBOX_STD_DEV),
-        min_confidence=config.DETECTION_MIN_CONFIDENCE,
-        nms_threshold=config.DETECTION_NMS_THRESHOLD,
-        max_instances=config.DETECTION_MAX_INSTANCES,
-        soft_nms_sigma=config.SOFT_NMS_SIGMA,
-    )[0]
+    inputs = [tensor[None] for tensor in (rois, probs, deltas, window)]
+    settings: dict[str, Any] = {
+        "bbox_std_dev": tuple(config.BBOX_STD_DEV),
+        "min_confidence": config.DETECTION_MIN_CONFIDENCE,
+        "nms_threshold": config.DETECTION_NMS_THRESHOLD,
+        "max_instances": config.DETECTION_MAX_INSTANCES,
+        "soft_nms_sigma": config.SOFT_NMS_SIGMA,
+    }
+    if config.DETECTIONS_PER_CLASS:
+        return refine_detections_per_class(*inputs, (1, 1), **settings)[0]  # no side is too short
+    return refine_detections(*inputs, **settings)[0]
 
 
 def parse_image_meta_graph(meta: Tensor) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ def refine_detections_per_class(
     """Compute the final detections of each image, one for each class of an RoI whose score is high enough.
 
     Args:
-        rois, scores, deltas, windows: See `refine_detections`. Boxes are half-open.
+        rois, scores, deltas, windows: See `refine_detections`. RoIs of zeros are unused slots.
         size: (height, width) of the molded images in pixels.
         bbox_std_dev, min_confidence, nms_threshold, max_instances: See `refine_detections`.
         delta_limit: See `box_ops.apply_box_deltas`.
@@ -191,7 +191,8 @@ class DetectionLayer(keras.layers.Layer):
 
     Args:
         bbox_std_dev, min_confidence, nms_threshold, max_instances, soft_nms_sigma: See `refine_detections`.
-        per_class: Whether to use `refine_detections_per_class`, which takes half-open boxes.
+        per_class: Whether to use `refine_detections_per_class`.
+        half_open_boxes: See `box_ops.norm_boxes`.
         delta_limit, min_side: See `refine_detections_per_class`.
     """
 
@@ -203,6 +204,7 @@ class DetectionLayer(keras.layers.Layer):
         nms_threshold: float = 0.3,
         max_instances: int = 100,
         per_class: bool = False,
+        half_open_boxes: bool = False,
         delta_limit: float | None = None,
         min_side: float = 0.0,
         soft_nms_sigma: float | None = None,
@@ -214,6 +216,7 @@ class DetectionLayer(keras.layers.Layer):
         self.nms_threshold = float(nms_threshold)
         self.max_instances = int(max_instances)
         self.per_class = bool(per_class)
+        self.half_open_boxes = bool(half_open_boxes)
         self.delta_limit = None if delta_limit is None else float(delta_limit)
         self.min_side = float(min_side)
         self.soft_nms_sigma = None if soft_nms_sigma is None else float(soft_nms_sigma)
@@ -223,7 +226,7 @@ class DetectionLayer(keras.layers.Layer):
     ) -> Tensor:
         rois, scores, deltas, image_meta = inputs
         height, width, _ = ops.unstack(image_meta[0, meta_fields.IMAGE_SHAPE], num=3)
-        windows = box_ops.norm_boxes(image_meta[:, meta_fields.WINDOW], (height, width), self.per_class)
+        windows = box_ops.norm_boxes(image_meta[:, meta_fields.WINDOW], (height, width), self.half_open_boxes)
         settings: dict[str, Any] = {
             "bbox_std_dev": self.bbox_std_dev,
             "min_confidence": self.min_confidence,
@@ -252,6 +255,7 @@ class DetectionLayer(keras.layers.Layer):
         return {
             **super().get_config(),
             "per_class": self.per_class,
+            "half_open_boxes": self.half_open_boxes,
             "delta_limit": self.delta_limit,
             "min_side": self.min_side,
             "bbox_std_dev": self.bbox_std_dev,

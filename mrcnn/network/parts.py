@@ -131,6 +131,7 @@ def detection_layer(config: Config) -> DetectionLayer:
     conventions = config.conventions()
     return DetectionLayer(
         per_class=conventions.detections_per_class,
+        half_open_boxes=conventions.half_open_boxes,
         delta_limit=conventions.delta_limit,
         min_side=conventions.min_detection_side,
         bbox_std_dev=config.BBOX_STD_DEV,

@@ -335,6 +335,11 @@ AUGMENTATIONS: dict[str, Callable[[], Any]] = {
         microscopes,
     ],
     "turns": lambda: [mrcnn.CopyPaste(same="modality"), mrcnn.camera_policy(0.0)],
+    "noise": lambda: [
+        mrcnn.CopyPaste(same="modality"),
+        mrcnn.dim_exposure(0.3, enlarged=NucleusConfig.IMAGE_MIN_SCALE),
+        mrcnn.camera_policy(0.0),
+    ],
     "camera": lambda: mrcnn.camera_policy(),
     "original": augmentation,
     "none": lambda: None,

@@ -63,6 +63,20 @@ def test_onnx_with_the_conventions_of_other_libraries(conventions, tmp_path):
     assert_equal(model, runner, pictures((64, 64, 3), (100, 130, 3), (200, 60, 3)))
 
 
+def test_detections_of_one_class_below_a_half(tmp_path):
+    class OneClassConfig(TinyConfig):
+        NUM_CLASSES = 2
+        DETECTIONS_PER_CLASS = True
+        DETECTION_MIN_CONFIDENCE = 0.1
+        DETECTION_MAX_INSTANCES = 50
+
+    model = build(OneClassConfig())
+    runner = runtime.load(export.export(model, tmp_path / "one.onnx"))
+    images = pictures((64, 64, 3), (50, 30, 3))
+    assert_equal(model, runner, images)
+    assert min(result["scores"].min() for result in runner.detect(images)) < 0.5
+
+
 @needs_tensorflow
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["other.xml", "other", "other.tflite"])

@@ -226,7 +226,7 @@ def test_soft_nms_after_the_first_detection_and_back(model):
     np.testing.assert_array_equal(again["rois"], before["rois"])
 
 
-REACHING_LAYERS = {**CHANGED, "SOFT_NMS_SIGMA": 0.4}
+REACHING_LAYERS = {**CHANGED, "SOFT_NMS_SIGMA": 0.4, "DETECTIONS_PER_CLASS": True}
 
 
 @pytest.mark.parametrize("name", REACHING_LAYERS)

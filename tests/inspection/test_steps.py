@@ -177,6 +177,19 @@ class TestBoxRefinement:
         assert len(texts) == len(order) > refined.counts["after NMS"]
         assert all(f"{score:.3f}" in "".join(texts) for score in softened.detection_scores)
 
+    def test_detections_per_class_in_numpy_end_at_those_of_the_network(self, detector, image, monkeypatch):
+        monkeypatch.setattr(detector.config, "DETECTION_MIN_CONFIDENCE", 0.2)
+        few = inspection.refine_boxes(detector, image)
+        monkeypatch.setattr(detector.config, "DETECTIONS_PER_CLASS", True)
+        many = inspection.refine_boxes(detector, image)
+        assert many.counts["not background"] > few.counts["not background"]
+        assert (many.scores[many.is_object] >= 0.2).all()
+        # The figures show the best class of each RoI. The network keeps others, too, which may displace some.
+        best = np.flatnonzero(many.is_kept)[many.scores[many.is_kept].argmax()]
+        assert many.class_ids[best] == many.detection_class_ids[0]
+        np.testing.assert_allclose(many.scores[best], many.detection_scores[0], atol=1e-6)
+        np.testing.assert_allclose(many.refined[best], many.detection_boxes[0], atol=1)
+
     def test_boxes_stay_in_the_window(self, refined):
         y1, x1, y2, x2 = refined.input.window
         assert (refined.refined >= [y1, x1, y1, x1]).all()

@@ -127,7 +127,10 @@ class TestDetectionsPerClass:
         scores = np.array([scores], "float32")
         deltas = np.zeros((1, 4, 3, 4), "float32")
         settings = {"min_confidence": 0.05, "nms_threshold": 0.5, "max_instances": 5, **settings}
-        return check_layer(DetectionLayer(per_class=True, **settings), [self.ROIS, scores, deltas, META])[0]
+        return check_layer(
+            DetectionLayer(per_class=True, half_open_boxes=True, **settings),
+            [self.ROIS, scores, deltas, META],
+        )[0]
 
     def test_every_class_above_the_threshold_counts(self):
         found = self.detections([[0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.98, 0.02, 0.0], [0.0, 1.0, 0.0]])
@@ -135,6 +138,15 @@ class TestDetectionsPerClass:
         # last RoI is an empty slot.
         np.testing.assert_allclose(found[:, 4:], [[1, 0.6], [2, 0.3], [0, 0], [0, 0], [0, 0]], atol=1e-6)
         np.testing.assert_allclose(found[:2, :4] * 64, [[0, 0, 32, 30], [0, 0, 32, 32]], atol=1e-4)
+
+    def test_one_class_keeps_its_scores_below_a_half(self):
+        scores = np.array([[[0.7, 0.3], [0.6, 0.4], [0.9, 0.1], [1, 0]]], "float32")
+        inputs = [self.ROIS, scores, np.zeros((1, 4, 2, 4), "float32"), META]
+        settings = {"min_confidence": 0.2, "nms_threshold": 0.5, "max_instances": 3}
+        np.testing.assert_array_equal(check_layer(DetectionLayer(**settings), inputs), np.zeros((1, 3, 6)))
+        found = check_layer(DetectionLayer(per_class=True, **settings), inputs)[0]
+        np.testing.assert_allclose(found[:, 4:], [[1, 0.4], [0, 0], [0, 0]], atol=1e-6)
+        np.testing.assert_allclose(found[0, :4], self.ROIS[0, 1], atol=1e-6)
 
     def test_soft_nms_lowers_the_scores_within_each_class(self):
         scores = [[0.2, 0.5, 0.3], [0.1, 0.6, 0.3], [0.98, 0.02, 0.0], [0.0, 1.0, 0.0]]
@@ -243,7 +255,7 @@ def test_presets_are_valid_and_survive_a_record(preset):
     config.validate()
     again = Config.from_dict(config.to_dict())
     assert again.to_dict() == config.to_dict()
-    assert again.conventions() is CONVENTIONS[config.CONVENTIONS]
+    assert again.conventions() == CONVENTIONS[config.CONVENTIONS]
 
 
 def test_the_default_is_the_keras_2_library():

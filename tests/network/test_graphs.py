@@ -267,7 +267,12 @@ LEVEL_PROPOSALS = {"delta_limit": DELTA_LIMIT, "min_side": 1e-3, "anchor_stride"
             graphs.inference_graph,
             {
                 "ROI": {**LEVEL_PROPOSALS, "pre_nms_limit": 57, "proposal_count": 31},
-                "mrcnn_detection": {"per_class": True, "delta_limit": DELTA_LIMIT, "min_side": 1e-2},
+                "mrcnn_detection": {
+                    "per_class": True,
+                    "half_open_boxes": True,
+                    "delta_limit": DELTA_LIMIT,
+                    "min_side": 1e-2,
+                },
             },
         ),
     ],
