@@ -91,7 +91,7 @@ def refine_detections_graph(
     Returns:
         [DETECTION_MAX_INSTANCES, (y1, x1, y2, x2, class_id, score)]; unused slots are zero.
     """
-    inputs = [tensor[None] for tensor in (rois, probs, deltas, window)]
+    inputs = rois[None], probs[None], deltas[None], window[None]
     settings: dict[str, Any] = {
         "bbox_std_dev": tuple(config.BBOX_STD_DEV),
         "min_confidence": config.DETECTION_MIN_CONFIDENCE,
