@@ -92,6 +92,7 @@ DETECTION: dict[str, dict[str, Any]] = {
     "NMS 0.4": {"DETECTION_NMS_THRESHOLD": 0.4},
     "NMS 0.5": {"DETECTION_NMS_THRESHOLD": 0.5},
     "soft-NMS": {"SOFT_NMS_SIGMA": 0.5},
+    "best class": {"DETECTIONS_PER_CLASS": False},
     "larger images": {"IMAGE_MIN_SCALE": 3.0},
     **{name: {} for name in VARIANTS},
 }

@@ -7,7 +7,8 @@
 
 The rows are those of `benchmarks.nucleus_recipe`; with the same --work, a trained row is not trained again.
 "shipped" measures the weights of the repository. Each shift of `mrcnn.evaluation.robustness` then changes the
-images of `val.zip`. "AP50 kept" is the share of AP50 that is left.
+images of `val.zip`, or, with `--held-back`, those of `train.zip` that the rows hold back: choose with these.
+"AP50 kept" is the share of AP50 that is left.
 """
 
 import argparse
@@ -47,9 +48,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
     """Train and measure one row, or print the table. Returns the path of the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     learning.add_arguments(parser, [SHIPPED, *nucleus_recipe.ROWS])
+    parser.add_argument("--held-back", action="store_true", help="measure on the held-back images")
     arguments = parser.parse_args(argv)
     results = learning.Results(arguments.output or measure.RESULTS / f"{EXPERIMENT}.json", EXPERIMENT)
-    key = {"row": arguments.row, "seed": arguments.seed, "on": "val.zip"}
+    key = {
+        "row": arguments.row,
+        "seed": arguments.seed,
+        "on": "held back" if arguments.held_back else "val.zip",
+    }
     if not arguments.table and results.find(**key) is None:
         measure_row(arguments, results, key)
     print(results.table())
@@ -66,7 +72,10 @@ def measure_row(arguments: argparse.Namespace, results: learning.Results, key: d
         run, model, _, folder = nucleus_recipe.trained_row(arguments)
         config = nucleus_recipe.detection_config(run, {})
         facts = learning.summary_of(run, folder)
-    for values in shift_rows(model, config, nucleus.load_dataset(arguments.dataset, "val")):
+    dataset = nucleus.load_dataset(arguments.dataset, "train" if arguments.held_back else "val")
+    if arguments.held_back:
+        _, dataset = nucleus_recipe.divide(dataset, arguments.dataset)
+    for values in shift_rows(model, config, dataset):
         results.add({**key, **facts, **values})
 
 

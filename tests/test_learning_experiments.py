@@ -167,6 +167,9 @@ def test_a_row_of_nuclei_from_training_to_the_table(bowl, tmp_path, capsys):
     assert "noise 15 levels" in capsys.readouterr().out
     shifts = json.loads((tmp_path / "shifts.json").read_text())["rows"]
     assert len(shifts) == len(SHIFTS) and all(row["steps"] == 1 for row in shifts)
+    robustness.main([*line, "--held-back", "--output", str(tmp_path / "held-back.json")])
+    held_back = json.loads((tmp_path / "held-back.json").read_text())["rows"]
+    assert {row["on"] for row in held_back} == {"held back"} and {row["on"] for row in shifts} == {"val.zip"}
 
 
 @pytest.mark.slow
