@@ -12,7 +12,7 @@ normalization and a batch of 2 or 8 see as many crops as the others, whose batch
 of the images of each modality, sorted by id, every eighth one is held back. The held-back images measure the
 rows and choose the score threshold of AP(tau). `--final` measures a trained row on `val.zip`, with the
 threshold chosen before: do that once, for the recipe that the table has chosen. `--save` writes the weights
-of a trained row, with kernels in 16 bits, for `mrcnn.load`. Needs `split.json`.
+of a trained row with that threshold, kernels in 16 bits, for `mrcnn.load`. Needs `split.json`.
 """
 
 import argparse
@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> Path:
     key = {"row": arguments.row, "detection": arguments.detect, "seed": arguments.seed}
     on = "val.zip" if arguments.final else "held back"
     if arguments.save:
-        save_row(arguments, results.find(**key, on="val.zip") or {})
+        save_row(arguments, chosen_score(results, key), results.find(**key, on="val.zip") or {})
     elif not arguments.table and results.find(**key, on=on) is None:
         measure_row(arguments, results, key, on)
     print(results.table(("row", "detection", "on", "group")))
@@ -205,10 +205,19 @@ def weights_of_row(arguments: argparse.Namespace, row: str) -> Path:
     return path
 
 
-def save_row(arguments: argparse.Namespace, measured: dict[str, Any]) -> None:
-    """Write the weights of a trained row and its measures on val.zip to one file."""
+def chosen_score(results: learning.Results, key: dict[str, Any]) -> float:
+    """Return the score threshold that the held-back images chose, or end the program if they have not yet."""
+    chosen = results.find(**key, on="held back")
+    if chosen is None:
+        raise SystemExit("Measure this row on the held-back images first: leave out --final and --save.")
+    return float(chosen["min_score"])
+
+
+def save_row(arguments: argparse.Namespace, min_score: float, measured: dict[str, Any]) -> None:
+    """Write the weights of a trained row, a score threshold and its measures on val.zip to one file."""
     run, model, _, folder = trained_row(arguments)
     config = detection_config(run, DETECTION[arguments.detect])
+    config.DETECTION_MIN_CONFIDENCE = min_score
     detector = mrcnn.MaskRCNN("inference", config, folder / "logs")
     detector.copy_weights(model)
     detector.class_names = ["BG", "nucleus"]
@@ -229,10 +238,8 @@ def measure_row(
         model = variant
     min_score = None
     if arguments.final:
-        chosen = results.find(**key, on="held back")
-        if chosen is None:
-            raise SystemExit("Measure this row on the held-back images first: leave out --final.")
-        min_score, held_back = chosen["min_score"], nucleus.load_dataset(arguments.dataset, "val")
+        min_score = chosen_score(results, key)
+        held_back = nucleus.load_dataset(arguments.dataset, "val")
     for values in measured_rows(model, config, held_back, arguments.dataset, min_score):
         results.add({**key, "on": on, **learning.summary_of(run, folder), **values})
 
