@@ -205,6 +205,11 @@ def weights_of_row(arguments: argparse.Namespace, row: str) -> Path:
     return path
 
 
+def facts_of(run: learning.Run, folder: Path) -> dict[str, Any]:
+    """Return how a row trained, with the name of the row that it continues instead of a path."""
+    return {**learning.summary_of(run, folder), "weights": ROWS[run.name].weights}
+
+
 def chosen_score(results: learning.Results, key: dict[str, Any]) -> float:
     """Return the score threshold that the held-back images chose, or end the program if they have not yet."""
     chosen = results.find(**key, on="held back")
@@ -241,7 +246,7 @@ def measure_row(
         min_score = chosen_score(results, key)
         held_back = nucleus.load_dataset(arguments.dataset, "val")
     for values in measured_rows(model, config, held_back, arguments.dataset, min_score):
-        results.add({**key, "on": on, **learning.summary_of(run, folder), **values})
+        results.add({**key, "on": on, **facts_of(run, folder), **values})
 
 
 if __name__ == "__main__":

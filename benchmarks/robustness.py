@@ -71,7 +71,7 @@ def measure_row(arguments: argparse.Namespace, results: learning.Results, key: d
     else:
         run, model, _, folder = nucleus_recipe.trained_row(arguments)
         config = nucleus_recipe.detection_config(run, {})
-        facts = learning.summary_of(run, folder)
+        facts = nucleus_recipe.facts_of(run, folder)
     dataset = nucleus.load_dataset(arguments.dataset, "train" if arguments.held_back else "val")
     if arguments.held_back:
         _, dataset = nucleus_recipe.divide(dataset, arguments.dataset)

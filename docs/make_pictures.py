@@ -110,6 +110,7 @@ def tutorial_1(logs: Path) -> Image.Image:
     """A part of the stained section with its nuclei."""
     config = nucleus.RECIPES[nucleus.SHIPPED_RECIPE][1]()
     config.IMAGE_MIN_SCALE = 3
+    config.DETECTION_MIN_CONFIDENCE = nucleus.MIN_SCORE
     model = MaskRCNN("inference", config, logs)
     model.load_weights(nucleus.SHIPPED_WEIGHTS, resume=False)
     section = data.immunohistochemistry()
@@ -135,7 +136,7 @@ def drawn_by_lot(dataset_dir: Path) -> dict[str, Any]:
         truth, _ = dataset.load_mask(image_id)
         found = model.detect([dataset.load_image(image_id)])[0]
         ax.imshow(image)
-        for masks, color in ((truth, "lime"), (found["masks"][..., found["scores"] >= 0.5], "red")):
+        for masks, color in ((truth, "lime"), (found["masks"], "red")):
             for mask in np.moveaxis(masks, 2, 0):
                 ax.contour(mask, levels=[0.5], colors=color, linewidths=1)
         ax.set(xlim=(0, min(image.shape[1], 320)), ylim=(min(image.shape[0], 256), 0))

@@ -59,6 +59,7 @@ COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if 
 SHIPPED = "nucleus-light"
 SHIPPED_RECIPE = "pretrained"
 SHIPPED_WEIGHTS = Path(__file__).resolve().parent / "weights" / f"{SHIPPED}.h5"  # see MODEL_CARD.md
+MIN_SCORE = 0.4  # the shipped weights' best threshold on held-back training images
 RESULTS_DIR = Path("results", "nucleus")
 # The layers whose shapes depend on the number of classes.
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
@@ -347,8 +348,8 @@ AUGMENTATIONS: dict[str, Callable[[], Any]] = {
 
 
 def augmentation_name(arguments: argparse.Namespace) -> str:
-    """Return --augmentation, or the augmentation of the recipe."""
-    own = {"original": "original", "pretrained": "turns"}
+    """Return --augmentation, or the augmentation of the recipe. The shipped weights have ended with "noise"."""
+    own = {"original": "original", "pretrained": "noise" if arguments.weights == SHIPPED else "turns"}
     return arguments.augmentation or own.get(arguments.recipe, "microscopes")
 
 
@@ -517,6 +518,8 @@ def config_for(arguments: argparse.Namespace, mode: str) -> mrcnn.Config:
     config = RECIPES[arguments.recipe][mode == "inference"]()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
     config.IMAGE_MIN_SCALE = arguments.scale or config.IMAGE_MIN_SCALE
+    if arguments.command == "detect" and arguments.recipe != "original":
+        config.DETECTION_MIN_CONFIDENCE = arguments.min_score
     return config
 
 
@@ -550,7 +553,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--stain", choices=["none", "hematoxylin"], help="separate this dye from others (none)"
     )
     parser.add_argument("--output", type=Path, help="folder of results")
-    parser.add_argument("--min-score", type=float, default=0.5, help="lowest score that counts (0.5)")
+    parser.add_argument("--min-score", type=float, default=MIN_SCORE, help=f"lowest score that counts ({MIN_SCORE})")
     parser.add_argument("--verbose", action="store_true", help="print all settings")
     return parser
 
