@@ -139,6 +139,10 @@ AnyOrientation = Annotated[
         "--any-orientation", help="Turn images in all directions, as seen from above or by a microscope."
     ),
 ]
+CopyPaste = Annotated[
+    bool,
+    typer.Option("--copy-paste", help="Paste objects of other images, and vary sizes: more from few images."),
+]
 
 
 def _image_choice(page: int | None, channels: str | None) -> dict[str, Any]:
@@ -467,6 +471,7 @@ def train(
     layers: Layers = None,
     learning_rate: LearningRate = None,
     any_orientation: AnyOrientation = False,
+    copy_paste: CopyPaste = False,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
@@ -489,6 +494,7 @@ def train(
         layers=layers,
         learning_rate=learning_rate,
         any_orientation=any_orientation,
+        copy_paste=copy_paste,
         settings=settings or [],
         choice=_image_choice(page, channels),
     )

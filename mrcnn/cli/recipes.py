@@ -77,8 +77,16 @@ def stages_of(recipe: str, config: "Config", epochs: int, layers: str | None, ra
     return [Stage(warm_up_and_decay(rate, epochs * steps), epochs, layers or "all")]
 
 
-def augmentation_of(recipe: str, any_orientation: bool) -> Any:
-    """Return the augmentation of the training images: that of cameras and light, or none."""
-    from mrcnn.data.augmentation_policies import camera_policy
+def augmentation_of(recipe: str, any_orientation: bool, copy_paste: bool) -> list[Any]:
+    """Return the augmentations of the training images, in order.
 
-    return None if recipe == CONSTANT else camera_policy(any_orientation=any_orientation)
+    Args:
+        recipe: One of RECIPES. All but CONSTANT vary cameras and light.
+        any_orientation: See `camera_policy`.
+        copy_paste: Whether to vary the sizes of images, and to paste objects of other images.
+    """
+    from mrcnn.data.augmentation_policies import camera_policy, scale_jitter
+    from mrcnn.data.copy_paste import CopyPaste
+
+    steps: list[Any] = [scale_jitter(0.5, 1.5), CopyPaste()] if copy_paste else []
+    return steps if recipe == CONSTANT else [*steps, camera_policy(any_orientation=any_orientation)]

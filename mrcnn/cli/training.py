@@ -43,6 +43,7 @@ def train_model(
     layers: str | None,
     learning_rate: float | None,
     any_orientation: bool,
+    copy_paste: bool,
     settings: Sequence[str],
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
@@ -73,7 +74,7 @@ def train_model(
     rate = learning_rate or network.config.LEARNING_RATE
     stages = recipes.stages_of(recipe, network.config, epochs, layers, rate)
     left = remaining(stages, network.epoch, int(network.config.STEPS_PER_EPOCH or 1))
-    augmentation = recipes.augmentation_of(recipe, any_orientation)
+    augmentation = recipes.augmentation_of(recipe, any_orientation, copy_paste)
     for stage in left or stages[-1:]:
         network.train(dataset, val_dataset, *stage, augmentation=augmentation)
     weights = str(network.find_last())
@@ -81,7 +82,8 @@ def train_model(
         **{"resume": weights, "epochs": 2 * epochs, "recipe": recipe, "name": name},
         **{"images": images, "validation": validation, "logs": logs, "batch": batch, "size": size},
         **{"layers": layers, "learning-rate": learning_rate, "steps": steps},
-        **{"any-orientation": any_orientation, "set": list(settings), **(choice or {})},
+        **{"any-orientation": any_orientation, "copy-paste": copy_paste},
+        **{"set": list(settings), **(choice or {})},
     }
     go_on = shlex.join(_command(data, options))
     return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, _next_steps(weights, go_on)

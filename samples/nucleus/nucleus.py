@@ -348,7 +348,7 @@ AUGMENTATIONS: dict[str, Callable[[], Any]] = {
 
 
 def augmentation_name(arguments: argparse.Namespace) -> str:
-    """Return --augmentation, or the augmentation of the recipe. The shipped weights have ended with "noise"."""
+    """Return --augmentation, or that of the recipe. The training of the shipped weights ended with "noise"."""
     own = {"original": "original", "pretrained": "noise" if arguments.weights == SHIPPED else "turns"}
     return arguments.augmentation or own.get(arguments.recipe, "microscopes")
 
@@ -553,7 +553,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--stain", choices=["none", "hematoxylin"], help="separate this dye from others (none)"
     )
     parser.add_argument("--output", type=Path, help="folder of results")
-    parser.add_argument("--min-score", type=float, default=MIN_SCORE, help=f"lowest score that counts ({MIN_SCORE})")
+    parser.add_argument(
+        "--min-score", type=float, default=MIN_SCORE, help=f"lowest score that counts ({MIN_SCORE})"
+    )
     parser.add_argument("--verbose", action="store_true", help="print all settings")
     return parser
 

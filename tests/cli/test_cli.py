@@ -226,6 +226,19 @@ def test_stages_of_recipes():
     assert float(stages("fine-tune")[0].learning_rate(50)) == pytest.approx(0.001, rel=1e-3)
 
 
+def test_augmentations_of_a_recipe():
+    from mrcnn.cli import recipes
+
+    def names(*arguments):
+        return [type(step).__name__ for step in recipes.augmentation_of(*arguments)]
+
+    assert names("imagenet", False, False) == ["CameraPolicy"]
+    assert names("imagenet", False, True) == ["ScaleJitter", "CopyPaste", "CameraPolicy"]
+    assert names("constant", True, True) == ["ScaleJitter", "CopyPaste"]
+    assert names("constant", True, False) == []
+    assert recipes.augmentation_of("scratch", True, False)[0].any_orientation
+
+
 @pytest.mark.slow
 def test_from_annotations_to_an_exported_model(coco, tmp_path):
     small = [
@@ -239,10 +252,12 @@ def test_from_annotations_to_an_exported_model(coco, tmp_path):
         ),
         *("--set", "DETECTION_MIN_CONFIDENCE=0.0", "--steps", "1", "--logs", tmp_path / "logs"),
     ]
-    trained = json.loads(run("train", coco, "--validation", coco, "--epochs", "1", *small, "--json")[0])
+    trained = json.loads(
+        run("train", coco, "--validation", coco, "--epochs", "1", "--copy-paste", *small, "--json")[0]
+    )
     weights = trained["weights"]
     assert trained["epoch"] == 1
-    assert f"--resume {weights}" in trained["go_on"]
+    assert f"--resume {weights}" in trained["go_on"] and "--copy-paste" in trained["go_on"]
     go_on = trained["go_on"].split(" ", 1)[1].replace("--epochs 2", "--epochs 2 --json")
     again = json.loads(run(*shlex.split(go_on))[0])
     assert again["epoch"] == 2
