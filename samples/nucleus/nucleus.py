@@ -348,7 +348,7 @@ AUGMENTATIONS: dict[str, Callable[[], Any]] = {
 
 
 def augmentation_name(arguments: argparse.Namespace) -> str:
-    """Return --augmentation, or that of the recipe. The training of the shipped weights ended with "noise"."""
+    """Return --augmentation, or that of the recipe. The shipped weights ended with "noise"."""
     own = {"original": "original", "pretrained": "noise" if arguments.weights == SHIPPED else "turns"}
     return arguments.augmentation or own.get(arguments.recipe, "microscopes")
 
