@@ -28,7 +28,7 @@ SAMPLES: dict[str, Any] = {
     "pennfudan": (pennfudan.LightOwnConfig, pennfudan.PretrainedOwnConfig),
     "balloon": (balloon.LightBalloonConfig, balloon.PretrainedBalloonConfig),
 }
-EPOCHS, STEPS = 10, 100
+EPOCHS, STEPS = 20, 100
 
 
 def load_parts(arguments: argparse.Namespace) -> tuple[Dataset, Dataset]:

