@@ -39,7 +39,8 @@ class Row:
 
     Args:
         recipe: Name in `nucleus.RECIPES`.
-        weights: Initial weights, or the row whose weights it continues with.
+        weights: Initial weights, unless it continues another row.
+        after: The row whose weights it continues with.
         augmentation: Name in `nucleus.AUGMENTATIONS`.
         settings: Fields of the Config.
         longer: Factor of the steps.
@@ -50,6 +51,7 @@ class Row:
 
     recipe: str = "pretrained"
     weights: str = "imagenet"
+    after: str | None = None
     augmentation: str = "microscopes"
     settings: dict[str, Any] = field(default_factory=dict)
     longer: int = 1
@@ -72,7 +74,7 @@ ROWS = {
     "all": Row(augmentation="all", longer=3),
     "whole recipe": Row(augmentation="dim", longer=6),
     "whole recipe, turns only": Row(augmentation="turns", longer=6),
-    "noise afterwards": Row(weights="whole recipe, turns only", augmentation="noise", longer=2, rate=0.5),
+    "noise afterwards": Row(after="whole recipe, turns only", augmentation="noise", longer=2, rate=0.5),
     **{
         f"{name}, batch {batch}": replace(row, batch=batch)
         for name, row in {
@@ -187,8 +189,9 @@ def trained_row(
     run = run_of(
         arguments.row, arguments.seed, arguments.epochs or EPOCHS, arguments.steps or STEPS, arguments.set
     )
-    if run.weights in ROWS:
-        run = replace(run, weights=str(weights_of_row(arguments, run.weights)))
+    before = ROWS[arguments.row].after
+    if before is not None:
+        run = replace(run, weights=str(weights_of_row(arguments, before)))
     whole = nucleus.load_dataset(arguments.dataset, "train")
     train_set, held_back = divide(whole, arguments.dataset)
     train_set = formats.repeat_rare(train_set, nucleus.modalities(train_set, arguments.dataset))
@@ -207,7 +210,8 @@ def weights_of_row(arguments: argparse.Namespace, row: str) -> Path:
 
 def facts_of(run: learning.Run, folder: Path) -> dict[str, Any]:
     """Return how a row trained, with the name of the row that it continues instead of a path."""
-    return {**learning.summary_of(run, folder), "weights": ROWS[run.name].weights}
+    row = ROWS[run.name]
+    return {**learning.summary_of(run, folder), "weights": row.after or row.weights}
 
 
 def chosen_score(results: learning.Results, key: dict[str, Any]) -> float:

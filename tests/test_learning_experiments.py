@@ -173,6 +173,31 @@ def test_a_row_of_nuclei_from_training_to_the_table(bowl, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_row_that_continues_another(bowl, tmp_path):
+    common = ["--dataset", str(bowl), "--work", str(tmp_path), "--output", str(tmp_path / "rows.json")]
+    tiny = ["IMAGE_MIN_DIM=64", "IMAGE_MAX_DIM=64", "IMAGES_PER_GPU=2", "TRAIN_ROIS_PER_IMAGE=8"]
+    options = ["--epochs", "1", "--steps", "1", "--set", *tiny]
+    with pytest.raises(SystemExit, match='Train the row "whole recipe, turns only" with this seed first'):
+        nucleus_recipe.main([*common, "--row", "noise afterwards", *options])
+    nucleus_recipe.main([*common, "--row", "scratch", *options])  # the same network
+    first = tmp_path / "nucleus_recipe-whole-recipe-turns-only-seed0"
+    (tmp_path / "nucleus_recipe-scratch-seed0").rename(first)
+    nucleus_recipe.main([*common, "--row", "noise afterwards", *options])
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert rows[-1]["weights"] == "whole recipe, turns only" and rows[-1]["steps"] == 2
+    begun, continued = (
+        mrcnn.load(folder / "weights.h5")
+        for folder in (first, tmp_path / "nucleus_recipe-noise-afterwards-seed0")
+    )
+    kernels = [
+        keras.ops.convert_to_numpy(network.keras_model.get_layer("fpn_p2").kernel)
+        for network in (begun, continued)
+    ]
+    difference = np.abs(kernels[1] - kernels[0]).max()
+    assert 0 < difference < 0.01  # two steps of Adam, not other random weights
+
+
+@pytest.mark.slow
 def test_a_row_of_photographs(tmp_path, capsys):
     stand_ins.write_coins_as_via(tmp_path / "coins")
     for path in (tmp_path / "coins").glob("*/via_region_data.json"):
