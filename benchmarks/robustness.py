@@ -53,12 +53,13 @@ def main(argv: Sequence[str] | None = None) -> Path:
     results = learning.Results(arguments.output or measure.RESULTS / f"{EXPERIMENT}.json", EXPERIMENT)
     key = {
         "row": arguments.row,
+        "detection": "plain",
         "seed": arguments.seed,
         "on": "held back" if arguments.held_back else "val.zip",
     }
     if not arguments.table and results.find(**key) is None:
         measure_row(arguments, results, key)
-    print(results.table())
+    print(results.table(("row", "detection", "on", "group")))
     return results.path
 
 

@@ -74,7 +74,7 @@ def apply(
 
 
 def check_uint8_rgb(image: Image, name: str) -> None:
-    """Raise an AugmentationError that names the augmentation unless the image is uint8 `[H, W, 3]`."""
+    """Check that an image is uint8 `[H, W, 3]`. The AugmentationError names the augmentation otherwise."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise AugmentationError(
             f"`{name}` needs uint8 RGB images of shape (height, width, 3). Received: "

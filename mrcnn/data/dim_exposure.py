@@ -94,6 +94,7 @@ def dim_exposure(probability: float = 0.5, enlarged: float = 1.0) -> DimExposure
         raise ValueError(f"`probability` must be a number from 0 to 1. Received: probability={probability!r}")
     if not enlarged >= 1:
         raise ValueError(
-            f"`enlarged` must be at least 1, such as IMAGE_MIN_SCALE. Received: enlarged={enlarged!r}"
+            "`enlarged` must be at least 1. Pass the factor by which the Config enlarges images, such as "
+            f"IMAGE_MIN_SCALE. Received: enlarged={enlarged!r}"
         )
     return DimExposure(probability, enlarged)

@@ -89,7 +89,7 @@ def test_the_probability_decides_how_many_images_change():
     [
         ({"probability": 1.5}, "`probability` must be a number from 0 to 1. Received: probability=1.5"),
         ({"probability": float("nan")}, "`probability` must be"),
-        ({"enlarged": 0.5}, "`enlarged` must be at least 1, such as IMAGE_MIN_SCALE. Received: enlarged=0.5"),
+        ({"enlarged": 0.5}, "`enlarged` must be at least 1. Pass the factor .* Received: enlarged=0.5"),
     ],
 )
 def test_wrong_options_are_named(options, message):
