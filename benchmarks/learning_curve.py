@@ -29,7 +29,7 @@ ROWS = {
     for weights in ("scratch", "imagenet")
     for count in COUNTS
 }
-PATIENCE, STEPS, MOST_EPOCHS = 4, 200, 60
+PATIENCE, STEPS, MOST_EPOCHS = 2, 300, 40
 
 
 def choose(dataset: nucleus.NucleusDataset, count: int | None) -> nucleus.NucleusDataset:
