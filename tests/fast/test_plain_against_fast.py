@@ -88,7 +88,7 @@ RTOL = {"tensorflow": 1e-4, "torch": 1e-4, "jax": 1e-3}[BACKEND]
 @pytest.fixture(autouse=True)
 def sparse_at_every_level(monkeypatch):
     """The levels here are smaller than those for which the sparse pass of the RPN is meant."""
-    monkeypatch.setattr(sparse_rpn_gradient, "SMALLEST_LEVEL", 0)
+    monkeypatch.setattr(sparse_rpn_gradient, "SMALLEST_ARITHMETIC", 0)
 
 
 def build(config_class, fast, folder, start=None, mode="training"):

@@ -24,10 +24,13 @@ strides = pytest.mark.parametrize("stride", [1, 2])
 limits = pytest.mark.parametrize("limit", [3, 2])
 
 
+SMALLEST_ARITHMETIC = sparse_rpn_gradient.SMALLEST_ARITHMETIC
+
+
 @pytest.fixture(autouse=True)
 def sparse_at_every_level(monkeypatch):
     """The levels here are smaller than those for which the sparse pass is meant."""
-    monkeypatch.setattr(sparse_rpn_gradient, "SMALLEST_LEVEL", 0)
+    monkeypatch.setattr(sparse_rpn_gradient, "SMALLEST_ARITHMETIC", 0)
 
 
 def plain_network(stride, sizes=SIZES):
@@ -149,7 +152,7 @@ def test_few_locations_take_the_sparse_backward_pass(limit, dense_levels, monkey
 @pytest.mark.parametrize(("smallest", "plain_levels"), [(9, 1), (15, 1), (16, 2), (49, 3)])
 def test_small_levels_take_the_plain_backward_pass(smallest, plain_levels, monkeypatch):
     """The levels have 48, 15 and 4 locations."""
-    monkeypatch.setattr(sparse_rpn_gradient, "SMALLEST_LEVEL", smallest)
+    monkeypatch.setattr(sparse_rpn_gradient, "SMALLEST_ARITHMETIC", smallest * 9 * CHANNELS * WIDTH)
     sparse_pass, calls = sparse_rpn_gradient.gradients, []
     monkeypatch.setattr(
         sparse_rpn_gradient, "gradients", lambda *args: calls.append(args) or sparse_pass(*args)
@@ -162,6 +165,17 @@ def test_small_levels_take_the_plain_backward_pass(smallest, plain_levels, monke
     ):
         assert_close(one, other)
     assert len(calls) == len(SIZES) - plain_levels
+
+
+def test_levels_of_a_narrow_rpn_are_small_up_to_more_locations(monkeypatch):
+    monkeypatch.setattr(sparse_rpn_gradient, "SMALLEST_ARITHMETIC", SMALLEST_ARITHMETIC)
+    wide, narrow = (3, 3, 256, 512), (3, 3, 64, 64)
+    assert sparse_rpn_gradient.is_small((16, 16), 1, wide)
+    assert sparse_rpn_gradient.is_small((128, 128), 1, narrow)
+    for size in ((32, 32), (None, 32)):
+        assert not sparse_rpn_gradient.is_small(size, 1, wide)
+    assert sparse_rpn_gradient.is_small((32, 32), 2, wide)
+    assert not sparse_rpn_gradient.is_small((256, 256), 1, narrow)
 
 
 @limits
