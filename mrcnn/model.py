@@ -689,7 +689,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
             float32 [A, (y1, x1, y2, x2)].
         """
         self.anchors = self._anchors.of(image_shape)
-        return self._anchors.normalized(image_shape)
+        return self._anchors.normalized(image_shape).copy()
 
     def _require_mode(self, mode: str, caller: str) -> None:
         backend.require_unforked()

@@ -16,6 +16,7 @@ from mrcnn.fast import (
     matmul_conv_gradient,
     native_roi_align,
     native_suppression,
+    softmax_of_pairs,
     sparse_rpn_gradient,
     trim_empty_rois,
 )
@@ -40,6 +41,7 @@ def for_inference(model: keras.Model, *, xla: bool | None = None) -> tuple[keras
         **native_roi_align.replacements(model, xla),
         **native_suppression.replacements(model, xla),
         **inplace_relu.replacements(model),
+        **softmax_of_pairs.replacements(model),
     }
     norms = [norm for _, norm in folded.pairs.values()]
     faster = layer_graph.replace_layers(model, replacements, removed=norms)

@@ -167,6 +167,8 @@ class AnchorCache:
         self._config = config
         self._given: dict[tuple[int, int], Boxes] = {}
         self._by_size: dict[tuple[int, int], Boxes] = {}  # the size used last comes last
+        # The anchors that were normalized last, whether to half-open boxes, and the result.
+        self._normalized: tuple[Boxes | None, bool, Boxes] = (None, False, np.zeros((0, 4), np.float32))
         if anchors is not None:
             height, width = config.IMAGE_SHAPE[:2]
             self._given[height, width] = anchors
@@ -186,6 +188,15 @@ class AnchorCache:
         return anchors
 
     def normalized(self, image_shape: Sequence[int]) -> Boxes:
-        """Return `of(image_shape)` as float32 in normalized coordinates, as the network takes them."""
+        """Return `of(image_shape)` as float32 in normalized coordinates, as the network takes them.
+
+        The array is the same for images of the same size, and read-only.
+        """
         half_open = self._config.conventions().half_open_boxes
-        return norm_boxes(self.of(image_shape), image_shape[:2], half_open)
+        anchors = self.of(image_shape)
+        source, source_half_open, normalized = self._normalized
+        if source is not anchors or source_half_open != half_open:
+            normalized = norm_boxes(anchors, image_shape[:2], half_open)
+            normalized.flags.writeable = False
+            self._normalized = anchors, half_open, normalized
+        return normalized

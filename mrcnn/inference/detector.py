@@ -78,9 +78,10 @@ def update_layer_settings(model: keras.Model, config: "Config") -> bool:
     """
     values = [(layer, attribute, getattr(config, setting)) for layer, attribute, setting in LAYER_SETTINGS]
     values.append(("mrcnn_detection", "per_class", config.conventions().detections_per_class))
+    layers = {layer.name: layer for layer in model.layers}  # once: Keras makes this list at each access
     changes = []
     for layer_name, attribute, value in values:
-        layer = model.get_layer(layer_name)
+        layer = layers[layer_name]
         if value != getattr(layer, attribute):
             changes.append((layer, attribute, value))
     if changes:
@@ -399,8 +400,8 @@ class Detector:
         with nullcontext() if networks.is_compiled else self._compiling(shape):
             detections, class_masks = self._run_batch(
                 networks,
-                np.stack([image.pixels for image in batch]).astype(np.float32),
-                np.stack([image.meta for image in batch]).astype(np.float32),
+                np.stack([image.pixels for image in batch]).astype(np.float32, copy=False),
+                np.stack([image.meta for image in batch]).astype(np.float32, copy=False),
                 np.broadcast_to(anchors, (batch_size, *anchors.shape)),
             )
             networks.is_compiled = True

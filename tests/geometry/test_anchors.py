@@ -150,3 +150,15 @@ def test_the_cache_keeps_given_anchors_and_the_sizes_used_last(monkeypatch):
     cache.of((128, 64, 3))
     assert made == [(64, 64), (128, 64), (192, 64), (128, 64)]
     assert cache.of(config.IMAGE_SHAPE) is given
+
+
+def test_the_cache_normalizes_the_anchors_of_a_size_once():
+    config = Config()
+    cache = anchors.AnchorCache(config)
+    for shape in ((64, 64), (128, 64), (64, 64)):
+        expected = boxes.norm_boxes(cache.of(shape), shape)
+        np.testing.assert_array_equal(cache.normalized(shape), expected)
+        assert cache.normalized(shape) is cache.normalized(shape)
+    config.CONVENTIONS = "torchvision"
+    expected = boxes.norm_boxes(cache.of((64, 64)), (64, 64), config.conventions().half_open_boxes)
+    np.testing.assert_array_equal(cache.normalized((64, 64)), expected)
