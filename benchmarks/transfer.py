@@ -5,7 +5,7 @@
     python -m benchmarks.transfer --table
 
 The rows are the recipes of the samples `pennfudan.py` and `balloon.py`. "scratch" has the image size, the
-batches and the steps of "imagenet". A run trains on the whole training part, and the test part measures it.
+batches and the steps of "imagenet"; "longer" has twice the steps. A run trains on the whole training part, and the test part measures it.
 With `--choose`, four fifths of the training part train the network and the last fifth measures it: choose
 settings that way.
 """
@@ -23,7 +23,7 @@ from samples.balloon import balloon
 from samples.pennfudan import pennfudan
 
 EXPERIMENT = "transfer"
-ROWS = ("scratch", "imagenet", "imagenet, copy-paste")
+ROWS = ("scratch", "imagenet", "imagenet, copy-paste", "imagenet, copy-paste, longer")
 SAMPLES: dict[str, Any] = {
     "pennfudan": (pennfudan.LightOwnConfig, pennfudan.PretrainedOwnConfig),
     "balloon": (balloon.LightBalloonConfig, balloon.PretrainedBalloonConfig),
@@ -51,9 +51,10 @@ def run_of(arguments: argparse.Namespace) -> learning.Run:
         setattr(config, name, value)
     config.STEPS_PER_EPOCH = arguments.steps or STEPS
     augmentation: list[Any] = [mrcnn.camera_policy(any_orientation=False)]
-    if arguments.row.endswith("copy-paste"):
+    if "copy-paste" in arguments.row:
         augmentation = [mrcnn.scale_jitter(0.5, 1.5), mrcnn.CopyPaste(), *augmentation]
-    stages = pennfudan.stages(config, weights, arguments.epochs or EPOCHS)
+    epochs = (arguments.epochs or EPOCHS) * (2 if arguments.row.endswith("longer") else 1)
+    stages = pennfudan.stages(config, weights, epochs)
     return learning.Run(arguments.row, arguments.seed, config, stages, weights, augmentation)
 
 
