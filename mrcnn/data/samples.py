@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from mrcnn.data.augmentation import Augmentation
@@ -163,15 +162,9 @@ def _limit_instances(
 
 def _normalize(image: Image, config: "Config", values: ValueRange | None) -> Image:
     """Scale an image from its value range to 0..255 and subtract MEAN_PIXEL, as float32."""
-    image = scaled(image, values)
-    if image.dtype != np.uint8:
-        molded = images.mold_image(image, config).astype(np.float32)
-        preprocessing.check_values(molded)
-        return molded
-    # A table of all 256 values is many times faster than arithmetic on the pixels.
-    levels = np.arange(256, dtype=np.uint8)[:, np.newaxis].repeat(image.shape[2], axis=1)
-    table = images.mold_image(levels, config).astype(np.float32)
-    return cv2.LUT(image, table[np.newaxis]).reshape(image.shape)
+    molded = preprocessing.network_pixels(scaled(image, values), config)
+    preprocessing.check_values(molded)
+    return molded
 
 
 def _padded(samples: Sequence[Sample], is_mini: bool) -> list[Sample]:

@@ -6,6 +6,7 @@ Axes: h, w original image; H, W molded image.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from mrcnn.errors import InvalidDataError
@@ -147,6 +148,21 @@ def mold_image(images: np.ndarray, config: "Config") -> np.ndarray:
     """
     molded: np.ndarray = np.asarray(images).astype(np.float32) - config.MEAN_PIXEL
     return molded
+
+
+def network_pixels(image: Image, config: "Config") -> np.ndarray:
+    """Subtract the mean, as `mold_image` does, in float32, as the network takes it.
+
+    Args:
+        image: [H, W, channels], RGB, values from 0 to 255, any dtype.
+        config: Read for MEAN_PIXEL [channels].
+    """
+    if image.dtype != np.uint8 or image.size == 0:  # OpenCV takes no empty image
+        return mold_image(image, config).astype(np.float32, copy=False)
+    # A table of all 256 values is many times faster than arithmetic on the pixels.
+    levels = np.arange(256, dtype=np.uint8)[:, np.newaxis].repeat(image.shape[2], axis=1)
+    table = mold_image(levels, config).astype(np.float32)
+    return cv2.LUT(np.ascontiguousarray(image), table[np.newaxis]).reshape(image.shape)
 
 
 def unmold_image(normalized_images: np.ndarray, config: "Config") -> np.ndarray:

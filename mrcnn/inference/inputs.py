@@ -154,7 +154,7 @@ def _mold_input(image: Image | ReducedImage, config: "Config") -> MoldedImage:
         max_dim=config.IMAGE_MAX_DIM,
         mode=config.IMAGE_RESIZE_MODE,
     )
-    pixels = preprocessing.mold_image(resized, config)
+    pixels = preprocessing.network_pixels(resized, config)
     if config.IMAGE_RESIZE_MODE == "shortest":  # pad with the mean color, which is 0 now
         pixels = pad_after(pixels, padded_shape([pixels.shape]))
     check_molded_size(pixels.shape, config.IMAGE_RESIZE_MODE)

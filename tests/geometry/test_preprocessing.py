@@ -87,3 +87,15 @@ def test_a_table_of_8_bits_stretches_as_the_formula(channels, levels):
     expected = np.clip((image - low) * scale + np.float32(0.5), 0, 255).astype(np.uint8)
     found = preprocessing.stretch_between(image, low, high)
     assert found.dtype == np.uint8 and np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
+def test_network_pixels_are_those_of_mold_image(dtype, channels):
+    config = Config()
+    config.MEAN_PIXEL = np.linspace(20.1, 130.7, channels)
+    image = np.random.default_rng(0).integers(0, 256, (7, 5, channels)).astype(dtype)
+    for view in (image, image[::-1, ::2], image[:0]):
+        pixels = preprocessing.network_pixels(view, config)
+        assert pixels.dtype == np.float32
+        np.testing.assert_array_equal(pixels, preprocessing.mold_image(view, config).astype(np.float32))
