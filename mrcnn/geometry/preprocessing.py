@@ -6,7 +6,6 @@ Axes: h, w original image; H, W molded image.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from mrcnn.errors import InvalidDataError
@@ -159,6 +158,8 @@ def network_pixels(image: Image, config: "Config") -> np.ndarray:
     """
     if image.dtype != np.uint8 or image.size == 0:  # OpenCV takes no empty image
         return mold_image(image, config).astype(np.float32, copy=False)
+    import cv2  # here, because exported models run without it
+
     # A table of all 256 values is many times faster than arithmetic on the pixels.
     levels = np.arange(256, dtype=np.uint8)[:, np.newaxis].repeat(image.shape[2], axis=1)
     table = mold_image(levels, config).astype(np.float32)
