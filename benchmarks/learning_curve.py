@@ -6,8 +6,9 @@
 
 A run trains at a constant rate and keeps a running mean of its weights. It ends when the mean's AP on the
 held-back images has not risen for PATIENCE evaluations, one after every STEPS steps, and after MOST_EPOCHS
-evaluations at the latest. Thus each number of images gets the steps that it needs. The held-back images are those of `benchmarks.nucleus_recipe`; `val.zip`
-measures the best weights of the run. The images of a smaller number are among those of a larger one.
+evaluations at the latest. Thus each number of images gets the steps that it needs. The held-back images are
+those of `benchmarks.nucleus_recipe`; `val.zip` measures the best weights of the run. The images of a smaller
+number are among those of a larger one.
 """
 
 import argparse

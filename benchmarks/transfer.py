@@ -5,9 +5,9 @@
     python -m benchmarks.transfer --table
 
 The rows are the recipes of the samples `pennfudan.py` and `balloon.py`. "scratch" has the image size, the
-batches and the steps of "imagenet"; "longer" has twice the steps. A run trains on the whole training part, and the test part measures it.
-With `--choose`, four fifths of the training part train the network and the last fifth measures it: choose
-settings that way.
+batches and the steps of "imagenet"; "longer" has twice the steps. A run trains on the whole training part,
+and the test part measures it. With `--choose`, four fifths of the training part train the network and the
+last fifth measures it: choose settings that way.
 """
 
 import argparse
