@@ -455,10 +455,10 @@ def compiled(
 
 
 def optimized_lightly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of compiled training steps whose first call spends less on optimizing the graph.
+    """Return a training function whose first call takes less time, because its graph is optimized less.
 
     Args:
-        function: The function. Its results do not change, except for rounding.
+        function: A function that runs compiled training steps. Its results only change by rounding.
     """
     return function
 

@@ -255,10 +255,10 @@ def compiled(
 
 
 def optimized_lightly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """See `mrcnn.backend.plain.optimized_lightly`. On an accelerator, the function stays as it is.
+    """See `mrcnn.backend.plain.optimized_lightly`. An accelerator runs the function unchanged.
 
-    The options of TensorFlow's optimizer are global and part of what a graph is compiled for, so they change
-    around each call.
+    TensorFlow's options for graphs are global, and a graph is compiled again if they differ. So they change
+    around each call, except for those that the program has set itself.
     """
     if not is_on_cpu(None):
         return function
@@ -266,12 +266,12 @@ def optimized_lightly(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        options = optimizer.get_experimental_options()
-        optimizer.set_experimental_options(dict.fromkeys(COSTLY_PASSES, False))
+        unset = [name for name in COSTLY_PASSES if name not in optimizer.get_experimental_options()]
+        optimizer.set_experimental_options(dict.fromkeys(unset, False))
         try:
             return function(*args, **kwargs)
         finally:
-            optimizer.set_experimental_options({name: options.get(name) for name in COSTLY_PASSES})
+            optimizer.set_experimental_options(dict.fromkeys(unset))
 
     return call
 

@@ -14,7 +14,10 @@ RPN, SOFTMAX = "rpn_model", "rpn_class_xxx"
 
 
 class SoftmaxOfPairs(layers.Layer):
-    """A stand-in for a softmax over the last axis [..., 2], with the same results except for rounding."""
+    """Softmax over two logits, computed as two sigmoids.
+
+    Call with logits [..., 2]. Returns scores of the same shape, equal to those of a softmax up to rounding.
+    """
 
     def call(self, inputs: Tensor) -> Tensor:
         difference = inputs[..., 0] - inputs[..., 1]
@@ -25,7 +28,10 @@ class SoftmaxOfPairs(layers.Layer):
 
 
 def replacements(model: keras.Model) -> dict[str, keras.Model]:
-    """Return {name: RPN with sigmoids} for the RPN of a model, empty if the model has no RPN of ours."""
+    """Return {name: copy with sigmoids} for the RPN of a model.
+
+    The result is empty if the model has no RPN from `build_rpn_model`.
+    """
     return {
         layer.name: _with_sigmoids(layer)
         for layer in model.layers
@@ -36,7 +42,7 @@ def replacements(model: keras.Model) -> dict[str, keras.Model]:
 
 
 def _with_sigmoids(rpn: keras.Model) -> keras.Model:
-    """Return an RPN that shares all layers of another one except for its softmax."""
+    """Return a copy of an RPN that has sigmoids for its softmax and shares all other layers."""
     softmax = rpn.get_layer(SOFTMAX)
     stand_in = SoftmaxOfPairs(name=SOFTMAX, dtype=softmax.dtype_policy)
     copy = layer_graph.replace_layers(rpn, {SOFTMAX: stand_in})

@@ -31,7 +31,7 @@ WEIGHTS = ("kernel", "bias")
 # in COARSENESS, but for no fewer than SMALLEST_LIMIT.
 COARSENESS = 16
 SMALLEST_LIMIT = 64
-# Levels on which the RPN's 3x3 convolution takes fewer multiplications keep the plain backward pass: 900
+# Levels on which the RPN's 3x3 convolution needs fewer multiplications keep the plain backward pass: 900
 # locations of 256 channels with 512 filters, or 29,000 of 64 channels with 64 filters.
 SMALLEST_ARITHMETIC = 2**30
 
@@ -95,7 +95,7 @@ class SparseGradientRpn(keras.layers.Layer):
 
 
 def is_small(size: Sequence[int | None], stride: int, kernel: Sequence[int]) -> bool:
-    """Return whether the RPN's 3x3 convolution takes fewer than SMALLEST_ARITHMETIC multiplications on a map.
+    """Return whether the RPN's 3x3 convolution of a map is below SMALLEST_ARITHMETIC multiplications.
 
     Args:
         size: (h, w) of the map. If a side is None, the answer is False.

@@ -150,11 +150,14 @@ def mold_image(images: np.ndarray, config: "Config") -> np.ndarray:
 
 
 def network_pixels(image: Image, config: "Config") -> np.ndarray:
-    """Subtract the mean, as `mold_image` does, in float32, as the network takes it.
+    """Subtract the mean and convert to float32, the input of the network.
 
     Args:
         image: [H, W, channels], RGB, values from 0 to 255, any dtype.
         config: Read for MEAN_PIXEL [channels].
+
+    Returns:
+        float32 [H, W, channels], the values of `mold_image`.
     """
     if image.dtype != np.uint8 or image.size == 0:  # OpenCV takes no empty image
         return mold_image(image, config).astype(np.float32, copy=False)
