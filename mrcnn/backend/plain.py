@@ -45,10 +45,11 @@ __all__ = [
     "max_pool",
     "mean_of_neighbors",
     "momentum_step",
+    "move_average",
     "non_max_suppression",
     "normalize_by_batch",
-    "optimized_lightly",
     "pad_images",
+    "quick_train_function",
     "relu_inplace",
     "require_eager_execution",
     "rows_from",
@@ -277,6 +278,18 @@ def half_sum_of_squares(x: Tensor) -> Tensor:
     return 0.5 * ops.sum(ops.square(ops.cast(x, "float32")))
 
 
+def move_average(average: keras.Variable, value: Tensor, rate: Tensor) -> None:
+    """Move a running average, a float32 variable, toward a value: add `(value - average) * rate`.
+
+    Args:
+        average: The variable.
+        value: In the shape of the variable.
+        rate: A float32 scalar.
+    """
+    before = ops.convert_to_tensor(average)
+    average.assign(before + (value - before) * rate)
+
+
 # --- Gather and select ---
 
 
@@ -454,12 +467,15 @@ def compiled(
     return lambda inputs: model(inputs, training=False)
 
 
-def optimized_lightly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a training function whose first call takes less time, because its graph is optimized less.
+def quick_train_function(network: keras.Model) -> Callable[..., Any]:
+    """Return a function for `train_function` of a compiled network whose first call takes less time.
+
+    Its results only change by rounding.
 
     Args:
-        function: A function that runs compiled training steps. Its results only change by rounding.
+        network: A model with an optimizer that is built. `make_train_function` has been called.
     """
+    function: Callable[..., Any] = network.train_function
     return function
 
 

@@ -1,7 +1,8 @@
 """Operations for TensorFlow, which runs its own kernels, or XLA on an accelerator."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -27,9 +28,10 @@ __all__ = [
     "is_on_cpu",
     "matmul_gradient_pays",
     "momentum_step",
+    "move_average",
     "non_max_suppression",
     "normalize_by_batch",
-    "optimized_lightly",
+    "quick_train_function",
     "require_eager_execution",
     "sizes_may_vary",
     "vjp",
@@ -170,6 +172,16 @@ def momentum_step(
     )
 
 
+def move_average(average: keras.Variable, value: Tensor, rate: Tensor) -> None:
+    """See `mrcnn.backend.plain.move_average`. On a single device it is a step of gradient descent."""
+    if tf.distribute.has_strategy():
+        plain.move_average(average, value, rate)
+        return
+    tf.raw_ops.ResourceApplyGradientDescent(
+        var=average.value.handle, alpha=rate, delta=tf.subtract(average.value, value)
+    )
+
+
 def require_eager_execution() -> None:
     """See `mrcnn.backend.plain.require_eager_execution`."""
     if not tf.executing_eagerly():
@@ -254,26 +266,55 @@ def compiled(
     return run
 
 
-def optimized_lightly(function: Callable[..., Any]) -> Callable[..., Any]:
-    """See `mrcnn.backend.plain.optimized_lightly`. An accelerator runs the function unchanged.
+def quick_train_function(network: keras.Model) -> Callable[..., Any]:
+    """See `mrcnn.backend.plain.quick_train_function`. An accelerator runs Keras' function.
 
-    TensorFlow's options for graphs are global, and a graph is compiled again if they differ. So they change
-    around each call, except for those that the program has set itself.
+    The step is one graph for a fixed number of images, where Keras nests two graphs for any number, and its
+    graph is optimized lightly.
     """
-    if not is_on_cpu(None):
+    function: Callable[..., Any] = network.train_function
+    if not is_on_cpu(None) or network.run_eagerly:
         return function
-    optimizer = tf.config.optimizer
+    steps: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        unset = [name for name in COSTLY_PASSES if name not in optimizer.get_experimental_options()]
-        optimizer.set_experimental_options(dict.fromkeys(unset, False))
-        try:
-            return function(*args, **kwargs)
-        finally:
-            optimizer.set_experimental_options(dict.fromkeys(unset))
+    def call(batches: Any) -> Any:
+        if tf.distribute.has_strategy() or not isinstance(batches, tf.data.Iterator):
+            return function(batches)
+        batch = next(batches)
+        signature = tf.nest.map_structure(_with_count, batches.element_spec, batch)
+        key = tuple(tf.nest.flatten(signature))
+        if key not in steps:
+            steps[key] = tf.function(
+                network.train_step,
+                input_signature=[signature],
+                autograph=False,
+                jit_compile=network.jit_compile,
+            )
+        with _light_optimization():
+            return steps[key](batch)
 
     return call
+
+
+def _with_count(spec: tf.TensorSpec, array: Tensor) -> tf.TensorSpec:
+    """Return the specification of an array of a batch, with the number of images."""
+    return tf.TensorSpec((array.shape[0], *spec.shape[1:]), spec.dtype)
+
+
+@contextlib.contextmanager
+def _light_optimization() -> Iterator[None]:
+    """Compile graphs without the costly passes, unless the program has set options for them.
+
+    TensorFlow's options are global, and a graph is compiled again if they differ. So they change only during
+    a call, but during each one.
+    """
+    optimizer = tf.config.optimizer
+    unset = [name for name in COSTLY_PASSES if name not in optimizer.get_experimental_options()]
+    optimizer.set_experimental_options(dict.fromkeys(unset, False))
+    try:
+        yield
+    finally:
+        optimizer.set_experimental_options(dict.fromkeys(unset))
 
 
 def differentiate(

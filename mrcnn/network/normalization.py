@@ -98,8 +98,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         self.updates.assign(updates)
         rate = (1.0 - self.momentum) / (1.0 - ops.power(self.momentum, updates))
         for average, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            before = ops.convert_to_tensor(average)
-            average.assign(before + (value - before) * rate)
+            backend.move_average(average, value, rate)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "train_bn": self.train_bn, "frozen": self.frozen}

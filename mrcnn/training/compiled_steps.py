@@ -49,7 +49,7 @@ class CompiledSteps:
         The optimizer of the network is built.
         """
         network.make_train_function()
-        network.train_function = backend.optimized_lightly(network.train_function)
+        network.train_function = backend.quick_train_function(network)
         network.make_test_function()
         optimizer = network.optimizer
         scalars = {id(v): backend.to_numpy(v) for v in optimizer.variables if v.shape == ()}

@@ -568,32 +568,11 @@ def test_momentum_step():
     np.testing.assert_allclose(array(variable), start + expected, rtol=1e-6)
 
 
-def test_a_lightly_optimized_function_computes_the_same():
-    x = random(0, 3, 4)
-    np.testing.assert_array_equal(call(backend.optimized_lightly(ops.sin), x), call(ops.sin, x))
-
-
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="these are options of TensorFlow")
-def test_light_optimization_keeps_the_options_of_the_program():
-    import tensorflow
-
-    optimizer = tensorflow.config.optimizer
-    before = optimizer.get_experimental_options()
-    seen = []
-
-    def fail():
-        seen.append(optimizer.get_experimental_options())
-        raise ValueError("broken")
-
-    optimizer.set_experimental_options({"remapping": True})
-    try:
-        with pytest.raises(ValueError, match="broken"):
-            backend.optimized_lightly(fail)()
-        assert seen[0]["remapping"] is True and seen[0]["constant_folding"] is False
-        assert "arithmetic_optimization" not in seen[0]
-        assert optimizer.get_experimental_options() == {**before, "remapping": True}
-    finally:
-        optimizer.set_experimental_options({"remapping": before.get("remapping")})
+def test_move_average():
+    start, value = random(0, 4), random(1, 4)
+    average = keras.Variable(start)
+    backend.move_average(average, ops.convert_to_tensor(value), ops.convert_to_tensor(0.1))
+    np.testing.assert_allclose(array(average), start + (value - start) * np.float32(0.1), rtol=1e-6)
 
 
 def test_non_max_suppression():
