@@ -4,10 +4,32 @@ Networks with torchvision's COCO weights, for example, number the 80 categories 
 `CocoDataset` from 1 to 80.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+
+def joined_numbers(names: Sequence[str], dataset_names: Sequence[str]) -> dict[int, int]:
+    """Return the number in a dataset of each class of a model that the dataset has, by its number.
+
+    Both lists have the background first. If a name occurs several times, as with two sources of a dataset,
+    its first occurrence in one list belongs to the first in the other, and so on.
+    """
+    numbers = {occurrence: number for number, occurrence in enumerate(_occurrences(dataset_names)) if number}
+    occurrences = enumerate(_occurrences(names))
+    return {number: numbers[name] for number, name in occurrences if number and name in numbers}
+
+
+def _occurrences(names: Sequence[str]) -> list[tuple[str, int]]:
+    """Return each name with the number of equal names before it."""
+    counts: Counter[str] = Counter()
+    result = []
+    for name in names:
+        result.append((name, counts[name]))
+        counts[name] += 1
+    return result
 
 
 def with_class_ids_of(
@@ -29,12 +51,12 @@ def with_class_ids_of(
     found = np.asarray(detections["class_ids"], dtype=int)
     names = getattr(detections, "class_names", None)
     if names is not None and set(names[1:]) & set(dataset_names[1:]):
-        number_of = {name: number for number, name in enumerate(dataset_names) if number}
-        id_of = {number: new_ids[number_of[name]] for number, name in enumerate(names) if name in number_of}
-        ids = np.array([id_of.get(int(number), 0) for number in found], dtype=int)
-        if not ids.all():
-            detections, ids = detections.select(np.flatnonzero(ids)), ids[ids > 0]  # type: ignore[attr-defined]
-        return {**detections, "class_ids": ids}
+        number_of = joined_numbers(names, dataset_names)
+        known = np.flatnonzero([int(number) in number_of for number in found])
+        if len(known) < len(found):
+            detections, found = detections.select(known), found[known]  # type: ignore[attr-defined]
+        ids = [new_ids[number_of[int(number)]] for number in found]
+        return {**detections, "class_ids": np.array(ids, dtype=int)}
     unknown = sorted({int(number) for number in found} - set(new_ids))
     if unknown:
         raise ValueError(

@@ -65,3 +65,29 @@ def test_names_decide_not_numbers():
 def test_numbers_without_a_class_are_refused():
     with pytest.raises(ValueError, match=r"1 to 3\. Received: class ids \[17, 18\]"):
         measure([17, 18, 3], None)
+
+
+def perfect_results(sources):
+    """The results of perfect detections in a dataset of the classes (source, id, name), one object each."""
+    dataset = Animals()
+    dataset.class_info = dataset.class_info[:1]
+    for source in sources:
+        dataset.add_class(*source)
+    dataset.prepare()
+    found = Detections(BOXES, np.arange(1, 4), np.ones(3, np.float32), MASKS, class_names=dataset.class_names)
+    return evaluate.evaluate(lambda images: [found], dataset, min_score=0.5, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        [("coco", 0, "cat"), ("coco", 1, "dog"), ("coco", 2, "horse")],
+        [("farm", 1, "cat"), ("farm", 2, "dog"), ("town", 1, "cat")],
+        [("coco", 1, "cat, asleep"), ("coco", 2, "cat, awake"), ("coco", 3, "dog")],
+    ],
+    ids=["ids from 0", "two sources with one class", "names with a comma"],
+)
+def test_a_perfect_detector_is_perfect(sources):
+    results = perfect_results(sources)
+    assert results["mask_AP50"] == pytest.approx([1, 1, 1, 1])
+    assert results["tau_AP50"] == pytest.approx([1, 1, 1, 1])
