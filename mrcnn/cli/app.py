@@ -92,6 +92,12 @@ ClassNames = Annotated[
     str | None,
     typer.Option(help="Names of the classes, separated by commas. By default, those of the weight file."),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace annotations in the output folder, also those corrected by hand."
+    ),
+]
 CopyImages = Annotated[
     bool, typer.Option("--copy-images", help="Copy the images, so that the folder is a dataset by itself.")
 ]
@@ -193,6 +199,7 @@ def detect(
         bool | None, typer.Option(help="Whether to save the images with the detections drawn in.")
     ] = None,
     copy_images: CopyImages = False,
+    overwrite: Overwrite = False,
     tolerance: Tolerance = None,
     pixel_size: Annotated[
         float | None,
@@ -227,6 +234,7 @@ def detect(
         quiet=json,
         formats=formats or [],
         copy_images=copy_images,
+        overwrite=overwrite,
         tolerance=tolerance,
         pixel_size=parse_pixel_size(pixel_size),
         tiles=None if tile is None else {"tile": tile, "overlap": overlap, "batch": batch},
@@ -423,6 +431,7 @@ def convert(
     channels: Channels = None,
     formats: Formats = None,
     copy_images: CopyImages = False,
+    overwrite: Overwrite = False,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
@@ -436,6 +445,7 @@ def convert(
         settings=settings or [],
         formats=formats or [],
         copy_images=copy_images,
+        overwrite=overwrite,
         choice=_image_choice(page, channels),
     )
 
@@ -462,8 +472,13 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Continue the training run of this weight file.")
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the run.")] = "objects",
-    logs: Annotated[Path, typer.Option(help="The folder of training runs.")] = Path("logs"),
+    name: Annotated[
+        str | None, typer.Option(help='Name of the run, by default "objects"; with --resume, that of the run.')
+    ] = None,
+    logs: Annotated[
+        Path | None,
+        typer.Option(help='The folder of training runs, by default "logs"; with --resume, that of the run.'),
+    ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Total number of epochs.")] = 10,
     steps: Steps = None,
     batch: TrainBatch = None,

@@ -16,6 +16,7 @@ def convert(
     settings: Sequence[str],
     formats: Sequence[str] = (),
     copy_images: bool = False,
+    overwrite: bool = False,
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Convert a dataset or weights; see the command.
@@ -27,7 +28,7 @@ def convert(
         from mrcnn.formats import write_dataset
 
         dataset = open_dataset(Path(source), images, choice=choice)
-        counts = write_dataset(dataset, output, formats, copy_images=copy_images)
+        counts = write_dataset(dataset, output, formats, copy_images=copy_images, overwrite=overwrite)
         value = {"path": str(output), "images": len(counts), "counts": counts}
         return value, f"Saved the annotations of {len(counts)} images to {output}."
     if output.suffix.lower() == ".json":

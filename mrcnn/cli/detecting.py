@@ -44,7 +44,7 @@ def detect_sources(
         quiet: Whether to print nothing.
         formats: Some of `mrcnn.results.folder.FORMATS`.
         tiles: For large images: tile, overlap and batch; see `mrcnn.cli.tiling.detect_in_tiles`.
-        options: Of `mrcnn.formats.predictions.write_predictions`.
+        options: Of `mrcnn.formats.predictions.write_predictions`, such as `overwrite`.
     """
     _check_formats(formats)
     is_video = _is_video(sources)
@@ -62,10 +62,10 @@ def detect_sources(
         return detect_in_tiles(
             sources, loaded, output, min_score=min_score, formats=wanted, quiet=quiet, **tiles, **options
         )
-    from mrcnn.formats.predictions import write_predictions
+    from mrcnn.formats.predictions import images_of, write_predictions
 
     with _as_one_source(sources) as folder:
-        expected = _count_images(folder)
+        expected = len(images_of(folder)[1])
         counts = write_predictions(
             lambda images: loaded.detect(images, masks="cropped"),
             folder,
@@ -86,7 +86,7 @@ def detect_sources(
         "counts": counts,
     }
     result = value, f"Saved the results to {output}.{_next_step(sources, output, formats, **options)}"
-    if expected is not None and len(counts) < expected:
+    if len(counts) < expected:
         raise IncompleteError(
             result, f"{expected - len(counts)} of {expected} images were left out; see above."
         )
@@ -105,7 +105,9 @@ def _is_video(sources: Sequence[str]) -> bool:
     Raises:
         MissingFileError: If a source is neither that nor a path.
     """
-    if len(sources) == 1 and (sources[0].isdigit() or Path(sources[0]).suffix.lower() in VIDEO_SUFFIXES):
+    path = Path(sources[0])
+    is_camera = sources[0].isdigit() and not path.exists()
+    if len(sources) == 1 and (is_camera or path.suffix.lower() in VIDEO_SUFFIXES):
         return True
     for source in sources:
         if not Path(source).exists():
@@ -139,7 +141,9 @@ def _next_step(
     source = Path(sources[0])
     if len(sources) > 1 or not source.is_dir():
         return ""
-    images = source / "images" if (source / "images").is_dir() else source
+    # COCO files name images relative to the source, the others by their name alone.
+    is_below = data.suffix != ".json" and (source / "images").is_dir()
+    images = source / "images" if is_below else source
     return f" After corrections, train on them: mrcnn train {data} --images {images}"
 
 
@@ -153,10 +157,11 @@ def _as_one_source(sources: Sequence[str]) -> Iterator[Path]:
         for source in sources:
             path = Path(source)
             link = Path(folder, path.name)
-            if path.is_dir() or path.suffix.lower() == ".zip":
+            if path.is_dir() or path.suffix.lower() not in SUFFIXES:
                 raise ValueError(
-                    f"If you pass several sources, all of them must be image files. Received: {path}. "
-                    "Pass folders, archives and videos one at a time."
+                    "If you pass several sources, all of them must be image files with one of the suffixes "
+                    f"{', '.join(sorted(SUFFIXES))}. Received: {path}. Leave it out, or pass folders, "
+                    "archives and videos one at a time."
                 )
             if link.exists():
                 raise ValueError(
@@ -165,14 +170,6 @@ def _as_one_source(sources: Sequence[str]) -> Iterator[Path]:
                 )
             os.symlink(path.resolve(), link)
         yield Path(folder)
-
-
-def _count_images(source: Path) -> int | None:
-    """Return the number of image files in a folder, or None if it is not known in advance."""
-    if not source.is_dir():
-        return None
-    files = [path for path in source.iterdir() if path.suffix.lower() in SUFFIXES]
-    return len(files) or None
 
 
 def _detect_video(
@@ -196,5 +193,7 @@ def _detect_video(
 
     stem = f"camera-{source}" if source.isdigit() else Path(source).stem
     path = output / f"{stem}.mp4"
+    if path.exists() and Path(source).exists() and path.samefile(source):
+        raise ValueError(f"The result would replace the video {source}. Choose another folder with --output.")
     frames = detect_video(source, path, lambda images: model.detect(images), draw, progress=not quiet)
     return {"output": str(path), "frames": frames}, f"Saved {frames} frames to {path}."

@@ -33,6 +33,7 @@ def detect_in_tiles(
     tolerance: float | None = None,
     page: int | None = None,
     channels: Sequence[int] | None = None,
+    overwrite: bool = False,
 ) -> tuple[dict[str, Any], str]:
     """Detect in images of any size, and write the results.
 
@@ -47,6 +48,7 @@ def detect_in_tiles(
         quiet: Whether to print nothing.
         pixel_size: The size of a pixel; by default what the file says.
         tolerance: See `mrcnn.results.saving.save`.
+        overwrite: See `mrcnn.results.folder.ResultFolder`.
     """
     from mrcnn.results.folder import ResultFolder
 
@@ -57,7 +59,8 @@ def detect_in_tiles(
             )
     images = files_of(sources)
     names = names_of(model)
-    results = ResultFolder(output, names, formats or DEFAULT_FORMATS, tolerance=tolerance)
+    wanted = formats or DEFAULT_FORMATS
+    results = ResultFolder(output, names, wanted, tolerance=tolerance, overwrite=overwrite)
     left_out = []
     try:
         for name, path in images.items():

@@ -61,6 +61,7 @@ def write_predictions(
     channels: Sequence[int] | None = None,
     stream: Stream | None = None,
     read: Callable[..., Any] = read_image,
+    overwrite: bool = False,
 ) -> dict[str, int]:
     """Detect the objects of every image, and write them.
 
@@ -92,6 +93,8 @@ def write_predictions(
             `MaskRCNN.stream` with errors; see `Stream`.
         read: A function to use instead of `read_image` if no format needs the pixels, such as
             `MaskRCNN.read_image`. What it returns has the `shape` of the image.
+        overwrite: Whether to replace annotations that somebody may have corrected or drawn; see
+            `mrcnn.results.folder.ResultFolder`.
 
     Returns:
         The number of instances of each image by name. The name is that of the file without suffix, or with it
@@ -100,12 +103,21 @@ def write_predictions(
     Raises:
         MissingFileError: If there are no images.
         UnreadableFileError: If a zip file cannot be opened.
-        InvalidDataError: If `source` is a file of another kind.
+        InvalidDataError: If `source` is a file of another kind, or an archive whose images LabelMe files cannot
+            name.
+        FileExistsError: If there are such annotations, and `overwrite` is False.
         OSError: If the output cannot be written.
     """
-    root, images = _images(Path(source))
+    root, images = images_of(Path(source))
     wanted = (*formats, "overlay") if overlays else formats
-    results = ResultFolder(output, class_names, wanted, copy_images=copy_images, tolerance=tolerance)
+    if "labelme" in wanted and not copy_images and not root.is_dir():
+        raise InvalidDataError(
+            "A LabelMe file names its image file, and these images are in an archive. Pass copy_images=True "
+            "(--copy-images on the command line), or unpack the archive.",
+            file=root,
+        )
+    options = {"copy_images": copy_images, "tolerance": tolerance, "overwrite": overwrite}
+    results = ResultFolder(output, class_names, wanted, **options)  # type: ignore[arg-type]
     names = _names(class_names)
     pictures = [_Picture(name, member) for name, member in images.items()]
 
@@ -215,8 +227,17 @@ def _names(class_names: Mapping[int, str]) -> list[str]:
     return ["BG", *(class_names.get(number, f"class {number}") for number in range(1, count))]
 
 
-def _images(source: Path) -> tuple[Path, dict[str, str]]:
-    """Return the folder or zip file of the images, and their paths in it by name."""
+def images_of(source: Path) -> tuple[Path, dict[str, str]]:
+    """Return the folder or zip file of the images, and their paths in it by the names of their results.
+
+    Args:
+        source: See `write_predictions`.
+
+    Raises:
+        MissingFileError: If there are no images.
+        UnreadableFileError: If a zip file cannot be opened.
+        InvalidDataError: If `source` is a file of another kind.
+    """
     if source.is_file() and source.suffix.lower() in SUFFIXES:
         return source.parent, {source.stem: source.name}
     if source.is_file() and not archives.is_archive(source):

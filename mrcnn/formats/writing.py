@@ -1,6 +1,8 @@
 """Write a dataset in another format, with the writers of `mrcnn.results`."""
 
+import itertools
 import os
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -24,6 +26,7 @@ def write_dataset(
     *,
     copy_images: bool = False,
     tolerance: float | None = None,
+    overwrite: bool = False,
 ) -> dict[str, int]:
     """Write the annotations of a prepared dataset in other formats.
 
@@ -34,9 +37,11 @@ def write_dataset(
         dataset: Any prepared dataset whose images are files.
         folder: The folder to write to. Files of the same names are replaced.
         formats: Some of `mrcnn.results.folder.FORMATS`, which describes the files.
-        copy_images: Whether to copy the images to `images/`. If False, paths of images are relative to the
-            common folder of all images.
+        copy_images: Whether to copy the images to `images/`. If False, paths of images are relative to
+            `folder` if all images are below it, and else to the common folder of all images.
         tolerance: Largest distance of outlines from the edges of the masks; see `mrcnn.results.saving.save`.
+        overwrite: Whether to replace annotations that somebody may have corrected or drawn; see
+            `mrcnn.results.folder.ResultFolder`.
 
     Returns:
         The number of objects of each image by name.
@@ -45,27 +50,65 @@ def write_dataset(
         InvalidDataError: If an image is not a file, or cannot be used.
         UnreadableFileError: If an image or its masks cannot be read.
         ValueError: If a format is unknown.
+        FileExistsError: If there are such annotations, and `overwrite` is False.
         OSError: If a file cannot be written.
     """
     names = {number: info["name"] for number, info in enumerate(dataset.class_info) if number}
-    results = ResultFolder(folder, names, formats, copy_images=copy_images, tolerance=tolerance)
+    if len(names) > 1 and not set(formats) - {"labels", "tiff", "overlay"}:
+        warnings.warn(
+            f"Label images do not store classes, and this dataset has {len(names)}: "
+            f"{', '.join(names.values())}. Write another format, too, such as coco.",
+            stacklevel=2,
+        )
+    options = {"copy_images": copy_images, "tolerance": tolerance, "overwrite": overwrite}
+    results = ResultFolder(folder, names, formats, **options)  # type: ignore[arg-type]
     files = [_file(info, image_id) for image_id, info in enumerate(dataset.image_info)]
-    stems = Counter(PurePosixPath(file).stem for file in files)
-    root = os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
-    for image_id, file in enumerate(files):
+    root = _root(files, Path(folder))
+    file_names = [Path(os.path.relpath(file, root or None)).as_posix() for file in files]
+    for image_id, (name, file_name) in enumerate(zip(unique_names(file_names), file_names, strict=True)):
         objects = objects_of(dataset, image_id)
         if not objects.count and not dataset.is_listed_as_empty(image_id):
             continue
-        path = PurePosixPath(file)
         results.add(
             objects,
-            path.stem if stems[path.stem] == 1 else path.name,
-            file_name=Path(os.path.relpath(file, root or None)).as_posix(),
+            name,
+            file_name=file_name,
             image=dataset.load_image(image_id) if NEED_PIXELS & set(formats) else None,
             content=_content(dataset, image_id) if copy_images else None,
         )
     results.finish()
     return results.counts
+
+
+def unique_names(file_names: Sequence[str]) -> list[str]:
+    """Return a different name for the results of each image file.
+
+    It is the name of the file without its suffix, or with it, or the whole path with underscores: the first
+    of these that no other file has. Equal paths, such as those of two archives, get numbers.
+
+    Args:
+        file_names: Paths with slashes.
+    """
+    paths = [PurePosixPath(name) for name in file_names]
+    whole = [str(path.with_suffix("")).replace("/", "_") for path in paths]
+    choices = [[path.stem for path in paths], [path.name for path in paths], whole]
+    counts = [Counter(names) for names in choices]
+    found: dict[str, None] = {}  # in order
+    for options in zip(*choices, strict=True):
+        name = next((one for one, count in zip(options, counts, strict=True) if count[one] == 1), options[-1])
+        numbered = (f"{name}_{number}" for number in itertools.count(2))
+        found[next(one for one in itertools.chain([name], numbered) if one not in found)] = None
+    return list(found)
+
+
+def _root(files: Sequence[str], folder: Path) -> str:
+    """Return the folder to which the paths of images are relative."""
+    common = os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
+    return (
+        str(folder)
+        if folder.absolute() in (Path(common).absolute(), *Path(common).absolute().parents)
+        else common
+    )
 
 
 def _file(info: Record, image_id: int) -> str:

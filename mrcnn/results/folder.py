@@ -24,6 +24,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from mrcnn import files
 from mrcnn.results import coco, labels, measurements, saving, yolo
 from mrcnn.results.detections import Detections
@@ -39,6 +41,13 @@ PLACES = {
     "overlay": "overlays/{}.png",
 }
 LABEL_PLACES = {"labels": "labels/{}.png", "tiff": "labels/{}.tif"}
+COUNTS = "counts.csv"
+# The files of each format that people correct by hand.
+CORRECTED = {
+    **{kind: place.format("*") for kind, place in (PLACES | LABEL_PLACES).items() if kind != "overlay"},
+    "coco": "annotations.json",
+}
+LISTED = 3  # files that an error names
 
 
 class ResultFolder:
@@ -50,6 +59,8 @@ class ResultFolder:
         formats: Some of FORMATS.
         copy_images: Whether to copy the images to `images/`.
         tolerance: See `mrcnn.results.saving.save`.
+        overwrite: Whether to replace annotations that somebody may have corrected or drawn: label images and
+            annotation files that are newer than `counts.csv`, which a run writes last.
 
     Attributes:
         counts: The number of objects of each image by name: those with a pixel in the label image, or all of
@@ -57,6 +68,7 @@ class ResultFolder:
 
     Raises:
         ValueError: If a format is unknown.
+        FileExistsError: If there are such annotations, and `overwrite` is False.
         OSError: If the folder cannot be created.
     """
 
@@ -68,6 +80,7 @@ class ResultFolder:
         *,
         copy_images: bool = False,
         tolerance: float | None = None,
+        overwrite: bool = False,
     ) -> None:
         unknown = [name for name in formats if name not in FORMATS]
         if unknown:
@@ -82,6 +95,8 @@ class ResultFolder:
         self._detections: list[coco.Record] = []
         self._are_detections = True  # annotations have no scores
         self._table: dict[str, list[Any]] = {}
+        if not overwrite:
+            _refuse_corrected(self.folder, self.formats)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def add(
@@ -102,13 +117,18 @@ class ResultFolder:
             image: The image, for overlays and intensities.
             content: The image file or its content, for `copy_images`.
         """
+        if name in self.counts:
+            raise ValueError(f"`name` must be different for each image. Received twice: name={name!r}")
         result = result.with_masks(result.mask_crops())  # each writer goes through the crops
         if self.copy_images and content is not None:
             file_name = f"images/{name}{Path(file_name).suffix}"
             result.path = self._copy(content, self.folder / file_name)
-        count = self._write_labels(result, name)
+        objects = result.select(np.flatnonzero(np.asarray(result["class_ids"]) > 0))
+        # Only COCO can say that a region is a crowd. Elsewhere it would be an object or background.
+        has_only_crowds = result.count > 0 and objects.count == 0
+        count = 0 if has_only_crowds else self._write_labels(objects, name)
         for kind in self.formats:
-            if kind in PLACES:
+            if kind in PLACES and not (has_only_crowds and kind in CORRECTED):
                 path = self.folder / PLACES[kind].format(name)
                 saving.save(result, path, kind, image=image, tolerance=self._tolerance)
         if "coco" in self.formats:
@@ -137,7 +157,9 @@ class ResultFolder:
         return int(numbers.max(initial=0))
 
     def finish(self) -> None:
-        """Write the files about all images."""
+        """Write the files about all images. Without an image, those of an earlier run stay."""
+        if not self.counts and (self.folder / COUNTS).exists():
+            return
         if "coco" in self.formats:
             if self._are_detections:
                 files.write_json(self.folder / "detections.json", self._detections)
@@ -148,7 +170,7 @@ class ResultFolder:
             self._write("measurements.csv", measurements.to_csv(self._table))
         file = io.StringIO()
         csv.writer(file, lineterminator="\n").writerows([("image", "instances"), *self.counts.items()])
-        self._write("counts.csv", file.getvalue())
+        self._write(COUNTS, file.getvalue())  # last, because its time tells corrections from results
 
     def _copy(self, content: Path | BinaryIO, target: Path) -> Path:
         if isinstance(content, Path) and target.exists() and target.samefile(content):
@@ -174,3 +196,19 @@ class ResultFolder:
     def _write(self, name: str, text: str) -> None:
         with files.atomic_write(self.folder / name) as temporary:
             temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def _refuse_corrected(folder: Path, formats: Sequence[str]) -> None:
+    """Raise FileExistsError if files that would be replaced are newer than the results of the last run."""
+    table = folder / COUNTS
+    since = table.stat().st_mtime_ns if table.exists() else 0
+    patterns = [CORRECTED[kind] for kind in formats if kind in CORRECTED]
+    found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    newer = [path for path in found if path.stat().st_mtime_ns > since]
+    if newer:
+        more = f" and {len(newer) - LISTED} more" if len(newer) > LISTED else ""
+        raise FileExistsError(
+            f"{', '.join(map(str, newer[:LISTED]))}{more} would be replaced, and may have been corrected or "
+            "drawn by hand: no earlier run wrote them as they are now. Choose another folder for the results, "
+            "or pass overwrite=True (--overwrite on the command line)."
+        )

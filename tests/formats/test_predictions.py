@@ -1,6 +1,7 @@
 """Label images, COCO results and counts of a folder and of a zip file."""
 
 import csv
+import functools
 import io
 import json
 import os
@@ -321,3 +322,16 @@ class TestOverlap:
         written = json.loads((tmp_path / "out" / "annotations.json").read_text())["images"]
         assert len(written) == len(names) < 8
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("in-order")]
+
+
+def test_labelme_files_of_an_archive_need_a_copy_of_the_images(tmp_path):
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("a.png", png(200))
+    write = functools.partial(
+        predictions.write_predictions, detect, tmp_path / "in.zip", tmp_path / "out", {1: "cell"}, verbose=0
+    )
+    with pytest.raises(InvalidDataError, match=r"in\.zip.*--copy-images"):
+        write(formats=["labelme"])
+    assert not (tmp_path / "out").exists()
+    write(formats=["labelme"], copy_images=True)
+    assert (tmp_path / "out" / "images" / "a.png").is_file()
