@@ -24,7 +24,7 @@ from mrcnn.backend.devices import Devices
 from mrcnn.checkpoints import downloads, weights
 from mrcnn.checkpoints.model_info import ModelInfo, clean_names, describe_differences
 from mrcnn.data.dataset_range import settle_value_range
-from mrcnn.data.generator import DataGenerator
+from mrcnn.data.generator import DataGenerator, validation_batches
 from mrcnn.data.generator import data_generator as data_generator
 from mrcnn.data.loading import load_image_gt as load_image_gt
 from mrcnn.data.roi_targets import build_detection_targets as build_detection_targets
@@ -308,10 +308,11 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
             run = runs.resumed_run(self.model_dir, str(self.config.NAME), model_path)
         if run is not None and self.mode == "training":
             print(f"Continuing the run in {run.log_dir} after epoch {run.epoch}")
-        run = run or runs.new_run(self.model_dir, str(self.config.NAME))
-        self.epoch = run.epoch
-        self.log_dir = str(run.log_dir)
-        self.checkpoint_path = run.checkpoint_path
+        self._use_run(run or runs.new_run(self.model_dir, str(self.config.NAME)))
+
+    def _use_run(self, run: runs.Run) -> None:
+        self._run, self.epoch = run, run.epoch
+        self.log_dir, self.checkpoint_path = str(run.log_dir), run.checkpoint_path
 
     # --- Training ---
 
@@ -404,6 +405,8 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         saver = None
         is_first = self.devices.is_first_process  # the other processes neither print nor write
         if is_first:
+            if self._run.is_new and self.log_dir == str(self._run.log_dir):
+                self._use_run(runs.claimed(self._run))
             runs.open_run_folder(self.log_dir, self.config)
             saver = training_callbacks.SaveWeights(self.checkpoint_path)
             self._print_start(epochs, layers, learning_rate, verbose)
@@ -464,10 +467,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         batches.epoch = self.epoch
         if val_dataset is None:
             return batches, None
-        one_pass = -(-len(val_dataset.image_ids) // config.BATCH_SIZE)
-        steps = min(config.VALIDATION_STEPS or one_pass, max(one_pass, 1))
-        validation = DataGenerator(val_dataset, config, shuffle=False, steps=steps, seed=seed, part=part)
-        return batches, validation
+        return batches, validation_batches(val_dataset, train_dataset, config, seed=seed, part=part)
 
     # --- Detection ---
 

@@ -1,6 +1,7 @@
 """Batches for training: DataGenerator for Keras, and data_generator for scripts of the Keras 2 library."""
 
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -249,6 +250,46 @@ def _check_classes(dataset: "Dataset", config: "Config") -> None:
             f"background. Received: NUM_CLASSES={config.NUM_CLASSES}, dataset.class_names="
             f"{list(dataset.class_names)}"
         )
+
+
+def validation_batches(
+    dataset: "Dataset",
+    train_dataset: "Dataset",
+    config: "Config",
+    *,
+    seed: int,
+    part: tuple[int, int] = (0, 1),
+) -> DataGenerator:
+    """Return the batches of a validation dataset, with the same images in every epoch.
+
+    Args:
+        dataset: The validation dataset.
+        train_dataset: The dataset whose class ids the network learns.
+        config: The settings.
+        seed, part: See `DataGenerator`.
+
+    Raises:
+        ValueError: If the dataset does not fit the settings. The message says that it is the validation
+            dataset.
+
+    Warns:
+        UserWarning: If the datasets give the same ids to classes of different names.
+    """
+    one_pass = -(-len(dataset.image_ids) // config.BATCH_SIZE)
+    steps = min(config.VALIDATION_STEPS or one_pass, max(one_pass, 1))
+    try:
+        batches = DataGenerator(dataset, config, shuffle=False, steps=steps, seed=seed, part=part)
+    except ValueError as error:
+        raise ValueError(f"The validation dataset does not fit. {error}") from error
+    names, expected = list(dataset.class_names), list(train_dataset.class_names)
+    if names != expected:
+        warnings.warn(
+            "The validation dataset has other classes than the training dataset, and classes are compared by "
+            f"their ids, so the validation loss and AP may be wrong. Validation: {names}; training: "
+            f"{expected}. Add the classes to both datasets in the same order.",
+            stacklevel=4,
+        )
+    return batches
 
 
 def _number_of_steps(dataset: "Dataset", config: "Config", batch_size: int, steps: int | str | None) -> int:

@@ -7,7 +7,7 @@ weight files are named `mask_rcnn_<name>_<epoch>.h5`; epochs count from 1 and ha
 import datetime
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 DATE_FORMAT = "%Y%m%dT%H%M"
 DATE = r"\d{8}T\d{4}"
+DATE_LENGTH = len("20260131T1200")
 # The last number of a weight file's name. Text after ".h5" is allowed, as in "mask_rcnn_coco_0001.h5.bak".
 EPOCH = r"(?<!\d)(?P<epoch>\d{4,})\.h5"
 # Names may hold any character but a separator. Windows paths are understood everywhere.
@@ -27,14 +28,20 @@ EPOCH_FIELD = re.compile(r"\{epoch(?::0?(?P<digits>\d+)d)?\}")
 
 @dataclass(frozen=True)
 class Run:
-    """A training run: its folder, the pattern of its weight files, and the number of completed epochs.
+    """A training run.
 
-    `checkpoint_path` holds the field `{epoch:04d}` in its file name; `weights_path` fills it in.
+    Attributes:
+        log_dir: Its folder.
+        checkpoint_path: The pattern of its weight files. The file name holds the field `{epoch:04d}`, which
+            `weights_path` fills in.
+        epoch: The number of completed epochs.
+        is_new: Whether the run has no folder yet.
     """
 
     log_dir: Path
     checkpoint_path: "CheckpointPath"
     epoch: int
+    is_new: bool = False
 
 
 class CheckpointPath(str):
@@ -55,7 +62,8 @@ class CheckpointPath(str):
 
 def new_run(model_dir: str | os.PathLike[str], name: str) -> Run:
     """Return a new run that starts at the current time. Nothing is created on disk."""
-    return _run(model_dir, name, datetime.datetime.now().strftime(DATE_FORMAT), 0)
+    run = _run(model_dir, name, datetime.datetime.now().strftime(DATE_FORMAT), 0)
+    return replace(run, is_new=True)
 
 
 def resumed_run(
@@ -75,6 +83,31 @@ def resumed_run(
     if match is None:
         return None
     return _run(model_dir, name, match["date"], int(match["epoch"]))
+
+
+def claimed(run: Run) -> Run:
+    """Create the folder of a new run, and return the run.
+
+    If another run has this folder, because it started in the same minute, the new run gets the folder of the
+    next minute that is free.
+    """
+    name, minute = run.log_dir.name[:-DATE_LENGTH], run.log_dir.name[-DATE_LENGTH:]
+    while True:
+        run = _run(run.log_dir.parent, name, minute, run.epoch)
+        try:
+            run.log_dir.mkdir(parents=True)
+            return run
+        except OSError:
+            if not run.log_dir.is_dir():
+                return run  # `open_run_folder` explains why it cannot be created
+        later = datetime.datetime.strptime(minute, DATE_FORMAT) + datetime.timedelta(minutes=1)
+        minute = later.strftime(DATE_FORMAT)
+
+
+def model_dir_of(weights_path: str | os.PathLike[str]) -> Path | None:
+    """Return the folder of all runs above a run's weight file, or None if the file is not in a run folder."""
+    path = Path(weights_path)
+    return path.absolute().parents[1] if WEIGHTS_PATTERN.search(str(path.absolute())) else None
 
 
 def _run(model_dir: str | os.PathLike[str], name: str, date: str, epoch: int) -> Run:

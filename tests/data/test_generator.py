@@ -21,7 +21,7 @@ from toy_data import (
 
 from mrcnn.data.augmentation import AugmentationError
 from mrcnn.data.batches import INPUT_DTYPES
-from mrcnn.data.generator import DataGenerator, data_generator
+from mrcnn.data.generator import DataGenerator, data_generator, validation_batches
 from mrcnn.dataset import Dataset
 
 INPUTS = ("images", "image_meta", "rpn_match", "rpn_bbox", "gt_class_ids", "gt_boxes", "gt_masks")
@@ -571,3 +571,37 @@ def test_failures_are_counted_once_by_many_threads(tmp_path):
         batches = list(pool.map(read, range(4)))
     assert all(ids(batch) == [0, 0] for (batch,) in batches)
     assert list(generator.skipped) == [1]
+
+
+class TestValidation:
+    """What is wrong with the validation dataset, not with that for training."""
+
+    def batches(self, dataset, **settings):
+        return validation_batches(dataset, toy_dataset(), config(**settings), seed=0)
+
+    def test_the_batches_are_the_same_in_every_epoch(self):
+        batches = self.batches(toy_dataset(3), IMAGES_PER_GPU=1, VALIDATION_STEPS=2)
+        first = [batches[index][0]["input_image"] for index in range(len(batches))]
+        batches.on_epoch_end()
+        assert len(first) == 2
+        for index, images in enumerate(first):
+            np.testing.assert_array_equal(batches[index][0]["input_image"], images)
+
+    def test_another_number_of_classes(self):
+        with pytest.raises(ValueError, match="The validation dataset does not fit. NUM_CLASSES must be 4"):
+            self.batches(toy_dataset(), NUM_CLASSES=9)
+
+    def test_no_images(self):
+        with pytest.raises(
+            ValueError, match="The validation dataset does not fit. The dataset has no images"
+        ):
+            self.batches(ArrayDataset([]))
+
+    def test_other_names_for_the_same_ids(self):
+        other = toy_dataset()
+        names = [info["name"] for info in other.class_info]
+        for info, name in zip(other.class_info[1:], reversed(names[1:]), strict=True):
+            info["name"] = name
+        other.prepare()
+        with pytest.warns(UserWarning, match="has other classes than the training dataset.*class 3.*class 1"):
+            self.batches(other)

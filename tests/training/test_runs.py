@@ -96,3 +96,27 @@ def test_a_folder_that_cannot_be_written_is_named_once(tmp_path):
     with pytest.raises(OSError, match=r"Not a directory. Choose another model_dir.*run'$") as error:
         runs.open_run_folder(tmp_path / "file" / "run", Config())
     assert str(error.value).count("run") == 2  # "the run folder" and its path
+
+
+def test_runs_of_the_same_minute_get_folders_of_their_own(tmp_path):
+    run = runs.new_run(tmp_path / "logs", "Twin")
+    first, second = runs.claimed(run), runs.claimed(run)
+    assert first.log_dir == run.log_dir and first.checkpoint_path == run.checkpoint_path
+    assert second.log_dir != first.log_dir and second.checkpoint_path.startswith(str(second.log_dir))
+    assert first.log_dir.is_dir() and second.log_dir.is_dir()
+    assert run.is_new and not first.is_new
+    runs.weights_path(second.checkpoint_path, 1).write_text("")
+    assert runs.find_last(tmp_path / "logs", "twin").parent == second.log_dir
+
+
+def test_a_folder_that_cannot_be_created_is_left_to_the_error_that_explains_it(tmp_path):
+    (tmp_path / "logs").write_text("a file")
+    run = runs.claimed(runs.new_run(tmp_path / "logs", "toy"))
+    with pytest.raises(OSError, match="Cannot write to the run folder"):
+        runs.open_run_folder(run.log_dir, Config())
+
+
+def test_the_folder_of_all_runs(tmp_path):
+    run = runs.new_run(tmp_path, "toy")
+    assert runs.model_dir_of(runs.weights_path(run.checkpoint_path, 3)) == tmp_path
+    assert runs.model_dir_of(tmp_path / "best.h5") is None
