@@ -1,6 +1,7 @@
 """Load models by name: weight files, published weights, exported files."""
 
 import ast
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -30,13 +31,20 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """Return {name: value} from texts NAME=VALUE. A value is a Python literal, or else a string.
 
     Raises:
-        ValueError: If a text has no "=".
+        ValueError: If a text has no "=", or Config has no such setting.
     """
+    from mrcnn.config import Config
+
+    known = [name for name in dir(Config) if name.isupper()]
     values: dict[str, Any] = {}
     for text in settings:
         name, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"--set must be NAME=VALUE, such as IMAGE_MAX_DIM=512. Received: {text}")
+        if name not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ValueError(f"--set changes a setting of Config. Received: {name}.{hint}")
         try:
             values[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

@@ -33,8 +33,8 @@ def train_model(
     validation: Path | None,
     model: str | None,
     resume: Path | None,
-    name: str,
-    logs: Path,
+    name: str | None,
+    logs: Path | None,
     epochs: int,
     recipe: str | None,
     steps: int | None,
@@ -48,14 +48,18 @@ def train_model(
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Train a model; see the command."""
+    from mrcnn.training import runs
     from mrcnn.training.schedules import remaining
 
     dataset = open_dataset(data, images, choice=choice)
     val_dataset = None
     if validation is not None:
-        val_dataset = open_dataset(validation, images, dataset.class_names[1:], choice)
+        names = [info["name"] for info in dataset.class_info[1:]]
+        val_dataset = open_dataset(validation, images, names, choice, part="val", like=dataset)
     recipe = recipes.chosen_recipe(recipe, model, is_resumed=resume is not None)
-    values: dict[str, Any] = {"NAME": name, "NUM_CLASSES": len(dataset.class_names)}
+    values: dict[str, Any] = {"NUM_CLASSES": len(dataset.class_names)}
+    if name is not None or resume is None:
+        values["NAME"] = name or "objects"
     values |= parse_settings(settings)
     if size is not None:
         values |= {"IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size}
@@ -65,6 +69,8 @@ def train_model(
         values["IMAGES_PER_GPU"] = batch
     elif resume is None:
         values.setdefault("IMAGES_PER_GPU", recipes.BATCHES.get(recipe or "", 2))
+    if logs is None:
+        logs = (resume and runs.model_dir_of(resume)) or Path("logs")
     network = _network(recipe, model, resume, logs, values)
     recipe = recipe or recipes.recipe_of(network.config)
     steps = steps or values.get("STEPS_PER_EPOCH")
@@ -77,9 +83,10 @@ def train_model(
     augmentation = recipes.augmentation_of(recipe, any_orientation, copy_paste)
     for stage in left or stages[-1:]:
         network.train(dataset, val_dataset, *stage, augmentation=augmentation)
-    weights = str(network.find_last())
+    written = runs.weights_path(network.checkpoint_path, network.epoch)
+    weights = str(written if written.is_file() else network.find_last())
     options = {
-        **{"resume": weights, "epochs": 2 * epochs, "recipe": recipe, "name": name},
+        **{"resume": weights, "epochs": 2 * epochs, "recipe": recipe, "name": str(network.config.NAME)},
         **{"images": images, "validation": validation, "logs": logs, "batch": batch, "size": size},
         **{"layers": layers, "learning-rate": learning_rate, "steps": steps},
         **{"any-orientation": any_orientation, "copy-paste": copy_paste},

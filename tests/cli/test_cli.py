@@ -129,6 +129,47 @@ def test_formats_of_detections_are_checked_before_the_model_is_loaded(tmp_path):
     assert "--format must be one of labels, tiff, coco" in message
 
 
+@pytest.mark.parametrize("other", ["b.jp2", "notes.txt", "clip.mp4"])
+def test_a_source_that_is_no_image_is_named(tmp_path, other):
+    picture = files.write_picture(tmp_path / "a.png")
+    (tmp_path / other).write_bytes(b"something")
+    message = run("detect", picture, tmp_path / other, "-m", "nucleus-light", code=1)[1]
+    assert f"Received: {tmp_path / other}" in message and "one of the suffixes" in message
+
+
+def test_a_broken_image_is_counted_and_hidden_files_are_not(tmp_path):
+    (tmp_path / "in" / "images").mkdir(parents=True)
+    files.write_picture(tmp_path / "in" / "images" / "a.png")
+    (tmp_path / "in" / "images" / "._a.png").write_bytes(b"from a Mac")
+    arguments = ("detect", tmp_path / "in", "-m", "nucleus-light", "-o", tmp_path / "out")
+    out, _ = run(*arguments)
+    assert f"mrcnn train {tmp_path / 'out' / 'annotations.json'} --images {tmp_path / 'in'}\n" in out
+    (tmp_path / "in" / "images" / "b.png").write_bytes(b"broken")
+    assert "1 of 2 images were left out" in run(*arguments, code=3)[1]
+
+
+def test_what_is_detected_replaces_neither_corrections_nor_the_source(tmp_path):
+    (tmp_path / "images").mkdir()
+    files.write_picture(tmp_path / "images" / "a.png")
+    arguments = ("detect", tmp_path, "-m", "nucleus-light", "-o", tmp_path)
+    (tmp_path / "labels").mkdir()
+    label = tmp_path / "labels" / "a.png"
+    label.write_bytes(b"drawn by hand")
+    assert "--overwrite on the command line" in run(*arguments, code=1)[1]
+    assert label.read_bytes() == b"drawn by hand"
+    run(*arguments, "--overwrite")
+    assert label.read_bytes() != b"drawn by hand"
+
+
+def test_a_folder_named_like_a_camera_is_a_folder(tmp_path, monkeypatch):
+    from mrcnn.cli import detecting
+
+    monkeypatch.chdir(tmp_path)
+    assert detecting._is_video(["2024"])
+    (tmp_path / "2024").mkdir()
+    assert not detecting._is_video(["2024"])
+
+
 @pytest.mark.parametrize("arguments", [("--channels", "x"), ("--channels", "5")])
 def test_channels_that_do_not_exist(arguments, tmp_path):
     import tifffile
@@ -170,10 +211,15 @@ def test_formats_are_recognized(kind, tmp_path):
 def test_settings_are_literals():
     from mrcnn.cli.models import parse_settings
 
-    values = parse_settings(["A=0.5", "B=(1, 2)", "C=None", "D=pad64", "E=x=y"])
-    assert values == {"A": 0.5, "B": (1, 2), "C": None, "D": "pad64", "E": "x=y"}
+    texts = ["LEARNING_RATE=0.5", "MASK_SHAPE=(1, 2)", "SEED=None", "IMAGE_RESIZE_MODE=pad64", "NAME=x=y"]
+    assert parse_settings(texts) == {
+        **{"LEARNING_RATE": 0.5, "MASK_SHAPE": (1, 2), "SEED": None},
+        **{"IMAGE_RESIZE_MODE": "pad64", "NAME": "x=y"},
+    }
     with pytest.raises(ValueError, match="--set must be NAME=VALUE"):
         parse_settings(["A"])
+    with pytest.raises(ValueError, match=r"Received: WEIGHT_DEACY\. Did you mean WEIGHT_DECAY\?"):
+        parse_settings(["WEIGHT_DEACY=5"])
 
 
 def test_small_images_make_a_small_network(coco, monkeypatch):
@@ -261,6 +307,9 @@ def test_from_annotations_to_an_exported_model(coco, tmp_path):
     go_on = trained["go_on"].split(" ", 1)[1].replace("--epochs 2", "--epochs 2 --json")
     again = json.loads(run(*shlex.split(go_on))[0])
     assert again["epoch"] == 2
+    # --resume alone finds the folder and the name of the run, and names the weights that it wrote.
+    later = json.loads(run("train", coco, "--resume", weights, "--epochs", "2", "--steps", "1", "--json")[0])
+    assert Path(later["weights"]) == Path(weights).with_name(Path(weights).name.replace("0001", "0002"))
 
     exported = json.loads(run("export", weights, tmp_path / "model.onnx", "--json")[0])
     assert Path(exported["path"]).is_file()
