@@ -109,6 +109,11 @@ Channels = Annotated[
     str | None, typer.Option(help="The channels of images without colors, from 0, such as 0 or 2,1,0.")
 ]
 
+ClassAttribute = Annotated[
+    str | None,
+    typer.Option(help="Of VIA files: the region attribute that holds the class, if regions have several."),
+]
+
 Recipe = Annotated[
     str | None,
     typer.Option(
@@ -151,11 +156,13 @@ CopyPaste = Annotated[
 ]
 
 
-def _image_choice(page: int | None, channels: str | None) -> dict[str, Any]:
-    """What to take of the images of a dataset."""
-    from mrcnn.cli.datasets import parse_channels
+def _image_choice(
+    page: int | None, channels: str | None, class_attribute: str | None = None
+) -> dict[str, Any]:
+    """What to take of the images and annotations of a dataset, by the names of the options."""
+    from mrcnn.cli.datasets import CLASS_ATTRIBUTE, parse_channels
 
-    options = {"page": page, "channels": parse_channels(channels)}
+    options = {"page": page, "channels": parse_channels(channels), CLASS_ATTRIBUTE: class_attribute}
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -366,6 +373,7 @@ def describe(
     images: Images = None,
     page: Page = None,
     channels: Channels = None,
+    class_attribute: ClassAttribute = None,
     limit: Annotated[int, typer.Option(min=0, help="Number of images to examine; 0 for all.")] = 1000,
     figure: Annotated[Path | None, typer.Option(help="Save a figure to this file, such as data.png.")] = None,
     json: Json = False,
@@ -374,7 +382,12 @@ def describe(
     from mrcnn.cli.datasets import describe_dataset
 
     return describe_dataset(
-        data, images, limit=limit or None, figure=figure, quiet=json, choice=_image_choice(page, channels)
+        data,
+        images,
+        limit=limit or None,
+        figure=figure,
+        quiet=json,
+        choice=_image_choice(page, channels, class_attribute),
     )
 
 
@@ -386,6 +399,7 @@ def evaluate(
     images: Images = None,
     page: Page = None,
     channels: Channels = None,
+    class_attribute: ClassAttribute = None,
     limit: Annotated[int, typer.Option(min=0, help="Number of images to evaluate; 0 for all.")] = 0,
     min_score: Annotated[
         float | None,
@@ -409,7 +423,7 @@ def evaluate(
         min_score=min_score,
         settings=settings or [],
         quiet=json,
-        choice=_image_choice(page, channels),
+        choice=_image_choice(page, channels, class_attribute),
     )
 
 
@@ -429,6 +443,7 @@ def convert(
     images: Images = None,
     page: Page = None,
     channels: Channels = None,
+    class_attribute: ClassAttribute = None,
     formats: Formats = None,
     copy_images: CopyImages = False,
     overwrite: Overwrite = False,
@@ -446,7 +461,7 @@ def convert(
         formats=formats or [],
         copy_images=copy_images,
         overwrite=overwrite,
-        choice=_image_choice(page, channels),
+        choice=_image_choice(page, channels, class_attribute),
     )
 
 
@@ -457,6 +472,7 @@ def train(
     images: Images = None,
     page: Page = None,
     channels: Channels = None,
+    class_attribute: ClassAttribute = None,
     validation: Annotated[
         Path | None, typer.Option("--validation", help="Annotations of the validation images.")
     ] = None,
@@ -473,11 +489,12 @@ def train(
         Path | None, typer.Option("--resume", help="Continue the training run of this weight file.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help='Name of the run, by default "objects"; with --resume, that of the run.')
+        str | None,
+        typer.Option(help='Name of the run. By default "objects", or that of --resume.'),
     ] = None,
     logs: Annotated[
         Path | None,
-        typer.Option(help='The folder of training runs, by default "logs"; with --resume, that of the run.'),
+        typer.Option(help='The folder of training runs. By default "logs", or that of --resume.'),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Total number of epochs.")] = 10,
     steps: Steps = None,
@@ -511,7 +528,7 @@ def train(
         any_orientation=any_orientation,
         copy_paste=copy_paste,
         settings=settings or [],
-        choice=_image_choice(page, channels),
+        choice=_image_choice(page, channels, class_attribute),
     )
 
 

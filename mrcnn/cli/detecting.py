@@ -193,7 +193,5 @@ def _detect_video(
 
     stem = f"camera-{source}" if source.isdigit() else Path(source).stem
     path = output / f"{stem}.mp4"
-    if path.exists() and Path(source).exists() and path.samefile(source):
-        raise ValueError(f"The result would replace the video {source}. Choose another folder with --output.")
     frames = detect_video(source, path, lambda images: model.detect(images), draw, progress=not quiet)
     return {"output": str(path), "frames": frames}, f"Saved {frames} frames to {path}."

@@ -186,11 +186,13 @@ def detect_video(
 
     Raises:
         OSError: If the source cannot be read or the output cannot be written.
-        ValueError: If the source has no frame.
+        ValueError: If the source has no frame, or is the output.
 
     Warns:
         UserWarning: If the source has fewer frames than its header declares.
     """
+    if os.path.exists(output) and os.path.exists(str(source)) and os.path.samefile(output, str(source)):
+        raise ValueError(f"The result would replace the video {source}. Choose another path for the result.")
     with VideoReader(source) as reader, VideoWriter(output, reader.rate) as writer:
         expected = reader.frames if limit is None else min(limit, reader.frames or limit)
         with tqdm(total=expected, unit="frame", disable=not progress) as bar:

@@ -202,3 +202,10 @@ def test_a_video_that_is_cut_off_is_warned_of(clip, tmp_path):
     with pytest.warns(UserWarning, match=r"clip\.avi ends after \d frames, .* declares 10"):
         count = video.detect_video(clip, output, bright, paint, progress=False)
     assert 0 < count < 10 and output.exists()
+
+
+def test_the_source_is_not_replaced(clip):
+    before = clip.read_bytes()
+    with pytest.raises(ValueError, match="would replace the video"):
+        video.detect_video(clip, clip.parent / "." / clip.name, bright, paint, progress=False)
+    assert clip.read_bytes() == before
