@@ -6,6 +6,7 @@
             MissingFileError    also a FileNotFoundError: there is no such file
 
     CappedWarning               a UserWarning: a result has as many objects as a setting allows
+    LeftOutWarning              a UserWarning: images that cannot be read were left out
 
 Catch `DataError` to catch all of them, or catch the built-in classes. The message begins with the file and
 the entry. Programs can read them from the attributes `file`, `entry` and `field`.
@@ -69,3 +70,7 @@ def _copy(kind: type[DataError], args: tuple[Any, ...], attributes: dict[str, An
     error = kind(*args)
     error.__dict__.update(attributes)
     return error
+
+
+class LeftOutWarning(UserWarning):
+    """Images that cannot be read were left out. The message has their number and the first of them."""

@@ -35,8 +35,7 @@ def convert(
         from mrcnn.formats import write_coco
 
         dataset = open_dataset(Path(source), images, choice=choice)
-        write_coco(dataset, output, images)
-        count = len(dataset.image_ids)
+        count = write_coco(dataset, output, images)
         return {"path": str(output), "images": count}, f"Saved the annotations of {count} images to {output}."
     if output.suffix.lower() == ".h5":
         model = load_keras_model(source, settings)

@@ -1,7 +1,8 @@
 """Datasets by path, and the command `mrcnn describe`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from mrcnn.files.images import SUFFIXES
 if TYPE_CHECKING:
     from mrcnn.formats.base import FormatDataset
 
+# The option for VIA files.
+CLASS_ATTRIBUTE = "class-attribute"
 # What a message says about paths that are no dataset.
 KNOWN = (
     "Pass a COCO or VIA JSON file, a YOLO data.yaml, a folder of LabelMe JSON or GeoJSON files, a folder "
@@ -32,8 +35,11 @@ def parse_channels(text: str | None) -> list[int] | None:
 def open_dataset(
     data: Path,
     images: Path | None = None,
-    classes: list[str] | None = None,
+    classes: Sequence[str] | None = None,
     choice: Mapping[str, Any] | None = None,
+    *,
+    part: str = "train",
+    like: "FormatDataset | None" = None,
 ) -> "FormatDataset":
     """Open a dataset by path, recognizing its format, and return it prepared.
 
@@ -41,11 +47,15 @@ def open_dataset(
         data: See `KNOWN`.
         images: The folder of the images, for formats whose images may be elsewhere.
         classes: Class names in the order of their ids, for formats that know none; of YOLO those of the file.
-        choice: `page` and `channels` of the images; see `mrcnn.formats.base.FormatDataset`.
+        choice: Options by their name on the command line: `page` and `channels` of the images, see
+            `mrcnn.formats.base.FormatDataset`, and `class-attribute`, see `mrcnn.formats.ViaDataset`.
+        part: Which images of a YOLO data.yaml: those of its "train", "val" or "test".
+        like: A dataset whose class numbers this one gets, too, such as that of the training.
 
     Raises:
         MissingFileError: If there is no such file.
-        InvalidDataError: If no dataset is recognized.
+        InvalidDataError: If no dataset is recognized, or it has classes that `like` does not have.
+        ValueError: If `class-attribute` is given for another format than VIA.
     """
     if not data.exists():
         raise MissingFileError("There is no such file or folder.", file=data)
@@ -53,44 +63,66 @@ def open_dataset(
         raise MissingFileError(
             "The folder does not exist. Pass the folder that contains the images to --images.", file=images
         )
-    dataset = _from_folder(data, images, classes, choice or {})
+    from mrcnn import formats
+
+    options = dict(choice or {})
+    attribute = options.pop(CLASS_ATTRIBUTE, None)
+    if like is not None:
+        classes = [info["name"] for info in like.class_info[1:]]
+    wanted = _Wanted(images, classes, options, part, attribute)
+    dataset = _from_folder(data, wanted)
+    if attribute is not None and like is None and not isinstance(dataset, formats.ViaDataset):
+        raise ValueError(f"--{CLASS_ATTRIBUTE} is an option for VIA files. Received: {data}. Leave it out.")
+    if like is not None:
+        try:
+            dataset.renumber_classes(wanted.classes or ())
+        except InvalidDataError as error:
+            raise InvalidDataError(str(error), file=data) from error
     dataset.prepare()
     if not len(dataset.image_ids):
         raise InvalidDataError("The dataset has no usable images.", file=data)
     return dataset
 
 
-def _from_folder(
-    data: Path, images: Path | None, classes: list[str] | None, choice: Mapping[str, Any]
-) -> "FormatDataset":
+@dataclass(frozen=True)
+class _Wanted:
+    """What to read; see `open_dataset`. `choice` has only the options of the images."""
+
+    images: Path | None
+    classes: Sequence[str] | None
+    choice: Mapping[str, Any]
+    part: str
+    class_attribute: str | None
+
+
+def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
     from mrcnn import formats
 
+    images, classes, choice = wanted.images, wanted.classes, wanted.choice
     if data.suffix.lower() in (".yaml", ".yml"):
-        yolo = formats.YoloDataset(**choice)
-        labels_folder = data.parent / "labels" if (data.parent / "labels").is_dir() else None
-        yolo.load(images or data.parent / "images", data, labels_folder)
-        return yolo
+        return _yolo(data, wanted)
     if data.suffix.lower() == ".json":
-        is_coco = _is_coco(data)
-        annotated = (formats.CocoDataset if is_coco else formats.ViaDataset)(**choice)
-        annotated.load(data, images)
-        return annotated
+        if _is_coco(data):
+            coco = formats.CocoDataset(**choice)
+            coco.load(data, images)
+            return coco
+        via = formats.ViaDataset(**choice)
+        via.load(data, images, class_attribute=wanted.class_attribute)
+        return via
     if data.suffix.lower() == ".zip" or _has_images(data / "labels"):
         labels = formats.LabelImageDataset(**choice)
         labels.load(data, str(images.absolute()) if images else "images", classes=classes or ("object",))
         return labels
     if (data / "data.yaml").is_file():
-        return _from_folder(data / "data.yaml", images, classes, choice)
+        return _yolo(data / "data.yaml", wanted)
     if data.is_dir() and any(data.glob("*.json")):
         if (data / "annotations.json").is_file() and _is_coco(data / "annotations.json"):
-            coco = formats.CocoDataset(**choice)
-            coco.load(data / "annotations.json", images)
-            return coco
+            return _from_folder(data / "annotations.json", wanted)
         shapes = formats.LabelMeDataset(**choice)
         shapes.load(data, classes, within=images)
         return shapes
     if (data / "labelme").is_dir():
-        return _from_folder(data / "labelme", images, classes, choice)
+        return _from_folder(data / "labelme", wanted)
     for name, suffixes, kind in (
         ("geojson", {".geojson"}, formats.GeoJsonDataset),
         ("rois", {".zip", ".roi"}, formats.ImageJDataset),
@@ -101,6 +133,40 @@ def _from_folder(
             outlined.load(folder, images or _images_beside(folder), classes)
             return outlined
     raise InvalidDataError(f"No dataset was recognized here. {KNOWN}", file=data)
+
+
+def _yolo(data: Path, wanted: _Wanted) -> "FormatDataset":
+    """Open the images of a part of a data.yaml, or those in images/ beside it."""
+    from mrcnn import formats
+    from mrcnn.formats import yolo
+
+    images = wanted.images or yolo.images_of(data, wanted.part) or data.parent / "images"
+    if not images.is_dir():
+        raise MissingFileError(
+            f"`{wanted.part}` must name the folder of the images, from the folder of this file or from its "
+            "`path`. There is no such folder. Correct it, or pass the folder to --images.",
+            file=data,
+            field=wanted.part,
+        )
+    dataset = formats.YoloDataset(**wanted.choice)
+    dataset.load(images, data, _yolo_labels(data, images))
+    return dataset
+
+
+def _yolo_labels(data: Path, images: Path) -> Path | None:
+    """Return the folder of the label files; None if the reader has to find it.
+
+    It is the one with "labels" in place of "images", or labels/ beside data.yaml. Images elsewhere may have
+    other labels beside them, so that those beside data.yaml come first then.
+    """
+    from mrcnn.formats import yolo
+
+    folders = [data.parent / "labels"]
+    if "images" in images.parts:
+        is_elsewhere = data.parent.absolute() not in images.absolute().parents
+        folders.insert(1 if is_elsewhere else 0, yolo.labels_of(images))
+    filled = [folder for folder in folders if any(folder.glob("*.txt"))]
+    return next((folder for folder in [*filled, *folders] if folder.is_dir()), None)
 
 
 def _has_images(folder: Path) -> bool:

@@ -25,7 +25,7 @@ def evaluate_model(
 
     loaded = load_model(model, settings)
     names = names_of(loaded)
-    dataset = open_dataset(data, images, list(names.values()), choice)
+    dataset = open_dataset(data, images, list(names.values()), choice, part="val")
     classes = dataset.class_names[1:]
     if len(classes) != len(names) and not set(classes) & set(names.values()):
         raise InvalidDataError(

@@ -4,12 +4,13 @@ import contextlib
 import functools
 import json
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
 
-from mrcnn.errors import DataError
+from mrcnn.errors import DataError, LeftOutWarning
 
 FAILED, LEFT_OUT, INTERRUPTED = 1, 3, 130
 
@@ -42,15 +43,20 @@ def finish(command: Callable[..., Any]) -> Callable[..., None]:
     """Turn a function into a command.
 
     The function returns a value for --json and a text for people. An error becomes one sentence. With --json,
-    everything that the function prints goes to standard error.
+    everything that the function prints goes to standard error. A LeftOutWarning leads to the exit code of an
+    IncompleteError.
     """
 
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
         as_json, code = bool(options.get("json")), 0
         try:
-            with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            with (
+                contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
+                _showing_left_out() as left_out,
+            ):
                 value, text = command(*args, **options)
+            code = LEFT_OUT if left_out else 0
         except IncompleteError as incomplete:
             value, text = incomplete.result
             typer.secho(f"Warning: {incomplete}", err=True, fg="yellow")
@@ -68,3 +74,22 @@ def finish(command: Callable[..., Any]) -> Callable[..., None]:
             raise typer.Exit(code)
 
     return run
+
+
+@contextlib.contextmanager
+def _showing_left_out() -> Iterator[list[str]]:
+    """Show each LeftOutWarning as a sentence, and collect these in the list that it yields."""
+    left_out: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LeftOutWarning)
+        show_other = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if not issubclass(category, LeftOutWarning):
+                show_other(message, category, *place, **options)
+                return
+            left_out.append(str(message))
+            typer.secho(f"Warning: {message}", err=True, fg="yellow")
+
+        warnings.showwarning = show
+        yield left_out

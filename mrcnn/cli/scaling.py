@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mrcnn.cli.messages import IncompleteError
@@ -47,7 +48,7 @@ def detect_with_workers(
         address=address,
         min_score=min_score,
         images_per_file=images_per_file,
-        description=" ".join([model, *settings]),
+        description=" ".join([Path(model).name, *settings]),
     )
     value = {
         "output": output,

@@ -54,8 +54,9 @@ def train_model(
     dataset = open_dataset(data, images, choice=choice)
     val_dataset = None
     if validation is not None:
-        names = [info["name"] for info in dataset.class_info[1:]]
-        val_dataset = open_dataset(validation, images, names, choice, part="val", like=dataset)
+        # A data.yaml may name the images of both.
+        val_images = None if validation.resolve() == data.resolve() else images
+        val_dataset = open_dataset(validation, val_images, choice=choice, part="val", like=dataset)
     recipe = recipes.chosen_recipe(recipe, model, is_resumed=resume is not None)
     values: dict[str, Any] = {"NUM_CLASSES": len(dataset.class_names)}
     if name is not None or resume is None:

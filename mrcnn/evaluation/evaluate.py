@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tqdm import tqdm
 
 from mrcnn import files
-from mrcnn.errors import CappedWarning
+from mrcnn.errors import CappedWarning, DataError, LeftOutWarning
 from mrcnn.evaluation import coco
 from mrcnn.evaluation.class_names import with_class_ids_of
 from mrcnn.evaluation.confusion import ConfusionMatrix
@@ -28,6 +28,9 @@ Detect: TypeAlias = Callable[[list[Image]], Sequence[Detections]]
 
 # One image: its id, its shape, its ground truth, and what was found in it.
 _Evaluated: TypeAlias = tuple[int, tuple[int, ...], list[coco.Record], Detections]
+
+# How many of the images that cannot be read a warning names.
+NAMED_IMAGES = 3
 
 # The columns of each printed table.
 PRINTED = (
@@ -81,7 +84,7 @@ def evaluate(
 
     The ground truth comes from `load_mask`, where negative class ids are crowds. If the dataset has a method
     `coco_annotations(image_id)`, which returns COCO annotations with the dataset's class ids as category_id,
-    this is called instead.
+    this is called instead. Images that cannot be read, or whose annotations cannot, are left out.
 
     Args:
         detect: A function from a list of images to a list of dicts of rois, class_ids, scores and masks, such
@@ -104,10 +107,11 @@ def evaluate(
         The curves and the confusion matrix are attributes.
 
     Raises:
-        ValueError: If there are no images.
-        OSError: If an image cannot be read or `results_path` cannot be written.
+        ValueError: If there are no images, or none can be read.
+        OSError: If `results_path` cannot be written.
 
     Warns:
+        LeftOutWarning: If images are left out, with their number and the first names.
         CappedWarning: If images have `max_instances` detections, with their number.
     """
     groups = {"all": dataset.image_ids if image_ids is None else image_ids}
@@ -140,6 +144,8 @@ def evaluate_groups(
 ) -> dict[str, Results]:
     """Evaluate several groups of images, such as day and night, in one pass.
 
+    Images that cannot be read are left out of all groups, and a warning counts them.
+
     Args:
         detect: See `evaluate`.
         dataset: A prepared Dataset.
@@ -153,10 +159,10 @@ def evaluate_groups(
         max_instances: See `evaluate`.
 
     Returns:
-        The results of each group by its name.
+        The results of each group by its name. Those of a group whose images cannot be read are NaN.
 
     Raises:
-        ValueError: If a group has no images.
+        ValueError: If a group has no images, or no image can be read.
     """
     members = {name: {int(image_id) for image_id in ids} for name, ids in groups.items()}
     image_ids = sorted(set().union(*members.values()))
@@ -187,11 +193,14 @@ def evaluate_groups(
         records.extend({"image_id": names[image_id], **row} for row in rows)
         return max_instances is not None and len(found["class_ids"]) >= max_instances
 
-    items = detected(detect, dataset, image_ids, batch_size, verbose)
+    unread: dict[int, Exception] = {}
+    items = detected(detect, dataset, image_ids, batch_size, verbose, unread)
     with contextlib.closing(in_order(score, items, threads=1)) as scored:
         full = sum(scored)
+    if unread:
+        _warn_of_unread_images(dataset, unread, len(image_ids))
     if full:
-        _warn_of_full_images(full, len(image_ids), max_instances)
+        _warn_of_full_images(full, len(image_ids) - len(unread), max_instances)
     if results_path is not None:
         files.write_json(results_path, records)
     results = {group: _results(ranked[group], matched.get(group), min_score or 0.0) for group in groups}
@@ -199,6 +208,24 @@ def evaluate_groups(
         for group, table in results.items():
             print_results(table, "" if len(results) == 1 else group)
     return results
+
+
+def _warn_of_unread_images(dataset: "Dataset", unread: Mapping[int, Exception], count: int) -> None:
+    """Warn of images that cannot be read. Raises ValueError if there are no others."""
+    first = min(unread)
+    if len(unread) == count:
+        raise ValueError(
+            f"At least one image must be readable. Received: {count} images, none of which can be read. The "
+            f"first error is: {unread[first]}"
+        ) from unread[first]
+    names = [dataset.image_reference(image_id) or f"image id {image_id}" for image_id in sorted(unread)]
+    more = ", ..." if len(names) > NAMED_IMAGES else ""
+    warnings.warn(
+        f"{len(unread)} of {count} images cannot be read, and are left out of the metrics: "
+        f"{', '.join(names[:NAMED_IMAGES])}{more}. The first error is: {unread[first]}",
+        LeftOutWarning,
+        stacklevel=4,
+    )
 
 
 def _warn_of_full_images(full: int, count: int, most: int | None) -> None:
@@ -221,7 +248,12 @@ def _results(ranked: coco.CocoMetrics, matched: InstanceMetrics | None, min_scor
 
 
 def detected(
-    detect: Detect, dataset: "Dataset", image_ids: Sequence[int], batch_size: int = 1, verbose: int = 1
+    detect: Detect,
+    dataset: "Dataset",
+    image_ids: Sequence[int],
+    batch_size: int = 1,
+    verbose: int = 1,
+    unread: dict[int, Exception] | None = None,
 ) -> Iterator[_Evaluated]:
     """Yield the id, the shape, the ground truth and the detections of each image.
 
@@ -233,10 +265,18 @@ def detected(
         image_ids: The images.
         batch_size: Images per call of `detect`.
         verbose: 1 to show progress.
+        unread: A dict that gets the error of each image that cannot be read. Such images are left out. None
+            raises the first of these errors instead.
     """
 
-    def read(image_id: int) -> tuple[int, Image, list[coco.Record]]:
-        return image_id, dataset.load_image(image_id), true_annotations(dataset, image_id)
+    def read(image_id: int) -> tuple[int, Image, list[coco.Record]] | None:
+        try:
+            return image_id, dataset.load_image(image_id), true_annotations(dataset, image_id)
+        except (DataError, OSError) as error:
+            if unread is None:
+                raise
+            unread[image_id] = error
+            return None
 
     # Datasets need not allow several threads, so that one thread does all reading.
     reading = in_order(read, image_ids, threads=1, ahead=batch_size)
@@ -244,13 +284,15 @@ def detected(
         tqdm(total=len(image_ids), desc="Evaluating", unit="image", disable=not verbose) as progress,
         contextlib.closing(reading),
     ):
-        while batch := list(islice(reading, batch_size)):
+        readable = (item for item in reading if item is not None)
+        while batch := list(islice(readable, batch_size)):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CappedWarning)  # evaluate_groups counts them
                 results = detect([image for _, image, _ in batch])
             for (image_id, image, truth), found in zip(batch, results, strict=True):
                 yield image_id, image.shape, truth, found
             progress.update(len(batch))
+        progress.update(len(unread or ()))
 
 
 def true_annotations(dataset: "Dataset", image_id: int) -> list[coco.Record]:

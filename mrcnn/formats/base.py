@@ -139,6 +139,39 @@ class FormatDataset(Dataset):
         class_ids = np.array([instance.class_id for instance in instances], dtype=np.int32)
         return MaskCrops(self.image_size(image_id), boxes, masks), class_ids
 
+    def renumber_classes(self, names: Sequence[str]) -> None:
+        """Number the classes in the order of a list, such as that of another dataset. Then call `prepare`.
+
+        Classes of the list that the dataset lacks are added, so that both datasets have the same numbers.
+
+        Args:
+            names: The names without the background, as in `class_info`. If a name occurs several times, as
+                with several sources, its first class comes first.
+
+        Raises:
+            InvalidDataError: If the dataset has classes that are not in the list. The message names them.
+        """
+        background, *own = self.class_info
+        source = own[0]["source"] if own else next((info["source"] for info in self.image_info), "")
+        ids = [info["id"] for info in own if info["source"] == source]
+        ordered = []
+        for name in names:
+            info = next((info for info in own if info["name"] == name), None)
+            if info is None:
+                ids.append(_unused_id(ids))
+                info = {"source": source, "id": ids[-1], "name": name}
+            else:
+                own.remove(info)
+            ordered.append(info)
+        if own:
+            raise InvalidDataError(
+                f"The classes must be among {short(list(names))}. Received also: "
+                f"{short([info['name'] for info in own])}. Rename these classes in the annotations, or leave "
+                "their objects out.",
+                field="classes",
+            )
+        self.class_info = [background, *ordered]
+
     def _join_classes(self, source: str, names: Mapping[Any, str], file: Source) -> dict[Any, Any]:
         """Add the classes of a file that the source does not have yet.
 
@@ -341,6 +374,11 @@ def cropped(mask: Masks, class_id: int, origin: tuple[int, int] = (0, 0)) -> Ite
 
 def _next_id(ids: Sequence[Any]) -> int:
     return max((value for value in ids if isinstance(value, int)), default=0) + 1
+
+
+def _unused_id(ids: Sequence[Any]) -> int:
+    """Return a number that is no id, also not as a text."""
+    return max((int(text) for text in map(str, ids) if text.isdecimal()), default=0) + 1
 
 
 def _name(info: Record) -> str:

@@ -1,7 +1,8 @@
 """Find the image files of a dataset in folders and zip archives."""
 
 import os
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from mrcnn.errors import MissingFileError, UnreadableFileError, reason
@@ -16,7 +17,8 @@ def locate(folder: Path, name: str, within: Path | None = None) -> Path:
 
     Args:
         folder: The folder that the name is relative to.
-        name: The name, with slashes or, as on Windows, backslashes.
+        name: The name, with slashes or, as on Windows, backslashes. Its accents may be single characters
+            while those on the disk are separate, as in archives from a Mac, or the reverse.
         within: The folder inside which the path must be, by default `folder`.
 
     Raises:
@@ -26,6 +28,8 @@ def locate(folder: Path, name: str, within: Path | None = None) -> Path:
     if "\\" in name and not os.path.isfile(path):
         name = name.replace("\\", "/")
         path = folder / name
+    if not name.isascii() and not os.path.isfile(path):
+        path = _in_other_form(folder, name)
     root = os.path.abspath(folder if within is None else within)
     target = os.path.abspath(path)
     has_drive = bool(PureWindowsPath(name).drive) and not os.path.isfile(path)
@@ -36,6 +40,15 @@ def locate(folder: Path, name: str, within: Path | None = None) -> Path:
             kind=OUTSIDE_FOLDER,
         )
     return Path(os.path.normpath(path)) if ".." in PurePosixPath(name).parts else path
+
+
+def _in_other_form(folder: Path, name: str) -> Path:
+    """Return the path of a file, each part in the normal form of Unicode in which it exists, if any."""
+    path = folder
+    for part in PurePosixPath(name).parts:
+        forms = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
+        path = next((path / form for form in forms if os.path.exists(path / form)), path / part)
+    return path
 
 
 def images_in(root: Source, folder: str) -> list[str]:
@@ -72,15 +85,46 @@ def images_in(root: Source, folder: str) -> list[str]:
     return [paths[path] for path in sorted(paths) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
 
 
+def stem(path: str) -> str:
+    """Return the name of a file without suffix. Folders may end in slashes or backslashes."""
+    return PurePosixPath(path.replace("\\", "/")).stem
+
+
 def by_stem(paths: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Return the first path of each name without suffix, and the other paths, whose names are taken."""
     first: dict[str, str] = {}
     others = []
     for path in paths:
-        stem = PurePosixPath(path.replace("\\", "/")).stem
-        if first.setdefault(stem, path) != path:
+        if first.setdefault(stem(path), path) != path:
             others.append(path)
     return first, others
+
+
+def match(paths: Iterable[str], annotated: Collection[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """Match images with annotation files, such as a.txt or, if several images are called a, a.png.txt.
+
+    Args:
+        paths: The image files.
+        annotated: The names of the annotation files without their suffix, such as "a" or "a.png".
+
+    Returns:
+        found: The image files, in their order, by the name of their annotation file; of an image that has
+            none by its own name without suffix.
+        others: Image files that have no annotation file, and whose name another image has.
+        unused: The names of annotation files that have no image.
+    """
+    names = {path: PurePosixPath(path.replace("\\", "/")) for path in paths}
+    known = dict.fromkeys(annotated)
+    whole = {name.name for name in names.values() if name.name in known}
+    found: dict[str, str] = {}
+    others = []
+    for path, name in names.items():
+        key = name.name if name.name in whole else name.stem
+        if key in found or (key in whole and key != name.name):
+            others.append(path)
+        else:
+            found[key] = path
+    return found, others, [name for name in known if name not in found]
 
 
 def annotation_files(folder: Source, suffixes: Sequence[str]) -> dict[str, Path]:

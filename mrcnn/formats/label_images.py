@@ -49,11 +49,12 @@ class LabelImageDataset(FormatDataset):
         Args:
             root: The folder or zip file.
             images: The folder of the images below `root`.
-            labels: The folder of the label images below `root`. Files are matched by name without suffix.
+            labels: The folder of the label images below `root`. That of a.jpg is called a.jpg.png, or else
+                a.png; any lossless suffix will do.
             classes: The class of all objects, or several classes with `class_divisor`.
             class_divisor: The class of an object is its value divided by this number, counted from 1. In
                 Cityscapes, the value 26003 is object 3 of class 26, with a divisor of 1000.
-            only: Names without suffix of the images to load; all by default.
+            only: Names without suffix of the images or label images to load; all by default.
             source: Name of this source of ids. Classes of folders with the same source are merged by name.
             void: Values of pixels without a label, such as 255 in Pascal VOC. They count as background.
 
@@ -77,17 +78,24 @@ class LabelImageDataset(FormatDataset):
             )
         class_ids = self._join_classes(source, dict(enumerate(names, start=1)), root)
         root = Path(root)
-        found = self._by_name(root, images)
-        label_files = self._by_name(root, labels)
+        paths = image_files.images_in(root, images)
+        label_files, other_labels = image_files.by_stem(image_files.images_in(root, labels))
+        found, others, unused = image_files.match(paths, label_files)
+        for path in [*others, *other_labels]:
+            self.problems.add(problems.SAME_NAME, str(root / path))
+        for name in unused:
+            self.problems.add(problems.MISSING_ANNOTATED, str(root / label_files[name]))
+        own = {name: {name, image_files.stem(image)} for name, image in found.items()}
+        known = {name for names in own.values() for name in names}
         for name in only or ():
-            if name not in found:
+            if name not in known:
                 self.problems.add(problems.MISSING_IMAGE, str(root / images / name))
         for name in archives.outside_names(root) if root.is_file() else ():
             self.problems.add(problems.OUTSIDE_FOLDER, f"{root}/{name}")
         before = len(self.image_info)
         facts = {"class_divisor": class_divisor, "class_ids": class_ids, "void": tuple(sorted(set(void)))}
         for name, image in found.items():
-            if only is None or name in only:
+            if only is None or own[name].intersection(only):
                 self._add(root, name, image, label_files.get(name), source, facts)
         self._finish(root, before)
 
@@ -137,13 +145,6 @@ class LabelImageDataset(FormatDataset):
             rows, columns = place
             box = (rows.start, columns.start, rows.stop, columns.stop)
             yield Instance(class_id, box, labels[place] == number)
-
-    def _by_name(self, root: Path, folder: str) -> dict[str, str]:
-        """Return the paths of the image files of a folder below the root by their names without suffix."""
-        found, others = image_files.by_stem(image_files.images_in(root, folder))
-        for path in others:
-            self.problems.add(problems.SAME_NAME, str(root / path))
-        return found
 
     def _add(self, root: Path, name: str, image: str, labels: str | None, source: str, facts: Record) -> None:
         """Add one image if its label image can be read and has its size."""

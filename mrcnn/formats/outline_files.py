@@ -1,4 +1,7 @@
-"""Base of the formats that have one file of outlines for each image, of the same name."""
+"""Base of the formats that have one file of outlines for each image, of the same name.
+
+The file of a.png is called a.geojson, or a.png.geojson, which comes first.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -81,9 +84,11 @@ class OutlineFilesDataset(OutlineDataset):
         """
         folder, root = Path(annotations), Path(images)
         paths = image_files.annotation_files(folder, suffixes)
-        found, others = image_files.by_stem(image_files.images_in(root, ""))
+        found, others, unused = image_files.match(image_files.images_in(root, ""), paths)
         for other in others:
             self.problems.add(problems.SAME_NAME, str(root / other))
+        for name in unused:
+            self.problems.add(problems.MISSING_ANNOTATED, str(paths[name]))
         contents = {name: self._read_file(paths[name]) for name in found if name in paths}
         named = (self._label(entry) for content in contents.values() for entry in content.entries.values())
         names = self._class_names(classes, [label for label in named if label is not None], folder)

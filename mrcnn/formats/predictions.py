@@ -103,8 +103,8 @@ def write_predictions(
     Raises:
         MissingFileError: If there are no images.
         UnreadableFileError: If a zip file cannot be opened.
-        InvalidDataError: If `source` is a file of another kind, or an archive whose images LabelMe files cannot
-            name.
+        InvalidDataError: If `source` is a file of another kind, or if LabelMe files would have to name images
+            in an archive.
         FileExistsError: If there are such annotations, and `overwrite` is False.
         OSError: If the output cannot be written.
     """

@@ -143,8 +143,8 @@ def _only_attribute(images: Iterable[tuple[str, list[Any]]], path: Path) -> str 
     }
     if len(attributes) > 1:
         raise InvalidDataError(
-            "`class_attribute` must name the region attribute that holds the class. The file has "
-            f"{short(sorted(attributes))}",
+            "`class_attribute` (--class-attribute on the command line) must name the region attribute that "
+            f"holds the class. The file has {short(sorted(attributes))}",
             file=path,
             field="class_attribute",
         )

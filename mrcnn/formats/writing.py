@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from mrcnn.dataset import Dataset
-from mrcnn.errors import InvalidDataError
+from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.formats.base import FormatDataset
-from mrcnn.formats.coco_export import objects_of
+from mrcnn.formats.coco_export import objects_of, report_unreadable
 from mrcnn.formats.files import Record, Source
 from mrcnn.results.folder import ResultFolder
 
@@ -47,11 +47,14 @@ def write_dataset(
         The number of objects of each image by name.
 
     Raises:
-        InvalidDataError: If an image is not a file, or cannot be used.
-        UnreadableFileError: If an image or its masks cannot be read.
+        InvalidDataError: If an image is not a file, or no image can be read.
         ValueError: If a format is unknown.
         FileExistsError: If there are such annotations, and `overwrite` is False.
         OSError: If a file cannot be written.
+
+    Warns:
+        LeftOutWarning: If images are left out because they, or their masks, cannot be read.
+        UserWarning: If the files do not store the classes.
     """
     names = {number: info["name"] for number, info in enumerate(dataset.class_info) if number}
     if len(names) > 1 and not set(formats) - {"labels", "tiff", "overlay"}:
@@ -64,18 +67,19 @@ def write_dataset(
     results = ResultFolder(folder, names, formats, **options)  # type: ignore[arg-type]
     files = [_file(info, image_id) for image_id, info in enumerate(dataset.image_info)]
     root = _root(files, Path(folder))
+    errors: list[str] = []
     file_names = [Path(os.path.relpath(file, root or None)).as_posix() for file in files]
     for image_id, (name, file_name) in enumerate(zip(unique_names(file_names), file_names, strict=True)):
-        objects = objects_of(dataset, image_id)
-        if not objects.count and not dataset.is_listed_as_empty(image_id):
+        try:
+            objects = objects_of(dataset, image_id)
+            image = dataset.load_image(image_id) if NEED_PIXELS & set(formats) else None
+        except (DataError, OSError) as error:
+            errors.append(f"{file_name}: {error}")
             continue
-        results.add(
-            objects,
-            name,
-            file_name=file_name,
-            image=dataset.load_image(image_id) if NEED_PIXELS & set(formats) else None,
-            content=_content(dataset, image_id) if copy_images else None,
-        )
+        if objects.count or dataset.is_listed_as_empty(image_id):
+            content = _content(dataset, image_id) if copy_images else None
+            results.add(objects, name, file_name=file_name, image=image, content=content)
+    report_unreadable(errors, dataset.num_images)
     results.finish()
     return results.counts
 

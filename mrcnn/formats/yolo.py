@@ -1,13 +1,13 @@
 """YOLO segmentation text: one file per image, one line per object (https://docs.ultralytics.com)."""
 
+import os
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mrcnn.errors import DataError, InvalidDataError, MissingFileError, reason
+from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
 from mrcnn.files.ordinary import is_ordinary
 from mrcnn.formats import image_files, problems
 from mrcnn.formats.base import OutlineDataset
@@ -16,6 +16,8 @@ from mrcnn.formats.problems import BrokenEntryError, short
 
 # Length of a line that describes a box.
 BOX_LENGTH = 5
+# The class names, which some programs write beside the label files.
+NAMES_FILE = "classes.txt"
 # A file of class names is small. Parsing YAML takes seconds for each megabyte.
 MAX_NAMES_SIZE = 1 << 20
 
@@ -41,26 +43,29 @@ class YoloDataset(OutlineDataset):
             images: The folder of the images.
             classes: Class names in the order of the numbers in the files, or a file that contains them:
                 data.yaml, or a text file with one name per line.
-            labels: The folder of the text files. By default the path of `images` with its last "images"
-                replaced by "labels".
+            labels: The folder of the text files: of a.png its a.png.txt or else a.txt. By default the path of
+                `images` with its last "images" replaced by "labels".
             keep_empty: Whether to add images without objects.
             source: Name of this source of ids. Classes of folders with the same source are merged by name.
 
         Raises:
             MissingFileError: If a folder or the file of names does not exist.
+            UnreadableFileError: If a folder or the file of names cannot be read.
             InvalidDataError: If the file of names is broken, or no image is usable. Single broken lines are
                 left out instead; see `problems`.
         """
         folder = Path(images)
-        names = read_names(classes) if isinstance(classes, (str, PathLike)) else classes
+        names = read_names(classes) if isinstance(classes, (str, os.PathLike)) else classes
         names = self._class_names(names, (), folder)
         class_ids = self._join_classes(source, dict(enumerate(names, start=1)), folder)
-        texts = _labels_folder(folder) if labels is None else Path(labels)
+        texts = labels_of(folder) if labels is None else Path(labels)
         if not texts.is_dir():
             raise MissingFileError("There is no such folder of label files. Pass `labels`.", file=texts)
-        found, others = image_files.by_stem(image_files.images_in(folder, ""))
+        found, others, unused = image_files.match(image_files.images_in(folder, ""), _text_files(texts))
         for other in others:
             self.problems.add(problems.SAME_NAME, str(folder / other))
+        for name in unused:
+            self.problems.add(problems.MISSING_ANNOTATED, str(texts / f"{name}.txt"))
         before = len(self.image_info)
         for name, file in found.items():
             self._add(name, folder / file, texts / f"{name}.txt", class_ids, source, keep_empty)
@@ -123,16 +128,7 @@ def read_names(path: Source) -> list[str]:
         InvalidDataError: If it contains no such names. The message names file and field.
     """
     path = Path(path)
-    content = read_bytes(path)
-    if len(content) > MAX_NAMES_SIZE:
-        raise InvalidDataError(
-            f"A file of class names has at most {MAX_NAMES_SIZE} bytes. Received: {len(content)} bytes",
-            file=path,
-        )
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidDataError(f"The file must be UTF-8 text: {reason(error)}", file=path) from error
+    text = _read_text(path)
     if path.suffix.lower() not in (".yaml", ".yml"):
         return [line.strip() for line in text.splitlines() if line.strip()]
     names = field(_read_yaml(text, path), "names", (list, dict), path)
@@ -151,6 +147,63 @@ def read_names(path: Source) -> list[str]:
                 f"`names` must be a list of names. Received: {short(names)}", file=path, field="names"
             )
     return [name.strip() for name in names]
+
+
+def images_of(path: Source, part: str = "train") -> Path | None:
+    """Return the folder of images that a data.yaml names, or None if it names none that exists.
+
+    Args:
+        path: The data.yaml. Its `path` is relative to its folder, and the folders to `path`, or to the folder
+            of the file.
+        part: "train", "val" or "test".
+
+    Raises:
+        MissingFileError: If there is no such file.
+        UnreadableFileError: If it cannot be read.
+        InvalidDataError: If it is not valid YAML.
+    """
+    path = Path(path)
+    content = _read_yaml(_read_text(path), path)
+    named = {name: content.get(name) for name in ("path", part)} if isinstance(content, dict) else {}
+    folder, root = named.get(part), named.get("path")
+    if not isinstance(folder, str) or not folder.strip():
+        return None
+    roots = [path.parent / root, path.parent] if isinstance(root, str) else [path.parent]
+    # Roboflow writes "../train/images" for the folder train/images beside the file.
+    found = [base / name for base in roots for name in (folder, folder.removeprefix("../"))]
+    return next((Path(os.path.normpath(one)) for one in found if os.path.isdir(one)), None)
+
+
+def labels_of(images: Source) -> Path:
+    """Return the path of the images with the last part "images" replaced by "labels".
+
+    Raises:
+        InvalidDataError: If no part is called "images".
+    """
+    images = Path(images)
+    parts = list(images.parts)
+    if "images" not in parts:
+        raise InvalidDataError(
+            "The path must contain a folder named 'images', so that the labels are in 'labels' beside it. "
+            "Pass `labels` if they are elsewhere.",
+            file=images,
+        )
+    last = len(parts) - 1 - parts[::-1].index("images")
+    return Path(*parts[:last], "labels", *parts[last + 1 :])
+
+
+def _read_text(path: Path) -> str:
+    """Return the content of a small text file."""
+    content = read_bytes(path)
+    if len(content) > MAX_NAMES_SIZE:
+        raise InvalidDataError(
+            f"A file of class names has at most {MAX_NAMES_SIZE} bytes. Received: {len(content)} bytes",
+            file=path,
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidDataError(f"The file must be UTF-8 text: {reason(error)}", file=path) from error
 
 
 def _read_yaml(text: str, path: Path) -> Any:
@@ -180,14 +233,10 @@ def _read_yaml(text: str, path: Path) -> Any:
         raise InvalidDataError(f"The file is not valid YAML: {reason(error)}", file=path) from error
 
 
-def _labels_folder(images: Path) -> Path:
-    """Return the path of the images with the last part "images" replaced by "labels"."""
-    parts = list(images.parts)
-    if "images" not in parts:
-        raise InvalidDataError(
-            "The path must contain a folder named 'images', so that the labels are in 'labels' beside it. "
-            "Pass `labels` if they are elsewhere.",
-            file=images,
-        )
-    last = len(parts) - 1 - parts[::-1].index("images")
-    return Path(*parts[:last], "labels", *parts[last + 1 :])
+def _text_files(folder: Path) -> list[str]:
+    """Return the names of the label files of a folder, without suffix, sorted."""
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise UnreadableFileError(reason(error), file=folder) from error
+    return [name.removesuffix(".txt") for name in names if name.endswith(".txt") and name != NAMES_FILE]

@@ -3,19 +3,31 @@
 Axes: H, W original image; H', W' resized image.
 """
 
+import math
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import interpolation
 from mrcnn.geometry.preprocessing import mold_image as mold_image
 from mrcnn.geometry.preprocessing import unmold_image as unmold_image
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 # The sides of a molded image must be multiples of this: the coarsest level of the pyramid has stride 64.
 SIZE_MULTIPLE = 64
 # With IMAGE_RESIZE_MODE "shortest" P6 has half the cells of P5, rounded up.
 SHORTEST_MULTIPLE = 32
+# An image is too thin if molding makes more pixels than LARGEST_ENLARGED of it, and THINNEST times as many as
+# of a square image. The ratio exceeds 32 only for sides of more than 1:32 and an enlargement of more than 5:
+# large images are not enlarged so much, and panoramas and line scans are wider. Below 16 million pixels, a
+# network needs a few gigabytes.
+LARGEST_ENLARGED = 16_000_000
+THINNEST = 32
 
 Padding = list[tuple[int, int]]
 Rectangle = tuple[int, int, int, int]
@@ -280,6 +292,56 @@ def image_scale(
         return min(shortest / min(size), longest / max(size))
     limit = _required("max_dim", max_dim, mode) if mode == "square" else None
     return _scale(*size, min_dim, limit, min_scale)
+
+
+def molded_size(size: tuple[int, int], config: "Config") -> tuple[int, int]:
+    """Return (height, width) of the image that the network takes for an image of size (height, width).
+
+    Args:
+        size: Of the original image.
+        config: Read for IMAGE_RESIZE_MODE, IMAGE_MIN_DIM, IMAGE_MAX_DIM and IMAGE_MIN_SCALE.
+
+    Raises:
+        ValueError: If a setting that the mode needs is missing.
+    """
+    mode = config.IMAGE_RESIZE_MODE
+    scale = image_scale(size, config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM, config.IMAGE_MIN_SCALE, mode)
+    if mode == "square":
+        side = _required("max_dim", config.IMAGE_MAX_DIM, mode)
+        return side, side
+    if mode == "crop":
+        side = _required("min_dim", config.IMAGE_MIN_DIM, mode)
+        return side, side
+    if mode == "shortest":
+        return padded_shape([[max(int(side * scale), 1) for side in size]])
+    height, width = (scaled_side(side, scale) for side in size)
+    if mode == "pad64":
+        return height + -height % SIZE_MULTIPLE, width + -width % SIZE_MULTIPLE
+    return height, width
+
+
+def check_enlargement(size: tuple[int, int], config: "Config") -> None:
+    """Check that a thin image does not become huge because its short side is enlarged.
+
+    Args:
+        size: (height, width) of the original image.
+        config: See `molded_size`.
+
+    Raises:
+        InvalidDataError: If the molded image has more than LARGEST_ENLARGED pixels, and more than THINNEST
+            times as many as that of a square image with the pixels of this one.
+    """
+    height, width = molded_size(size, config)
+    if height * width <= LARGEST_ENLARGED:
+        return
+    side = math.isqrt(size[0] * size[1] - 1) + 1
+    square = math.prod(molded_size((side, side), config))
+    if height * width > THINNEST * square:
+        raise InvalidDataError(
+            f"The image of {size[0]} x {size[1]} pixels is too thin: with IMAGE_RESIZE_MODE="
+            f"{config.IMAGE_RESIZE_MODE!r} and IMAGE_MIN_DIM={config.IMAGE_MIN_DIM}, the network would take "
+            f"{height} x {width} pixels. Pad its short side, cut it into pieces, or lower IMAGE_MIN_DIM."
+        )
 
 
 def _scale(

@@ -3,6 +3,7 @@
 Axes: h, w original image; H, W molded image.
 """
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -79,6 +80,25 @@ def check_values(image: Image) -> None:
         )
 
 
+def check_finite(image: Image, file: str | os.PathLike[str] | None = None) -> None:
+    """Check that an image has no NaN or infinite values.
+
+    Args:
+        image: Any shape and dtype.
+        file: Its file, for the error; None if it is not known.
+
+    Raises:
+        InvalidDataError: If a value is not finite.
+    """
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        count = int(np.size(image) - np.isfinite(image).sum())
+        raise InvalidDataError(
+            f"The values of an image must be finite. Received: {count} of {image.size} values are NaN or "
+            "infinite. Replace them first, for instance with numpy.nan_to_num.",
+            file=file,
+        )
+
+
 def stretch_contrast(image: Image, percentiles: Sequence[float] | None) -> Image:
     """Shift and scale each channel so that two of its percentiles become 0 and 255.
 
@@ -87,19 +107,24 @@ def stretch_contrast(image: Image, percentiles: Sequence[float] | None) -> Image
     many.
 
     Args:
-        image: [h, w, channels], any dtype.
+        image: [h, w, channels], any dtype; bool counts as 0 and 255.
         percentiles: (low, high) in 0..100. None changes nothing.
 
     Returns:
         uint8 array of the same shape.
+
+    Raises:
+        InvalidDataError: If a value is not finite.
     """
     if percentiles is None or image.size == 0:
         return image
+    check_finite(image)
     return stretch_between(image, *contrast_limits(image, percentiles))
 
 
 def contrast_limits(image: Image, percentiles: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Return two percentiles of each channel: low and high, float32 [channels]."""
+    """Return two percentiles of each channel: low and high, float32 [channels]; bool counts as 0 and 255."""
+    image = _without_bool(image)
     step = max(1, int(np.sqrt(image.shape[0] * image.shape[1] / SAMPLED_PIXELS)))
     low, high = np.percentile(image[::step, ::step], percentiles, axis=(0, 1)).astype(np.float32)
     return low, high
@@ -107,6 +132,7 @@ def contrast_limits(image: Image, percentiles: Sequence[float]) -> tuple[np.ndar
 
 def stretch_between(image: Image, low: np.ndarray, high: np.ndarray) -> Image:
     """Shift and scale each channel so that `low` and `high` [channels] become 0 and 255; see above."""
+    image = _without_bool(image)
     if image.dtype != np.uint8:
         return _stretched(image, low, high, float(np.finfo(np.float32).tiny))
     import cv2
@@ -115,6 +141,10 @@ def stretch_between(image: Image, low: np.ndarray, high: np.ndarray) -> Image:
     values = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis], image.shape[-1], axis=1)
     table = _stretched(values, low, high, LEAST_LEVELS)
     return cv2.LUT(np.ascontiguousarray(image), table[np.newaxis]).reshape(image.shape)
+
+
+def _without_bool(image: Image) -> Image:
+    return image * np.uint8(255) if image.dtype == bool else image
 
 
 def _stretched(values: np.ndarray, low: np.ndarray, high: np.ndarray, least: float) -> np.ndarray:

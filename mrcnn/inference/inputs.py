@@ -12,7 +12,13 @@ from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.image_meta import compose_image_meta
-from mrcnn.geometry.images import check_molded_size, pad_after, padded_shape, resize_image
+from mrcnn.geometry.images import (
+    check_enlargement,
+    check_molded_size,
+    pad_after,
+    padded_shape,
+    resize_image,
+)
 from mrcnn.inference.reduced_images import ReducedImage
 from mrcnn.typing import Image
 
@@ -138,6 +144,7 @@ def mold_inputs(images: Sequence[Image | ReducedImage], config: "Config") -> lis
 
     Raises:
         ValueError: If an image has the wrong number of channels, or its molded size does not fit the network.
+        InvalidDataError: If an image is so thin that its molded size would be huge.
     """
     return [_mold_input(image, config) for image in images]
 
@@ -145,6 +152,7 @@ def mold_inputs(images: Sequence[Image | ReducedImage], config: "Config") -> lis
 def _mold_input(image: Image | ReducedImage, config: "Config") -> MoldedImage:
     size, image = image.shape[:2], image.pixels if isinstance(image, ReducedImage) else image
     original = preprocessing.as_network_image(image, config)
+    check_enlargement((original.shape[0], original.shape[1]), config)
     if config.IMAGE_RESIZE_MODE == "shortest":
         original = original.astype(np.float32)  # interpolated values are not rounded
     resized, window, scale, _, _ = resize_image(

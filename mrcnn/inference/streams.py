@@ -38,7 +38,7 @@ class DetectsStreams:
 
     def stream(
         self,
-        images: Iterable[str | os.PathLike[str] | Image | Callable[[], Image]],
+        images: Image | Iterable[str | os.PathLike[str] | Image | Callable[[], Image]],
         masks: str = "full",
         *,
         with_errors: bool = False,
@@ -53,10 +53,10 @@ class DetectsStreams:
                 print(path, len(found["scores"]))
 
         Args:
-            images: Paths of image files, arrays as for `detect`, or functions that return one. Threads read
-                the files and call the functions. More of them are taken than results are yielded: about one
-                per core and those of a batch. With REDUCED_JPEG, large JPEG files are decoded at a part of
-                their size.
+            images: Paths of image files, arrays as for `detect`, or functions that return one. A single array
+                [height, width] or [height, width, channels] is one image. Threads read the files and call the
+                functions. More of them are taken than results are yielded: about one per core and those of a
+                batch. With REDUCED_JPEG, large JPEG files are decoded at a part of their size.
             masks: See `detect`.
             with_errors: Whether to yield the error of an image that cannot be read or used in place of its
                 detections, and to go on.
@@ -65,6 +65,7 @@ class DetectsStreams:
             The detections of each image, in order; see `detect`.
 
         Raises:
+            TypeError: If `images` is a single path, function or file content.
             ValueError: If the model is in training mode, or an image does not fit the settings.
             OSError: If an image cannot be read.
 
@@ -75,10 +76,28 @@ class DetectsStreams:
         check_mask_form(masks)
         is_path = (str, os.PathLike)
         readers = (
-            partial(self.read_image, image) if isinstance(image, is_path) else image for image in images
+            partial(self.read_image, image) if isinstance(image, is_path) else image
+            for image in _several(images)
         )
         results = self._compiled_detector().stream(readers, masks, with_errors=with_errors)
         return _completed(results, self.class_names, self.config)
+
+
+def _several(images: Any) -> Iterable[Any]:
+    """Return images, or a single array in a list.
+
+    Raises:
+        TypeError: If there is a single image of another kind.
+    """
+    if getattr(images, "ndim", None) in (2, 3) or isinstance(images, ReducedImage):
+        return [images]  # as `inputs.image_list` does
+    is_one = isinstance(images, str | bytes | os.PathLike)
+    if is_one or not (hasattr(images, "__iter__") or hasattr(images, "__getitem__")):
+        raise TypeError(
+            "`images` must be a list or another iterable of images or paths. Received: "
+            f"{type(images).__name__}. Pass a list, such as model.stream([image])."
+        )
+    return images
 
 
 def _completed(results: Iterable[Any], class_names: Sequence[str] | None, config: "Config") -> Iterator[Any]:

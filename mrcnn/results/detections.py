@@ -34,7 +34,8 @@ class Detections(dict[str, Any]):
         masks: Masks in one of the three forms.
         shape: (height, width) of the image, by default that of the masks.
         class_names: Names by class id, background first; None if unknown.
-        path: Path of the image file; None for an image in memory.
+        path: Path of the image file; None for an image in memory. Files in the formats "coco" and "labelme"
+            name it.
         pixel_size: The size of a pixel; None if unknown.
         georeference: The place of the image on a map; None if it has none.
 
@@ -153,13 +154,21 @@ class Detections(dict[str, Any]):
         image: Image | None = None,
         tolerance: float | None = None,
     ) -> Path:
-        """Write the objects to a file; see `mrcnn.results.saving.save`."""
-        from mrcnn.results.saving import save
+        """Write the objects to a file; see `mrcnn.results.saving.save`.
 
-        return save(self, path, format, image=image, tolerance=tolerance)
+        Raises:
+            ValueError: See there; or if the format is "coco" or "labelme" and `self.path` is None.
+        """
+        from mrcnn.results import saving
+
+        saving.check_path(self, Path(path), format)
+        return saving.save(self, path, format, image=image, tolerance=tolerance)
 
     def to_coco(self) -> dict[str, Any]:
-        """Return a COCO file of this image: images, annotations and categories."""
+        """Return a COCO file of this image: images, annotations and categories.
+
+        The `file_name` of the image is "" if `self.path` is None.
+        """
         from mrcnn.results.coco import CocoFile
 
         names = dict(enumerate(self.class_names or ()))

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from mrcnn.results.detections import Detections
 
 FORMATS = ("labels", "coco", "labelme", "yolo", "geojson", "imagej", "csv", "overlay")
+# Formats whose files contain the path of their image.
+NAME_IMAGE = {"coco", "labelme"}
 # The format of a file whose suffix tells it.
 SUFFIXES = {
     ".png": "labels",
@@ -88,6 +90,26 @@ def save(
         )
         files.write_json(path, content, indent=2)
     return path
+
+
+def check_path(result: "Detections", path: Path, format: str | None) -> None:
+    """Check that the path of the image is known if the format names it.
+
+    Args:
+        result: The objects.
+        path: The file to write.
+        format: One of FORMATS, or None for that of the suffix.
+
+    Raises:
+        ValueError: If the format names the image and `result.path` is not set; or if the format is unknown.
+    """
+    chosen = format_of(path, format)
+    if chosen in NAME_IMAGE and not result.path:
+        raise ValueError(
+            f"`path` of the result must be set, because {path.name} would name no image: files of the format "
+            f"{chosen!r} contain the path of their image. Save the image, and set its path, such as "
+            f"result.path = 'image.png'. Received: result.path={result.path!r}"
+        )
 
 
 def format_of(path: Path, format: str | None) -> str:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrcnn.geometry.images import resize_image
+from mrcnn.geometry.images import check_enlargement, resize_image
 from mrcnn.geometry.preprocessing import as_network_image, check_values, mold_image
 from mrcnn.runtime.metadata import Metadata
 from mrcnn.typing import Image
@@ -28,9 +28,10 @@ def prepare(image: Image, metadata: Metadata, config: "Config") -> tuple[Image, 
         window of these pixels that shows the image.
 
     Raises:
-        ValueError: If the image does not fit the settings.
+        ValueError: If the image does not fit the settings, or is so thin that its molded size would be huge.
     """
     original = as_network_image(image, config)
+    check_enlargement((original.shape[0], original.shape[1]), config)
     pixels, window, _, _, _ = resize_image(
         original.astype(np.float32) if config.IMAGE_RESIZE_MODE == "shortest" else original,
         min_dim=config.IMAGE_MIN_DIM,

@@ -3,12 +3,12 @@
 import functools
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow
 
 from mrcnn.scale import tables
+from mrcnn.scale.identity import describe
 from mrcnn.scale.locations import list_images
 from mrcnn.scale.reading import Summary, summarize
 from mrcnn.scale.worker import Worker
@@ -48,25 +48,26 @@ def detect_images(
         min_score: Detections with a lower score are left out.
         images_per_file: Number of images whose results are in one file. A worker that ends loses the
             detections in at most so many images; another worker repeats them.
-        description: What the files say about the model. By default its name. If it differs from that in
-            `output`, nothing is detected.
+        description: What the files say about the model, by default its name and its arguments. A hash of the
+            weights is added to it; see `mrcnn.scale.identity`. If the result differs from that in `output`,
+            nothing is detected.
 
     Returns:
         The numbers of images and detections in `output`, and the images that were left out.
 
     Raises:
-        MissingFileError: If the folder does not exist, or contains no images.
+        MissingFileError: If the folder does not exist or contains no images, or there is no such weight file.
         ValueError: If an argument is out of range, or `output` has results of another model.
         ImportError: If Ray is missing.
     """
     _check_numbers(workers=workers, images_per_file=images_per_file, cpus=cpus)
+    name = f"{describe(model, description)}, min_score={min_score:g}"
     if callable(model):
-        loads, name = model, description or _name_of(model)
+        loads = model
     else:
         from mrcnn.loading import load  # Keras, which readers of results do not need
 
-        loads, name = functools.partial(load, model), description or Path(model).name
-    name = f"{name}, min_score={min_score:g}"
+        loads = functools.partial(load, model)
     images = list_images(source)
     done = tables.finished_paths(output, name)
     waiting = [path for path in images if path not in done]
@@ -137,13 +138,6 @@ def _ray() -> Any:
             'Detection with several workers needs Ray. Install it with: pip install "keras-mrcnn[scale]"'
         ) from error
     return ray
-
-
-def _name_of(load_model: Callable[[], Any]) -> str:
-    """The name of a function, or of a partial one with its arguments."""
-    if isinstance(load_model, functools.partial):
-        return ", ".join(str(value) for value in load_model.args) or _name_of(load_model.func)
-    return getattr(load_model, "__name__", type(load_model).__name__)
 
 
 def _check_numbers(**numbers: float) -> None:

@@ -164,7 +164,8 @@ def finished_paths(output: str | os.PathLike[str], model: str) -> set[str]:
         if written_by != model:
             raise ValueError(
                 f"`output` must be a new folder, or one with results of the same model. Received: "
-                f"output={os.fspath(output)!r}, with results of {written_by}, for {model}"
+                f"output={os.fspath(output)!r}, with results of {written_by}, for {model}. "
+                "Choose another folder."
             )
         found.update(table["path"].to_pylist())
     return found

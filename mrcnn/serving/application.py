@@ -104,7 +104,7 @@ class Service:
         self.name = name
         self.settings = settings
         self.class_names = answers.class_names(model)
-        self.max_pixels = settings.pixels_for(model.config)
+        self.limits = settings.limits_for(model.config)
         self.least_score = float(model.config.DETECTION_MIN_CONFIDENCE)
         self.max_objects = int(model.config.DETECTION_MAX_INSTANCES)
         self.metrics = Metrics(lambda: self.queue.taken)
@@ -112,7 +112,8 @@ class Service:
             functools.partial(model.detect, masks="cropped"),
             batch=settings.batch,
             places=settings.places,
-            batch_pixels=self.max_pixels,
+            batch_pixels=self.limits.batch_pixels,
+            pixels_of=self.limits.network_pixels_of,
             observe=self.metrics.batch,
         )
         # Images of the running batch and of the next one, and one whose answer is made.
@@ -132,7 +133,7 @@ class Service:
 
         async def detect(content: bytes) -> T:
             async with self._decoded:
-                image = await run_in_threadpool(uploads.decode, content, page)
+                image = await run_in_threadpool(uploads.decode, content, page, self.limits)
                 result = await self._detect(image)
                 return await run_in_threadpool(form, image, result)
 
@@ -143,7 +144,7 @@ class Service:
 
         async def decode(content: bytes) -> T:
             async with self._decoded:
-                image = await run_in_threadpool(uploads.decode, content, page)
+                image = await run_in_threadpool(uploads.decode, content, page, self.limits)
                 return await run_in_threadpool(form, image)
 
         return await self._within_limits(request, decode)
@@ -153,7 +154,7 @@ class Service:
         try:
             with self.queue.place():
                 content = await uploads.read_upload(request, settings.max_bytes, settings.upload_seconds)
-                await run_in_threadpool(uploads.check_header, content, self.max_pixels)
+                await run_in_threadpool(uploads.check_header, content, self.limits)
                 return await _unless_gone(request, work(content), settings.answer_seconds)
         except QueueFullError as full:
             raise RefusedError(
@@ -254,7 +255,7 @@ def _add_information(app: FastAPI, service: Service) -> None:
             "least_score": service.least_score,
             "max_objects": service.max_objects,
             "max_bytes": settings.max_bytes,
-            "max_pixels": service.max_pixels,
+            "max_pixels": service.limits.pixels,
         }
 
     @app.get("/health", **descriptions.HEALTH)

@@ -43,6 +43,7 @@ class DetectionQueue:
         batch: Number of images per call of `detect`.
         places: Number of simultaneous requests.
         batch_pixels: Largest number of pixels of all images in a call. An image with more pixels runs alone.
+        pixels_of: Returns how many pixels an image counts; by default all of its own.
         observe: Function to call after each batch with the number of images and the time in seconds.
     """
 
@@ -53,11 +54,13 @@ class DetectionQueue:
         batch: int,
         places: int,
         batch_pixels: float = math.inf,
+        pixels_of: Callable[[Image], int] = lambda image: int(image.shape[0] * image.shape[1]),
         observe: Callable[[int, float], None] = lambda images, seconds: None,
     ) -> None:
         self._detect = detect
         self._batch = batch
         self._batch_pixels = batch_pixels
+        self._pixels_of = pixels_of
         self._observe = observe
         self._places = places
         self._taken = 0
@@ -136,7 +139,7 @@ class DetectionQueue:
         with self._changed:
             while True:
                 while self._jobs and len(jobs) < self._batch:
-                    size = self._jobs[0][0].shape[0] * self._jobs[0][0].shape[1]
+                    size = self._pixels_of(self._jobs[0][0])
                     if jobs and pixels + size > self._batch_pixels:
                         break
                     image, future = self._jobs.popleft()

@@ -1,8 +1,12 @@
 """The limits of a service."""
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
+
+from mrcnn.geometry.images import molded_size
+from mrcnn.typing import Image
 
 # Pixels of an image, for networks that resize every image to one size.
 PIXELS = 50_000_000
@@ -10,6 +14,45 @@ PIXELS = 50_000_000
 NETWORK_PIXELS = 8_000_000
 # Modes of IMAGE_RESIZE_MODE that do not bound the size of an image.
 UNBOUNDED_MODES = ("none", "pad64", "crop")
+# The share that padding may add to an image of the largest size.
+PADDED = 1.25
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """The largest image of a service.
+
+    Attributes:
+        pixels: Pixels of the image itself.
+        network_pixels: Pixels that go into the network; None if its mode bounds them.
+        config: The settings for whole images.
+    """
+
+    pixels: int
+    network_pixels: int | None
+    config: Any
+
+    def molded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the size (height, width) at which an image goes into the network."""
+        return molded_size((height, width), self.config)
+
+    def is_too_thin(self, height: int, width: int) -> bool:
+        """Return whether resizing enlarges an image beyond what the network may take."""
+        if self.network_pixels is None:
+            return False
+        return math.prod(self.molded_size(height, width)) > PADDED * self.network_pixels
+
+    def network_pixels_of(self, image: Image) -> int:
+        """Return how many pixels an image adds to a batch: those of the network if they are limited."""
+        height, width = image.shape[:2]
+        if self.network_pixels is None:
+            return int(height * width)
+        return math.prod(self.molded_size(height, width))
+
+    @property
+    def batch_pixels(self) -> int:
+        """The largest sum of `network_pixels_of` in a batch of several images."""
+        return self.pixels if self.network_pixels is None else self.network_pixels
 
 
 @dataclass(frozen=True)
@@ -48,6 +91,25 @@ class Settings:
     def places(self) -> int:
         """The number of requests that are accepted at the same time."""
         return self.batch + self.queue
+
+    def limits_for(self, config: Any) -> ImageLimits:
+        """Return the largest image that the service takes.
+
+        The network gets at most NETWORK_PIXELS, unless `max_pixels` allows more, or the settings of the model
+        make more of every image.
+
+        Args:
+            config: The settings of the model.
+        """
+        pixels = self.pixels_for(config)
+        if config.IMAGE_RESIZE_MODE not in UNBOUNDED_MODES:
+            return ImageLimits(pixels, None, config)
+        if config.IMAGE_RESIZE_MODE == "crop":  # whole images are padded instead
+            config = copy.copy(config)
+            config.IMAGE_RESIZE_MODE = "pad64"
+        enlarged = int(pixels * max(1.0, float(config.IMAGE_MIN_SCALE or 0)) ** 2)
+        least = 0 if config.IMAGE_RESIZE_MODE == "none" else int(config.IMAGE_MIN_DIM or 0) ** 2
+        return ImageLimits(pixels, max(NETWORK_PIXELS, enlarged, least), config)
 
     def pixels_for(self, config: Any) -> int:
         """Return the largest number of pixels that an image may have.

@@ -12,7 +12,9 @@ from starlette.requests import ClientDisconnect, Request
 
 from mrcnn.errors import DataError, InvalidDataError, UnreadableFileError
 from mrcnn.files import images
+from mrcnn.serving.page_sizes import sizes_until
 from mrcnn.serving.refusals import RefusedError
+from mrcnn.serving.settings import ImageLimits
 from mrcnn.typing import Image
 
 FORM = "multipart/form-data"
@@ -79,7 +81,7 @@ async def _file_of_form(request: Request, body: bytes) -> bytes:
     return content
 
 
-def check_header(content: bytes, max_pixels: int) -> None:
+def check_header(content: bytes, limits: ImageLimits) -> None:
     """Check that a file is an image of an allowed size, without decoding it.
 
     Raises:
@@ -92,27 +94,47 @@ def check_header(content: bytes, max_pixels: int) -> None:
     except InvalidDataError:  # the only reason for it: more pixels than `images.pixel_limit`
         raise RefusedError(
             413,
-            f"The file declares too many pixels. This service takes images of up to {max_pixels:,} pixels.",
+            f"The file declares too many pixels. This service takes images of up to {limits.pixels:,} "
+            "pixels.",
         ) from None
-    if header.width * header.height > max_pixels:
-        raise RefusedError(
-            413,
-            f"The image has {header.width} x {header.height} pixels, but this service takes at most "
-            f"{max_pixels:,}. Send a smaller image, or parts of it.",
-        )
-    if not header.width or not header.height:
-        raise RefusedError(415, "The image has no pixels.")
+    _check_size(header.height, header.width, limits)
 
 
-def decode(content: bytes, page: int | None) -> Image:
+def decode(content: bytes, page: int | None, limits: ImageLimits) -> Image:
     """Decode a file whose header has been checked; see `mrcnn.files.images.read_image`.
 
+    Args:
+        content: The file.
+        page: Number of the image, from 0, in a file with several; its size may differ from the first one.
+        limits: The largest image.
+
     Raises:
-        RefusedError: If it cannot be decoded, or has several pages and `page` is None.
+        RefusedError: If it cannot be decoded, is too large, or has several pages and `page` is None.
     """
     try:
+        for height, width in sizes_until(content, page or 0):
+            _check_size(height, width, limits)
         return images.read_image(content, page=page)
     except InvalidDataError as error:
         raise RefusedError(422, str(error)) from None
     except DataError as error:
         raise RefusedError(415, str(error)) from None
+
+
+def _check_size(height: int, width: int, limits: ImageLimits) -> None:
+    if not width or not height:
+        raise RefusedError(415, "The image has no pixels.")
+    if height * width > limits.pixels:
+        raise RefusedError(
+            413,
+            f"The image has {width} x {height} pixels, but this service takes at most "
+            f"{limits.pixels:,}. Send a smaller image, or parts of it.",
+        )
+    if limits.is_too_thin(height, width):
+        rows, columns = limits.molded_size(height, width)
+        raise RefusedError(
+            413,
+            f"The image of {width} x {height} pixels is too thin: enlarged for the network "
+            f"(IMAGE_MIN_DIM={limits.config.IMAGE_MIN_DIM}), it has {columns} x {rows} pixels, but this "
+            f"service takes at most {limits.network_pixels:,}. Send parts of it, or pad its short side.",
+        )

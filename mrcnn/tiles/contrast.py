@@ -56,10 +56,15 @@ class TilePreparation:
         settings: A copy of `config` for prepared tiles: the value range is that of the whole image, and the
             contrast is not stretched again.
         fingerprint: A number of the sampled pixels.
+
+    Raises:
+        InvalidDataError: If a value of the sample is not finite, or does not fit the settings.
     """
 
     def __init__(self, source: ImageSource, config: "Config", batch: int) -> None:
+        self._file = source.path
         sample = sample_of(source)
+        preprocessing.check_finite(sample, self._file)
         self.fingerprint = zlib.crc32(np.ascontiguousarray(sample).tobytes())
         self.settings = copy.deepcopy(config)
         self.settings.IMAGES_PER_GPU = batch
@@ -75,7 +80,12 @@ class TilePreparation:
             self.settings.IMAGE_VALUE_RANGE = tuple(values)
 
     def prepare(self, tile: Image) -> Image:
-        """Return a tile [h, w] or [h, w, channels] with the channels and the contrast for the model."""
+        """Return a tile [h, w] or [h, w, channels] with the channels and the contrast for the model.
+
+        Raises:
+            InvalidDataError: If a value is not finite, or the tile has other channels.
+        """
+        preprocessing.check_finite(tile, self._file)
         if self._limits is None:
             return tile
         tile = preprocessing.with_channels(tile, self._channels)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn.geometry.images import resize_image
+from mrcnn.geometry.images import image_scale
 from mrcnn.results.detections import Detections
 from mrcnn.tiles.contrast import TilePreparation
 from mrcnn.tiles.folder import VERSION, ResultWriter, TileResult, TileStore, found_in
@@ -201,15 +201,12 @@ class _Run:
     def _scale(self, tile: Rectangle) -> float:
         """Return the factor by which the network enlarges a tile."""
         config = self.model.config
-        canvas = np.zeros((tile[2] - tile[0], tile[3] - tile[1], 1), np.uint8)
-        return float(
-            resize_image(
-                canvas,
-                min_dim=config.IMAGE_MIN_DIM,
-                min_scale=config.IMAGE_MIN_SCALE,
-                max_dim=config.IMAGE_MAX_DIM,
-                mode=config.IMAGE_RESIZE_MODE,
-            )[2]
+        return image_scale(
+            (tile[2] - tile[0], tile[3] - tile[1]),
+            config.IMAGE_MIN_DIM,
+            config.IMAGE_MAX_DIM,
+            config.IMAGE_MIN_SCALE,
+            config.IMAGE_RESIZE_MODE,
         )
 
     def _warn_of_full_tiles(self) -> None:

@@ -17,12 +17,19 @@ from mrcnn.errors import DataError, InvalidDataError, MissingFileError, Unreadab
 from mrcnn.files import stacks
 from mrcnn.files.calibration import Calibration, GeoReference, PixelSize, read_calibration
 from mrcnn.files.images import read_image
+from mrcnn.tiles.tiff_pixels import Appearance, appearance_of
 from mrcnn.typing import Image
 
 TIFF_SUFFIXES = {".tif", ".tiff", ".btf", ".tf8"}
 SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide"}
 RASTER_SUFFIXES = {".vrt", ".jp2", ".img", ".asc"}
 COLOR_CHANNELS = (3, 4)
+# What to do instead of choosing a part that an image does not have.
+ADVICE = {
+    "page": ", and pass the one image, such as array[0]",
+    "channels": ", or convert the image to a TIFF file of its channels",
+    "level": ", or shrink the image first",
+}
 # Bytes of the largest block of a file, which must be decoded as one.
 LARGEST_BLOCK = 1 << 28
 
@@ -153,6 +160,9 @@ class ArraySource(ImageSource):
 class TiffSource(ImageSource):
     """A TIFF, BigTIFF or OME-TIFF file, tiled or not, by tifffile. Compressed files also need zarr.
 
+    Pixels are those that viewers show: the orientation and color maps are applied, and white is the largest
+    value. Chosen `channels` keep the values in the file.
+
     Args:
         path: The file.
         page: Number of the image in a stack, from 0, or None if there is only one.
@@ -163,7 +173,8 @@ class TiffSource(ImageSource):
         MissingFileError: If there is no such file.
         UnreadableFileError: If it is not a TIFF file, or is damaged.
         InvalidDataError: If it holds several images and `page` is None, has channels that are not colors and
-            `channels` is None, or has no such page, channel or level.
+            `channels` is None, has no such page, channel or level, or has a place on a map and stored rows or
+            columns that must be turned.
         ImportError: If zarr is missing.
     """
 
@@ -206,6 +217,7 @@ class TiffSource(ImageSource):
         self._channel_axis = "C" if "C" in lengths else "S" if "S" in lengths else None
         count = int(lengths[self._channel_axis]) if self._channel_axis else 1
         self._chosen = self._channels(channels, count, path, str(stack))
+        self._appearance = appearance_of(self._tiff, channels is not None)
         others = [axis for axis in series.axes if axis not in ("Y", "X", self._channel_axis)]
         pages = int(np.prod([lengths[axis] for axis in others], dtype=np.int64))
         if page is None and pages > 1:
@@ -218,8 +230,13 @@ class TiffSource(ImageSource):
         self._fixed = dict(zip(others, map(int, position), strict=True))
         self._axes = series.axes
         self._array = self._opened(series, path)
+        look = self._appearance
         super().__init__(
-            (lengths["Y"], lengths["X"]), len(self._chosen), series.dtype, path, _calibration(path, level)
+            look.shown_shape(lengths["Y"], lengths["X"]),
+            len(self._chosen) if look.colors is None else 3,
+            look.dtype(series.dtype),
+            path,
+            _turned(_calibration(path, level), look.orientation, path),
         )
 
     def _channels(
@@ -265,6 +282,7 @@ class TiffSource(ImageSource):
 
     def read(self, y1: int, x1: int, y2: int, x2: int) -> Image:
         """Return the pixels of a window."""
+        y1, x1, y2, x2 = self._appearance.stored_window((y1, x1, y2, x2), self.shape)
         index: list[Any] = []
         for axis in self._axes:
             if axis == "Y":
@@ -276,7 +294,7 @@ class TiffSource(ImageSource):
         pixels = np.asarray(self._array[tuple(index)])
         left = [axis for axis in self._axes if axis not in self._fixed]
         pixels = pixels.transpose(sorted(range(len(left)), key=lambda axis: "YXCS".index(left[axis])))
-        return stacks.chosen(pixels, self._chosen)
+        return self._appearance.shown(stacks.chosen(pixels, self._chosen))
 
     def close(self) -> None:
         """Close the file."""
@@ -348,6 +366,8 @@ class SlideSource(ImageSource):
 class RasterSource(ImageSource):
     """An image on a map, such as a GeoTIFF file, by rasterio.
 
+    Pixels are those that viewers show, as in `TiffSource`.
+
     Args:
         path: Any path that rasterio opens.
         channels: Numbers of the bands to read, from 0, or None for a single band or red, green and blue
@@ -355,7 +375,8 @@ class RasterSource(ImageSource):
 
     Raises:
         UnreadableFileError: If it cannot be opened.
-        InvalidDataError: If the bands are not colors and `channels` is None, or there is no such band.
+        InvalidDataError: If the bands are not colors and `channels` is None, there is no such band, or the
+            stored rows and columns must be turned.
         ImportError: If rasterio is missing.
     """
 
@@ -371,6 +392,7 @@ class RasterSource(ImageSource):
         raster = self._raster
         try:
             self._bands = [number + 1 for number in self._channels(channels, path)]
+            self._appearance = self._shown(channels, path)
             a, b, c, d, e, f = (float(value) for value in tuple(raster.transform)[:6])
             place = None
             if not raster.transform.is_identity:
@@ -379,7 +401,7 @@ class RasterSource(ImageSource):
                 )
             super().__init__(
                 raster.shape,
-                len(self._bands),
+                len(self._bands) if self._appearance.colors is None else 3,
                 raster.dtypes[self._bands[0] - 1],
                 path,
                 Calibration(georeference=place),
@@ -404,10 +426,28 @@ class RasterSource(ImageSource):
             file=path,
         )
 
+    def _shown(self, channels: Sequence[int] | None, path: str | os.PathLike[str]) -> Appearance:
+        """Return how the values are shown; rasterio gives them as stored."""
+        if Path(path).suffix.lower() in TIFF_SUFFIXES and Path(path).is_file():
+            import tifffile
+
+            with tifffile.TiffFile(path) as file:
+                look = appearance_of(file, channels is not None)
+            if look.orientation != 1:
+                raise _turned_map(look.orientation, path)
+            return look
+        kinds = [kind.name for kind in self._raster.colorinterp]
+        if channels is not None or kinds != ["palette"] or self._raster.dtypes[0] != "uint8":
+            return Appearance()
+        colors = np.zeros((256, 3), np.uint8)
+        for index, color in self._raster.colormap(1).items():
+            colors[index] = color[:3]
+        return Appearance(colors=colors)
+
     def read(self, y1: int, x1: int, y2: int, x2: int) -> Image:
         """Return the pixels of a window."""
         pixels = self._raster.read(self._bands, window=((y1, y2), (x1, x2)))
-        return pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1)
+        return self._appearance.shown(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
 
     def close(self) -> None:
         """Close the file."""
@@ -442,14 +482,18 @@ def open_source(
     Raises:
         MissingFileError: If there is no such file.
         UnreadableFileError: If it cannot be opened.
-        InvalidDataError: If the page, the channels or the level must be chosen or do not exist.
+        InvalidDataError: If the page, the channels or the level must be chosen or do not exist, or cannot be
+            chosen in this kind of image.
         ImportError: If the package that reads it is missing. The message names it.
     """
+    choices: dict[str, Any] = {"page": page, "channels": channels, "level": level or None}
     if isinstance(source, ImageSource):
+        _refuse(choices, "an opened source", "page", "channels", "level")
         return source
     if not isinstance(source, str | os.PathLike):
         if not hasattr(source, "shape"):
             raise InvalidDataError(f"An image must be an array or a path. Received: {type(source).__name__}")
+        _refuse(choices, "an array", "page", "level")
         return ArraySource(source, channels)
     path = Path(source)
     suffix = path.suffix.lower()
@@ -460,15 +504,44 @@ def open_source(
             return RasterSource(path, channels)
         return TiffSource(path, page, channels, level)
     if suffix in SLIDE_SUFFIXES:
+        _refuse(choices, "a whole slide", "page", "channels", file=path)
         return SlideSource(path, level)
     if suffix in RASTER_SUFFIXES:
+        _refuse(choices, "a raster of a map", "page", "level", file=path)
         return RasterSource(path, channels)
     if suffix == ".npy":
+        _refuse(choices, "an array", "page", "level", file=path)
         return ArraySource(_mapped(path), channels, path)
     if suffix == ".zarr":
-        array = require("zarr", "Zarr arrays", "large").open(os.fspath(path), mode="r")
-        return ArraySource(array[str(level)] if hasattr(array, "keys") else array, channels, path)
+        _refuse(choices, "an array", "page", file=path)
+        return _zarr_source(path, channels, level)
+    _refuse(choices, "an image of one size", "level", file=path)
     return ArraySource(read_image(path, page=page, channels=channels), None, path)
+
+
+def _refuse(
+    choices: dict[str, Any], kind: str, *names: str, file: str | os.PathLike[str] | None = None
+) -> None:
+    """Raise InvalidDataError if one of the named choices is made, which this kind of image does not offer."""
+    for name in names:
+        if choices[name] is not None:
+            raise InvalidDataError(
+                f"`{name}` cannot be chosen in {kind}. Received: {name}={choices[name]!r}. Leave it out"
+                f"{ADVICE[name]}.",
+                file=file,
+            )
+
+
+def _zarr_source(path: Path, channels: Sequence[int] | None, level: int) -> ArraySource:
+    array = require("zarr", "Zarr arrays", "large").open(os.fspath(path), mode="r")
+    if not hasattr(array, "keys"):
+        check_level(level, 1, path)
+        return ArraySource(array, channels, path)
+    if str(level) not in array:
+        raise InvalidDataError(
+            f"`level` must be one of the arrays {sorted(array)}. Received: level={level}", file=path
+        )
+    return ArraySource(array[str(level)], channels, path)
 
 
 def check_level(level: int, count: int, path: str | os.PathLike[str]) -> None:
@@ -505,6 +578,26 @@ def _is_map(path: Path) -> bool:
     if importlib.util.find_spec("rasterio") is None:
         return False
     return read_calibration(path).georeference is not None
+
+
+def _turned(calibration: Calibration, orientation: int, path: str | os.PathLike[str]) -> Calibration:
+    """Return the calibration of an image that is turned by an EXIF orientation."""
+    if orientation == 1:
+        return calibration
+    if calibration.georeference is not None:
+        raise _turned_map(orientation, path)
+    size = calibration.pixel_size
+    if size is None or orientation < 5:
+        return calibration
+    return Calibration(PixelSize(size.width, size.height, size.unit))
+
+
+def _turned_map(orientation: int, path: str | os.PathLike[str]) -> InvalidDataError:
+    return InvalidDataError(
+        "A file with a place on a map must be stored upright. Received: the orientation tag "
+        f"{orientation}. Turn the image, and save it with the orientation 1.",
+        file=path,
+    )
 
 
 def _calibration(path: str | os.PathLike[str], level: int) -> Calibration:

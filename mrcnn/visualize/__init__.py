@@ -12,7 +12,8 @@
 matplotlib is imported when the first figure is drawn, so importing this package is cheap on a server.
 
 Images are [H, W, 3] RGB; other kinds are converted; see `to_rgb`. Boxes are [N, (y1, x1, y2, x2)] in pixels,
-y2 and x2 exclusive. Masks are [H, W, N], bool or integers. Class id 0 is the background.
+y2 and x2 exclusive. Masks are [H, W, N], bool or integers; `MaskCrops`; or N run lengths. Class id 0 is the
+background.
 
 Functions that make a figure return it; those of `evaluation_plots` return their axes. A window only opens if
 the function made the figure itself and there is a display.

@@ -26,7 +26,7 @@ def draw_boxes(
     image: Image,
     boxes: Boxes | None = None,
     refined_boxes: Boxes | None = None,
-    masks: np.ndarray | None = None,
+    masks: overlays.AnyMasks | None = None,
     captions: Sequence[str] | np.ndarray | None = None,
     visibilities: Sequence[int] | np.ndarray | None = None,
     title: str = "",
@@ -41,7 +41,7 @@ def draw_boxes(
         boxes: Boxes [N, (y1, x1, y2, x2)] in pixels, y2 and x2 exclusive; rows of zeros are skipped.
         refined_boxes: Boxes [N, 4] after refinement, always solid; rows of zeros are skipped. A line joins
             the top-left corners of a box and its refined box. One of the two arguments may be None.
-        masks: Masks [H, W, N].
+        masks: Masks [H, W, N], `MaskCrops` or N run lengths.
         captions: Texts [N], written at the refined box if that is drawn, else at the box.
         visibilities: How to draw each box [N]: 0 gray, faint and dotted, without its refined box; 1 in color
             and dotted (the default); 2 in color and solid.
@@ -55,6 +55,7 @@ def draw_boxes(
     Raises:
         ValueError: If both `boxes` and `refined_boxes` are None, or the arguments differ in length.
     """
+    masks = None if masks is None else overlays.whole_masks(image, masks)
     boxes, refined_boxes, visibilities = _check_boxes(boxes, refined_boxes, masks, captions, visibilities)
     colors = instance_colors(colors, len(visibilities))
     colors[visibilities == FAINT] = GRAY

@@ -11,7 +11,7 @@ import numpy as np
 from mrcnn.typing import ClassIds, Image
 from mrcnn.visualize import figures
 from mrcnn.visualize.captions import class_name
-from mrcnn.visualize.overlays import to_bool, to_rgb
+from mrcnn.visualize.overlays import AnyMasks, to_bool, to_rgb, whole_masks
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
@@ -62,7 +62,7 @@ def display_images(
 
 def display_top_masks(
     image: Image,
-    mask: np.ndarray,
+    mask: AnyMasks,
     class_ids: ClassIds,
     class_names: Sequence[str],
     limit: int = 4,
@@ -74,7 +74,7 @@ def display_top_masks(
 
     Args:
         image: Image of any kind (see `to_rgb`).
-        mask: Masks [H, W, N].
+        mask: Masks [H, W, N], `MaskCrops` or N run lengths, as `detect` returns them.
         class_ids: Class ids [N].
         class_names: A name for each class id, the background first.
         limit: Number of classes to show.
@@ -85,7 +85,7 @@ def display_top_masks(
     Raises:
         ValueError: If `mask` and `class_ids` differ in number.
     """
-    mask, class_ids = to_bool(mask), np.asarray(class_ids).reshape(-1)
+    mask, class_ids = to_bool(whole_masks(image, mask)), np.asarray(class_ids).reshape(-1)
     if mask.shape[-1] != len(class_ids):
         raise ValueError(
             "`mask` must have shape (height, width, instances) and `class_ids` one entry per instance. "

@@ -31,7 +31,7 @@ def magnification(image: Image) -> int:
 def display_instances(
     image: Image,
     boxes: Boxes,
-    masks: np.ndarray | None,
+    masks: overlays.AnyMasks | None,
     class_ids: ClassIds,
     class_names: Sequence[str],
     scores: Sequence[float] | np.ndarray | None = None,
@@ -51,7 +51,7 @@ def display_instances(
     Args:
         image: Image of any kind (see `to_rgb`).
         boxes: Boxes [N, (y1, x1, y2, x2)] in pixels, y2 and x2 exclusive; rows of zeros are skipped.
-        masks: Masks [H, W, N], or None.
+        masks: Masks [H, W, N], `MaskCrops` or N run lengths, as `detect` returns them; or None.
         class_ids: Class ids [N].
         class_names: A name for each class id, the background first.
         scores: Scores [N] for the captions.
@@ -107,11 +107,11 @@ def display_differences(
     image: Image,
     gt_box: Boxes,
     gt_class_id: ClassIds,
-    gt_mask: np.ndarray,
+    gt_mask: overlays.AnyMasks,
     pred_box: Boxes,
     pred_class_id: ClassIds,
     pred_score: Sequence[float] | np.ndarray,
-    pred_mask: np.ndarray,
+    pred_mask: overlays.AnyMasks,
     class_names: Sequence[str],
     title: str = "",
     ax: Axes | np.ndarray | None = None,
@@ -128,11 +128,11 @@ def display_differences(
         image: Image of any kind (see `to_rgb`).
         gt_box: Ground-truth boxes [G, 4] in pixels; rows of zeros are skipped.
         gt_class_id: Class ids [G].
-        gt_mask: Masks [H, W, G].
+        gt_mask: Masks [H, W, G], `MaskCrops` or G run lengths.
         pred_box: Predicted boxes [P, 4] in pixels, in any order; rows of zeros are skipped.
         pred_class_id: Class ids [P].
         pred_score: Scores [P].
-        pred_mask: Masks [H, W, P].
+        pred_mask: Masks [H, W, P], `MaskCrops` or P run lengths, as `detect` returns them.
         class_names: A name for each class id, the background first.
         title: Title of the figure.
         ax: matplotlib axes to draw on. If None, a new figure is made and shown.
@@ -181,7 +181,7 @@ def display_differences(
 def _sorted_instances(
     image: Image,
     boxes: Boxes,
-    masks: np.ndarray | None,
+    masks: overlays.AnyMasks | None,
     class_ids: ClassIds,
     scores: Sequence[float] | np.ndarray | None = None,
 ) -> tuple[Boxes, Masks, ClassIds, np.ndarray]:

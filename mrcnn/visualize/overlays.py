@@ -4,26 +4,53 @@ This module needs neither a display nor matplotlib, so it works on servers, for 
 thousands of instances. The other modules of `mrcnn.visualize` put the results into figures.
 
 Images are [H, W, channels], RGB. Boxes are [N, (y1, x1, y2, x2)] in pixels, y2 and x2 exclusive. Masks are
-[H, W, N]. Colors are RGB triples in 0..1 unless stated otherwise.
+[H, W, N], `MaskCrops` or N run lengths: the three forms in which `detect` returns masks. Colors are RGB
+triples in 0..1 unless stated otherwise.
 """
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from mrcnn.drawing.colors import Color, class_colors, instance_colors, to_255
 from mrcnn.drawing.masks import apply_mask as apply_mask
 from mrcnn.drawing.masks import draw_masks, line_width, to_bool, to_rgb
+from mrcnn.geometry import rle
+from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.typing import Boxes, ClassIds, Image, Masks
 from mrcnn.visualize.captions import class_legend, draw_captions, draw_legend, instance_captions
 
 COLOR_BY = ("instance", "class")
+# Masks [H, W, N] of any type, cropped masks, or N COCO run lengths.
+AnyMasks: TypeAlias = np.ndarray | MaskCrops | Sequence[rle.RunLengths]
+
+
+def whole_masks(image: Image, masks: AnyMasks) -> np.ndarray:
+    """Return masks of any form as [H, W, N]. Arrays are returned unchanged.
+
+    Args:
+        image: The image of the masks, [H, W] or [H, W, channels].
+        masks: The masks.
+
+    Raises:
+        InvalidDataError: If run lengths do not have the size of the image. This is a ValueError.
+    """
+    if isinstance(masks, MaskCrops):
+        return masks.whole()
+    if isinstance(masks, (list, tuple)) and all(isinstance(code, dict) for code in masks):
+        height, width = np.shape(image)[:2]
+        whole = np.zeros((len(masks), height, width), dtype=bool)
+        for mask, code in zip(whole, masks, strict=True):
+            mask[...] = rle.decode(code, (height, width))
+        return whole.transpose(1, 2, 0)
+    return np.asarray(masks)
 
 
 def check_instances(
     image: Image,
     boxes: Boxes | Sequence[Sequence[float]],
-    masks: np.ndarray | None,
+    masks: AnyMasks | None,
     class_ids: np.ndarray | Sequence[int],
 ) -> tuple[Boxes, Masks | None, ClassIds]:
     """Convert instances to arrays and check that they agree with each other and with the image.
@@ -31,7 +58,7 @@ def check_instances(
     Args:
         image: Image [H, W] or [H, W, channels].
         boxes: Boxes [N, 4] of any number type.
-        masks: Masks [H, W, N] of any type, or None.
+        masks: Masks of any form and type, or None.
         class_ids: Class ids [N].
 
     Returns:
@@ -47,7 +74,8 @@ def check_instances(
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"`boxes` must have shape (instances, 4). Received: boxes.shape={boxes.shape}")
     count = len(boxes)
-    mask_count = count if masks is None else np.shape(masks)[-1]
+    masks = None if masks is None else whole_masks(image, masks)
+    mask_count = count if masks is None else masks.shape[-1]
     if not count == mask_count == len(class_ids):
         raise ValueError(
             "`boxes`, `masks` and `class_ids` must have the same number of instances. "
@@ -101,7 +129,7 @@ def draw_box(image: np.ndarray, box: np.ndarray, color: Color) -> np.ndarray:
 def overlay_instances(
     image: Image,
     boxes: Boxes,
-    masks: np.ndarray | None,
+    masks: AnyMasks | None,
     class_ids: ClassIds,
     class_names: Sequence[str],
     scores: Sequence[float] | np.ndarray | None = None,
@@ -124,7 +152,7 @@ def overlay_instances(
     Args:
         image: Image of any kind (see `to_rgb`).
         boxes: Boxes [N, 4] in pixels; rows of zeros are skipped.
-        masks: Masks [H, W, N], or None.
+        masks: Masks in any form that `detect` returns, or None.
         class_ids: Class ids [N].
         class_names: A name for each class id, the background first.
         scores: Scores [N] for the captions.

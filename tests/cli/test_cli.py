@@ -13,6 +13,7 @@ import skimage.data
 from PIL import Image
 
 from mrcnn.cli import inspecting
+from mrcnn.errors import InvalidDataError, MissingFileError
 
 pytest.importorskip("typer")
 
@@ -161,6 +162,16 @@ def test_what_is_detected_replaces_neither_corrections_nor_the_source(tmp_path):
     assert label.read_bytes() != b"drawn by hand"
 
 
+def test_images_that_cannot_be_read_are_left_out_of_metrics_and_copies(coco):
+    coco.write_text(coco.read_text().replace('"leaf"', '"nucleus"'))
+    broken = coco.parent / "1.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    out, err = run("evaluate", coco, "-m", "nucleus-light", "--json", code=3)
+    assert "Warning: 1 of 3 images cannot be read" in err and json.loads(out)["objects"][0] == 4
+    out, err = run("convert", coco, coco.parent / "out", "-f", "csv", "--json", code=3)
+    assert json.loads(out)["images"] == 2 and "1.png" in err
+
+
 def test_a_folder_named_like_a_camera_is_a_folder(tmp_path, monkeypatch):
     from mrcnn.cli import detecting
 
@@ -206,6 +217,106 @@ def test_formats_are_recognized(kind, tmp_path):
     dataset = open_dataset(path)
     assert len(dataset.image_ids) == 1
     assert len(list(dataset.load_instances(0))) >= 1
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    """The usual layout: images/ and labels/ with a folder for each part."""
+    for part, count in (("train", 3), ("val", 2)):
+        for index in range(count):
+            files.write_picture(tmp_path / "yo" / "images" / part / f"{part}{index}.png")
+            label = tmp_path / "yo" / "labels" / part / f"{part}{index}.txt"
+            label.parent.mkdir(parents=True, exist_ok=True)
+            label.write_text(files.yolo_line(0, "leaf"))
+    return tmp_path / "yo" / "data.yaml"
+
+
+@pytest.mark.parametrize("path", ["", "path: .\n", "path: ../yo\n", "path: {}\n", "path: elsewhere\n"])
+def test_parts_of_a_yolo_file(yolo, path):
+    from mrcnn.cli.datasets import open_dataset
+
+    folders = "train: images/train\nval: ../images/val\nnames: [leaf]\n"
+    yolo.write_text(path.format(yolo.parent) + folders)
+    for part, count in (("train", 3), ("val", 2)):
+        dataset = open_dataset(yolo, part=part)
+        assert len(dataset.image_ids) == count and dataset.problems.counts == {}
+        assert [len(dataset.load_mask(image_id)[1]) for image_id in dataset.image_ids] == [1] * count
+    dataset = open_dataset(yolo.parent, yolo.parent / "images" / "val")
+    assert len(dataset.image_ids) == 2 and dataset.problems.counts == {}
+
+
+def test_a_yolo_file_without_its_folders(yolo):
+    from mrcnn.cli.datasets import open_dataset
+
+    yolo.write_text("train: [a, b]\nval: gone\nnames: [leaf]\n")
+    (yolo.parent / "images").rename(yolo.parent / "pictures")
+    for part in ("train", "val"):
+        with pytest.raises(MissingFileError, match=f"`{part}` must name the folder"):
+            open_dataset(yolo, part=part)
+
+
+def test_labels_beside_a_yolo_file_come_before_others_beside_the_images(yolo, tmp_path):
+    """Corrected results are in their own folder; their images may have the old labels beside them."""
+    from mrcnn.cli.datasets import open_dataset
+
+    yolo.write_text("names: [leaf]\n")
+    (tmp_path / "found" / "labels").mkdir(parents=True)
+    for label in (yolo.parent / "labels" / "train").iterdir():
+        two = label.read_text() + "\n" + files.yolo_line(0, "nut")
+        (tmp_path / "found" / "labels" / label.name).write_text(two)
+    data = tmp_path / "found" / "data.yaml"
+    data.write_text("train: images\nval: images\nnames: [leaf]\n")
+    dataset = open_dataset(data, yolo.parent / "images" / "train")
+    assert len(dataset.load_mask(0)[1]) == 2
+
+
+@pytest.mark.parametrize("names", [{1: "dog", 2: "cat, wild"}, {1: "dog"}, {2: "cat, wild"}])
+def test_validation_has_the_class_numbers_of_training(names, tmp_path):
+    from mrcnn.cli.datasets import open_dataset
+
+    def written(name, categories):
+        annotations = [
+            {"id": key, "image_id": 42, "category_id": key, "segmentation": [files.flat("leaf")]}
+            for key in categories
+        ]
+        listed = [{"id": key, "name": label} for key, label in categories.items()]
+        content = files.coco_content() | {"annotations": annotations, "categories": listed}
+        return files.write_json(tmp_path / name, content)
+
+    files.write_picture(tmp_path / "a.png")
+    train = open_dataset(written("train.json", {1: "cat, wild", 2: "dog"}))
+    val = open_dataset(written("val.json", names), like=train)
+    assert val.class_names == train.class_names == ["BG", "cat", "dog"]
+    found = [val.class_info[number]["name"] for number in val.load_mask(0)[1]]
+    assert found == list(names.values())
+    ids = [info["id"] for info in val.class_info[1:]]
+    assert len(set(ids)) == 2 and val.source_class_ids["coco"] == [0, 1, 2]
+    with pytest.raises(InvalidDataError, match=r"bird\.json: .*Received also: \['bird'\]"):
+        open_dataset(written("bird.json", {1: "cat, wild", 3: "bird"}), like=train)
+
+
+def test_labelme_gets_the_whole_class_names(tmp_path):
+    from mrcnn.cli.datasets import open_dataset
+
+    for folder, labels in (("train", ("cat, wild", "dog")), ("val", ("dog", "cat, wild"))):
+        files.write_picture(tmp_path / folder / "a.png")
+        shapes = [{"label": label, "points": files.CORNERS["leaf"]} for label in labels]
+        files.write_json(tmp_path / folder / "a.json", files.labelme_content(shapes))
+    val = open_dataset(tmp_path / "val", like=open_dataset(tmp_path / "train"))
+    assert val.problems.counts == {} and val.load_mask(0)[1].tolist() == [2, 1]
+
+
+def test_the_class_attribute_of_via_files(tmp_path):
+    files.write_picture(tmp_path / "a.png")
+    region = files.via_region("leaf")
+    region["region_attributes"]["age"] = "3"
+    path = files.write_json(tmp_path / "via.json", files.via_content([region]))
+    assert "--class-attribute" in run("describe", path, code=1)[1]
+    described = json.loads(run("describe", path, "--class-attribute", "kind", "--json")[0])
+    assert "leaf" in described["classes"]
+    coco = tmp_path / "coco.json"
+    run("convert", path, coco, "--class-attribute", "kind")
+    assert "VIA" in run("describe", coco, "--class-attribute", "kind", code=1)[1]
 
 
 def test_settings_are_literals():

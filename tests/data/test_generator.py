@@ -588,13 +588,11 @@ class TestValidation:
             np.testing.assert_array_equal(batches[index][0]["input_image"], images)
 
     def test_another_number_of_classes(self):
-        with pytest.raises(ValueError, match="The validation dataset does not fit. NUM_CLASSES must be 4"):
+        with pytest.raises(ValueError, match=r"The validation dataset does not fit\. NUM_CLASSES must be 4"):
             self.batches(toy_dataset(), NUM_CLASSES=9)
 
     def test_no_images(self):
-        with pytest.raises(
-            ValueError, match="The validation dataset does not fit. The dataset has no images"
-        ):
+        with pytest.raises(ValueError, match=r"validation dataset does not fit\. The dataset has no images"):
             self.batches(ArrayDataset([]))
 
     def test_other_names_for_the_same_ids(self):

@@ -10,6 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mrcnn.dataset import Dataset
+from mrcnn.errors import UnreadableFileError
 from mrcnn.evaluation import coco, evaluate
 from mrcnn.geometry import masks as geometry
 
@@ -222,6 +223,47 @@ def test_groups_of_images_in_one_pass():
     assert [results[name]["mask_AP50"][1] for name in groups] == pytest.approx([51 / 101, 1, 0])
     with pytest.raises(ValueError, match="must have at least one image"):
         evaluate.evaluate_groups(detect, Pictures(scenes), {"none": []})
+
+
+@pytest.mark.parametrize("part", ["load_image", "load_mask"])
+def test_images_that_cannot_be_read_are_left_out_and_counted(part, capsys):
+    class Broken(Pictures):
+        broken = (1, 3, 4, 5)
+
+    def read(dataset, image_id):
+        if image_id in dataset.broken:
+            raise UnreadableFileError("The file ends early.", file=f"{image_id}.png")
+        return getattr(Pictures, part)(dataset, image_id)
+
+    setattr(Broken, part, read)
+    scene = (squares((0, 0)), np.array([1]))
+    sizes = []
+
+    def detect(images):
+        sizes.append(len(images))
+        return [detections(squares((0, 0))) for _ in images]
+
+    dataset = Broken([scene] * 7)
+    message = r"4 of 7 images cannot be read.*: image id 1, .*3, .*4, \.\.\.\. The"
+    with pytest.warns(UserWarning, match=message) as one:
+        results = evaluate.evaluate(detect, dataset, batch_size=2, min_score=0.5)
+    assert len(one) == 1 and "1.png: The file ends early." in str(one[0].message)
+    assert sizes == [2, 1]
+    assert results["images"][0] == 3 and results["objects"][0] == 3
+    assert results["mask_AP"][0] == results["tau_AP50"][0] == pytest.approx(1)
+    with pytest.warns(UserWarning, match="1 of 2 images"):
+        groups = evaluate.evaluate_groups(detect, dataset, {"broken": [1], "fine": [2]}, verbose=0)
+    assert np.isnan(groups["broken"]["mask_AP"][0]) and groups["fine"]["mask_AP"][0] == pytest.approx(1)
+    with pytest.raises(ValueError, match=r"2 images, none of which can be read(.|\n)*1\.png: The file ends"):
+        evaluate.evaluate(detect, dataset, [1, 3], verbose=0)
+
+
+def test_an_error_of_the_detector_is_raised():
+    def detect(images):
+        raise OSError("no device")
+
+    with pytest.raises(OSError, match="no device"):
+        evaluate.evaluate(detect, Pictures([(squares((0, 0)), np.array([1]))]), verbose=0)
 
 
 def crowded_scene():

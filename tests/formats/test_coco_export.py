@@ -7,7 +7,7 @@ from pycocotools.coco import COCO
 
 from mrcnn import formats
 from mrcnn.dataset import Dataset
-from mrcnn.errors import InvalidDataError
+from mrcnn.errors import InvalidDataError, LeftOutWarning
 from mrcnn.evaluation import coco
 
 
@@ -41,6 +41,18 @@ def test_written_and_read(tmp_path):
     for got, expected in zip(copy.load_mask(0), dataset.load_mask(0), strict=True):
         assert np.array_equal(got, expected)
     assert len(COCO(tmp_path / "all.json").anns) == 2
+
+
+def test_images_that_cannot_be_read_are_left_out(tmp_path):
+    dataset = label_images(tmp_path)
+    (tmp_path / "labels" / "a.png").write_bytes((tmp_path / "labels" / "a.png").read_bytes()[:60])
+    with pytest.warns(LeftOutWarning, match=r"1 of 3 images cannot be read, and are left out: images/a\.png"):
+        assert formats.write_coco(dataset, tmp_path / "all.json") == 1
+    assert [info["path"].name for info in read(tmp_path / "all.json").image_info] == ["b.png"]
+    before = (tmp_path / "all.json").read_text()
+    with pytest.raises(InvalidDataError, match=r"None of the 1 images can be read: images/a\.png"):
+        formats.write_coco(formats.subset(dataset, [0]), tmp_path / "all.json")
+    assert (tmp_path / "all.json").read_text() == before
 
 
 def test_crowds_and_joined_classes_stay(tmp_path):

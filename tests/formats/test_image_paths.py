@@ -1,7 +1,9 @@
 """Paths in annotation files: of Windows, absolute, to other folders; and names that several files share."""
 
 import os
+import unicodedata
 import zipfile
+from pathlib import Path
 
 import annotation_files as files
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from mrcnn import formats
 from mrcnn.errors import InvalidDataError
 from mrcnn.formats import problems
-from mrcnn.formats.image_files import locate
+from mrcnn.formats.image_files import locate, match
 
 
 def coco(folder, name, **arguments):
@@ -50,6 +52,21 @@ def test_backslashes_and_slashes(read, name, tmp_path):
 def test_a_backslash_may_be_a_part_of_a_name(read, tmp_path):
     files.write_picture(tmp_path / "a\\b.png")
     assert read(tmp_path, "a\\b.png").problems.counts == {}
+
+
+@READERS
+@pytest.mark.parametrize("forms", ["CCDD", "DDCC", "CCCD", "CDDC"])
+def test_accents_as_one_character_or_two(read, forms, tmp_path):
+    """Archives of a Mac have names with separate accents."""
+    parts = zip(forms, 2 * ("Bäume", "Blätter.png"), strict=True)
+    folder, name, *stored = (unicodedata.normalize(f"NF{form}", part) for form, part in parts)
+    stated = f"{folder}/{name}"
+    path = files.write_picture(tmp_path.joinpath(*stored))
+    dataset = read(tmp_path, stated)
+    assert dataset.problems.counts == {}
+    assert os.path.samefile(dataset.image_info[0]["path"], path)
+    with pytest.raises(InvalidDataError, match="outside the folder"):
+        read(tmp_path / "other", f"../../{stated}")
 
 
 @READERS
@@ -120,6 +137,63 @@ def test_two_images_of_one_name(tmp_path):
     dataset = formats.YoloDataset()
     dataset.load(tmp_path / "images", ["leaf"])
     assert dataset.problems.names[problems.SAME_NAME] == [str(tmp_path / "images" / "a.png")]
+
+
+def geojson_files(folder):
+    square = [[10, 8], [40, 8], [40, 30], [10, 30]]
+    geometry = {"type": "Polygon", "coordinates": [square]}
+    for name in ("a.jpg", "a.png", "b", "c"):
+        feature = {"type": "Feature", "geometry": geometry, "properties": {"classification": "leaf"}}
+        files.write_json(folder / "labels" / f"{name}.geojson", [feature])
+    dataset = formats.GeoJsonDataset()
+    dataset.load(folder / "labels", folder / "images")
+    return dataset
+
+
+def yolo_files(folder):
+    (folder / "labels").mkdir()
+    for name in ("a.jpg", "a.png", "b", "c"):
+        (folder / "labels" / f"{name}.txt").write_text(files.yolo_line(0, "leaf"))
+    (folder / "labels" / "classes.txt").write_text("leaf")
+    dataset = formats.YoloDataset()
+    dataset.load(folder / "images", ["leaf"])
+    return dataset
+
+
+def label_files(folder, **options):
+    for name in ("a.jpg", "a.png", "b", "c"):
+        files.write_picture(folder / "labels" / f"{name}.png", files.labels() // 7)
+    dataset = formats.LabelImageDataset()
+    dataset.load(folder, **options)
+    return dataset
+
+
+@pytest.mark.parametrize("read", [geojson_files, yolo_files, label_files])
+def test_annotation_files_may_have_the_whole_name_of_their_image(read, tmp_path):
+    """`write_predictions` names results so if two images have one name without suffix."""
+    for name in ("a.jpg", "a.png", "b.png"):
+        files.write_picture(tmp_path / "images" / name)
+    dataset = read(tmp_path)
+    dataset.prepare()
+    assert [info["path"].name for info in dataset.image_info] == ["a.jpg", "a.png", "b.png"]
+    assert [len(dataset.load_mask(image_id)[1]) for image_id in range(3)] == [1, 1, 1]
+    ((kind, (unused,)),) = dataset.problems.names.items()
+    assert kind == problems.MISSING_ANNOTATED and Path(unused).stem == "c"
+
+
+def test_the_whole_name_comes_before_the_stem(tmp_path):
+    found, others, unused = match(["a.jpg", "a.png", "a.png.png", "d.png"], ["a", "a.png", "c"])
+    assert found == {"a": "a.jpg", "a.png": "a.png", "d": "d.png"}
+    assert others == ["a.png.png"] and unused == ["c"]
+
+
+def test_a_choice_of_label_images_by_either_name(tmp_path):
+    for name in ("a.jpg", "a.png", "b.png"):
+        files.write_picture(tmp_path / "images" / name)
+    assert len(label_files(tmp_path, only=["a"]).image_info) == 2
+    dataset = label_files(tmp_path, only=["a.png", "z"])
+    assert [info["path"].name for info in dataset.image_info] == ["a.png"]
+    assert dataset.problems.counts[problems.MISSING_IMAGE] == 1
 
 
 def test_names_in_zip_files(tmp_path):

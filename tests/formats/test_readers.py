@@ -203,7 +203,7 @@ def test_via_shapes_projects_and_attributes(tmp_path):
     project = {"_via_settings": {}, "_via_img_metadata": files.via_content(regions), "_via_attributes": {}}
     path = files.write_json(tmp_path / "project.json", project)
     dataset = formats.ViaDataset()
-    with pytest.raises(ValueError, match=r"`class_attribute` must name.*\['age', 'kind'\]"):
+    with pytest.raises(ValueError, match=r"`class_attribute` .*must name.*\['age', 'kind'\]"):
         dataset.load(path)
     dataset.load(path, class_attribute="kind")
     dataset.prepare()

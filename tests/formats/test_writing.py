@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from mrcnn import formats
+from mrcnn.errors import LeftOutWarning
 from mrcnn.formats.writing import unique_names
 
 
@@ -70,3 +71,10 @@ def test_classes_that_label_images_lose_are_named(tmp_path):
     dataset.prepare()
     with pytest.warns(UserWarning, match="this dataset has 2: cat, dog"):
         formats.write_dataset(dataset, tmp_path / "labels only", ["labels"])
+
+
+def test_images_that_cannot_be_read_are_left_out(two_folders, tmp_path):
+    (tmp_path / "tue" / "1.png").write_bytes(b"broken")
+    with pytest.warns(LeftOutWarning, match="1 of 2 images cannot be read.*tue/1.png"):
+        counts = formats.write_dataset(two_folders, tmp_path / "new", ["geojson", "csv"])
+    assert list(counts) == ["mon_1"]

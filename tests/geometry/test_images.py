@@ -428,3 +428,32 @@ class TestGoldenBasic:
             np.testing.assert_allclose(values, recording[f"meta_parse_{name}"], rtol=1e-6)
         facts = {name: values[0] for name, values in parsed.items()}
         np.testing.assert_allclose(image_meta.compose_image_meta(**facts), meta, rtol=1e-6)
+
+
+MODES = {
+    "none": {},
+    "square": {"max_dim": 128},
+    "pad64": {"min_dim": 64, "min_scale": 2.0},
+    "crop": {"min_dim": 64},
+}
+
+
+def settings_of(mode, min_dim=None, max_dim=None, min_scale=0.0):
+    return SimpleNamespace(
+        IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=min_dim, IMAGE_MAX_DIM=max_dim, IMAGE_MIN_SCALE=min_scale
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("size", [(65, 70), (31, 200), (1, 9)])
+def test_the_molded_size_is_that_of_the_resized_image(mode, size):
+    resized = images.resize_image(noise((*size, 3)), mode=mode, **MODES[mode])[0]
+    assert images.molded_size(size, settings_of(mode, **MODES[mode])) == resized.shape[:2]
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (100, 200_000), (40, 4_000)])
+def test_large_images_are_not_too_thin(size):
+    """No pixel is allocated here."""
+    images.check_enlargement(size, settings_of("pad64", 256, min_scale=2.0))
+    images.check_enlargement(size, settings_of("none"))
+    images.check_enlargement(size, settings_of("square", 800, 1024))

@@ -99,3 +99,20 @@ def test_network_pixels_are_those_of_mold_image(dtype, channels):
         pixels = preprocessing.network_pixels(view, config)
         assert pixels.dtype == np.float32
         np.testing.assert_array_equal(pixels, preprocessing.mold_image(view, config).astype(np.float32))
+
+
+def test_bool_is_stretched_as_0_and_255():
+    image = np.random.default_rng(0).random((20, 30, 3)) > 0.5
+    stretched = preprocessing.stretch_contrast(image, (1, 99.8))
+    assert stretched.dtype == np.uint8
+    np.testing.assert_array_equal(stretched, image * 255)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_counted(value):
+    image = np.zeros((4, 5, 3), np.float32)
+    image[1, 2, 0] = value
+    with pytest.raises(InvalidDataError, match=r"scan.tif: .*1 of 60 values are NaN or infinite"):
+        preprocessing.check_finite(image, "scan.tif")
+    with pytest.raises(InvalidDataError, match="1 of 60 values"):
+        preprocessing.stretch_contrast(image, (1, 99))

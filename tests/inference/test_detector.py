@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -325,6 +326,17 @@ class TestManyImages:
         self.same(model.detect(pictures), expected)
         self.same(list(model.stream(iter(pictures))), expected)
         self.same(list(model.stream(lambda image=image: image for image in pictures)), expected)
+
+    @pytest.mark.parametrize("axes", [2, 3])
+    def test_one_array_is_one_image(self, model, axes):
+        (picture,) = images((50, 64))
+        picture = picture if axes == 3 else picture[..., 0]
+        self.same(list(model.stream(picture)), model.detect(picture))
+
+    @pytest.mark.parametrize("one", ["a.png", Path("a.png"), b"content", 3])
+    def test_one_path_is_no_list(self, model, one):
+        with pytest.raises(TypeError, match=r"`images` must be a list.*Pass a list, such as model.stream"):
+            model.stream(one)
 
     def test_batches(self, model, monkeypatch):
         """Images of one size share a batch, also if others come between them."""

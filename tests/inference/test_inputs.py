@@ -50,6 +50,38 @@ def test_a_molded_image_describes_itself():
     assert not meta["active_class_ids"].any()
 
 
+def nucleus_like(**settings):
+    config = TinyConfig()
+    config.IMAGE_RESIZE_MODE, config.IMAGE_MIN_DIM, config.IMAGE_MIN_SCALE = "pad64", 256, 2.0
+    for name, value in settings.items():
+        setattr(config, name, value)
+    return config
+
+
+def test_a_thin_image_that_would_become_huge_is_an_error():
+    image = np.zeros((2, 512, 3), np.uint8)
+    with pytest.raises(
+        InvalidDataError, match=r"2 x 512 pixels is too thin: with .* IMAGE_MIN_DIM=256.*256 x 65536 pixels"
+    ):
+        inputs.mold_inputs([image], nucleus_like())
+    with pytest.raises(InvalidDataError, match="65536 x 256"):
+        inputs.mold_inputs([image.swapaxes(0, 1)], nucleus_like())
+
+
+@pytest.mark.parametrize(
+    "shape, settings, expected",
+    [
+        ((20, 512), {}, (256, 6592)),  # a strip
+        ((100, 2000), {}, (256, 5120)),  # a panorama
+        ((2, 512), {"IMAGE_MIN_DIM": None}, (64, 1024)),
+        ((1, 20000), {"IMAGE_RESIZE_MODE": "square", "IMAGE_MAX_DIM": 256}, (256, 256)),
+    ],
+)
+def test_other_thin_images_are_molded(shape, settings, expected):
+    (molded,) = inputs.mold_inputs([np.zeros(shape, np.uint8)], nucleus_like(**settings))
+    assert molded.pixels.shape[:2] == expected
+
+
 def test_whole_images_instead_of_crops():
     config = TinyConfig()
     config.IMAGE_RESIZE_MODE, config.IMAGES_PER_GPU = "crop", 4

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from skimage.measure import regionprops
 
+from mrcnn import formats
 from mrcnn.files.calibration import PixelSize
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.results import Detections
@@ -81,10 +82,22 @@ def test_errors():
         result.save("a.json")
     with pytest.raises(ValueError, match="`format` must be one of"):
         result.save("a.json", "voc")
+    for kind in ("coco", "labelme"):
+        with pytest.raises(ValueError, match=rf"a\.json would name no image: .*'{kind}'.*result\.path = "):
+            result.save("a.json", kind)
     with pytest.raises(ValueError, match=r"`image`.*overlay|overlay.*`image`"):
         result.save("a.png", "overlay")
     with pytest.raises(ValueError, match=r"must have the \(height, width\) of the masks"):
         result.save("a.png", "overlay", image=np.zeros((5, 5, 3), np.uint8))
+
+
+def test_files_that_name_their_image_can_be_read(tmp_path):
+    result = detections()
+    result.path = files.write_picture(tmp_path / "a.png")
+    coco, labelme = formats.CocoDataset(), formats.LabelMeDataset()
+    coco.load(result.save(tmp_path / "coco.json", "coco"))
+    labelme.load(result.save(tmp_path / "shapes" / "a.json", "labelme").parent)
+    assert coco.problems.counts == labelme.problems.counts == {}
 
 
 def test_measurements_are_those_of_scikit_image():
@@ -109,7 +122,7 @@ def test_measurements_are_those_of_scikit_image():
 
 
 def test_an_object_without_a_pixel_has_a_row(tmp_path):
-    result = detections()
+    result = detections(path=tmp_path / "a.png")
     result["masks"][..., 1] = False
     columns = measure(result, files.picture())
     assert columns["area_px"][1] == 0 and np.isnan(columns["mean_intensity_0"][1])

@@ -17,6 +17,7 @@ from mrcnn.errors import InvalidDataError, MissingFileError
 from mrcnn.geometry import rle
 from mrcnn.results import Detections
 from mrcnn.scale import locations, tables
+from mrcnn.scale.identity import describe
 
 SIDE = 96
 
@@ -102,6 +103,63 @@ def test_addresses_of_fsspec():
         locations.open_location("nothing://photos")
 
 
+def test_the_description_depends_on_the_weights_only(tmp_path):
+    names = []
+    for folder, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        path = tmp_path / folder / "mask_rcnn_0001.h5"
+        path.parent.mkdir()
+        path.write_bytes(content)
+        names.append(describe(path))
+    assert names[0] == names[1] != names[2]
+    assert names[0].startswith("mask_rcnn_0001.h5 (weights ")
+    (tmp_path / "a" / "mask_rcnn_0001.h5").write_bytes(b"3")
+    assert describe(tmp_path / "a" / "mask_rcnn_0001.h5") not in names
+    with pytest.raises(MissingFileError, match=r"none\.h5: There is no such weight file"):
+        describe(tmp_path / "none.h5")
+
+
+def test_the_description_of_published_weights():
+    assert describe("nucleus-light").startswith("nucleus-light (weights ")
+    assert describe("torchvision") == "torchvision (weights bf2d0c1e)"
+    assert describe("coco") == "coco (weights e98aaff6f99e307b)"
+
+
+def test_the_description_of_a_function(tmp_path):
+    path = tmp_path / "leaves.onnx"
+    path.write_bytes(b"1")
+    loads = functools.partial(mrcnn.load, path, IMAGE_MIN_SCALE=1.0, config=object())
+    name = describe(loads)
+    assert name.startswith("leaves.onnx, IMAGE_MIN_SCALE=1.0 (weights ")
+    assert describe(loads, "mine") == f"mine ({name.split('(')[1]}"
+    path.write_bytes(b"2")
+    assert describe(loads) != name
+    assert describe(lambda: None) == "<lambda>"
+    (tmp_path / "a.xml").write_bytes(b"network")
+    (tmp_path / "a.bin").write_bytes(b"1")
+    name = describe(functools.partial(str, tmp_path / "a.xml"))
+    (tmp_path / "a.bin").write_bytes(b"2")
+    assert describe(functools.partial(str, tmp_path / "a.xml")) != name
+    assert "(" not in describe(functools.partial(str, tmp_path))  # a folder of other files
+    (tmp_path / "saved_model.pb").write_bytes(b"1")
+    assert describe(functools.partial(str, tmp_path)).startswith(f"{tmp_path.name} (weights ")
+
+
+def test_results_of_other_weights_are_refused(tmp_path):
+    folder, output = write_images(tmp_path / "images", 2), tmp_path / "found"
+    weights = tmp_path / "mask_rcnn_0001.h5"
+    weights.write_bytes(b"1")
+    rows = [tables.row_of(path, result(0)) for path in ("a/0.png", "b/1.png")]
+    done = ["a/0.png", "b/1.png"]
+    tables.write_rows(str(output), done, rows, f"{describe(weights)}, min_score=0.5")
+    assert scale.detect_images(folder, output, weights).images == 2  # nothing is left to detect
+    weights.write_bytes(b"2")
+    with pytest.raises(ValueError, match=r"mask_rcnn_0001.h5 \(weights .*Choose another folder"):
+        scale.detect_images(folder, output, weights)
+    tables.write_rows(str(tmp_path / "old"), done, rows, "mask_rcnn_0001.h5, min_score=0.5")
+    with pytest.raises(ValueError, match="same model"):
+        scale.detect_images(folder, tmp_path / "old", weights)
+
+
 def test_arguments(tmp_path):
     with pytest.raises(ValueError, match="`workers` must be positive"):
         scale.detect_images(tmp_path, tmp_path, "nucleus-light", workers=0)
@@ -114,7 +172,7 @@ def test_two_workers_find_what_detect_finds(tmp_path):
     # Results of four images exist already, as after an interruption: they are not detected again.
     existing = ["a/0.png", "b/1.png", "a/2.png", "a/4.png"]
     rows = [tables.row_of(path, result(0)) for path in existing]
-    tables.write_rows(str(output), existing, rows, "test, min_score=0.5")
+    tables.write_rows(str(output), existing, rows, f"{describe(loads, 'test')}, min_score=0.5")
     summary = scale.detect_images(folder, output, loads, workers=2, images_per_file=3, description="test")
     assert summary.errors.keys() == {"b/3.png", "a/8.png"}
     assert summary.images == 10

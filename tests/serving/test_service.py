@@ -172,6 +172,48 @@ def test_what_is_no_image_gets_one_sentence(address, content, status, words):
         assert sentence.endswith(".") and "\n" not in sentence and "Traceback" not in sentence
 
 
+def test_a_thin_image_that_would_become_huge_is_refused(model):
+    """The file is tiny, and the image has fewer pixels than the limit."""
+    with service(model) as address:
+        for height, width in ((1, 3000), (3000, 1), (2, 512)):
+            answer = post(address, "/detect", as_file(np.zeros((height, width, 3), np.uint8)))
+            assert answer.status_code == 413
+            assert "is too thin" in answer.json()["detail"] and "IMAGE_MIN_DIM=256" in answer.text
+        assert httpx.get(f"{address}/model").json()["max_pixels"] == 2_000_000
+
+
+def test_the_limits_of_pixels(model):
+    limits = Settings().limits_for(model.config)
+    assert (limits.pixels, limits.network_pixels) == (2_000_000, 8_000_000)
+    assert not limits.is_too_thin(1000, 2000) and not limits.is_too_thin(250, 8000)
+    assert limits.is_too_thin(2, 512)
+    wide = Settings(max_pixels=50_000_000).limits_for(model.config)
+    assert wide.network_pixels == 200_000_000 and not wide.is_too_thin(5000, 10_000)
+    assert limits.network_pixels_of(np.zeros((8, 512, 3), np.uint8)) == 256 * 16384
+
+
+def small_and_large(kind):
+    """A file with two images, of 9 x 9 and of 500 x 500 pixels."""
+    small, large = (Image.fromarray(np.zeros((side, side), np.uint8)) for side in (9, 500))
+    if kind == "TIFF":
+        file = io.BytesIO()
+        small.save(file, kind, save_all=True, append_images=[large], compression="tiff_deflate")
+        return file.getvalue()
+    first, second = (as_file(np.asarray(image), "GIF") for image in (small, large))
+    colors = 3 * 2 ** ((second[10] & 7) + 1) if second[10] & 128 else 0
+    return first[:-1] + second[13 + colors :]  # the second image, without its header
+
+
+@pytest.mark.parametrize("path", ["/picture", "/detect"])
+@pytest.mark.parametrize("kind", ["TIFF", "GIF"])
+def test_every_page_is_checked(address, path, kind):
+    content = small_and_large(kind)
+    answer = post(address, f"{path}?page=1", content)
+    assert answer.status_code == 413
+    assert "500 x 500 pixels" in answer.json()["detail"]
+    assert post(address, "/picture?page=0", content).status_code == 200
+
+
 def test_a_large_upload_is_refused_and_not_kept(address):
     def stream():
         for _ in range(500):

@@ -17,7 +17,7 @@ from synthetic_detector import RegionConfig, as_set, disks, region_model, region
 
 from mrcnn import tiles
 from mrcnn.errors import CappedWarning, InvalidDataError, MissingFileError, UnreadableFileError
-from mrcnn.tiles.detecting import detect_large
+from mrcnn.tiles.detecting import TileModel, detect_large
 from mrcnn.tiles.folder import TileStore
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -87,7 +87,7 @@ KILLED = """
 import sys, time
 import numpy as np
 from synthetic_detector import region_model, regions_of
-from mrcnn.tiles.detecting import detect_large
+from mrcnn.tiles.detecting import TileModel, detect_large
 
 calls = []
 
@@ -223,6 +223,35 @@ def test_contrast_and_value_range_are_those_of_the_whole_image():
     with pytest.warns(UserWarning):
         large(bright, region_model(detect=keep_range))
     assert set(ranges) == {(0, 255)}  # also of the tiles that look like 0 to 1
+
+
+@pytest.mark.parametrize("percentiles", [None, (1, 99.8)])
+@pytest.mark.parametrize("place", [(5, 5), (2001, 2003)])  # of which the second is in no sample
+def test_values_that_are_not_finite_are_an_error(percentiles, place, tmp_path):
+    pixels = np.zeros((2100, 2100, 3), np.float32)
+    pixels[..., 0] = np.linspace(0, 1, 2100)
+    pixels[place] = np.nan
+    np.save(tmp_path / "a.npy", pixels)
+    model = TileModel(lambda images, settings: [regions_of(image) for image in images], RegionConfig())
+    model.config.CONTRAST_PERCENTILES = percentiles
+    with pytest.raises(InvalidDataError, match=r"a\.npy: .*must be finite. Received: .* NaN or infinite"):
+        detect_large(model, tmp_path / "a.npy", progress=False)
+
+
+def test_bool_images_are_stretched():
+    seen = []
+
+    def detect(images, settings):
+        seen.extend(images)
+        return [regions_of(image) for image in images]
+
+    model = TileModel(detect, RegionConfig())
+    model.config.CONTRAST_PERCENTILES = (1, 99.8)
+    image = np.zeros((40, 40), bool)
+    image[10:20, 10:20] = True
+    detect_large(model, image, progress=False)
+    assert seen[0].dtype == np.uint8
+    np.testing.assert_array_equal(seen[0][..., 0], image * 255)
 
 
 def test_memory_does_not_grow_with_the_image(tmp_path, monkeypatch):

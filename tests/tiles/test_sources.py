@@ -7,6 +7,7 @@ from PIL import Image
 
 from mrcnn import tiles
 from mrcnn.errors import InvalidDataError, MissingFileError, UnreadableFileError
+from mrcnn.files.images import read_image
 
 WINDOWS = [(0, 0, 5, 7), (60, 70, 90, 110), (0, 0, 150, 130), (149, 129, 150, 130)]
 
@@ -130,6 +131,83 @@ def test_rasters_of_maps(color, tmp_path):
         tiles.open_source(path)
 
 
+COLORS = np.random.default_rng(2).integers(0, 65536, (3, 256)).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    "dtype, options",
+    [
+        (np.uint8, {"photometric": "miniswhite"}),
+        (np.uint16, {"photometric": "miniswhite"}),
+        (np.uint16, {"photometric": "miniswhite", "byteorder": ">"}),
+        (np.float32, {"photometric": "miniswhite"}),
+        (np.uint8, {"photometric": "miniswhite", "tile": (32, 48), "compression": "zlib"}),
+        (np.uint8, {"photometric": "palette", "colormap": COLORS}),
+        (np.uint8, {"photometric": "palette", "colormap": COLORS, "tile": (32, 48)}),
+        *((np.uint8, {"extratags": [(274, "H", 1, orientation, True)]}) for orientation in range(1, 9)),
+    ],
+)
+def test_tiff_files_look_as_in_detect(color, tmp_path, dtype, options):
+    pytest.importorskip("zarr")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, color[..., 0].astype(dtype), **options)
+    shown = read_image(path)
+    with tiles.open_source(path) as source:
+        height, width = source.shape
+        assert (height, width, source.dtype) == (*shown.shape[:2], shown.dtype)
+        assert source.channels == (1 if shown.ndim == 2 else shown.shape[2])
+        for y1, x1, y2, x2 in [(0, 0, height, width), (3, 9, 40, 60), (height - 1, 0, height, 5)]:
+            np.testing.assert_array_equal(source.window(y1, x1, y2, x2), shown[y1:y2, x1:x2])
+    with tiles.open_source(path, channels=(0,)) as source:
+        np.testing.assert_array_equal(
+            source.window(0, 0, *source.shape), read_image(path, channels=(0,)).astype(dtype)
+        )
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tiff_deflate"}, {"tiffinfo": {262: 0}}])
+def test_one_bit_tiff_files_become_0_and_255(color, tmp_path, options):
+    pytest.importorskip("zarr")
+    Image.fromarray(color[..., 0] > 100).save(tmp_path / "a.tif", **options)
+    check(tiles.open_source(tmp_path / "a.tif"), read_image(tmp_path / "a.tif"))
+
+
+def test_the_pixel_size_is_turned(color, tmp_path):
+    options = {"resolution": (100, 200), "resolutionunit": "CENTIMETER"}  # along x and y
+    tifffile.imwrite(tmp_path / "a.tif", color[..., 0], extratags=[(274, "H", 1, 6, True)], **options)
+    with tiles.open_source(tmp_path / "a.tif") as source:
+        size = source.calibration.pixel_size
+    assert (size.height, size.width) == (100, 50)
+
+
+@pytest.mark.parametrize("photometric", ["palette", "miniswhite"])
+def test_maps_look_as_in_detect(color, tmp_path, photometric):
+    rasterio = pytest.importorskip("rasterio")
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "height": 150, "width": 130, "count": 1, "dtype": "uint8"}
+    profile["crs"] = "EPSG:32633"
+    transform = rasterio.transform.from_origin(500000, 5800000, 0.5, 0.5)
+    with rasterio.open(path, "w", photometric=photometric, transform=transform, **profile) as file:
+        file.write(color[..., 0], 1)
+        if photometric == "palette":
+            file.write_colormap(1, {value: (value, 255 - value, 7, 255) for value in range(256)})
+    source = tiles.open_source(path)
+    assert isinstance(source, tiles.RasterSource)
+    check(source, read_image(path))
+    check(tiles.TiffSource(path), read_image(path))
+    check(tiles.open_source(path, channels=(0,)), color[..., 0])
+
+
+def test_a_turned_map_is_an_error(color, tmp_path):
+    tags = [(274, "H", 1, 6, True), (33550, "d", 3, (0.5, 0.5, 0), True)]
+    tags.append((33922, "d", 6, (0, 0, 0, 500000, 5800000, 0), True))
+    tags.append((34735, "H", 12, (1, 1, 0, 2, 1024, 0, 1, 1, 3072, 0, 1, 32633), True))
+    tifffile.imwrite(tmp_path / "a.tif", color[..., 0], extratags=tags)
+    with pytest.raises(InvalidDataError, match=r"a.tif: A file with a place on a map must be stored upright"):
+        tiles.open_source(tmp_path / "a.tif")
+    with pytest.raises(InvalidDataError, match="the orientation tag 6"):
+        tiles.TiffSource(tmp_path / "a.tif")
+
+
 def test_a_missing_package_is_named(color, tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "a.tif", color, photometric="rgb", tile=(32, 32))
     monkeypatch.setitem(__import__("sys").modules, "zarr", None)
@@ -171,6 +249,47 @@ def test_bad_arguments(color):
         tiles.open_source(3)
     with pytest.raises(InvalidDataError, match=r"at least one pixel"):
         tiles.open_source(np.zeros((0, 5)))
+
+
+@pytest.mark.parametrize(
+    "name, choice",
+    [
+        ("array", {"page": 0}),
+        ("array", {"level": 1}),
+        ("source", {"channels": (0,)}),
+        ("a.npy", {"page": 1}),
+        ("a.npy", {"level": 1}),
+        ("a.png", {"level": 2}),
+        ("a.vrt", {"page": 0}),
+        ("a.jp2", {"level": 1}),
+        ("a.svs", {"page": 0}),
+        ("a.svs", {"channels": (0,)}),
+        ("a.zarr", {"page": 0}),
+    ],
+)
+def test_choices_that_an_image_does_not_offer(color, tmp_path, name, choice):
+    source = tmp_path / name
+    source.write_bytes(b"never opened")
+    source = {"array": color, "source": tiles.ArraySource(color)}.get(name, source)
+    (argument,) = choice
+    with pytest.raises(InvalidDataError, match=f"`{argument}` cannot be chosen in .* {argument}="):
+        tiles.open_source(source, **choice)
+
+
+def test_levels_of_zarr(color, tmp_path):
+    zarr = pytest.importorskip("zarr")
+    array = zarr.open(str(tmp_path / "a.zarr"), mode="w", shape=color.shape, chunks=(64, 64, 3), dtype="u1")
+    array[:] = color
+    with pytest.raises(InvalidDataError, match=r"`level` must be from 0 to 0. Received: level=1"):
+        tiles.open_source(tmp_path / "a.zarr", level=1)
+    group = zarr.open_group(str(tmp_path / "b.zarr"), mode="w")
+    for level in (0, 1):
+        part = color[:: level + 1, :: level + 1]
+        group.create_array(str(level), shape=part.shape, dtype="u1")[:] = part
+    with tiles.open_source(tmp_path / "b.zarr", level=1) as source:
+        np.testing.assert_array_equal(source.window(0, 0, 75, 65), color[::2, ::2])
+    with pytest.raises(InvalidDataError, match=r"one of the arrays \['0', '1'\]. Received: level=2"):
+        tiles.open_source(tmp_path / "b.zarr", level=2)
 
 
 def test_a_source_of_ones_own(color):

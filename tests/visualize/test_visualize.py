@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection
 
 from mrcnn import visualize
 from mrcnn.drawing.colors import distinct_colors
+from mrcnn.geometry.mask_crops import MaskCrops
 
 NAMES = ["BG", "cat", "dog"]
 
@@ -406,6 +407,57 @@ class TestPlots:
         figure = visualize.plot_overlaps([1, 2], [], [], np.zeros([0, 2]), NAMES)
         assert texts(figure.axes[0]) == []
         rendered(figure)
+
+
+@pytest.mark.parametrize("form", ["cropped", "rle"])
+class TestFormsOfMasks:
+    """`detect` returns masks in three forms; all of them are drawn alike."""
+
+    @pytest.fixture
+    def forms(self, instances, form):
+        boxes, masks, class_ids = instances
+        crops = MaskCrops.cut(masks)
+        return boxes, masks, crops if form == "cropped" else crops.run_lengths(), class_ids
+
+    def test_instances(self, image, forms):
+        boxes, masks, other, ids = forms
+        expected, drawn = (
+            rendered(visualize.display_instances(image, boxes, one, ids, NAMES)) for one in (masks, other)
+        )
+        np.testing.assert_array_equal(drawn, expected)
+        expected, drawn = (
+            visualize.overlay_instances(image, boxes, one, ids, NAMES) for one in (masks, other)
+        )
+        np.testing.assert_array_equal(drawn, expected)
+        expected, drawn = (rendered(visualize.draw_boxes(image, boxes, masks=one)) for one in (masks, other))
+        np.testing.assert_array_equal(drawn, expected)
+
+    def test_top_masks(self, image, forms):
+        _, masks, other, ids = forms
+        expected, drawn = (
+            rendered(visualize.display_top_masks(image, one, ids, NAMES)) for one in (masks, other)
+        )
+        np.testing.assert_array_equal(drawn, expected)
+
+    def test_differences(self, image, forms):
+        boxes, masks, other, ids = forms
+        objects, scores = (boxes, ids), np.array([0.9, 0.8])
+        expected, drawn = (
+            rendered(visualize.display_differences(image, *objects, one, *objects, scores, one, NAMES))
+            for one in (masks, other)
+        )
+        np.testing.assert_array_equal(drawn, expected)
+
+    def test_no_instances(self, image, forms):
+        _, _, other, ids = forms
+        none = other.select(np.arange(0)) if isinstance(other, MaskCrops) else []
+        visualize.display_instances(image, np.zeros((0, 4)), none, ids[:0], NAMES)
+        visualize.display_top_masks(image, none, ids[:0], NAMES)
+
+    def test_another_size(self, image, forms):
+        boxes, _, other, ids = forms
+        with pytest.raises(ValueError, match=r"size of the image|height and width of the image"):
+            visualize.display_instances(image[:-1], boxes, other, ids, NAMES)
 
 
 def test_import_needs_neither_display_nor_framework():
