@@ -63,16 +63,20 @@ def draw(results: learning.Results, path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4))
-    for weights in ("scratch", "imagenet"):
+    every_count: set[int] = set()
+    for weights, label in (("scratch", "random weights"), ("imagenet", "ImageNet weights")):
         points: dict[int, list[float]] = {}
         for row in results.content["rows"]:
             if row["row"].startswith(weights) and row["group"] == "all":
                 points.setdefault(row["images"], []).append(row["mask_AP"])
         counts = sorted(points)
-        axes.plot(counts, [np.mean(points[count]) for count in counts], marker="o", label=weights)
+        axes.plot(counts, [np.mean(points[count]) for count in counts], marker="o", label=label)
+        every_count |= set(counts)
         for count in counts:
             axes.plot([count] * 2, [min(points[count]), max(points[count])], color="gray")
     axes.set(xscale="log", xlabel="training images", ylabel="mask AP on val.zip")
+    axes.set_xticks(sorted(every_count), [str(count) for count in sorted(every_count)])
+    axes.minorticks_off()
     axes.legend()
     figure.savefig(path, bbox_inches="tight")
     pyplot.close(figure)
