@@ -58,8 +58,8 @@ from mrcnn.legacy.star_imports import *  # noqa: F403
 from mrcnn.network import graphs
 from mrcnn.network.normalization import BatchNorm as BatchNorm
 from mrcnn.network.roi_align import PyramidROIAlign as PyramidROIAlign
+from mrcnn.training import arguments, layer_groups, runs
 from mrcnn.training import callbacks as training_callbacks
-from mrcnn.training import layer_groups, runs
 from mrcnn.training import network as training_network
 from mrcnn.typing import Boxes, ClassIds, Image, Masks
 
@@ -385,20 +385,16 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
             The Keras History, or None if all epochs had already run.
 
         Raises:
-            ValueError: If the model is in inference mode, `layers` matches no layer, or the datasets do not
+            ValueError: If the model is in inference mode, an argument is not valid, or the datasets do not
                 fit the settings.
             RuntimeError: If more than MAX_IMAGE_ERRORS images cannot be read.
             FloatingPointError: If the loss becomes NaN or infinite.
             OSError: If the run folder or the weights cannot be written.
         """
         self._require_mode("training", "train")
+        arguments.check(epochs, learning_rate, layers, custom_callbacks)
         pattern = layer_groups.checked_pattern(self.keras_model, layers)
-        if epochs <= self.epoch:
-            warnings.warn(
-                f"Nothing to train: epochs={epochs} is the total number, and {self.epoch} have already run. "
-                "Pass a larger number, or load the weights with resume=False to start a new run.",
-                stacklevel=2,
-            )
+        if arguments.is_done(epochs, self.epoch):
             return None
         self.class_names = list(train_dataset.class_names)
         batches, validation = self._batches(train_dataset, val_dataset, augmentation, no_augmentation_sources)
@@ -406,19 +402,20 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         is_first = self.devices.is_first_process  # the other processes neither print nor write
         if is_first:
             if self._run.is_new and self.log_dir == str(self._run.log_dir):
-                self._use_run(runs.claimed(self._run))
+                self._use_run(runs.claimed(self._run, custom_callbacks or ()))
             runs.open_run_folder(self.log_dir, self.config)
             saver = training_callbacks.SaveWeights(self.checkpoint_path)
             self._print_start(epochs, layers, learning_rate, verbose)
         self.set_trainable(pattern, verbose=verbose if is_first else 0)
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
-        # It runs right after the saver: an epoch counts as soon as its weights are on disk.
+        # It runs right after the saver, because an epoch counts as soon as its weights are on disk, and again
+        # after the other callbacks, which add to the logs.
         count = keras.callbacks.LambdaCallback(on_epoch_end=self._count_epoch)
         callbacks = training_callbacks.default_callbacks(
             self.log_dir,
             saver,
             batches,
-            custom=[count, *(custom_callbacks or ())],
+            custom=[count, *(custom_callbacks or ()), count],
             ema_momentum=self.config.EMA_MOMENTUM,
         )
         history = training_network.fit(
@@ -429,6 +426,9 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
             epochs=epochs,
             callbacks=callbacks,
         )
+        restored = training_callbacks.restored_epoch(custom_callbacks or ())
+        if restored is not None:
+            self.metrics = training_callbacks.metrics_of(history, restored)
         if batches.skipped:
             logger.warning("%d images could not be used: %s", len(batches.skipped), batches.skipped)
         return history

@@ -29,6 +29,7 @@ CHOICES = {
 
 # P2 to P6.
 PYRAMID_LEVELS = 5
+BUILT_IN_STRIDES = [4, 8, 16, 32, 64]
 
 # These bounds lie far above any useful value. They catch slips that would fail much later and less clearly.
 MAX_INTEGER = 2**32 - 1  # the largest seed that the backends accept
@@ -207,6 +208,8 @@ def _network_rules(config: "Config") -> Iterator[Rule]:
     for name in ("BACKBONE_STRIDES", "RPN_ANCHOR_SCALES"):
         is_kept = _are_positive(getattr(config, name), PYRAMID_LEVELS)
         yield name, is_kept, f"{PYRAMID_LEVELS} positive numbers, one for each of P2 to P6"
+    is_kept = callable(backbone) or list(config.BACKBONE_STRIDES) == BUILT_IN_STRIDES
+    yield "BACKBONE_STRIDES", is_kept, f"{BUILT_IN_STRIDES}, unless BACKBONE is a callable"
     is_kept = _are_positive(config.RPN_ANCHOR_RATIOS)
     yield "RPN_ANCHOR_RATIOS", is_kept, "a list of positive numbers, width / height"
     is_kept = config.RPN_NEGATIVE_IOU <= config.RPN_POSITIVE_IOU
@@ -259,6 +262,7 @@ def _size_rule(side: int | None) -> tuple[bool, str]:
 def _target_rules(config: "Config") -> Iterator[Rule]:
     for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
         yield name, _are_positive(getattr(config, name), 4), "four positive numbers"
+    yield "ROI_POSITIVE_RATIO", config.ROI_POSITIVE_RATIO > 0, "above 0, so that some RoIs have objects"
     is_kept = _is_shape(config.MINI_MASK_SHAPE, MAX_CELLS)
     yield "MINI_MASK_SHAPE", is_kept, f"two positive integers up to {MAX_CELLS}, height and width"
     side = 2 * config.MASK_POOL_SIZE

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from mrcnn.data.copy_paste import CopyPaste
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.typing import Image, Masks
 
@@ -30,6 +31,31 @@ Augmentation: TypeAlias = Any
 
 class AugmentationError(ValueError):
     """An augmentation is faulty, rather than the image."""
+
+
+def check(augmentation: Any) -> None:
+    """Check that something is an augmentation, before it is applied to many images.
+
+    Args:
+        augmentation: One of the kinds above, or None.
+
+    Raises:
+        AugmentationError: If it is none of these, or has to be called first.
+    """
+    for part in augmentation if isinstance(augmentation, (list, tuple)) else [augmentation]:
+        if part is None or hasattr(part, "to_deterministic"):
+            continue
+        module = str(getattr(part, "__module__", ""))
+        if isinstance(part, type) or (inspect.isfunction(part) and module.startswith("mrcnn.")):
+            raise AugmentationError(
+                f"`augmentation` must be what {part.__name__} returns. Call it: {part.__name__}()"
+            )
+        if not callable(part) and not isinstance(part, CopyPaste):
+            raise AugmentationError(
+                "`augmentation` must be an imgaug augmenter, an albumentations transform, a callable "
+                "f(image, masks) that returns (image, masks), CopyPaste(), or a list of these. Received: "
+                f"{part!r}"
+            )
 
 
 def apply(

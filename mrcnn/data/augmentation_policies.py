@@ -15,6 +15,7 @@ Random crops come from IMAGE_RESIZE_MODE = "crop". Images must be uint8 RGB; wit
 always are. Objects that partly leave the image keep the remaining part.
 """  # noqa: E501 (a table)
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -242,5 +243,5 @@ def albumentations_policy(strength: float = 1.0, any_orientation: bool = True) -
 
 
 def _check(strength: float) -> None:
-    if not 0 <= strength <= 2:
+    if not isinstance(strength, numbers.Real) or not 0 <= strength <= 2:
         raise ValueError(f"`strength` must be a number from 0 to 2. Received: strength={strength!r}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from mrcnn.data.augmentation import Augmentation
+from mrcnn.data.augmentation import check as check_augmentation
 from mrcnn.data.image_errors import ImageFailures
 from mrcnn.data.samples import Sample, build_sample, stack
 from mrcnn.geometry.anchors import AnchorCache
@@ -72,6 +73,7 @@ class BatchBuilder:
         no_augmentation_sources: Sequence[str] = (),
         part: tuple[int, int] = (0, 1),
     ) -> None:
+        check_augmentation(augmentation)
         self.dataset = dataset
         self.config = config
         self.steps = steps

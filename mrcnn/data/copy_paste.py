@@ -8,6 +8,7 @@ With `scale_jitter` before it, this is the augmentation of the paper.
 Axes: H, W image; N instances.
 """
 
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,7 @@ class CopyPaste:
     same: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
+        if not isinstance(self.probability, numbers.Real) or not 0 <= self.probability <= 1:
             raise ValueError(
                 f"`probability` must be a number from 0 to 1. Received: probability={self.probability!r}"
             )

@@ -19,6 +19,7 @@ BLACK_BODY = {
     **{5500: (255, 236, 224), 6000: (255, 243, 239), 6500: (255, 249, 253), 7000: (245, 243, 255)},
     **{8000: (227, 233, 255), 9000: (214, 225, 255), 10000: (204, 219, 255), 12000: (191, 211, 255)},
 }
+RESIZED_DTYPES = (np.uint8, np.uint16, np.int16, np.float32, np.float64)  # by OpenCV
 HUES = 180  # steps around the circle of hues in OpenCV's HSV
 
 
@@ -86,9 +87,14 @@ def scale_and_move(
     height, width = image.shape[:2]
     size = max(1, round(height * factor)), max(1, round(width * factor))
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    values = image if image.dtype in RESIZED_DTYPES else image.astype(np.float64)
     # OpenCV shrinks at most four channels at a time.
-    channels = [cv2.resize(channel, size[::-1], interpolation=method) for channel in np.moveaxis(image, 2, 0)]
-    resized = np.stack(channels, axis=-1)
+    channels = np.moveaxis(values, 2, 0)
+    resized = np.stack([cv2.resize(one, size[::-1], interpolation=method) for one in channels], axis=-1)
+    if image.dtype.kind in "iu" and values is not image:
+        resized = np.rint(resized)
+    elif image.dtype == bool:
+        resized = resized >= 0.5
     # The part of the resized image that is shown, and where it begins on the canvas.
     shown, place = [], []
     for old, new, where in zip((height, width), size, position, strict=True):
@@ -96,7 +102,8 @@ def scale_and_move(
         shown.append(slice(max(0, offset), max(0, offset) + min(old, new)))
         place.append(slice(max(0, -offset), max(0, -offset) + min(old, new)))
     canvas = np.empty_like(image)
-    canvas[:] = image.mean(axis=(0, 1)).astype(image.dtype)
+    mean = image.mean(axis=(0, 1))
+    canvas[:] = mean >= 0.5 if image.dtype == bool else mean.astype(image.dtype)
     canvas[place[0], place[1]] = resized[shown[0], shown[1]]
     rows, columns = (
         np.minimum(((np.arange(part.start, part.stop) + 0.5) * old / new).astype(int), old - 1)

@@ -127,7 +127,16 @@ def detections_of(detections: Mapping[str, Any]) -> list[Record]:
 
     Returns:
         N dicts of category_id, score, bbox [x, y, width, height] in pixels, and segmentation.
+
+    Raises:
+        ValueError: If one of these entries is missing.
     """
+    missing = [name for name in ("class_ids", "scores", "rois", "masks") if name not in detections]
+    if missing:
+        raise ValueError(
+            "`detect` must return dicts of rois, class_ids, scores and masks. Received one without "
+            f"{missing}."
+        )
     rows = zip(
         detections["class_ids"],
         detections["scores"],

@@ -289,6 +289,11 @@ def detected(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CappedWarning)  # evaluate_groups counts them
                 results = detect([image for _, image, _ in batch])
+            if len(results) != len(batch):
+                raise ValueError(
+                    f"`detect` must return one result for each image. Received: {len(results)} results for "
+                    f"{len(batch)} images."
+                )
             for (image_id, image, truth), found in zip(batch, results, strict=True):
                 yield image_id, image.shape, truth, found
             progress.update(len(batch))

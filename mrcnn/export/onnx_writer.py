@@ -94,7 +94,7 @@ def _first_stage(
         "bbox_std_dev": config.RPN_BBOX_STD_DEV,
         "pre_nms_limit": config.PRE_NMS_LIMIT,
         "count": config.POST_NMS_ROIS_INFERENCE,
-        "nms_threshold": config.RPN_NMS_THRESHOLD,
+        "nms_threshold": float(config.RPN_NMS_THRESHOLD),
     }
     if not per_level:
         return maps, *proposals(builder, scores, deltas, boxes, **settings)
@@ -135,7 +135,7 @@ def _detections(
         found,
         builder.size(INPUT, 0),
         num_classes=config.NUM_CLASSES,
-        nms_threshold=config.DETECTION_NMS_THRESHOLD,
+        nms_threshold=float(config.DETECTION_NMS_THRESHOLD),
         max_instances=config.DETECTION_MAX_INSTANCES,
     )
 

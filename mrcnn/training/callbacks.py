@@ -379,3 +379,25 @@ def default_callbacks(
     if not any(isinstance(callback, keras.callbacks.ProgbarLogger) for callback in custom):
         callbacks.append(ProgressBar())  # the last one, so that it shows what the others add to the logs
     return callbacks
+
+
+def restored_epoch(callbacks: Sequence[keras.callbacks.Callback]) -> int | None:
+    """Return the epoch, from 0, whose weights EarlyStopping has restored; None if it has restored none."""
+    for callback in reversed(callbacks):
+        is_stopping = isinstance(callback, keras.callbacks.EarlyStopping)
+        if is_stopping and callback.restore_best_weights and callback.best_weights is not None:
+            return int(callback.best_epoch)
+    return None
+
+
+def metrics_of(history: keras.callbacks.History, epoch: int) -> dict[str, float]:
+    """Return the logs of an epoch, from 0, with the number of epochs until then as `epoch`.
+
+    Args:
+        history: The history of a training.
+        epoch: One of its epochs.
+    """
+    index, count = history.epoch.index(epoch), len(history.epoch)
+    # A metric that is not measured in each epoch does not say in which ones.
+    complete = {name: values for name, values in history.history.items() if len(values) == count}
+    return {name: float(values[index]) for name, values in complete.items()} | {"epoch": epoch + 1}

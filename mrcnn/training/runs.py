@@ -7,6 +7,7 @@ weight files are named `mask_rcnn_<name>_<epoch>.h5`; epochs count from 1 and ha
 import datetime
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,12 +86,31 @@ def resumed_run(
     return _run(model_dir, name, match["date"], int(match["epoch"]))
 
 
-def claimed(run: Run) -> Run:
+def claimed(run: Run, callbacks: Iterable[Any] = ()) -> Run:
     """Create the folder of a new run, and return the run.
 
     If another run has this folder, because it started in the same minute, the new run gets the folder of the
     next minute that is free.
+
+    Args:
+        run: The new run.
+        callbacks: Callbacks that may write to the folder. Their paths in it are changed to the new folder.
     """
+    found = _claimed(run)
+    if found.log_dir != run.log_dir:
+        for callback in callbacks:
+            _move_paths(callback, str(run.log_dir), str(found.log_dir))
+    return found
+
+
+def _move_paths(callback: Any, old: str, new: str) -> None:
+    """Replace a folder in all attributes of a callback that are paths in it."""
+    for name, value in vars(callback).items():
+        if isinstance(value, (str, Path)) and (str(value) + os.sep).startswith(old + os.sep):
+            setattr(callback, name, type(value)(new + str(value)[len(old) :]))
+
+
+def _claimed(run: Run) -> Run:
     name, minute = run.log_dir.name[:-DATE_LENGTH], run.log_dir.name[-DATE_LENGTH:]
     while True:
         run = _run(run.log_dir.parent, name, minute, run.epoch)

@@ -245,6 +245,7 @@ def test_valid_settings_pass(values):
         ("RPN_ANCHOR_SCALES", (8, 16), "5 positive numbers"),
         ("RPN_ANCHOR_SCALES", (8, 16, 32, 64, 0), "5 positive numbers"),
         ("BACKBONE_STRIDES", [4, 8], "5 positive numbers"),
+        ("BACKBONE_STRIDES", [8, 16, 32, 64, 128], "unless BACKBONE is a callable"),
         ("RPN_ANCHOR_RATIOS", [], "positive numbers"),
         ("RPN_NEGATIVE_IOU", 0.8, "RPN_POSITIVE_IOU=0.7"),
         ("MINI_MASK_SHAPE", 56, "two positive integers"),

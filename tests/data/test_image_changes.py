@@ -115,3 +115,15 @@ def test_rotation_moves_masks_with_the_image():
 def test_no_blur_and_full_resolution_change_nothing():
     assert np.array_equal(image_changes.blur(PICTURE, 0), PICTURE)
     assert np.array_equal(image_changes.lower_resolution(PICTURE, 1), PICTURE)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "int32", "uint32", "int64", "float16"])
+@pytest.mark.parametrize("factor", [0.5, 1.7])
+def test_images_of_any_dtype_are_scaled(dtype, factor):
+    image = np.zeros((20, 30, 3))
+    image[:, 15:] = 1 if dtype == "bool" else 100
+    masks = image[..., :1] > 0
+    changed, moved = image_changes.scale_and_move(image.astype(dtype), masks, factor, (0.5, 0.5))
+    assert changed.dtype == dtype and changed.shape == image.shape
+    expected, _ = image_changes.scale_and_move(image, masks, factor, (0.5, 0.5))
+    np.testing.assert_allclose(changed[moved[..., 0]].astype(float), expected[moved[..., 0]], atol=1)

@@ -1,6 +1,7 @@
 """Detections measured while a tiny network trains, and the best weights kept."""
 
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from tiny_network import build, randomize
 from toy_data import toy_dataset
 
 from mrcnn.checkpoints import weights
+from mrcnn.checkpoints.model_info import model_info
 from mrcnn.model import MaskRCNN
 from mrcnn.training import callbacks
 
@@ -95,3 +97,29 @@ def test_the_bar_starts_after_the_first_step(capsys):
     assert ["1/3" in first, "2/3" in first, "3/3" in first] == [False, True, True]
     assert ["1/3" in second, "2/3" in second, "3/3" in second] == [True, True, True]
     assert "added: 1.5" in first
+
+
+def test_the_best_weights_of_twin_runs_are_in_their_own_folders(tmp_path):
+    models = [MaskRCNN("training", CropConfig(), tmp_path) for _ in range(2)]
+    paths = [f"{model.log_dir}/best.h5" for model in models]
+    for model, path in zip(models, paths, strict=True):
+        best = callbacks.SaveBest(path, monitor="loss", mode="min")
+        model.train(toy_dataset(2), None, 0.01, epochs=1, layers="heads", custom_callbacks=[best])
+    folders = sorted(path.parent for path in tmp_path.glob("*/best.h5"))
+    assert folders == sorted(Path(model.log_dir) for model in models) and len(set(folders)) == 2
+
+
+def test_the_metrics_are_those_of_the_weights(tmp_path):
+    """Other callbacks add to them, and EarlyStopping goes back to an earlier epoch."""
+    model = MaskRCNN("training", CropConfig(), tmp_path)
+    values = iter([0.5, 0.2, 0.1])
+    add = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.__setitem__("val_mask_AP", next(values))
+    )
+    stop = keras.callbacks.EarlyStopping("val_mask_AP", mode="max", patience=1, restore_best_weights=True)
+    model.train(toy_dataset(2), None, 0.01, epochs=1, layers="heads", custom_callbacks=[add])
+    assert model.metrics["val_mask_AP"] == 0.5 and model.metrics["epoch"] == 1
+    model.train(toy_dataset(2), None, 0.01, epochs=3, layers="heads", custom_callbacks=[add, stop])
+    assert model.metrics["val_mask_AP"] == 0.2 and model.metrics["epoch"] == 2
+    model.save(tmp_path / "final.h5")
+    assert model_info(tmp_path / "final.h5").metrics["val_mask_AP"] == 0.2

@@ -120,3 +120,20 @@ def test_the_folder_of_all_runs(tmp_path):
     run = runs.new_run(tmp_path, "toy")
     assert runs.model_dir_of(runs.weights_path(run.checkpoint_path, 3)) == tmp_path
     assert runs.model_dir_of(tmp_path / "best.h5") is None
+
+
+class Writer:
+    """Stands for a callback with paths of three kinds."""
+
+    def __init__(self, folder):
+        self.path, self.log_dir = folder / "best.h5", str(folder)
+        self.filepath, self.count = str(folder) + "-other/best.h5", 3
+
+
+def test_paths_of_callbacks_follow_the_run(tmp_path):
+    run = runs.new_run(tmp_path, "twin")
+    runs.claimed(run)
+    writer = Writer(run.log_dir)
+    second = runs.claimed(run, [writer])
+    assert writer.path == second.log_dir / "best.h5" and writer.log_dir == str(second.log_dir)
+    assert writer.filepath == str(run.log_dir) + "-other/best.h5" and writer.count == 3

@@ -8,6 +8,8 @@ from toy_data import toy_dataset
 
 from mrcnn import backend
 from mrcnn.checkpoints import weights
+from mrcnn.data.augmentation_policies import camera_policy
+from mrcnn.data.copy_paste import CopyPaste
 from mrcnn.data.generator import DataGenerator
 from mrcnn.model import MaskRCNN
 from mrcnn.training import callbacks as training_callbacks
@@ -216,6 +218,7 @@ def test_the_running_mean_includes_the_statistics_of_batch_norm(tmp_path, monkey
         ("GRADIENT_ACCUMULATION_STEPS", 0),
         ("LOADER_PROCESSES", 4),
         ("RPN_TARGETS_IN_GRAPH", None),
+        ("ROI_POSITIVE_RATIO", 0),
     ],
 )
 def test_wrong_settings_are_named(name, value):
@@ -242,3 +245,29 @@ def test_tensorflow_reads_the_batches_of_an_epoch():
                 for name in expected:
                     np.testing.assert_array_equal(batch[name], expected[name])
             generator.epoch = epoch + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rate", -0.001),
+        ("learning_rate", float("nan")),
+        ("learning_rate", "fast"),
+        ("layers", ["heads"]),
+        ("epochs", 2.0),
+        ("epochs", "3"),
+        ("custom_callbacks", keras.callbacks.Callback()),
+        ("custom_callbacks", [print]),
+        ("augmentation", "flip"),
+        ("augmentation", True),
+        ("augmentation", [[]]),
+        ("augmentation", camera_policy),
+        ("augmentation", [CopyPaste]),
+    ],
+)
+def test_wrong_arguments_are_named_before_anything_is_written(name, value, tmp_path):
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    arguments = {"learning_rate": 0.01, "epochs": 1, "layers": "heads", name: value}
+    with pytest.raises(ValueError, match=f"`{name}` must be "):
+        model.train(toy_dataset(2), None, **arguments)
+    assert list(tmp_path.iterdir()) == []
