@@ -1,5 +1,7 @@
 """A part of a resized image is computed alone, and equals that part of the whole."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -22,3 +24,16 @@ def test_a_part_equals_the_same_part_of_the_whole(dtype, edge):
                 image, part, dtype is np.uint8, edge, size=(height, width), corner=(y, x)
             )
             np.testing.assert_array_equal(part, whole[y : y + rows, x : x + columns])
+
+
+def test_a_large_image_is_not_copied_for_each_row():
+    """Only a few rows of it are read for each row of the result; memory tells."""
+    image = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)
+    out = np.zeros((96, 128, 3), np.uint8)
+    tracemalloc.start()
+    try:
+        interpolation.bilinear_into(image, out)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < image.nbytes / 4
