@@ -57,7 +57,7 @@ ALLOWED = {
     },
     "loading": {"checkpoints", "config", "inference", "model"},
     # Many images, a service over HTTP, and the command line.
-    "scale": {"loading", "results"},
+    "scale": {"checkpoints", "loading", "results"},
     "serving": {"drawing", "geometry", "results", "visualize"},
     "cli": {
         "config",

@@ -92,6 +92,9 @@ ClassNames = Annotated[
     str | None,
     typer.Option(help="Names of the classes, separated by commas. By default, those of the weight file."),
 ]
+RunName = Annotated[
+    str | None, typer.Option("--name", help='Name of the run. By default "objects", or that of --resume.')
+]
 Overwrite = Annotated[
     bool,
     typer.Option(
@@ -488,10 +491,7 @@ def train(
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Continue the training run of this weight file.")
     ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(help='Name of the run. By default "objects", or that of --resume.'),
-    ] = None,
+    name: RunName = None,
     logs: Annotated[
         Path | None,
         typer.Option(help='The folder of training runs. By default "logs", or that of --resume.'),

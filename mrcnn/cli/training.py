@@ -48,20 +48,14 @@ def train_model(
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Train a model; see the command."""
-    from mrcnn.training import runs
+    from mrcnn.training.runs import model_dir_of
     from mrcnn.training.schedules import remaining
 
-    dataset = open_dataset(data, images, choice=choice)
-    val_dataset = None
-    if validation is not None:
-        # A data.yaml may name the images of both.
-        val_images = None if validation.resolve() == data.resolve() else images
-        val_dataset = open_dataset(validation, val_images, choice=choice, part="val", like=dataset)
+    dataset, val_dataset = _datasets(data, validation, images, choice)
     recipe = recipes.chosen_recipe(recipe, model, is_resumed=resume is not None)
-    values: dict[str, Any] = {"NUM_CLASSES": len(dataset.class_names)}
+    values = {"NUM_CLASSES": len(dataset.class_names), **parse_settings(settings)}
     if name is not None or resume is None:
-        values["NAME"] = name or "objects"
-    values |= parse_settings(settings)
+        values["NAME"] = name or values.get("NAME", "objects")
     if size is not None:
         values |= {"IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size}
     elif model is None and resume is None and not values.keys() & SIZE_SETTINGS:
@@ -70,8 +64,7 @@ def train_model(
         values["IMAGES_PER_GPU"] = batch
     elif resume is None:
         values.setdefault("IMAGES_PER_GPU", recipes.BATCHES.get(recipe or "", 2))
-    if logs is None:
-        logs = (resume and runs.model_dir_of(resume)) or Path("logs")
+    logs = logs or (resume and model_dir_of(resume)) or Path("logs")
     network = _network(recipe, model, resume, logs, values)
     recipe = recipe or recipes.recipe_of(network.config)
     steps = steps or values.get("STEPS_PER_EPOCH")
@@ -84,8 +77,7 @@ def train_model(
     augmentation = recipes.augmentation_of(recipe, any_orientation, copy_paste)
     for stage in left or stages[-1:]:
         network.train(dataset, val_dataset, *stage, augmentation=augmentation)
-    written = runs.weights_path(network.checkpoint_path, network.epoch)
-    weights = str(written if written.is_file() else network.find_last())
+    weights = _weights_of(network)
     options = {
         **{"resume": weights, "epochs": 2 * epochs, "recipe": recipe, "name": str(network.config.NAME)},
         **{"images": images, "validation": validation, "logs": logs, "batch": batch, "size": size},
@@ -95,6 +87,26 @@ def train_model(
     }
     go_on = shlex.join(_command(data, options))
     return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, _next_steps(weights, go_on)
+
+
+def _datasets(
+    data: Path, validation: Path | None, images: Path | None, choice: Mapping[str, Any] | None
+) -> "tuple[FormatDataset, FormatDataset | None]":
+    """Return the datasets of training and validation, with the same class numbers."""
+    dataset = open_dataset(data, images, choice=choice)
+    if validation is None:
+        return dataset, None
+    # A data.yaml may name the images of both.
+    val_images = None if validation.resolve() == data.resolve() else images
+    return dataset, open_dataset(validation, val_images, choice=choice, part="val", like=dataset)
+
+
+def _weights_of(network: "MaskRCNN") -> str:
+    """Return the path of the weights that a training wrote last."""
+    from mrcnn.training.runs import weights_path
+
+    written = weights_path(network.checkpoint_path, network.epoch)
+    return str(written if written.is_file() else network.find_last())
 
 
 def _next_steps(weights: str, go_on: str) -> str:

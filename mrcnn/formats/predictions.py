@@ -110,12 +110,7 @@ def write_predictions(
     """
     root, images = images_of(Path(source))
     wanted = (*formats, "overlay") if overlays else formats
-    if "labelme" in wanted and not copy_images and not root.is_dir():
-        raise InvalidDataError(
-            "A LabelMe file names its image file, and these images are in an archive. Pass copy_images=True "
-            "(--copy-images on the command line), or unpack the archive.",
-            file=root,
-        )
+    _check_names_of_images(root, wanted, copy_images)
     options = {"copy_images": copy_images, "tolerance": tolerance, "overwrite": overwrite}
     results = ResultFolder(output, class_names, wanted, **options)  # type: ignore[arg-type]
     names = _names(class_names)
@@ -153,6 +148,16 @@ def write_predictions(
         listed, total = ", ".join(class_names.values()), sum(results.counts.values())
         print(f"{len(results.counts)} images, {total} instances ({listed}) in {output}")
     return results.counts
+
+
+def _check_names_of_images(root: Path, formats: Sequence[str], copy_images: bool) -> None:
+    """Raise InvalidDataError if LabelMe files would have to name images in an archive."""
+    if "labelme" in formats and not copy_images and not root.is_dir():
+        raise InvalidDataError(
+            "A LabelMe file names its image file, and these images are in an archive. Pass copy_images=True "
+            "(--copy-images on the command line), or unpack the archive.",
+            file=root,
+        )
 
 
 @dataclass
