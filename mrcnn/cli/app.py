@@ -162,7 +162,7 @@ CopyPaste = Annotated[
 def _image_choice(
     page: int | None, channels: str | None, class_attribute: str | None = None
 ) -> dict[str, Any]:
-    """What to take of the images and annotations of a dataset, by the names of the options."""
+    """Return the given options for reading images and annotations, by name."""
     from mrcnn.cli.datasets import CLASS_ATTRIBUTE, parse_channels
 
     options = {"page": page, "channels": parse_channels(channels), CLASS_ATTRIBUTE: class_attribute}

@@ -284,9 +284,9 @@ def validation_batches(
     names, expected = list(dataset.class_names), list(train_dataset.class_names)
     if names != expected:
         warnings.warn(
-            "The validation dataset has other classes than the training dataset, and classes are compared by "
-            f"their ids, so the validation loss and AP may be wrong. Validation: {names}; training: "
-            f"{expected}. Add the classes to both datasets in the same order.",
+            "The validation dataset has other classes than the training dataset, or another order of them. "
+            "The loss compares class ids, so the validation loss may be wrong. Received: validation classes "
+            f"{names}, training classes {expected}. Add the same classes to both datasets, in one order.",
             stacklevel=4,
         )
     return batches

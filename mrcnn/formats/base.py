@@ -165,9 +165,9 @@ class FormatDataset(Dataset):
             ordered.append(info)
         if own:
             raise InvalidDataError(
-                f"The classes must be among {short(list(names))}. Received also: "
-                f"{short([info['name'] for info in own])}. Rename these classes in the annotations, or leave "
-                "their objects out.",
+                f"All classes must be among {short(list(names))}. Received other classes: "
+                f"{short([info['name'] for info in own])}. Rename them in the annotations, or remove their "
+                "objects.",
                 field="classes",
             )
         self.class_info = [background, *ordered]

@@ -175,7 +175,7 @@ def images_of(path: Source, part: str = "train") -> Path | None:
 
 
 def labels_of(images: Source) -> Path:
-    """Return the path of the images with the last part "images" replaced by "labels".
+    """Return the folder of the labels: the path with "labels" in place of its last part "images".
 
     Raises:
         InvalidDataError: If no part is called "images".
@@ -197,7 +197,8 @@ def _read_text(path: Path) -> str:
     content = read_bytes(path)
     if len(content) > MAX_NAMES_SIZE:
         raise InvalidDataError(
-            f"A file of class names has at most {MAX_NAMES_SIZE} bytes. Received: {len(content)} bytes",
+            f"A file of class names may have at most {MAX_NAMES_SIZE} bytes. Received: {len(content)} bytes. "
+            "Pass data.yaml, or a text file with one name per line.",
             file=path,
         )
     try:

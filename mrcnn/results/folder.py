@@ -208,7 +208,7 @@ def _refuse_corrected(folder: Path, formats: Sequence[str]) -> None:
     if newer:
         more = f" and {len(newer) - LISTED} more" if len(newer) > LISTED else ""
         raise FileExistsError(
-            f"{', '.join(map(str, newer[:LISTED]))}{more} would be replaced, and may have been corrected or "
-            "drawn by hand: no earlier run wrote them as they are now. Choose another folder for the "
-            "results, or pass overwrite=True (--overwrite on the command line)."
+            f"{', '.join(map(str, newer[:LISTED]))}{more} may have been corrected or drawn by hand, because "
+            "they are newer than all results that a run has written to this folder. Choose another folder "
+            "for the results, or pass overwrite=True (--overwrite on the command line) to replace them."
         )

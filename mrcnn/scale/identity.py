@@ -104,7 +104,7 @@ def _arguments(function: Callable[[], Any]) -> list[Any]:
 
 
 def _name_of(function: Callable[[], Any]) -> str:
-    """Return the name of a function, or the arguments of a partial one."""
+    """Return the name of a function; of a `functools.partial`, return its arguments as text."""
     if not isinstance(function, functools.partial):
         return getattr(function, "__name__", type(function).__name__)
     named = [f"{key}={value}" for key, value in sorted(function.keywords.items()) if _is_plain(value)]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def sizes_until(content: bytes, page: int) -> Iterator[tuple[int, int]]:
-    """Yield the stored (height, width) of the images after the first that are decoded to get one page.
+    """Yield the stored (height, width) of each image but the first that has to be decoded to reach a page.
 
     A page of a TIFF file needs no other. A frame of an animation needs all frames before it. Each is decoded
     only after its size has been yielded, so the caller can stop before a frame that is too large.

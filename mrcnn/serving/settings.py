@@ -33,7 +33,7 @@ class ImageLimits:
     config: Any
 
     def molded_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the size (height, width) at which an image goes into the network."""
+        """Return the (height, width) of the image that the network takes for an image of this size."""
         return molded_size((height, width), self.config)
 
     def is_too_thin(self, height: int, width: int) -> bool:

@@ -23,7 +23,7 @@ STEPS = {1: 255, 2: 85, 4: 17}
 
 @dataclass(frozen=True)
 class Appearance:
-    """How the values of a file are shown.
+    """How viewers show the stored values and rows of a TIFF file.
 
     Attributes:
         is_inverted: Whether 0 is white.
@@ -44,7 +44,7 @@ class Appearance:
         return stored.newbyteorder("=")
 
     def shown_shape(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) of the shown image."""
+        """Return the (height, width) of the image as viewers show it, for its stored height and width."""
         return (width, height) if self.orientation >= 5 else (height, width)
 
     def stored_window(self, window: Window, shape: tuple[int, int]) -> Window:
@@ -58,7 +58,7 @@ class Appearance:
         return (x1, y1, x2, y2) if self.orientation >= 5 else (y1, x1, y2, x2)
 
     def shown(self, pixels: np.ndarray) -> Image:
-        """Return a stored window as it is shown.
+        """Return the pixels of a stored window as viewers show them.
 
         Args:
             pixels: [h, w] or [h, w, channels], as stored.
