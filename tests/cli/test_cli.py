@@ -291,7 +291,7 @@ def test_validation_has_the_class_numbers_of_training(names, tmp_path):
     assert found == list(names.values())
     ids = [info["id"] for info in val.class_info[1:]]
     assert len(set(ids)) == 2 and val.source_class_ids["coco"] == [0, 1, 2]
-    with pytest.raises(InvalidDataError, match=r"bird\.json: .*Received also: \['bird'\]"):
+    with pytest.raises(InvalidDataError, match=r"bird\.json: .*Received other classes: \['bird'\]"):
         open_dataset(written("bird.json", {1: "cat, wild", 3: "bird"}), like=train)
 
 
