@@ -15,6 +15,7 @@ from keras import layers
 
 from mrcnn.network.conv_norm import Strides, conv_norm
 from mrcnn.network.convolution import Conv2D, MaxPooling2D
+from mrcnn.network.layer_names import number_layers
 from mrcnn.network.light_backbones import efficientnet_lite0, mobilenet_v2
 from mrcnn.network.normalization import Norm, normalization
 from mrcnn.typing import Tensor
@@ -242,7 +243,7 @@ def backbone_stages(
     Args:
         input_image: [B, H, W, channels].
         backbone: One of RESNETS, one of LIGHT_BACKBONES, or a function f(input_image, stage5=True,
-            train_bn=...) that returns C1 to C5. C1 is not used.
+            train_bn=...) that returns C1 to C5. C1 is not used. See `layer_names` for layers without names.
         train_bn, norm: See `mrcnn.network.normalization`. A function chooses its own normalization layers.
         resnet_style: One of RESNET_STYLES.
 
@@ -261,4 +262,6 @@ def backbone_stages(
         raise ValueError(
             f"The function `BACKBONE` must return five feature maps, C1 to C5. Received: {len(stages)} maps"
         )
+    if callable(backbone):
+        number_layers(input_image, stages)
     return list(stages[1:])
