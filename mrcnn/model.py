@@ -212,7 +212,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
             A report of the loaded layers.
 
         Raises:
-            ValueError: If a layer does not fit. The message lists all such layers.
+            DataError: If the file is missing or damaged, or layers do not fit. The message lists these.
 
         Warns:
             UserWarning: If the settings of a detector differ from those that the weights were trained with.

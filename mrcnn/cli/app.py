@@ -17,7 +17,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 success, 1 error, 2 invalid options, 3 success, but some input was left out.",
+    epilog="Exit codes: 0 success, 1 error, 2 invalid options, 3 success, but some input was left out, "
+    "130 interrupted.",
 )
 
 Model = Annotated[
@@ -26,6 +27,12 @@ Model = Annotated[
         "--model",
         "-m",
         help="A weight file, the name of published weights such as nucleus-light, or an exported file.",
+    ),
+]
+WeightFile = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="A weight file, or the name of published weights such as nucleus-light."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print only the result, as JSON.")]
@@ -136,8 +143,8 @@ Size = Annotated[
     int | None,
     typer.Option(
         min=64,
-        help="Side to which images are resized, a multiple of 64. By default twice the side of small "
-        "images, and 1024 for others. Smaller is faster.",
+        help="Side to which images are resized, a multiple of 64. By default twice the longest side if no "
+        "image is longer than 384 pixels, and else 1024. Smaller is faster.",
     ),
 ]
 Layers = Annotated[
@@ -230,7 +237,7 @@ def detect(
 ) -> Any:
     """Detect the objects in images or a video, and save the results.
 
-    Writes label images, COCO json files and counts, or other formats. They train again, after corrections.
+    Writes label images, COCO JSON files and counts, or other formats. They train again, after corrections.
     """
     from mrcnn.cli.detecting import detect_sources, parse_pixel_size
 
@@ -256,7 +263,7 @@ def detect(
 @finish
 def inspect(
     image: Annotated[Path, typer.Argument(help="An image file.")],
-    model: Model,
+    model: WeightFile,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder in which to save the page and the pictures.")
     ] = Path("inspected"),

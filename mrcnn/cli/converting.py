@@ -1,4 +1,4 @@
-"""The command `mrcnn convert`: annotations to COCO json, weights to a file of this library."""
+"""The command `mrcnn convert`: annotations to COCO JSON, weights to a file of this library."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

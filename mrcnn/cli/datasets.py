@@ -1,6 +1,7 @@
 """Datasets by path, and the command `mrcnn describe`."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from mrcnn.cli.messages import IncompleteError
 from mrcnn.errors import InvalidDataError, MissingFileError
 from mrcnn.files.images import SUFFIXES
+from mrcnn.results.folder import COUNTS, LABEL_PLACES, changed_files
 
 if TYPE_CHECKING:
     from mrcnn.formats.base import FormatDataset
+
+logger = logging.getLogger(__name__)
 
 # The option for VIA files.
 CLASS_ATTRIBUTE = "class-attribute"
@@ -109,30 +113,72 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
         via = formats.ViaDataset(**choice)
         via.load(data, images, class_attribute=wanted.class_attribute)
         return via
-    if data.suffix.lower() == ".zip" or _has_images(data / "labels"):
+    place = _annotations_in(data)
+    if place != data:
+        return _from_folder(place, wanted)
+    is_labels = data.name == "labels" and _has_images(data)
+    if data.suffix.lower() == ".zip" or is_labels:
         labels = formats.LabelImageDataset(**choice)
-        labels.load(data, str(images.absolute()) if images else "images", classes=classes or ("object",))
+        root = data.parent if is_labels else data
+        labels.load(root, str(images.absolute()) if images else "images", classes=classes or ("object",))
         return labels
-    if (data / "data.yaml").is_file():
-        return _yolo(data / "data.yaml", wanted)
     if data.is_dir() and any(data.glob("*.json")):
-        if (data / "annotations.json").is_file() and _is_coco(data / "annotations.json"):
-            return _from_folder(data / "annotations.json", wanted)
         shapes = formats.LabelMeDataset(**choice)
         shapes.load(data, classes, within=images)
         return shapes
-    if (data / "labelme").is_dir():
-        return _from_folder(data / "labelme", wanted)
-    for name, suffixes, kind in (
-        ("geojson", {".geojson"}, formats.GeoJsonDataset),
-        ("rois", {".zip", ".roi"}, formats.ImageJDataset),
+    for suffixes, kind in (
+        ({".geojson"}, formats.GeoJsonDataset),
+        ({".zip", ".roi"}, formats.ImageJDataset),
     ):
-        folder = data / name if (data / name).is_dir() else data
-        if folder.is_dir() and suffixes & {path.suffix.lower() for path in folder.iterdir()}:
+        if data.is_dir() and suffixes & {path.suffix.lower() for path in data.iterdir()}:
             outlined = kind(**choice)
-            outlined.load(folder, images or _images_beside(folder), classes)
+            outlined.load(data, images or _images_beside(data), classes)
             return outlined
     raise InvalidDataError(f"No dataset was recognized here. {KNOWN}", file=data)
+
+
+def _annotations_in(folder: Path) -> Path:
+    """Return the file or folder with the annotations of a folder; the path itself if there is none.
+
+    Results may be there in several formats. Those that were changed last, after all were written, come first,
+    then those that hold the classes.
+    """
+    places = {
+        "yolo": folder / "data.yaml",
+        "coco": folder / "annotations.json",
+        "labelme": folder / "labelme",
+        "geojson": folder / "geojson",
+        "imagej": folder / "rois",
+        "labels": folder / "labels",
+    }
+    found = {kind: place for kind, place in places.items() if _holds(kind, place)}
+    if len(found) < 2:
+        return next(iter(found.values()), folder)
+    changes = {
+        kind: changed_files(folder, tuple(LABEL_PLACES) if kind == "labels" else (kind,)) for kind in found
+    }
+    kind = next(iter(found))
+    if (folder / COUNTS).exists() and any(changes.values()):
+        kind = max(
+            found, key=lambda name: max((path.stat().st_mtime_ns for path in changes[name]), default=0)
+        )
+    logger.warning(
+        "%s has annotations in several formats: %s. Reading %s%s. To read others, pass their path.",
+        folder,
+        ", ".join(place.name for place in found.values()),
+        found[kind].name,
+        ", which changed last" if changes[kind] else "",
+    )
+    return found[kind]
+
+
+def _holds(kind: str, place: Path) -> bool:
+    """Whether annotations of a kind are there; see `_annotations_in`."""
+    if kind == "labels":
+        return _has_images(place)
+    if kind == "coco":
+        return place.is_file() and _is_coco(place)
+    return place.is_file() if kind == "yolo" else place.is_dir()
 
 
 def _yolo(data: Path, wanted: _Wanted) -> "FormatDataset":

@@ -53,8 +53,15 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def load_keras_model(name: str, settings: Sequence[str] = ()) -> "MaskRCNN":
-    """Return a model in inference mode of a weight file or a published name."""
+    """Return a model in inference mode of a weight file or a published name.
+
+    Raises:
+        InvalidDataError: If it is an exported file.
+    """
     from mrcnn.loading import load
+
+    if _is_exported(Path(name)):
+        raise InvalidDataError("This command takes no exported file. Pass the weight file.", file=Path(name))
 
     return load(name, **parse_settings(settings))
 
@@ -65,11 +72,10 @@ def load_model(name: str, settings: Sequence[str] = ()) -> Detecting:
     Raises:
         InvalidDataError: If settings are given for an exported file.
     """
-    from mrcnn.runtime.runner import ENGINES, load
+    from mrcnn.runtime.runner import load
 
     path = Path(name)
-    suffix = path.suffix.lower()
-    if not (suffix and suffix in ENGINES) and not (path / "saved_model.pb").is_file():
+    if not _is_exported(path):
         return load_keras_model(name, settings)
     if settings:
         raise InvalidDataError(
@@ -78,6 +84,14 @@ def load_model(name: str, settings: Sequence[str] = ()) -> Detecting:
             file=path,
         )
     return load(path)
+
+
+def _is_exported(path: Path) -> bool:
+    """Whether a path is that of a file or folder that `mrcnn export` writes."""
+    from mrcnn.runtime.runner import ENGINES
+
+    suffix = path.suffix.lower()
+    return (suffix != "" and suffix in ENGINES) or (path / "saved_model.pb").is_file()
 
 
 def names_of(model: Detecting) -> dict[int, str]:

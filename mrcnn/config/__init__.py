@@ -76,8 +76,8 @@ class Config:
     the value that they were trained with."""
 
     BACKBONE: str | Callable = "resnet101"
-    """Name of a backbone in KNOWN_BACKBONES, or a callable `f(input_image, stage5=True, train_bn=...)` that
-    returns C1 to C5. "resnet101" is the most accurate; "mobilenetv2" and "efficientnetlite0" are by far the
+    """One of "resnet50", "resnet101", "resnext101_32x8d", "mobilenetv2" and "efficientnetlite0", or a
+    callable `f(input_image, stage5=True, train_bn=...)` that returns C1 to C5. The last two are by far the
     fastest. The ImageNet weights of "efficientnetlite0" expect MEAN_PIXEL = (127, 127, 127). Wrap a plain
     function in staticmethod when you assign it in a class body."""
 

@@ -1,4 +1,4 @@
-"""ImageJ RoIs: a zip file of the RoI Manager, or a .roi file, for each image."""
+"""ImageJ ROIs: a zip file of the ROI Manager, or a .roi file, for each image."""
 
 import io
 from collections.abc import Sequence

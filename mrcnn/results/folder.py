@@ -198,13 +198,25 @@ class ResultFolder:
             temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
 
 
-def _refuse_corrected(folder: Path, formats: Sequence[str]) -> None:
-    """Raise FileExistsError if files that would be replaced are newer than the results of the last run."""
+def changed_files(folder: Path, formats: Sequence[str] = tuple(CORRECTED)) -> list[Path]:
+    """Return the annotations that are newer than all results that a run has written to a folder, sorted.
+
+    Somebody may have corrected or drawn them. In a folder without results, these are all annotations.
+
+    Args:
+        folder: The folder of results.
+        formats: The formats of the annotations, some of FORMATS.
+    """
     table = folder / COUNTS
     since = table.stat().st_mtime_ns if table.exists() else 0
     patterns = [CORRECTED[kind] for kind in formats if kind in CORRECTED]
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
-    newer = [path for path in found if path.stat().st_mtime_ns > since]
+    return [path for path in found if path.stat().st_mtime_ns > since]
+
+
+def _refuse_corrected(folder: Path, formats: Sequence[str]) -> None:
+    """Raise FileExistsError if files that would be replaced are newer than the results of the last run."""
+    newer = changed_files(folder, formats)
     if newer:
         more = f" and {len(newer) - LISTED} more" if len(newer) > LISTED else ""
         raise FileExistsError(

@@ -1,6 +1,7 @@
 """The command `mrcnn`: its commands on small data, its errors and exit codes."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -217,6 +218,52 @@ def test_formats_are_recognized(kind, tmp_path):
     dataset = open_dataset(path)
     assert len(dataset.image_ids) == 1
     assert len(list(dataset.load_instances(0))) >= 1
+
+
+@pytest.fixture
+def several_formats(coco, tmp_path):
+    """A folder with one dataset as label images, as COCO JSON and for LabelMe."""
+    from mrcnn.cli.datasets import open_dataset
+    from mrcnn.formats import write_dataset
+
+    folder = tmp_path / "several"
+    write_dataset(open_dataset(coco), folder, ["labels", "coco", "labelme"], copy_images=True)
+    return folder
+
+
+def change(path, folder):
+    """Make a file newer than the results of a run."""
+    later = (folder / "counts.csv").stat().st_mtime + 10
+    os.utime(path, (later, later))
+
+
+def test_of_several_formats_the_one_with_classes_is_read(several_formats, caplog):
+    from mrcnn.cli.datasets import open_dataset
+
+    dataset = open_dataset(several_formats)
+    assert dataset.source_class_ids.keys() >= {"coco"} and len(dataset.class_names) > 2
+    assert "annotations.json, labelme, labels. Reading annotations.json." in caplog.text
+
+
+def test_of_several_formats_the_corrected_one_is_read(several_formats, caplog):
+    from mrcnn.cli.datasets import open_dataset
+
+    change(several_formats / "annotations.json", several_formats)
+    assert len(open_dataset(several_formats).class_names) > 2
+    later = next((several_formats / "labels").iterdir())
+    change(later, several_formats)
+    os.utime(later, (later.stat().st_mtime + 1,) * 2)
+    assert open_dataset(several_formats).class_names == ["BG", "object"]
+    assert "Reading labels, which changed last. To read others, pass their path." in caplog.text
+
+
+def test_each_of_several_formats_can_be_chosen(several_formats, caplog):
+    from mrcnn.cli.datasets import open_dataset
+
+    found = {name: open_dataset(several_formats / name) for name in ("annotations.json", "labelme", "labels")}
+    assert [len(dataset.class_names) > 2 for dataset in found.values()] == [True, True, False]
+    assert all(len(dataset.image_ids) == 3 for dataset in found.values())
+    assert not caplog.records
 
 
 @pytest.fixture
@@ -477,3 +524,10 @@ def test_a_missing_image_is_named(tmp_path):
     assert "none.jpg" in messages
     assert "Traceback" not in messages
     assert not (tmp_path / "inspected").exists()
+
+
+def test_inspect_names_an_exported_file(tmp_path):
+    files.write_picture(tmp_path / "a.png")
+    (tmp_path / "leaves.onnx").write_bytes(b"")
+    message = run("inspect", tmp_path / "a.png", "--model", tmp_path / "leaves.onnx", code=1)[1]
+    assert "leaves.onnx: This command takes no exported file. Pass the weight file." in message
