@@ -56,8 +56,8 @@ def load(
         model_dir: The folder of all training runs. Nothing is written before `train`.
         exclude: Names of layers that keep their random weights, which is necessary if an override changes
             their shapes.
-        **overrides: Settings to change, such as DETECTION_MIN_CONFIDENCE=0.5. In inference mode, without
-            `config`, GPU_COUNT and IMAGES_PER_GPU are 1, and IMAGE_RESIZE_MODE "crop" becomes "pad64".
+        **overrides: Settings to change, such as DETECTION_MIN_CONFIDENCE=0.5. Without `config`, GPU_COUNT
+            is 1; in inference mode, IMAGES_PER_GPU is 1, too, and IMAGE_RESIZE_MODE "crop" becomes "pad64".
 
     Returns:
         The model. `model.class_names` holds the names by class id, or None if the file does not contain them.

@@ -22,7 +22,7 @@ from mrcnn import utils as utils
 from mrcnn.backend import precision
 from mrcnn.backend.devices import Devices
 from mrcnn.checkpoints import downloads, weights
-from mrcnn.checkpoints.model_info import ModelInfo, clean_names, describe_differences
+from mrcnn.checkpoints.model_info import ModelInfo, clean_names, report_differences
 from mrcnn.data.dataset_range import settle_value_range
 from mrcnn.data.generator import DataGenerator, validation_batches
 from mrcnn.data.generator import data_generator as data_generator
@@ -100,6 +100,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
     # State that subclasses with their own constructor do not set.
     class_names: list[str] | None = None
     _detector: Detector | None = None
+    _range_of_weights: Sequence[float] | None = None  # IMAGE_VALUE_RANGE, if loading weights has set it
 
     @functools.cached_property
     def metrics(self) -> dict[str, float]:
@@ -221,19 +222,9 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         if report.class_names is not None:
             self.class_names = list(report.class_names)
         self.metrics = {} if report.info is None or report.excluded else dict(report.info.metrics)
-        if report.info is not None:
-            if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE is None:
-                self.config.IMAGE_VALUE_RANGE = report.info.settings.get("IMAGE_VALUE_RANGE")
-            differences = describe_differences(report.info.settings, self.config.to_dict())
-            if differences and self.mode == "inference":
-                warnings.warn(
-                    f"{filepath} was trained with different settings than this model has, so it may find "
-                    f"nothing:\n{differences}\nCorrect the Config, or use the settings of the file with "
-                    f"mrcnn.load({os.fspath(filepath)!r}).",
-                    stacklevel=2,
-                )
-            elif differences:
-                logger.info("%s was trained with other settings:\n%s", filepath, differences)
+        settings = {} if report.info is None else report.info.settings
+        self._take_value_range(settings.get("IMAGE_VALUE_RANGE"))
+        report_differences(filepath, settings, self.config, detects=self.mode == "inference")
         self.set_log_dir(filepath if resume else None)
         return report
 
@@ -247,8 +238,12 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         if other.class_names is not None:
             self.class_names = list(other.class_names)
         self.metrics = dict(other.metrics)
-        if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE is None:
-            self.config.IMAGE_VALUE_RANGE = other.config.IMAGE_VALUE_RANGE
+        self._take_value_range(other.config.IMAGE_VALUE_RANGE)
+
+    def _take_value_range(self, of_weights: Sequence[float] | None) -> None:
+        """Detect with the value range that the weights were trained with, unless the Config sets another."""
+        if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE in (None, self._range_of_weights):
+            self.config.IMAGE_VALUE_RANGE = self._range_of_weights = of_weights
 
     def inference_model(self, config: "Config | None" = None) -> "MaskRCNN":
         """Return a model in inference mode with the weights of this one.
@@ -323,6 +318,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
             learning_rate: A number or a Keras schedule.
             momentum: Momentum of SGD, or beta_1 of Adam.
         """
+        self._require_mode("training", "compile")
         with self.devices.scope():
             training_network.compile_network(
                 self.keras_model, self.config, learning_rate, momentum, self.devices
@@ -403,7 +399,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         if is_first:
             if self._run.is_new and self.log_dir == str(self._run.log_dir):
                 self._use_run(runs.claimed(self._run, custom_callbacks or ()))
-            runs.open_run_folder(self.log_dir, self.config)
+            runs.open_run_folder(self.log_dir, self.config, self.epoch)
             saver = training_callbacks.SaveWeights(self.checkpoint_path)
             self._print_start(epochs, layers, learning_rate, verbose)
         self.set_trainable(pattern, verbose=verbose if is_first else 0)

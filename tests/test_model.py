@@ -353,7 +353,7 @@ def test_paths_that_cannot_be_written_are_named(trained, tmp_path):
     with pytest.raises(OSError, match="file"):
         model.keras_model.save_weights(blocked / "weights.h5")
     with pytest.raises(OSError, match="file"):
-        runs.open_run_folder(blocked / "run", TinyConfig())
+        runs.open_run_folder(blocked / "run", TinyConfig(), 0)
     assert blocked.read_text() == "in the way"
 
 

@@ -8,10 +8,13 @@ come from strangers: sizes and types are checked before anything is used, and no
 import dataclasses
 import itertools
 import json
+import logging
 import math
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -19,6 +22,11 @@ import numpy as np
 from mrcnn.checkpoints.hdf5 import damage_named
 from mrcnn.checkpoints.opening import check_file, read_start
 from mrcnn.errors import InvalidDataError
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
+
+logger = logging.getLogger(__name__)
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -146,6 +154,32 @@ def describe_differences(file: Mapping[str, Any], model: Mapping[str, Any]) -> s
             if name in file and name in model and file[name] != model[name]
         }
     return "\n".join(f"    {name}: file {one}, model {other}" for name, (one, other) in differing.items())
+
+
+def report_differences(
+    path: str | os.PathLike[str], settings: Mapping[str, Any], config: "Config", *, detects: bool
+) -> None:
+    """Say in which settings a weight file differs from the model that loaded it; see `describe_differences`.
+
+    Args:
+        path: The weight file.
+        settings: Its settings.
+        config: Those of the model.
+        detects: Whether the model is a detector. Others may be trained with other settings.
+
+    Warns:
+        UserWarning: If the model is a detector, which then may find nothing.
+    """
+    differences = describe_differences(settings, config.to_dict())
+    if differences and detects:
+        warnings.warn(
+            f"{path} was trained with different settings than this model has, so it may find nothing:\n"
+            f"{differences}\nCorrect the Config, or use the settings of the file with "
+            f"mrcnn.load({os.fspath(path)!r}).",
+            stacklevel=3,
+        )
+    elif differences:
+        logger.info("%s was trained with other settings:\n%s", path, differences)
 
 
 # --- Files ---

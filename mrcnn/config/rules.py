@@ -54,7 +54,7 @@ COUNTS = {
 }
 FRACTIONS = (
     *("RPN_NMS_THRESHOLD", "RPN_POSITIVE_IOU", "RPN_NEGATIVE_IOU", "CROWD_IOU"),
-    *("ROI_POSITIVE_RATIO", "ROI_POSITIVE_IOU", "DETECTION_NMS_THRESHOLD", "LEARNING_MOMENTUM"),
+    *("ROI_POSITIVE_RATIO", "ROI_POSITIVE_IOU", "DETECTION_NMS_THRESHOLD"),
     "DETECTION_MIN_CONFIDENCE",
 )
 NOT_NEGATIVE = ("IMAGE_MIN_SCALE", "LEARNING_RATE", "WEIGHT_DECAY", "BATCH_NORM_EPSILON")
@@ -190,6 +190,8 @@ def _optional_rules(config: "Config") -> Iterator[Rule]:
     threshold = config.MASK_NMS_THRESHOLD
     is_kept = threshold is None or _is_number(threshold, 0, 1)
     yield "MASK_NMS_THRESHOLD", is_kept, "a number from 0 to 1, or None for NMS by boxes only"
+    is_kept = _is_number(config.LEARNING_MOMENTUM, 0, 1) and config.LEARNING_MOMENTUM < 1
+    yield "LEARNING_MOMENTUM", is_kept, "a number from 0 to below 1"
     momentum = config.EMA_MOMENTUM
     is_kept = momentum is None or (_is_number(momentum, 0, 1) and momentum < 1)
     yield "EMA_MOMENTUM", is_kept, "a number from 0 to below 1, such as 0.999, or None for no running mean"

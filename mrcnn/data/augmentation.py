@@ -75,20 +75,23 @@ def apply(
 
     Raises:
         AugmentationError: If the augmentation changes a shape. This is a ValueError.
+        RuntimeError: If the augmentation raises an error. The message names both.
         TypeError: If `augmentation` is none of these kinds.
     """
-    if hasattr(augmentation, "to_deterministic"):
-        changed = _apply_imgaug(augmentation, image, masks, rng)
-    elif type(augmentation).__module__.split(".")[0] == "albumentations":
-        changed = _apply_albumentations(augmentation, image, masks, rng)
-    elif callable(augmentation):
-        changed = _apply_callable(augmentation, image, masks, rng)
-    else:
+    if not (hasattr(augmentation, "to_deterministic") or callable(augmentation)):
         raise TypeError(
             "`augmentation` must be an imgaug augmenter, an albumentations transform, a callable "
             "f(image, masks) that returns (image, masks), or a list of these. Received: "
             f"augmentation={augmentation!r}"
         )
+    try:
+        changed = _change(augmentation, image, masks, rng)
+    except (AugmentationError, MemoryError):
+        raise
+    except Exception as error:
+        raise RuntimeError(
+            f"The augmentation {_describe(augmentation)} failed: {type(error).__name__}: {error}"
+        ) from error
     for name, before, after in zip(("image", "masks"), (image, masks), changed, strict=True):
         if np.shape(after) != before.shape:
             raise AugmentationError(
@@ -97,6 +100,19 @@ def apply(
                 "crop and pad to the same size."
             )
     return np.asarray(changed[0]), np.asarray(changed[1]).astype(bool)
+
+
+def _change(
+    augmentation: Augmentation, image: Image, masks: Masks, rng: np.random.Generator | None
+) -> tuple[Image, Masks]:
+    """Apply an augmentation without a check of its result; see `apply`."""
+    if hasattr(augmentation, "to_deterministic"):
+        return _apply_imgaug(augmentation, image, masks, rng)
+    # A transform of a user's own is derived from a class of albumentations.
+    packages = {base.__module__.split(".")[0] for base in type(augmentation).__mro__}
+    if "albumentations" in packages:
+        return _apply_albumentations(augmentation, image, masks, rng)
+    return _apply_callable(augmentation, image, masks, rng)
 
 
 def check_uint8_rgb(image: Image, name: str) -> None:

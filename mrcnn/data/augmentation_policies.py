@@ -227,9 +227,7 @@ def albumentations_policy(strength: float = 1.0, any_orientation: bool = True) -
         A.RandomBrightnessContrast((-BRIGHTNESS * strength / 2, BRIGHTNESS * strength / 2), 0, p=1),
         A.RandomBrightnessContrast(0, (-CONTRAST * strength / 2, CONTRAST * strength / 2), p=1),
         A.RandomGamma((100 * low, 100 * high), p=1),
-        A.PlanckianJitter(
-            temperature_limit=(int(DAYLIGHT - KELVIN * strength), int(DAYLIGHT + KELVIN * strength)), p=1
-        ),
+        A.PlanckianJitter(temperature_limit=_kelvin_limits(strength), p=1),
         A.HueSaturationValue(HUE * strength, 3 * HUE * strength, 0, p=1),
         A.RGBShift(*[128 * GAIN * strength] * 3, p=1),
     ]
@@ -240,6 +238,12 @@ def albumentations_policy(strength: float = 1.0, any_orientation: bool = True) -
         A.Downscale(scale_range=(RESOLUTION, 0.99), p=1),
     ]
     return A.Compose([*position, turn, A.SomeOf(light, n=2, p=0.75), A.OneOf(quality, p=0.5)])
+
+
+def _kelvin_limits(strength: float) -> tuple[int, int]:
+    """Return the range of color temperatures around the white of albumentations, within its limits."""
+    width = max(1, int(KELVIN * strength))
+    return max(3000, 6000 - width), min(15000, 6000 + width)
 
 
 def _check(strength: float) -> None:

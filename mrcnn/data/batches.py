@@ -70,7 +70,7 @@ class BatchBuilder:
         shuffle: bool = True,
         augment: bool = False,
         augmentation: Augmentation | None = None,
-        no_augmentation_sources: Sequence[str] = (),
+        no_augmentation_sources: Sequence[str] | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
         check_augmentation(augmentation)
@@ -82,7 +82,7 @@ class BatchBuilder:
         self.shuffle = shuffle
         self.augment = augment
         self.augmentation = augmentation
-        self.no_augmentation_sources = tuple(no_augmentation_sources)
+        self.no_augmentation_sources = checked_sources(no_augmentation_sources)
         self.part = part
         self.failures = ImageFailures(dataset, config.MAX_IMAGE_ERRORS)
         self._anchors = None if config.RPN_TARGETS_IN_GRAPH else AnchorCache(config, anchors)
@@ -162,6 +162,15 @@ class BatchBuilder:
     def _augmentation_of(self, image_id: int) -> Augmentation | None:
         source = self.dataset.image_info[image_id]["source"]
         return None if source in self.no_augmentation_sources else self.augmentation
+
+
+def checked_sources(sources: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the argument `no_augmentation_sources` as a tuple. Raises ValueError for a single string."""
+    if isinstance(sources, str):
+        raise ValueError(
+            f"`no_augmentation_sources` must be a list of sources. Received: {sources!r}. Pass [{sources!r}]."
+        )
+    return tuple(sources or ())
 
 
 def trains_when_empty(dataset: "Dataset", config: "Config", image_id: int) -> bool:

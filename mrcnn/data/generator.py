@@ -103,7 +103,7 @@ class DataGenerator(keras.utils.PyDataset):
             shuffle=shuffle,
             augment=augment,
             augmentation=augmentation,
-            no_augmentation_sources=no_augmentation_sources or (),
+            no_augmentation_sources=no_augmentation_sources,
             part=part,
         )
         self._threads = workers
@@ -209,6 +209,7 @@ def data_generator(
         RuntimeError: See DataGenerator.
     """
     batches.check_has_images(dataset, config)
+    not_augmented = batches.checked_sources(no_augmentation_sources)
     anchors = AnchorCache(config)
     failures = ImageFailures(dataset, config.MAX_IMAGE_ERRORS)
     samples: list[Sample] = []
@@ -219,7 +220,7 @@ def data_generator(
             raise batches.no_usable_image(dataset, failures)
         if image_id in failures.reasons:
             continue
-        is_augmented = dataset.image_info[image_id]["source"] not in (no_augmentation_sources or ())
+        is_augmented = dataset.image_info[image_id]["source"] not in not_augmented
         sample = None
         with failures.tolerate(image_id):
             sample = build_sample(

@@ -171,10 +171,20 @@ def _padded(samples: Sequence[Sample], is_mini: bool) -> list[Sample]:
     """Pad images and whole masks on the right and at the bottom, to the size of the largest image.
 
     The padding of an image has the mean color, which is 0 after the mean was subtracted.
+
+    Raises:
+        ValueError: If the RPN targets of a sample belong to another size.
     """
     shape = images.padded_shape([sample.image.shape for sample in samples])
     padded = []
     for sample in samples:
+        if sample.rpn_targets and images.padded_shape([sample.image.shape]) != shape:
+            raise ValueError(
+                "The RPN targets of a batch must belong to images of one size. Received: an image of "
+                f'{sample.image.shape[:2]} pixels in a batch of {shape}, with IMAGE_RESIZE_MODE="shortest". '
+                "Set RPN_TARGETS_IN_GRAPH = True and train with "
+                'MaskRCNN.train, or use IMAGE_RESIZE_MODE "square" or "crop", or a batch size of 1.'
+            )
         meta = sample.meta.copy()
         meta[IMAGE_SHAPE] = (*shape, sample.image.shape[2])
         masks = sample.masks if is_mini else images.pad_after(sample.masks, shape)
@@ -204,7 +214,7 @@ def stack(samples: Sequence[Sample], config: "Config") -> dict[str, np.ndarray]:
         [B, h, w, M].
 
     Raises:
-        ValueError: If the images have different sizes.
+        ValueError: If the images have different sizes, or RPN targets for different sizes.
     """
     if config.IMAGE_RESIZE_MODE == "shortest":
         samples = _padded(samples, is_mini=config.USE_MINI_MASK)

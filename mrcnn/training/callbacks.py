@@ -312,6 +312,14 @@ class MeanWeights(keras.callbacks.SwapEMAWeights):
         super().on_epoch_end(epoch, logs)
         self._show(means=True)
 
+    def keep(self) -> None:
+        """Leave the means in the network when the training ends after this epoch.
+
+        At the end, Keras copies what it exchanged for the trained weights back to the network. It prevents
+        this itself after the last epoch only.
+        """
+        self._finalize_ema_values()
+
     def on_test_begin(self, logs: Logs = None) -> None:
         super().on_test_begin(logs)
         self._show(means=True)
@@ -346,6 +354,22 @@ class MeanWeights(keras.callbacks.SwapEMAWeights):
         self._means, self._shows_means = now, means
 
 
+class KeepMeanWeights(keras.callbacks.Callback):
+    """Keep the mean weights if a callback before this one has stopped the training.
+
+    Args:
+        mean_weights: The callback of the same training that shows them.
+    """
+
+    def __init__(self, mean_weights: MeanWeights) -> None:
+        super().__init__()
+        self._mean_weights = mean_weights
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if self.model.stop_training:
+            self._mean_weights.keep()
+
+
 def default_callbacks(
     log_dir: str | os.PathLike[str],
     saver: SaveWeights | None,
@@ -367,9 +391,10 @@ def default_callbacks(
             for `saver` and for `custom`.
     """
     callbacks = [KeepHostMemory(), StopWhenNotFinite(saver, batches)]
-    if ema_momentum is not None:
-        callbacks.append(MeanWeights(ema_momentum))
-    callbacks += [*([saver] if saver else []), *custom]
+    means = None if ema_momentum is None else MeanWeights(ema_momentum)
+    callbacks += [*([means] if means else []), *([saver] if saver else []), *custom]
+    if means:
+        callbacks.append(KeepMeanWeights(means))
     if saver is None:
         pass
     elif importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):

@@ -97,6 +97,9 @@ class _NamedSequence(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Any:
         return self.change(self.source[index])
 
+    def on_epoch_begin(self) -> None:
+        self.source.on_epoch_begin()
+
     def on_epoch_end(self) -> None:
         self.source.on_epoch_end()
 

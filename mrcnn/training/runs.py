@@ -5,6 +5,7 @@ weight files are named `mask_rcnn_<name>_<epoch>.h5`; epochs count from 1 and ha
 """
 
 import datetime
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ from mrcnn import files
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
+
+logger = logging.getLogger(__name__)
 
 DATE_FORMAT = "%Y%m%dT%H%M"
 DATE = r"\d{8}T\d{4}"
@@ -192,10 +195,16 @@ def _by_epoch(path: Path) -> tuple[int, str]:
     return int(match["epoch"]) if match else -1, path.name
 
 
-def open_run_folder(log_dir: str | os.PathLike[str], config: "Config") -> None:
+def open_run_folder(log_dir: str | os.PathLike[str], config: "Config", epoch: int) -> None:
     """Create the folder of a run and write the settings to its config.json.
 
-    Unfinished files that a killed run left in the folder are removed.
+    Unfinished files that a killed run left in the folder are removed. If the run continues from an earlier
+    epoch than its last one, the weight files of the later epochs move to a subfolder.
+
+    Args:
+        log_dir: The folder.
+        config: The settings.
+        epoch: Number of completed epochs.
 
     Raises:
         OSError: If the folder cannot be written. The message names the folder.
@@ -211,3 +220,21 @@ def open_run_folder(log_dir: str | os.PathLike[str], config: "Config") -> None:
             str(folder),
         ) from error
     files.remove_leftovers(folder)
+    _set_aside(folder, epoch)
+
+
+def _set_aside(folder: Path, epoch: int) -> None:
+    """Move the weight files of epochs after this one to a subfolder, because the run would replace them."""
+    later = [path for path in folder.glob("mask_rcnn*.h5") if _by_epoch(path)[0] > epoch]
+    if not later:
+        return
+    aside = folder / f"replaced-{datetime.datetime.now():%Y%m%dT%H%M%S}"
+    aside.mkdir(exist_ok=True)
+    for path in later:
+        path.rename(aside / path.name)
+    logger.warning(
+        "The training continues after epoch %d. The weight files of %d later epochs were moved to %s.",
+        epoch,
+        len(later),
+        aside,
+    )

@@ -73,8 +73,9 @@ def transfer_stages(peak: float, epochs: int, steps_per_epoch: int) -> list[Stag
         steps_per_epoch: Number of steps of each epoch.
 
     Raises:
-        ValueError: See `warm_up_and_decay`.
+        ValueError: If `steps_per_epoch` is None; see also `warm_up_and_decay`.
     """
+    _check_steps(steps_per_epoch)
     alone = max(1, round(epochs / 10)) if epochs > 1 else 0
     stages = [Stage(warm_up_and_decay(peak, (epochs - alone) * steps_per_epoch), epochs, "3+")]
     if alone:
@@ -118,7 +119,11 @@ def remaining(stages: Sequence[Stage], epoch: int, steps_per_epoch: int) -> list
 
     Returns:
         The stages that are not finished. The learning rate of the first one continues where it stopped.
+
+    Raises:
+        ValueError: If `steps_per_epoch` is None.
     """
+    _check_steps(steps_per_epoch)
     left = []
     begin = 0
     for stage in stages:
@@ -131,3 +136,11 @@ def remaining(stages: Sequence[Stage], epoch: int, steps_per_epoch: int) -> list
             rate = Continued(rate, steps)
         left.append(Stage(rate, stage.epochs, stage.layers))
     return left
+
+
+def _check_steps(steps_per_epoch: int | None) -> None:
+    if steps_per_epoch is None:
+        raise ValueError(
+            "`steps_per_epoch` must be a number. Received: None, which as STEPS_PER_EPOCH means one pass "
+            "over the images. Pass the number of images divided by the batch size, rounded up."
+        )

@@ -483,5 +483,5 @@ def test_missing_file_folder_and_fifo(tmp_path):
     with pytest.raises(UnreadableFileError, match="folder"):
         foreign.read_state(tmp_path)
     os.mkfifo(tmp_path / "w.pth")
-    with pytest.raises(InvalidDataError, match="FIFO"):
+    with pytest.raises(UnreadableFileError, match="FIFO"):
         foreign.read_state(tmp_path / "w.pth")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrcnn.checkpoints import weight_files
-from mrcnn.errors import InvalidDataError
+from mrcnn.errors import InvalidDataError, UnreadableFileError
 
 STRUCTURES = golden_files.golden_paths("structure_*.json")
 
@@ -518,7 +518,7 @@ def test_lists_of_names_that_are_none_name_the_file(tmp_path, value):
 
 def test_fifo_in_place_of_a_file(tmp_path):
     os.mkfifo(tmp_path / "w.h5")
-    with pytest.raises(InvalidDataError, match=r"w\.h5: .*it is a FIFO"):
+    with pytest.raises(UnreadableFileError, match=r"w\.h5: .*it is a FIFO"):
         weight_files.read_weight_file(tmp_path / "w.h5")
 
 

@@ -233,6 +233,8 @@ def test_valid_settings_pass(values):
         ("CONTRAST_PERCENTILES", (99, 1), "rising percentiles"),
         ("CONTRAST_PERCENTILES", (1, 999), "rising percentiles"),
         ("CONTRAST_PERCENTILES", 1, "rising percentiles"),
+        ("LEARNING_MOMENTUM", 1.0, "from 0 to below 1"),
+        ("LEARNING_MOMENTUM", "0.9", "from 0 to below 1"),
         ("IMAGE_VALUE_RANGE", (1, 0), "rising numbers, black and white"),
         ("IMAGE_VALUE_RANGE", (0, float("nan")), "rising numbers"),
         ("IMAGE_VALUE_RANGE", 255, "rising numbers"),

@@ -168,6 +168,29 @@ def test_callables():
         augmentation.apply("flip", image, masks)
 
 
+def test_an_error_inside_an_augmentation_names_it():
+    image, masks = shapes()
+
+    def broken(image, masks):
+        return image[no_such_name], masks  # noqa: F821
+
+    with pytest.raises(RuntimeError, match=r"augmentation broken failed: NameError: .*no_such_name"):
+        augmentation.apply(broken, image, masks)
+
+
+def test_a_transform_derived_from_albumentations():
+    library = pytest.importorskip("albumentations", exc_type=ImportError)
+
+    class Invert(library.ImageOnlyTransform):
+        def apply(self, img, **params):
+            return 255 - img
+
+    image, masks = shapes()
+    changed, same = augmentation.apply(Invert(p=1.0), image, masks, np.random.default_rng(0))
+    np.testing.assert_array_equal(changed, 255 - image)
+    np.testing.assert_array_equal(same, masks)
+
+
 def test_albumentations():
     library = pytest.importorskip("albumentations", exc_type=ImportError)
     image, masks = shapes()

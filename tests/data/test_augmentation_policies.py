@@ -86,6 +86,12 @@ def test_upright_objects_stay_upright(policy):
         assert changed[:40].mean() > changed[-40:].mean() + 20
 
 
+@pytest.mark.parametrize("strength", [0, 1.5, 2])
+def test_every_strength_is_valid_for_albumentations(strength):
+    pytest.importorskip("albumentations")
+    assert augmentation_policies.albumentations_policy(strength) is not None
+
+
 @each_policy
 def test_bad_strength(policy):
     if policy is augmentation_policies.albumentations_policy:

@@ -124,6 +124,20 @@ def test_some_sources_are_not_augmented():
         dataset, values, shuffle=False, augmentation=blacken, no_augmentation_sources=["plain"]
     )[0][0]
     np.testing.assert_array_equal(batch["input_image"], inputs[0])
+    for make in (data_generator, DataGenerator):
+        with pytest.raises(
+            ValueError, match=r"must be a list of sources\. Received: 'plain'\. Pass \['plain'\]"
+        ):
+            next(iter(make(dataset, values, augmentation=blacken, no_augmentation_sources="plain")))
+
+
+def test_rpn_targets_of_images_that_are_padded_together_have_one_size():
+    frames = [rectangles(0, shape=(60, 120)), rectangles(1, shape=(120, 60))]
+    values = config(IMAGE_RESIZE_MODE="shortest", IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=128)
+    with pytest.raises(ValueError, match=r"RPN targets of a batch.*RPN_TARGETS_IN_GRAPH = True"):
+        next(data_generator(ArrayDataset(frames), values, shuffle=False, batch_size=2))
+    inputs, _ = next(data_generator(ArrayDataset(frames), values, shuffle=False, batch_size=1))
+    assert inputs[0].shape[0] == 1
 
 
 # --- DataGenerator: content ---

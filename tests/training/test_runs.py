@@ -27,7 +27,7 @@ NAMES = [
 @pytest.mark.parametrize("folder", ["logs", "my {folder} {0} 20200101T0000 *.[x]"])
 def test_a_saved_run_is_found_and_resumed_whatever_its_name(tmp_path, name, folder):
     run = runs.new_run(tmp_path / folder, name)
-    runs.open_run_folder(run.log_dir, Config())
+    runs.open_run_folder(run.log_dir, Config(), 0)
     for epoch in (1, 12):
         runs.weights_path(run.checkpoint_path, epoch).write_text("")
     last = runs.find_last(tmp_path / folder, name)
@@ -87,14 +87,35 @@ def test_leftovers_of_a_killed_run_are_removed_and_nothing_else(tmp_path):
     kept = ["mask_rcnn_toy_0001.h5", ".mine.tmp", "notes.part", ".part", "events.out.tmp"]
     for name in [*leftovers, *kept]:
         (tmp_path / name).write_text("")
-    runs.open_run_folder(tmp_path, Config())
+    runs.open_run_folder(tmp_path, Config(), 2)
     assert sorted(os.listdir(tmp_path)) == sorted([*kept, "mask_rcnn_toy_0002.h5", "config.json"])
+
+
+def test_weights_of_later_epochs_are_kept_when_a_run_continues_earlier(tmp_path, caplog):
+    run = tmp_path / "toy20260131T1200"
+    run.mkdir()
+    for epoch in (1, 2, 3):
+        (run / f"mask_rcnn_toy_{epoch:04d}.h5").write_text(str(epoch))
+    (run / "best.h5").write_text("best")
+    runs.open_run_folder(run, Config(), 1)
+    assert runs.find_last(tmp_path, "toy").name == "mask_rcnn_toy_0001.h5"
+    (aside,) = run.glob("replaced-*")
+    assert {path.name: path.read_text() for path in aside.iterdir()} == {
+        "mask_rcnn_toy_0002.h5": "2",
+        "mask_rcnn_toy_0003.h5": "3",
+    }
+    assert (run / "best.h5").exists()
+    assert (
+        f"continues after epoch 1. The weight files of 2 later epochs were moved to {aside}." in caplog.text
+    )
+    runs.open_run_folder(run, Config(), 1)
+    assert len(list(run.glob("replaced-*"))) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_named_once(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"Not a directory. Choose another model_dir.*run'$") as error:
-        runs.open_run_folder(tmp_path / "file" / "run", Config())
+        runs.open_run_folder(tmp_path / "file" / "run", Config(), 0)
     assert str(error.value).count("run") == 2  # "the run folder" and its path
 
 
@@ -113,7 +134,7 @@ def test_a_folder_that_cannot_be_created_is_left_to_the_error_that_explains_it(t
     (tmp_path / "logs").write_text("a file")
     run = runs.claimed(runs.new_run(tmp_path / "logs", "toy"))
     with pytest.raises(OSError, match="Cannot write to the run folder"):
-        runs.open_run_folder(run.log_dir, Config())
+        runs.open_run_folder(run.log_dir, Config(), 0)
 
 
 def test_the_folder_of_all_runs(tmp_path):

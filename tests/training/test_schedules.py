@@ -46,6 +46,14 @@ def test_a_single_epoch_has_one_stage():
     assert [(stage.layers, stage.epochs) for stage in two] == [("heads", 1), ("3+", 2)]
 
 
+def test_the_number_of_steps_must_be_known():
+    stages = transfer_stages(0.01, 4, 10)
+    with pytest.raises(ValueError, match=r"`steps_per_epoch` must be a number.*one pass"):
+        transfer_stages(0.01, 4, None)
+    with pytest.raises(ValueError, match=r"`steps_per_epoch` must be a number.*one pass"):
+        remaining(stages, 2, None)
+
+
 def test_a_training_continues_where_it_was():
     schedule = warm_up_and_decay(0.1, 100)
     stages = [Stage(0.3, 2, "heads"), Stage(schedule, 12, "3+")]

@@ -169,6 +169,39 @@ def test_a_schedule_trains_and_the_running_mean_of_weights_is_validated_and_save
     np.testing.assert_allclose(now, means[2], rtol=1e-4, atol=1e-6)
 
 
+class StopAfterFirst(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+@pytest.mark.usefixtures("eager_test")
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_training_that_is_stopped_early_keeps_the_mean_weights(epochs, tmp_path):
+    config = TinyConfig()
+    config.EMA_MOMENTUM = 0.9
+    model = MaskRCNN("training", config, tmp_path)
+    model.train(toy_dataset(4), None, 0.05, epochs, "heads", custom_callbacks=[StopAfterFirst()])
+    assert model.epoch == 1
+    saved = weights.read_weight_file(model.find_last())["mrcnn_class_conv1"][0]
+    now = model.keras_model.get_layer("mrcnn_class_conv1").get_weights()[0]
+    np.testing.assert_array_equal(now, saved)
+
+
+@pytest.mark.usefixtures("eager_test")
+def test_keras_own_fit_counts_the_epochs_of_the_batches(tmp_path):
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    model.set_trainable("mrcnn_class_logits", verbose=0)
+    model.compile(0.001, 0.9)
+    batches = DataGenerator(toy_dataset(8), TinyConfig(), seed=0, workers=0)
+    model.keras_model.fit(batches, epochs=3, shuffle=False, verbose=0)
+    assert batches.epoch == 3
+
+
+def test_only_a_network_for_training_is_compiled(tmp_path):
+    with pytest.raises(ValueError, match="compile"):
+        MaskRCNN("inference", TinyConfig(), tmp_path).compile(0.001, 0.9)
+
+
 class WatchStatistics(keras.callbacks.Callback):
     """A moving variance after each step, in each validation and at the end of each epoch."""
 

@@ -30,3 +30,19 @@ def test_training_on_floats_stores_their_range(white, tmp_path):
     for one in (detector, fresh):
         molded, _, _ = one.mold_inputs([dark])
         np.testing.assert_allclose(molded[0] + one.config.MEAN_PIXEL, 1.02, rtol=1e-4)
+
+
+def test_each_file_brings_its_own_range(tmp_path):
+    names = {"unit": (0, 1), "camera": (0, 4095), "unknown": None}
+    for name, values in names.items():
+        config = TinyConfig()
+        config.IMAGE_VALUE_RANGE = values
+        MaskRCNN("training", config, tmp_path).save(tmp_path / f"{name}.h5")
+    detector = MaskRCNN("inference", TinyConfig(), tmp_path)
+    for name, values in names.items():
+        detector.load_weights(tmp_path / f"{name}.h5")
+        found = detector.config.IMAGE_VALUE_RANGE
+        assert found == values if values is None else tuple(found) == values
+    detector.config.IMAGE_VALUE_RANGE = (0, 255)  # one's own stays
+    detector.load_weights(tmp_path / "camera.h5")
+    assert detector.config.IMAGE_VALUE_RANGE == (0, 255)
