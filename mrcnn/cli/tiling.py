@@ -8,7 +8,7 @@ from typing import Any
 from mrcnn.cli.messages import IncompleteError
 from mrcnn.cli.models import Detecting, names_of
 from mrcnn.errors import MissingFileError
-from mrcnn.files.calibration import PixelSize
+from mrcnn.files.calibration import TIFF_SUFFIXES, PixelSize
 from mrcnn.files.images import SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def files_of(sources: Sequence[str]) -> dict[str, Path]:
     from mrcnn.tiles import sources as kinds
 
     suffixes = (
-        SUFFIXES | kinds.TIFF_SUFFIXES | kinds.SLIDE_SUFFIXES | kinds.RASTER_SUFFIXES | {".npy", ".zarr"}
+        SUFFIXES | TIFF_SUFFIXES | kinds.SLIDE_SUFFIXES | kinds.RASTER_SUFFIXES | {".npy", ".zarr"}
     )
     found: dict[str, Path] = {}
     for source in map(Path, sources):

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+TIFF_SUFFIXES = {".tif", ".tiff", ".btf", ".tf8"}
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296  # numbers of TIFF tags
 CENTIMETER = 3
 MICROMETERS_PER_CENTIMETER = 1e4
@@ -27,6 +28,8 @@ UNITS = {
     "micrometer": "um",
     "inch": "in",
 }
+# Centimeters in each unit.
+CENTIMETERS = {"nm": 1e-7, "um": 1e-4, "mm": 0.1, "cm": 1.0, "m": 100.0, "in": 2.54}
 # The longest description that is searched; longer ones are no metadata of pixels.
 LONGEST_DESCRIPTION = 1 << 24
 
@@ -53,6 +56,11 @@ class PixelSize:
                 "The sides of a pixel must be positive numbers. "
                 f"Received: height={self.height}, width={self.width}"
             )
+
+    def in_centimeters(self) -> tuple[float, float] | None:
+        """Return height and width in centimeters, or None if the unit is not known."""
+        length = CENTIMETERS.get(self.unit)
+        return None if length is None else (self.height * length, self.width * length)
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ def read_calibration(path: str | os.PathLike[str]) -> Calibration:
     Returns:
         The calibration, which is empty for other files and for missing or damaged metadata.
     """
-    if Path(path).suffix.lower() not in (".tif", ".tiff", ".svs"):
+    if Path(path).suffix.lower() not in TIFF_SUFFIXES | {".svs"}:
         return Calibration()
     import tifffile
 

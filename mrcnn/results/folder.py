@@ -42,6 +42,8 @@ PLACES = {
 }
 LABEL_PLACES = {"labels": "labels/{}.png", "tiff": "labels/{}.tif"}
 COUNTS = "counts.csv"
+# While a run writes: the name of the image whose files it is writing, or nothing between two images.
+UNFINISHED = ".unfinished"
 # The files of each format that people correct by hand.
 CORRECTED = {
     **{kind: place.format("*") for kind, place in (PLACES | LABEL_PLACES).items() if kind != "overlay"},
@@ -119,6 +121,7 @@ class ResultFolder:
         """
         if name in self.counts:
             raise ValueError(f"`name` must be different for each image. Received twice: name={name!r}")
+        self._write(UNFINISHED, name)
         result = result.with_masks(result.mask_crops())  # each writer goes through the crops
         if self.copy_images and content is not None:
             file_name = f"images/{name}{Path(file_name).suffix}"
@@ -142,6 +145,7 @@ class ResultFolder:
         if "csv" in self.formats:
             self._add_rows(name, measurements.measure(result, image))
         self.counts[name] = count
+        self._write(UNFINISHED, "")
 
     def _write_labels(self, result: Detections, name: str) -> int:
         """Write label images, and return the number of objects."""
@@ -171,6 +175,7 @@ class ResultFolder:
         file = io.StringIO()
         csv.writer(file, lineterminator="\n").writerows([("image", "instances"), *self.counts.items()])
         self._write(COUNTS, file.getvalue())  # last, because its time tells corrections from results
+        (self.folder / UNFINISHED).unlink(missing_ok=True)
 
     def _copy(self, content: Path | BinaryIO, target: Path) -> Path:
         if isinstance(content, Path) and target.exists() and target.samefile(content):
@@ -201,17 +206,21 @@ class ResultFolder:
 def changed_files(folder: Path, formats: Sequence[str] = tuple(CORRECTED)) -> list[Path]:
     """Return the annotations that are newer than all results that a run has written to a folder, sorted.
 
-    Somebody may have corrected or drawn them. In a folder without results, these are all annotations.
+    Somebody may have corrected or drawn them. In a folder without results, these are all annotations. The
+    files that a killed run was writing do not count.
 
     Args:
         folder: The folder of results.
         formats: The formats of the annotations, some of FORMATS.
     """
-    table = folder / COUNTS
-    since = table.stat().st_mtime_ns if table.exists() else 0
+    written = [path for path in (folder / COUNTS, folder / UNFINISHED) if path.exists()]
+    since = max((path.stat().st_mtime_ns for path in written), default=0)
     patterns = [CORRECTED[kind] for kind in formats if kind in CORRECTED]
-    found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
-    return [path for path in found if path.stat().st_mtime_ns > since]
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    if folder / UNFINISHED in written:
+        name = (folder / UNFINISHED).read_bytes().decode("utf-8", "surrogateescape")
+        found -= {folder / place.format(name) for place in (*PLACES.values(), *LABEL_PLACES.values())}
+    return [path for path in sorted(found) if path.stat().st_mtime_ns > since]
 
 
 def _refuse_corrected(folder: Path, formats: Sequence[str]) -> None:

@@ -48,9 +48,6 @@ def write_label_blocks(result: "Detections", path: Path) -> Path:
 
     if path.suffix.lower() not in (".tif", ".tiff"):
         path = path.with_name(f"{path.stem}.tif")
-    options: dict[str, Any] = {}
-    if result.pixel_size is not None:
-        options["resolution"] = (1 / result.pixel_size.width, 1 / result.pixel_size.height)
     with files.atomic_write(path) as temporary:
         tifffile.imwrite(
             temporary,
@@ -60,7 +57,7 @@ def write_label_blocks(result: "Detections", path: Path) -> Path:
             tile=(BLOCK, BLOCK),
             compression="zlib",
             bigtiff=result.shape[0] * result.shape[1] > LARGEST_TIFF,
-            **options,
+            **_resolution(result.pixel_size),
         )
     return path
 
@@ -114,12 +111,20 @@ def write_labels(labels: np.ndarray, path: Path, pixel_size: PixelSize | None = 
 
     if path.suffix.lower() not in (".tif", ".tiff"):
         path = path.with_name(f"{path.stem}.tif")
-    options: dict[str, Any] = {}
-    if pixel_size is not None:
-        # ImageJ reads the unit from the description; 32 bits are no ImageJ type, so the tags alone remain.
-        options["resolution"] = (1 / pixel_size.width, 1 / pixel_size.height)
-        if labels.dtype == np.uint16:
-            options |= {"imagej": True, "metadata": {"unit": pixel_size.unit}}
+    options = _resolution(pixel_size)
+    if pixel_size is not None and labels.dtype == np.uint16:
+        # ImageJ reads the unit from the description. 32 bits are no type of ImageJ, so the tags alone remain.
+        options = {"resolution": (1 / pixel_size.width, 1 / pixel_size.height)}
+        options |= {"imagej": True, "metadata": {"unit": pixel_size.unit}}
     with files.atomic_write(path) as temporary:
         tifffile.imwrite(temporary, labels, compression="zlib", **options)
     return path
+
+
+def _resolution(pixel_size: PixelSize | None) -> dict[str, Any]:
+    """Return the arguments of tifffile.imwrite for the size of a pixel; none without a known unit."""
+    side = None if pixel_size is None else pixel_size.in_centimeters()
+    if side is None:
+        return {}
+    height, width = side
+    return {"resolution": (1 / width, 1 / height), "resolutionunit": "CENTIMETER"}

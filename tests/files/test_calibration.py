@@ -49,6 +49,12 @@ def test_pixel_size(options, expected, tmp_path):
         )
 
 
+@pytest.mark.parametrize("name", ["a.btf", "a.tf8", "a.TIFF"])
+def test_every_suffix_of_tiff_files_is_read(name, tmp_path):
+    options = {"resolution": (20000, 10000), "resolutionunit": "CENTIMETER"}
+    assert read_calibration(saved(tmp_path / name, GRAY, **options)).pixel_size is not None
+
+
 def test_files_without_metadata(tmp_path):
     (tmp_path / "a.tif").write_bytes(b"II*\0damaged")
     for name in ("a.tif", "none.tif", "a.png"):
@@ -95,6 +101,24 @@ def test_channels_of_one_image_are_chosen(tmp_path):
     for wrong in ([5], [-1], []):
         with pytest.raises(InvalidDataError, match="`channels` must be numbers from 0 to 4"):
             read_image(path, channels=wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, 3, "0", [0.0], [None]])
+def test_channels_are_a_list(wrong, tmp_path):
+    from mrcnn.formats import LabelImageDataset
+
+    path = saved(tmp_path / "a.tif", np.stack([GRAY] * 3, axis=-1))
+    example = wrong if isinstance(wrong, int) else 0
+    message = rf"`channels` must be a list of integers, such as channels=\[{example}\]. Received: channels="
+    with pytest.raises(InvalidDataError, match=rf"a\.tif: {message}"):
+        read_image(path, channels=wrong)
+    with pytest.raises(InvalidDataError, match=message):
+        LabelImageDataset(channels=wrong)
+
+
+def test_channels_may_be_an_array(tmp_path):
+    path = saved(tmp_path / "a.tif", np.stack([GRAY, GRAY + 1, GRAY + 2], axis=-1))
+    np.testing.assert_array_equal(read_image(path, channels=np.array([2])), GRAY + 2)
 
 
 def test_datasets_take_the_choice(tmp_path):

@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pytest
 
+from mrcnn.files.calibration import PixelSize, read_calibration
+from mrcnn.results import labels
 from mrcnn.results.detections import Detections
 from mrcnn.results.folder import ResultFolder
 
@@ -54,6 +56,52 @@ def test_annotations_that_no_run_wrote_are_not_replaced(tmp_path):
     with pytest.raises(FileExistsError, match="drawn by hand"):
         write(tmp_path, "labels")
     write(tmp_path, "geojson")  # touches none of them
+
+
+class KilledAtTheEnd(dict):
+    def __setitem__(self, name, count):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["labels", "tiff", "labelme", "yolo", "geojson", "imagej"])
+@pytest.mark.parametrize("in_second", [False, True])
+def test_a_killed_run_starts_again_but_corrections_stay(tmp_path, kind, in_second):
+    killed = ResultFolder(tmp_path, NAMES, [kind])
+    killed.add(one_cell(), "a", file_name="a.png")
+    if in_second:  # after its files, before the folder knows that they are complete
+        killed.counts = KilledAtTheEnd(killed.counts)
+        with pytest.raises(KeyboardInterrupt):
+            killed.add(one_cell(), "b", file_name="b.png")
+        assert (tmp_path / FILES[kind].replace("a.", "b.")).exists()
+    write(tmp_path, kind)
+    assert not (tmp_path / ".unfinished").exists()
+
+    killed = ResultFolder(tmp_path, NAMES, [kind])
+    killed.add(one_cell(), "a", file_name="a.png")
+    later = os.stat(tmp_path / ".unfinished").st_mtime_ns + 10**9
+    os.utime(tmp_path / FILES[kind], ns=(later, later))
+    with pytest.raises(FileExistsError, match="corrected"):
+        write(tmp_path, kind)
+
+
+@pytest.mark.parametrize("unit", ["um", "mm", "in", "pixel"])
+def test_label_images_of_32_bits_have_the_size_of_a_pixel(tmp_path, unit):
+    size = PixelSize(0.5, 0.25, unit)
+    labels.write_labels(np.ones((4, 4), np.uint32), tmp_path / "a.tif", size)
+    large = one_cell()
+    large.pixel_size = size
+    labels.write_label_blocks(large, tmp_path / "b.tif")
+    for name in ("a.tif", "b.tif"):
+        found = read_calibration(tmp_path / name).pixel_size
+        if unit == "pixel":
+            assert found is None
+        else:
+            micrometers = {"um": 1, "mm": 1000, "in": 25400}[unit]
+            assert (found.height, found.width, found.unit) == (
+                pytest.approx(0.5 * micrometers, rel=1e-4),
+                pytest.approx(0.25 * micrometers, rel=1e-4),
+                "um",
+            )
 
 
 def test_a_run_without_images_keeps_the_files_of_the_last_one(tmp_path):
