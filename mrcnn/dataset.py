@@ -178,11 +178,12 @@ class Dataset:
 
         Gray images are repeated over three channels. Images are not rotated by their EXIF orientation,
         because masks may refer to the stored rows and columns; a warning names the first file that has an
-        orientation. If `image_info` has a `page` or `channels`, only that page or those channels are read.
+        orientation. If `image_info` has an integer `page` or a list `channels`, only that page or those
+        channels are read.
 
         Returns:
-            Array [height, width, 3] in the dtype of the file, or [height, width, C] if `image_info` has C
-            `channels`.
+            Array [height, width, 3] in the dtype of the file, or [height, width, C] if `image_info` has a
+            list of C `channels`, two or more. A single channel is repeated three times, too.
 
         Raises:
             UnreadableFileError: If the file is missing or broken. This is an OSError, and its subclass
@@ -196,7 +197,9 @@ class Dataset:
                 f"Image id {image_id} has no path. Override load_image in {type(self).__name__}, or pass a "
                 "path to add_image."
             )
+        # Scripts may store other facts under these names, such as the number of channels.
         page = page if isinstance(page, int) else None
+        channels = channels if isinstance(channels, (list, tuple)) else None
         file, entry = self.open_image(image_id), f"image id {image_id}"
         image = images.read_image(file, str(path), page=page, channels=channels, orientation=1, entry=entry)
         # A subclass may turn the image itself.

@@ -190,6 +190,21 @@ def test_several_pages_are_refused(tmp_path):
     np.testing.assert_array_equal(dataset.load_image(0), PIXELS[..., :3])
 
 
+@pytest.mark.parametrize("channels", [3, "RGB", None, {"count": 3}])
+def test_a_number_of_channels_is_no_choice(channels, tmp_path):
+    dataset, _ = stored(tmp_path, "a.png", PIXELS[..., :3])
+    dataset.image_info[0]["channels"] = channels
+    np.testing.assert_array_equal(dataset.load_image(0), PIXELS[..., :3])
+
+
+@pytest.mark.parametrize("channels", [[2], (2, 0), [0, 1, 2, 2]])
+def test_chosen_channels(channels, tmp_path):
+    dataset, _ = stored(tmp_path, "a.png", PIXELS[..., :3])
+    dataset.image_info[0]["channels"] = channels
+    wanted = PIXELS[..., [2, 2, 2] if len(channels) == 1 else list(channels)]
+    np.testing.assert_array_equal(dataset.load_image(0), wanted)
+
+
 def test_an_exif_orientation_is_not_followed_and_named_once(tmp_path, caplog):
     path = tmp_path / "phone.png"
     image = PIL.Image.fromarray(PIXELS[..., :3])

@@ -35,21 +35,27 @@ from mrcnn.typing import Image
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
+    from mrcnn.files.stacks import Stack
+
 logger = logging.getLogger(__name__)
 
 # A path, an http address, the content of a file, or an open file such as a member of a zip archive.
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 274, 277, 338, 339  # numbers of tags
+# Numbers of tags.
+PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 262, 274, 277, 338, 339
+WHITE_IS_ZERO = 0  # a photometric interpretation
 UNSPECIFIED = 0  # a kind of extra sample
 SIGNED = 2  # a sample format
 MAX_DOWNLOAD = 1 << 30  # bytes
 DOWNLOAD_TIMEOUT = 60  # seconds
+# The EXIF orientations that exchange rows and columns, and that then reverse each row, and each column.
+TRANSPOSED, MIRRORED, FLIPPED = {5, 6, 7, 8}, {2, 3, 6, 7}, {3, 4, 7, 8}
 # The orientation that undoes each EXIF orientation.
 UNDONE_BY = {**{value: value for value in range(1, 9)}, 6: 8, 8: 6}
 # Values to which Pillow scales the steps of 2- and 4-bit images.
-STEPS = {"L;2": 85, "L;2I": 85, "L;4": 17, "L;4I": 17}
+STEPS = {"L;2": 85, "L;4": 17}
 HALF = 127  # of 255: pixels above it are inside a mask that was compressed as JPEG
 
 
@@ -70,8 +76,8 @@ def read_header(file: Source, name: str | None = None, *, entry: str | None = No
         return headers.tiff_header(stream) if image is None else headers.header_of(image, stream)
 
 
-def frames_text(file: Source, name: str | None = None) -> str:
-    """Return what the images of a file with several are, such as "3 slices x 2 channels", for messages.
+def read_stack(file: Source, name: str | None = None) -> "Stack":
+    """Return what the images of a file with several are, such as 3 slices of 2 channels.
 
     Args:
         file: A path, a URL, the content of a file, or an open file.
@@ -81,11 +87,12 @@ def frames_text(file: Source, name: str | None = None) -> str:
         MissingFileError, UnreadableFileError, InvalidDataError: See `read_header`.
     """
     with _opened(file, name, None) as stream, headers.by_pillow(stream) as image:
-        if image is None or image.format == "TIFF":
-            from mrcnn.files import stacks
+        from mrcnn.files import stacks
 
-            return str(stacks.stack_of(stream))
-        return f"{headers.header_of(image, stream).frames} frames"
+        if image is None or image.format == "TIFF":
+            return stacks.stack_of(stream)
+        frames = headers.header_of(image, stream).frames
+        return stacks.Stack((("frames", frames),) if frames > 1 else (), samples=1)
 
 
 def read_image(
@@ -257,11 +264,11 @@ def turned(image: np.ndarray, orientation: int) -> np.ndarray:
     Returns:
         A view of the same data; [w, h, ...] for orientations 5 to 8.
     """
-    if orientation in (5, 6, 7, 8):
+    if orientation in TRANSPOSED:
         image = image.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
+    if orientation in MIRRORED:
         image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
+    if orientation in FLIPPED:
         image = image[::-1]
     return image
 
@@ -372,17 +379,25 @@ def _as_array(image: "PillowImage") -> Image:
 
 
 def _stored(image: "PillowImage") -> np.ndarray:
-    """Return the numbers of a decoded image. Pillow scales 2- and 4-bit values to 0..255."""
+    """Return the numbers of an image as stored.
+
+    Pillow scales 2- and 4-bit values to 0..255, inverts values of TIFF files of up to 8 bits in which 0 is
+    white, and takes signed values of 8 bits for unsigned ones.
+    """
     raw_modes = (
         arguments if isinstance(arguments, str) else arguments[0]
         for arguments in headers.decoder_arguments(image)
         if arguments
     )
-    step = max((STEPS.get(str(raw_mode), 1) for raw_mode in raw_modes), default=1)
+    # Letters behind the bits tell their order, which Pillow follows.
+    step = max((STEPS.get(str(raw_mode)[:3], 1) for raw_mode in raw_modes), default=1)
     values = np.asarray(image)
-    if values.dtype == bool:
-        return values.astype(np.uint8)
-    return values // np.uint8(step) if step > 1 else values
+    if image.mode not in ("1", "L"):
+        return values
+    values, white = values.astype(np.uint8) // np.uint8(step), (1 if image.mode == "1" else 255) // step
+    if headers.tags(image).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        values = np.uint8(white) - values
+    return values.view(np.int8) if _is_signed(image) else values
 
 
 def _read_deep_png(image: "PillowImage", stream: BinaryIO) -> Image:
@@ -438,11 +453,16 @@ def _is_exact(image: "PillowImage", header: Header) -> bool:
     if image.mode in ("L", "LA") and UNSPECIFIED in headers.tags(image).get(EXTRA_SAMPLES, ()):
         return False  # a second channel that is not alpha
     if image.mode == "I":
-        sample_format = headers.tags(image).get(SAMPLE_FORMAT, 1)
-        return (sample_format if isinstance(sample_format, int) else sample_format[0]) == SIGNED
+        return _is_signed(image)
     return (
         bits <= 8 or image.mode.startswith("I;16") or image.mode == "CMYK" or (image.mode, bits) == ("F", 32)
     )
+
+
+def _is_signed(image: "PillowImage") -> bool:
+    """Return whether a TIFF file has signed integers."""
+    sample_format = headers.tags(image).get(SAMPLE_FORMAT, 1)
+    return (sample_format if isinstance(sample_format, int) else sample_format[0]) == SIGNED
 
 
 def _tiff_by_pillow(

@@ -4,6 +4,7 @@ A microscope's file may hold 2 channels of 5 slices. These are 10 images [h, w],
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 
 from mrcnn.errors import InvalidDataError, UnreadableFileError
 from mrcnn.files import tiff
+from mrcnn.files.arguments import integers
 
 # tifffile's letters for the axes of a stack.
 AXES = {"C": "channels", "Z": "slices", "T": "time points"}
@@ -47,13 +49,39 @@ class Stack:
 
     def frames(self, page: int, channel: int) -> int:
         """Return the index of an image in the file, by its page and its channel."""
-        lengths = [length for name, length in self.axes if name != "channels"]
-        position = [int(index) for index in np.unravel_index(page, lengths)] if lengths else []
-        names = [name for name, _ in self.axes]
-        if "channels" in names:
-            position.insert(names.index("channels"), channel)
-        every = [length for _, length in self.axes]
-        return int(np.ravel_multi_index(position, every)) if every else 0
+        place = self.place(page, per_channel=True) | {"channels": channel}
+        return functools.reduce(lambda index, axis: index * axis[1] + place[axis[0]], self.axes, 0)
+
+    def place(self, page: int, *, per_channel: bool) -> dict[str, int]:
+        """Return the index of an image, from 0, along each axis except the channels.
+
+        Args:
+            page: Number of the image, from 0. A number past the last image gives an index past the end of the
+                slowest axis.
+            per_channel: Whether images are counted per channel, or all images of the file.
+        """
+        axes = [axis for axis in self.axes if not (per_channel and axis[0] == "channels")]
+        place = {}
+        for name, length in reversed(axes[1:]):
+            page, place[name] = divmod(page, length)
+        place |= {name: page for name, _ in axes[:1]}
+        return {name: index for name, index in place.items() if name != "channels"}
+
+    def place_of(self, z: int | None, t: int | None) -> dict[str, int]:
+        """Return the index of an object, from 0, along each axis except the channels on which it has a place.
+
+        Programs may take a single axis of another name for slices or for time points, so the larger of the
+        two numbers is the index along it.
+
+        Args:
+            z: Number of the slice, from 0, or None for any.
+            t: Number of the time point, from 0, or None for any.
+        """
+        stated = {name: number for name, number in (("slices", z), ("time points", t)) if number is not None}
+        names = [name for name, _ in self.axes if name != "channels"]
+        if len(names) == 1 and stated:
+            return {names[0]: stated.get(names[0], max(stated.values()))}
+        return {name: stated[name] for name in names if name in stated}
 
     def __str__(self) -> str:
         parts = [f"{length} {name}" for name, length in self.axes]
@@ -162,10 +190,11 @@ def check_channels(channels: Sequence[int], count: int, what: str) -> None:
         what: The images of the file, for the error.
 
     Raises:
-        InvalidDataError: If a channel does not exist, or none is given.
+        InvalidDataError: If a channel does not exist, none is given, or `channels` is not a list of integers.
     """
-    if not channels or not all(0 <= channel < count for channel in channels):
+    numbers = integers("channels", channels)
+    if not numbers or not all(0 <= number < count for number in numbers):
         raise InvalidDataError(
             f"`channels` must be numbers from 0 to {count - 1}: the file has {what}. "
-            f"Received: channels={tuple(channels)}"
+            f"Received: channels={numbers}"
         )

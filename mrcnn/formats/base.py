@@ -9,7 +9,8 @@ import numpy as np
 from mrcnn.dataset import Dataset
 from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.files import archives
-from mrcnn.files.images import Header, frames_text, read_header, turned
+from mrcnn.files.arguments import integers
+from mrcnn.files.images import Header, read_header, read_stack, turned
 from mrcnn.files.ordinary import is_ordinary
 from mrcnn.formats import outlines, problems
 from mrcnn.formats.files import Record, Source, is_text
@@ -61,15 +62,18 @@ class FormatDataset(Dataset):
 
     Attributes:
         problems: The entries that are broken or were changed, counted and named.
+
+    Raises:
+        InvalidDataError: If `channels` is not a list of integers.
     """
 
     def __init__(
         self, class_map: Any = None, *, page: int | None = None, channels: Sequence[int] | None = None
     ) -> None:
         super().__init__(class_map)
-        self._choice = {
-            name: value for name, value in (("page", page), ("channels", channels)) if value is not None
-        }
+        self._choice: Record = {} if page is None else {"page": page}
+        if channels is not None:
+            self._choice["channels"] = integers("channels", channels)
         self.problems = problems.Problems()
 
     def image_reference(self, image_id: int) -> str:
@@ -95,7 +99,8 @@ class FormatDataset(Dataset):
         """Read the image as RGB, in the orientation that the class docstring describes.
 
         Returns:
-            Array [height, width, 3] in the dtype of the file.
+            Array [height, width, 3] in the dtype of the file, or [height, width, C] with a choice of C
+            `channels`, two or more.
 
         Raises:
             UnreadableFileError: If the file is missing or broken.
@@ -285,7 +290,7 @@ class FormatDataset(Dataset):
     def _read_header(self, info: Record) -> Header:
         header = read_header(self._open(info), _name(info))
         if header.frames > 1 and not self._choice:
-            what = frames_text(self._open(info), _name(info))
+            what = read_stack(self._open(info), _name(info))
             raise InvalidDataError(
                 f"The file must hold one image. Received: {what}. Choose with `page` or `channels`, such as "
                 f"{type(self).__name__}(page=0), or --page and --channels on the command line.",

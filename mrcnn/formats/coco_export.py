@@ -4,18 +4,13 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from mrcnn import files
 from mrcnn.dataset import Dataset
 from mrcnn.errors import DataError, InvalidDataError, LeftOutWarning
-from mrcnn.formats.base import FormatDataset
 from mrcnn.formats.files import Record, Source
-from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.formats.shown import objects_of
 from mrcnn.results.coco import CocoFile, records_of
-from mrcnn.results.detections import Detections
 
 # How many of the images that cannot be read a warning names.
 NAMED_IMAGES = 3
@@ -26,7 +21,8 @@ def write_coco(dataset: Dataset, path: Source, images: Source | None = None) -> 
 
     The masks are written as run lengths. Images without objects are only written if the dataset lists them as
     empty, because images that nobody has annotated must not serve as background in training. Images that
-    cannot be read, or whose masks cannot, are left out.
+    cannot be read, or whose masks cannot, are left out. Masks are turned as viewers show an image with an
+    EXIF orientation, which readers follow, even if the dataset does not.
 
     Args:
         dataset: Any prepared dataset whose images are files.
@@ -106,17 +102,3 @@ def name_below(folder: Path, info: Record, image_id: int) -> str:
         entry=f"image id {image_id}",
         field="path",
     )
-
-
-def objects_of(dataset: Dataset, image_id: int) -> Detections:
-    """Return the annotated objects of an image, without scores and with negative class ids for crowds."""
-    crops: MaskCrops
-    class_ids: Any
-    if isinstance(dataset, FormatDataset):
-        crops, class_ids = dataset.load_mask_crops(image_id)
-    else:
-        masks, class_ids = dataset.load_mask(image_id)
-        crops = MaskCrops.cut(masks)
-    path = dataset.image_info[image_id].get("path")
-    names = [info["name"] for info in dataset.class_info]
-    return Detections(crops.boxes, np.asarray(class_ids), None, crops, class_names=names, path=path)

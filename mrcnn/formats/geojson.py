@@ -1,9 +1,9 @@
 """GeoJSON of QuPath and GIS programs, one file per image (RFC 7946)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import polygons
 from mrcnn.geometry.polygons import Polygon
 
+if TYPE_CHECKING:
+    from mrcnn.files.stacks import Stack
+
 # A member `crs` that is null: map coordinates in an unknown system.
 NULL_CRS = "null"
 SUFFIXES = (".geojson", ".json")
@@ -26,7 +29,10 @@ class GeoJsonDataset(OutlineFilesDataset):
 
     A file is a FeatureCollection, a list of features or a single feature. Coordinates are (x, y) in pixels,
     counted from the upper left corner, as QuPath writes them. In a file with the member `crs` they are map
-    coordinates; its image must be a GeoTIFF file in the same coordinate system. `image_info` has `outlines`.
+    coordinates; its image must be a GeoTIFF file in the same coordinate system. If a `page` of a stack was
+    chosen, objects are left out whose geometry has a `plane`, as QuPath writes it, with another slice `z` or
+    time point `t`. Both count from 0, as `page` does. In a file with planes, objects without one are on the
+    first slice of the first time point. `image_info` has `outlines`.
     """
 
     def load(
@@ -72,6 +78,12 @@ class GeoJsonDataset(OutlineFilesDataset):
     def _label(self, entry: Any) -> str | None:
         return _label(entry, self._class_property)
 
+    def _places(self, entries: Mapping[str, Any], stack: "Stack") -> Mapping[str, Mapping[str, int]]:
+        planes = {name: _plane(feature) for name, feature in entries.items()}
+        if not any(planes.values()):  # QuPath leaves out the plane of the first slice
+            return {}
+        return {name: stack.place_of(plane.get("z", 0), plane.get("t", 0)) for name, plane in planes.items()}
+
     def _georeference(self, content: OutlineFile, image: Path) -> GeoReference | None:
         return None if content.crs is None else _georeference(image, content.crs)
 
@@ -111,6 +123,14 @@ def _label(feature: Any, name: str) -> str | None:
         return None
     text = str(value).strip()
     return text if text and is_text(text) else None
+
+
+def _plane(feature: Any) -> dict[str, int]:
+    """Return the slice `z` and the time point `t` of a feature, as far as it states them."""
+    geometry = feature.get("geometry") if isinstance(feature, dict) else None
+    plane = geometry.get("plane") if isinstance(geometry, dict) else None
+    numbers = plane if isinstance(plane, dict) else {}
+    return {name: numbers[name] for name in ("z", "t") if isinstance(numbers.get(name), int)}
 
 
 def _polygons(geometry: Record, file: Path, entry: str) -> list[list[Polygon]]:

@@ -1,9 +1,9 @@
 """ImageJ ROIs: a zip file of the ROI Manager, or a .roi file, for each image."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from mrcnn.geometry import polygons
 from mrcnn.geometry.polygons import Polygon
 from mrcnn.results.packages import require
 
+if TYPE_CHECKING:
+    from mrcnn.files.stacks import Stack
+
 SUFFIXES = (".zip", ".roi")
 # The largest RoI has some thousand points.
 MAX_ROI_SIZE = 1 << 26
@@ -28,8 +31,10 @@ class ImageJDataset(OutlineFilesDataset):
     """Images with files of ImageJ RoIs of the same name.
 
     RoIs may be polygons, freehand and traced RoIs, rectangles, ovals, and composites, which may have holes.
-    Lines and points are left out. The class of an RoI is its property `class`, which this library writes, or
-    else the class whose id is its group. `image_info` has `outlines`.
+    Lines and points are left out. If a `page` of a stack was chosen, so are RoIs with a position on another
+    slice, or at another time point. ImageJ counts positions from 1, and `page` counts from 0. The class of
+    an RoI is its property `class`, which this library writes, or else the class whose id is its group.
+    `image_info` has `outlines`.
     """
 
     def load(
@@ -88,6 +93,9 @@ class ImageJDataset(OutlineFilesDataset):
     def _unknown(self, entry: Any, label: str | None) -> str:
         return f"The class is {short(label)}, the group {entry.group}."
 
+    def _places(self, entries: Mapping[str, Any], stack: "Stack") -> Mapping[str, Mapping[str, int]]:
+        return {name: _place(roi, stack) for name, roi in entries.items()}
+
     def _parts(self, entry: Any, file: Path, name: str) -> list[Polygon]:
         return [_outline(entry)]
 
@@ -107,6 +115,14 @@ def _label(roi: Any) -> str | None:
     lines = [line for line in str(roi.props).splitlines() if line.startswith(prefix)]
     text = lines[0].removeprefix(prefix).strip() if lines else ""
     return text if text and is_text(text) else None
+
+
+def _place(roi: Any, stack: "Stack") -> dict[str, int]:
+    """Return where an RoI lies in a stack. Positions count from 1; 0 stands for all."""
+    if roi.position > 0:  # the number of the image in the stack; 0 if slice and time point are set
+        return stack.place(roi.position - 1, per_channel=False)
+    z, t = (number - 1 if number > 0 else None for number in (roi.z_position, roi.t_position))
+    return stack.place_of(z, t)
 
 
 def _outline(roi: Any) -> Polygon:

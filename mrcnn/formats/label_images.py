@@ -9,6 +9,7 @@ import scipy
 
 from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.files import archives
+from mrcnn.files.arguments import integers
 from mrcnn.files.images import read_header, read_labels
 from mrcnn.formats import image_files, problems
 from mrcnn.formats.base import FormatDataset, Instance
@@ -56,14 +57,15 @@ class LabelImageDataset(FormatDataset):
                 Cityscapes, the value 26003 is object 3 of class 26, with a divisor of 1000.
             only: Names without suffix of the images or label images to load; all by default.
             source: Name of this source of ids. Classes of folders with the same source are merged by name.
-            void: Values of pixels without a label, such as 255 in Pascal VOC. They count as background.
+            void: Values of pixels without a label, such as [255] in Pascal VOC. They count as background.
 
         Raises:
             MissingFileError: If `root` or one of the folders does not exist.
             UnreadableFileError: If the zip file or a folder cannot be read.
-            InvalidDataError: If the classes cannot be distinguished, or no image is usable. Single broken
-                entries are left out instead; see `problems`.
+            InvalidDataError: If the classes cannot be distinguished, `void` is not a list of integers, or no
+                image is usable. Single broken entries are left out instead; see `problems`.
         """
+        void = sorted(set(integers("void", void)))
         names = self._class_names(classes, (), root)
         if len(names) > 1 and class_divisor is None:
             raise InvalidDataError(
@@ -93,7 +95,7 @@ class LabelImageDataset(FormatDataset):
         for name in archives.outside_names(root) if root.is_file() else ():
             self.problems.add(problems.OUTSIDE_FOLDER, f"{root}/{name}")
         before = len(self.image_info)
-        facts = {"class_divisor": class_divisor, "class_ids": class_ids, "void": tuple(sorted(set(void)))}
+        facts = {"class_divisor": class_divisor, "class_ids": class_ids, "void": tuple(void)}
         for name, image in found.items():
             if only is None or own[name].intersection(only):
                 self._add(root, name, image, label_files.get(name), source, facts)

@@ -1,21 +1,27 @@
 """Base of the formats that have one file of outlines for each image, of the same name.
 
-The file of a.png is called a.geojson, or a.png.geojson, which comes first.
+The file of a.png is called a.geojson, or a.png.geojson, which comes first. If a page of a stack was chosen,
+objects that lie on another slice, or at another time point, are left out. Channels show the same objects.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mrcnn.errors import DataError
 from mrcnn.files.calibration import GeoReference
+from mrcnn.files.images import read_stack
 from mrcnn.formats import image_files, problems
 from mrcnn.formats.base import OutlineDataset
 from mrcnn.formats.files import Source
 from mrcnn.formats.problems import BrokenEntryError
 from mrcnn.geometry.polygons import Polygon
+
+if TYPE_CHECKING:
+    from mrcnn.files.stacks import Stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +30,8 @@ class OutlineFile:
 
     Attributes:
         entries: The objects, by the names that notes give them.
-        is_complete: Whether the whole file could be read. If not, an image without objects may have some.
+        is_complete: Whether all entries of the file are here. If not, because some are broken or lie on
+            another page, an image without objects may have some.
         crs: The coordinate system of a map; None for pixels.
     """
 
@@ -54,6 +61,10 @@ class OutlineFilesDataset(OutlineDataset):
     def _unknown(self, entry: Any, label: str | None) -> str:
         """Return a sentence about an entry whose class is unknown."""
         return f"The class is {problems.short(label)}."
+
+    def _places(self, entries: Mapping[str, Any], stack: "Stack") -> Mapping[str, Mapping[str, int]]:
+        """Return where entries of a file lie in its stack; see `Stack.place_of`. Others lie on every page."""
+        raise NotImplementedError
 
     def _georeference(self, content: OutlineFile, image: Path) -> GeoReference | None:
         """Return the place of an image on a map, if the file has map coordinates."""
@@ -100,6 +111,8 @@ class OutlineFilesDataset(OutlineDataset):
             if content is None:
                 self.problems.add(problems.MISSING_LABELS, str(root / image))
                 content = OutlineFile({}, is_complete=False)
+            else:
+                content = self._on_page(content, root / image, paths[name])
             if not content.entries and not keep_empty:
                 continue
             is_empty = content.is_complete and not content.entries
@@ -122,6 +135,27 @@ class OutlineFilesDataset(OutlineDataset):
                         parts = parts if place is None else [_in_pixels(part, place) for part in parts]
                         self._add_outline(info, class_ids[label], parts, paths[name], key)
         self._finish(folder, before)
+
+    def _on_page(self, content: OutlineFile, image: Path, file: Path) -> OutlineFile:
+        """Return the entries on the chosen page of an image, if one was chosen. Note the others."""
+        page = self._choice.get("page")
+        if page is None:
+            return content
+        try:
+            stack = read_stack(image)
+        except DataError:  # the image will be left out
+            return content
+        chosen = stack.place(page, per_channel="channels" in self._choice)
+        places = self._places(content.entries, stack)
+        here = {}
+        for key, entry in content.entries.items():
+            place = places.get(key, {})
+            if all(place.get(axis, index) == index for axis, index in chosen.items()):
+                here[key] = entry
+            else:
+                self.problems.add(problems.OTHER_PAGE, f"{file}: {key}")
+        is_complete = content.is_complete and len(here) == len(content.entries)
+        return dataclasses.replace(content, entries=here, is_complete=is_complete)
 
 
 def _in_pixels(part: Polygon, place: GeoReference) -> Polygon:

@@ -7,11 +7,10 @@
 
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -23,6 +22,7 @@ from mrcnn.files.calibration import PixelSize, read_calibration
 from mrcnn.files.images import SUFFIXES, read_image
 from mrcnn.formats import image_files
 from mrcnn.formats.files import Source
+from mrcnn.formats.writing import unique_names
 from mrcnn.results.detections import Detections
 from mrcnn.results.folder import ResultFolder
 from mrcnn.threads import in_order
@@ -132,7 +132,8 @@ def write_predictions(
         except IMAGE_ERRORS as error:
             logger.warning("Left out %s of %s: %s", picture.member, root, error)
             return
-        results.add(kept, picture.name, file_name=picture.member, image=picture.image, content=content)
+        file_name = picture.member if path else picture.member.replace("\\", "/")
+        results.add(kept, picture.name, file_name=file_name, image=picture.image, content=content)
         picture.image = None
 
     found = (stream or _one_by_one(detect))(partial(read_picture, picture) for picture in pictures)
@@ -259,12 +260,8 @@ def images_of(source: Path) -> tuple[Path, dict[str, str]]:
                 raise
             continue
         if found:
-            stems = Counter(PurePosixPath(path).stem for path in found)
-            names = (PurePosixPath(path) for path in found)
-            return source, {
-                (name.stem if stems[name.stem] == 1 else name.name): path
-                for name, path in zip(names, found, strict=True)
-            }
+            names = unique_names([path.replace("\\", "/") for path in found])
+            return source, dict(zip(names, found, strict=True))
     raise MissingFileError('There are no images here or in the folder "images".', file=source)
 
 

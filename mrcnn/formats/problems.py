@@ -32,6 +32,7 @@ STRAY_PART = "part of an object cannot be used: the part is left out, the object
 OUTSIDE = "object reaches outside its image: clipped"
 MASK_SIZE = "mask has a different size than its image: left out"
 CROWD_SIZE = "mask of a crowd has a different size than its image: taken as the whole image"
+OTHER_PAGE = "object lies on another page of its file, such as another slice of a stack: left out"
 STATED_SIZE = "image has a different size than its annotations say: left out in training"
 MISSING_ANNOTATED = "annotation file has no image of its name: left out"
 MISSING_LABELS = "image has no labels: taken as an image without objects"

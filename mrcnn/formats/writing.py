@@ -11,8 +11,9 @@ from typing import BinaryIO
 from mrcnn.dataset import Dataset
 from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.formats.base import FormatDataset
-from mrcnn.formats.coco_export import objects_of, report_unreadable
+from mrcnn.formats.coco_export import report_unreadable
 from mrcnn.formats.files import Record, Source
+from mrcnn.formats.shown import image_of, objects_of
 from mrcnn.results.folder import ResultFolder
 
 # Formats that need the pixels of the images.
@@ -31,7 +32,8 @@ def write_dataset(
     """Write the annotations of a prepared dataset in other formats.
 
     Images without objects are only written if the dataset lists them as empty, because images that nobody has
-    annotated must not serve as background in training. Only "coco" keeps crowds.
+    annotated must not serve as background in training. Only "coco" keeps crowds. Objects are turned as
+    viewers show an image with an EXIF orientation, which readers follow, even if the dataset does not.
 
     Args:
         dataset: Any prepared dataset whose images are files.
@@ -72,7 +74,7 @@ def write_dataset(
     for image_id, (name, file_name) in enumerate(zip(unique_names(file_names), file_names, strict=True)):
         try:
             objects = objects_of(dataset, image_id)
-            image = dataset.load_image(image_id) if NEED_PIXELS & set(formats) else None
+            image = image_of(dataset, image_id) if NEED_PIXELS & set(formats) else None
         except (DataError, OSError) as error:
             errors.append(f"{file_name}: {error}")
             continue
@@ -88,15 +90,17 @@ def unique_names(file_names: Sequence[str]) -> list[str]:
     """Return a different name for the results of each image file.
 
     It is the name of the file without its suffix, or with it, or the whole path with underscores: the first
-    of these that no other file has. Equal paths, such as those of two archives, get numbers.
+    of these that no other file has, with or without its suffix. Equal paths, such as those of two archives,
+    get numbers.
 
     Args:
         file_names: Paths with slashes.
     """
     paths = [PurePosixPath(name) for name in file_names]
     whole = [str(path.with_suffix("")).replace("/", "_") for path in paths]
-    choices = [[path.stem for path in paths], [path.name for path in paths], whole]
-    counts = [Counter(names) for names in choices]
+    stems, names = [path.stem for path in paths], [path.name for path in paths]
+    choices = [stems, names, whole]
+    counts = [Counter(stems + names), Counter(names), Counter(whole)]
     found: dict[str, None] = {}  # in order
     for options in zip(*choices, strict=True):
         name = next((one for one, count in zip(options, counts, strict=True) if count[one] == 1), options[-1])
@@ -107,7 +111,8 @@ def unique_names(file_names: Sequence[str]) -> list[str]:
 
 def _root(files: Sequence[str], folder: Path) -> str:
     """Return the folder to which the paths of images are relative."""
-    common = os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
+    folders = [os.path.dirname(os.path.abspath(file)) for file in files]
+    common = os.path.commonpath(folders) if files else ""
     return (
         str(folder)
         if folder.absolute() in (Path(common).absolute(), *Path(common).absolute().parents)
@@ -116,8 +121,9 @@ def _root(files: Sequence[str], folder: Path) -> str:
 
 
 def _file(info: Record, image_id: int) -> str:
-    """Return the path of an image, or its name in an archive."""
-    path = info.get("member") or info.get("path")
+    """Return the path of an image, or its name in an archive, with slashes."""
+    member = info.get("member")
+    path = member.replace("\\", "/") if member else info.get("path")
     if path is None or info.get("is_embedded"):
         raise InvalidDataError(
             f"The image must be a file. Received: path={path!r}. Save the image to a file first.",

@@ -255,6 +255,49 @@ def test_labels_of_few_bits_are_not_spread(bits):
     np.testing.assert_array_equal(images.read_labels(content), labels)
 
 
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.uint32])
+def test_labels_are_exact_where_0_is_white(dtype):
+    labels = GRAY > 99 if dtype is bool else (GRAY % 3).astype(dtype)
+    content = tiff(labels, photometric="miniswhite")
+    for read in (images.read_labels, images.read_values):
+        np.testing.assert_array_equal(read(content), labels)
+
+
+def tiff_of_few_bits(labels, bits, photometric, order):
+    """A TIFF file of 8 columns. The lowest bit of a byte comes first in the order 2."""
+    single = np.unpackbits(labels[..., np.newaxis], axis=2)[..., 8 - bits :].reshape(len(labels), -1)
+    pixels = np.packbits(single, axis=1, bitorder="big" if order == 1 else "little").tobytes()
+    numbers = {256: 8, 257: len(labels), 258: bits, 259: 1, 262: photometric, 266: order, 273: 8, 277: 1}
+    numbers |= {278: len(labels), 279: len(pixels)}
+    tags = b"".join(struct.pack("<HHIHH", code, 3, 1, number, 0) for code, number in numbers.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(pixels))
+    return head + pixels + struct.pack("<H", len(numbers)) + tags + bytes(4)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("photometric", [0, 1])  # of the value 0: white or black
+@pytest.mark.parametrize("order", [1, 2])
+def test_labels_of_a_tiff_of_few_bits(bits, photometric, order):
+    labels = RGB[:8, :8, 0] & ((1 << bits) - 1)
+    content = tiff_of_few_bits(labels, bits, photometric, order)
+    np.testing.assert_array_equal(images.read_labels(content), labels)
+    white = (1 << bits) - 1
+    shown = (labels if photometric else white - labels) * (255 // white)
+    np.testing.assert_array_equal(images.read_image(content), shown)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "tiff_lzw"])
+def test_negative_labels_of_8_bits(compression):
+    labels = GRAY.view(np.int8)
+    if compression == "tiff_lzw":
+        content = encoded(GRAY, "TIFF", compression=compression, tiffinfo={339: 2})
+    else:
+        content = tiff(labels, compression=compression)
+    read = images.read_labels(content)
+    assert read.dtype == np.int8
+    np.testing.assert_array_equal(read, labels)
+
+
 def test_labels_by_palette_are_indices():
     np.testing.assert_array_equal(images.read_labels(palette()), GRAY % 3)
 

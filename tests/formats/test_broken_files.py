@@ -298,6 +298,13 @@ def test_void_pixels(tmp_path):
     assert dataset.is_listed_as_empty(0) and len(dataset.load_mask(0)[1]) == 0
 
 
+@pytest.mark.parametrize("void", [255, "255", [2.5], None])
+def test_void_values_are_a_list(void, tmp_path):
+    with pytest.raises(InvalidDataError, match=r"`void` must be a list of integers, such as void=\[\d+\]"):
+        label_dataset(tmp_path, files.labels(), void=void)
+    assert label_dataset(tmp_path, files.labels(), void=np.array([7])).load_mask(0)[1].tolist() == [1]
+
+
 def test_a_binary_mask_in_place_of_labels_is_named(tmp_path):
     dataset = label_dataset(tmp_path, (files.labels() > 0).astype(np.uint8) * 255)
     assert dataset.load_mask(0)[1].tolist() == [1]

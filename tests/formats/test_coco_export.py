@@ -9,6 +9,7 @@ from mrcnn import formats
 from mrcnn.dataset import Dataset
 from mrcnn.errors import InvalidDataError, LeftOutWarning
 from mrcnn.evaluation import coco
+from mrcnn.files import images
 
 
 def label_images(folder):
@@ -90,3 +91,53 @@ def test_the_truth_of_an_evaluation_can_be_read(tmp_path):
     metrics.add("a.png", masks.shape, coco.annotations_of(masks, [1]), [])
     metrics.write_truth(tmp_path / "truth.json")
     assert np.array_equal(read(tmp_path / "truth.json").load_mask(0)[0], masks)
+
+
+class Lit(Dataset):
+    """A photo with an EXIF orientation, in which the object is white, in the stored rows and columns."""
+
+    def load_mask(self, image_id):
+        return self.load_image(image_id)[..., :1] > 0, np.array([1])
+
+
+class Turned(Lit):
+    """It turns the photo itself, as OpenCV does, and scales its values."""
+
+    def load_image(self, image_id):
+        return images.read_image(self.open_image(image_id)) / 255
+
+
+class Scaled(Lit):
+    def load_image(self, image_id):
+        return super().load_image(image_id)[..., 0:1] / 255
+
+
+@pytest.mark.parametrize("kind", [Lit, Turned, Scaled])
+@pytest.mark.parametrize("size", [(40, 60), (48, 48)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_objects_stay_on_their_pixels_with_any_orientation(kind, size, orientation, tmp_path):
+    photo = np.zeros((*size, 3), np.uint8)
+    photo[4:16, 8:30] = photo[16:20, 8:10] = 255
+    dataset = kind()
+    dataset.add_class("own", 1, "thing")
+    dataset.add_image("own", 0, files.write_picture(tmp_path / "a.png", photo, orientation))
+    dataset.prepare()
+    formats.write_coco(dataset, tmp_path / "x.json")
+    copy = read(tmp_path / "x.json")
+    masks, _ = copy.load_mask(0)
+    np.testing.assert_array_equal(copy.load_image(0), masks * np.full(3, 255))
+
+
+def test_images_in_a_format_of_ones_own_are_written(tmp_path):
+    """Nothing says that they have an orientation."""
+
+    class Own(Dataset):
+        def load_mask(self, image_id):
+            return files.masks()[0][..., np.newaxis], np.array([1])
+
+    (tmp_path / "a.raw").write_bytes(b"no image")
+    dataset = Own()
+    dataset.add_class("own", 1, "thing")
+    dataset.add_image("own", 0, tmp_path / "a.raw")
+    dataset.prepare()
+    assert formats.write_coco(dataset, tmp_path / "x.json") == 1

@@ -5,6 +5,7 @@ import zipfile
 import annotation_files as files
 import numpy as np
 import pytest
+import tifffile
 
 from mrcnn.errors import InvalidDataError, MissingFileError
 from mrcnn.formats import GeoJsonDataset, ImageJDataset, problems
@@ -190,3 +191,118 @@ def test_broken_rois_are_left_out_and_named(tmp_path):
     dataset = rois(tmp_path, whole[:70])
     assert not dataset.image_info[0]["outlines"] and not dataset.is_listed_as_empty(0)
     assert rois(tmp_path).is_listed_as_empty(0)
+
+
+# --- Stacks ---
+
+
+def stack(folder, axes, *lengths, **options):
+    """An image a.tif with pages along some axes: ImageJ's, or none of a name."""
+    (folder / "images").mkdir(exist_ok=True)
+    pixels = np.zeros((*lengths, files.HEIGHT, files.WIDTH), np.uint8)
+    options = options or {"imagej": True, "metadata": {"axes": f"{axes}YX"}}
+    tifffile.imwrite(folder / "images" / "a.tif", pixels, photometric="minisblack", **options)
+
+
+def objects_by_page(reader, folder, pages, annotations, **options):
+    """The columns in which the objects of each page begin, and the problems of the last page."""
+    found = []
+    for page in range(pages):
+        dataset = reader(page=page, **options)
+        dataset.load(folder / annotations, folder / "images", ["leaf"])
+        dataset.prepare()
+        found.append([instance.box[1] for instance in dataset.load_instances(0)])
+        assert not dataset.is_listed_as_empty(0)
+    return found, dataset.problems.counts
+
+
+def placed_rois(folder, *positions):
+    """RoIs that begin in column 10, 11 and so on, with their positions, and one without."""
+    rois(folder, *(roi(**position) for position in ({}, *positions)))
+    (folder / "images" / "a.png").unlink()
+    with zipfile.ZipFile(folder / "rois" / "a.zip", "w") as archive:
+        for number, position in enumerate(({}, *positions)):
+            archive.writestr(f"{number}.roi", roi(left=10 + number, right=40 + number, **position).tobytes())
+
+
+@pytest.mark.parametrize(
+    "axes, positions",
+    [
+        ("Z", [{"position": 1}, {"position": 2}, {"position": 3}]),
+        ("Z", [{"position": n, "z_position": n} for n in (1, 2, 3)]),
+        ("Z", [{"z_position": n, "c_position": 1, "t_position": 1} for n in (1, 2, 3)]),
+        ("T", [{"position": n, "z_position": n} for n in (1, 2, 3)]),  # ImageJ calls each single axis z
+        ("T", [{"z_position": n} for n in (1, 2, 3)]),
+        ("T", [{"t_position": n, "z_position": 1} for n in (1, 2, 3)]),
+        ("pages", [{"position": 1}, {"position": 2}, {"position": 3}]),
+        ("pages", [{"t_position": n, "z_position": 1} for n in (1, 2, 3)]),
+    ],
+)
+def test_a_page_has_the_rois_of_its_slice(axes, positions, tmp_path):
+    placed_rois(tmp_path, *positions, {"position": 9})
+    stack(tmp_path, axes, 3, **({"metadata": None} if axes == "pages" else {}))
+    found = objects_by_page(ImageJDataset, tmp_path, 3, "rois")
+    assert found == ([[10, 11], [10, 12], [10, 13]], {problems.OTHER_PAGE: 3})
+
+
+def test_rois_of_a_hyperstack(tmp_path):
+    """3 time points of 2 slices of 2 channels, on which the same objects are."""
+    placed_rois(
+        tmp_path,
+        {"z_position": 2, "t_position": 3, "c_position": 2},
+        {"z_position": 2},
+        {"t_position": 3},
+        {"position": 12},
+    )
+    stack(tmp_path, "TZC", 3, 2, 2)
+    found, _ = objects_by_page(ImageJDataset, tmp_path, 6, "rois", channels=[0])
+    assert found == [[10], [10, 12], [10], [10, 12], [10, 13], [10, 11, 12, 13, 14]]
+    found, _ = objects_by_page(ImageJDataset, tmp_path, 12, "rois")  # each channel is a page of its own
+    assert found[10] == found[11] == [10, 11, 12, 13, 14] and found[0] == found[1] == [10]
+
+
+def test_an_image_whose_objects_lie_on_other_pages_is_not_kept(tmp_path):
+    placed_rois(tmp_path)
+    with zipfile.ZipFile(tmp_path / "rois" / "a.zip", "w") as archive:
+        archive.writestr("0.roi", roi(position=2).tobytes())
+    stack(tmp_path, "Z", 3)
+    dataset = ImageJDataset(page=1)
+    dataset.load(tmp_path / "rois", tmp_path / "images", ["leaf"], keep_empty=False)
+    assert len(dataset.image_info) == 1 and dataset.problems.counts == {}
+    with pytest.raises(InvalidDataError, match=r"no usable image.*\n.*another page of its file"):
+        ImageJDataset(page=0).load(tmp_path / "rois", tmp_path / "images", ["leaf"], keep_empty=False)
+
+
+def features_on(*planes):
+    """Features that begin in column 10, 11 and so on, with their planes."""
+    found = []
+    for number, plane in enumerate(planes):
+        square = [[x + number, y] for x, y in SQUARE]
+        geometry = {"type": "Polygon", "coordinates": [square]}
+        found.append(feature(geometry if plane is None else geometry | {"plane": plane}))
+    return collection(*found)
+
+
+@pytest.mark.parametrize("axes", ["Z", "T", "pages"])
+def test_a_page_has_the_features_of_its_plane(axes, tmp_path):
+    """QuPath leaves out the plane of the first slice."""
+    name = "t" if axes == "T" else "z"
+    planes = [None, *({"c": -1, "z": 0, "t": 0} | {name: n} for n in (0, 1, 2))]
+    files.write_json(tmp_path / "shapes" / "a.geojson", features_on(*planes))
+    stack(tmp_path, axes, 3, **({"metadata": None} if axes == "pages" else {}))
+    found = objects_by_page(GeoJsonDataset, tmp_path, 3, "shapes")
+    assert found == ([[10, 11], [12], [13]], {problems.OTHER_PAGE: 3})
+
+
+@pytest.mark.parametrize("plane", [None, {}, "first", {"z": "first"}, {"c": 1}])
+def test_features_without_a_plane_are_on_every_page(plane, tmp_path):
+    files.write_json(tmp_path / "shapes" / "a.geojson", features_on(plane))
+    stack(tmp_path, "Z", 3)
+    assert objects_by_page(GeoJsonDataset, tmp_path, 3, "shapes") == ([[10]] * 3, {})
+
+
+def test_a_file_of_one_image_has_one_page(tmp_path):
+    dataset = geojson(tmp_path, features_on({"c": -1, "z": 0, "t": 0}))
+    dataset = GeoJsonDataset(page=0)
+    dataset.load(tmp_path / "shapes", tmp_path / "images")
+    assert dataset.problems.counts == {} and len(dataset.image_info[0]["outlines"]) == 1

@@ -157,6 +157,30 @@ def test_images_of_one_name_do_not_replace_each_other(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out" / "labels").iterdir()) == names
 
 
+def test_a_name_may_be_that_of_another_image_with_its_suffix(tmp_path):
+    for name in ("a.png", "a.jpg", "a.png.tif"):
+        Image.new("RGB", SIZE[::-1]).save(tmp_path / name)
+    assert predictions.images_of(tmp_path) == (
+        tmp_path,
+        {"a.jpg": "a.jpg", "a.png": "a.png", "a.png.tif": "a.png.tif"},
+    )
+
+
+def test_an_archive_with_backslashes(tmp_path):
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        for name in ("images\\a.png", "images\\b.png", "images\\b.tif"):
+            info = zipfile.ZipInfo()
+            info.filename = name
+            archive.writestr(info, png(200))
+    output = tmp_path / "out"
+    counts = predictions.write_predictions(detect, tmp_path / "windows.zip", output, {1: "cell"}, verbose=0)
+    assert counts == {"a": 2, "b.png": 2, "b.tif": 2}
+    written = sorted(path.name for path in (output / "labels").iterdir())
+    assert written == ["a.png", "b.png.png", "b.tif.png"]
+    listed = json.loads((output / "annotations.json").read_text())["images"]
+    assert [image["file_name"] for image in listed] == ["images/a.png", "images/b.png", "images/b.tif"]
+
+
 def broken_pictures(folder):
     """Files that decoders stumble over in many ways, beside two good ones."""
     whole = png(200)

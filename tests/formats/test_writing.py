@@ -1,4 +1,8 @@
-"""Datasets in other formats: names of results, paths of images, lost classes."""
+"""Datasets in other formats: names of results, paths of images, lost classes, orientation."""
+
+import csv
+import json
+import zipfile
 
 import annotation_files as files
 import numpy as np
@@ -6,6 +10,7 @@ import pytest
 from PIL import Image
 
 from mrcnn import formats
+from mrcnn.dataset import Dataset
 from mrcnn.errors import LeftOutWarning
 from mrcnn.formats.writing import unique_names
 
@@ -18,6 +23,8 @@ from mrcnn.formats.writing import unique_names
         (["mon/1.png", "tue/1.png"], ["mon_1", "tue_1"]),
         (["mon/1.png", "tue/1.png", "mon_1.png"], ["mon_1", "tue_1", "mon_1_2"]),
         (["images/a.png", "images/a.png"], ["images_a", "images_a_2"]),
+        (["a.jpg", "a.png", "a.png.tif"], ["a.jpg", "a.png", "a.png.tif"]),
+        (["a.png", "a.png.tif", "b.png"], ["a", "a.png.tif", "b"]),
     ],
 )
 def test_each_image_has_a_name_of_its_own(paths, names):
@@ -78,3 +85,87 @@ def test_images_that_cannot_be_read_are_left_out(two_folders, tmp_path):
     with pytest.warns(LeftOutWarning, match="1 of 2 images cannot be read.*tue/1.png"):
         counts = formats.write_dataset(two_folders, tmp_path / "new", ["geojson", "csv"])
     assert list(counts) == ["mon_1"]
+
+
+READERS = {
+    "yolo": lambda folder: read(formats.YoloDataset, folder / "images", folder / "data.yaml"),
+    "geojson": lambda folder: read(formats.GeoJsonDataset, folder / "geojson", folder / "images"),
+    "labelme": lambda folder: read(formats.LabelMeDataset, folder / "labelme"),
+    "coco": lambda folder: read(formats.CocoDataset, folder / "annotations.json"),
+    "labels": lambda folder: read(formats.LabelImageDataset, folder),
+}
+
+
+def read(kind, *arguments):
+    dataset = kind()
+    dataset.load(*arguments)
+    dataset.prepare()
+    return dataset
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("orientation", [6, 7])
+def test_objects_stay_on_their_pixels(kind, orientation, tmp_path):
+    """The label image fits the stored rows and columns of a photo, but readers turn the photo."""
+    mask = np.zeros((40, 60), np.uint8)
+    mask[4:16, 8:30] = 1
+    photo = np.repeat(mask[..., np.newaxis] * 255, 3, axis=-1)
+    files.write_picture(tmp_path / "images" / "a.png", photo, orientation)
+    files.write_picture(tmp_path / "labels" / "a.png", mask)
+    dataset = read(formats.LabelImageDataset, tmp_path)
+    formats.write_dataset(dataset, tmp_path / "new", [kind, "csv"], copy_images=True)
+    copy = READERS[kind](tmp_path / "new")
+    inside = copy.load_mask(0)[0][..., 0]
+    assert inside.shape == (60, 40) and inside.sum() == mask.sum()
+    np.testing.assert_array_equal(copy.load_image(0)[..., 0], inside * 255)
+    with open(tmp_path / "new" / "measurements.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert {float(value) for name, value in row.items() if "intensity" in name} == {255.0}
+
+
+@pytest.mark.parametrize("kind", ["labels", "yolo", "labelme", "geojson", "csv", "tiff", "coco"])
+@pytest.mark.parametrize("orientation", [None, 8])
+def test_an_empty_image_has_the_size_of_the_image(kind, orientation, tmp_path):
+    path = files.write_picture(tmp_path / "a.png", orientation=orientation)
+    dataset = Dataset()
+    dataset.add_class("own", 1, "thing")
+    dataset.add_image("own", 0, path, is_empty=True)
+    dataset.add_image("own", 1, tmp_path / "b.png")  # nobody knows whether it is empty
+    files.write_picture(tmp_path / "b.png")
+    dataset.prepare()
+    counts = formats.write_dataset(dataset, tmp_path / "new", [kind], copy_images=True)
+    assert counts == {"a": 0}
+    height, width = (files.HEIGHT, files.WIDTH) if orientation is None else (files.WIDTH, files.HEIGHT)
+    if kind == "coco":
+        (image,) = json.loads((tmp_path / "new" / "annotations.json").read_text())["images"]
+        assert (image["height"], image["width"]) == (height, width)
+    if kind in ("coco", "labels", "yolo"):  # the others take the classes from the objects
+        copy = READERS[kind](tmp_path / "new")
+        assert copy.is_listed_as_empty(0) and copy.load_mask(0)[0].shape == (height, width, 0)
+
+
+def test_relative_and_absolute_folders(tmp_path, monkeypatch):
+    dataset = formats.LabelImageDataset()
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", tmp_path / "two"):
+        files.write_picture(tmp_path / folder / "images" / "a.png")
+        files.write_picture(tmp_path / folder / "labels" / "a.png", files.labels())
+        dataset.load(folder)
+    dataset.prepare()
+    counts = formats.write_dataset(dataset, tmp_path / "new", ["coco"])
+    assert list(counts) == ["one_images_a", "two_images_a"]
+    content = json.loads((tmp_path / "new" / "annotations.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["one/images/a.png", "two/images/a.png"]
+
+
+def test_an_archive_with_backslashes(tmp_path):
+    picture = files.write_picture(tmp_path / "a.png").read_bytes()
+    labels = files.write_picture(tmp_path / "labels.png", files.labels()).read_bytes()
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        for name, content in (("images\\a.png", picture), ("labels\\a.png", labels)):
+            info = zipfile.ZipInfo()
+            info.filename = name
+            archive.writestr(info, content)
+    dataset = read(formats.LabelImageDataset, tmp_path / "windows.zip")
+    assert formats.write_dataset(dataset, tmp_path / "new", ["labels"], copy_images=True) == {"a": 2}
+    assert read(formats.LabelImageDataset, tmp_path / "new").load_mask(0)[0].shape[-1] == 2
