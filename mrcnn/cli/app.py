@@ -85,14 +85,15 @@ Precision = Annotated[
 Calibration = Annotated[
     Path | None,
     typer.Option(
-        help="For int8: a folder or zip archive of images like those to detect in. The first 100 are used."
+        help="For int8: a folder or zip archive of images like those to detect in, or one image. The first "
+        "100 are used."
     ),
 ]
 CheckImages = Annotated[
     Path | None,
     typer.Option(
-        help="A folder or zip archive of images on which to compare the file with the model. The first "
-        "10 are used. By default, a synthetic image."
+        help="An image, or a folder or zip archive of images, on which to compare the file with the model. "
+        "The first 10 are used. By default, a synthetic image."
     ),
 ]
 ClassNames = Annotated[
@@ -152,7 +153,7 @@ Layers = Annotated[
     typer.Option(help="Layers to train: heads, 3+, 4+, 5+ or all. By default those of the recipe."),
 ]
 LearningRate = Annotated[
-    float | None, typer.Option(min=0, help="The highest learning rate. By default that of the recipe.")
+    float | None, typer.Option(min=1e-9, help="The highest learning rate. By default that of the recipe.")
 ]
 AnyOrientation = Annotated[
     bool,

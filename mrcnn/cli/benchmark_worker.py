@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 OBJECTS = 24  # in an image that is made
+# OpenVINO chooses the precision when it loads a file: its name of each.
+OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,28 +55,30 @@ def measure(case: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _load(case: dict[str, Any]) -> Any:
-    from mrcnn.cli.models import load_model
+    from mrcnn.cli.models import is_exported, load_model
 
     name, precision, settings = case["model"], case["precision"], case["settings"]
     path = Path(name)
-    if path.suffix.lower() == ".xml":
-        from mrcnn.runtime import load
-
-        short = {"": "f32", "float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-        return load(path, threads=case["threads"], precision=short.get(precision, precision))
-    if path.suffix.lower() in (".onnx", ".tflite"):
-        if precision not in ("", "float32"):
-            raise ValueError(
-                f"{path.suffix} files have a fixed precision. Leave out --precision, or use OpenVINO."
-            )
-        from mrcnn.runtime import load
-
-        return load(path, threads=case["threads"])
-    return load_model(name, [*settings, *([f"PRECISION={precision}"] if precision else [])])
+    if not is_exported(path):
+        return load_model(name, [*settings, *([f"PRECISION={precision}"] if precision else [])])
+    options = {} if path.is_dir() else {"threads": case["threads"]}
+    choices = OPENVINO_PRECISIONS if path.suffix.lower() == ".xml" else {}
+    if precision in choices:
+        options["precision"] = choices[precision]
+    model = load_model(name, settings, **options)
+    own = _own_precision(model)
+    if precision not in ("", own, *choices):
+        raise ValueError(
+            f"The exported file has the fixed precision {own}. Received: --precision {precision}. Leave out "
+            "--precision, or use OpenVINO."
+        )
+    return model
 
 
 def _own_precision(model: Any) -> str:
-    return str(model.config.PRECISION or "float32") if hasattr(model, "keras_model") else "float32"
+    if hasattr(model, "metadata"):  # an exported file
+        return str(model.metadata.precision)
+    return str(model.config.PRECISION or "float32")
 
 
 def _images(source: str | None, size: int, batch: int, channels: int) -> list[Any]:

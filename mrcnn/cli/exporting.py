@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.cli.models import load_keras_model
-from mrcnn.errors import MissingFileError
 from mrcnn.files import archives
-from mrcnn.files.images import SUFFIXES, read_image
-from mrcnn.formats import image_files
+from mrcnn.files.images import read_image
+from mrcnn.formats.predictions import images_of
 from mrcnn.typing import Image
 
 # Ranges of feature maps change little with more images.
@@ -34,9 +33,9 @@ def export_model(
         model: A weight file, or a published name.
         output: The file or folder to write.
         format: One of `mrcnn.export.FORMATS`, or None for that of the suffix.
-        calibration: A folder or zip archive of images for int8.
+        calibration: An image, or a folder or zip archive of images, for int8.
         class_names: Names of the classes, separated by commas.
-        check: A folder or zip archive of images on which to compare the file with the model.
+        check: An image, or a folder or zip archive of images, on which to compare the file with the model.
         unchecked: Whether not to compare.
         settings: Settings that differ from those of the weight file.
         options: size, dtype and precision of `mrcnn.export.export`.
@@ -92,25 +91,13 @@ def _verdict(model: str, precision: str, unchecked: bool) -> str:
 
 
 def read_images(source: Path, count: int) -> list[Image]:
-    """Return the first images of a folder or zip archive, or of its folder "images".
+    """Return an image file, or the first images of a folder or zip archive, or of its folder "images".
 
     Raises:
-        MissingFileError: If there are none.
+        DataError: If there are none, or one cannot be read.
     """
-    for folder in ("images", ""):
-        try:
-            names = image_files.images_in(source, folder)
-        except MissingFileError:
-            if not source.exists():
-                raise
-            continue
-        if names:
-            return [_read(source, name) for name in names[:count]]
-    raise MissingFileError(
-        'There are no images at the top level or in the folder "images". Supported suffixes: '
-        f"{', '.join(sorted(SUFFIXES))}.",
-        file=source,
-    )
+    root, paths = images_of(source)
+    return [_read(root, path) for path in list(paths.values())[:count]]
 
 
 def _read(root: Path, name: str) -> Image:

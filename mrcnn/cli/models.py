@@ -60,14 +60,19 @@ def load_keras_model(name: str, settings: Sequence[str] = ()) -> "MaskRCNN":
     """
     from mrcnn.loading import load
 
-    if _is_exported(Path(name)):
+    if is_exported(Path(name)):
         raise InvalidDataError("This command takes no exported file. Pass the weight file.", file=Path(name))
 
     return load(name, **parse_settings(settings))
 
 
-def load_model(name: str, settings: Sequence[str] = ()) -> Detecting:
+def load_model(name: str, settings: Sequence[str] = (), **options: Any) -> Detecting:
     """Return a model of a weight file, a published name, or an exported file.
+
+    Args:
+        name: The file or the published name.
+        settings: Texts NAME=VALUE.
+        options: Options of `mrcnn.runtime.load`, for an exported file.
 
     Raises:
         InvalidDataError: If settings are given for an exported file.
@@ -75,7 +80,7 @@ def load_model(name: str, settings: Sequence[str] = ()) -> Detecting:
     from mrcnn.runtime.runner import load
 
     path = Path(name)
-    if not _is_exported(path):
+    if not is_exported(path):
         return load_keras_model(name, settings)
     if settings:
         raise InvalidDataError(
@@ -83,11 +88,11 @@ def load_model(name: str, settings: Sequence[str] = ()) -> Detecting:
             "settings.",
             file=path,
         )
-    return load(path)
+    return load(path, **options)
 
 
-def _is_exported(path: Path) -> bool:
-    """Whether a path is that of a file or folder that `mrcnn export` writes."""
+def is_exported(path: Path) -> bool:
+    """Return whether a path is that of a file or folder that `mrcnn export` writes."""
     from mrcnn.runtime.runner import ENGINES
 
     suffix = path.suffix.lower()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.cli.models import Detecting, load_model
+from mrcnn.runtime.inputs import original_size
 
 WARM_UP_SIDE = 256  # pixels
 
@@ -70,7 +71,12 @@ def serve_model(
 
 
 def warm_up(model: Detecting) -> None:
-    """Detect once, so that the network is compiled before the first request."""
-    size = getattr(getattr(model, "metadata", None), "size", None) or (WARM_UP_SIDE, WARM_UP_SIDE)
-    shape = (*size, int(model.config.IMAGE_CHANNEL_COUNT))
+    """Detect once, so that the network is compiled before the first request.
+
+    Raises:
+        ValueError: If an exported file takes one size, and images are always resized to others.
+    """
+    size = getattr(getattr(model, "metadata", None), "size", None)
+    sides = (WARM_UP_SIDE, WARM_UP_SIDE) if size is None else original_size(size, model.config)
+    shape = (*sides, int(model.config.IMAGE_CHANNEL_COUNT))
     model.detect([np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)], masks="cropped")

@@ -116,9 +116,7 @@ def files_of(sources: Sequence[str]) -> dict[str, Path]:
     """
     from mrcnn.tiles import sources as kinds
 
-    suffixes = (
-        SUFFIXES | TIFF_SUFFIXES | kinds.SLIDE_SUFFIXES | kinds.RASTER_SUFFIXES | {".npy", ".zarr"}
-    )
+    suffixes = SUFFIXES | TIFF_SUFFIXES | kinds.SLIDE_SUFFIXES | kinds.RASTER_SUFFIXES | {".npy", ".zarr"}
     found: dict[str, Path] = {}
     for source in map(Path, sources):
         is_folder = source.is_dir() and source.suffix.lower() != ".zarr"

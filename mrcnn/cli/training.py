@@ -71,7 +71,7 @@ def train_model(
     if steps is not None or resume is None:
         one_pass = -(-len(dataset.image_ids) // network.config.BATCH_SIZE)
         network.config.STEPS_PER_EPOCH = steps or max(recipes.FEWEST_STEPS, one_pass)
-    rate = learning_rate or network.config.LEARNING_RATE
+    rate = network.config.LEARNING_RATE if learning_rate is None else learning_rate
     stages = recipes.stages_of(recipe, network.config, epochs, layers, rate)
     left = remaining(stages, network.epoch, int(network.config.STEPS_PER_EPOCH or 1))
     augmentation = recipes.augmentation_of(recipe, any_orientation, copy_paste)

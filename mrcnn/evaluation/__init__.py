@@ -5,6 +5,7 @@
     instances           AP(tau), panoptic quality, precision, recall and F1 at a score; confusion matrix
     confusion           the confusion matrix
     score_curves        precision, recall and F1 against the score threshold
+    ratios              divisions of counts
     robustness          the same metrics under changes of camera and lighting
     average_precision   metrics of a single image, as in the Keras 2 library
     matching            matches of predictions and ground truth in a single image

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mrcnn.evaluation.ratios import f1_of_counts, ratio
+
 
 @dataclass(frozen=True)
 class ConfusionMatrix:
@@ -30,18 +32,17 @@ class ConfusionMatrix:
     @property
     def precision(self) -> NDArray[np.float64]:
         """Correct detections of each class [K] divided by all its detections; NaN without any."""
-        return _ratio(self._hits, self.counts.sum(axis=0)[:-1])
+        return ratio(self._hits, self.counts.sum(axis=0)[:-1])
 
     @property
     def recall(self) -> NDArray[np.float64]:
         """Correct detections of each class [K] divided by its objects; NaN without any."""
-        return _ratio(self._hits, self.counts.sum(axis=1)[:-1])
+        return ratio(self._hits, self.counts.sum(axis=1)[:-1])
 
     @property
     def f1(self) -> NDArray[np.float64]:
         """F1 of each class [K]: the harmonic mean of precision and recall; NaN without either."""
-        detected, objects = self.counts.sum(axis=0)[:-1], self.counts.sum(axis=1)[:-1]
-        return _ratio(2 * self._hits, detected + objects)
+        return f1_of_counts(self._hits, self.counts.sum(axis=0)[:-1], self.counts.sum(axis=1)[:-1])
 
     def normalized(self, over: Literal["true", "detected"] = "true") -> NDArray[np.float64]:
         """Return the counts as shares.
@@ -58,14 +59,8 @@ class ConfusionMatrix:
         """
         if over not in ("true", "detected"):
             raise ValueError(f'`over` must be "true" or "detected". Received: over={over!r}')
-        return _ratio(self.counts, self.counts.sum(axis=1 if over == "true" else 0, keepdims=True))
+        return ratio(self.counts, self.counts.sum(axis=1 if over == "true" else 0, keepdims=True))
 
     @property
     def _hits(self) -> NDArray[np.int64]:
         return np.diagonal(self.counts)[:-1]
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares: NDArray[np.float64] = np.where(whole > 0, part / whole, np.nan)
-    return shares

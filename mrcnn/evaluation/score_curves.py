@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mrcnn.evaluation.ratios import f1_of_counts, ratio
+
 
 @dataclass(frozen=True)
 class ScoreCurves:
@@ -32,23 +34,23 @@ class ScoreCurves:
     @property
     def precision(self) -> NDArray[np.float64]:
         """Hits divided by all detections, [S, K]; NaN without a detection."""
-        return _ratio(self.hits, self.hits + self.false)
+        return ratio(self.hits, self.hits + self.false)
 
     @property
     def recall(self) -> NDArray[np.float64]:
         """Hits divided by all objects, [S, K]; NaN without an object."""
-        return _ratio(self.hits, self.hits + self.missed)
+        return ratio(self.hits, self.hits + self.missed)
 
     @property
     def f1(self) -> NDArray[np.float64]:
         """The harmonic mean of precision and recall, [S, K]; NaN with neither detection nor object."""
-        return _ratio(2 * self.hits, 2 * self.hits + self.false + self.missed)
+        return f1_of_counts(self.hits, self.hits + self.false, self.hits + self.missed)
 
     @property
     def f1_of_all(self) -> NDArray[np.float64]:
         """F1 of the counts of all classes together, [S]."""
         hits, false, missed = (part.sum(axis=1) for part in (self.hits, self.false, self.missed))
-        return _ratio(2 * hits, 2 * hits + false + missed)
+        return f1_of_counts(hits, hits + false, hits + missed)
 
     def best_score(self) -> float:
         """Return the score threshold with the best F1 of all classes together, the lowest one in a tie.
@@ -59,9 +61,3 @@ class ScoreCurves:
         if np.isnan(f1).all():
             return float("nan")
         return float(self.scores[np.nanargmax(f1)])
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> NDArray[np.float64]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shares: NDArray[np.float64] = np.where(whole > 0, part / whole, np.nan)
-    return shares

@@ -12,6 +12,7 @@ from mrcnn import runtime
 from mrcnn.errors import CappedWarning
 from mrcnn.geometry.boxes import compute_overlaps
 from mrcnn.inference.outputs import Detections
+from mrcnn.runtime.inputs import original_size
 
 if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
@@ -106,7 +107,7 @@ def check_file(model: "MaskRCNN", path: Path, images: Sequence[np.ndarray] | Non
     Args:
         model: A model in inference mode.
         path: The exported file.
-        images: Images to detect in, by default a synthetic one.
+        images: Images to detect in, which fit the file; by default a synthetic one.
 
     Returns:
         The largest difference.
@@ -152,7 +153,8 @@ def _detect(model: "MaskRCNN | runtime.Runner", images: list[np.ndarray]) -> lis
 def sample_image(model: "MaskRCNN", runner: "runtime.Runner") -> np.ndarray:
     """Return a synthetic image that fits the file, uint8: blobs of random colors."""
     config = model.config
-    height, width = runner.metadata.size or [max(64, int(config.IMAGE_MIN_DIM or 256))] * 2
+    size, side = runner.metadata.size, max(64, int(config.IMAGE_MIN_DIM or 256))
+    height, width = (side, side) if size is None else original_size(size, config)
     rng = np.random.default_rng(0)
     image = np.full((height, width, config.IMAGE_CHANNEL_COUNT), 90, np.uint8)
     rows, columns = np.ogrid[:height, :width]

@@ -15,9 +15,9 @@ from mrcnn.export.onnx_writer import onnx_model
 from mrcnn.files import atomic_write
 from mrcnn.geometry.images import SHORTEST_MULTIPLE, SIZE_MULTIPLE, check_molded_size
 from mrcnn.inference.detector import update_layer_settings
-from mrcnn.inference.inputs import whole_image_config
+from mrcnn.inference.inputs import image_list, whole_image_config
 from mrcnn.runtime.engines import require
-from mrcnn.runtime.inputs import prepare
+from mrcnn.runtime.inputs import original_size, prepare
 from mrcnn.runtime.metadata import DTYPES, PRECISIONS, Metadata, check_names
 from mrcnn.typing import Image
 
@@ -68,15 +68,18 @@ def export(
         dtype: "float32", or "uint8" for images of 8 bits.
         precision: The precision of the convolutions: "float32", or, for ONNX, OpenVINO and LiteRT, "float16"
             or "int8". Smaller files, and other results: evaluate them. Boxes stay float32.
-        calibration: 10 to 300 images like those to detect in, for "int8" in ONNX and OpenVINO.
+        calibration: 10 to 300 images like those to detect in, for "int8" in ONNX and OpenVINO. A single array
+            is one image.
         check: Whether to load the file, run it, and compare it with `MaskRCNN.detect`, on an image of shapes
-            or on images of yours, [height, width, channels] each. A file that differs is not kept.
+            or on images of yours, [height, width, channels] each; a single array is one image. A file that
+            differs is not kept.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: If an argument does not fit, or the network has a layer that the format cannot hold.
+        ValueError: If an argument or an image does not fit, or the network has a layer that the format cannot
+            hold.
         ImportError: If a package is missing. The error names it.
         RuntimeError: If the file does not compute what `MaskRCNN.detect` computes.
     """
@@ -84,10 +87,13 @@ def export(
     format = format_of(path, format)
     if dtype not in DTYPES:
         raise ValueError(f"`dtype` must be one of {DTYPES}. Received: dtype={dtype!r}")
+    calibration = None if calibration is None else image_list(calibration)
+    check = check if isinstance(check, bool) else image_list(check)
     check_precision(format, precision, calibration)
     model = _ready(model)
     metadata = describe(model, class_names=class_names, size=size, dtype=dtype, precision=precision)
-    inputs = calibration_inputs(() if calibration is None else calibration, metadata)
+    inputs = file_inputs(calibration or (), metadata)
+    file_inputs(() if isinstance(check, bool) else check, metadata)  # refuses images before the export
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / f"model{FORMATS[format]}"
         _write(model, written, format, metadata, inputs)
@@ -151,6 +157,8 @@ def describe(
     if config.IMAGE_RESIZE_MODE == "square":
         canvas = (int(config.IMAGE_SHAPE[0]), int(config.IMAGE_SHAPE[1]))
     if size is not None:
+        if min(size) < 1:
+            raise ValueError(f"`size` must be (height, width) in pixels. Received: size={tuple(size)}")
         check_molded_size(size, config.IMAGE_RESIZE_MODE)
         if canvas not in (None, tuple(size)):
             raise ValueError(
@@ -158,6 +166,7 @@ def describe(
                 f"{canvas}. Received: size={tuple(size)}"
             )
         canvas = size = (int(size[0]), int(size[1]))
+        original_size(size, config)
     if class_names is None and len(model.class_names or ()) == config.NUM_CLASSES:
         class_names = model.class_names
     return Metadata(
@@ -194,8 +203,12 @@ def check_precision(format: str, precision: str, calibration: Sequence[Image] | 
         )
 
 
-def calibration_inputs(images: Sequence[Image], metadata: Metadata) -> list[np.ndarray]:
-    """Return images as inputs [1, h, w, C] of a file."""
+def file_inputs(images: Sequence[Image], metadata: Metadata) -> list[np.ndarray]:
+    """Return images as inputs [1, h, w, C] of a file.
+
+    Raises:
+        ValueError: If an image does not fit the settings or the size of the file.
+    """
     config = metadata.read_config()
     return [prepare(image, metadata, config)[1][np.newaxis] for image in images]
 

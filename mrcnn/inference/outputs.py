@@ -66,20 +66,34 @@ def place_in_image(
 
     Returns:
         Boxes int32 [N, 4] in pixels of the original image, class ids int32 [N], scores float32 [N], and the
-        masks. Boxes without pixels are left out.
+        masks. The parts of boxes and masks outside of the image are cut off. Boxes without pixels are left
+        out.
     """
     count = count_detections(detections)
     rows = detections[:count]
     class_ids, scores = rows[:, 4].astype(np.int32), rows[:, 5]
     exact = exact_boxes(rows[:, :4], original_shape, image_shape, window, half_open)
-    pixel_boxes = np.around(exact).astype(np.int32)
+    shape = (original_shape[0], original_shape[1])
+    # An exported file of one size does not know the window, so it also finds boxes in the padding.
+    pixel_boxes = np.clip(np.around(exact), 0, (*shape, *shape)).astype(np.int32)
 
     kept = np.flatnonzero((pixel_boxes[:, 2:] > pixel_boxes[:, :2]).all(axis=1))
-    pasted = [pasting.paste(class_masks[index], exact[index], original_shape, mask_pasting) for index in kept]
+    pasted = [
+        _inside(*pasting.paste(class_masks[index], exact[index], original_shape, mask_pasting), shape)
+        for index in kept
+    ]
     regions = np.array([region for region, _ in pasted], dtype=np.int32).reshape(-1, 4)
-    shape = (original_shape[0], original_shape[1])
     mask_crops = MaskCrops(shape, regions, tuple(crop for _, crop in pasted))
     return pixel_boxes[kept], class_ids[kept], scores[kept], mask_crops
+
+
+def _inside(
+    region: pasting.Region, crop: np.ndarray, shape: tuple[int, int]
+) -> tuple[pasting.Region, np.ndarray]:
+    """Cut a pasted mask to an image of size `shape`."""
+    y1, x1, y2, x2 = region
+    top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2, shape[0]), min(x2, shape[1])
+    return (top, left, bottom, right), crop[top - y1 : bottom - y1, left - x1 : right - x1]
 
 
 def exact_boxes(

@@ -15,7 +15,7 @@ from mrcnn.geometry import boxes as box_geometry
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.inference.outputs import Detections
-from mrcnn.typing import Image, Masks
+from mrcnn.typing import Boxes, Image
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -36,7 +36,7 @@ def detect_with_options(detect: Detect, images: Sequence[Image], config: "Config
     """Detect with the options that a Config sets.
 
     Args:
-        detect: The detector without options. It returns masks as MaskCrops whose boxes are the RoIs.
+        detect: The detector without options. It returns masks as MaskCrops.
         images: Arrays [height, width, ...].
         config: Read for TEST_TIME_FLIPS, MASK_NMS_THRESHOLD, SOFT_NMS_SIGMA and the DETECTION_* settings. The
             merged detections of several views are suppressed by their masks at MASK_NMS_THRESHOLD. If that is
@@ -51,42 +51,48 @@ def detect_with_options(detect: Detect, images: Sequence[Image], config: "Config
     views = VIEWS[: VIEW_COUNTS[config.TEST_TIME_FLIPS]]
     by_view = [detect([np.flip(image, axes) for image in images]) for axes in views]
     return [
-        _merge(
-            [
-                _unflip(detections[index], axes, image)
-                for detections, axes in zip(by_view, views, strict=True)
-            ],
-            config,
-        )
-        for index, image in enumerate(images)
+        _merge([_unflip(found, axes) for found, axes in zip(of_image, views, strict=True)], config)
+        for of_image in zip(*by_view, strict=True)
     ]
 
 
-def _unflip(detections: Detections, axes: Sequence[int], image: Image) -> tuple[Detections, Masks]:
-    """Map detections from a flipped view to the image. Return them and their masks [height, width, N]."""
-    rois = detections["rois"].copy()
-    for axis in axes:
-        rois[:, [axis, axis + 2]] = image.shape[axis] - rois[:, [axis + 2, axis]]
+def _unflip(detections: Detections, axes: Sequence[int]) -> Detections:
+    """Map detections from a flipped view to the image."""
     masks = detections["masks"]
-    unflipped = Detections(rois, detections["class_ids"], detections["scores"], masks)
-    return unflipped, np.flip(masks.whole(), axes)
+    crops = tuple(np.ascontiguousarray(np.flip(crop, axes)) for crop in masks.crops)
+    return Detections(
+        _unflip_boxes(detections["rois"], axes, masks.shape),
+        detections["class_ids"],
+        detections["scores"],
+        MaskCrops(masks.shape, _unflip_boxes(masks.boxes, axes, masks.shape), crops),
+    )
 
 
-def _merge(views: list[tuple[Detections, Masks]], config: "Config") -> Detections:
+def _unflip_boxes(boxes: Boxes, axes: Sequence[int], shape: tuple[int, int]) -> Boxes:
+    boxes = boxes.copy()
+    for axis in axes:
+        boxes[:, [axis, axis + 2]] = shape[axis] - boxes[:, [axis + 2, axis]]
+    return boxes
+
+
+def _merge(views: list[Detections], config: "Config") -> Detections:
     """Merge the detections of all views; see `detect_with_options`."""
-    rois = np.concatenate([detections["rois"] for detections, _ in views])
-    class_ids = np.concatenate([detections["class_ids"] for detections, _ in views])
-    scores = np.concatenate([detections["scores"] for detections, _ in views])
-    masks = np.concatenate([whole for _, whole in views], axis=-1)
+    rois, class_ids, scores = (
+        np.concatenate([detections[name] for detections in views]) for name in ("rois", "class_ids", "scores")
+    )
+    # The boxes of masks are not the RoIs: masks may be pasted beyond these, see `geometry.mask_pasting`.
+    regions = np.concatenate([detections["masks"].boxes for detections in views])
+    crops = tuple(crop for detections in views for crop in detections["masks"].crops)
+    masks = MaskCrops(views[0]["masks"].shape, regions, crops)
     threshold, sigma = config.MASK_NMS_THRESHOLD, config.SOFT_NMS_SIGMA
     if threshold is None and sigma is not None:
-        view_ids = np.repeat(np.arange(len(views)), [len(detections["rois"]) for detections, _ in views])
+        view_ids = np.repeat(np.arange(len(views)), [len(detections["rois"]) for detections in views])
         kept, scores = box_geometry.soft_non_max_suppression(
             rois, scores, class_ids, sigma, config.DETECTION_MIN_CONFIDENCE, view_ids
         )
     else:
         threshold = config.DETECTION_NMS_THRESHOLD if threshold is None else threshold
-        kept = mask_geometry.non_max_suppression_masks(masks, rois, scores, class_ids, threshold)
+        whole = masks.whole()
+        kept = mask_geometry.non_max_suppression_masks(whole, regions, scores, class_ids, threshold)
     kept = kept[: config.DETECTION_MAX_INSTANCES]
-    crops = MaskCrops.cut(masks[..., kept], rois[kept])
-    return Detections(rois[kept], class_ids[kept], scores[kept], crops)
+    return Detections(rois[kept], class_ids[kept], scores[kept], masks.select(kept))

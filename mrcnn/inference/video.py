@@ -4,12 +4,13 @@ Frames are uint8 [H, W, 3], RGB, upright. While the network works on one batch o
 the next batch and another one draws and encodes the batch before.
 """
 
+import errno
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -92,6 +93,7 @@ class VideoWriter:
 
     Raises:
         ValueError: If the path ends in another suffix.
+        OSError: At the end of the block, if the file is not complete, as on a full disk.
     """
 
     def __init__(self, path: str | os.PathLike[str], rate: float) -> None:
@@ -101,7 +103,7 @@ class VideoWriter:
         if self.path.suffix.lower() not in CODECS:
             raise ValueError(f"`path` must end in {' or '.join(CODECS)}. Received: path={self.path}")
         self._shape: tuple[int, ...] = ()
-        self._file: AbstractContextManager[Path] | None = None
+        self._file: AbstractContextManager[cv2.VideoWriter] | None = None
         self._writer: cv2.VideoWriter | None = None
 
     def write(self, frame: Frame) -> None:
@@ -121,7 +123,10 @@ class VideoWriter:
                 f"Received: {frame.dtype}, frame.shape={frame.shape}"
             )
         if self._writer is None:
-            self._writer = self._open(frame.shape)
+            self._shape = frame.shape
+            file = self._opened()
+            self._writer = file.__enter__()
+            self._file = file
         if frame.shape != self._shape:
             raise ValueError(
                 f"All frames of a video must have the same size. Received: frame.shape={frame.shape}; the "
@@ -130,19 +135,37 @@ class VideoWriter:
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
         self.count += 1
 
-    def _open(self, shape: tuple[int, ...]) -> cv2.VideoWriter:
+    @contextmanager
+    def _opened(self) -> Iterator[cv2.VideoWriter]:
+        """Yield a writer of frames of `_shape`, and check the file before it gets its name."""
         # The temporary name keeps the suffix, which tells OpenCV the container.
-        self._file = atomic_write(self.path)
-        temporary = self._file.__enter__()
-        codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
-        writer = cv2.VideoWriter(str(temporary), codec, self.rate, (shape[1], shape[0]))
-        if not writer.isOpened():
+        with atomic_write(self.path) as temporary:
+            codec = cv2.VideoWriter.fourcc(*CODECS[self.path.suffix.lower()])
+            writer = cv2.VideoWriter(str(temporary), codec, self.rate, self._shape[1::-1])
+            if not writer.isOpened():
+                raise OSError(
+                    errno.EIO,
+                    "OpenCV cannot open it. Check the permissions of the folder, and that OpenCV has the "
+                    "codec.",
+                )
+            try:
+                yield writer
+            finally:
+                writer.release()
+            self._check(temporary)
+
+    def _check(self, file: Path) -> None:
+        """Raise OSError unless the last frame can be read back: OpenCV reports no error of writing."""
+        capture = cv2.VideoCapture(str(file))
+        stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        capture.set(cv2.CAP_PROP_POS_FRAMES, self.count - 1)
+        is_read, _ = capture.read()
+        capture.release()
+        if stated != self.count or not is_read:
             raise OSError(
-                f"Cannot write {self.path}. Check the permissions of the folder, and that OpenCV has the "
-                "codec."
+                errno.EIO,
+                f"the {self.count} frames cannot be read back. Check that the disk has enough space.",
             )
-        self._shape = shape
-        return writer
 
     def __enter__(self) -> "VideoWriter":
         return self
@@ -150,8 +173,6 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._writer is not None:
-            self._writer.release()
         if self._file is not None:
             self._file.__exit__(kind, error, trace)
 
@@ -208,9 +229,9 @@ def detect_video(
                     raise
         if writer.count == 0:
             raise ValueError(f"The video {source} has no frames.")
-        if not reader.is_camera and expected is not None and writer.count < expected:
+        if reader.frames is not None and writer.count < min(reader.frames, limit or reader.frames):
             warnings.warn(
-                f"{source} ends after {writer.count} frames, but its header declares {expected}. Check "
+                f"{source} ends after {writer.count} frames, but its header declares {reader.frames}. Check "
                 "that the file is complete.",
                 stacklevel=2,
             )

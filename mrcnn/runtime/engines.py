@@ -154,8 +154,11 @@ class SavedModelEngine:
         if not (self._path / "saved_model.pb").is_file():
             raise InvalidDataError("The folder has no file saved_model.pb.", file=path)
         self._tensor = tensorflow.constant
-        self._model = tensorflow.saved_model.load(os.fspath(path))
-        self._call = self._model.signatures["serving_default"]
+        try:
+            self._model = tensorflow.saved_model.load(os.fspath(path))
+            self._call = self._model.signatures["serving_default"]
+        except Exception as error:  # a damaged folder raises errors of many kinds
+            raise cannot_load("TensorFlow", error, path) from error
 
     def metadata(self) -> str | None:
         """The text in the file of assets.extra."""

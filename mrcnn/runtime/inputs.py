@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrcnn.geometry.images import check_enlargement, resize_image
+from mrcnn.geometry.images import check_enlargement, image_scale, molded_size, resize_image
 from mrcnn.geometry.preprocessing import as_network_image, check_values, mold_image
 from mrcnn.runtime.metadata import Metadata
 from mrcnn.typing import Image
@@ -46,6 +46,32 @@ def prepare(image: Image, metadata: Metadata, config: "Config") -> tuple[Image, 
     else:
         pixels = _pad(pixels, metadata, config)
     return original, as_dtype(pixels, metadata.dtype), window
+
+
+def original_size(size: tuple[int, int], config: "Config") -> tuple[int, int]:
+    """Return the (height, width) of an original image that is resized to the one size that a file takes.
+
+    Args:
+        size: The (height, width) that the file takes.
+        config: Read for IMAGE_RESIZE_MODE, IMAGE_MIN_DIM, IMAGE_MAX_DIM and IMAGE_MIN_SCALE.
+
+    Raises:
+        ValueError: If images are always resized to other sizes.
+    """
+    mode, min_dim, min_scale = config.IMAGE_RESIZE_MODE, config.IMAGE_MIN_DIM, config.IMAGE_MIN_SCALE
+    scale = max(1, image_scale(size, min_dim, config.IMAGE_MAX_DIM, min_scale, mode))
+    short = max(1, int(min(size) / scale))
+    original = (size[0] * short // min(size), size[1] * short // min(size))
+    molded = molded_size(original, config)
+    # With "shortest", the file pads smaller images.
+    if molded == size or (mode == "shortest" and molded[0] <= size[0] and molded[1] <= size[1]):
+        return original
+    raise ValueError(
+        f"`size` must be a size to which images are resized. Received: size={size}. With IMAGE_RESIZE_MODE="
+        f"{mode!r}, IMAGE_MIN_DIM={min_dim} and IMAGE_MIN_SCALE={min_scale}, an image of {original[0]} x "
+        f"{original[1]} pixels becomes {molded[0]} x {molded[1]}. Choose a larger size, or change these "
+        "settings."
+    )
 
 
 def _pad(pixels: Image, metadata: Metadata, config: "Config") -> Image:

@@ -15,12 +15,11 @@ import numpy as np
 
 from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
 from mrcnn.files import stacks
-from mrcnn.files.calibration import Calibration, GeoReference, PixelSize, read_calibration
+from mrcnn.files.calibration import TIFF_SUFFIXES, Calibration, GeoReference, PixelSize, read_calibration
 from mrcnn.files.images import read_image
-from mrcnn.tiles.tiff_pixels import Appearance, appearance_of
+from mrcnn.tiles.tiff_pixels import Appearance, appearance_of, is_gray_with_alpha
 from mrcnn.typing import Image
 
-TIFF_SUFFIXES = {".tif", ".tiff", ".btf", ".tf8"}
 SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide"}
 RASTER_SUFFIXES = {".vrt", ".jp2", ".img", ".asc"}
 COLOR_CHANNELS = (3, 4)
@@ -58,7 +57,7 @@ class ImageSource(abc.ABC):
     ) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
         self.channels = int(channels)
-        self.dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype).newbyteorder("=")
         self.path = path
         self.calibration = calibration or Calibration()
         if min(self.shape) < 1:
@@ -77,7 +76,8 @@ class ImageSource(abc.ABC):
             y1, x1, y2, x2: The window in pixels; row y2 and column x2 are outside.
 
         Returns:
-            [y2 - y1, x2 - x1] for one channel, else [y2 - y1, x2 - x1, channels].
+            [y2 - y1, x2 - x1] for one channel, else [y2 - y1, x2 - x1, channels], in the byte order of this
+            machine.
 
         Raises:
             ValueError: If the window does not lie in the image.
@@ -105,7 +105,7 @@ class ImageSource(abc.ABC):
                 f"shape {pixels.shape}.",
                 file=self.path,
             )
-        return pixels
+        return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
     def close(self) -> None:  # noqa: B027 (most sources have nothing to close)
         """Close the file."""
@@ -166,7 +166,7 @@ class TiffSource(ImageSource):
     Args:
         path: The file.
         page: Number of the image in a stack, from 0, or None if there is only one.
-        channels: Numbers of the channels to read, from 0; None for gray and color images.
+        channels: Numbers of the channels to read, from 0; None for gray and color images, without alpha.
         level: Level of a pyramid, 0 for the full size.
 
     Raises:
@@ -248,6 +248,8 @@ class TiffSource(ImageSource):
         if count == 1:
             return [0]
         page: Any = self._tiff.pages[0]
+        if self._channel_axis == "S" and is_gray_with_alpha(page):
+            return [0]
         has_colors = page.photometric.name in ("RGB", "YCBCR")
         if self._channel_axis == "S" and count in COLOR_CHANNELS and has_colors:
             return [0, 1, 2]
@@ -371,7 +373,7 @@ class RasterSource(ImageSource):
     Args:
         path: Any path that rasterio opens.
         channels: Numbers of the bands to read, from 0, or None for a single band or red, green and blue
-            bands.
+            bands, without alpha.
 
     Raises:
         UnreadableFileError: If it cannot be opened.
@@ -418,7 +420,7 @@ class RasterSource(ImageSource):
             return list(channels)
         if kinds[:3] == ["red", "green", "blue"] and count in COLOR_CHANNELS:
             return [0, 1, 2]
-        if count == 1:
+        if count == 1 or kinds == ["gray", "alpha"]:
             return [0]
         raise InvalidDataError(
             f"The bands of the file are not colors. Received: {count} bands ({', '.join(kinds)}). Choose one "

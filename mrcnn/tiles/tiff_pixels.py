@@ -79,6 +79,12 @@ class Appearance:
         return pixels
 
 
+def is_gray_with_alpha(page: Any) -> bool:
+    """Return whether a page of tifffile has a gray channel and an alpha channel, which viewers leave out."""
+    extra = tuple(page.extrasamples or ())
+    return int(page.samplesperpixel) == 2 and len(extra) == 1 and extra[0] in tiff.ALPHA_SAMPLES
+
+
 def appearance_of(file: Any, has_channels: bool) -> Appearance:
     """Return how the images of a TIFF file are shown.
 
@@ -89,7 +95,7 @@ def appearance_of(file: Any, has_channels: bool) -> Appearance:
     found = tiff.layout(file)
     page = found.pages[0]
     orientation = tiff.orientation(page)
-    is_gray = int(page.samplesperpixel) == 1
+    is_gray = int(page.samplesperpixel) == 1 or is_gray_with_alpha(page)
     if has_channels or not is_gray or page.dtype is None or page.dtype.kind not in "bu":
         return Appearance(orientation=orientation)
     bits = int(page.bitspersample)

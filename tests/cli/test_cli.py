@@ -76,6 +76,7 @@ def test_version():
         (["describe", "docs"], 1, "docs: No dataset was recognized here."),
         (["describe", "mkdocs.yml", "--images", "nowhere"], 1, "nowhere: The folder does not exist."),
         (["predict"], 2, "No such command"),
+        (["train", "no.json", "--learning-rate", "0"], 2, "Invalid value for '--learning-rate'"),
     ],
 )
 def test_errors_are_one_sentence(arguments, code, message):

@@ -49,8 +49,16 @@ def test_options_that_do_not_fit(arguments, message):
 def test_images_of_a_folder(photos, tmp_path):
     assert len(read_images(photos, 5)) == 5
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match='no images at the top level or in the folder "images"'):
+    with pytest.raises(FileNotFoundError, match='no images here or in the folder "images"'):
         read_images(tmp_path / "empty", 5)
+
+
+def test_an_image_file(photos):
+    (image,) = read_images(photos / "3.png", 5)
+    np.testing.assert_array_equal(image, np.asarray(Image.open(photos / "3.png")))
+    (photos / "notes.txt").write_text("no image")
+    with pytest.raises(ValueError, match="must be a zip file, or an image"):
+        read_images(photos / "notes.txt", 5)
 
 
 @pytest.mark.slow

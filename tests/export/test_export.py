@@ -13,9 +13,11 @@ from exported_models import TinyConfig, assert_equal, build, needs_tensorflow, p
 
 from mrcnn import export, runtime
 from mrcnn.errors import CappedWarning, DataError, InvalidDataError, MissingFileError
+from mrcnn.export import exporting
 from mrcnn.export.checking import check_file
 from mrcnn.export.exporting import format_of
 from mrcnn.model import MaskRCNN
+from mrcnn.runtime.inputs import original_size
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -26,6 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 class PaddedConfig(TinyConfig):
     IMAGE_RESIZE_MODE = "pad64"
     IMAGE_MIN_DIM = None
+
+
+class EnlargedConfig(PaddedConfig):
+    IMAGE_MIN_SCALE = 2
 
 
 class OtherLibraryConfig(TinyConfig):
@@ -147,6 +153,60 @@ def test_8_bit_images_of_one_size(model, tmp_path):
         runner.detect(np.full((64, 64, 3), 0.5))
 
 
+def test_one_size_of_images_that_are_enlarged(tmp_path):
+    model = build(EnlargedConfig())
+    path = export.export(model, tmp_path / "fixed.onnx", size=(128, 192))  # checks the file
+    assert_equal(model, runtime.load(path), pictures((64, 96, 3)))
+    model.config.IMAGE_MIN_DIM = 128
+    with pytest.raises(ValueError, match=r"size=\(64, 192\)\. .* 32 x 96 pixels becomes 128 x 384\. Choose"):
+        export.export(model, tmp_path / "small.onnx", size=(64, 192))
+    assert [file.name for file in tmp_path.iterdir()] == ["fixed.onnx"]
+
+
+def test_nothing_is_found_in_the_padding_of_one_size(model, tmp_path):
+    runner = runtime.load(export.export(model, tmp_path / "fixed.onnx", size=(64, 64), check=False))
+    for image in pictures((40, 90, 3), (90, 40, 3)):
+        (found,) = runner.detect([image], masks="cropped")
+        assert len(found["rois"]) and found["rois"].min() >= 0
+        assert (found["rois"][:, 2:] <= image.shape[:2]).all()
+        assert found["masks"].whole().shape[:2] == image.shape[:2]
+
+
+@pytest.mark.parametrize(
+    "mode, min_dim, max_dim, min_scale, size, expected",
+    [
+        ("none", None, None, 2, (64, 128), (64, 128)),
+        ("square", 64, 128, 2, (128, 128), (128, 128)),
+        ("pad64", None, None, 0, (64, 128), (64, 128)),
+        ("pad64", 256, 256, 2, (512, 1024), (256, 512)),
+        ("pad64", 256, None, 3, (256, 512), (85, 170)),
+        ("shortest", 800, 1333, 0, (800, 1344), (800, 1344)),
+        ("shortest", 800, 1333, 0, (1344, 1344), (1344, 1344)),  # for upright and wide images
+        ("pad64", 256, None, 2, (128, 512), None),
+        ("shortest", 800, 1333, 0, (512, 512), None),
+    ],
+)
+def test_original_size_of_images_of_one_size(mode, min_dim, max_dim, min_scale, size, expected):
+    config = TinyConfig()
+    config.IMAGE_RESIZE_MODE, config.IMAGE_MIN_SCALE = mode, min_scale
+    config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM = min_dim, max_dim
+    if expected is None:
+        with pytest.raises(ValueError, match="`size` must be a size to which images are resized"):
+            original_size(size, config)
+    else:
+        assert original_size(size, config) == expected
+
+
+@pytest.mark.parametrize("argument", ["calibration", "check"])
+def test_a_single_array_is_one_image(model, tmp_path, monkeypatch, argument):
+    (image,) = pictures((64, 64, 3))
+    compared = []
+    monkeypatch.setattr(exporting, "check_file", lambda model, path, images: compared.append(images))
+    export.export(model, tmp_path / "one.onnx", **{argument: image})
+    ((found,),) = compared
+    np.testing.assert_array_equal(found, image)
+
+
 @pytest.mark.slow
 def test_training_models_are_exported_too(tmp_path):
     model = MaskRCNN("training", TinyConfig(), "logs")
@@ -251,7 +311,23 @@ def test_formats(path, format, message):
         format_of(Path(path), format)
 
 
+def test_images_that_do_not_fit_are_refused_before_the_export(tmp_path):
+    model = build(PaddedConfig())
+    for images, message in (
+        (pictures((64, 64, 5)), r"must have shape \(height, width, 3\).*Received: image.shape=\(64, 64, 5\)"),
+        (
+            pictures((64, 64, 3), (100, 64, 3)),
+            "takes images of 64 x 64 pixels. Received: an image of 128 x 64",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            export.export(model, tmp_path / "m.onnx", size=(64, 64), check=images)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_sizes(model):
+    with pytest.raises(ValueError, match=r"`size` must be \(height, width\).*size=\(0, 64\)"):
+        export.export(model, "model.onnx", size=(0, 64))
     with pytest.raises(ValueError, match="multiples of 64"):
         export.export(model, "model.onnx", size=(60, 64))
     with pytest.raises(ValueError, match=r"`size` must be the input size of the network, \(64, 64\)"):
@@ -282,6 +358,15 @@ def test_files_that_cannot_be_loaded(onnx_file, tmp_path):
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(InvalidDataError, match=r"does not come from MaskRCNN\.export"):
         runtime.load(tmp_path / "foreign.onnx")
+
+
+@needs_tensorflow
+def test_a_damaged_saved_model(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"garbage")
+    with pytest.raises(
+        InvalidDataError, match=r"TensorFlow cannot load the file\. Check that it is complete"
+    ):
+        runtime.load(tmp_path)
 
 
 def test_metadata(onnx_file):

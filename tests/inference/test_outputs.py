@@ -52,6 +52,27 @@ def test_boxes_and_slots_by_hand():
     assert crops.whole()[..., 0].all()
 
 
+@pytest.mark.parametrize("mask_pasting", ["box", "expanded_box", "grid"])
+def test_a_box_that_reaches_into_the_padding_is_cut(mask_pasting):
+    """The window is the lower half. Half of the first box is above it, and all of the second."""
+    detections = np.array([[4, 0, 12, 16, 16, 14.4], [0, 0, 8, 16, 16, 12.8]], np.float32) / 16
+    class_masks = np.zeros((2, 4, 4), np.float32)
+    class_masks[:, 2:] = 1  # the lower half of each box
+    rois, _, scores, crops = outputs.place_in_image(
+        detections,
+        class_masks,
+        original_shape=(80, 160, 3),
+        image_shape=(16, 16, 3),
+        window=(8, 0, 16, 16),
+        half_open=True,
+        mask_pasting=mask_pasting,
+    )
+    assert rois.tolist() == [[0, 0, 40, 160]] and scores.tolist() == [np.float32(0.9)]
+    assert crops.boxes.min() >= 0 and (crops.boxes[:, 2:] <= (80, 160)).all()
+    whole = crops.whole()[..., 0]
+    assert whole[2:30, 20:140].all() and not whole[42:].any()
+
+
 def test_no_masks_in_each_form():
     none = MaskCrops((9, 7), np.zeros((0, 4), np.int32), ())
     assert outputs.masks_in_form(none, "full").shape == (9, 7, 0)

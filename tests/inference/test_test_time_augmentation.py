@@ -7,6 +7,7 @@ import pytest
 
 from mrcnn.geometry import masks as geometry
 from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.inference.outputs import Detections
 from mrcnn.inference.test_time_augmentation import detect_with_options
 
 SHAPE = (20, 30)
@@ -106,6 +107,31 @@ def test_soft_nms_of_objects_that_both_views_find():
     assert one["scores"].tolist() == found["scores"][:1].tolist()
     (strict,) = detect_with_options(detect, [np.zeros(SHAPE)], config("horizontal", sigma=0.5, mask_nms=0.3))
     assert strict["scores"].tolist() == [0.9]  # a threshold of masks still drops
+
+
+@pytest.mark.parametrize("options", [{"mask_nms": 1.0}, {"flips": "all"}])
+def test_masks_keep_the_pixels_outside_of_their_rois(options):
+    """Some conventions paste masks into a region that is larger than the RoI."""
+    regions, inwards = np.array([[2, 3, 9, 12], [10, 4, 19, 26]]), np.array([1, 1, -1, -1])
+    masks = np.zeros((*SHAPE, 2), bool)
+    for index, (y1, x1, y2, x2) in enumerate(regions):
+        masks[y1:y2, x1:x2, index] = True
+
+    def detect(pictures):
+        results = []
+        for image in pictures:  # found by its flip: the corner value tells it
+            corner = int(np.argmax([image[0, 0], image[0, -1], image[-1, 0], image[-1, -1]]))
+            axes = ((), (1,), (0,), (0, 1))[corner]
+            crops = MaskCrops.cut(np.flip(masks, axes))
+            rois = crops.boxes + inwards
+            results.append(Detections(rois, np.ones(2, int), np.array([0.9, 0.6], np.float32), crops))
+        return results
+
+    image = np.zeros(SHAPE)
+    image[0, 0] = 1
+    (found,) = detect_with_options(detect, [image], config(**options))
+    np.testing.assert_array_equal(found["rois"], regions + inwards)
+    np.testing.assert_array_equal(found["masks"].whole(), masks)
 
 
 def test_suppression_by_masks_by_hand():

@@ -160,7 +160,8 @@ def test_an_old_file_stays_after_an_error(clip, tmp_path):
 def test_ctrl_c_ends_the_recording_of_a_camera(clip, tmp_path, monkeypatch):
     opened = []
     real = cv2.VideoCapture
-    monkeypatch.setattr(cv2, "VideoCapture", lambda source: opened.append(source) or real(str(clip)))
+    camera = {0: str(clip)}
+    monkeypatch.setattr(cv2, "VideoCapture", lambda x: opened.append(x) or real(camera.get(x, x)))
     calls = []
 
     def detect(frames):
@@ -171,7 +172,7 @@ def test_ctrl_c_ends_the_recording_of_a_camera(clip, tmp_path, monkeypatch):
 
     output = tmp_path / "camera.avi"
     assert video.detect_video("0", output, detect, paint, progress=False) == 5
-    assert opened == [0]
+    assert opened[0] == 0
     monkeypatch.undo()
     with video.VideoReader(output) as reader:
         assert len(list(reader)) == 5
@@ -202,6 +203,46 @@ def test_a_video_that_is_cut_off_is_warned_of(clip, tmp_path):
     with pytest.warns(UserWarning, match=r"clip\.avi ends after \d frames, .* declares 10"):
         count = video.detect_video(clip, output, bright, paint, progress=False)
     assert 0 < count < 10 and output.exists()
+
+
+def test_a_limit_beyond_a_cut_does_not_change_what_the_header_declares(tmp_path):
+    path = tmp_path / "cut.avi"
+    with video.VideoWriter(path, RATE) as writer:
+        for number in range(10):
+            writer.write(moving_square(number))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    with pytest.warns(UserWarning, match=r"cut\.avi ends after \d frames, .* declares 10"):
+        video.detect_video(path, tmp_path / "out.avi", bright, paint, limit=9, progress=False)
+
+
+def test_a_stream_that_declares_no_length_may_be_shorter_than_the_limit(tmp_path, recwarn):
+    stream = tmp_path / "frames.mjpeg"
+    frames = [cv2.imencode(".jpg", moving_square(number))[1].tobytes() for number in range(5)]
+    stream.write_bytes(b"".join(frames))
+    with video.VideoReader(stream) as reader:
+        assert reader.frames is None
+    assert video.detect_video(stream, tmp_path / "out.avi", bright, paint, limit=100, progress=False) == 5
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("name", ["x.avi", "x.mp4"])
+def test_on_a_full_disk_the_old_file_stays(name, tmp_path):
+    pytest.importorskip("resource")
+    program = (
+        "import resource, signal, sys\nimport numpy as np\nfrom mrcnn.inference import video\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))\n"
+        "noise = np.random.default_rng(0).integers(0, 256, (60, 240, 320, 3), np.uint8)\n"
+        "with video.VideoWriter(sys.argv[1], 25) as writer:\n    [writer.write(frame) for frame in noise]"
+    )
+    output = tmp_path / name
+    output.write_bytes(b"old")
+    done = subprocess.run([sys.executable, "-c", program, str(output)], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert f"OSError: [Errno 5] Cannot write {output}: the 60 frames cannot be read back" in done.stderr
+    assert output.read_bytes() == b"old" and list(tmp_path.iterdir()) == [output]
 
 
 def test_the_source_is_not_replaced(clip):

@@ -1,6 +1,7 @@
 """What training writes for TensorBoard, read back from the event files."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from toy_data import toy_dataset
 from mrcnn import inspection
 from mrcnn.checkpoints import weights
 from mrcnn.config import LOSS_NAMES
+from mrcnn.errors import LeftOutWarning, UnreadableFileError
 from mrcnn.inspection.tensorboard import callbacks
 from mrcnn.inspection.tensorboard.event_files import EventFile
 from mrcnn.model import MaskRCNN
@@ -160,6 +162,28 @@ def test_every_third_epoch_and_images_by_choice(trained, tmp_path):
     assert inspection.DetectionImages(model, toy_dataset(), image_ids=[4]).image_ids == [4]
     with pytest.raises(ValueError, match="every=0"):
         inspection.WeightHistograms(model, every=0)
+
+
+def test_an_image_that_cannot_be_read_is_left_out(trained, monkeypatch):
+    dataset, written = toy_dataset(3), []
+    images = inspection.DetectionImages(trained[0], dataset, image_ids=[0, 1, 2])
+    images.detector = trained[0].inference_model()
+    load = dataset.load_image
+
+    def load_image(image_id):
+        if image_id == 1:
+            raise UnreadableFileError("The image cannot be read.", file="b.png")
+        return load(image_id)
+
+    monkeypatch.setattr(dataset, "load_image", load_image)
+    events = SimpleNamespace(add_image=lambda tag, image, step: written.append((tag.split("/")[1], step)))
+    with pytest.warns(
+        LeftOutWarning, match=r"1 of 3 images cannot be drawn.* b\.png: The image cannot"
+    ) as found:
+        images.write(events, 0)
+        images.write(events, 1)
+    assert [one.category for one in found].count(LeftOutWarning) == 1
+    assert written == [("0", 0), ("2", 0), ("0", 1), ("2", 1)]
 
 
 def test_values_that_are_not_finite_are_left_out_of_a_histogram(tmp_path):

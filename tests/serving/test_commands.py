@@ -18,7 +18,9 @@ from PIL import Image
 from tiny_model import TinyConfig, vary_masks
 
 from mrcnn import export, runtime
+from mrcnn.cli.benchmark_worker import measure
 from mrcnn.cli.benchmarking import what_limits
+from mrcnn.cli.serving import warm_up
 from mrcnn.model import MaskRCNN
 
 PROGRAM = [sys.executable, "-c", "from mrcnn.cli import main; main()"]
@@ -104,6 +106,37 @@ def test_a_port_in_use_is_named_before_the_model_is_loaded():
 def test_serving_a_model_that_is_missing():
     code, _, err = command("serve", "no-such.onnx", "--port", 0)
     assert code == 1 and "no-such.onnx: There is no such file" in err
+
+
+def test_a_file_of_one_size_is_warmed_up(tmp_path):
+    config = TinyConfig()
+    config.IMAGE_RESIZE_MODE, config.IMAGE_MIN_DIM, config.IMAGE_MIN_SCALE = "pad64", None, 2
+    path = tmp_path / "fixed.onnx"
+    export.export(MaskRCNN("inference", config, "logs"), path, size=(128, 128), check=False)
+    warm_up(runtime.load(path))
+
+
+def test_benchmark_reports_the_precision_of_an_exported_file(model, tmp_path):
+    path = export.export(model, tmp_path / "half.onnx", precision="float16", check=False)
+    case = {"model": str(path), "sizes": [64], "batches": [1], "threads": 1, "repeats": 1, "images": None}
+    for precision in ("", "float16"):
+        (row,) = measure({**case, "settings": [], "precision": precision})
+        assert row["precision"] == "float16"
+    with pytest.raises(ValueError, match=r"fixed precision float16\. Received: --precision float32"):
+        measure({**case, "settings": [], "precision": "float32"})
+    with pytest.raises(ValueError, match="--set cannot change the settings of an exported file"):
+        measure({**case, "settings": ["DETECTION_MAX_INSTANCES=5"], "precision": ""})
+
+
+def test_benchmark_chooses_the_precision_of_openvino(model, tmp_path):
+    pytest.importorskip("openvino")
+    path = export.export(model, tmp_path / "half.xml", precision="float16", check=False)
+    case = {"model": str(path), "sizes": [64], "batches": [1], "threads": 1, "repeats": 1, "images": None}
+    for precision, reported in (("", "float16"), ("float32", "float32")):
+        (row,) = measure({**case, "settings": [], "precision": precision})
+        assert row["precision"] == reported
+    with pytest.raises(ValueError, match=r"fixed precision float16\. Received: --precision int8"):
+        measure({**case, "settings": [], "precision": "int8"})
 
 
 def test_benchmark_of_an_exported_file(onnx_file):

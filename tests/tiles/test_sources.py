@@ -23,7 +23,9 @@ def check(source, pixels):
         assert source.channels == (1 if pixels.ndim == 2 else pixels.shape[2])
         assert source.dtype == pixels.dtype
         for y1, x1, y2, x2 in WINDOWS:
-            np.testing.assert_array_equal(source.window(y1, x1, y2, x2), pixels[y1:y2, x1:x2])
+            window = source.window(y1, x1, y2, x2)
+            np.testing.assert_array_equal(window, pixels[y1:y2, x1:x2])
+            assert window.dtype == source.dtype
 
 
 def test_arrays(color, tmp_path):
@@ -33,6 +35,7 @@ def test_arrays(color, tmp_path):
     check(tiles.open_source(color, channels=(1,)), color[..., 1])
     np.save(tmp_path / "a.npy", color)
     check(tiles.open_source(tmp_path / "a.npy"), color)
+    check(tiles.open_source(color.astype(">u2")), color.astype(np.uint16))
     Image.fromarray(color).save(tmp_path / "a.png")
     check(tiles.open_source(tmp_path / "a.png"), color)
     source = tiles.ArraySource(color)
@@ -129,6 +132,23 @@ def test_rasters_of_maps(color, tmp_path):
         file.write(np.moveaxis(color[..., :2], -1, 0))
     with pytest.raises(InvalidDataError, match=r"2 bands .*Choose one or more with `channels`"):
         tiles.open_source(path)
+    with rasterio.open(path, "w", count=2, alpha="YES", transform=transform, **profile) as file:
+        file.write(np.moveaxis(color[..., :2], -1, 0))
+    check(tiles.open_source(path), color[..., 0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_gray_tiff_files_with_alpha_look_as_in_detect(color, tmp_path, dtype, photometric):
+    path = tmp_path / "a.tif"
+    data = color[..., :2].astype(dtype) * dtype(np.iinfo(dtype).max // 255)
+    options = {"photometric": photometric, "planarconfig": "contig"}
+    tifffile.imwrite(path, data, extrasamples=["unassalpha"], **options)
+    check(tiles.TiffSource(path), read_image(path))
+    check(tiles.open_source(path, channels=(1,)), data[..., 1])
+    tifffile.imwrite(path, data, extrasamples=["unspecified"], **options)
+    with pytest.raises(InvalidDataError, match="Choose one or more with `channels`"):
+        tiles.open_source(path)
 
 
 COLORS = np.random.default_rng(2).integers(0, 65536, (3, 256)).astype(np.uint16)
@@ -140,6 +160,8 @@ COLORS = np.random.default_rng(2).integers(0, 65536, (3, 256)).astype(np.uint16)
         (np.uint8, {"photometric": "miniswhite"}),
         (np.uint16, {"photometric": "miniswhite"}),
         (np.uint16, {"photometric": "miniswhite", "byteorder": ">"}),
+        (np.uint16, {"byteorder": ">"}),
+        (np.uint16, {"byteorder": ">", "tile": (32, 48)}),
         (np.float32, {"photometric": "miniswhite"}),
         (np.uint8, {"photometric": "miniswhite", "tile": (32, 48), "compression": "zlib"}),
         (np.uint8, {"photometric": "palette", "colormap": COLORS}),
@@ -157,7 +179,9 @@ def test_tiff_files_look_as_in_detect(color, tmp_path, dtype, options):
         assert (height, width, source.dtype) == (*shown.shape[:2], shown.dtype)
         assert source.channels == (1 if shown.ndim == 2 else shown.shape[2])
         for y1, x1, y2, x2 in [(0, 0, height, width), (3, 9, 40, 60), (height - 1, 0, height, 5)]:
-            np.testing.assert_array_equal(source.window(y1, x1, y2, x2), shown[y1:y2, x1:x2])
+            window = source.window(y1, x1, y2, x2)
+            np.testing.assert_array_equal(window, shown[y1:y2, x1:x2])
+            assert window.dtype == source.dtype
     with tiles.open_source(path, channels=(0,)) as source:
         np.testing.assert_array_equal(
             source.window(0, 0, *source.shape), read_image(path, channels=(0,)).astype(dtype)

@@ -17,6 +17,7 @@ import numpy as np
 from mrcnn import backend
 from mrcnn.checkpoints import weights
 from mrcnn.data.generator import DataGenerator
+from mrcnn.errors import DataError, LeftOutWarning
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.inspection.tensorboard.event_files import EventFile
 from mrcnn.inspection.tensorboard.network_graph import network_graph
@@ -80,7 +81,7 @@ class DetectionImages(EventCallback):
     """Write images of the ground truth beside the detections.
 
     The inference network is built once. Before each use, the weights of the training network are copied to it
-    by layer name.
+    by layer name. An image that cannot be drawn is left out from then on, with a warning.
 
     Args:
         model: The MaskRCNN that trains.
@@ -118,18 +119,40 @@ class DetectionImages(EventCallback):
             self.detector = self.mask_rcnn.inference_model(self.config)
 
     def write(self, events: EventFile, epoch: int) -> None:
-        """Write one image per id."""
+        """Write one image per id.
+
+        Warns:
+            LeftOutWarning: If images cannot be drawn, with their number and the first error.
+        """
         assert self.detector is not None  # on_train_begin builds it
         self.detector.copy_weights(self.mask_rcnn)
+        broken: dict[int, Exception] = {}
         for image_id in self.image_ids:
             tag = f"ground truth and detections/{self.dataset.image_info[image_id]['id']}"
-            events.add_image(tag, self.draw(image_id), epoch)
+            try:
+                drawn = self.draw(image_id)
+            except (DataError, OSError) as error:
+                broken[image_id] = error
+            else:
+                events.add_image(tag, drawn, epoch)
+        if broken:
+            warnings.warn(
+                f"{len(broken)} of {len(self.image_ids)} images cannot be drawn, and are left out of "
+                f"TensorBoard. The first error is: {next(iter(broken.values()))}",
+                LeftOutWarning,
+                stacklevel=2,
+            )
+            self.image_ids = [image_id for image_id in self.image_ids if image_id not in broken]
 
     def draw(self, image_id: int) -> np.ndarray:
         """Draw ground truth and detections side by side, or stacked if the image is wide.
 
         Returns:
             An RGB image [H, W, 3], uint8.
+
+        Raises:
+            DataError, OSError: If the image or its masks cannot be read, or the image does not fit the
+                network.
         """
         assert self.detector is not None  # on_train_begin builds it
         image = self.dataset.load_image(image_id)
