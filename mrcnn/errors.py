@@ -56,6 +56,10 @@ class MissingFileError(UnreadableFileError, FileNotFoundError):
     """A file or folder does not exist."""
 
 
+# What makes an image useless, but not the next one.
+IMAGE_ERRORS = (OSError, ValueError, MemoryError)
+
+
 class CappedWarning(UserWarning):
     """A result has as many objects as a setting allows, so others may be missing."""
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from mrcnn.cli.messages import IncompleteError
-from mrcnn.cli.models import Detecting, load_model, names_of
+from mrcnn.cli.models import Detecting, load_model
 from mrcnn.errors import MissingFileError
 from mrcnn.files.calibration import PixelSize
 from mrcnn.files.images import SUFFIXES, read_image
+from mrcnn.results.names import names_of
 
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.cli.datasets import open_dataset
-from mrcnn.cli.models import load_model, names_of
+from mrcnn.cli.models import load_model
 from mrcnn.errors import InvalidDataError
+from mrcnn.results.names import names_of
 
 
 def evaluate_model(

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrcnn.cli.models import load_keras_model, names_of
+from mrcnn.cli.models import load_keras_model
 from mrcnn.files import atomic_write
 from mrcnn.files.images import read_image
+from mrcnn.results.names import names_of
 
 # Name, title and sentence of each picture, in the order of the paper.
 STEPS = (

@@ -97,10 +97,3 @@ def is_exported(path: Path) -> bool:
 
     suffix = path.suffix.lower()
     return (suffix != "" and suffix in ENGINES) or (path / "saved_model.pb").is_file()
-
-
-def names_of(model: Detecting) -> dict[int, str]:
-    """Return {class id: name} without the background. Classes without a name have numbers."""
-    names = list(getattr(model, "class_names", None) or ())
-    count = int(model.config.NUM_CLASSES)
-    return {index: names[index] if len(names) == count else f"class {index}" for index in range(1, count)}

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.cli.messages import IncompleteError
-from mrcnn.cli.models import Detecting, names_of
+from mrcnn.cli.models import Detecting
 from mrcnn.errors import MissingFileError
 from mrcnn.files.calibration import TIFF_SUFFIXES, PixelSize
 from mrcnn.files.images import SUFFIXES
+from mrcnn.results.names import names_of
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn.errors import InvalidDataError, MissingFileError
+from mrcnn.errors import IMAGE_ERRORS, InvalidDataError, MissingFileError
 from mrcnn.files import archives
 from mrcnn.files.calibration import PixelSize, read_calibration
 from mrcnn.files.images import SUFFIXES, read_image
@@ -36,9 +36,6 @@ Stream: TypeAlias = Callable[[Iterable[Callable[[], Image]]], Iterable[Any]]
 
 # Formats that need the image itself.
 READ_PIXELS = {"overlay", "csv"}
-
-# What makes an image useless, but not the next one.
-IMAGE_ERRORS = (OSError, ValueError, MemoryError)
 
 # Folders in which images may lie, below a folder or in a zip file. The first one with images counts.
 FOLDERS = ("", "images")

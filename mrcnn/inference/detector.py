@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from mrcnn import backend
+from mrcnn.errors import IMAGE_ERRORS
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.anchors import AnchorCache
 from mrcnn.inference import outputs
@@ -51,9 +52,6 @@ KEPT_SIZES = 16
 
 # An image of a stream waits for others of its size until so many batches of other images have overtaken it.
 WINDOW_BATCHES = 4
-
-# What makes an image useless, but not the next one.
-IMAGE_ERRORS = (OSError, ValueError, MemoryError)
 
 # Settings that the network holds as constants of a layer: layer, attribute, setting.
 LAYER_SETTINGS = (

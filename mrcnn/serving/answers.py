@@ -13,13 +13,6 @@ MASK_FORMS = ("rle", "polygons", "none")
 COMPRESSION = 1
 
 
-def class_names(model: Any) -> dict[int, str]:
-    """Return {class id: name} of a model without the background. Classes without a name have numbers."""
-    names = list(getattr(model, "class_names", None) or ())
-    count = int(model.config.NUM_CLASSES)
-    return {index: names[index] if len(names) == count else f"class {index}" for index in range(1, count)}
-
-
 def best(result: Detections, min_score: float) -> Detections:
     """Return the detections with at least a score."""
     return result.select(result["scores"] >= np.float32(min_score))

@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 import mrcnn
 from mrcnn.results import Detections
+from mrcnn.results.names import names_of
 from mrcnn.serving import answers, descriptions, uploads
 from mrcnn.serving.metrics import CONTENT_TYPE, CountRequests, Metrics
 from mrcnn.serving.page import page_html, page_policy
@@ -103,7 +104,7 @@ class Service:
     def __init__(self, model: Detecting, name: str, settings: Settings) -> None:
         self.name = name
         self.settings = settings
-        self.class_names = answers.class_names(model)
+        self.class_names = names_of(model)
         self.limits = settings.limits_for(model.config)
         self.least_score = float(model.config.DETECTION_MIN_CONFIDENCE)
         self.max_objects = int(model.config.DETECTION_MAX_INSTANCES)
