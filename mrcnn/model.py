@@ -242,7 +242,8 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
 
     def _take_value_range(self, of_weights: Sequence[float] | None) -> None:
         """Detect with the value range that the weights were trained with, unless the Config sets another."""
-        if self.mode == "inference" and self.config.IMAGE_VALUE_RANGE in (None, self._range_of_weights):
+        own = self.config.IMAGE_VALUE_RANGE
+        if self.mode == "inference" and (own is None or own is self._range_of_weights):
             self.config.IMAGE_VALUE_RANGE = self._range_of_weights = of_weights
 
     def inference_model(self, config: "Config | None" = None) -> "MaskRCNN":

@@ -56,7 +56,7 @@ def batch_slice(
         names: Not used.
 
     Returns:
-        A tensor [batch_size, ...] if graph_fn returns one, otherwise a list of them.
+        A tensor [batch_size, ...] if graph_fn returns one, also in a list; otherwise a list of them.
     """
     from keras import ops
 
@@ -64,4 +64,5 @@ def batch_slice(
     rows = [graph_fn(*(x[index] for x in inputs)) for index in range(batch_size)]
     if not isinstance(rows[0], (list, tuple)):
         return ops.stack(rows)
-    return [ops.stack(column) for column in zip(*rows, strict=True)]
+    columns = [ops.stack(column) for column in zip(*rows, strict=True)]
+    return columns[0] if len(columns) == 1 else columns

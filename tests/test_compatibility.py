@@ -255,6 +255,8 @@ class TestTensorHelpers:
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(product), x[:2])
         alone = utils.batch_slice(x, lambda a: a * 2, 3, names=["doubled"])
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(alone), 2 * x)
+        listed = utils.batch_slice([x], lambda a: [a * 2], 3)  # one output is one tensor, also in a list
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(listed), 2 * x)
 
     def test_box_refinement_graph(self):
         box, target = np.array([[0, 0, 10, 20]]), np.array([[5, 0, 15, 20]])

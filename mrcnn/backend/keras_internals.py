@@ -3,12 +3,15 @@
 Each function has a test of its own, so that a Keras release that changes one of them fails there by name.
 """
 
+import collections
 import contextlib
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
+from keras.src.backend.common import global_state
 from keras.src.utils import module_utils
 
 from mrcnn.backend.custom_gradients import forget_registered_gradient
@@ -54,6 +57,29 @@ def without_importing_tensorflow() -> Iterator[None]:
         yield
     finally:
         module_utils.tensorflow._available = None
+
+
+@contextlib.contextmanager
+def numbers_of_a_new_process(taken: Iterable[str] = ()) -> Iterator[None]:
+    """Number layers without a name as if they were the first ones of the process: "dense", "dense_1".
+
+    Keras numbers them on from network to network, so that the same function makes other names each time.
+
+    Args:
+        taken: Names of operations that the network has already.
+    """
+    key = "object_name_uids"
+    before = global_state.get_global_attribute(key) or {}
+    numbers: collections.defaultdict[str, int] = collections.defaultdict(int)
+    for name in taken:
+        kind, number = re.fullmatch(r"(.*?)(?:_(\d+))?", name, re.DOTALL).groups()  # type: ignore[union-attr]
+        numbers[kind] = max(numbers[kind], int(number or 0) + 1)
+    global_state.set_global_attribute(key, numbers)
+    try:
+        yield
+    finally:
+        for kind, number in before.items():
+            numbers[kind] = max(numbers[kind], number)
 
 
 def watch_assignments(variable: keras.Variable, callback: Callable[[], None]) -> None:

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 # The option for VIA files.
 CLASS_ATTRIBUTE = "class-attribute"
+# The files of formats that have one for each image.
+OUTLINE_SUFFIXES = {"labelme": {".json"}, "geojson": {".geojson"}, "imagej": {".zip", ".roi"}}
 # What a message says about paths that are no dataset.
 KNOWN = (
     "Pass a COCO or VIA JSON file, a YOLO data.yaml, a folder of LabelMe JSON or GeoJSON files, a folder "
@@ -116,12 +118,8 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
     place = _annotations_in(data)
     if place != data:
         return _from_folder(place, wanted)
-    is_labels = data.name == "labels" and _has_images(data)
-    if data.suffix.lower() == ".zip" or is_labels:
-        labels = formats.LabelImageDataset(**choice)
-        root = data.parent if is_labels else data
-        labels.load(root, str(images.absolute()) if images else "images", classes=classes or ("object",))
-        return labels
+    if data.suffix.lower() == ".zip":
+        return _label_images(data, wanted)
     if data.is_dir() and any(data.glob("*.json")):
         shapes = formats.LabelMeDataset(**choice)
         shapes.load(data, classes, within=images)
@@ -134,7 +132,19 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
             outlined = kind(**choice)
             outlined.load(data, images or _images_beside(data), classes)
             return outlined
+    if data.name == "labels" and _has_images(data):
+        return _label_images(data.parent, wanted)
     raise InvalidDataError(f"No dataset was recognized here. {KNOWN}", file=data)
+
+
+def _label_images(root: Path, wanted: _Wanted) -> "FormatDataset":
+    """Open the label images in labels/ of a folder or zip archive."""
+    from mrcnn import formats
+
+    images = str(wanted.images.absolute()) if wanted.images else "images"
+    dataset = formats.LabelImageDataset(**wanted.choice)
+    dataset.load(root, images, classes=wanted.classes or ("object",))
+    return dataset
 
 
 def _annotations_in(folder: Path) -> Path:
@@ -154,22 +164,24 @@ def _annotations_in(folder: Path) -> Path:
     found = {kind: place for kind, place in places.items() if _holds(kind, place)}
     if len(found) < 2:
         return next(iter(found.values()), folder)
-    changes = {
-        kind: changed_files(folder, tuple(LABEL_PLACES) if kind == "labels" else (kind,)) for kind in found
-    }
-    kind = next(iter(found))
-    if (folder / COUNTS).exists() and any(changes.values()):
-        kind = max(
-            found, key=lambda name: max((path.stat().st_mtime_ns for path in changes[name]), default=0)
-        )
+    times = {kind: _change_of(folder, kind) for kind in found}
+    kind = max(found, key=times.__getitem__)  # of equal ones the first
     logger.warning(
         "%s has annotations in several formats: %s. Reading %s%s. To read others, pass their path.",
         folder,
         ", ".join(place.name for place in found.values()),
         found[kind].name,
-        ", which changed last" if changes[kind] else "",
+        ", which changed last" if times[kind] else "",
     )
     return found[kind]
+
+
+def _change_of(folder: Path, kind: str) -> int:
+    """Return when annotations were last changed after a run had written results; 0 if they were not."""
+    if not (folder / COUNTS).exists():
+        return 0
+    changed = changed_files(folder, tuple(LABEL_PLACES) if kind == "labels" else (kind,))
+    return max((path.stat().st_mtime_ns for path in changed), default=0)
 
 
 def _holds(kind: str, place: Path) -> bool:
@@ -178,7 +190,9 @@ def _holds(kind: str, place: Path) -> bool:
         return _has_images(place)
     if kind == "coco":
         return place.is_file() and _is_coco(place)
-    return place.is_file() if kind == "yolo" else place.is_dir()
+    if kind == "yolo":
+        return place.is_file()
+    return place.is_dir() and any(path.suffix.lower() in OUTLINE_SUFFIXES[kind] for path in place.iterdir())
 
 
 def _yolo(data: Path, wanted: _Wanted) -> "FormatDataset":

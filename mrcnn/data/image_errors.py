@@ -61,9 +61,9 @@ class ImageFailures:
             logger.warning("Skipped %s: %s", describe_image(self._dataset, image_id), reason)
             if len(self.reasons) > self._limit:
                 raise RuntimeError(
-                    f"{len(self.reasons)} images could not be loaded, more than "
-                    f"MAX_IMAGE_ERRORS={self._limit} allows. Repair or remove them, or raise "
-                    f"MAX_IMAGE_ERRORS.{self.listing()}"
+                    f"{len(self.reasons)} images could not be loaded or augmented, more than "
+                    f"MAX_IMAGE_ERRORS={self._limit} allows. Repair or remove them, correct the "
+                    f"augmentation, or raise MAX_IMAGE_ERRORS.{self.listing()}"
                 ) from error
 
     def listing(self) -> str:

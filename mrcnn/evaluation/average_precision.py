@@ -38,7 +38,7 @@ def compute_ap(
         iou_threshold: The smallest mask IoU of a match.
 
     Returns:
-        mAP: The average precision; 0.0 without predictions, NaN without ground truth.
+        mAP: The average precision; 0.0 without predictions, else NaN without ground truth.
         precisions: [P + 2], after each prediction, with 0 before and after.
         recalls: [P + 2], after each prediction, with 0 before and 1 after.
         overlaps: Mask IoU [P, G], predictions by descending score.
@@ -78,7 +78,7 @@ def compute_ap_range(
         verbose: 1 to print a line per threshold and the mean.
 
     Returns:
-        The mean; NaN without ground truth.
+        The mean; 0.0 without predictions, else NaN without ground truth.
 
     Raises:
         ValueError: See `matching.compute_matches`.

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import numpy as np
 from tqdm import tqdm
 
 from mrcnn import files
-from mrcnn.errors import CappedWarning, DataError, LeftOutWarning
+from mrcnn.errors import CappedWarning, DataError, InvalidDataError, LeftOutWarning
 from mrcnn.evaluation import coco
 from mrcnn.evaluation.class_names import with_class_ids_of
 from mrcnn.evaluation.confusion import ConfusionMatrix
@@ -107,7 +108,8 @@ def evaluate(
         The curves and the confusion matrix are attributes.
 
     Raises:
-        ValueError: If there are no images, or none can be read.
+        ValueError: If there are no images, an id is not that of an image, or none can be read.
+        InvalidDataError: If the ground truth of an image has an unknown class.
         OSError: If `results_path` cannot be written.
 
     Warns:
@@ -162,7 +164,8 @@ def evaluate_groups(
         The results of each group by its name. Those of a group whose images cannot be read are NaN.
 
     Raises:
-        ValueError: If a group has no images, or no image can be read.
+        ValueError: If a group has no images, an id is not that of an image, or no image can be read.
+        InvalidDataError: If the ground truth of an image has an unknown class.
     """
     members = {name: {int(image_id) for image_id in ids} for name, ids in groups.items()}
     image_ids = sorted(set().union(*members.values()))
@@ -171,6 +174,12 @@ def evaluate_groups(
         raise ValueError(
             f"Each group must have at least one image. Received: groups of {sizes} images. Load images "
             "into the dataset and call prepare(), or pass other image_ids."
+        )
+    outside = [image_id for image_id in image_ids if not 0 <= image_id < len(dataset.image_info)]
+    if outside:
+        raise ValueError(
+            "`image_ids` must be numbers of the dataset's images, from 0 to "
+            f"{len(dataset.image_info) - 1}, not the ids of their source. Received: {outside[:NAMED_IMAGES]}"
         )
     names, classes = source_ids(dataset, image_ids), source_classes(dataset)
     class_names = {classes[number]: dataset.class_names[number] for number in classes}
@@ -184,7 +193,7 @@ def evaluate_groups(
         detections = with_class_ids_of(found, dataset.class_names, classes)
         rows = coco.detections_of(detections)
         truth = [coco.checked_annotation(row, shape) for row in truth]
-        truth = [{**record, "category_id": classes[record["category_id"]]} for record in truth]
+        truth = _with_source_classes(truth, classes, image_id)
         for group in groups:
             if image_id in members[group]:
                 ranked[group].add(names[image_id], shape, truth, rows)
@@ -208,6 +217,20 @@ def evaluate_groups(
         for group, table in results.items():
             print_results(table, "" if len(results) == 1 else group)
     return results
+
+
+def _with_source_classes(
+    truth: Sequence[coco.Record], classes: Mapping[int, int], image_id: int
+) -> list[coco.Record]:
+    """Return annotations with the class ids of the source. Raises InvalidDataError for unknown ones."""
+    unknown = sorted({record["category_id"] for record in truth} - set(classes))
+    if unknown:
+        raise InvalidDataError(
+            f"Class ids of the ground truth must be from 1 to {len(classes)}; 0 is the background. Received: "
+            f"{unknown}. Convert the ids of your annotations with map_source_class_id.",
+            entry=f"image id {image_id}",
+        )
+    return [{**record, "category_id": classes[record["category_id"]]} for record in truth]
 
 
 def _warn_of_unread_images(dataset: "Dataset", unread: Mapping[int, Exception], count: int) -> None:
@@ -310,17 +333,22 @@ def true_annotations(dataset: "Dataset", image_id: int) -> list[coco.Record]:
 
 def source_ids(dataset: "Dataset", image_ids: Sequence[int]) -> dict[int, Any]:
     """Return each image's id in its source if these are distinct numbers or texts, else the dataset's."""
-    named = [dataset.image_info[image_id]["id"] for image_id in image_ids]
+    named = [_as_int(dataset.image_info[image_id]["id"]) for image_id in image_ids]
     for kind in (int, str):
         if all(isinstance(name, kind) for name in named) and len(set(named)) == len(named):
             return dict(zip(image_ids, named, strict=True))
     return {image_id: image_id for image_id in image_ids}
 
 
+def _as_int(name: Any) -> Any:
+    """Return an integer of NumPy as one of Python, which JSON needs, and anything else as it is."""
+    return int(name) if isinstance(name, np.integer) else name
+
+
 def source_classes(dataset: "Dataset") -> dict[int, int]:
     """Return the id of each class in its source if these are distinct numbers, else the dataset's."""
     numbers = range(1, dataset.num_classes)
-    named = [dataset.class_info[number]["id"] for number in numbers]
+    named = [_as_int(dataset.class_info[number]["id"]) for number in numbers]
     is_distinct = all(isinstance(name, int) for name in named) and len(set(named)) == len(named)
     return dict(zip(numbers, named if is_distinct else numbers, strict=True))
 

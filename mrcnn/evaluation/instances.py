@@ -289,7 +289,7 @@ def _counts_at(
     columns: list[tuple[int, int, int]] = []
     kept_before = -1
     for limit in limits:
-        kept = int(np.count_nonzero(scores >= limit))
+        kept = int(np.count_nonzero(scores >= float(limit)))  # as `_count` compares, in the scores' dtype
         if kept != kept_before:  # otherwise the same detections count
             counts = _count(image, class_id, threshold, float(limit))
         columns.append((counts.hits, counts.false, counts.missed))

@@ -110,7 +110,7 @@ def evaluate_under_shifts(
     detect: Detect,
     dataset: "Dataset",
     shifts: Mapping[str, Shift] = SHIFTS,
-    measures: Sequence[str] = ("mask_AP", "mask_AP50", "mask_AP75", "tau_AP50", "tau_AP70"),
+    measures: Sequence[str] | None = None,
     verbose: int = 1,
     **options: Any,
 ) -> dict[str, list[Any]]:
@@ -120,22 +120,32 @@ def evaluate_under_shifts(
         detect: See `evaluate.evaluate`.
         dataset: A prepared Dataset of uint8 images.
         shifts: Name to function.
-        measures: Columns of the results to report. The values are from the first row, for all classes.
+        measures: Columns of the results to report, from the first row, for all classes. By default the AP of
+            masks, or of boxes if `iou_types` has no masks, and AP(tau).
         verbose: 1 to show progress and print the table.
-        **options: Further arguments of `evaluate.evaluate`. `min_score` is 0.5 by default.
+        **options: Further arguments of `evaluate.evaluate`, but not `results_path`. `min_score` is 0.5 by
+            default.
 
     Returns:
         The columns of a table with a row for each shift: shift, and the measures.
 
     Raises:
-        ValueError: If there are no images.
+        ValueError: If there are no images, images are not uint8, or a measure is not among the results.
     """
+    if options.get("results_path") is not None:
+        raise ValueError("`results_path` is not possible here, because each shift would replace the file.")
     options.setdefault("min_score", 0.5)
+    if measures is None:
+        kind = "mask" if "mask" in options.get("iou_types", ("mask",)) else "box"
+        measures = (f"{kind}_AP", f"{kind}_AP50", f"{kind}_AP75", "tau_AP50", "tau_AP70")
     table: dict[str, list[Any]] = {"shift": [], **{name: [] for name in measures}}
     for name, shift in shifts.items():
         if verbose:
             print(name)
         results = evaluate(_after(shift, detect), dataset, verbose=verbose, **options)
+        unknown = [measure for measure in measures if measure not in results]
+        if unknown:
+            raise ValueError(f"`measures` must be some of {sorted(results)}. Received: {unknown}")
         table["shift"].append(name)
         for measure in measures:
             table[measure].append(results[measure][0])
@@ -148,6 +158,9 @@ def _after(shift: Shift, detect: Detect) -> Detect:
     """Return a detector that sees shifted images."""
 
     def detect_shifted(images: list[Image]) -> Sequence[Detections]:
+        for image in map(np.asarray, images):
+            if image.dtype != np.uint8:
+                raise ValueError(f"Shifts need uint8 images. Received: image.dtype={image.dtype}")
         return detect([shift(np.asarray(image)) for image in images])
 
     return detect_shifted

@@ -17,13 +17,17 @@ from keras import layers
 from mrcnn import backend
 from mrcnn.backend import keras_internals, layer_graph
 from mrcnn.fast.stand_ins import ConvolutionStandIn, folded_weights
+from mrcnn.network.convolution import Conv2D, DepthwiseConv2D
+from mrcnn.network.normalization import BatchNorm
 from mrcnn.network.roi_convolution import RoiConv2D
 
 # The values of train_bn (None for Keras' own layers) with which a norm uses the statistics of the batch.
 USES_BATCH, USES_BATCH_IN_TRAINING = (True,), (True, None)
 
-# Layers whose outputs are kernel * inputs + bias, with the output channels on the last axis.
-LINEAR_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, RoiConv2D)
+# Layers whose outputs are kernel * inputs + bias, with the output channels on the last axis, and batch norms.
+# A class derived from one of them may compute something else.
+LINEAR_LAYERS = {layers.Conv2D, layers.DepthwiseConv2D, layers.Dense, Conv2D, DepthwiseConv2D, RoiConv2D}
+BATCH_NORMS = {layers.BatchNormalization, BatchNorm}
 
 # Folding copies the kernel and saves a pass over the outputs. It does not pay for kernels larger than this,
 # which are those of the box head and stage 5: they are larger than their outputs and two thirds of all
@@ -84,7 +88,7 @@ def foldable(model: keras.Model, uses_batch: Collection[bool | None]) -> Iterato
     call_counts = Counter(id(call.operation) for call in ordered)
     for call in ordered:
         norm = call.operation
-        if not isinstance(norm, layers.BatchNormalization) or getattr(norm, "train_bn", None) in uses_batch:
+        if type(norm) not in BATCH_NORMS or getattr(norm, "train_bn", None) in uses_batch:
             continue
         features = call.input_tensors[0]
         layer = keras_internals.producer(features)
@@ -96,7 +100,7 @@ def foldable(model: keras.Model, uses_batch: Collection[bool | None]) -> Iterato
 
 
 def _is_linear(layer: Any) -> bool:
-    if not isinstance(layer, LINEAR_LAYERS) or layer.activation is not keras.activations.linear:
+    if type(layer) not in LINEAR_LAYERS or layer.activation is not keras.activations.linear:
         return False
     return getattr(layer, "data_format", "channels_last") == "channels_last"
 

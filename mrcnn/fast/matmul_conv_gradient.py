@@ -54,6 +54,7 @@ def training_stand_ins(
     found = {}
     for layer in model.layers:
         norm = stand_ins[layer.name].norm if layer.name in stand_ins else None
-        if isinstance(layer, Conv2D) or (isinstance(layer, RoiConv2D) and not layer.is_matmul):
+        # A class derived from one of them may compute something else.
+        if type(layer) is Conv2D or (type(layer) is RoiConv2D and not layer.is_matmul):
             found[layer.name] = ConvolutionStandIn(layer, norm, conv2d)
     return found

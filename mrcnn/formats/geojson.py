@@ -130,7 +130,12 @@ def _plane(feature: Any) -> dict[str, int]:
     geometry = feature.get("geometry") if isinstance(feature, dict) else None
     plane = geometry.get("plane") if isinstance(geometry, dict) else None
     numbers = plane if isinstance(plane, dict) else {}
-    return {name: numbers[name] for name in ("z", "t") if isinstance(numbers.get(name), int)}
+    return {name: int(numbers[name]) for name in ("z", "t") if _is_index(numbers.get(name))}
+
+
+def _is_index(value: Any) -> bool:
+    """Whether a JSON value is a whole number. Some programs write 1.0 for 1."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
 
 
 def _polygons(geometry: Record, file: Path, entry: str) -> list[list[Polygon]]:

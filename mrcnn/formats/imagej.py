@@ -1,4 +1,4 @@
-"""ImageJ ROIs: a zip file of the ROI Manager, or a .roi file, for each image."""
+"""ImageJ RoIs: a zip file of the ROI Manager, or a .roi file, for each image."""
 
 import io
 from collections.abc import Mapping, Sequence

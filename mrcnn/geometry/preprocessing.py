@@ -173,7 +173,7 @@ def mold_image(images: np.ndarray, config: "Config") -> np.ndarray:
         config: Read for MEAN_PIXEL [channels].
 
     Returns:
-        The images minus the mean; float64 if MEAN_PIXEL is float64, else float32.
+        The images minus the mean; float32 if MEAN_PIXEL is a float32 array, else float64.
     """
     molded: np.ndarray = np.asarray(images).astype(np.float32) - config.MEAN_PIXEL
     return molded

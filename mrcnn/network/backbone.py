@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from keras import layers
 
+from mrcnn.backend import keras_internals, layer_graph
 from mrcnn.network.conv_norm import Strides, conv_norm
 from mrcnn.network.convolution import Conv2D, MaxPooling2D
-from mrcnn.network.layer_names import number_layers
 from mrcnn.network.light_backbones import efficientnet_lite0, mobilenet_v2
 from mrcnn.network.normalization import Norm, normalization
 from mrcnn.typing import Tensor
@@ -186,7 +186,7 @@ def resnet_graph(
     norm: str | Norm = "batch",
     style: str = "keras",
 ) -> list[Tensor]:
-    """Build Build ResNet-50 or ResNet-101 (ResNet, table 1).
+    """Build ResNet-50, ResNet-101 or ResNeXt-101 (ResNet, table 1).
 
     Args:
         input_image: [B, H, W, channels]; H and W are multiples of 32.
@@ -243,7 +243,8 @@ def backbone_stages(
     Args:
         input_image: [B, H, W, channels].
         backbone: One of RESNETS, one of LIGHT_BACKBONES, or a function f(input_image, stage5=True,
-            train_bn=...) that returns C1 to C5. C1 is not used. See `layer_names` for layers without names.
+            train_bn=...) that returns C1 to C5. C1 is not used. Layers without a name get the same names
+            in each network, as in a new process.
         train_bn, norm: See `mrcnn.network.normalization`. A function chooses its own normalization layers.
         resnet_style: One of RESNET_STYLES.
 
@@ -251,7 +252,10 @@ def backbone_stages(
         ValueError: If the backbone is unknown, or the function does not return five maps.
     """
     if callable(backbone):
-        stages = backbone(input_image, stage5=True, train_bn=train_bn)
+        # Weights are stored, read and copied by the names of layers.
+        above = [call.operation.name for call in layer_graph.calls_between([input_image])]
+        with keras_internals.numbers_of_a_new_process(above):
+            stages = backbone(input_image, stage5=True, train_bn=train_bn)
     elif backbone in LIGHT_BACKBONES:
         stages = LIGHT_BACKBONES[backbone](input_image, stage5=True, train_bn=train_bn, norm=norm)
     else:
@@ -262,6 +266,4 @@ def backbone_stages(
         raise ValueError(
             f"The function `BACKBONE` must return five feature maps, C1 to C5. Received: {len(stages)} maps"
         )
-    if callable(backbone):
-        number_layers(input_image, stages)
     return list(stages[1:])

@@ -18,6 +18,7 @@ and the folder is a data set by itself.
 
 import csv
 import io
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -42,8 +43,9 @@ PLACES = {
 }
 LABEL_PLACES = {"labels": "labels/{}.png", "tiff": "labels/{}.tif"}
 COUNTS = "counts.csv"
-# While a run writes: the name of the image whose files it is writing, or nothing between two images.
+# A JSON file that exists while a run writes: its formats, and the files that it is writing now.
 UNFINISHED = ".unfinished"
+MINUTE = 60 * 10**9  # in ns; files that a killed run was writing are not much newer than UNFINISHED
 # The files of each format that people correct by hand.
 CORRECTED = {
     **{kind: place.format("*") for kind, place in (PLACES | LABEL_PLACES).items() if kind != "overlay"},
@@ -61,8 +63,8 @@ class ResultFolder:
         formats: Some of FORMATS.
         copy_images: Whether to copy the images to `images/`.
         tolerance: See `mrcnn.results.saving.save`.
-        overwrite: Whether to replace annotations that somebody may have corrected or drawn: label images and
-            annotation files that are newer than `counts.csv`, which a run writes last.
+        overwrite: Whether to replace annotations that somebody may have corrected or drawn; see
+            `changed_files`.
 
     Attributes:
         counts: The number of objects of each image by name: those with a pixel in the label image, or all of
@@ -121,7 +123,7 @@ class ResultFolder:
         """
         if name in self.counts:
             raise ValueError(f"`name` must be different for each image. Received twice: name={name!r}")
-        self._write(UNFINISHED, name)
+        self._mark([place.format(name) for place in (*PLACES.values(), *LABEL_PLACES.values())])
         result = result.with_masks(result.mask_crops())  # each writer goes through the crops
         if self.copy_images and content is not None:
             file_name = f"images/{name}{Path(file_name).suffix}"
@@ -145,7 +147,7 @@ class ResultFolder:
         if "csv" in self.formats:
             self._add_rows(name, measurements.measure(result, image))
         self.counts[name] = count
-        self._write(UNFINISHED, "")
+        self._mark([])
 
     def _write_labels(self, result: Detections, name: str) -> int:
         """Write label images, and return the number of objects."""
@@ -164,10 +166,11 @@ class ResultFolder:
         """Write the files about all images. Without an image, those of an earlier run stay."""
         if not self.counts and (self.folder / COUNTS).exists():
             return
+        self._mark([CORRECTED["coco"]])
         if "coco" in self.formats:
             if self._are_detections:
                 files.write_json(self.folder / "detections.json", self._detections)
-            files.write_json(self.folder / "annotations.json", self._coco.content())
+            files.write_json(self.folder / CORRECTED["coco"], self._coco.content())
         if "yolo" in self.formats:
             self._write("data.yaml", yolo.data_yaml(self._class_names))
         if "csv" in self.formats:
@@ -198,6 +201,10 @@ class ResultFolder:
         for column, values in self._table.items():
             values += [name] * count if column == "image" else columns.get(column, [None] * count)
 
+    def _mark(self, now: Sequence[str]) -> None:
+        """Note that a run writes, and the files that it is writing now, relative to the folder."""
+        files.write_json(self.folder / UNFINISHED, {"formats": self.formats, "files": list(now)})
+
     def _write(self, name: str, text: str) -> None:
         with files.atomic_write(self.folder / name) as temporary:
             temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -213,14 +220,23 @@ def changed_files(folder: Path, formats: Sequence[str] = tuple(CORRECTED)) -> li
         folder: The folder of results.
         formats: The formats of the annotations, some of FORMATS.
     """
-    written = [path for path in (folder / COUNTS, folder / UNFINISHED) if path.exists()]
-    since = max((path.stat().st_mtime_ns for path in written), default=0)
-    patterns = [CORRECTED[kind] for kind in formats if kind in CORRECTED]
-    found = {path for pattern in patterns for path in folder.glob(pattern)}
-    if folder / UNFINISHED in written:
-        name = (folder / UNFINISHED).read_bytes().decode("utf-8", "surrogateescape")
-        found -= {folder / place.format(name) for place in (*PLACES.values(), *LABEL_PLACES.values())}
-    return [path for path in sorted(found) if path.stat().st_mtime_ns > since]
+    finished, started = _time_of(folder / COUNTS), _time_of(folder / UNFINISHED)
+    unfinished = json.loads((folder / UNFINISHED).read_bytes()) if started else {"formats": (), "files": ()}
+    partial = {folder / name for name in unfinished["files"]}
+    changed = set()
+    for kind in set(formats) & set(CORRECTED):
+        is_unfinished = kind in unfinished["formats"]
+        since = max(finished, started) if is_unfinished else finished
+        for path in folder.glob(CORRECTED[kind]):
+            is_partial = is_unfinished and path in partial and _time_of(path) < started + MINUTE
+            if _time_of(path) > since and not is_partial:
+                changed.add(path)
+    return sorted(changed)
+
+
+def _time_of(path: Path) -> int:
+    """Return when a file was changed, in ns; 0 if there is none."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def _refuse_corrected(folder: Path, formats: Sequence[str]) -> None:

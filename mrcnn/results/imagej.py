@@ -1,4 +1,4 @@
-"""ImageJ ROIs: a zip file for the ROI Manager. `mrcnn.formats.ImageJDataset` reads it."""
+"""ImageJ RoIs: a zip file for the ROI Manager. `mrcnn.formats.ImageJDataset` reads it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

@@ -233,7 +233,7 @@ def _set_aside(folder: Path, epoch: int) -> None:
     for path in later:
         path.rename(aside / path.name)
     logger.warning(
-        "The training continues after epoch %d. The weight files of %d later epochs were moved to %s.",
+        "The training continues after epoch %d. Weight files of later epochs (%d) were moved to %s.",
         epoch,
         len(later),
         aside,

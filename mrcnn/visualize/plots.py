@@ -61,7 +61,7 @@ def plot_overlaps(
         The figure.
 
     Raises:
-        ValueError: If the shape of `overlaps` does not match the numbers of ids.
+        ValueError: If the shape of `overlaps` does not match the numbers of ids, or scores are missing.
     """
     gt_class_ids, pred_class_ids = np.asarray(gt_class_ids), np.asarray(pred_class_ids)
     overlaps = np.asarray(overlaps)
@@ -72,6 +72,11 @@ def plot_overlaps(
         raise ValueError(
             "`overlaps` must have shape (predictions, ground truth), here "
             f"({len(pred_ids)}, {len(gt_ids)}). Received: overlaps.shape={overlaps.shape}"
+        )
+    if len(pred_scores) < len(pred_class_ids):
+        raise ValueError(
+            f"`pred_scores` must have a score for each of the {len(pred_class_ids)} predictions. Received: "
+            f"{len(pred_scores)}"
         )
     scores = np.asarray(pred_scores)[: len(pred_class_ids)][pred_class_ids != 0]
     figure, ax = figures.pyplot().subplots(1, figsize=(12, 10))

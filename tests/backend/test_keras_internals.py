@@ -63,6 +63,18 @@ def test_fill_arguments(graph):
     assert all(value is None for value in options.values())
 
 
+def test_numbers_of_a_new_process():
+    layers.Dense(2), layers.Dense(2)
+    with keras_internals.numbers_of_a_new_process(["re_lu_2", "flatten"]):
+        names = [layers.Dense(2).name, layers.Dense(2).name, layers.ReLU().name, layers.Flatten().name]
+    assert names == ["dense", "dense_1", "re_lu_3", "flatten_1"]
+    later = layers.Dense(2).name
+    assert int(later.removeprefix("dense_")) >= 2
+    with pytest.raises(KeyError), keras_internals.numbers_of_a_new_process():
+        raise KeyError
+    assert layers.Dense(2).name not in ("dense", later)
+
+
 def test_without_importing_tensorflow(monkeypatch):
     """Also if TensorFlow is loaded already, and after an error."""
     lazy = keras_internals.module_utils.tensorflow

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -256,6 +257,35 @@ def test_of_several_formats_the_corrected_one_is_read(several_formats, caplog):
     os.utime(later, (later.stat().st_mtime + 1,) * 2)
     assert open_dataset(several_formats).class_names == ["BG", "object"]
     assert "Reading labels, which changed last. To read others, pass their path." in caplog.text
+
+
+def test_other_files_do_not_hide_label_images(several_formats, caplog):
+    from mrcnn.cli.datasets import open_dataset
+
+    for name in ("annotations.json", "counts.csv"):
+        (several_formats / name).unlink()
+    shutil.rmtree(several_formats / "labelme")
+    for name in ("labelme", "geojson", "rois"):
+        (several_formats / name).mkdir()  # empty
+    assert len(open_dataset(several_formats).image_ids) == 3
+    assert not caplog.records
+
+
+def test_a_folder_named_labels_may_hold_other_annotations(tmp_path):
+    from mrcnn.cli.datasets import open_dataset
+
+    files.write_picture(tmp_path / "labels" / "a.png")
+    files.write_json(tmp_path / "labels" / "a.json", files.labelme_content())
+    assert "leaf" in open_dataset(tmp_path / "labels").class_names
+
+
+def test_without_results_of_a_run_the_order_is_fixed(several_formats, caplog):
+    from mrcnn.cli.datasets import open_dataset
+
+    (several_formats / "counts.csv").unlink()
+    os.utime(several_formats / "annotations.json", (0, 0))
+    assert len(open_dataset(several_formats).class_names) > 2
+    assert "Reading annotations.json. To read others, pass their path." in caplog.text
 
 
 def test_each_of_several_formats_can_be_chosen(several_formats, caplog):

@@ -120,7 +120,9 @@ def test_failures_of_all_processes_are_counted_together(caplog):
         assert list(batches.skipped) == [1]
         assert "picture_1.png" in batches.skipped[1]
         assert caplog.text.count("Skipped image id 1 (") == 1
-        with pytest.raises(RuntimeError, match=r"4 images could not be loaded.*MAX_IMAGE_ERRORS=3"):
+        with pytest.raises(
+            RuntimeError, match=r"4 images could not be loaded or augmented.*MAX_IMAGE_ERRORS=3"
+        ):
             for index in range(5):
                 batches[index]
     finally:

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mrcnn.dataset import Dataset
-from mrcnn.errors import UnreadableFileError
+from mrcnn.errors import InvalidDataError, UnreadableFileError
 from mrcnn.evaluation import coco, evaluate
 from mrcnn.geometry import masks as geometry
 
@@ -223,6 +223,25 @@ def test_groups_of_images_in_one_pass():
     assert [results[name]["mask_AP50"][1] for name in groups] == pytest.approx([51 / 101, 1, 0])
     with pytest.raises(ValueError, match="must have at least one image"):
         evaluate.evaluate_groups(detect, Pictures(scenes), {"none": []})
+    for outside in (-1, 2, 139):
+        with pytest.raises(ValueError, match=rf"from 0 to 1, not the ids.*Received: \[{outside}\]"):
+            evaluate.evaluate(detect, Pictures(scenes), [outside], verbose=0)
+
+
+@pytest.mark.parametrize("class_id", [0, 5])
+def test_a_class_that_the_dataset_lacks_is_named(class_id):
+    dataset = Pictures([(squares((0, 0)), np.array([class_id]))])
+    message = rf"image id 0: Class ids of the ground truth must be from 1 to .*Received: \[{class_id}\]"
+    with pytest.raises(InvalidDataError, match=message):
+        evaluate.evaluate(lambda images: [detections(squares())], dataset, verbose=0)
+
+
+def test_ids_of_the_source_may_be_integers_of_numpy():
+    dataset = Pictures([(squares((0, 0)), np.array([1]))] * 2)
+    for info, number in zip(dataset.image_info, (139, 285), strict=True):
+        info["id"] = np.int64(number)
+    found = evaluate.source_ids(dataset, [0, 1])
+    assert found == {0: 139, 1: 285} and {type(number) for number in found.values()} == {int}
 
 
 @pytest.mark.parametrize("part", ["load_image", "load_mask"])

@@ -100,6 +100,15 @@ def test_counts_against_the_score_are_those_of_each_score():
     assert metrics.score_curves().best_score() in np.linspace(0, 1, 101)
 
 
+def test_counts_of_scores_that_lie_on_a_limit():
+    """float32(0.7) is below 0.7 in double precision, and equal to it in single precision."""
+    metrics = instances.InstanceMetrics(NAMES)
+    metrics.add(truth([(0, 10)], [0]), detections([(0, 10)], [0], np.array([0.7], np.float32)))
+    curves = metrics.score_curves(scores=[0.7, 0.71])
+    for row, score in enumerate((0.7, 0.71)):
+        assert curves.hits[row].sum() == np.trace(metrics.confusion_matrix(score).counts[:-1, :-1])
+
+
 def test_the_best_score():
     """A false detection at 0.3, hits at 0.6 and 0.8: limits above 0.3 are best, the lowest of them counts."""
     metrics = instances.InstanceMetrics(NAMES)

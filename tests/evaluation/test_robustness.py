@@ -75,3 +75,21 @@ def test_table_of_a_detector_that_needs_light(capsys):
     assert table["shift"] == list(some)
     assert table["tau_AP50"] == table["recall50"] == [1.0, 0.5, 0.5]
     assert capsys.readouterr().out.splitlines()[-3:][0].split() == ["none", "1.000", "1.000"]
+    one = {"none": robustness.SHIFTS["none"]}
+    boxes = robustness.evaluate_under_shifts(detect, dataset, one, iou_types=("box",), verbose=0)
+    assert boxes["box_AP"] == pytest.approx([1.0])
+    for options, message in (
+        ({"measures": ["AP"]}, r"`measures` must be some of .*Received: \['AP'\]"),
+        ({"results_path": "found.json"}, "`results_path` is not possible here"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            robustness.evaluate_under_shifts(detect, dataset, one, verbose=0, **options)
+
+
+def test_other_dtypes_are_refused():
+    class Deep(Bright):
+        def load_image(self, image_id):
+            return 256 * super().load_image(image_id).astype(np.uint16)
+
+    with pytest.raises(ValueError, match=r"uint8 images\. Received: image\.dtype=uint16"):
+        robustness.evaluate_under_shifts(lambda images: [], Deep(), verbose=0)

@@ -71,6 +71,33 @@ def with_stand_ins(model):
     return layer_graph.replace_layers(model, stand_ins, removed=norms)
 
 
+class RectifiedConv2D(layers.Conv2D):
+    """A layer of a user's own: not linear, though its activation is."""
+
+    def call(self, inputs):
+        return ops.relu(super().call(inputs))
+
+
+class StandardizedConv2D(convolution.Conv2D):
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True))
+
+
+class ShiftedBatchNorm(BatchNorm):
+    def call(self, inputs, **options):
+        return super().call(inputs, **options) + 1.0
+
+
+@pytest.mark.parametrize("derived", ["rectified", "standardized", "norm"])
+def test_layers_derived_from_known_ones_are_not_folded(derived):
+    image = keras.Input((8, 8, 3), name="image")
+    kinds = {"rectified": RectifiedConv2D, "standardized": StandardizedConv2D}
+    x = kinds.get(derived, layers.Conv2D)(6, 3, name="conv")(image)
+    x = (ShiftedBatchNorm if derived == "norm" else BatchNorm)(train_bn=False, name="norm")(x)
+    model = keras.Model(image, {"x": x})
+    assert not list(fold_batch_norm.foldable(model, fold_batch_norm.USES_BATCH))
+
+
 def norm_names(model):
     return {layer.name for layer in model.layers if isinstance(layer, layers.BatchNormalization)}
 

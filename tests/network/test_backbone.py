@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import pytest
 from tensor_tools import run
+from tiny_model import TinyConfig
 
+from mrcnn.model import MaskRCNN
 from mrcnn.network.backbone import backbone_stages, conv_block, identity_block, mobilenet_v2, resnet_graph
 
 
@@ -132,6 +134,38 @@ class TestMobileNetV2:
 
     def test_without_stage_5(self):
         assert mobilenet_v2(keras.Input((64, 64, 3)), stage5=False)[4] is None
+
+
+def unnamed_backbone(image, stage5=True, train_bn=None):
+    """Layers without names, one of them a model, and one layer with a name like those of Keras."""
+    layers = keras.layers
+    x = layers.Conv2D(8, 3, 4, padding="same")(image)
+    first = layers.ReLU()(layers.BatchNormalization()(x))
+    second = keras.Sequential([layers.Conv2D(8, 3, padding="same"), layers.ReLU()])(first)
+    third = layers.Conv2D(8, 3, 2, padding="same", name="conv2d_9")(second)
+    fourth = layers.Conv2D(8, 3, 2, padding="same", activation="relu")(third)
+    return [first, second, third, fourth, layers.AveragePooling2D(2)(fourth)]
+
+
+UNNAMED = ("conv2d", "conv2d_9", "conv2d_2", "batch_normalization", "sequential")
+
+
+class UnnamedConfig(TinyConfig):
+    BACKBONE = staticmethod(unnamed_backbone)
+
+
+def test_layers_without_names_get_the_same_names_in_each_network(tmp_path):
+    trained = MaskRCNN("training", UnnamedConfig(), tmp_path)
+    trained.save(tmp_path / "weights.h5")
+    loaded = MaskRCNN("inference", UnnamedConfig(), tmp_path)
+    loaded.load_weights(tmp_path / "weights.h5")
+    copied = trained.inference_model()
+    for name in UNNAMED:
+        weights = trained.keras_model.get_layer(name).get_weights()
+        assert len(weights) > 1
+        for other in (loaded, copied):
+            for value, same in zip(weights, other.keras_model.get_layer(name).get_weights(), strict=True):
+                np.testing.assert_array_equal(value, same)
 
 
 class TestChoice:

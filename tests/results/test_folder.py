@@ -1,5 +1,6 @@
 """A folder of results: what it must not replace, images of one name, crowds."""
 
+import csv
 import os
 
 import numpy as np
@@ -56,6 +57,33 @@ def test_annotations_that_no_run_wrote_are_not_replaced(tmp_path):
     with pytest.raises(FileExistsError, match="drawn by hand"):
         write(tmp_path, "labels")
     write(tmp_path, "geojson")  # touches none of them
+
+
+def test_a_run_may_be_killed_while_it_finishes(tmp_path, monkeypatch):
+    for _ in range(2):
+        killed = ResultFolder(tmp_path, NAMES, ["coco", "csv"])
+        killed.add(one_cell(), "a", file_name="a.png")
+        monkeypatch.setattr(killed, "_table", None)
+        with pytest.raises(csv.Error):
+            killed.finish()
+        assert (tmp_path / "annotations.json").exists() and not (tmp_path / "counts.csv").exists()
+    write(tmp_path, "coco")
+
+
+def test_corrections_stay_when_a_run_of_another_format_was_killed(tmp_path):
+    write(tmp_path, "labels")
+    later = os.stat(tmp_path / "counts.csv").st_mtime_ns + 10**9
+    os.utime(tmp_path / FILES["labels"], ns=(later, later))
+    killed = ResultFolder(tmp_path, NAMES, ["geojson"])
+    killed.add(one_cell(), "a", file_name="a.png")
+    later += 10**9
+    os.utime(tmp_path / ".unfinished", ns=(later, later))
+    write(tmp_path, "geojson")
+    killed = ResultFolder(tmp_path, NAMES, ["geojson"])
+    killed.add(one_cell(), "a", file_name="a.png")
+    os.utime(tmp_path / FILES["labels"], ns=(2 * later, 2 * later))
+    with pytest.raises(FileExistsError, match=r"a\.png may have been corrected"):
+        write(tmp_path, "labels")
 
 
 class KilledAtTheEnd(dict):

@@ -396,6 +396,8 @@ class TestPlots:
             assert [t.get_text() for t in ax.get_xticklabels()] == ["cat", "dog"]
         with pytest.raises(ValueError, match=r"overlaps.shape=\(1, 2\)"):
             visualize.plot_overlaps([1, 2], [1, 1], [0.95, 0.5], overlaps[:1], NAMES)
+        with pytest.raises(ValueError, match=r"each of the 2 predictions\. Received: 1"):
+            visualize.plot_overlaps([1, 2], [1, 1], [0.95], overlaps, NAMES)
 
     def test_large_overlaps_leave_zeros_blank(self):
         overlaps = np.eye(40)

@@ -17,7 +17,7 @@ import numpy as np
 from mrcnn import backend
 from mrcnn.checkpoints import weights
 from mrcnn.data.generator import DataGenerator
-from mrcnn.errors import DataError, LeftOutWarning
+from mrcnn.errors import IMAGE_ERRORS, LeftOutWarning
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.inspection.tensorboard.event_files import EventFile
 from mrcnn.inspection.tensorboard.network_graph import network_graph
@@ -131,7 +131,7 @@ class DetectionImages(EventCallback):
             tag = f"ground truth and detections/{self.dataset.image_info[image_id]['id']}"
             try:
                 drawn = self.draw(image_id)
-            except (DataError, OSError) as error:
+            except IMAGE_ERRORS as error:
                 broken[image_id] = error
             else:
                 events.add_image(tag, drawn, epoch)
