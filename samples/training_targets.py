@@ -1,8 +1,7 @@
 """Inputs and targets of training for each image: anchors, RoIs and their targets, with drawings.
 
 This module is for notebooks that inspect a dataset before training. Boxes are `[N, (y1, x1, y2, x2)]` in
-pixels of the molded image; y2 and x2 are exclusive. Functions that draw return the figure, or None in a
-notebook, which has already shown it.
+pixels of the molded image; y2 and x2 are exclusive. Functions that draw return the figure.
 """
 
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrcnn import Config, Dataset, utils, visualize
+from mrcnn.geometry.anchors import pixel_anchors
 from mrcnn.inspection.anchor_targets import AnchorLabels
 from mrcnn.model import compute_backbone_shapes, data_generator, unmold_image
 from mrcnn.visualize import figures
@@ -33,20 +33,13 @@ def named(batch: tuple[list[np.ndarray], list[np.ndarray]]) -> dict[str, np.ndar
 def anchors_by_level(config: Config, image_shape: Sequence[int]) -> list[np.ndarray]:
     """Return the anchors `[anchors, 4]` of each pyramid level, the finest level first."""
     shapes = compute_backbone_shapes(config, image_shape)
-    anchors = utils.generate_pyramid_anchors(
-        config.RPN_ANCHOR_SCALES,
-        config.RPN_ANCHOR_RATIOS,
-        shapes,
-        config.BACKBONE_STRIDES,
-        config.RPN_ANCHOR_STRIDE,
-    )
     stride = config.RPN_ANCHOR_STRIDE
     locations = [(-(-height // stride)) * (-(-width // stride)) for height, width in shapes]
     counts = np.array(locations) * len(config.RPN_ANCHOR_RATIOS)
-    return np.split(anchors, np.cumsum(counts)[:-1])
+    return np.split(pixel_anchors(config, image_shape), np.cumsum(counts)[:-1])
 
 
-def draw_center_anchors(image: np.ndarray, config: Config) -> "Figure | None":
+def draw_center_anchors(image: np.ndarray, config: Config) -> "Figure":
     """Draw the anchors at the middle location of each level, in one color per level, with their centers."""
     figure, axis = figures.pyplot().subplots(figsize=(8, 8), layout="constrained")
     axis.imshow(visualize.to_rgb(image))
@@ -104,7 +97,7 @@ def roi_targets(batch: dict[str, np.ndarray], index: int, config: Config) -> Roi
 
 def draw_roi_masks(
     image: np.ndarray, targets: RoiTargets, class_names: Sequence[str], limit: int = 8
-) -> "Figure | None":
+) -> "Figure":
     """Draw random positive RoIs on the image (dotted; refined: solid), each beside its mask target.
 
     Args:
@@ -114,7 +107,7 @@ def draw_roi_masks(
         limit: Largest number of RoIs.
 
     Returns:
-        The figure, or None in a notebook.
+        The figure.
     """
     positive = np.flatnonzero(targets.class_ids > 0)
     chosen = np.random.permutation(positive)[:limit]

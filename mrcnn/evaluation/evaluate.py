@@ -3,7 +3,7 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -169,18 +169,7 @@ def evaluate_groups(
     """
     members = {name: {int(image_id) for image_id in ids} for name, ids in groups.items()}
     image_ids = sorted(set().union(*members.values()))
-    if not all(members.values()) or not image_ids:
-        sizes = {name: len(ids) for name, ids in members.items()}
-        raise ValueError(
-            f"Each group must have at least one image. Received: groups of {sizes} images. Load images "
-            "into the dataset and call prepare(), or pass other image_ids."
-        )
-    outside = [image_id for image_id in image_ids if not 0 <= image_id < len(dataset.image_info)]
-    if outside:
-        raise ValueError(
-            "`image_ids` must be numbers of the dataset's images, from 0 to "
-            f"{len(dataset.image_info) - 1}, not the ids of their source. Received: {outside[:NAMED_IMAGES]}"
-        )
+    _check_groups(members, len(dataset.image_info))
     names, classes = source_ids(dataset, image_ids), source_classes(dataset)
     class_names = {classes[number]: dataset.class_names[number] for number in classes}
     ranked = {group: coco.CocoMetrics(class_names, iou_types, max_detections) for group in groups}
@@ -217,6 +206,22 @@ def evaluate_groups(
         for group, table in results.items():
             print_results(table, "" if len(results) == 1 else group)
     return results
+
+
+def _check_groups(members: Mapping[str, Collection[int]], count: int) -> None:
+    """Raise ValueError for an empty group, or for an id that is not that of one of `count` images."""
+    if not members or not all(members.values()):
+        sizes = {name: len(ids) for name, ids in members.items()}
+        raise ValueError(
+            f"Each group must have at least one image. Received: groups of {sizes} images. Load images "
+            "into the dataset and call prepare(), or pass other image_ids."
+        )
+    outside = sorted({image_id for ids in members.values() for image_id in ids if not 0 <= image_id < count})
+    if outside:
+        raise ValueError(
+            f"`image_ids` must be numbers of the dataset's images, from 0 to {count - 1}, not the ids of "
+            f"their source. Received: {outside[:NAMED_IMAGES]}"
+        )
 
 
 def _with_source_classes(

@@ -129,7 +129,8 @@ def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
 def stages(model: mrcnn.MaskRCNN, arguments: argparse.Namespace, epochs: int) -> list[mrcnn.schedules.Stage]:
     """Return the stages of the training.
 
-    After COCO, training the heads is enough. With --light or from scratch, all layers train.
+    After COCO, training the heads is enough. With --light or from scratch, all layers train. "last" does not
+    tell how its run began: it trains all layers with --light, and without, the heads, as after COCO.
     """
     rate, steps = model.config.LEARNING_RATE, model.config.STEPS_PER_EPOCH
     if arguments.light and arguments.weights == "imagenet":
@@ -245,7 +246,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("command", choices=["train", "evaluate", "splash"])
     parser.add_argument("--dataset", type=Path, help="folder with train/ and val/")
-    parser.add_argument("--weights", required=True, help="coco, imagenet, last, scratch, or a path")
+    parser.add_argument(
+        "--weights",
+        required=True,
+        help="coco (without --light), imagenet, last, scratch, or a path; "
+        "last trains all layers with --light, and the heads without",
+    )
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
     parser.add_argument("--image", help="splash: path or URL of an image")
     parser.add_argument("--video", help="splash: path or URL of a video, or number of a camera")
@@ -293,7 +299,26 @@ def argument_error(arguments: argparse.Namespace) -> str | None:
         count = getattr(arguments, name)
         if count is not None and count < 1:
             return f"--{name} must be at least 1. Received: {count}"
-    return weights_error(arguments)
+    return network_error(arguments) or weights_error(arguments)
+
+
+def network_error(arguments: argparse.Namespace) -> str | None:
+    """Return why --weights cannot fit the network or the other options, if it cannot."""
+    if arguments.backbone and not arguments.light:
+        return f"--backbone={arguments.backbone} needs --light."
+    if arguments.new_classes and arguments.weights == "last":
+        return "--new-classes needs the path of a weight file. Received: --weights=last"
+    if arguments.light and arguments.weights == "coco":
+        return (
+            "--weights=coco is a ResNet-101, which --light does not build. "
+            "Use --weights=imagenet, scratch, last or a path."
+        )
+    if arguments.weights == "imagenet" and arguments.backbone == "mobilenetv2":
+        return (
+            "--weights=imagenet is an EfficientNet-Lite0, which --backbone=mobilenetv2 does not build. "
+            "Leave out --backbone, or use --weights=scratch, last or a path."
+        )
+    return None
 
 
 def weights_error(arguments: argparse.Namespace) -> str | None:

@@ -306,20 +306,44 @@ def evaluate_coco(
 
 
 def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
-    """Train the heads, then stage 4 and up, then all layers; from scratch, train all layers at once."""
+    """Train in the stages that `stages` returns. With --light or from scratch, images vary more."""
     from mrcnn.data.augmentation import mirror_half
 
     train_subsets, val_subset = subsets_of_year(arguments.year)
     train_set, val_set = load_dataset(arguments, *train_subsets), load_dataset(arguments, val_subset)
-    rate, unit = model.config.LEARNING_RATE, arguments.epochs or 40
-    stages = [(unit, "heads", rate), (3 * unit, "4+", rate), (4 * unit, "all", rate / 10)]
+    steps = model.config.STEPS_PER_EPOCH or -(-len(train_set.image_ids) // model.config.BATCH_SIZE)
     augmentation = mirror_half
-    if arguments.model == "scratch":
-        steps = unit * (model.config.STEPS_PER_EPOCH or len(train_set.image_ids) // model.config.BATCH_SIZE)
-        stages = [(unit, "all", mrcnn.schedules.warm_up_and_decay(rate, steps))]
+    if is_from_scratch(arguments):
         augmentation = mrcnn.camera_policy(any_orientation=False)
-    for epochs, layers, learning_rate in stages:
-        model.train(train_set, val_set, learning_rate, epochs, layers, augmentation=augmentation)
+    for stage in stages(model, arguments, steps):
+        model.train(train_set, val_set, **stage._asdict(), augmentation=augmentation)
+
+
+def is_from_scratch(arguments: argparse.Namespace) -> bool:
+    """Return whether the network trains as from random weights. Light networks always do."""
+    return arguments.light or arguments.model == "scratch"
+
+
+def stages(model: mrcnn.MaskRCNN, arguments: argparse.Namespace, steps: int) -> list[mrcnn.schedules.Stage]:
+    """Return the stages of the training that are left.
+
+    The heads train first, then stage 4 and up, then all layers. With --light or from scratch, all layers
+    train at once, and a run continues where it stopped, if --epochs and --steps are the same. Without
+    --light, "last" does not tell how its run began: it trains in the three stages, even after "scratch".
+
+    Args:
+        model: The model. Its run may have completed some epochs.
+        arguments: The arguments of the command line.
+        steps: Number of steps of each epoch.
+    """
+    rate, unit = model.config.LEARNING_RATE, arguments.epochs or 40
+    if not is_from_scratch(arguments):
+        parts = [(rate, unit, "heads"), (rate, 3 * unit, "4+"), (rate / 10, 4 * unit, "all")]
+        return [mrcnn.schedules.Stage(*part) for part in parts]
+    rate = mrcnn.schedules.warm_up_and_decay(rate, unit * steps)
+    whole = [mrcnn.schedules.Stage(rate, unit, "all")]
+    # If nothing is left, `model.train` warns.
+    return mrcnn.schedules.remaining(whole, model.epoch, steps) or whole
 
 
 def load_weights(model: mrcnn.MaskRCNN, choice: str) -> None:
@@ -361,14 +385,23 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("command", choices=["train", "evaluate"])
     parser.add_argument("--dataset", type=Path, required=True, help="folder of COCO")
     parser.add_argument("--year", default=DEFAULT_DATASET_YEAR, help="2014 or 2017 (2014)")
-    parser.add_argument("--model", required=True, help="weights: coco, imagenet, last, scratch, or a path")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="weights: coco or imagenet (both without --light), last, scratch, or a path; "
+        "without --light, last trains in three stages, even after scratch",
+    )
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
     parser.add_argument("--limit", type=int, default=500, help="evaluate: number of images, 0 for all (500)")
     parser.add_argument(
         "--download", type=is_yes, nargs="?", const=True, default=False, help="download missing files first"
     )
     parser.add_argument("--light", action="store_true", help="use MobileNetV2, for a machine without a GPU")
-    parser.add_argument("--epochs", type=int, help="train: epochs of the first of three stages (40)")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        help="train: epochs of the first of three stages, or with --light or from scratch of all (40)",
+    )
     parser.add_argument("--steps", type=int, help="train: steps per epoch")
     parser.add_argument("--verbose", action="store_true", help="print all settings")
     arguments = parser.parse_args()
@@ -393,6 +426,12 @@ def argument_error(arguments: argparse.Namespace) -> str | None:
         count = getattr(arguments, name)
         if count is not None and count < least:
             return f"--{name} must be at least {least}. Received: {count}"
+    if arguments.light and arguments.model in ("coco", "imagenet"):
+        network = {"coco": "ResNet-101", "imagenet": "ResNet-50"}[arguments.model]
+        return (
+            f"--model={arguments.model} is a {network}, which --light does not build. "
+            "Use --model=scratch, last or a path."
+        )
     if arguments.model == "last":
         try:
             runs.find_last(arguments.logs, config_for(arguments).NAME)

@@ -189,6 +189,12 @@ RECIPES = {
     "light": (LightNucleusConfig, LightNucleusInferenceConfig),
     "pretrained": (PretrainedNucleusConfig, PretrainedNucleusInferenceConfig),
 }
+# Recipe and weights that do not fit -> the network of the weights, and the names of those that fit.
+UNFIT_WEIGHTS = {
+    ("light", "coco"): ("ResNet-101", "scratch, last"),
+    ("light", "imagenet"): ("ResNet-50", "scratch, last"),
+    ("pretrained", "coco"): ("ResNet-101", f"{SHIPPED}, imagenet, scratch, last"),
+}
 
 
 # --- Data ---
@@ -464,14 +470,31 @@ def predict(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> dict[str, i
     return counts
 
 
-def detect(model: mrcnn.MaskRCNN, dataset_dir: str | Path, subset: str) -> Path:
-    """Detect the nuclei of a subset, write submit.csv and a drawing of each image, and return the folder."""
+def detect(
+    model: mrcnn.MaskRCNN,
+    dataset_dir: str | Path,
+    subset: str,
+    output: str | Path | None = None,
+    images: int | None = None,
+) -> Path:
+    """Detect the nuclei of a subset, and write submit.csv and a drawing of each image.
+
+    Args:
+        model: A model in inference mode.
+        dataset_dir: Folder of the dataset.
+        subset: See `NucleusDataset.load_nucleus`.
+        output: Folder to write to, or None for a new folder in RESULTS_DIR.
+        images: Number of images to choose at random, with a fixed seed, or None for all.
+
+    Returns:
+        The folder.
+    """
     from matplotlib import pyplot
     from tqdm import tqdm
 
-    folder = RESULTS_DIR / f"submit_{datetime.datetime.now():%Y%m%dT%H%M%S}"
-    folder.mkdir(parents=True)
-    dataset = load_dataset(Path(dataset_dir), subset)
+    folder = Path(output or RESULTS_DIR / f"submit_{datetime.datetime.now():%Y%m%dT%H%M%S}")
+    folder.mkdir(parents=True, exist_ok=output is not None)
+    dataset = load_dataset(Path(dataset_dir), subset, images)
     lines = ["ImageId,EncodedPixels"]
     for image_id in tqdm(dataset.image_ids):
         image = dataset.load_image(image_id)
@@ -504,7 +527,8 @@ def load_weights(model: mrcnn.MaskRCNN, choice: str) -> None:
     if choice == "coco":
         if not COCO_WEIGHTS.exists():
             mrcnn.utils.download_trained_weights(COCO_WEIGHTS)
-        model.load_weights(COCO_WEIGHTS, by_name=True, exclude=CLASS_LAYERS)
+        # A ResNet-50 takes the layers that it shares with the ResNet-101 of these weights, as in 2018.
+        model.load_weights(COCO_WEIGHTS, by_name=True, exclude=CLASS_LAYERS, strict=False)
     elif choice == SHIPPED:
         model.load_weights(SHIPPED_WEIGHTS, resume=False)
     elif choice == "imagenet":
@@ -518,8 +542,10 @@ def config_for(arguments: argparse.Namespace, mode: str) -> mrcnn.Config:
     config = RECIPES[arguments.recipe][mode == "inference"]()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
     config.IMAGE_MIN_SCALE = arguments.scale or config.IMAGE_MIN_SCALE
-    if arguments.command == "detect" and arguments.recipe != "original":
+    if arguments.command == "detect" and arguments.min_score is not None:
         config.DETECTION_MIN_CONFIDENCE = arguments.min_score
+    elif arguments.command in ("count", "predict"):
+        config.DETECTION_MIN_CONFIDENCE = min(config.DETECTION_MIN_CONFIDENCE, arguments.min_score)
     return config
 
 
@@ -539,7 +565,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
     parser.add_argument("--subset", help=f"train, val, or one of {', '.join(STAGES)}")
-    parser.add_argument("--images", type=int, help="use only this number of images")
+    parser.add_argument("--images", type=int, help="use only this number of images of the dataset")
     parser.add_argument("--recipe", choices=list(RECIPES), help="network and settings (original)")
     parser.add_argument("--light", dest="recipe", action="store_const", const="light", help="--recipe=light")
     parser.add_argument(
@@ -554,7 +580,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, help="folder of results")
     parser.add_argument(
-        "--min-score", type=float, default=MIN_SCORE, help=f"lowest score that counts ({MIN_SCORE})"
+        "--min-score",
+        type=float,
+        help=f"lowest score that counts ({MIN_SCORE}; detect with --recipe=original: all count)",
     )
     parser.add_argument("--verbose", action="store_true", help="print all settings")
     return parser
@@ -574,6 +602,9 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.weights == SHIPPED:
         arguments.recipe = arguments.recipe or SHIPPED_RECIPE
     arguments.recipe = arguments.recipe or "original"
+    # A submission of 2018 has all detections.
+    if arguments.min_score is None and (arguments.command, arguments.recipe) != ("detect", "original"):
+        arguments.min_score = MIN_SCORE
     error = option_error(arguments) or file_error(arguments) or weights_error(arguments)
     if error:
         parser.exit(2, f"{error}\n")
@@ -589,13 +620,15 @@ def option_error(arguments: argparse.Namespace) -> str | None:
         return f"{arguments.command} needs {' and '.join(missing)}."
     if arguments.weights == SHIPPED and arguments.recipe != SHIPPED_RECIPE:
         return f"--weights={SHIPPED} needs --recipe={SHIPPED_RECIPE}. Received: --recipe={arguments.recipe}"
+    if arguments.command in ("count", "predict") and arguments.images is not None:
+        return f"{arguments.command} does not take --images. It reads all images of --input."
     for name in ("images", "epochs", "steps"):
         count = getattr(arguments, name)
         if count is not None and count < 1:
             return f"--{name} must be at least 1. Received: {count}"
     if arguments.scale is not None and arguments.scale <= 0:
         return f"--scale must be greater than 0. Received: {arguments.scale}"
-    if not 0 <= arguments.min_score <= 1:
+    if arguments.min_score is not None and not 0 <= arguments.min_score <= 1:
         return f"--min-score must be a number from 0 to 1. Received: {arguments.min_score}"
     needs_imgaug = arguments.command == "train" and augmentation_name(arguments) == "original"
     if needs_imgaug and importlib.util.find_spec("imgaug") is None:
@@ -623,6 +656,12 @@ def file_error(arguments: argparse.Namespace) -> str | None:
 
 def weights_error(arguments: argparse.Namespace) -> str | None:
     """Return why --weights cannot be loaded, if that is known before the model is built."""
+    if (arguments.recipe, arguments.weights) in UNFIT_WEIGHTS:
+        network, choices = UNFIT_WEIGHTS[arguments.recipe, arguments.weights]
+        return (
+            f"--weights={arguments.weights} is a {network}, which --recipe={arguments.recipe} does not "
+            f"build. Use --weights={choices} or a path."
+        )
     if arguments.weights == "last":
         mode = "training" if arguments.command == "train" else "inference"
         try:
@@ -648,7 +687,7 @@ def main() -> None:
     model = mrcnn.MaskRCNN(mode, config, arguments.logs)
     load_weights(model, arguments.weights)
     if arguments.command == "detect":
-        detect(model, arguments.dataset, arguments.subset)
+        detect(model, arguments.dataset, arguments.subset, arguments.output, arguments.images)
     else:
         commands = {"train": train, "evaluate": evaluate, "robustness": measure_robustness}
         commands.get(arguments.command, predict)(model, arguments)

@@ -23,8 +23,8 @@ from mrcnn import formats
 from mrcnn.files import archives
 
 COCO_WEIGHTS = Path("mask_rcnn_coco.h5")  # downloaded to the current folder if it is missing
-# The layers whose shapes depend on the number of classes.
 CHOICES = ("coco", "imagenet", "scratch")
+# The layers whose shapes depend on the number of classes.
 CLASS_LAYERS = ["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask"]
 
 
@@ -157,7 +157,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--split", type=Path, help="JSON file of the images to train on and to hold back")
     parser.add_argument("--classes", default="person", help="name of the class (person)")
     parser.add_argument(
-        "--weights", default="coco", help="coco, imagenet, scratch, or a path to begin with (coco)"
+        "--weights",
+        default="coco",
+        help="coco, imagenet (with --light), scratch, or a path to begin with (coco)",
     )
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
     parser.add_argument(
@@ -182,6 +184,11 @@ def argument_error(arguments: argparse.Namespace) -> str | None:
         return f"--split: there is no file {arguments.split}."
     if arguments.weights == "imagenet" and not arguments.light:
         return "--weights=imagenet needs --light."
+    if arguments.weights == "coco" and arguments.light:
+        return (
+            "--weights=coco is a ResNet-101, which --light does not build. "
+            "Use --weights=imagenet, scratch or a path."
+        )
     if arguments.weights not in CHOICES and not Path(arguments.weights).is_file():
         return f"--weights: there is no file {arguments.weights}."
     for name in ("epochs", "steps"):

@@ -154,21 +154,23 @@ def load_weights(model: mrcnn.MaskRCNN, choice: str) -> None:
 
 
 def train(config: mrcnn.Config, arguments: argparse.Namespace) -> None:
-    """Train all layers from scratch with the camera policy, or the heads of loaded weights."""
+    """Train the heads of loaded weights; with --light or from scratch, all layers with the camera policy.
+
+    With --light, the weights of a run continue its training where it stopped, if --epochs and --steps are the
+    same. Without, they do not tell how the run began, and the heads train.
+    """
     model = mrcnn.MaskRCNN("training", config, arguments.logs)
     load_weights(model, arguments.weights)
-    layers, rate, augmentation = "heads", config.LEARNING_RATE, None
-    if arguments.weights == "scratch":
+    stage, augmentation = mrcnn.schedules.Stage(config.LEARNING_RATE, arguments.epochs, "heads"), None
+    if arguments.light or arguments.weights == "scratch":
         steps = arguments.epochs * config.STEPS_PER_EPOCH
-        layers, rate = "all", mrcnn.schedules.warm_up_and_decay(rate, steps)
+        rate = mrcnn.schedules.warm_up_and_decay(config.LEARNING_RATE, steps)
+        whole = [mrcnn.schedules.Stage(rate, arguments.epochs, "all")]
+        # If nothing is left, `model.train` warns.
+        (stage,) = mrcnn.schedules.remaining(whole, model.epoch, config.STEPS_PER_EPOCH) or whole
         augmentation = mrcnn.camera_policy(any_orientation=False)
     model.train(
-        load_dataset(500, config),
-        load_dataset(50, config),
-        learning_rate=rate,
-        epochs=arguments.epochs,
-        layers=layers,
-        augmentation=augmentation,
+        load_dataset(500, config), load_dataset(50, config), **stage._asdict(), augmentation=augmentation
     )
 
 
@@ -208,10 +210,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("command", choices=["train", "detect"])
     parser.add_argument(
-        "--weights", default="scratch", help="scratch, coco, imagenet, last, or a path (scratch)"
+        "--weights",
+        default="scratch",
+        help="scratch, coco or imagenet (both without --light), last, or a path (scratch)",
     )
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder of training runs (logs)")
-    parser.add_argument("--epochs", type=int, default=1, help="train: epochs (1)")
+    parser.add_argument("--epochs", type=int, default=1, help="train: total number of epochs (1)")
     parser.add_argument("--steps", type=int, help="train: steps per epoch (100)")
     parser.add_argument("--light", action="store_true", help="use MobileNetV2, for a machine without a GPU")
     parser.add_argument("--output", type=Path, default=Path("shapes.png"), help="detect: image to write")
@@ -230,6 +234,12 @@ def argument_error(arguments: argparse.Namespace) -> str | None:
             return f"--{name} must be at least 1. Received: {count}"
     if not arguments.output.absolute().parent.is_dir():
         return f"--output must be in an existing folder. Received: {arguments.output}"
+    if arguments.light and arguments.weights in ("coco", "imagenet"):
+        network = {"coco": "ResNet-101", "imagenet": "ResNet-50"}[arguments.weights]
+        return (
+            f"--weights={arguments.weights} is a {network}, which --light does not build. "
+            "Use --weights=scratch, last or a path."
+        )
     if arguments.weights == "last":
         try:
             runs.find_last(arguments.logs, config_for(arguments).NAME)

@@ -92,6 +92,33 @@ def test_defaults_of_the_command_line(arguments, bowl, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "options, lowest",
+    [
+        ("detect --recipe=original", 0),  # as in 2018
+        ("detect --recipe=original --min-score=0.7", 0.7),
+        ("detect --recipe=light", 0.4),
+        ("detect --recipe=light --min-score=0", 0),
+        ("count --recipe=light", 0.05),  # `predict` leaves out what is below --min-score
+        ("count --recipe=light --min-score=0.01", 0.01),
+        ("evaluate --recipe=light --min-score=0.9", 0.05),  # average precision needs all
+    ],
+)
+def test_the_lowest_score_of_detections(arguments, bowl, options, lowest):
+    parsed = arguments(f"{options} --dataset={bowl} --weights=scratch --subset=stage1_train")
+    assert lowest == nucleus.config_for(parsed, "inference").DETECTION_MIN_CONFIDENCE
+
+
+def test_weights_that_fit_the_recipe_are_accepted(arguments, bowl):
+    for options in (
+        "--weights=coco --augmentation=camera",
+        "--weights=imagenet --augmentation=camera",
+        "--weights=coco --recipe=scratch",
+        "--weights=imagenet --recipe=pretrained",
+    ):
+        assert arguments(f"train --dataset={bowl} {options}").min_score == nucleus.MIN_SCORE
+
+
+@pytest.mark.parametrize(
     "line, message",
     [
         ("train --dataset=BOWL", "train needs --weights."),
@@ -106,6 +133,17 @@ def test_defaults_of_the_command_line(arguments, bowl, tmp_path):
         ("evaluate --dataset=BOWL --weights=scratch --subset=stage3", "subset='stage3'"),
         ("train --dataset=BOWL --weights=scratch --light --epochs=0", "--epochs must be at least 1"),
         ("count --scale=-1", "--scale must be greater than 0"),
+        ("count --images=2", "count does not take --images."),
+        ("predict --input=BOWL --output=b --images=2", "predict does not take --images."),
+        (
+            "count --light --weights=coco",
+            "--weights=coco is a ResNet-101, which --recipe=light does not build.",
+        ),
+        ("count --light --weights=imagenet", "Use --weights=scratch, last or a path."),
+        (
+            "evaluate --dataset=BOWL --weights=coco --recipe=pretrained",
+            "Use --weights=nucleus-light, imagenet, scratch, last or a path.",
+        ),
         ("count --min-score=50", "--min-score must be a number from 0 to 1"),
     ],
 )

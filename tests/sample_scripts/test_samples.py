@@ -20,8 +20,9 @@ import annotation_files as files
 import numpy as np
 import PIL.Image
 import pytest
+from keras import layers
 from pycocotools.coco import COCO
-from tiny_model import TinyConfig
+from tiny_model import TinyConfig, tiny_backbone
 
 from mrcnn.inference.video import VideoReader, VideoWriter
 from mrcnn.model import MaskRCNN
@@ -154,6 +155,35 @@ def test_help_loads_nothing_heavy(name):
         (shapes, "detect --weights=last", "no folder logs"),
         (shapes, "train --weights=nowhere.h5", "no file nowhere.h5"),
         (shapes, "detect --output=nowhere/shapes.png", "--output must be in an existing folder"),
+        (
+            balloon,
+            "splash --weights=coco --light --video=0",
+            "Use --weights=imagenet, scratch, last or a path.",
+        ),
+        (
+            balloon,
+            "splash --weights=imagenet --light --backbone=mobilenetv2 --video=0",
+            "--weights=imagenet is an EfficientNet-Lite0, which --backbone=mobilenetv2 does not build.",
+        ),
+        (
+            balloon,
+            "splash --weights=scratch --backbone=efficientnetlite0 --video=0",
+            "--backbone=efficientnetlite0 needs --light.",
+        ),
+        (
+            balloon,
+            "splash --weights=last --new-classes --video=0",
+            "--new-classes needs the path of a weight",
+        ),
+        (coco, "train --dataset=. --download --light --model=coco", "--model=coco is a ResNet-101, which"),
+        (
+            coco,
+            "train --dataset=. --download --light --model=imagenet",
+            "Use --model=scratch, last or a path.",
+        ),
+        (pennfudan, "--dataset=. --light", "Use --weights=imagenet, scratch or a path."),
+        (shapes, "train --light --weights=coco", "--weights=coco is a ResNet-101, which --light does not"),
+        (shapes, "detect --light --weights=imagenet", "--weights=imagenet is a ResNet-50, which --light"),
         (coins, "--epochs=0", "--epochs must be at least 1"),
         (coins, "--output=nowhere/coins.png", "--output must be in an existing folder"),
     ],
@@ -238,9 +268,65 @@ def test_coco_evaluates(run, tmp_path, capsys):
 def test_coco_trains_in_stages_and_continues(run, tmp_path, capsys):
     data = coco_folder(tmp_path / "coco")
     run(coco, "LightCocoConfig", "train", "--dataset", data, "--year=2017", "--model=scratch", "--epochs=1")
-    run(coco, "LightCocoConfig", "train", "--dataset", data, "--year=2017", "--model=last", "--epochs=1")
+    run(coco, "LightCocoConfig", "train", "--dataset", data, "--year=2017", "--model=last", "--epochs=2")
+    printed = capsys.readouterr().out
+    assert "Training layers 'all', epochs 1 to 1" in printed
+    assert "Training layers 'all', epochs 2 to 2" in printed
     written = sorted(path.name for path in (tmp_path / "logs").rglob("*.h5"))
-    assert written == [f"mask_rcnn_coco-light_000{epoch}.h5" for epoch in (1, 2, 3, 4)]
+    assert written == [f"mask_rcnn_coco-light_000{epoch}.h5" for epoch in (1, 2)]
+
+
+class Recorder:
+    """Stands for a model in training whose run has completed some epochs. It records what `train` gets."""
+
+    def __init__(self, config, epoch):
+        self.config, self.epoch, self.calls = config, epoch, []
+
+    def train(self, train_set, val_set, learning_rate, epochs, layers, augmentation=None):
+        self.calls.append((learning_rate, epochs, layers, augmentation))
+
+
+def recorded(module, monkeypatch, line, epoch):
+    """What `train` of a sample does for a command line, if the loaded run has completed some epochs."""
+    monkeypatch.setattr(module, "load_dataset", lambda *arguments: None)
+    monkeypatch.setattr(module, "load_weights", lambda *arguments: None)
+    monkeypatch.setattr(module.runs, "find_last", lambda *arguments: None)
+    arguments = parsed(module, monkeypatch, line)
+    model = Recorder(module.config_for(arguments), epoch)
+    if module is coco:
+        coco.train(model, arguments)
+    else:
+        monkeypatch.setattr(module.mrcnn, "MaskRCNN", lambda *arguments: model)
+        module.train(model.config, arguments)
+    return model.calls
+
+
+@pytest.mark.parametrize(
+    "module, line",
+    [
+        (coco, "train --dataset=. --download --light --epochs=4 --steps=5 --model"),
+        (shapes, "train --light --epochs=4 --steps=5 --weights"),
+    ],
+    ids=["coco", "shapes"],
+)
+def test_light_runs_continue_where_they_stopped(module, line, monkeypatch):
+    ((begin, *whole, policy),) = recorded(module, monkeypatch, f"{line}=scratch", 0)
+    assert whole == [4, "all"] and policy is not None
+    ((rate, *rest, same_policy),) = recorded(module, monkeypatch, f"{line}=last", 3)
+    assert rest == whole and type(same_policy) is type(policy)
+    assert [float(rate(step)) for step in range(5)] == [float(begin(step)) for step in range(15, 20)]
+    ((_, *done, _),) = recorded(module, monkeypatch, f"{line}=last", 4)
+    assert done == whole  # `MaskRCNN.train` warns that all epochs have run
+
+
+def test_coco_trains_loaded_weights_in_three_stages(monkeypatch):
+    line = "train --dataset=. --download --epochs=2 --model=last"
+    calls = recorded(coco, monkeypatch, line, 1)
+    assert [call[:3] for call in calls] == [
+        (0.001, 2, "heads"),
+        (0.001, 6, "4+"),
+        (pytest.approx(0.0001), 8, "all"),
+    ]
 
 
 def test_coco_dataset_has_all_categories_and_records(tmp_path):
@@ -369,6 +455,41 @@ def test_nucleus_writes_a_submission_and_pictures(detector, tmp_path, monkeypatc
     assert rows[0] == ["ImageId", "EncodedPixels"] and {row[0] for row in rows[1:]} == {"c"}
 
 
+def test_nucleus_detects_some_images_and_writes_to_a_folder(detector, tmp_path, monkeypatch):
+    """The folder may exist."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(nucleus.mrcnn, "MaskRCNN", lambda *arguments: detector)
+    data, output = nucleus_folder(tmp_path / "data"), tmp_path / "found"
+    line = f"detect --dataset={data} --subset=stage1_train --weights=scratch --output={output} --images=2"
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["nucleus.py", *line.split()])
+        nucleus.main()
+    names = sorted(path.name for path in output.iterdir())
+    assert len(names) == 3 and "submit.csv" in names  # and two drawings
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "found"]
+
+
+def test_nucleus_takes_coco_weights_of_a_deeper_network(detector, tmp_path, monkeypatch):
+    """ResNet-101 has more layers than the ResNet-50 of 2018."""
+
+    def deeper(image, stage5=True, train_bn=None):
+        stages = tiny_backbone(image)
+        return [*stages[:4], layers.Conv2D(8, 3, padding="same", name="res5b_tiny")(stages[4])]
+
+    config = type(
+        "DeeperConfig", (TinyConfig,), {"BACKBONE": staticmethod(deeper), "NUM_CLASSES": 81, "SEED": 4}
+    )()
+    published = MaskRCNN("inference", config, tmp_path).keras_model
+    published.save_weights(tmp_path / "coco.h5")
+    detector.keras_model.save_weights(tmp_path / "begin.h5")
+    monkeypatch.setattr(nucleus, "COCO_WEIGHTS", tmp_path / "coco.h5")
+    with pytest.warns(UserWarning, match="res5b_tiny"):
+        nucleus.load_weights(detector, "coco")
+    first = [model.get_layer("res1_tiny").get_weights()[0] for model in (detector.keras_model, published)]
+    assert np.array_equal(*first)
+    detector.load_weights(tmp_path / "begin.h5", resume=False)
+
+
 def test_pennfudan_takes_a_split_by_hand(tmp_path):
     for name in "abc":
         files.write_picture(tmp_path / "data" / "images" / f"{name}.jpg")
@@ -394,13 +515,13 @@ def test_weights_of_other_objects_come_without_their_classes(load, detector, tmp
     path = tmp_path / "own20260101T0000" / "mask_rcnn_own_0007.h5"
     path.parent.mkdir()
     detector.keras_model.save_weights(path)
-    layers = {name: detector.keras_model.get_layer(name) for name in ("res1_tiny", "mrcnn_class_logits")}
-    begin = {name: layer.get_weights()[0] for name, layer in layers.items()}
-    for layer in layers.values():
+    kept = {name: detector.keras_model.get_layer(name) for name in ("res1_tiny", "mrcnn_class_logits")}
+    begin = {name: layer.get_weights()[0] for name, layer in kept.items()}
+    for layer in kept.values():
         layer.set_weights([values + 1 for values in layer.get_weights()])
     load(detector, str(path))
-    assert np.array_equal(layers["res1_tiny"].get_weights()[0], begin["res1_tiny"])
-    assert np.array_equal(layers["mrcnn_class_logits"].get_weights()[0], begin["mrcnn_class_logits"] + 1)
+    assert np.array_equal(kept["res1_tiny"].get_weights()[0], begin["res1_tiny"])
+    assert np.array_equal(kept["mrcnn_class_logits"].get_weights()[0], begin["mrcnn_class_logits"] + 1)
     assert detector.epoch == 0
     detector.load_weights(path, resume=False)
 
