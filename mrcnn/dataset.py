@@ -1,7 +1,6 @@
 """Datasets: images with their classes and masks. Derive a class from Dataset to read your own annotations."""
 
 import logging
-import numbers
 import os
 from collections.abc import Sequence
 from typing import Any, BinaryIO
@@ -200,7 +199,7 @@ class Dataset:
             )
         # Scripts may store other facts under these names, such as the number of channels.
         page = page if isinstance(page, int) else None
-        channels = None if isinstance(channels, (str, numbers.Integral)) else channels
+        channels = channels if isinstance(channels, (list, tuple, range, np.ndarray)) else None
         file, entry = self.open_image(image_id), f"image id {image_id}"
         image = images.read_image(file, str(path), page=page, channels=channels, orientation=1, entry=entry)
         # A subclass may turn the image itself.

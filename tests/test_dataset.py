@@ -197,7 +197,7 @@ def test_a_number_of_channels_is_no_choice(channels, tmp_path):
     np.testing.assert_array_equal(dataset.load_image(0), PIXELS[..., :3])
 
 
-@pytest.mark.parametrize("channels", [[2], (2, 0), [0, 1, 2, 2]])
+@pytest.mark.parametrize("channels", [[2], (2, 0), [0, 1, 2, 2], range(1, 3), np.array([2, 0])])
 def test_chosen_channels(channels, tmp_path):
     dataset, _ = stored(tmp_path, "a.png", PIXELS[..., :3])
     dataset.image_info[0]["channels"] = channels
