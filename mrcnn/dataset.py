@@ -199,7 +199,7 @@ class Dataset:
             )
         # Scripts may store other facts under these names, such as the number of channels.
         page = page if isinstance(page, int) else None
-        channels = channels if isinstance(channels, (list, tuple, range, np.ndarray)) else None
+        channels = tuple(channels) if isinstance(channels, (list, tuple, range, np.ndarray)) else None
         file, entry = self.open_image(image_id), f"image id {image_id}"
         image = images.read_image(file, str(path), page=page, channels=channels, orientation=1, entry=entry)
         # A subclass may turn the image itself.
