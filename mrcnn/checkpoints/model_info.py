@@ -159,7 +159,7 @@ def describe_differences(file: Mapping[str, Any], model: Mapping[str, Any]) -> s
 def report_differences(
     path: str | os.PathLike[str], settings: Mapping[str, Any], config: "Config", *, detects: bool
 ) -> None:
-    """Say in which settings a weight file differs from the model that loaded it; see `describe_differences`.
+    """Report the settings in which a weight file and the model that loads it differ.
 
     Args:
         path: The weight file.

@@ -69,8 +69,8 @@ def _load(case: dict[str, Any]) -> Any:
     own = _own_precision(model)
     if precision not in ("", own, *choices):
         raise ValueError(
-            f"The exported file has the fixed precision {own}. Received: --precision {precision}. Leave out "
-            "--precision, or use OpenVINO."
+            f"--precision must be {own}, with which this file was exported. Received: --precision "
+            f"{precision}. Leave it out, or export the model again."
         )
     return model
 

@@ -241,7 +241,7 @@ def albumentations_policy(strength: float = 1.0, any_orientation: bool = True) -
 
 
 def _kelvin_limits(strength: float) -> tuple[int, int]:
-    """Return the range of color temperatures around the white of albumentations, within its limits."""
+    """Return the lowest and highest color temperature in kelvins that albumentations draws from."""
     width = max(1, int(KELVIN * strength))
     return max(3000, 6000 - width), min(15000, 6000 + width)
 

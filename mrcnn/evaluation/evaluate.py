@@ -219,8 +219,8 @@ def _check_groups(members: Mapping[str, Collection[int]], count: int) -> None:
     outside = sorted({image_id for ids in members.values() for image_id in ids if not 0 <= image_id < count})
     if outside:
         raise ValueError(
-            f"`image_ids` must be numbers of the dataset's images, from 0 to {count - 1}, not the ids of "
-            f"their source. Received: {outside[:NAMED_IMAGES]}"
+            f"`image_ids` must be ids of the dataset, from 0 to {count - 1}, not the ids of its source. "
+            f"Received: {outside[:NAMED_IMAGES]}. Take them from dataset.image_ids."
         )
 
 

@@ -133,7 +133,10 @@ def evaluate_under_shifts(
         ValueError: If there are no images, images are not uint8, or a measure is not among the results.
     """
     if options.get("results_path") is not None:
-        raise ValueError("`results_path` is not possible here, because each shift would replace the file.")
+        raise ValueError(
+            "`results_path` must be None, because each shift would replace the file of the last one. "
+            f"Received: results_path={options['results_path']!r}"
+        )
     options.setdefault("min_score", 0.5)
     if measures is None:
         kind = "mask" if "mask" in options.get("iou_types", ("mask",)) else "box"
@@ -160,7 +163,10 @@ def _after(shift: Shift, detect: Detect) -> Detect:
     def detect_shifted(images: list[Image]) -> Sequence[Detections]:
         for image in map(np.asarray, images):
             if image.dtype != np.uint8:
-                raise ValueError(f"Shifts need uint8 images. Received: image.dtype={image.dtype}")
+                raise ValueError(
+                    "Images must be uint8, because shifts change values from 0 to 255. Received: "
+                    f"image.dtype={image.dtype}. Convert them in load_image."
+                )
         return detect([shift(np.asarray(image)) for image in images])
 
     return detect_shifted

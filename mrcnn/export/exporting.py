@@ -158,7 +158,9 @@ def describe(
         canvas = (int(config.IMAGE_SHAPE[0]), int(config.IMAGE_SHAPE[1]))
     if size is not None:
         if min(size) < 1:
-            raise ValueError(f"`size` must be (height, width) in pixels. Received: size={tuple(size)}")
+            raise ValueError(
+                f"`size` must be (height, width), at least 1 pixel each. Received: size={tuple(size)}"
+            )
         check_molded_size(size, config.IMAGE_RESIZE_MODE)
         if canvas not in (None, tuple(size)):
             raise ValueError(

@@ -143,9 +143,13 @@ def write_predictions(
     if len(results.counts) < len(images):
         logger.warning("%d of %d images were left out.", len(images) - len(results.counts), len(images))
     if verbose:
-        listed, total = ", ".join(class_names.values()), sum(results.counts.values())
-        print(f"{len(results.counts)} images, {total} instances ({listed}) in {output}")
+        _print_summary(results.counts, class_names, output)
     return results.counts
+
+
+def _print_summary(counts: Mapping[str, int], class_names: Mapping[int, str], output: Source) -> None:
+    listed = ", ".join(class_names.values())
+    print(f"{len(counts)} images, {sum(counts.values())} instances ({listed}) in {output}")
 
 
 def _check_names_of_images(root: Path, formats: Sequence[str], copy_images: bool) -> None:
