@@ -124,12 +124,9 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
         shapes = formats.LabelMeDataset(**choice)
         shapes.load(data, classes, within=images)
         return shapes
-    for suffixes, kind in (
-        ({".geojson"}, formats.GeoJsonDataset),
-        ({".zip", ".roi"}, formats.ImageJDataset),
-    ):
-        if data.is_dir() and suffixes & {path.suffix.lower() for path in data.iterdir()}:
-            outlined = kind(**choice)
+    for kind, outlines in (("geojson", formats.GeoJsonDataset), ("imagej", formats.ImageJDataset)):
+        if _has_outlines(data, kind):
+            outlined = outlines(**choice)
             outlined.load(data, images or _images_beside(data), classes)
             return outlined
     if data.name == "labels" and _has_images(data):
@@ -192,7 +189,12 @@ def _holds(kind: str, place: Path) -> bool:
         return place.is_file() and _is_coco(place)
     if kind == "yolo":
         return place.is_file()
-    return place.is_dir() and any(path.suffix.lower() in OUTLINE_SUFFIXES[kind] for path in place.iterdir())
+    return _has_outlines(place, kind)
+
+
+def _has_outlines(folder: Path, kind: str) -> bool:
+    suffixes = OUTLINE_SUFFIXES[kind]
+    return folder.is_dir() and any(path.suffix.lower() in suffixes for path in folder.iterdir())
 
 
 def _yolo(data: Path, wanted: _Wanted) -> "FormatDataset":
