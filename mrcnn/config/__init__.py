@@ -212,7 +212,8 @@ class Config:
 
     IMAGE_CHANNEL_COUNT = 3
     """Channels of the input. A value other than 3 needs a matching MEAN_PIXEL, a Dataset.load_image that
-    returns as many channels, and a first convolution trained from scratch."""
+    returns as many channels, and a first convolution trained from scratch. With 1, gray images repeated over
+    three channels fit, too."""
 
     CONTRAST_PERCENTILES: Sequence[float] | None = None
     """Stretch each channel so that these two percentiles of the image become 0 and 255, in training and in

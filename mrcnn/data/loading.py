@@ -238,6 +238,8 @@ def _load_checked(dataset: "Dataset", config: "Config", image_id: int) -> tuple[
     Crops are preferred, because the whole masks of a large image with many instances take gigabytes.
     """
     image = np.asarray(dataset.load_image(image_id))
+    if config.IMAGE_CHANNEL_COUNT == 1 and preprocessing.is_repeated_gray(image):
+        image = image[:, :, :1]
     crops = None
     if hasattr(dataset, "load_mask_crops"):
         crops, class_ids = dataset.load_mask_crops(image_id)

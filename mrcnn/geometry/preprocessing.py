@@ -27,7 +27,8 @@ LARGEST_VALUE = 1e9
 def with_channels(image: Image, channels: int) -> Image:
     """Convert an image to the number of channels that the network takes.
 
-    A gray image is repeated over three channels, and the alpha channel of an RGBA image is dropped.
+    A gray image is repeated over three channels, three equal channels become one, and the alpha channel of
+    an RGBA image is dropped.
 
     Args:
         image: [h, w] or [h, w, c], any dtype.
@@ -56,10 +57,17 @@ def with_channels(image: Image, channels: int) -> Image:
         return np.repeat(image, 3, axis=2)
     if image.ndim == 3 and image.shape[2] == ALPHA_CHANNELS and channels == 3:
         return image[:, :, :3]
+    if channels == 1 and is_repeated_gray(image):
+        return image[:, :, :1]
     raise InvalidDataError(
         f"An image must have shape (height, width, {channels}), because IMAGE_CHANNEL_COUNT={channels}. "
         f"Received: image.shape={image.shape}. Convert it, or set IMAGE_CHANNEL_COUNT and MEAN_PIXEL."
     )
+
+
+def is_repeated_gray(image: Image) -> bool:
+    """Return whether an image [h, w, 3] has three equal channels, as `Dataset.load_image` gives gray ones."""
+    return image.ndim == 3 and image.shape[2] == 3 and bool(np.all(image == image[:, :, :1]))
 
 
 def check_values(image: Image) -> None:

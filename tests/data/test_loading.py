@@ -110,13 +110,21 @@ def test_data_that_do_not_fit_are_named(changes, message):
         load_image_gt(item(**changes), ToyConfig(), 0)
 
 
-def test_other_channel_counts():
-    dataset = item(image=rectangles(0)[0][..., :1])
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_one_channel_or_a_gray_image_repeated(repeats):
+    dataset = item(image=rectangles(0)[0][..., :1].repeat(repeats, axis=2))
     config = ToyConfig()
     config.IMAGE_CHANNEL_COUNT, config.MEAN_PIXEL = 1, [100.0]
     image, meta, *_ = load_image_gt(dataset, config, 0)
     assert image.shape == (128, 128, 1)
     assert meta[1:7].tolist() == [100, 120, 1, 128, 128, 1]
+
+
+def test_colors_do_not_fit_one_channel():
+    config = ToyConfig()
+    config.IMAGE_CHANNEL_COUNT, config.MEAN_PIXEL = 1, [100.0]
+    with pytest.raises(ValueError, match=r"\(height, width, 1\).*image\.shape=\(100, 120, 3\)"):
+        load_image_gt(item(), config, 0)
 
 
 def test_an_unprepared_dataset_says_so():

@@ -22,7 +22,12 @@ def test_grey_becomes_rgb_and_alpha_goes():
 @pytest.mark.parametrize("shape, channels", [((2, 3, 3), 1), ((2, 3, 5), 3), ((2,), 3), ((1, 2, 3, 3), 3)])
 def test_what_would_have_to_be_guessed_is_refused(shape, channels):
     with pytest.raises(ValueError, match="IMAGE_CHANNEL_COUNT"):
-        preprocessing.with_channels(np.zeros(shape), channels)
+        preprocessing.with_channels(np.arange(np.prod(shape)).reshape(shape), channels)
+
+
+def test_three_equal_channels_become_one():
+    gray = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    np.testing.assert_array_equal(preprocessing.with_channels(gray.repeat(3, axis=2), 1), gray)
 
 
 @pytest.mark.parametrize(
