@@ -44,9 +44,10 @@ Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # Numbers of tags.
-PHOTOMETRIC, ORIENTATION, SAMPLES, EXTRA_SAMPLES, SAMPLE_FORMAT = 262, 274, 277, 338, 339
+PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT = 262, 274, 277, 284, 338, 339
 WHITE_IS_ZERO = 0  # a photometric interpretation
 UNSPECIFIED = 0  # a kind of extra sample
+SEPARATE = 2  # a planar configuration
 SIGNED = 2  # a sample format
 MAX_DOWNLOAD = 1 << 30  # bytes
 DOWNLOAD_TIMEOUT = 60  # seconds
@@ -452,6 +453,8 @@ def _is_exact(image: "PillowImage", header: Header) -> bool:
         return False  # a stack behind one page
     if image.mode in ("L", "LA") and UNSPECIFIED in headers.tags(image).get(EXTRA_SAMPLES, ()):
         return False  # a second channel that is not alpha
+    if image.mode in ("LA", "LAB") and headers.tags(image).get(PLANAR) == SEPARATE:
+        return False  # Pillow refuses planes of gray and alpha, and does not shift a* and b* in planes
     if image.mode == "I":
         return _is_signed(image)
     return (

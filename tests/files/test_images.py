@@ -76,6 +76,14 @@ EXACT = {
     "webp lossless": (encoded(RGB, "WEBP", lossless=True), RGB),
     "tiff rgb": (encoded(RGB, "TIFF"), RGB),
     "tiff planes": (tiff(np.moveaxis(RGB, 2, 0), photometric="rgb", planarconfig="separate"), RGB),
+    "tiff gray alpha planes": (
+        tiff(np.stack([GRAY, GRAY // 2]), planarconfig="separate", extrasamples=["unassalpha"]),
+        GRAY,
+    ),
+    "tiff alpha planes": (
+        tiff(np.moveaxis(ALPHA, 2, 0), photometric="rgb", planarconfig="separate"),
+        RGB,
+    ),
     "tiff 16 bits": (tiff(DEEP), DEEP),
     "tiff 16 bits, other byte order": (tiff(DEEP, byteorder=">"), DEEP),
     "tiff 16 bits, compressed": (encoded(DEEP, "TIFF", compression="tiff_lzw"), DEEP),
