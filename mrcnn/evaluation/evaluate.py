@@ -181,7 +181,6 @@ def evaluate_groups(
         image_id, shape, truth, found = item
         detections = with_class_ids_of(found, dataset.class_names, classes)
         rows = coco.detections_of(detections)
-        truth = [coco.checked_annotation(row, shape) for row in truth]
         truth = _with_source_classes(truth, classes, image_id)
         for group in groups:
             if image_id in members[group]:
@@ -299,7 +298,8 @@ def detected(
 
     def read(image_id: int) -> tuple[int, Image, list[coco.Record]] | None:
         try:
-            return image_id, dataset.load_image(image_id), true_annotations(dataset, image_id)
+            image = dataset.load_image(image_id)
+            return image_id, image, true_annotations(dataset, image_id, image.shape)
         except (DataError, OSError) as error:
             if unread is None:
                 raise
@@ -328,12 +328,47 @@ def detected(
         progress.update(len(unread or ()))
 
 
-def true_annotations(dataset: "Dataset", image_id: int) -> list[coco.Record]:
-    """Return COCO annotations of the ground truth of an image, with the dataset's class ids."""
-    if hasattr(dataset, "coco_annotations"):
-        return [dict(record) for record in dataset.coco_annotations(image_id)]
-    masks, class_ids = dataset.load_mask(image_id)
-    return coco.annotations_of(masks, class_ids) if len(class_ids) else []
+def true_annotations(dataset: "Dataset", image_id: int, shape: Sequence[int]) -> list[coco.Record]:
+    """Return COCO annotations of the ground truth of an image, with the dataset's class ids.
+
+    Args:
+        dataset: A prepared Dataset. Its `coco_annotations` are preferred to masks, unless a subclass
+            overrides how masks are loaded.
+        image_id: The image.
+        shape: (height, width, ...) of the image.
+
+    Raises:
+        InvalidDataError: If an annotation or the masks do not fit; the error names the image.
+    """
+    try:
+        if _has_own_annotations(dataset):
+            return [coco.checked_annotation(record, shape) for record in dataset.coco_annotations(image_id)]
+        masks, class_ids = dataset.load_mask(image_id)
+        if len(class_ids) == 0:
+            return []
+        if masks.shape[:2] != tuple(shape[:2]):
+            raise InvalidDataError(
+                "load_mask must return masks of the height and width of the image. Received: masks.shape="
+                f"{masks.shape} and image.shape={tuple(shape)}."
+            )
+        return coco.annotations_of(masks, class_ids)
+    except InvalidDataError as error:
+        if error.file or error.entry:
+            raise
+        raise InvalidDataError(str(error), field=error.field, entry=f"image id {image_id}") from error
+
+
+def _has_own_annotations(dataset: "Dataset") -> bool:
+    """Return whether the annotations of a dataset are of the same class as its masks, or of a subclass."""
+    return hasattr(dataset, "coco_annotations") and _depth(dataset, "coco_annotations") <= min(
+        _depth(dataset, name) for name in ("load_mask", "load_instances")
+    )
+
+
+def _depth(dataset: "Dataset", method: str) -> int:
+    """Return how many classes above a dataset's own its method is defined."""
+    parents = type(dataset).__mro__
+    return next((depth for depth, parent in enumerate(parents) if method in vars(parent)), len(parents))
 
 
 def source_ids(dataset: "Dataset", image_ids: Sequence[int]) -> dict[int, Any]:

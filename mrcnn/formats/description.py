@@ -94,7 +94,9 @@ def _look(dataset: Dataset, image_id: int, found: _Findings) -> None:
     """Add the size and the objects of one image."""
     if isinstance(dataset, FormatDataset):
         size = dataset.image_size(image_id)
-        objects = [(one.class_id, one.box, int(one.mask.sum())) for one in dataset.load_instances(image_id)]
+        crops, class_ids = dataset.load_mask_crops(image_id)
+        areas = [np.count_nonzero(crop) for crop in crops.crops]
+        objects = list(zip(class_ids, crops.boxes, areas, strict=True))
     else:
         height, width = dataset.load_image(image_id).shape[:2]
         size = height, width

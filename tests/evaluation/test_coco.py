@@ -277,6 +277,24 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(part, capsys):
         evaluate.evaluate(detect, dataset, [1, 3], verbose=0)
 
 
+def test_masks_and_annotations_that_do_not_fit_the_image_are_left_out():
+    class Turned(Pictures):
+        def load_mask(self, image_id):
+            masks, class_ids = super().load_mask(image_id)
+            return (masks[:20] if image_id == 1 else masks), class_ids
+
+    class Annotated(Pictures):
+        def coco_annotations(self, image_id):
+            records = coco.annotations_of(*self.load_mask(image_id))
+            return [{**row, "area": "large" if image_id == 1 else row["area"]} for row in records]
+
+    scene = (squares((0, 0)), np.array([1]))
+    for dataset, message in ((Turned([scene] * 2), "masks.shape"), (Annotated([scene] * 2), "`area` of an")):
+        with pytest.warns(UserWarning, match=rf"1 of 2 images cannot be read.*image id 1: .*{message}"):
+            results = evaluate.evaluate(lambda images: [detections(squares((0, 0)))], dataset, verbose=0)
+        assert results["images"][0] == 1 and results["mask_AP"][0] == pytest.approx(1)
+
+
 def test_an_error_of_the_detector_is_raised():
     def detect(images):
         raise OSError("no device")
@@ -301,3 +319,12 @@ def test_a_dataset_may_bring_its_annotations():
     results = evaluate.evaluate(lambda images: [detections(squares((0, 0)))], dataset, verbose=0)
     assert results["mask_AP"][1] == pytest.approx(1)
     assert results["box_AP"][1] == pytest.approx(0.1)  # IoU 0.5
+
+    class Masked(Annotated):
+        def load_mask(self, image_id):
+            return super().load_mask(image_id)
+
+    results = evaluate.evaluate(
+        lambda images: [detections(squares((0, 0)))], Masked(dataset.scenes), verbose=0
+    )
+    assert results["box_AP"][1] == pytest.approx(1)  # the box of the mask

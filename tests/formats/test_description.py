@@ -36,6 +36,22 @@ def test_numbers_of_a_coco_file(tmp_path, capsys):
     assert titles == ["Image sizes", "Objects per image", "Object sizes", "Objects per class"]
 
 
+def test_masks_that_a_subclass_changes_are_described(tmp_path):
+    class Largest(formats.CocoDataset):
+        def load_mask(self, image_id):
+            masks, class_ids = super().load_mask(image_id)
+            largest = [int(np.argmax(masks.sum((0, 1))))]
+            return masks[:, :, largest], class_ids[largest]
+
+    files.write_picture(tmp_path / "a.png")
+    dataset = Largest()
+    dataset.load(files.write_json(tmp_path / "x.json", files.coco_content()))
+    dataset.prepare()
+    numbers = formats.describe(dataset)
+    assert numbers["instances"] == 1
+    assert numbers["instance_areas"] == [max(mask.sum() for mask in files.masks())] * 5
+
+
 def test_broken_entries_are_warned_of_by_name(tmp_path, capsys):
     files.write_picture(tmp_path / "a.png", np.dstack([files.picture(), files.picture()[..., :1]]))
     files.write_picture(tmp_path / "b.png", files.picture(30, 40))
