@@ -36,7 +36,7 @@ COLUMNS = {
 
 
 def discs(size: int, count: int) -> dict[str, np.ndarray]:
-    """Return an image, and boxes, masks, class ids and scores of random discs of 3 % of its side."""
+    """Return an image, and boxes, masks, class ids and scores of random discs of 3% of its side."""
     rng = np.random.default_rng(0)
     radius = max(2, round(0.015 * size))
     y, x = np.ogrid[: 2 * radius + 1, : 2 * radius + 1]

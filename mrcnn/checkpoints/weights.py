@@ -204,7 +204,7 @@ def _warn_of_unknown(names: Iterable[str], known: Collection[str], model: keras.
         if name in outer:
             hint = f" It is part of {outer[name]!r}, which can only be excluded as a whole."
         warnings.warn(
-            f"`exclude` lists {name!r}, but neither the model nor the file has a layer of this name.{hint}",
+            f"`exclude` lists {name!r}, but neither the model nor the file has a layer with this name.{hint}",
             stacklevel=3,
         )
 

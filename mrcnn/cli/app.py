@@ -85,8 +85,8 @@ Precision = Annotated[
 Calibration = Annotated[
     Path | None,
     typer.Option(
-        help="For int8: a folder or zip archive of images like those to detect in, or one image. The first "
-        "100 are used."
+        help="For int8: a folder or zip archive of images like those in which you want to detect objects, or "
+        "one image. The first 100 are used."
     ),
 ]
 CheckImages = Annotated[

@@ -50,7 +50,9 @@ def detect_sources(
     _check_formats(formats)
     is_video = _is_video(sources)
     if is_video and formats:
-        raise ValueError("--format is for images. Of a video, the result is a video. Leave --format out.")
+        raise ValueError(
+            "--format applies to images only. The result of a video is a video. Leave out --format."
+        )
     loaded = load_model(model, settings)
     if is_video:
         return _detect_video(sources[0], loaded, output, min_score, quiet)
@@ -59,7 +61,7 @@ def detect_sources(
 
         wanted = (*formats, "overlay") if overlays else formats
         if options.pop("copy_images", False):
-            raise ValueError("--copy-images is for images that fit into memory. Leave it or --tile out.")
+            raise ValueError("--copy-images cannot be combined with --tile. Leave out one of them.")
         return detect_in_tiles(
             sources, loaded, output, min_score=min_score, formats=wanted, quiet=quiet, **tiles, **options
         )
@@ -166,8 +168,8 @@ def _as_one_source(sources: Sequence[str]) -> Iterator[Path]:
                 )
             if link.exists():
                 raise ValueError(
-                    f"Two images have the name {path.name}, and so would their results. Pass their "
-                    "folders one at a time."
+                    f"Two images are named {path.name}, so their results would overwrite each other. Pass "
+                    "their folders one at a time."
                 )
             os.symlink(path.resolve(), link)
         yield Path(folder)

@@ -61,7 +61,9 @@ def load_keras_model(name: str, settings: Sequence[str] = ()) -> "MaskRCNN":
     from mrcnn.loading import load
 
     if is_exported(Path(name)):
-        raise InvalidDataError("This command takes no exported file. Pass the weight file.", file=Path(name))
+        raise InvalidDataError(
+            "This command does not accept exported files. Pass the weight file.", file=Path(name)
+        )
 
     return load(name, **parse_settings(settings))
 

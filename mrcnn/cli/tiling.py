@@ -56,7 +56,7 @@ def detect_in_tiles(
     for name in formats:
         if name in NOT_IN_TILES:
             raise ValueError(
-                f"--format {name} needs the whole image in memory. Leave it out, or leave --tile out."
+                f"--format {name} needs the whole image in memory. Leave out --format {name} or --tile."
             )
     images = files_of(sources)
     names = names_of(model)
@@ -128,8 +128,8 @@ def files_of(sources: Sequence[str]) -> dict[str, Path]:
                 raise ValueError(f"--tile takes image files and folders of them. Received: {path}")
             if path.stem in found:
                 raise ValueError(
-                    f"Two images have the name {path.stem}, and so would their results. Pass them one "
-                    "at a time."
+                    f"Two images are named {path.stem}, so their results would overwrite each other. Pass "
+                    "them one at a time."
                 )
             found[path.stem] = path
     if not found:

@@ -333,7 +333,7 @@ class Config:
     start from random weights. True always uses those of the batch."""
 
     GRADIENT_CLIP_NORM: float | None = 5.0
-    """Largest joint norm of all gradients; larger ones are clipped. None turns clipping off."""
+    """Largest global norm of the gradients; larger gradients are scaled down. None turns clipping off."""
 
     GRADIENT_ACCUMULATION_STEPS = 1
     """Number of steps whose gradients are averaged before the weights change. Use it if the batch that you

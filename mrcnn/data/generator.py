@@ -285,9 +285,10 @@ def validation_batches(
     names, expected = list(dataset.class_names), list(train_dataset.class_names)
     if names != expected:
         warnings.warn(
-            "The validation dataset has other classes than the training dataset, or another order of them. "
-            "The loss compares class ids, so the validation loss may be wrong. Received: validation classes "
-            f"{names}, training classes {expected}. Add the same classes to both datasets, in one order.",
+            "The classes of the validation dataset differ from those of the training dataset, or are in "
+            "another order. The loss compares class ids, so the validation loss may be wrong. Received: "
+            f"validation classes {names}, training classes {expected}. Add the same classes to both "
+            "datasets, in the same order.",
             stacklevel=4,
         )
     return batches

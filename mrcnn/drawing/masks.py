@@ -19,7 +19,7 @@ def to_rgb(image: Image) -> np.ndarray:
     Args:
         image: [H, W] or [H, W, channels]. Images of one or two channels are shown in gray (the first
             channel), of more than three channels the first three are shown (alpha is dropped). uint8 is
-            kept. Bool and floats up to 1 (with 50 % tolerance for overshoot) span 0..1, other numbers up
+            kept. Bool and floats up to 1 (with 50% tolerance for overshoot) span 0..1, other numbers up
             to 255 span 0..255, larger ones (uint16) 0..maximum. Clearly negative values, as in an image
             whose mean is subtracted, make the range minimum..maximum. NaN becomes black.
 

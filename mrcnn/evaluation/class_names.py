@@ -60,8 +60,8 @@ def with_class_ids_of(
     unknown = sorted({int(number) for number in found} - set(new_ids))
     if unknown:
         raise ValueError(
-            "The class ids of detections must be those of the classes of the dataset, 1 to "
-            f"{len(dataset_names) - 1}. Received: class ids {unknown}. Use a model of these classes, or set "
-            "`model.class_names`, which joins classes by name."
+            "The class ids of detections must be class ids of the dataset, from 1 to "
+            f"{len(dataset_names) - 1}. Received: class ids {unknown}. Use a model with these classes, or "
+            "set `model.class_names` to match classes by name."
         )
     return {**detections, "class_ids": np.array([new_ids[int(number)] for number in found], dtype=int)}

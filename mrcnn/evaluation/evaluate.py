@@ -257,8 +257,8 @@ def _warn_of_unread_images(dataset: "Dataset", unread: Mapping[int, Exception], 
 
 def _warn_of_full_images(full: int, count: int, most: int | None) -> None:
     warnings.warn(
-        f"{full} of {count} images have DETECTION_MAX_INSTANCES={most} detections, so objects of lower "
-        "scores may be missing from these metrics. Set it higher.",
+        f"{full} of {count} images have DETECTION_MAX_INSTANCES={most} detections, so objects with lower "
+        "scores may be missing from these metrics. Raise this setting.",
         CappedWarning,
         stacklevel=4,
     )

@@ -134,7 +134,7 @@ def evaluate_under_shifts(
     """
     if options.get("results_path") is not None:
         raise ValueError(
-            "`results_path` must be None, because each shift would replace the file of the last one. "
+            "`results_path` must be None, because each shift would overwrite the file of the previous one. "
             f"Received: results_path={options['results_path']!r}"
         )
     options.setdefault("min_score", 0.5)

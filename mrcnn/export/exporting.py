@@ -68,8 +68,8 @@ def export(
         dtype: "float32", or "uint8" for images of 8 bits.
         precision: The precision of the convolutions: "float32", or, for ONNX, OpenVINO and LiteRT, "float16"
             or "int8". Smaller files, and other results: evaluate them. Boxes stay float32.
-        calibration: 10 to 300 images like those to detect in, for "int8" in ONNX and OpenVINO. A single array
-            is one image.
+        calibration: 10 to 300 images like those in which you want to detect objects, for "int8" in ONNX and
+            OpenVINO. A single array is one image.
         check: Whether to load the file, run it, and compare it with `MaskRCNN.detect`, on an image of shapes
             or on images of yours, [height, width, channels] each; a single array is one image. A file that
             differs is not kept.
@@ -200,8 +200,8 @@ def check_precision(format: str, precision: str, calibration: Sequence[Image] | 
     missing = calibration is None or not len(calibration)
     if precision == "int8" and format in CALIBRATED and missing:
         raise ValueError(
-            'With precision="int8", `calibration` must be a list of 10 to 300 images like those you want to '
-            f"detect in. Received: calibration={calibration!r}"
+            'With precision="int8", `calibration` must be a list of 10 to 300 images like those in which you '
+            f"want to detect objects. Received: calibration={calibration!r}"
         )
 
 

@@ -213,7 +213,7 @@ def read_labels(
         labels = read_values(stream, page=page)
         if labels.ndim != 2 or labels.dtype.kind not in "biu":
             raise InvalidDataError(
-                "A label image must have one channel of whole numbers. Received: an array of shape "
+                "A label image must have one channel of integers. Received: an array of shape "
                 f"{labels.shape} and type {labels.dtype}."
             )
         return labels

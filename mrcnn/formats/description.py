@@ -62,7 +62,7 @@ def describe(dataset: Dataset, limit: int | None = DEFAULT_LIMIT) -> dict[str, A
 
     Returns:
         A dict of images, images_looked_at, image_heights, image_widths, instances, instances_per_image,
-        instance_heights, instance_widths, instance_areas (each the quantiles 0, 25, 50, 75 and 100 %, in
+        instance_heights, instance_widths, instance_areas (each the quantiles 0, 25, 50, 75 and 100%, in
         pixels or numbers), images_without_instances, crowds, classes (number of objects by class name),
         problems (number of entries by kind), warnings (texts) and figure, a matplotlib figure that is not
         shown (a notebook shows it).
@@ -177,7 +177,7 @@ def _text(numbers: Mapping[str, Any]) -> str:
     rows = ("image_heights", "image_widths", "instances_per_image", "instance_heights", "instance_widths")
     lines = [
         f"{numbers['images']} images{partly}; {total} objects, {numbers['crowds']} of them crowds",
-        f"{'':22}" + "".join(f"{name:>9}" for name in ("least", "25 %", "median", "75 %", "most")),
+        f"{'':22}" + "".join(f"{name:>9}" for name in ("least", "25%", "median", "75%", "most")),
     ]
     for name in (*rows, "instance_areas"):
         lines.append(f"{name.replace('_', ' '):22}" + "".join(f"{value:9g}" for value in numbers[name]))

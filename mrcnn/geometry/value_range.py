@@ -11,7 +11,7 @@ Networks take values of 0 to 255. By default the dtype of an image determines it
 | other integers | 0 | 255 |
 
 Values may lie outside the range, so one bright pixel does not change the others. Many programs use floats
-from 0 to 255. A float image is taken to have this range, with a warning, if more than 1 % of its values
+from 0 to 255. A float image is taken to have this range, with a warning, if more than 1% of its values
 exceed FLOAT_LIMIT. Training decides this once for the whole dataset. `Config.IMAGE_VALUE_RANGE` sets the
 range of all images except uint8 and bool.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SAMPLED_PIXELS = 1 << 16
 # Images whose 99th percentile exceeds this are not on a scale of 0..1.
 FLOAT_LIMIT = 2.0
-# An image has the wrong range if more than 1 % of its values are this many ranges away from it.
+# An image has the wrong range if more than 1% of its values are this many ranges away from it.
 FAR = 16
 NEXT_STEP = "Set IMAGE_VALUE_RANGE to the values of black and white, such as (0, 4095)."
 
@@ -90,7 +90,7 @@ def value_range(image: Image, config: "Config") -> ValueRange | None:
 
 
 def is_unit_range(image: Image) -> bool:
-    """Return whether a float image is on a scale of 0 to 1: at most 1 % of its values exceed FLOAT_LIMIT."""
+    """Return whether a float image is on a scale of 0 to 1: at most 1% of its values exceed FLOAT_LIMIT."""
     return image.size == 0 or bool(_percentiles(image)[1] <= FLOAT_LIMIT)
 
 

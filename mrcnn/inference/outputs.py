@@ -141,8 +141,8 @@ def completed(
     if full:
         which = "The image has" if len(results) == 1 else f"{full} of {len(results)} images have"
         warnings.warn(
-            f"{which} DETECTION_MAX_INSTANCES={most} detections, so objects of lower scores may be missing. "
-            "Set it higher, set DETECTION_MIN_CONFIDENCE higher, or use detect_large for large images.",
+            f"{which} DETECTION_MAX_INSTANCES={most} detections, so objects with lower scores may be "
+            "missing. Raise this setting or DETECTION_MIN_CONFIDENCE, or use detect_large for large images.",
             CappedWarning,
             stacklevel=3,
         )

@@ -56,7 +56,7 @@ class VideoReader:
         if not self._capture.isOpened():
             kind = "camera" if self.is_camera else "video"
             raise OSError(
-                f"Cannot open the {kind} {self.source}. It is missing, in use, or of an unknown format."
+                f"Cannot open the {kind} {self.source}. It is missing, in use, or in an unknown format."
             )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if math.isfinite(rate) and rate > 0 else DEFAULT_RATE

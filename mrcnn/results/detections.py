@@ -234,7 +234,7 @@ def _shape(masks: Any) -> tuple[int, int]:
     elif masks:
         height, width = masks[0]["size"]
     else:
-        raise ValueError("`shape` must be given for run lengths of no object. Received: shape=None")
+        raise ValueError("`shape` is required when there are no run lengths. Received: shape=None")
     return int(height), int(width)
 
 

@@ -1,4 +1,4 @@
-"""Detect in a folder of any number of images, with many workers."""
+"""Detect objects in a folder of any number of images, with many workers."""
 
 import functools
 import os
@@ -27,11 +27,11 @@ def detect_images(
     images_per_file: int = 64,
     description: str | None = None,
 ) -> Summary:
-    """Detect in all images of a folder and its subfolders, and write the results as Parquet files.
+    """Detect objects in all images of a folder and its subfolders, and write them as Parquet files.
 
     Ray starts the workers, each with its own model, gives each the next images when it is ready, and replaces
-    workers that end. Each file appears when it is complete, so after an interruption the same call continues
-    with the images that no file contains. Images that cannot be used get a row with the reason.
+    workers that die. Each file appears only when it is complete, so after an interruption the same call
+    continues with the images that no file contains. Images that cannot be used get a row with the reason.
 
     Args:
         source: The folder of the images: a path on disk, or an address such as s3://bucket/photos. All

@@ -133,13 +133,14 @@ def read_tables(output: str | os.PathLike[str], columns: Sequence[str] | None = 
                 missing = set(SCHEMA.names) - set(file.schema_arrow.names)
                 if missing:
                     raise InvalidDataError(
-                        f"the file has no columns {sorted(missing)}. Move files of other programs elsewhere.",
+                        f"the file has no columns {sorted(missing)}. Move files from other programs "
+                        "elsewhere.",
                         file=f"{root}/{name}",
                     )
                 yield file.read(columns=None if columns is None else list(columns))
         except pyarrow.ArrowInvalid as error:
             raise InvalidDataError(
-                f"the file is damaged ({reason(error)}). Delete it to detect in its images again.",
+                f"the file is damaged ({reason(error)}). Delete it to process its images again.",
                 file=f"{root}/{name}",
             ) from error
 

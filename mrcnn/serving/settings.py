@@ -85,7 +85,8 @@ class Settings:
         for name, value in vars(self).items():
             least = 0 if name == "queue" else 1e-3
             if value is not None and not (math.isfinite(value) and value >= least):
-                raise ValueError(f"`{name}` must be a positive number. Received: {name}={value}")
+                what = "0 or a positive number" if name == "queue" else "a positive number"
+                raise ValueError(f"`{name}` must be {what}. Received: {name}={value}")
 
     @property
     def places(self) -> int:

@@ -290,8 +290,8 @@ def _check_run(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> No
                     if before.get(key) != value.get(key)
                 )
             raise InvalidDataError(
-                f"The folder contains tiles of a different run: {name} was {before}, and is {value} now. "
-                "Choose another folder, or delete this one.",
+                f"The folder contains tiles of a different run: {name} was {before}, but is {value} in "
+                "this call. Choose another folder, or delete this one.",
                 file=path,
             )
 

@@ -2,10 +2,10 @@
 
 Neighboring tiles overlap, so both may find the same object, whole or cut. The rule:
 
-1. A detection that stays clear of the inner edges of its tile is *whole*. Clear means by more than a tenth of
-   the object's side, and by more than 2 pixels. Any other detection is a *piece*. The edges of the image do
+1. A detection that stays clear of the inner edges of its tile is *whole*. Clear means more than a tenth of
+   the object's side and more than 2 pixels away. Any other detection is a *piece*. The edges of the image do
    not count.
-2. Whole detections come first, the one farthest from the inner edges of its tile before the others, then
+2. Whole detections come first, starting with those farthest from the inner edges of their tiles, then
    pieces. A detection is dropped if kept whole detections of other tiles cover more than half of its mask.
    So the tile in which an object lies farthest inside owns it, and pieces of an object that another tile sees
    whole disappear.

@@ -101,8 +101,8 @@ class ImageSource(abc.ABC):
             ) from error
         if pixels.shape[:2] != (y2 - y1, x2 - x1):
             raise UnreadableFileError(
-                f"Rows {y1} to {y2} and columns {x1} to {x2} cannot be read: the file gives an array of "
-                f"shape {pixels.shape}.",
+                f"Rows {y1} to {y2} and columns {x1} to {x2} cannot be read: the file returned an array "
+                f"of shape {pixels.shape}.",
                 file=self.path,
             )
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

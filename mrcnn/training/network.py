@@ -174,7 +174,7 @@ def compile_network(
     momentum: float,
     devices: Devices | None = None,
 ) -> None:
-    """Compile a network with its optimizer: SGD with momentum or Adam, with gradients clipped by joint norm.
+    """Compile a network with its optimizer: SGD with momentum or Adam, with gradients clipped by global norm.
 
     The state of the optimizer starts from zero. The loss is scaled if the network was built with PRECISION
     "float16". If the network was compiled before for the same layers and settings, at any learning rate, it

@@ -80,7 +80,7 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
         backend.free_gradients(variables)
 
     def clipped(self, grads: list[Tensor]) -> list[Tensor]:
-        """The gradients, clipped as Keras does. The joint norm takes one operation per gradient."""
+        """The gradients, clipped as Keras does. The global norm takes one operation per gradient."""
         limit = self.global_clipnorm  # type: ignore[attr-defined]
         if self.clipnorm or not limit:  # type: ignore[attr-defined]
             return super().clipped(grads)

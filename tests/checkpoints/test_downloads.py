@@ -229,7 +229,7 @@ def test_hash_without_an_algorithm(tmp_path):
 
 @pytest.mark.parametrize("url", ["http://example.com/a.h5", "ftp://example.com/a.h5", "a.h5"])
 def test_only_https(tmp_path, url):
-    with pytest.raises(ValueError, match="must be an https address"):
+    with pytest.raises(ValueError, match="must be an HTTPS URL"):
         downloads.fetch(url, tmp_path / "a.h5")
 
 
@@ -242,9 +242,7 @@ def test_a_server_cannot_lead_to_an_address_without_encryption(server, tmp_path,
     url = target.replace("target.h5", "a.h5")
     assert downloads.fetch(url, tmp_path / "a.h5", verbose=0).read_bytes() == hdf5_bytes()
     monkeypatch.setattr(downloads, "LOCAL_HOSTS", ("127.0.0.1",))
-    with pytest.raises(
-        ConnectionError, match=f"the server redirected to {moved}, which is not an https address"
-    ):
+    with pytest.raises(ConnectionError, match=f"the server redirected to {moved}, which is not an HTTPS URL"):
         downloads.fetch(url, tmp_path / "b.h5", verbose=0)
     assert os.listdir(tmp_path) == ["a.h5"]
 

@@ -561,4 +561,4 @@ def test_inspect_names_an_exported_file(tmp_path):
     files.write_picture(tmp_path / "a.png")
     (tmp_path / "leaves.onnx").write_bytes(b"")
     message = run("inspect", tmp_path / "a.png", "--model", tmp_path / "leaves.onnx", code=1)[1]
-    assert "leaves.onnx: This command takes no exported file. Pass the weight file." in message
+    assert "leaves.onnx: This command does not accept exported files. Pass the weight file." in message

@@ -615,5 +615,5 @@ class TestValidation:
         for info, name in zip(other.class_info[1:], reversed(names[1:]), strict=True):
             info["name"] = name
         other.prepare()
-        with pytest.warns(UserWarning, match="has other classes than the training dataset.*class 3.*class 1"):
+        with pytest.warns(UserWarning, match="differ from those of the training dataset.*class 3.*class 1"):
             self.batches(other)

@@ -316,8 +316,8 @@ def test_labels_by_palette_are_indices():
         (encoded(GRAY, "JPEG"), "labels: A label image must be stored in a lossless format.*JPEG.*PNG"),
         (encoded(RGB, "WEBP"), "stored in a lossless format"),
         (encoded(GRAY, "TIFF", compression="jpeg"), "stored in a lossless format"),
-        (encoded(RGB), r"one channel of whole numbers.*\(11, 14, 3\)"),
-        (tiff(FLOATS), "one channel of whole numbers.*float32"),
+        (encoded(RGB), r"one channel of integers.*\(11, 14, 3\)"),
+        (tiff(FLOATS), "one channel of integers.*float32"),
     ],
 )
 def test_labels_that_are_not_exact_are_refused(content, message):

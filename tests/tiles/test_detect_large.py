@@ -122,14 +122,14 @@ def test_a_killed_run_goes_on(image, tmp_path):
 
 def test_a_folder_of_another_run_is_refused(image, tmp_path):
     large(image, resume=tmp_path)
-    with pytest.raises(InvalidDataError, match=r"tile was 64, and is 128 now"):
+    with pytest.raises(InvalidDataError, match=r"tile was 64, but is 128 in this call"):
         large(image, resume=tmp_path, tile=128)
     with pytest.raises(InvalidDataError, match=r"image: pixels"):
         large(255 - image, resume=tmp_path)
     model = region_model()
     model.config.DETECTION_MIN_CONFIDENCE = 0.1
     with pytest.raises(
-        InvalidDataError, match=r"settings: DETECTION_MIN_CONFIDENCE was 0\.7, and is 0\.1 now"
+        InvalidDataError, match=r"settings: DETECTION_MIN_CONFIDENCE was 0\.7, but is 0\.1 in this call"
     ):
         large(image, model, resume=tmp_path)
     (tmp_path / "run.json").write_text("{")

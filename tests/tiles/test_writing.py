@@ -98,7 +98,7 @@ def test_folders_and_images_that_cannot_be_read(image, tmp_path):
         detect_in_tiles([str(folder)], Model(), tmp_path / "out", tile=64, formats=("overlay",))
     with pytest.raises(ValueError, match=r"image files and folders of them. Received: .*notes.txt"):
         files_of([str(folder / "notes.txt")])
-    with pytest.raises(ValueError, match="Two images have the name a"):
+    with pytest.raises(ValueError, match="Two images are named a"):
         files_of([str(folder / "a.npy"), str(tmp_path / "a.png")])
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="There are no images here"):
