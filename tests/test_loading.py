@@ -182,12 +182,15 @@ class TestTraining:
     @classmethod
     def trained(cls, tmp_path_factory, eager_tensorflow):
         model = mrcnn.MaskRCNN("training", TinyConfig(), tmp_path_factory.mktemp("logs"))
-        model.train(toy_dataset(4), toy_dataset(2), 1e-3, epochs=1, layers="heads")
+        train = toy_dataset(4)
+        train.class_info[3]["name"] = "class 3, rare"  # `class_names` of the dataset is cut at the comma
+        train.prepare()
+        model.train(train, toy_dataset(2), 1e-3, epochs=1, layers="heads")
         return model
 
     def test_names_of_the_dataset_and_measures_of_the_epoch(self, trained, tmp_path):
         info = model_info(trained.find_last())
-        assert info.class_names == ("BG", "class 1", "class 2", "class 3")
+        assert info.class_names == ("BG", "class 1", "class 2", "class 3, rare")
         assert info.metrics["epoch"] == 1 and {"loss", "val_loss", "mrcnn_mask_loss"} < info.metrics.keys()
         assert trained.inference_model().class_names == list(info.class_names)
         trained.save(tmp_path / "again.h5")

@@ -1,6 +1,5 @@
 """Datasets by path, and the command `mrcnn describe`."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli.messages import IncompleteError
-from mrcnn.errors import InvalidDataError, MissingFileError
+from mrcnn.errors import DataError, InvalidDataError, MissingFileError
 from mrcnn.files.images import SUFFIXES
-from mrcnn.results.folder import COUNTS, LABEL_PLACES, changed_files
+from mrcnn.results.corrections import changed_files, has_results
+from mrcnn.results.places import LABEL_PLACES
 
 if TYPE_CHECKING:
     from mrcnn.formats.base import FormatDataset
@@ -75,7 +75,8 @@ def open_dataset(
     attribute = options.pop(CLASS_ATTRIBUTE, None)
     if like is not None:
         classes = [info["name"] for info in like.class_info[1:]]
-    wanted = _Wanted(images, classes, options, part, attribute)
+    owner = "model" if like is None else "training data"
+    wanted = _Wanted(images, classes, options, part, attribute, owner)
     dataset = _from_folder(data, wanted)
     if attribute is not None and like is None and not isinstance(dataset, formats.ViaDataset):
         raise ValueError(f"--{CLASS_ATTRIBUTE} is an option for VIA files. Received: {data}. Leave it out.")
@@ -99,6 +100,7 @@ class _Wanted:
     choice: Mapping[str, Any]
     part: str
     class_attribute: str | None
+    owner: str = "model"  # what has the classes
 
 
 def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
@@ -107,22 +109,22 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
     images, classes, choice = wanted.images, wanted.classes, wanted.choice
     if data.suffix.lower() in (".yaml", ".yml"):
         return _yolo(data, wanted)
-    if data.suffix.lower() == ".json":
-        if _is_coco(data):
+    place = _annotations_in(data)
+    if place.suffix.lower() == ".json":
+        if place != data or _is_coco(place):  # in a folder, only COCO files are found
             coco = formats.CocoDataset(**choice)
-            coco.load(data, images)
+            coco.load(place, images)
             return coco
         via = formats.ViaDataset(**choice)
-        via.load(data, images, class_attribute=wanted.class_attribute)
+        via.load(place, images, class_attribute=wanted.class_attribute)
         return via
-    place = _annotations_in(data)
     if place != data:
         return _from_folder(place, wanted)
     if data.suffix.lower() == ".zip":
         return _label_images(data, wanted)
     if data.is_dir() and any(data.glob("*.json")):
         shapes = formats.LabelMeDataset(**choice)
-        shapes.load(data, classes, within=images)
+        shapes.load(data, classes, keep_empty=True, within=images)
         return shapes
     for kind, outlines in (("geojson", formats.GeoJsonDataset), ("imagej", formats.ImageJDataset)):
         if _has_outlines(data, kind):
@@ -138,6 +140,12 @@ def _label_images(root: Path, wanted: _Wanted) -> "FormatDataset":
     """Open the label images in labels/ of a folder or zip archive."""
     from mrcnn import formats
 
+    if wanted.classes and len(wanted.classes) > 1:
+        raise InvalidDataError(
+            f"Label images hold no classes, and the {wanted.owner} has {len(wanted.classes)}: "
+            f"{', '.join(wanted.classes)}. Pass a COCO file or another format that does.",
+            file=root,
+        )
     images = str(wanted.images.absolute()) if wanted.images else "images"
     dataset = formats.LabelImageDataset(**wanted.choice)
     dataset.load(root, images, classes=wanted.classes or ("object",))
@@ -175,7 +183,7 @@ def _annotations_in(folder: Path) -> Path:
 
 def _change_of(folder: Path, kind: str) -> int:
     """Return when annotations were last changed after a run had written results; 0 if they were not."""
-    if not (folder / COUNTS).exists():
+    if not has_results(folder):
         return 0
     changed = changed_files(folder, tuple(LABEL_PLACES) if kind == "labels" else (kind,))
     return max((path.stat().st_mtime_ns for path in changed), default=0)
@@ -242,10 +250,12 @@ def _images_beside(folder: Path) -> Path:
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a json file has the fields of COCO. One that cannot be read is left to the reader of COCO."""
+    """Whether a JSON file has the fields of COCO. One that cannot be read is left to the reader of COCO."""
+    from mrcnn.formats.files import read_json
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        content = read_json(path)
+    except DataError:
         return True
     return isinstance(content, dict) and "annotations" in content and "images" in content
 

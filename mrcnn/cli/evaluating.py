@@ -22,13 +22,14 @@ def evaluate_model(
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Measure a model on a dataset; see the command."""
+    from mrcnn.evaluation.class_names import joined_numbers
     from mrcnn.evaluation.evaluate import evaluate
 
     loaded = load_model(model, settings)
     names = names_of(loaded)
     dataset = open_dataset(data, images, list(names.values()), choice, part="val")
-    classes = dataset.class_names[1:]
-    if len(classes) != len(names) and not set(classes) & set(names.values()):
+    classes = [info["name"] for info in dataset.class_info[1:]]
+    if len(classes) != len(names) and not joined_numbers(["", *names.values()], ["", *classes]):
         raise InvalidDataError(
             "The dataset and the model must have classes in common. Received: the dataset has "
             f"{', '.join(classes)}; the model has {', '.join(names.values())}.",

@@ -5,7 +5,7 @@ Networks with torchvision's COCO weights, for example, number the 80 categories 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,21 +15,36 @@ def joined_numbers(names: Sequence[str], dataset_names: Sequence[str]) -> dict[i
     """Return the number in a dataset of each class of a model that the dataset has, by its number.
 
     Both lists have the background first. If a name occurs several times, as with two sources of a dataset,
-    its first occurrence in one list belongs to the first in the other, and so on.
+    its first occurrence in one list belongs to the first in the other, and so on. Equal names come first.
+    Then, one of the two may be cut at its first comma, as in weight files of earlier versions and in
+    `class_names` of a dataset.
     """
-    numbers = {occurrence: number for number, occurrence in enumerate(_occurrences(dataset_names)) if number}
-    occurrences = enumerate(_occurrences(names))
-    return {number: numbers[name] for number, name in occurrences if number and name in numbers}
+    joined: dict[int, int] = {}
+    for own_form, dataset_form in ((str, str), (str, _cut), (_cut, str)):
+        own = _occurrences(names, own_form, set(joined))
+        numbers = _occurrences(dataset_names, dataset_form, set(joined.values()))
+        joined |= {number: numbers[name] for name, number in own.items() if name in numbers}
+    return joined
 
 
-def _occurrences(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Return each name with the number of equal names before it."""
+def _cut(name: str) -> str:
+    return name.split(",")[0]
+
+
+def _occurrences(
+    names: Sequence[str], form: Callable[[str], str], joined: set[int]
+) -> dict[tuple[str, int], int]:
+    """Return the numbers of the classes by name, in some form, and number of equal names before it.
+
+    The background and the classes that are joined already are left out.
+    """
     counts: Counter[str] = Counter()
-    result = []
-    for name in names:
-        result.append((name, counts[name]))
-        counts[name] += 1
-    return result
+    numbers = {}
+    for number, name in enumerate(map(form, names)):
+        if number and number not in joined:
+            numbers[name, counts[name]] = number
+            counts[name] += 1
+    return numbers
 
 
 def with_class_ids_of(
@@ -50,8 +65,8 @@ def with_class_ids_of(
     """
     found = np.asarray(detections["class_ids"], dtype=int)
     names = getattr(detections, "class_names", None)
-    if names is not None and set(names[1:]) & set(dataset_names[1:]):
-        number_of = joined_numbers(names, dataset_names)
+    number_of = {} if names is None else joined_numbers(names, dataset_names)
+    if number_of:
         known = np.flatnonzero([int(number) in number_of for number in found])
         if len(known) < len(found):
             detections, found = detections.select(known), found[known]  # type: ignore[attr-defined]

@@ -171,7 +171,8 @@ def evaluate_groups(
     image_ids = sorted(set().union(*members.values()))
     _check_groups(members, len(dataset.image_info))
     names, classes = source_ids(dataset, image_ids), source_classes(dataset)
-    class_names = {classes[number]: dataset.class_names[number] for number in classes}
+    whole_names = [info["name"] for info in dataset.class_info]  # `class_names` is cut at commas
+    class_names = {classes[number]: whole_names[number] for number in classes}
     ranked = {group: coco.CocoMetrics(class_names, iou_types, max_detections) for group in groups}
     matched = {group: InstanceMetrics(class_names) for group in groups if min_score is not None}
     records: list[coco.Record] = []
@@ -179,7 +180,7 @@ def evaluate_groups(
     def score(item: _Evaluated) -> bool:
         """Add an image to the metrics. Return whether it is full."""
         image_id, shape, truth, found = item
-        detections = with_class_ids_of(found, dataset.class_names, classes)
+        detections = with_class_ids_of(found, whole_names, classes)
         rows = coco.detections_of(detections)
         truth = _with_source_classes(truth, classes, image_id)
         for group in groups:

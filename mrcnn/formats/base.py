@@ -1,6 +1,7 @@
 """The base class of all annotation formats: oriented images, masks on demand, broken entries left out."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
@@ -133,7 +134,7 @@ class FormatDataset(Dataset):
         """
         if type(self).load_mask is not FormatDataset.load_mask:
             masks, class_ids = self.load_mask(image_id)
-            return MaskCrops.cut(masks), class_ids
+            return MaskCrops.cut(np.asarray(masks).astype(bool, copy=False)), class_ids
         return self._crops(image_id)
 
     def _crops(self, image_id: int) -> tuple[MaskCrops, ClassIds]:
@@ -315,6 +316,8 @@ class FormatDataset(Dataset):
     def _class_names(self, classes: Sequence[str] | None, found: Sequence[str], file: Source) -> list[str]:
         """Return the class names in the order of their ids: the given names, else the found ones, sorted.
 
+        A given name may be cut at its first comma, as in `class_names` of a dataset; see `_whole_names`.
+
         Raises:
             ValueError: If `classes` is not a list of names.
             InvalidDataError: If no class is given or found.
@@ -333,7 +336,7 @@ class FormatDataset(Dataset):
                 f"`classes` must be a list of one or more names. Received: classes={short(classes)}",
                 field="classes",
             )
-        return names
+        return _whole_names(names, found)
 
     def _listing(self) -> str:
         """Return one line for each kind of problem. Each line starts with a line break."""
@@ -375,6 +378,25 @@ def cropped(mask: Masks, class_id: int, origin: tuple[int, int] = (0, 0)) -> Ite
     if y2 > y1:
         box = (origin[0] + y1, origin[1] + x1, origin[0] + y2, origin[1] + x2)
         yield Instance(class_id, box, mask[y1:y2, x1:x2])
+
+
+def _whole_names(names: Sequence[str], found: Sequence[str]) -> list[str]:
+    """Replace names that are cut at their first comma by whole ones.
+
+    `Dataset.class_names` is cut, and so are the names in weight files of earlier versions. A cut name that
+    occurs as often as there are names that begin with it stands for these, sorted. Others stay.
+
+    Args:
+        names: Names that may be cut.
+        found: The names of the objects in the files.
+    """
+    known = set(found)
+    missing = Counter(name for name in names if name not in known)
+    begin_with: dict[str, list[str]] = {}
+    for name in sorted(known - set(names)):
+        begin_with.setdefault(name.split(",")[0], []).append(name)
+    whole = {cut: iter(same) for cut, same in begin_with.items() if len(same) == missing[cut]}
+    return [next(whole[name]) if name in whole else name for name in names]
 
 
 def _next_id(ids: Sequence[Any]) -> int:

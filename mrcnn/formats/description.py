@@ -116,9 +116,9 @@ def _summary(dataset: Dataset, found: _Findings, count: int) -> dict[str, Any]:
     by_class = Counter(abs(class_id) for class_id in found.class_ids)
     sizes, sides = (np.array(rows).reshape(-1, 2) for rows in (found.sizes, found.sides))
     classes: Counter[str] = Counter()  # classes of several sources may share a name
-    for index, name in enumerate(dataset.class_names):
+    for index, info in enumerate(dataset.class_info):
         if index:
-            classes[name] += by_class[index]
+            classes[info["name"]] += by_class[index]
     return {
         "images": count,
         "images_looked_at": len(found.sizes),

@@ -2,10 +2,11 @@
 
 import base64
 import binascii
+import dataclasses
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 
@@ -16,10 +17,50 @@ from mrcnn.formats import problems
 from mrcnn.formats.base import Instance, OutlineDataset, cropped
 from mrcnn.formats.files import Record, Source, field, read_json, side
 from mrcnn.formats.image_files import locate
+from mrcnn.formats.outlines import usable_parts
 from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import polygons
 from mrcnn.geometry.polygons import Polygon
 from mrcnn.typing import Masks
+
+# A mask, bool [h, w], and (row, column) of its first pixel in the image.
+Piece: TypeAlias = tuple[Masks, tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedMask:
+    """A mask that is a part of an object.
+
+    Attributes:
+        x: Its first column in the image.
+        y: Its first row.
+        png: A PNG file in base64.
+    """
+
+    x: int
+    y: int
+    png: str
+
+    def inside(self, size: tuple[int, int]) -> Piece:
+        """Return the part of the mask inside an image of (height, width) `size`."""
+        rows = slice(max(0, -self.y), max(0, size[0] - self.y))
+        columns = slice(max(0, -self.x), max(0, size[1] - self.x))
+        return _decoded(self.png)[rows, columns], (max(0, self.y), max(0, self.x))
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedObject:
+    """One object with masks, and maybe with polygons. It is their union.
+
+    Attributes:
+        class_id: The id of its class in the source of the dataset.
+        masks: Its masks.
+        parts: Its polygons.
+    """
+
+    class_id: int
+    masks: tuple[PlacedMask, ...]
+    parts: tuple[Polygon, ...] = ()
 
 
 class LabelMeDataset(OutlineDataset):
@@ -28,8 +69,8 @@ class LabelMeDataset(OutlineDataset):
     Shapes with the same label and group id are parts of one object. If an image file is missing, the image is
     read from the annotation file, if it is stored there.
 
-    `image_info` has `outlines`; `masks`, a list of (class id, column, row, PNG file in base64); and
-    `is_embedded`, whether the image is in the annotation file.
+    `image_info` has `outlines`; `masks`, a list of `MaskedObject`; and `is_embedded`, whether the image is in
+    the annotation file.
     """
 
     def load(
@@ -80,11 +121,15 @@ class LabelMeDataset(OutlineDataset):
         """Yield the objects that have pixels in the image, each mask cropped to its box."""
         yield from super().load_instances(image_id)
         info, size = self.image_info[image_id], self.image_size(image_id)
-        for class_id, x, y, png in info["masks"]:
-            mask = _decoded(png)[max(0, -y) : max(0, size[0] - y), max(0, -x) : max(0, size[1] - x)]
-            if mask.any():
-                own = self.map_source_class_id(f"{info['source']}.{class_id}")
-                yield from cropped(mask, own, (max(0, y), max(0, x)))
+        for drawn in info["masks"]:
+            pieces = [piece for mask in drawn.masks if (piece := mask.inside(size))[0].any()]
+            outline = polygons.rasterize(drawn.parts, size) if drawn.parts else None
+            if outline is not None:
+                pieces.append(outline)
+            if pieces:
+                mask, origin = _united(pieces)
+                own = self.map_source_class_id(f"{info['source']}.{drawn.class_id}")
+                yield from cropped(mask, own, origin)
 
     def _open(self, info: Record) -> Source | BinaryIO:
         if not info["is_embedded"]:
@@ -128,11 +173,17 @@ class LabelMeDataset(OutlineDataset):
             outlines=[],
             masks=[],
         )
-        if info is None or (is_embedded and not self._check_last()):
-            return
+        if info is not None and (not is_embedded or self._check_last()):
+            self._add_shapes(info, content["shapes"], class_ids, path)
+
+    def _add_shapes(
+        self, info: Record, shapes: Sequence[Any], class_ids: Mapping[str, int], path: Path
+    ) -> None:
+        """Add the shapes of an image. Those of one label and group are one object."""
         groups: dict[tuple[int, str], list[Polygon]] = {}
         entries: dict[tuple[int, str], str] = {}
-        for index, shape in enumerate(content["shapes"]):
+        masks: dict[tuple[int, str], list[PlacedMask]] = {}
+        for index, shape in enumerate(shapes):
             entry = f"shapes[{index}]"
             with self.problems.leave_out(path, entry):
                 label = _label(shape, path, entry)
@@ -141,22 +192,26 @@ class LabelMeDataset(OutlineDataset):
                         f"The label is {short(label)}.", kind=problems.UNKNOWN_CLASS, file=path, entry=entry
                     )
                 points = _points(shape, path, entry)
-                if shape.get("shape_type") == "mask":
-                    self._add_mask(info, class_ids[label], points, shape["mask"], path, entry)
-                    continue
                 group = shape.get("group_id")
                 name = f"shape {index}" if group is None else f"group {short(group)}"
                 key = (class_ids[label], name)
-                groups.setdefault(key, []).append(points)
-                entries.setdefault(key, entry)
+                if shape.get("shape_type") == "mask":
+                    masks.setdefault(key, []).append(self._mask(info, points, shape["mask"], path, entry))
+                else:
+                    groups.setdefault(key, []).append(points)
+                    entries.setdefault(key, entry)
+        beside: dict[tuple[int, str], tuple[Polygon, ...]] = {}  # the outlines of objects with masks
         for key, parts in groups.items():
             with self.problems.leave_out(path, entries[key]):
-                self._add_outline(info, key[0], parts, path, entries[key])
+                if key in masks:
+                    beside[key] = usable_parts(parts, info["size"], path, entries[key], self.problems)
+                else:
+                    self._add_outline(info, key[0], parts, path, entries[key])
+        for key, own in masks.items():
+            info["masks"].append(MaskedObject(key[0], tuple(own), beside.get(key, ())))
 
-    def _add_mask(
-        self, info: Record, class_id: int, points: Polygon, png: str, path: Path, entry: str
-    ) -> None:
-        """Add a shape that is a mask: a PNG file in base64, and its corners in the image."""
+    def _mask(self, info: Record, points: Polygon, png: str, path: Path, entry: str) -> PlacedMask:
+        """Check a shape that is a mask: a PNG file in base64, and its corners in the image."""
         try:
             size = read_header(_bytes(png)).stored_size
             if size[0] > info["size"][0] or size[1] > info["size"][1]:
@@ -173,9 +228,9 @@ class LabelMeDataset(OutlineDataset):
         if not has_area:
             raise BrokenEntryError("The mask has no pixels.", kind=problems.NO_AREA)
         x, y = (int(value) for value in np.rint(points.min(axis=0)))
-        info["masks"].append((class_id, x, y, png))
         if x >= info["size"][1] or y >= info["size"][0] or x + size[1] <= 0 or y + size[0] <= 0:
             self.problems.add(problems.OUTSIDE, f"{path}: {entry}")
+        return PlacedMask(x, y, png)
 
 
 def _located(path: Path, content: Record, root: Path) -> tuple[Path, bool]:
@@ -242,6 +297,20 @@ def _points(shape: Record, path: Path, entry: str) -> Polygon:
             radius = float(np.linalg.norm(points[1] - points[0]))
             return polygons.ellipse(points[0][0], points[0][1], radius, radius)
         return polygons.rectangle(*points.min(axis=0), *np.ptp(points, axis=0))
+
+
+def _united(pieces: Sequence[Piece]) -> Piece:
+    """Return the union of one or more pieces of an object."""
+    if len(pieces) == 1:
+        return pieces[0]
+    starts = np.array([origin for _, origin in pieces])
+    ends = starts + [mask.shape for mask, _ in pieces]
+    top, left = (int(start) for start in starts.min(axis=0))
+    height, width = ends.max(axis=0) - (top, left)
+    united = np.zeros((height, width), bool)
+    for mask, (y, x) in pieces:
+        united[y - top : y - top + mask.shape[0], x - left : x - left + mask.shape[1]] |= mask
+    return united, (top, left)
 
 
 def _bytes(png: str) -> bytes:

@@ -7,6 +7,8 @@
 
 import contextlib
 import logging
+import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,13 +18,14 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn.errors import IMAGE_ERRORS, InvalidDataError, MissingFileError
+from mrcnn.errors import IMAGE_ERRORS, CappedWarning, InvalidDataError, MissingFileError
 from mrcnn.files import archives
 from mrcnn.files.calibration import PixelSize, read_calibration
 from mrcnn.files.images import SUFFIXES, read_image
 from mrcnn.formats import image_files
+from mrcnn.formats.coco_export import NAMED_IMAGES
 from mrcnn.formats.files import Source
-from mrcnn.formats.writing import unique_names
+from mrcnn.formats.writing import check_images_have_names, unique_names
 from mrcnn.results.detections import Detections
 from mrcnn.results.folder import ResultFolder
 from mrcnn.threads import in_order
@@ -43,7 +46,7 @@ FOLDERS = ("", "images")
 
 def write_predictions(
     detect: Callable[[list[Image]], list[Any]],
-    source: Source,
+    source: Source | Sequence[Source],
     output: Source,
     class_names: Mapping[int, str],
     min_score: float = 0.5,
@@ -73,7 +76,8 @@ def write_predictions(
 
     Args:
         detect: A function from a list of one image to a list of one dict, such as `MaskRCNN.detect`.
-        source: An image, or a folder or zip file with images, which are in it or in its folder "images".
+        source: An image, a list of images, or a folder or zip file with images, which are in it or in its
+            folder "images".
         output: The folder to write to; it is created if it is missing. Files of the same names are replaced.
         class_names: Class id to name.
         min_score: Detections with a lower score are left out.
@@ -102,46 +106,37 @@ def write_predictions(
         UnreadableFileError: If a zip file cannot be opened.
         InvalidDataError: If `source` is a file of another kind, or if LabelMe files would have to name images
             in an archive.
+        ValueError: If a list has something else than images, or two images of one name.
         FileExistsError: If there are such annotations, and `overwrite` is False.
         OSError: If the output cannot be written.
+
+    Warns:
+        CappedWarning: If images have as many detections as the model allows, with their number and the first
+            names.
     """
-    root, images = images_of(Path(source))
+    pictures = _pictures_of(source)
+    root = pictures[0].root
     wanted = (*formats, "overlay") if overlays else formats
-    _check_names_of_images(root, wanted, copy_images)
+    check_images_have_names(wanted, copy_images, None if root.is_dir() else root)
     options = {"copy_images": copy_images, "tolerance": tolerance, "overwrite": overwrite}
     results = ResultFolder(output, class_names, wanted, **options)  # type: ignore[arg-type]
-    names = _names(class_names)
-    pictures = [_Picture(name, member) for name, member in images.items()]
-
-    read_picture = partial(_read, root, None if READ_PIXELS & set(wanted) else read, page, channels)
-
-    def write(item: tuple[_Picture, Any]) -> None:
-        picture, found = item
-        try:
-            if isinstance(found, Exception):
-                raise found
-            path = root / picture.member if root.is_dir() else None
-            result = _facts(found, picture.shape, names, path)
-            if pixel_size is not None:
-                result.pixel_size = pixel_size
-            kept = result.select(np.asarray(result["scores"]) >= min_score)
-            content = _open(root, picture.member) if copy_images else None
-        except IMAGE_ERRORS as error:
-            logger.warning("Left out %s of %s: %s", picture.member, root, error)
-            return
-        file_name = picture.member if path else picture.member.replace("\\", "/")
-        results.add(kept, picture.name, file_name=file_name, image=picture.image, content=content)
-        picture.image = None
-
+    read_picture = partial(_read, None if READ_PIXELS & set(wanted) else read, page, channels)
+    write = partial(_write, results, _names(class_names), min_score, pixel_size)
+    capped: list[str] = []
     found = (stream or _one_by_one(detect))(partial(read_picture, picture) for picture in pictures)
+    count = len(pictures)
     try:
-        with contextlib.closing(in_order(write, zip(pictures, found, strict=True), threads=1)) as written:
-            for _ in tqdm(written, "Predicting", len(pictures), unit="image", disable=not verbose):
-                pass
+        with _held_back() as held:
+            items = _with_pictures(found, pictures, held, capped)
+            with contextlib.closing(in_order(write, items, threads=1)) as written:
+                for _ in tqdm(written, "Predicting", count, unit="image", disable=not verbose):
+                    pass
     finally:
         results.finish()
-    if len(results.counts) < len(images):
-        logger.warning("%d of %d images were left out.", len(images) - len(results.counts), len(images))
+    if len(results.counts) < count:
+        logger.warning("%d of %d images were left out.", count - len(results.counts), count)
+    if capped:
+        _warn_of_capped(capped, count)
     if verbose:
         _print_summary(results.counts, class_names, output)
     return results.counts
@@ -152,45 +147,141 @@ def _print_summary(counts: Mapping[str, int], class_names: Mapping[int, str], ou
     print(f"{len(counts)} images, {sum(counts.values())} instances ({listed}) in {output}")
 
 
-def _check_names_of_images(root: Path, formats: Sequence[str], copy_images: bool) -> None:
-    """Raise InvalidDataError if LabelMe files would have to name images in an archive."""
-    if "labelme" in formats and not copy_images and not root.is_dir():
-        raise InvalidDataError(
-            "A LabelMe file names its image file, and these images are in an archive. Pass copy_images=True "
-            "(--copy-images on the command line), or unpack the archive.",
-            file=root,
-        )
-
-
 @dataclass
 class _Picture:
     """An image from reading to writing.
 
     Attributes:
         name: The name of its results.
-        member: Its path in the source.
+        root: The folder or zip file in which it is.
+        member: Its path in there.
         shape: (height, width), once it is read.
         image: Its pixels, if the results need them, until these are written.
     """
 
     name: str
+    root: Path
     member: str
     shape: tuple[int, ...] = ()
     image: Image | None = None
 
 
+def _pictures_of(source: Source | Sequence[Source]) -> list[_Picture]:
+    """Return the images of a source; see `write_predictions`."""
+    if isinstance(source, str | os.PathLike):
+        root, images = images_of(Path(source))
+        return [_Picture(name, root, member) for name, member in images.items()]
+    paths = sorted(map(Path, source), key=lambda path: path.name)
+    if not paths:
+        raise ValueError("`source` must have at least one image. Received: an empty list")
+    for path, earlier in zip(paths, (None, *paths), strict=False):
+        if path.is_dir() or path.suffix.lower() not in SUFFIXES:
+            raise ValueError(
+                "If you pass several sources, all of them must be image files with one of the suffixes "
+                f"{', '.join(sorted(SUFFIXES))}. Received: {path}. Leave it out, or pass folders, "
+                "archives and videos one at a time."
+            )
+        if earlier is not None and path.name == earlier.name:
+            raise ValueError(
+                f"Two images are named {path.name}, so their results would overwrite each other. Pass "
+                "their folders one at a time."
+            )
+    names = unique_names([path.name for path in paths])
+    return [_Picture(name, path.parent, path.name) for name, path in zip(names, paths, strict=True)]
+
+
+def _with_pictures(
+    found: Iterable[Any], pictures: Sequence[_Picture], held: Sequence[Any], capped: list[str]
+) -> Iterator[tuple[_Picture, Any]]:
+    """Yield each image with what a stream finds in it.
+
+    Append the name of an image to `capped` if the stream adds to `held`, the CappedWarnings, which name no
+    image.
+    """
+    before = len(held)
+    for picture, item in zip(pictures, found, strict=True):
+        if len(held) > before:
+            capped.append(picture.member)
+            before = len(held)
+        yield picture, item
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[list[Warning | str]]:
+    """Collect every CappedWarning in the list that it yields, instead of showing it."""
+    held: list[Warning | str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CappedWarning)
+        show_other = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, CappedWarning):
+                held.append(message)
+            else:
+                show_other(message, category, *place, **options)
+
+        warnings.showwarning = show
+        yield held
+
+
+def _warn_of_capped(names: Sequence[str], count: int) -> None:
+    more = f" and {len(names) - NAMED_IMAGES} more" if len(names) > NAMED_IMAGES else ""
+    warnings.warn(
+        f"{len(names)} of {count} images have as many detections as DETECTION_MAX_INSTANCES allows, so "
+        f"objects with lower scores may be missing: {', '.join(names[:NAMED_IMAGES])}{more}. Raise this "
+        "setting or DETECTION_MIN_CONFIDENCE, or use detect_large for large images.",
+        CappedWarning,
+        stacklevel=3,
+    )
+
+
 def _read(
-    root: Path,
     read: Callable[..., Any] | None,
     page: int | None,
     channels: Sequence[int] | None,
     picture: _Picture,
 ) -> Any:
     """Return what `read` returns for an image. None reads its pixels, and keeps them."""
-    file, name = _open(root, picture.member), f"{root}/{picture.member}"
+    file, name = _open(picture), f"{picture.root}/{picture.member}"
     image = (read or read_image)(file, name, page=page, channels=channels)
     picture.shape, picture.image = image.shape[:2], image if read is None else None
     return image
+
+
+def _write(
+    results: ResultFolder,
+    names: Sequence[str],
+    min_score: float,
+    pixel_size: PixelSize | None,
+    item: tuple[_Picture, Any],
+) -> None:
+    """Write what was found in an image, or log the error of reading or detecting."""
+    picture, found = item
+    try:
+        if isinstance(found, Exception):
+            raise found
+        path = picture.root / picture.member if picture.root.is_dir() else None
+        result = _facts(found, picture.shape, names, path)
+        if pixel_size is not None:
+            result.pixel_size = pixel_size
+        kept = result.select(np.asarray(result["scores"]) >= min_score)
+        content = _open(picture) if results.copy_images else None
+    except IMAGE_ERRORS as error:
+        _leave_out(picture, error)
+    else:
+        file_name = picture.member if path else picture.member.replace("\\", "/")
+        results.add(kept, picture.name, file_name=file_name, image=picture.image, content=content)
+    finally:
+        picture.image = None
+
+
+def _leave_out(picture: _Picture, error: BaseException) -> None:
+    """Log the error of an image, and remove its tracebacks, whose frames hold the image and the error."""
+    logger.warning("Left out %s of %s: %s", picture.member, picture.root, error)
+    one: BaseException | None = error
+    while one is not None:
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__
 
 
 def _one_by_one(detect: Callable[[list[Image]], list[Any]]) -> Stream:
@@ -266,5 +357,6 @@ def images_of(source: Path) -> tuple[Path, dict[str, str]]:
     raise MissingFileError('There are no images here or in the folder "images".', file=source)
 
 
-def _open(root: Path, member: str) -> Path | BinaryIO:
+def _open(picture: _Picture) -> Path | BinaryIO:
+    root, member = picture.root, picture.member
     return root / member if root.is_dir() else archives.open_member(root, member)

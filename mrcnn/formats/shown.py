@@ -49,7 +49,8 @@ def objects_of(dataset: Dataset, image_id: int) -> Detections:
         height, width = dataset.load_image(image_id).shape[:2]
         crops = MaskCrops((height, width), crops.boxes, crops.crops)
     crops = _turned_crops(crops, _missing_turn(dataset, image_id, crops.shape))
-    path = dataset.image_info[image_id].get("path")
+    info = dataset.image_info[image_id]
+    path = None if info.get("member") else info.get("path")  # an archive is not the image
     names = [info["name"] for info in dataset.class_info]
     return Detections(crops.boxes, np.asarray(class_ids), None, crops, class_names=names, path=path)
 

@@ -50,7 +50,8 @@ class ViaDataset(OutlineDataset):
             classes: Names of the classes in the order of their ids, by default those in the file, sorted.
                 Pass the same list for training and validation data.
             class_attribute: The region attribute that holds the class of an object. Optional if regions have
-                at most one attribute, or if `classes` is a single name, which then applies to all regions.
+                at most one attribute, or if `classes` is a single name, which then applies to all regions. Of
+                several `classes`, regions without an attribute are left out.
             keep_empty: Whether to add images without regions.
             source: Name of this source of ids. Classes of files with the same source are merged by name.
             within: The folder inside which all images must be, by default `images`.
@@ -69,7 +70,8 @@ class ViaDataset(OutlineDataset):
         labels = {key: [_label(region, attribute) for region in own] for key, (_, own) in regions.items()}
         if attribute is None:
             names = self._class_names(["object"] if classes is None else classes, (), path)
-            labels = {key: [names[0]] * len(own) for key, own in labels.items()}
+            if len(names) == 1:
+                labels = {key: [names[0]] * len(own) for key, own in labels.items()}
         else:
             found = [name for own in labels.values() for name in own if name]
             names = self._class_names(classes, found, path)
@@ -110,7 +112,7 @@ class ViaDataset(OutlineDataset):
                 points = _points(region, info["path"], entry)
                 if label is None or label not in class_ids:
                     raise BrokenEntryError(
-                        f"The class is {short(label)}.",
+                        "The region has no class." if label is None else f"The class is {short(label)}.",
                         kind=problems.UNKNOWN_CLASS,
                         file=info["path"],
                         entry=entry,

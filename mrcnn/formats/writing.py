@@ -49,7 +49,8 @@ def write_dataset(
         The number of objects of each image by name.
 
     Raises:
-        InvalidDataError: If an image is not a file, or no image can be read.
+        InvalidDataError: If an image is not a file, LabelMe files would have to name images in an archive, or
+            no image can be read.
         ValueError: If a format is unknown.
         FileExistsError: If there are such annotations, and `overwrite` is False.
         OSError: If a file cannot be written.
@@ -58,6 +59,8 @@ def write_dataset(
         LeftOutWarning: If images are left out because they, or their masks, cannot be read.
         UserWarning: If the files do not store the classes.
     """
+    archive = next((info["path"] for info in dataset.image_info if info.get("member")), None)
+    check_images_have_names(formats, copy_images, archive)
     names = {number: info["name"] for number, info in enumerate(dataset.class_info) if number}
     if len(names) > 1 and not set(formats) - {"labels", "tiff", "overlay"}:
         warnings.warn(
@@ -84,6 +87,22 @@ def write_dataset(
     report_unreadable(errors, dataset.num_images)
     results.finish()
     return results.counts
+
+
+def check_images_have_names(formats: Sequence[str], copy_images: bool, archive: Source | None) -> None:
+    """Raise InvalidDataError if LabelMe files would have to name images in an archive.
+
+    Args:
+        formats: The formats to write.
+        copy_images: Whether the images are copied out of the archive.
+        archive: The archive of the images, if they are in one.
+    """
+    if "labelme" in formats and not copy_images and archive is not None:
+        raise InvalidDataError(
+            "A LabelMe file names its image file, and these images are in an archive. Pass copy_images=True "
+            "(--copy-images on the command line), or unpack the archive.",
+            file=archive,
+        )
 
 
 def unique_names(file_names: Sequence[str]) -> list[str]:

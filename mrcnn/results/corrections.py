@@ -1,8 +1,9 @@
 """Which annotations in a folder of results somebody has corrected or drawn.
 
-A run notes the time of each annotation file that it writes: line by line in the hidden file `.unfinished`, and
-for all runs together in `.written`. A file of another time was changed by somebody else. Folders of earlier
-versions have no `.written`; in these, what is newer than `counts.csv` was changed.
+A run notes the time of each annotation file that it writes: line by line in the hidden file `.unfinished`,
+and in `.written`, together with those of all earlier runs, when it ends. A file of another time was changed
+by somebody else. In a folder without `.written`, as earlier versions leave it, this is a file that is newer
+than `counts.csv`.
 """
 
 import contextlib
@@ -48,10 +49,10 @@ def refuse_changed(folder: Path, formats: Sequence[str]) -> None:
     if changed:
         more = f" and {len(changed) - LISTED} more" if len(changed) > LISTED else ""
         raise FileExistsError(
-            f"{', '.join(map(str, changed[:LISTED]))}{more} may have been corrected or drawn by hand, because "
-            "no run has written them as they are. (A copy of a folder counts as changed if it did not keep the "
-            "times of the files.) Choose another folder for the results, or pass overwrite=True (--overwrite "
-            "on the command line) to replace them."
+            f"{', '.join(map(str, changed[:LISTED]))}{more} may have been corrected or drawn by hand: no run "
+            "has written them as they are, or a copy has changed the times of the files. Choose another "
+            "folder for the results, or pass overwrite=True (--overwrite on the command line) to replace "
+            "them."
         )
 
 
@@ -75,16 +76,21 @@ class RunNotes:
             names: The files that the block may write, relative to the folder, with slashes.
         """
         if not self._has_begun:
-            self.close()  # what an earlier run has noted
+            self.close()  # the notes of a killed run
             self._has_begun = True
+        if not names:
+            yield
+            return
         before = {name: _version(self._folder / name) for name in names}
         self._append({"time": time.time_ns(), "writing": list(names)})
         yield
         after = {name: _version(self._folder / name) for name in names}
-        self._append({"written": {name: after[name][0] if after[name] != before[name] else 0 for name in names}})
+        self._append(
+            {"written": {name: after[name][0] if after[name] != before[name] else 0 for name in names}}
+        )
 
     def close(self) -> None:
-        """Put the notes of the run to those of all runs."""
+        """Add the notes of the run to those of all runs."""
         files.write_json(self._folder / WRITTEN, dataclasses.asdict(_read(self._folder)))
         (self._folder / UNFINISHED).unlink(missing_ok=True)
 
@@ -162,9 +168,9 @@ def _time_of(path: Path) -> int:
 
 
 def _version(path: Path) -> tuple[int, int]:
-    """Return two numbers that change when a file is replaced: its time in ns, 0 if there is none, and more."""
+    """Return when a file was changed, in ns, and a number that changes when it is replaced; 0 without one."""
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0, 0
     return status.st_mtime_ns, status.st_ino

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mrcnn import files
-from mrcnn.files.calibration import PixelSize
+from mrcnn.files.calibration import PixelSize, unit_name
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.geometry.masks import paint_labels
 from mrcnn.geometry.packed_crops import PackedCrops
@@ -80,14 +80,9 @@ def label_blocks(result: "Detections") -> Iterator[np.ndarray]:
             yield block
 
 
-def compact(labels: np.ndarray) -> np.ndarray:
-    """Replace the values of a label image [H, W] by 1, 2, ... without gaps: uint16, or uint32 if needed."""
-    present, indices = np.unique(labels, return_inverse=True)
-    numbers = np.arange(len(present)) + (len(present) > 0 and present[0] != 0)
-    largest = int(numbers[-1]) if len(numbers) else 0
-    dtype = np.uint16 if largest <= LARGEST_SHORT else np.uint32
-    compacted: np.ndarray = numbers[indices].reshape(labels.shape).astype(dtype)
-    return compacted
+def shortened(labels: np.ndarray) -> np.ndarray:
+    """Return a label image [H, W] as uint16, or as uint32 if it has larger numbers."""
+    return labels.astype(np.uint16 if labels.max(initial=0) <= LARGEST_SHORT else np.uint32)
 
 
 def write_labels(labels: np.ndarray, path: Path, pixel_size: PixelSize | None = None) -> Path:
@@ -112,10 +107,11 @@ def write_labels(labels: np.ndarray, path: Path, pixel_size: PixelSize | None = 
     if path.suffix.lower() not in (".tif", ".tiff"):
         path = path.with_name(f"{path.stem}.tif")
     options = _resolution(pixel_size)
-    if pixel_size is not None and labels.dtype == np.uint16:
+    unit = "" if pixel_size is None else unit_name(pixel_size.unit)
+    if pixel_size is not None and unit and labels.dtype == np.uint16:
         # ImageJ reads the unit from the description. 32 bits are no type of ImageJ, so the tags alone remain.
         options = {"resolution": (1 / pixel_size.width, 1 / pixel_size.height)}
-        options |= {"imagej": True, "metadata": {"unit": pixel_size.unit}}
+        options |= {"imagej": True, "metadata": {"unit": unit}}
     with files.atomic_write(path) as temporary:
         tifffile.imwrite(temporary, labels, compression="zlib", **options)
     return path

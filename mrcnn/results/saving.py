@@ -63,7 +63,7 @@ def save(
 
         if labels.is_large(result):
             return labels.write_label_blocks(result, path)
-        return labels.write_labels(labels.compact(labels.label_image(result)), path, result.pixel_size)
+        return labels.write_labels(labels.shortened(labels.label_image(result)), path, result.pixel_size)
     if chosen == "overlay":
         _write_overlay(result, path, image)
     elif chosen == "imagej":

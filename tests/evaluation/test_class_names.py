@@ -5,6 +5,7 @@ import pytest
 
 from mrcnn.dataset import Dataset
 from mrcnn.evaluation import evaluate
+from mrcnn.evaluation.class_names import joined_numbers
 from mrcnn.results.detections import Detections
 
 BOXES = np.array([[0, 0, 10, 10], [20, 20, 30, 30], [40, 40, 50, 50]], np.int32)
@@ -67,14 +68,15 @@ def test_numbers_without_a_class_are_refused():
         measure([17, 18, 3], None)
 
 
-def perfect_results(sources):
+def perfect_results(sources, class_names=None):
     """The results of perfect detections in a dataset of the classes (source, id, name), one object each."""
     dataset = Animals()
     dataset.class_info = dataset.class_info[:1]
     for source in sources:
         dataset.add_class(*source)
     dataset.prepare()
-    found = Detections(BOXES, np.arange(1, 4), np.ones(3, np.float32), MASKS, class_names=dataset.class_names)
+    names = class_names or dataset.class_names
+    found = Detections(BOXES, np.arange(1, 4), np.ones(3, np.float32), MASKS, class_names=names)
     return evaluate.evaluate(lambda images: [found], dataset, min_score=0.5, verbose=0)
 
 
@@ -91,3 +93,31 @@ def test_a_perfect_detector_is_perfect(sources):
     results = perfect_results(sources)
     assert results["mask_AP50"] == pytest.approx([1, 1, 1, 1])
     assert results["tau_AP50"] == pytest.approx([1, 1, 1, 1])
+
+
+CATS = ["cat, asleep", "cat, awake"]
+
+
+@pytest.mark.parametrize(
+    "names, dataset_names, joined",
+    [
+        (CATS, CATS, {1: 1, 2: 2}),
+        (CATS[::-1], CATS, {1: 2, 2: 1}),
+        (["cat", "cat"], CATS, {1: 1, 2: 2}),  # of an earlier version
+        (CATS, ["cat", "cat"], {1: 1, 2: 2}),
+        (["dog", *CATS], ["cat, awake"], {3: 1}),
+        (["cat, awake"], ["cat, asleep"], {}),
+        (["cat, awake", "cat"], ["cat", "cat, asleep"], {2: 1}),
+    ],
+)
+def test_names_may_be_cut_at_a_comma(names, dataset_names, joined):
+    assert joined_numbers(["BG", *names], ["BG", *dataset_names]) == joined
+
+
+def test_whole_names_decide():
+    """The order of the model is another one than that of the dataset."""
+    sources = [("coco", 1, CATS[0]), ("coco", 2, CATS[1]), ("coco", 3, "dog")]
+    results = perfect_results(sources, ["BG", *CATS, "dog"])
+    assert results["class"] == ["all", *CATS, "dog"] and results["mask_AP50"] == pytest.approx([1, 1, 1, 1])
+    results = perfect_results(sources, ["BG", CATS[1], CATS[0], "dog"])
+    assert results["mask_AP50"] == pytest.approx([1 / 3, 0, 0, 1])

@@ -132,6 +132,54 @@ def test_an_id_of_two_names_is_left_out(tmp_path):
     assert "categories[2]: The id 3 stands for 'leaf' and for 'stone'" in dataset.problems.lines()[0]
 
 
+ROUND, FLAT = "cell, round", "cell, flat"
+
+
+@pytest.mark.parametrize(
+    "labels, classes, found",
+    [
+        ([ROUND, FLAT], None, [ROUND, FLAT]),
+        ([ROUND, FLAT], ["cell", "cell"], [ROUND, FLAT]),
+        ([ROUND, FLAT], [ROUND, FLAT], [ROUND, FLAT]),
+        ([ROUND, "dog"], ["dog", "cell"], [ROUND, "dog"]),
+        ([ROUND, "cell"], ["cell"], ["cell"]),  # the other is another class
+        ([ROUND, FLAT], ["cell"], []),  # nobody knows which one it is
+        ([ROUND], ["cell", "cell"], []),
+        ([ROUND, FLAT], [ROUND, "cell"], [ROUND, FLAT]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["labelme", "geojson", "via"])
+def test_class_names_may_be_cut_at_a_comma(kind, labels, classes, found, tmp_path):
+    """`class_names` of a dataset is."""
+    files.write_picture(tmp_path / "a.png")
+    if kind == "labelme":
+        dataset = formats.LabelMeDataset()
+        shapes = [{"label": label, "points": LEAF, "shape_type": "polygon"} for label in labels]
+        files.write_json(tmp_path / "a.json", files.labelme_content(shapes))
+        dataset.load(tmp_path, classes)
+    elif kind == "geojson":
+        dataset = formats.GeoJsonDataset()
+        features = [
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [[*LEAF, LEAF[0]]]},
+                "properties": {"classification": {"name": label}},
+            }
+            for label in labels
+        ]
+        content = {"type": "FeatureCollection", "features": features}
+        files.write_json(tmp_path / "a.geojson", content)
+        dataset.load(tmp_path, tmp_path, classes)
+    else:
+        dataset = formats.ViaDataset()
+        content = files.via_content([files.via_region("leaf", label) for label in labels])
+        path = files.write_json(tmp_path / "via.json", content)
+        dataset.load(path, classes=classes, class_attribute="kind")
+    dataset.prepare()
+    assert [dataset.class_info[number]["name"] for number in dataset.load_mask(0)[1]] == found
+    assert dataset.problems.counts.get(problems.UNKNOWN_CLASS, 0) == len(labels) - len(found)
+
+
 def test_numbers_of_yolo_that_share_a_name(tmp_path):
     dataset = formats.YoloDataset()
     yolo(dataset, tmp_path, "a", ["cat", "dog", "cat"])

@@ -2,11 +2,14 @@
 
 import csv
 import functools
+import gc
 import io
 import json
 import os
 import struct
 import threading
+import warnings
+import weakref
 import zipfile
 import zlib
 
@@ -16,10 +19,11 @@ import tifffile
 from PIL import Image
 from pycocotools import mask as run_lengths
 
-from mrcnn.errors import InvalidDataError, MissingFileError
+from mrcnn.errors import CappedWarning, InvalidDataError, MissingFileError
 from mrcnn.formats import CocoDataset, LabelImageDataset, predictions
-from mrcnn.results.labels import compact
+from mrcnn.results.labels import shortened
 from mrcnn.results.overlays import SIDE
+from mrcnn.threads import default_threads, in_order
 
 SIZE = (30, 40)
 
@@ -242,7 +246,7 @@ def test_an_error_of_the_model_ends_the_run_with_everything_written_so_far(error
         predictions.write_predictions(second_fails, tmp_path, tmp_path / "out", {1: "cell"}, verbose=0)
     assert (tmp_path / "out" / "counts.csv").read_text() == "image,instances\na,2\n"
     assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == 3
-    assert not list((tmp_path / "out").rglob(".*"))
+    assert [path.name for path in (tmp_path / "out").rglob(".*")] == [".written"]
 
 
 def test_a_damaged_zip_file_is_named(tmp_path):
@@ -261,11 +265,10 @@ def test_no_pictures(tmp_path):
         predictions.write_predictions(detect, tmp_path / "notes.txt", tmp_path / "out", {1: "cell"})
 
 
-def test_compact():
-    labels = compact(np.array([[0, 7], [3, 7]]))
-    assert labels.tolist() == [[0, 2], [1, 2]] and labels.dtype == np.uint16
-    assert compact(np.array([[5, 5]])).tolist() == [[1, 1]]
-    assert compact(np.arange(70000).reshape(100, 700)).dtype == np.uint32
+@pytest.mark.parametrize("largest, dtype", [(65535, np.uint16), (65536, np.uint32)])
+def test_large_numbers_of_objects_take_32_bits(largest, dtype):
+    labels = shortened(np.array([[0, 7], [3, largest]]))
+    assert labels.tolist() == [[0, 7], [3, largest]] and labels.dtype == dtype
 
 
 class TestOverlap:
@@ -346,6 +349,111 @@ class TestOverlap:
         written = json.loads((tmp_path / "out" / "annotations.json").read_text())["images"]
         assert len(written) == len(names) < 8
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("in-order")]
+
+
+@pytest.mark.parametrize("place", ["detect", "stream", "write"])
+def test_images_that_cannot_be_used_are_freed(place, tmp_path, monkeypatch):
+    """With formats that need the pixels, and without the garbage collector."""
+    for number in range(40):
+        (tmp_path / f"{number:02}.png").write_bytes(png(200))
+    arrays, alive, read = [], [], predictions.read_image
+
+    def reading(*arguments, **options):
+        image = read(*arguments, **options)
+        arrays.append(weakref.ref(image))
+        return image
+
+    def refusing(images):
+        alive.append(sum(array() is not None for array in arrays))
+        if place == "write":
+            return detect(images)
+        raise InvalidDataError("Five channels.") from ValueError("A cause.")
+
+    def stream(readers):
+        def caught(reader):
+            try:
+                return refusing([reader()])
+            except ValueError as error:
+                return error
+
+        yield from in_order(caught, readers)
+
+    def unreadable(path):
+        raise OSError("The disk is gone.")
+
+    monkeypatch.setattr(predictions, "read_image", reading)
+    if place == "write":
+        monkeypatch.setattr(predictions, "read_calibration", unreadable)
+    write = functools.partial(
+        predictions.write_predictions, refusing, tmp_path, tmp_path / "out", {1: "cell"}
+    )
+    gc.disable()
+    try:
+        counts = write(verbose=0, formats=["overlay"], stream=stream if place == "stream" else None)
+    finally:
+        gc.enable()
+    assert counts == {} and len(arrays) == 40
+    assert max(alive) <= 2 * default_threads() + 6
+
+
+def full(images):
+    """As many detections as the model allows, if the image is bright."""
+    found = detect(images)
+    if found[0]["rois"].size:
+        warnings.warn("The image has DETECTION_MAX_INSTANCES=4 detections.", CappedWarning, stacklevel=2)
+    return found
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_images_whose_detections_are_cut_short_are_counted_and_named(streams, tmp_path):
+    for name, value in (("a", 200), ("b", 10), ("c", 200), ("d", 200), ("e", 200)):
+        (tmp_path / f"{name}.png").write_bytes(png(value))
+
+    def stream(readers):
+        for reader in readers:
+            warnings.warn("Another warning.", UserWarning, stacklevel=2)
+            yield full([reader()])[0]
+
+    chosen = stream if streams else None
+    with pytest.warns(UserWarning) as shown:
+        predictions.write_predictions(full, tmp_path, tmp_path / "out", {1: "cell"}, verbose=0, stream=chosen)
+    capped = [str(one.message) for one in shown if one.category is CappedWarning]
+    assert len(capped) == 1
+    assert capped[0].startswith("4 of 5 images have as many detections as DETECTION_MAX_INSTANCES allows")
+    assert "missing: a.png, c.png, d.png and 1 more. Raise this setting" in capped[0]
+    assert streams == any("Another warning." in str(one.message) for one in shown)
+
+
+def test_several_images_of_any_folders(tmp_path):
+    paths = [tmp_path / "in" / "b.png", tmp_path / "a.jpg", tmp_path / "a.png"]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_bytes(png(200))
+    output = tmp_path / "out"
+    write = functools.partial(predictions.write_predictions, detect, output=output, class_names={1: "cell"})
+    counts = write(source=paths, verbose=0, formats=["coco", "labelme"])
+    assert counts == {"a.jpg": 2, "a.png": 2, "b": 2}
+    images = json.loads((output / "annotations.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["a.jpg", "a.png", "b.png"]
+    written = json.loads((output / "labelme" / "b.json").read_text())
+    assert written["imagePath"] == "../../in/b.png"
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ([], "at least one image"),
+        (["a.png", "x/a.png"], r"Two images are named a\.png"),
+        (["a.png", "x"], r"must be image files with one of the suffixes .*Received: .*x\."),
+        (["a.png", "notes.txt"], r"Received: .*notes\.txt\. Leave it out"),
+    ],
+)
+def test_several_sources_must_be_images_of_different_names(names, message, tmp_path):
+    (tmp_path / "x").mkdir()
+    paths = [tmp_path / name for name in names]
+    with pytest.raises(ValueError, match=message):
+        predictions.write_predictions(detect, paths, tmp_path / "out", {1: "cell"})
+    assert not (tmp_path / "out").exists()
 
 
 def test_labelme_files_of_an_archive_need_a_copy_of_the_images(tmp_path):

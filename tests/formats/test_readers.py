@@ -15,6 +15,7 @@ from mrcnn import formats, utils
 from mrcnn.config import Config
 from mrcnn.data.loading import load_image_gt
 from mrcnn.dataset import Dataset
+from mrcnn.formats import problems
 
 
 def coco(folder):
@@ -247,6 +248,62 @@ def test_labelme_groups_masks_circles_and_the_picture_inside(tmp_path):
     assert masks[..., 1].sum() == pytest.approx(np.pi * 100, rel=0.03)
     assert masks[20:25, 0:5, 2].all() and masks[..., 2].sum() == 25  # two columns are outside
     assert dataset.problems.counts == {}
+
+
+def test_labelme_unites_masks_and_outlines_of_one_group(tmp_path):
+    mask = files.base64_png(np.full((5, 7), 255, np.uint8))
+    square = {"label": "leaf", "points": [[1, 1], [4, 4]], "shape_type": "rectangle", "group_id": 1}
+    placed = {"label": "leaf", "points": [[20, 30], [26, 34]], "shape_type": "mask", "mask": mask}
+    outside = {"points": [[-70, 20], [-64, 24]], "group_id": 1}
+    shapes = [
+        placed | {"group_id": 1},
+        square,
+        placed | {"group_id": 1, "points": [[85, 57], [91, 61]]},  # partly outside
+        placed | outside,
+        placed | {"group_id": 2},  # another object, on the same pixels
+        placed | {"group_id": 1, "label": "nut"},
+        {"label": "leaf", "points": [[1, 1]], "shape_type": "point", "group_id": 2},
+    ]
+    files.write_picture(tmp_path / "a.png")
+    files.write_json(tmp_path / "a.json", files.labelme_content(shapes))
+    dataset = formats.LabelMeDataset()
+    dataset.load(tmp_path)
+    dataset.prepare()
+    masks, class_ids = dataset.load_mask(0)
+    assert class_ids.tolist() == [1, 1, 2]
+    assert masks[..., 0].sum() == 9 + 35 + 3 * 5 and masks[1:4, 1:4, 0].all()
+    assert masks[30:35, 20:27, 0].all() and masks[57:, 85:, 0].all()
+    for index in (1, 2):
+        assert masks[30:35, 20:27, index].all() and masks[..., index].sum() == 35
+    assert dataset.problems.counts == {problems.OUTSIDE: 1, problems.NO_OUTLINE: 1}
+
+
+def test_a_broken_mask_leaves_the_outline_of_its_group(tmp_path):
+    square = {"label": "leaf", "points": [[1, 1], [4, 4]], "shape_type": "rectangle", "group_id": 1}
+    broken = {"label": "leaf", "points": [[1, 1], [3, 3]], "shape_type": "mask", "mask": "%%%", "group_id": 1}
+    files.write_picture(tmp_path / "a.png")
+    files.write_json(tmp_path / "a.json", files.labelme_content([broken, square]))
+    dataset = formats.LabelMeDataset()
+    dataset.load(tmp_path)
+    dataset.prepare()
+    assert dataset.load_mask(0)[0].sum(axis=(0, 1)).tolist() == [9]
+    assert dataset.problems.counts == {problems.BROKEN_MASK: 1}
+
+
+@pytest.mark.parametrize("classes", [["cat", "dog"], ["cat"], None])
+def test_via_regions_without_a_class_get_the_only_one(classes, tmp_path):
+    """Of several classes, nobody knows which one it is."""
+    files.write_picture(tmp_path / "a.png")
+    region = files.via_region("leaf") | {"region_attributes": {}}
+    dataset = formats.ViaDataset()
+    content = files.via_content([region]) | files.via_content([], "b.png")
+    dataset.load(files.write_json(tmp_path / "via.json", content), classes=classes)
+    dataset.prepare()
+    is_known = classes is None or len(classes) == 1
+    assert dataset.load_mask(0)[1].tolist() == ([1] if is_known else [])
+    assert dataset.problems.counts == ({} if is_known else {problems.UNKNOWN_CLASS: 1})
+    assert is_known or "region 0: The region has no class." in dataset.problems.lines()[0]
+    assert not dataset.is_listed_as_empty(0)
 
 
 def test_label_images_in_a_zip_with_palette_gaps_and_a_choice(tmp_path):

@@ -182,6 +182,24 @@ def test_broken_boxes_and_areas_are_computed(bbox, area, tmp_path):
     assert record["bbox"] == [10, 10, 20, 20] and record["area"] == 400
 
 
+@pytest.mark.parametrize("changed", [lambda x: x, lambda x: x.astype(np.uint8) * 255, lambda x: x.tolist()])
+def test_masks_of_a_subclass_in_any_form(changed, tmp_path):
+    class Own(formats.CocoDataset):
+        def load_mask(self, image_id):
+            masks, class_ids = super().load_mask(image_id)
+            return changed(masks), class_ids
+
+    files.write_picture(tmp_path / "a.png")
+    content = files.coco_content(segmentation=[[10, 10, 30, 12, 24, 30]])
+    datasets = [formats.CocoDataset(), Own()]
+    for dataset in datasets:
+        dataset.load(files.write_json(tmp_path / "x.json", content))
+        dataset.prepare()
+    expected, found = (dataset.load_mask_crops(0)[0] for dataset in datasets)
+    assert found.shape == expected.shape and {crop.dtype for crop in found.crops} == {np.dtype(bool)}
+    np.testing.assert_array_equal(found.mini((56, 56)), expected.mini((56, 56)))
+
+
 # --- Records of COCO files ---
 
 IMAGES = {

@@ -11,7 +11,8 @@ from PIL import Image
 
 from mrcnn import formats
 from mrcnn.dataset import Dataset
-from mrcnn.errors import LeftOutWarning
+from mrcnn.errors import InvalidDataError, LeftOutWarning
+from mrcnn.formats.shown import objects_of
 from mrcnn.formats.writing import unique_names
 
 
@@ -156,6 +157,23 @@ def test_relative_and_absolute_folders(tmp_path, monkeypatch):
     assert list(counts) == ["one_images_a", "two_images_a"]
     content = json.loads((tmp_path / "new" / "annotations.json").read_text())
     assert [image["file_name"] for image in content["images"]] == ["one/images/a.png", "two/images/a.png"]
+
+
+def test_labelme_files_of_an_archive_need_a_copy_of_the_images(tmp_path):
+    picture = files.write_picture(tmp_path / "a.png").read_bytes()
+    labels = files.write_picture(tmp_path / "labels.png", files.labels()).read_bytes()
+    with zipfile.ZipFile(tmp_path / "in.zip", "w") as archive:
+        archive.writestr("images/a.png", picture)
+        archive.writestr("labels/a.png", labels)
+    dataset = read(formats.LabelImageDataset, tmp_path / "in.zip")
+    with pytest.raises(InvalidDataError, match=r"in\.zip.*--copy-images") as caught:
+        formats.write_dataset(dataset, tmp_path / "out", ["coco", "labelme"])
+    assert caught.value.file == str(tmp_path / "in.zip") and not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match="`path` of the result must be set"):
+        objects_of(dataset, 0).save(tmp_path / "a.json", "labelme")
+    formats.write_dataset(dataset, tmp_path / "out", ["labelme"], copy_images=True)
+    assert read(formats.LabelMeDataset, tmp_path / "out" / "labelme").load_mask(0)[0].shape[-1] == 2
+    formats.write_dataset(dataset, tmp_path / "out", ["geojson", "coco"])
 
 
 def test_an_archive_with_backslashes(tmp_path):

@@ -76,7 +76,7 @@ def test_errors():
     result = detections()
     with pytest.raises(ValueError, match="one entry per object"):
         Detections(result["rois"], result["class_ids"][:1], result["scores"], result["masks"])
-    with pytest.raises(ValueError, match="`shape` must be given"):
+    with pytest.raises(ValueError, match="`shape` is required"):
         Detections(result["rois"][:0], result["class_ids"][:0], result["scores"][:0], [])
     with pytest.raises(ValueError, match=r"Cannot tell the format from the suffix of a\.json. Pass `format`"):
         result.save("a.json")
