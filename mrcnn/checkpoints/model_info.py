@@ -2,15 +2,16 @@
 
 It is stored as HDF5 attributes of the file, which readers of weights ignore: `mrcnn_settings`,
 `mrcnn_preprocessing`, `mrcnn_class_names`, `mrcnn_metrics` and `mrcnn_version`, each JSON text. Files may
-come from strangers: sizes and types are checked before anything is used, and nothing is executed.
+come from strangers: sizes and types are checked before anything is used, and nothing is executed. Files are
+written within the same limits, so that each of them can be read.
 """
 
 import dataclasses
 import itertools
 import json
 import logging
-import math
 import os
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,17 @@ import numpy as np
 
 from mrcnn.checkpoints.hdf5 import damage_named
 from mrcnn.checkpoints.opening import check_file, read_start
+from mrcnn.config import storable_settings
+from mrcnn.config.records import CALLABLES as CALLABLES
+from mrcnn.config.records import (
+    MAX_ENTRIES,
+    MAX_NAME,
+    MAX_TEXT,
+    clean_name,
+    fitting,
+    is_name,
+    is_setting_name,
+)
 from mrcnn.errors import InvalidDataError
 
 if TYPE_CHECKING:
@@ -32,12 +44,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 PREFIX = "mrcnn_"
 ATTRIBUTE_LIMIT = 64_000  # bytes of one attribute; longer texts continue in numbered ones
-MAX_TEXT = 4 * 2**20
-MAX_ENTRIES = 65_536
-MAX_NAME = 200  # characters
-
-# The key of `Config.to_dict` that lists settings whose values are functions.
-CALLABLES = "CALLABLES"
+LARGEST_NUMBER = sys.float_info.max
 
 # Settings that weights are valid for, although they load with any value. Others change shapes, or nothing
 # that the network has learned.
@@ -82,7 +89,7 @@ class ModelInfo:
         settings: The settings, as `Config.to_dict` returns them. Names of functions are under "CALLABLES".
         class_names: Names by class id, the background first; None if they are not known.
         metrics: Numbers such as {"epoch": 8, "val_loss": 0.4}, empty if unknown. Files only store finite
-            ones.
+            ones with printable names.
         version: Version of the package that wrote the file.
     """
 
@@ -97,18 +104,42 @@ class ModelInfo:
         return dict(self.settings.get(CALLABLES, {}))
 
     def attributes(self) -> dict[str, str]:
-        """Return the attributes of a weight file: {name: JSON text}."""
+        """Return the attributes of a weight file: {name: JSON text}.
+
+        Whatever `read_model_info` would refuse is left out.
+        """
+        settings = storable_settings(self.settings)
         preprocessing = {"channels": "RGB", "range": [0, 255]} | {
-            name: self.settings[name] for name in PREPROCESSING_SETTINGS if name in self.settings
+            name: settings[name] for name in PREPROCESSING_SETTINGS if name in settings
         }
+        metrics = {name: x for name, x in self.metrics.items() if is_name(name) and _is_number(x)}
         values: dict[str, Any] = {
-            "settings": dict(self.settings),
+            "settings": settings,
             "preprocessing": preprocessing,
-            "class_names": None if self.class_names is None else list(self.class_names),
-            "metrics": {name: value for name, value in self.metrics.items() if _is_number(value)},
+            "class_names": self._storable_class_names(settings.get("NUM_CLASSES")),
+            "metrics": fitting(metrics),
             "version": self.version,
         }
         return {PREFIX + name: json.dumps(value) for name, value in values.items()}
+
+    def _storable_class_names(self, num_classes: Any) -> list[str] | None:
+        """Return the class names, or None if a file cannot hold them.
+
+        Warns:
+            UserWarning: If the names are left out.
+        """
+        if self.class_names is None:
+            return None
+        names = list(self.class_names)
+        if _are_names(names) and len(names) == num_classes and len(json.dumps(names)) <= MAX_TEXT:
+            return names
+        warnings.warn(
+            f"The weight file will not contain the {len(names):,} class names. It takes one printable name "
+            f"of at most {MAX_NAME} characters per class, with NUM_CLASSES={_short(num_classes)}, and "
+            f"{MAX_TEXT:,} bytes in all. Shorten the names.",
+            stacklevel=2,
+        )
+        return None
 
 
 def differing_settings(file: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -223,7 +254,7 @@ def read_model_info(path: Path, file: h5py.File) -> ModelInfo | None:
         settings=settings,
         class_names=_checked_names(path, values["class_names"], settings.get("NUM_CLASSES")),
         metrics=_checked_metrics(path, values["metrics"]),
-        version=version if _is_name(version) else "",
+        version=version if is_name(version) else "",
     )
 
 
@@ -273,13 +304,11 @@ def _checked_settings(path: Path, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or len(value) > MAX_ENTRIES:
         raise _invalid(path, PREFIX + "settings", f"must be a table of settings. Received: {_short(value)}")
     callables = value.get(CALLABLES, {})
-    is_table = isinstance(callables, dict) and all(map(_is_name, [*callables, *callables.values()]))
+    is_table = isinstance(callables, dict) and all(map(is_name, [*callables, *callables.values()]))
     if not is_table:
         raise _invalid(path, PREFIX + "settings", f"{CALLABLES} must be a table of names")
     for name in value:
-        # Anything else could replace a method of the Config.
-        is_setting = name.isidentifier() and name.isupper() and name[0] != "_" and len(name) <= MAX_NAME
-        if not is_setting:
+        if not is_setting_name(name):
             raise _invalid(path, PREFIX + "settings", f"{_short(name)} is not the name of a setting")
     return value
 
@@ -287,8 +316,7 @@ def _checked_settings(path: Path, value: Any) -> dict[str, Any]:
 def _checked_names(path: Path, value: Any, num_classes: Any) -> tuple[str, ...] | None:
     if value is None:
         return None
-    is_list = isinstance(value, list) and len(value) <= MAX_ENTRIES and all(map(_is_name, value))
-    if not is_list:
+    if not _are_names(value):
         raise _invalid(
             path,
             PREFIX + "class_names",
@@ -305,7 +333,7 @@ def _checked_names(path: Path, value: Any, num_classes: Any) -> tuple[str, ...] 
 
 def _checked_metrics(path: Path, value: Any) -> dict[str, float]:
     metrics = {} if value is None else value
-    is_table = isinstance(metrics, dict) and len(metrics) <= MAX_ENTRIES and all(map(_is_name, metrics))
+    is_table = isinstance(metrics, dict) and len(metrics) <= MAX_ENTRIES and all(map(is_name, metrics))
     if not is_table or not all(map(_is_number, metrics.values())):
         raise _invalid(
             path, PREFIX + "metrics", f"must be a table of finite numbers. Received: {_short(value)}"
@@ -313,12 +341,14 @@ def _checked_metrics(path: Path, value: Any) -> dict[str, float]:
     return metrics
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= MAX_NAME and value.isprintable()
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= MAX_ENTRIES and all(map(is_name, value))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # A comparison, because math.isfinite fails for integers that no float can hold.
+    is_real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_real and abs(value) <= LARGEST_NUMBER
 
 
 def _short(value: Any) -> str:
@@ -339,5 +369,4 @@ def clean_names(names: Sequence[Any] | None) -> tuple[str, ...] | None:
     """Return class names in the form that a weight file can store. None stays None."""
     if names is None:
         return None
-    texts = ("".join(c if c.isprintable() else " " for c in str(name)) for name in names)
-    return tuple(text[:MAX_NAME] for text in texts)
+    return tuple(map(clean_name, names))

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mrcnn.config import rules
+from mrcnn.config import records, rules
 from mrcnn.config.conventions import CONVENTIONS, Conventions
 from mrcnn.config.rules import KNOWN_BACKBONES as KNOWN_BACKBONES
 from mrcnn.config.rules import LOSS_NAMES as LOSS_NAMES
@@ -34,6 +34,8 @@ DERIVED = {
 # Similarity above which an unknown name counts as misspelled. It catches one or two wrong letters and accepts
 # new names such as LEARNING_RATE_DECAY, although there is a LEARNING_RATE.
 MISSPELLING = 0.88
+
+SHOWN_NAMES = 10  # in a warning
 
 
 class Config:
@@ -488,7 +490,8 @@ class Config:
     def validate(self) -> None:
         """Check that each setting is valid and that the settings fit together.
 
-        Warns (UserWarning) about names that look misspelled.
+        Warns (UserWarning) about names that look misspelled, and about attributes of your own that weight
+        files cannot hold.
 
         Raises:
             ValueError: If a setting is not valid. The message names the setting and its value and says what
@@ -496,25 +499,28 @@ class Config:
         """
         _warn_misspelled(self)
         rules.check(self)
+        _warn_not_storable(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as plain JSON types, as weight files store them.
 
         Derived settings and values that JSON cannot hold are left out. The names of callables are listed
-        under "CALLABLES".
+        under "CALLABLES", so an attribute of this name is left out, too.
         """
         values: dict[str, Any] = {}
         callables = {}
         for name in _setting_names(self):
+            if name == records.CALLABLES:
+                continue
             value = getattr(self, name)
             if callable(value):
                 callables[name] = getattr(value, "__qualname__", type(value).__qualname__)
                 continue
             try:
                 values[name] = json.loads(json.dumps(value, default=_plain))
-            except TypeError:
+            except (TypeError, ValueError, RecursionError):  # the last two: long doubles, deep nesting
                 continue
-        return values | ({"CALLABLES": callables} if callables else {})
+        return values | ({records.CALLABLES: callables} if callables else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
@@ -524,7 +530,7 @@ class Config:
         """
         config = cls()
         for name, value in values.items():
-            if name == "CALLABLES":
+            if name == records.CALLABLES:
                 warnings.warn(
                     f"These settings are callables, which are not stored: {value}. Set them yourself.",
                     UserWarning,
@@ -539,6 +545,19 @@ class Config:
             setattr(config, name, copy.deepcopy(value))
         _warn_misspelled(config)
         return config
+
+
+def storable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the settings from `Config.to_dict` that a weight file can hold.
+
+    Settings of `Config` have priority over attributes of a subclass, and small attributes over large ones.
+    """
+    return records.storable_settings(settings, _known_names())
+
+
+def _known_names() -> set[str]:
+    """Return the names of the settings of `Config`."""
+    return {name for name in vars(Config) if name.isupper()}
 
 
 def _setting_names(config: Config) -> list[str]:
@@ -561,7 +580,7 @@ def _drop_shadowed(owner: type) -> None:
 
 def _warn_misspelled(config: Config) -> None:
     """Warn about names that look like a misspelled setting."""
-    known = {name for name in vars(Config) if name.isupper()}
+    known = _known_names()
     for name in sorted(set(_setting_names(config)) - known):
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELLING)
         if nearest:
@@ -570,6 +589,22 @@ def _warn_misspelled(config: Config) -> None:
                 UserWarning,
                 stacklevel=3,
             )
+
+
+def _warn_not_storable(config: Config) -> None:
+    """Warn about settings that weight files cannot hold, because they or their names are too large."""
+    settings = config.to_dict()
+    names = sorted(records.clean_name(name) for name in settings.keys() - storable_settings(settings).keys())
+    if names:
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        warnings.warn(
+            f"Weight files will not contain these attributes of {type(config).__name__}: "
+            f"{', '.join(names[:SHOWN_NAMES])}{more}. All settings together may have {records.MAX_TEXT:,} "
+            f"bytes, and a name {records.MAX_NAME} characters. Keep large data in files of their own, or "
+            "start the names with an underscore, which marks what is not a setting.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -84,7 +84,8 @@ def check(config: "Config") -> None:
         ValueError: If a setting breaks its rule. The message names the first such setting and its value, and
             says what the setting must be.
     """
-    for rules in (_plain_rules, _optional_rules, _network_rules, _image_rules, _target_rules):
+    kinds = (_plain_rules, _optional_rules, _network_rules, _image_rules, _sampling_rules, _target_rules)
+    for rules in kinds:
         for name, is_kept, requirement in rules(config):
             if not is_kept:
                 value = getattr(config, name)
@@ -261,10 +262,24 @@ def _size_rule(side: int | None) -> tuple[bool, str]:
     return side % SIZE_MULTIPLE == 0, f"a multiple of {SIZE_MULTIPLE}, such as {valid}"
 
 
+def _sampling_rules(config: "Config") -> Iterator[Rule]:
+    """Yield the rules by which the samples of both stages can have positives and negatives."""
+    yield "RPN_NEGATIVE_IOU", config.RPN_NEGATIVE_IOU > 0, "above 0, so that some anchors are negative"
+    requirement = "above 0, so that anchors and RoIs without a crowd can be negative"
+    yield "CROWD_IOU", config.CROWD_IOU > 0, requirement
+    is_kept = config.RPN_TRAIN_ANCHORS_PER_IMAGE > 1
+    yield "RPN_TRAIN_ANCHORS_PER_IMAGE", is_kept, "at least 2, because at most half of them are positive"
+    yield "ROI_POSITIVE_IOU", config.ROI_POSITIVE_IOU > 0, "above 0, so that some RoIs are negative"
+    ratio = config.ROI_POSITIVE_RATIO
+    yield "ROI_POSITIVE_RATIO", ratio > 0, "above 0, so that some RoIs have objects"
+    is_kept = int(config.TRAIN_ROIS_PER_IMAGE * ratio) > 0
+    requirement = f"at least 1 / ROI_POSITIVE_RATIO, so that some RoIs have objects (it is {ratio})"
+    yield "TRAIN_ROIS_PER_IMAGE", is_kept, requirement
+
+
 def _target_rules(config: "Config") -> Iterator[Rule]:
     for name in ("RPN_BBOX_STD_DEV", "BBOX_STD_DEV"):
         yield name, _are_positive(getattr(config, name), 4), "four positive numbers"
-    yield "ROI_POSITIVE_RATIO", config.ROI_POSITIVE_RATIO > 0, "above 0, so that some RoIs have objects"
     is_kept = _is_shape(config.MINI_MASK_SHAPE, MAX_CELLS)
     yield "MINI_MASK_SHAPE", is_kept, f"two positive integers up to {MAX_CELLS}, height and width"
     side = 2 * config.MASK_POOL_SIZE

@@ -17,13 +17,16 @@ import copy
 import inspect
 import random
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from mrcnn.data.copy_paste import CopyPaste
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.typing import Image, Masks
+
+if TYPE_CHECKING:
+    from mrcnn.dataset import Dataset
 
 # An imgaug augmenter, an albumentations transform or a callable. The packages need not be installed.
 Augmentation: TypeAlias = Any
@@ -33,14 +36,16 @@ class AugmentationError(ValueError):
     """An augmentation is faulty, rather than the image."""
 
 
-def check(augmentation: Any) -> None:
-    """Check that something is an augmentation, before it is applied to many images.
+def check(augmentation: Any, dataset: "Dataset") -> None:
+    """Check that something is an augmentation of a dataset, before it is applied to many images.
 
     Args:
         augmentation: One of the kinds above, or None.
+        dataset: The dataset.
 
     Raises:
-        AugmentationError: If it is none of these, or has to be called first.
+        AugmentationError: If it is none of these, or has to be called first, or needs an entry of
+            `image_info` that no image has.
     """
     for part in augmentation if isinstance(augmentation, (list, tuple)) else [augmentation]:
         if part is None or hasattr(part, "to_deterministic"):
@@ -56,6 +61,23 @@ def check(augmentation: Any) -> None:
                 "f(image, masks) that returns (image, masks), CopyPaste(), or a list of these. Received: "
                 f"{part!r}"
             )
+        if isinstance(part, CopyPaste):
+            check_entry(part, dataset)
+
+
+def check_entry(step: CopyPaste, dataset: "Dataset") -> None:
+    """Check that an image of a dataset has the entry of `image_info` that `CopyPaste` compares.
+
+    Raises:
+        AugmentationError: If no image has it, so that nothing would ever be pasted.
+    """
+    if step.same is None or any(info.get(step.same) is not None for info in dataset.image_info):
+        return
+    entries = sorted({str(name) for info in dataset.image_info for name in info})
+    raise AugmentationError(
+        f"No image of the dataset has the entry of CopyPaste(same={step.same!r}). The entries of image_info "
+        f"are {entries}. Correct the name, or set image_info[image_id][{step.same!r}] of each image."
+    )
 
 
 def apply(

@@ -73,7 +73,7 @@ class BatchBuilder:
         no_augmentation_sources: Sequence[str] | None = None,
         part: tuple[int, int] = (0, 1),
     ) -> None:
-        check_augmentation(augmentation)
+        check_augmentation(augmentation, dataset)
         self.dataset = dataset
         self.config = config
         self.steps = steps

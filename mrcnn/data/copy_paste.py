@@ -35,10 +35,10 @@ class CopyPaste:
         probability: Share of images that receive objects, from 0 to 1.
         same: Name of an entry of `Dataset.image_info`, such as "stain", whose value must be the same in both
             images. With None, the other image may be any image of the same source. Images without the entry
-            get no objects.
+            get no objects. If no image has it, loading raises an AugmentationError.
 
     Raises:
-        ValueError: If `probability` is not a number from 0 to 1.
+        ValueError: If `probability` is not a number from 0 to 1, or `same` is not a name.
     """
 
     probability: float = 0.5
@@ -48,6 +48,11 @@ class CopyPaste:
         if not isinstance(self.probability, numbers.Real) or not 0 <= self.probability <= 1:
             raise ValueError(
                 f"`probability` must be a number from 0 to 1. Received: probability={self.probability!r}"
+            )
+        if self.same is not None and not isinstance(self.same, str):
+            raise ValueError(
+                "`same` must be the name of an entry of Dataset.image_info, or None to compare only sources. "
+                f"Received: same={self.same!r}"
             )
 
 

@@ -211,15 +211,21 @@ def _load_other(
     Returns:
         None if there is no other image, or if it cannot be loaded. In that case it is reported when its own
         turn comes.
+
+    Raises:
+        AugmentationError: If no image has the entry that must be the same.
     """
     names = ["source"] if step.same is None else ["source", step.same]
     kind = [dataset.image_info[image_id].get(name) for name in names]
+    if None in kind:
+        augmentations.check_entry(step, dataset)
+        return None
     others = [
         other
         for other in dataset.image_ids
         if other != image_id and [dataset.image_info[other].get(name) for name in names] == kind
     ]
-    if not others or None in kind:
+    if not others:
         return None
     other_id = int(rng.choice(others))
     try:

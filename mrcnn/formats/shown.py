@@ -44,7 +44,7 @@ def objects_of(dataset: Dataset, image_id: int) -> Detections:
         crops, class_ids = dataset.load_mask_crops(image_id)
     else:
         masks, class_ids = dataset.load_mask(image_id)
-        crops = MaskCrops.cut(masks)
+        crops = MaskCrops.cut(np.asarray(masks).astype(bool, copy=False))
     if not all(crops.shape):  # the base class of datasets has masks [0, 0, 0]
         height, width = dataset.load_image(image_id).shape[:2]
         crops = MaskCrops((height, width), crops.boxes, crops.crops)

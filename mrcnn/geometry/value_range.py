@@ -68,7 +68,7 @@ def value_range(image: Image, config: "Config") -> ValueRange | None:
     name = image.dtype.name
     chosen: Sequence[float] | None = config.IMAGE_VALUE_RANGE
     is_fixed = name in ("uint8", "bool")
-    if chosen is None and not 1.0 < np.max(config.MEAN_PIXEL) <= 255.0:
+    if not is_scaled(config):
         return None
     if is_fixed or image.size == 0:
         return RANGES.get(name, NETWORK_RANGE)
@@ -87,6 +87,14 @@ def value_range(image: Image, config: "Config") -> ValueRange | None:
             f"{found.white:g} (white). Received: values from {image.min()} to {image.max()}. {NEXT_STEP}"
         )
     return found
+
+
+def is_scaled(config: "Config") -> bool:
+    """Return whether images are scaled to 0..255: IMAGE_VALUE_RANGE is set, or MEAN_PIXEL is on this scale.
+
+    Without either, images are those of a network with a scale of its own, such as standardized ones.
+    """
+    return config.IMAGE_VALUE_RANGE is not None or bool(1.0 < np.max(config.MEAN_PIXEL) <= 255.0)
 
 
 def is_unit_range(image: Image) -> bool:

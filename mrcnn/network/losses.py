@@ -118,7 +118,7 @@ def mrcnn_class_loss(
     """Compute the class loss: mean cross-entropy over the RoIs.
 
     Empty slots count as background unless `is_roi` is given. An RoI whose predicted class is not active does
-    not count. Without `is_roi`, the loss is NaN if no RoI counts.
+    not count. The loss is 0 if no RoI counts.
 
     Args:
         target_class_ids: int [B, R].
@@ -126,8 +126,7 @@ def mrcnn_class_loss(
         active_class_ids: [B, classes], 1 for the classes of the image's dataset, else 0. As in the Keras 2
             library, only the row of the first image is read.
         mean_count: See the module docstring.
-        is_roi: bool [B, R], True for the slots that count; None for all. If given, the loss is 0 if no RoI
-            counts.
+        is_roi: bool [B, R], True for the slots that count; None for all.
     """
     labels = ops.cast(target_class_ids, "int32")
     predicted = ops.argmax(pred_class_logits, axis=2)
@@ -137,7 +136,7 @@ def mrcnn_class_loss(
             _cross_entropy(labels, pred_class_logits), ops.logical_and(is_roi, active > 0.0), mean_count
         )
     loss = _cross_entropy(labels, pred_class_logits) * active
-    return ops.sum(loss) / mean_count(ops.sum(active))
+    return ops.sum(loss) / ops.maximum(mean_count(ops.sum(active)), MIN_COUNT)
 
 
 def mrcnn_bbox_loss(
@@ -170,7 +169,7 @@ def mrcnn_mask_loss(
     """Compute the mask loss: mean binary cross-entropy of the positive RoIs, for their class.
 
     Args:
-        target_masks: [B, R, h, w], 0 or 1.
+        target_masks: [B, R, h, w], from 0 to 1.
         target_class_ids: int [B, R].
         pred_masks: Probabilities [B, R, h, w, classes].
         mean_count: See the module docstring.

@@ -371,8 +371,9 @@ def train(model: mrcnn.MaskRCNN, arguments: argparse.Namespace) -> None:
     """
     train_set = load_dataset(arguments.dataset, arguments.subset or "train", arguments.images)
     val_set = load_dataset(arguments.dataset, "val")
+    groups = modalities(train_set, arguments.dataset)  # CopyPaste reads the entry "modality" of each image
     if arguments.recipe != "original":
-        train_set = formats.repeat_rare(train_set, modalities(train_set, arguments.dataset))
+        train_set = formats.repeat_rare(train_set, groups)
     rate = model.config.LEARNING_RATE
     if arguments.weights == "scratch" or arguments.recipe != "original":
         epochs = arguments.epochs or 10

@@ -17,6 +17,7 @@ from mrcnn.checkpoints.model_info import (
     write_attributes,
 )
 from mrcnn.config import LightConfig
+from mrcnn.config.records import MAX_TEXT
 from mrcnn.errors import InvalidDataError
 
 SETTINGS = {**LightConfig().to_dict(), "NAME": "coins", "NUM_CLASSES": 2}
@@ -50,6 +51,63 @@ def test_numbers_that_are_not_finite_are_left_out(tmp_path):
     assert model_info(written(tmp_path / "nan.h5", info)).metrics == {"epoch": 1}
 
 
+class TestWhatIsWrittenCanBeRead:
+    def read(self, folder, settings=SETTINGS, class_names=None, metrics=None):
+        return model_info(written(folder / "a.h5", ModelInfo(settings, class_names, metrics or {})))
+
+    def test_a_large_attribute_is_left_out(self, tmp_path):
+        own = {"FLAT_FIELD": np.random.default_rng(0).random((512, 512)).tolist(), "SMALL": [1, 2]}
+        assert self.read(tmp_path, SETTINGS | own).settings == SETTINGS | {"SMALL": [1, 2]}
+
+    def test_attributes_that_are_too_large_together(self, tmp_path):
+        own = {f"TEXT_{number}": "x" * (number * 2**20) for number in (3, 2, 1)}
+        settings = self.read(tmp_path, own | SETTINGS).settings
+        assert set(settings) - set(SETTINGS) == {"TEXT_1", "TEXT_2"}
+        # Settings of Config have priority.
+        wide = SETTINGS | {"RPN_ANCHOR_RATIOS": [0.123456] * 400_000}
+        assert self.read(tmp_path, own | wide).settings == wide
+
+    def test_a_text_of_the_largest_size(self, tmp_path):
+        room = MAX_TEXT - len(json.dumps(SETTINGS | {"TEXT": ""}))
+        settings = SETTINGS | {"TEXT": "x" * room}
+        assert len(json.dumps(settings)) == MAX_TEXT
+        assert self.read(tmp_path, settings).settings == settings
+        assert self.read(tmp_path, settings | {"TEXT": "x" * (room + 1)}).settings == SETTINGS
+
+    def test_names_that_are_not_valid(self, tmp_path):
+        own = {"A.B": 1, "lower": 1, "_HIDDEN": 1, "L" * 201: 1, "L" * 200: 1}
+        callables = {"BACKBONE": "own.<locals>." * 20, "COMPUTE\n": "a", "L" * 201: "a", "LINE": "a\nb"}
+        found = self.read(tmp_path, SETTINGS | own | {"CALLABLES": callables})
+        assert found.settings == SETTINGS | {"L" * 200: 1, "CALLABLES": found.callables}
+        assert found.callables == {"BACKBONE": callables["BACKBONE"][:200], "LINE": "a b"}
+
+    def test_many_entries(self, tmp_path):
+        settings = self.read(tmp_path, SETTINGS | {f"X{number}": 1 for number in range(70_000)}).settings
+        assert len(settings) == 65_536 and settings.items() >= SETTINGS.items()
+
+    def test_metrics(self, tmp_path):
+        metrics = {"loss": 0.5, "a\nb": 1, "x" * 201: 1, "huge": 10**400, "nan": np.nan, "yes": True}
+        assert self.read(tmp_path, metrics=metrics).metrics == {"loss": 0.5}
+
+    @pytest.mark.parametrize(
+        "names", [("BG",), ("BG", "a\nb"), ("BG", "x" * 201), ("BG", *("x" * 199 for _ in range(30_000)))]
+    )
+    def test_class_names_that_are_not_valid(self, tmp_path, names):
+        settings = SETTINGS | {"NUM_CLASSES": max(2, len(names))}
+        with pytest.warns(UserWarning, match=f"will not contain the {len(names):,} class names"):
+            assert self.read(tmp_path, settings, names).class_names is None
+
+    def test_a_config_that_trains(self, tmp_path):
+        class FlatConfig(LightConfig):
+            NAME, NUM_CLASSES = "coins", 2
+            FLAT_FIELD = np.random.default_rng(0).random((512, 512))
+
+        model = tiny_network.build(classes=2, cls=weights.NamedWeightsModel)
+        model.describe = lambda: ModelInfo(FlatConfig().to_dict(), ("BG", "coin"))
+        model.save_weights(tmp_path / "a.h5")
+        assert weights.load_weights(model, tmp_path / "a.h5").info.settings == SETTINGS
+
+
 def test_files_that_say_nothing(tmp_path):
     with h5py.File(tmp_path / "plain.h5", "w") as file:
         file.attrs["backend"] = b"tensorflow"
@@ -74,6 +132,7 @@ def test_files_that_say_nothing(tmp_path):
         ("metrics", '{"loss": NaN}', "must be a table of finite numbers"),
         ("metrics", '{"loss": "low"}', "must be a table of finite numbers"),
         ("metrics", '{"loss": true}', "must be a table of finite numbers"),
+        ("metrics", json.dumps({"loss": 10**400}), "must be a table of finite numbers"),
     ],
 )
 def test_attributes_that_cannot_be_used(tmp_path, name, text, message):

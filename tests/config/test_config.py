@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden_files import golden_params, load, text
 
-from mrcnn.config import KNOWN_BACKBONES, Config, LightConfig
+from mrcnn.config import KNOWN_BACKBONES, Config, LightConfig, storable_settings
 
 
 class ToyConfig(Config):
@@ -192,6 +192,8 @@ def test_own_names_are_silent():
         {"STEPS_PER_EPOCH": None, "VALIDATION_STEPS": None, "SEED": 0},
         {"TRAIN_BN": None, "GRADIENT_CLIP_NORM": None, "DETECTION_MIN_CONFIDENCE": 0},
         {"TRAIN_BN": "heads"},
+        {"TRAIN_ROIS_PER_IMAGE": 4, "RPN_TRAIN_ANCHORS_PER_IMAGE": 2, "CROWD_IOU": 1e-6},
+        {"TRAIN_ROIS_PER_IMAGE": 1, "ROI_POSITIVE_RATIO": 1},
         {"SOFT_NMS_SIGMA": 1},
         {"RPN_ANCHOR_SCALES": np.array([8, 16, 32, 64, 128])},
         {"IMAGE_CHANNEL_COUNT": 1, "MEAN_PIXEL": np.array(115.0)},
@@ -272,6 +274,12 @@ def test_valid_settings_pass(values):
         ("MEAN_PIXEL", [1.0, float("nan"), 2.0], "finite number per channel"),
         ("MASK_POSITIVES_ONLY", "False", "True, False or None"),
         ("ROI_INCLUDE_GT", "False", "True or False"),
+        ("CROWD_IOU", 0, "above 0, so that anchors and RoIs without a crowd can be negative"),
+        ("RPN_NEGATIVE_IOU", 0.0, "above 0"),
+        ("RPN_TRAIN_ANCHORS_PER_IMAGE", 1, "at least 2"),
+        ("ROI_POSITIVE_IOU", 0, "above 0"),
+        ("ROI_POSITIVE_RATIO", 0, "above 0"),
+        ("TRAIN_ROIS_PER_IMAGE", 3, r"at least 1 / ROI_POSITIVE_RATIO, .*\(it is 0.33\)"),
         ("FAST_PATHS", None, "True or False"),
         ("TRAIN_ON_EMPTY_IMAGES", "no", "True, False or None"),
         ("COMPUTE_BACKBONE_SHAPE", "x", "callable"),
@@ -381,6 +389,39 @@ def test_callables_are_recorded_by_name_only():
     assert record["CALLABLES"] == {"BACKBONE": "Config.display"}
     with pytest.warns(UserWarning, match=r"callables.*BACKBONE.*Set them yourself"):
         Config.from_dict(record)
+
+
+def test_what_json_cannot_hold_is_left_out():
+    nested = []
+    for _ in range(10_000):
+        nested = [nested]
+    config = changed(WIDE=np.longdouble([1, 2]), NESTED=nested, CALLABLES="mine", OWN=1)
+    record = config.to_dict()
+    assert record["OWN"] == 1 and not {"WIDE", "NESTED", "CALLABLES"} & set(record)
+    assert list(record) == sorted(record)
+
+
+class LargeConfig(ToyConfig):
+    FLAT_FIELD = np.random.default_rng(0).random((512, 512))
+    SMALL = np.zeros((9, 9))
+    _FLAT_FIELD = FLAT_FIELD
+
+
+def test_attributes_too_large_for_weight_files_are_named():
+    config = LargeConfig()
+    with pytest.warns(UserWarning) as caught:
+        config.validate()
+    (text,) = (str(warning.message) for warning in caught)
+    assert "these attributes of LargeConfig: FLAT_FIELD. All settings together may have 4,194,304" in text
+    settings = config.to_dict()
+    assert set(settings) - set(storable_settings(settings)) == {"FLAT_FIELD"}
+
+
+def test_the_warning_of_many_attributes_is_short():
+    config = changed(**{f"{'LONG_' * 40}{number}": 1 for number in range(99)})
+    with pytest.warns(UserWarning, match=r"LONG.* and 89 more\. All settings") as caught:
+        config.validate()
+    assert len(str(caught[0].message)) < 3000
 
 
 def test_light_preset_is_valid_and_narrow():

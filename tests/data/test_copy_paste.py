@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mrcnn.config import Config
+from mrcnn.data.augmentation import AugmentationError
 from mrcnn.data.augmentation_policies import scale_jitter
 from mrcnn.data.copy_paste import CopyPaste, paste
 from mrcnn.data.generator import DataGenerator
@@ -225,7 +226,25 @@ class TestLoading:
             info["stain"] = stain
         seen = {int(n) for truth in loaded(dataset, CopyPaste(1.0, same="stain")) for n in truth.class_ids}
         assert seen == {1, 3}
-        assert all(len(truth.class_ids) == 1 for truth in loaded(dataset, CopyPaste(1.0, same="light")))
+
+    def test_images_without_the_entry_get_no_objects(self):
+        dataset = Squares()
+        dataset.image_info[1]["stain"] = dataset.image_info[2]["stain"] = "blue"
+        pasting = CopyPaste(1.0, same="stain")
+        assert {len(truth.class_ids) for truth in loaded(dataset, pasting, image_id=0)} == {1}
+        assert {len(truth.class_ids) for truth in loaded(dataset, pasting, image_id=1)} == {1, 2}
+
+    def test_an_entry_that_no_image_has(self):
+        dataset = Squares()
+        for info in dataset.image_info:
+            info["stain"], info["light"] = "blue", None
+        for name in ("stian", "light"):
+            message = rf"No image .*CopyPaste\(same='{name}'\).*'source', 'stain'\]. Correct the name, or set"
+            with pytest.raises(AugmentationError, match=message):
+                loaded(dataset, CopyPaste(1.0, same=name))
+            with pytest.raises(AugmentationError, match=message):
+                DataGenerator(dataset, LoaderConfig(), augmentation=[scale_jitter(), CopyPaste(0.1, name)])
+        DataGenerator(dataset, LoaderConfig(), augmentation=CopyPaste(same="stain"))
 
     def test_images_of_other_shapes_are_not_pasted(self):
         dataset = Squares(shapes=((32, 32), (40, 40), (40, 40)))
@@ -253,3 +272,9 @@ class TestLoading:
     def test_bad_probability(self):
         with pytest.raises(ValueError, match=r"`probability` must be a number from 0 to 1\. Received"):
             CopyPaste(1.5)
+
+    def test_same_is_a_name(self):
+        with pytest.raises(
+            ValueError, match=r"`same` must be the name of an entry.*Received: same=\['stain'\]"
+        ):
+            CopyPaste(same=["stain"])

@@ -39,6 +39,13 @@ class Frames(Dataset):
         return masks, np.array([1, 1], np.int32)
 
 
+def spoiled(frame, value=np.nan):
+    """The frame with one pixel that is not finite."""
+    frame = frame.copy()
+    frame[1, 1] = value
+    return frame
+
+
 def fed(frame, config=None, index=0, **options):
     """What the network gets: the molded image plus the mean."""
     config = config or RangeConfig()
@@ -92,6 +99,11 @@ def test_an_augmentation_must_keep_the_scale():
         ([np.full((4, 4, 3), 200, np.uint16)], None),
         ([np.full((4, 4, 3), 200, np.uint8), np.full((4, 4, 3), 0.5)], None),
         ([None], None),
+        # Images that are not finite say nothing about the others.
+        ([np.full((4, 4, 3), 0.5), spoiled(np.full((4, 4, 3), 0.5))], (0, 1)),
+        ([spoiled(np.full((4, 4, 3), 0.5), np.inf), np.full((4, 4, 3), 0.5)], (0, 1)),
+        ([spoiled(np.full((4, 4, 3), 0.5)), np.full((4, 4, 3), 200.0)], (0, 255)),
+        ([spoiled(np.full((4, 4, 3), 0.5))], None),
     ],
 )
 def test_floats_are_decided_for_the_whole_dataset(frames, expected):
@@ -103,3 +115,14 @@ def test_floats_are_decided_for_the_whole_dataset(frames, expected):
     config.IMAGE_VALUE_RANGE = (0, 7)
     settle_value_range(Frames(*frames), config)
     assert tuple(config.IMAGE_VALUE_RANGE) == (0, 7)
+
+
+@pytest.mark.parametrize("mean", [(0.0, 0.0, 0.0), (0.5, 0.5, 0.5), (300.0, 300.0, 300.0)])
+def test_images_with_a_scale_of_their_own_are_not_scaled(mean):
+    """The rule of detection holds in training, too: MEAN_PIXEL is not on a scale of 0 to 255."""
+    config = RangeConfig()
+    config.MEAN_PIXEL = np.array(mean)
+    frame = np.random.default_rng(0).uniform(-1.7, 1.7, (128, 128, 3)).astype(np.float32)
+    settle_value_range(Frames(frame), config)
+    assert config.IMAGE_VALUE_RANGE is None
+    np.testing.assert_allclose(fed(frame, config), frame, atol=1e-4)

@@ -85,8 +85,15 @@ class TestClass:
         loss = call(losses.mrcnn_class_loss, self.ids, self.logits, active)
         assert loss == pytest.approx((self.each[0] + self.each[1] + self.each[3]) / 3, rel=1e-6)
 
-    def test_nan_without_any_active_class(self):
-        assert np.isnan(call(losses.mrcnn_class_loss, self.ids, self.logits, np.zeros((2, 3), "float32")))
+    @pytest.mark.parametrize("flags", [(0, 0, 0), (1, 0, 0)])
+    def test_zero_without_an_roi_that_counts(self, flags):
+        """All RoIs are predicted as classes that are not active in the first image."""
+        logits = np.array([[[0, 1, 0], [0, 2, 0]], [[0, 0, 6], [0, 2, 0]]], "float32")
+        active = np.array([flags, (1, 1, 1)], "float32")
+        assert call(losses.mrcnn_class_loss, self.ids, logits, active) == 0
+        ids, flags = tensor(self.ids), tensor(active)
+        (gradient,) = gradients(lambda x: losses.mrcnn_class_loss(ids, x, flags), logits)
+        assert (gradient == 0).all()
 
 
 class TestBbox:

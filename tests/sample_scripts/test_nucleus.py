@@ -9,6 +9,7 @@ from skimage import data
 
 from mrcnn.data import augmentation
 from mrcnn.data.copy_paste import CopyPaste
+from mrcnn.data.generator import DataGenerator
 from mrcnn.data.loading import load_image_gt
 from samples import stand_ins
 from samples.nucleus import nucleus
@@ -206,6 +207,24 @@ def test_nuclei_are_pasted_into_images_of_their_modality(bowl, tmp_path):
         both = load_image_gt(dataset, config, image_id, augmentation=pasting, rng=np.random.default_rng(0))
         counts.append((len(alone.class_ids), len(both.class_ids)))
     assert counts[0][0] == counts[0][1] and counts[1][0] < counts[1][1]
+
+
+@pytest.mark.parametrize("recipe", ["original", "light"])
+@pytest.mark.parametrize("name", ["pasted", "all", "dim", "turns", "noise"])
+def test_every_recipe_can_paste(arguments, bowl, tmp_path, recipe, name):
+    """Each image that trains knows its modality, whatever the recipe."""
+
+    class Model:
+        config, epoch, log_dir = nucleus.RECIPES[recipe][0](), 0, tmp_path
+
+        def train(self, train_set, val_set, augmentation, **_):
+            DataGenerator(train_set, self.config, augmentation=augmentation, steps=1)
+            pasted.append([info["modality"] for info in train_set.image_info])
+
+    pasted = []
+    line = f"train --dataset={bowl} --weights=scratch --recipe={recipe} --augmentation={name} --epochs=1"
+    nucleus.train(Model(), arguments(line))
+    assert pasted == [["unknown"] * 3]
 
 
 def test_microscopes_include_negatives_and_gray_images():
