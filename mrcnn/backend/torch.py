@@ -221,7 +221,7 @@ def bilinear_gather(
         mode="sum",
         per_sample_weights=weights.to(table.dtype).reshape(-1, per_row),
     )
-    return outputs.reshape(*index.shape[:-1], -1)
+    return outputs.reshape(*index.shape[:-1], table.shape[-1])
 
 
 def _neighbors_together(x: Tensor, count: int) -> Tensor:

@@ -89,7 +89,9 @@ def _drawings(model: Any, image: Any) -> list[Callable[[], Any]]:
     return [
         lambda: inspection.draw_top_anchors(anchors, limit=60),
         lambda: inspection.draw_proposals(anchors, limit=40),
-        lambda: inspection.draw_levels(inspection.assign_levels(anchors.input.image, anchors.proposals)),
+        lambda: inspection.draw_levels(
+            inspection.assign_levels(anchors.input.image, anchors.proposals, model.config)
+        ),
         lambda: inspection.draw_pooled_rois(inspection.pool_rois(model, image), limit=2),
         lambda: inspection.draw_box_filters(inspection.refine_boxes(model, image), names),
         lambda: inspection.draw_masks(inspection.generate_masks(model, image), names, limit=3),

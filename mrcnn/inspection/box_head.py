@@ -46,7 +46,8 @@ class RefinedBoxes:
         is_object: bool [P], the class is not the background.
         is_confident: bool [P], the score is also at least DETECTION_MIN_CONFIDENCE.
         is_kept: bool [P], the box is also kept by NMS within its class and by DETECTION_MAX_INSTANCES. With
-            SOFT_NMS_SIGMA, NMS keeps boxes whose lowered score is still high enough.
+            SOFT_NMS_SIGMA, NMS keeps boxes whose lowered score is still high enough. With
+            DETECTIONS_PER_CLASS, or CONVENTIONS other than "keras2", boxes without area are left out before.
         final_scores: The score [P] after boxes of the same class have lowered it, see SOFT_NMS_SIGMA; without
             that setting, the same as `scores`.
         detection_boxes: The network's own result [D, 4].
@@ -103,12 +104,13 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
         best = class_scores[:, 1:].argmax(axis=1) + 1
         class_ids = np.where(class_scores[rows, best] >= min_score, best, class_ids)
     scores = class_scores[rows, class_ids]
-    class_deltas = deltas[rows, class_ids] * np.asarray(config.BBOX_STD_DEV, np.float32)
+    class_deltas = tensors.applied_deltas(deltas[rows, class_ids], config.BBOX_STD_DEV, config)
     window = network_input.normalized(network_input.window)
     refined = boxes.clip_boxes(boxes.apply_box_deltas(rois, class_deltas), window)
     is_object = class_ids > 0
     is_confident = is_object & (scores >= min_score)
-    kept, final_scores = _suppress(refined, scores, class_ids, is_confident, config)
+    candidates = is_confident & _has_size(refined, network_input, config)
+    kept, final_scores = _suppress(refined, scores, class_ids, candidates, config)
     detections = values["detections"][values["detections"][:, 4] > 0]
     return RefinedBoxes(
         input=network_input,
@@ -124,6 +126,16 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
         detection_class_ids=detections[:, 4].astype(np.int32),
         detection_scores=detections[:, 5],
     )
+
+
+def _has_size(refined: Boxes, network_input: tensors.NetworkInput, config: Config) -> np.ndarray:
+    """Whether normalized boxes [P, 4] are large enough for detections, bool [P]. By default all are."""
+    conventions = config.conventions()
+    if not conventions.detections_per_class:
+        return np.ones(len(refined), bool)
+    sides = (refined[:, 2:] - refined[:, :2]) * np.asarray(network_input.image.shape[:2], np.float32)
+    shortest: np.ndarray = sides.min(axis=1)
+    return (shortest > 0) & (shortest >= conventions.min_detection_side)
 
 
 def _suppress(

@@ -99,7 +99,7 @@ def draw_activations(
         height, width, depth = values.shape
         small = cv2.resize(to_rgb(image), (width, height), interpolation=cv2.INTER_AREA)
         row[0].imshow(small)
-        row[0].set_title(f"{name}\n{height} x {width} x {depth}", fontsize=9)
+        row[0].set_title(f"{name}\n{height} x {width} x {depth}", fontsize=9, parse_math=False)
         if isinstance(channels, int):
             drawn = np.argsort(-values.std(axis=(0, 1)), kind="stable")[:channels]
         else:

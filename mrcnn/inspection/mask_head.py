@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mrcnn import visualize
-from mrcnn.geometry import images, masks
+from mrcnn.geometry import images, mask_pasting
 from mrcnn.inspection import tensors
 from mrcnn.typing import Boxes, ClassIds, Image, Masks
 from mrcnn.visualize import figures
@@ -34,7 +34,9 @@ class GeneratedMasks:
         scores: Scores [N].
         raw: Probabilities of each detection's own class, float32 [N, 28, 28].
         scaled: The raw masks scaled to their boxes: N float arrays of the sizes of the boxes.
-        masks: Masks bool [H, W, N]: inside are the pixels whose scaled mask is at least 0.5.
+        masks: Masks bool [H, W, N]: inside are the pixels whose scaled mask is at least 0.5. With CONVENTIONS
+            other than "keras2", the network scales the mask to the box with its fractions of pixels; see
+            `mrcnn.geometry.mask_pasting`.
     """
 
     input: tensors.NetworkInput
@@ -65,11 +67,14 @@ def generate_masks(model: MaskRCNN, image: Image, image_meta: np.ndarray | None 
     rows, pixels = rows[has_area], pixels[has_area]
     class_ids = values["detections"][rows, 4].astype(np.int32)
     raw = values["masks"][rows, :, :, class_ids]
+    exact = network_input.pixels(values["detections"][rows, :4], rounded=False)
+    method = model.config.conventions().mask_pasting
     full_masks = np.zeros((*shape[:2], len(rows)), dtype=bool)
     scaled = []
     for i, box in enumerate(pixels):
         scaled.append(images.resize(raw[i], (box[2] - box[0], box[3] - box[1])))
-        full_masks[:, :, i] = masks.unmold_mask(raw[i], box, shape)
+        (y1, x1, y2, x2), inside = mask_pasting.paste(raw[i], exact[i], shape, method)
+        full_masks[y1:y2, x1:x2, i] = inside
     return GeneratedMasks(
         input=network_input,
         boxes=pixels,
@@ -101,7 +106,7 @@ def draw_masks(generated: GeneratedMasks, class_names: Sequence[str], limit: int
     for row in range(count):
         raw, scaled, full = axes[row]
         raw.imshow(generated.raw[row], cmap="gray", vmin=0, vmax=1)
-        raw.set_title(f"{names[row]}: {height} x {width}")
+        raw.set_title(f"{names[row]}: {height} x {width}", parse_math=False)
         scaled.imshow(generated.scaled[row], cmap="gray", vmin=0, vmax=1)
         if min(generated.scaled[row].shape) > 1:  # a contour needs two pixels
             scaled.contour(generated.scaled[row], [0.5], colors="orange")

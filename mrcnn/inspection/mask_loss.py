@@ -32,7 +32,8 @@ class MaskLosses:
         input: The image as the network received it.
         rois: The positive RoIs [P, 4], int32 in its pixels, y2 and x2 exclusive.
         class_ids: Class ids [P] of their objects.
-        targets: Mask targets [P, 28, 28] of 0 and 1: the object's mask inside the RoI.
+        targets: Mask targets [P, 28, 28] from 0 to 1: the object's mask inside the RoI. They are rounded to 0
+            or 1, except with CONVENTIONS = "torchvision".
         predictions: Predicted probabilities [P, 28, 28] for the class of the object. The masks of other
             classes do not count in the loss.
         pixel_losses: Binary cross-entropy [P, 28, 28] of each pixel.
@@ -95,17 +96,19 @@ def mask_losses(model: MaskRCNN, batch: Mapping[str, np.ndarray], index: int = 0
 
 
 def binary_cross_entropy(targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Compute -log(p) where the target is 1, and -log(1 - p) where it is 0.
+    """Compute -t log(p) - (1 - t) log(1 - p) for each target t and prediction p.
 
     Args:
-        targets: Array of 0 and 1.
+        targets: Array of numbers from 0 to 1.
         predictions: Probabilities p of the same shape.
 
     Returns:
         The loss of each element, float32. Probabilities are limited as in the network's loss.
     """
+    targets = targets.astype(np.float32)
     probabilities = np.clip(predictions.astype(np.float32), EPSILON, 1.0 - EPSILON)
-    return -np.log(np.where(targets > 0.5, probabilities, 1.0 - probabilities))
+    losses: np.ndarray = -(targets * np.log(probabilities) + (1.0 - targets) * np.log(1.0 - probabilities))
+    return losses
 
 
 def draw_mask_losses(losses: MaskLosses, class_names: Sequence[str], limit: int = 3) -> Figure:

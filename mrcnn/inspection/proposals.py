@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DELTA_NAMES = ("dy", "dx", "log dh", "log dw")
 PROPOSAL_STEPS = {
+    "pre_nms_anchor_ix": "ROI/pre_nms_anchor_ix:0",
     "pre_nms_anchors": "ROI/pre_nms_anchors:0",
     "refined_anchors": "ROI/refined_anchors:0",
     "refined_anchors_clipped": "ROI/refined_anchors_clipped:0",
@@ -37,8 +38,9 @@ class SortedAnchors:
         input: The image as the network received it.
         anchors: All anchors [A, 4], float64.
         scores: Foreground scores [A].
-        deltas: Deltas [A, (dy, dx, log dh, log dw)], relative to the anchors.
-        best: The K anchors of the highest scores [K, 4], int32, in descending order.
+        deltas: Deltas [A, (dy, dx, log dh, log dw)], relative to the anchors, as the network applies them.
+        best: The K anchors that enter non-maximum suppression [K, 4], int32, the highest score first. With
+            CONVENTIONS other than "keras2", these are the best of each pyramid level.
         best_scores: Their scores [K].
         refined: These anchors after their deltas, int32 [K, 4].
         clipped: The refined anchors clipped to the image, int32 [K, 4].
@@ -73,23 +75,24 @@ def sort_anchors(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
     shape = network_input.image.shape
     model.get_anchors(shape)  # also sets model.anchors, in pixels
     scores = values["rpn_class"][:, 1]
-    best_scores = np.sort(scores)[::-1][: len(values["pre_nms_anchors"])]
+    # Rows without an anchor are empty, or their boxes are too small to become proposals.
+    has_anchor = values["pre_nms_anchor_ix"] >= 0
+    best_scores = scores[values["pre_nms_anchor_ix"][has_anchor]]
 
     def in_pixels(label: str) -> Boxes:
-        # If the number of anchors is unknown while the graph is built, empty rows fill up to the limit.
-        return network_input.pixels(values[label][: len(best_scores)])
+        return network_input.pixels(values[label][has_anchor])
 
     is_filled = values["proposals"].any(axis=1)
     return SortedAnchors(
         input=network_input,
         anchors=model.anchors,
         scores=scores,
-        deltas=values["rpn_bbox"] * np.asarray(model.config.RPN_BBOX_STD_DEV, np.float32),
+        deltas=tensors.applied_deltas(values["rpn_bbox"], model.config.RPN_BBOX_STD_DEV, model.config),
         best=in_pixels("pre_nms_anchors"),
         best_scores=best_scores,
         refined=in_pixels("refined_anchors"),
         clipped=in_pixels("refined_anchors_clipped"),
-        kept=values["post_nms_anchor_ix"],
+        kept=values["post_nms_anchor_ix"][: len(best_scores)],
         proposals=network_input.pixels(values["proposals"][is_filled]),
     )
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from mrcnn.config import Config
+
 LEVELS = range(roi_align.FIRST_LEVEL, roi_align.LAST_LEVEL + 1)
 LEVEL_OF_CANONICAL_SIDE = 4
 # Orange, sky blue, bluish green and reddish purple for P2 to P5.
@@ -34,12 +36,14 @@ class BoxLevels:
         boxes: Boxes [N, 4] in its pixels, y2 and x2 exclusive.
         sides: Side length [N] in pixels of a square of the same area.
         levels: Pyramid level [N], int32, 2 to 5.
+        rounds_down: Whether levels are rounded down, not to the nearest integer.
     """
 
     image: np.ndarray
     boxes: Boxes
     sides: np.ndarray
     levels: np.ndarray
+    rounds_down: bool = False
 
     @property
     def counts(self) -> dict[int, int]:
@@ -47,23 +51,29 @@ class BoxLevels:
         return {level: int((self.levels == level).sum()) for level in LEVELS}
 
 
-def assign_levels(image: Image, boxes: Boxes) -> BoxLevels:
+def assign_levels(image: Image, boxes: Boxes, config: Config | None = None) -> BoxLevels:
     """Compute the pyramid level of boxes as ROIAlign does (FPN, equation 1).
 
-    The level is 4 + log2(side / 224), rounded to the nearest integer and limited to 2..5. An RoI as large as
-    an ImageNet image, 224 pixels, belongs to P4; half the side means one level finer.
+    The level is 4 + log2(side / 224), rounded and limited to 2..5. An RoI as large as an ImageNet image, 224
+    pixels, belongs to P4; half the side means one level finer.
 
     Args:
         image: The image [H, W, channels] at the size of the network: an image of `load_image_gt`, or
             `NetworkInput.image` of another step.
         boxes: Boxes [N, 4] in its pixels, y2 and x2 exclusive, such as ground truth or proposals.
+        config: The Config of the network. Its CONVENTIONS say whether levels are rounded to the nearest
+            integer or down. Without it, they are rounded to the nearest integer.
     """
+    conventions = None if config is None else config.conventions()
+    method = conventions.roi_align if conventions else roi_align.CROP_AND_RESIZE
+    half_open = conventions.half_open_boxes if conventions else False
     boxes = np.asarray(boxes).reshape(-1, 4)
     height, width = np.shape(image)[:2]
-    normalized = norm_boxes(boxes, (height, width)).astype(np.float32)
-    levels = roi_align.roi_levels(normalized[np.newaxis], float(height * width))
+    normalized = norm_boxes(boxes, (height, width), half_open)
+    levels = roi_align.roi_levels(normalized[np.newaxis], float(height * width), method)
     sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1, dtype=np.float64))
-    return BoxLevels(np.asarray(image), boxes, sides, backend.to_numpy(levels)[0])
+    rounds_down = method != roi_align.CROP_AND_RESIZE
+    return BoxLevels(np.asarray(image), boxes, sides, backend.to_numpy(levels)[0], rounds_down)
 
 
 def draw_levels(levels: BoxLevels) -> Figure:
@@ -91,8 +101,9 @@ def draw_levels(levels: BoxLevels) -> Figure:
 def _plot_equation(ax: Axes, levels: BoxLevels) -> None:
     """Plot level against side length: the equation, its rounding, and the boxes."""
     canonical = roi_align.CANONICAL_SIDE
-    # Halfway between two levels, on a logarithmic scale, lies the side at which rounding switches.
-    borders = [canonical * 2.0 ** (level + 0.5 - LEVEL_OF_CANONICAL_SIDE) for level in list(LEVELS)[:-1]]
+    # Rounding switches halfway between two levels on a logarithmic scale, or at the upper one if it is down.
+    switch = 1.0 if levels.rounds_down else 0.5
+    borders = [canonical * 2.0 ** (level + switch - LEVEL_OF_CANONICAL_SIDE) for level in list(LEVELS)[:-1]]
     low = min(levels.sides.min(initial=borders[0]), borders[0]) / 1.5
     high = max(levels.sides.max(initial=borders[-1]), borders[-1]) * 1.5
     sides = np.geomspace(max(low, 1.0), high, 200)
@@ -102,11 +113,12 @@ def _plot_equation(ax: Axes, levels: BoxLevels) -> None:
         ax.axvline(border, color="gray", linestyle="dotted", linewidth=1)
     ax.scatter(levels.sides, levels.levels, c=[COLORS[int(level)] for level in levels.levels], zorder=3)
     ax.set_xscale("log", base=2)
-    ax.set_xticks([canonical, *borders], [f"{side:.0f}" for side in (canonical, *borders)])
+    ticks = borders if canonical in borders else [canonical, *borders]
+    ax.set_xticks(ticks, [f"{side:.0f}" for side in ticks])
     ax.minorticks_off()
     ax.set_yticks(list(LEVELS), [f"P{level}" for level in LEVELS])
     ax.set_ylim(LEVELS[0] - 0.7, LEVELS[-1] + 0.7)
     ax.set(
         xlabel="side of the box in pixels: sqrt(height x width)",
-        title="level = 4 + log2(side / 224), rounded",
+        title=f"level = 4 + log2(side / 224), rounded{' down' if levels.rounds_down else ''}",
     )

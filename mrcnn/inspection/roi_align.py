@@ -4,23 +4,27 @@ ROIAlign samples the feature map between its cells. ROIPool, its predecessor in 
 its bins to whole cells. Mask R-CNN, section 3, measures the effect of this quantization.
 
 Axes: N RoIs, P bins along each side, C channels, h and w cells of a level. Positions in cells count from the
-center of the first cell, as matplotlib draws them.
+center of the first cell, as matplotlib draws them. Where that is on the image depends on the method of
+ROIAlign; see `mrcnn.network.roi_align`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from keras import ops
 
 from mrcnn import backend
 from mrcnn.drawing.colors import PALETTE
 from mrcnn.inspection import tensors
 from mrcnn.inspection.feature_maps import PYRAMID
 from mrcnn.network.roi_align import (
+    AVERAGE_ALIGNED,
     CROP_AND_RESIZE,
+    bin_range,
     bin_sample_positions,
     pyramid_roi_align,
     roi_levels,
@@ -51,10 +55,12 @@ class PooledRois:
         sample_rows: Rows [N, P] in cells of the RoI's level at which ROIAlign samples; [N, 2 * P] where it
             averages 2 x 2 samples of each bin.
         sample_columns: Columns in cells, of the same shape.
+        outlines: Edges [N, (y1, x1, y2, x2)] in cells of the area that ROIAlign divides into bins.
         aligned: Features of ROIAlign [N, P, P, C].
         bin_rows: Rows of cells of each bin of ROIPool, int [N, P, (first, end)], end exclusive.
         bin_columns: Columns of cells of each bin, int [N, P, (first, end)].
         pooled: Features of ROIPool [N, P, P, C], the maximum of each bin.
+        method: The method of ROIAlign.
     """
 
     input: tensors.NetworkInput
@@ -63,10 +69,12 @@ class PooledRois:
     maps: Mapping[int, np.ndarray]
     sample_rows: np.ndarray
     sample_columns: np.ndarray
+    outlines: np.ndarray
     aligned: np.ndarray
     bin_rows: np.ndarray
     bin_columns: np.ndarray
     pooled: np.ndarray
+    method: str
 
 
 def pool_rois(
@@ -101,7 +109,9 @@ def pool_rois(
         normalized[np.newaxis], area, [one[np.newaxis] for one in maps.values()], (count, count), method
     )
     levels = backend.to_numpy(roi_levels(normalized[np.newaxis], area, method))[0]
-    edges = normalized * np.array([np.tile(maps[level].shape[:2], 2) - 1 for level in levels]).reshape(-1, 4)
+    cells = np.array([maps[level].shape[:2] for level in levels], np.float32).reshape(-1, 2)
+    # A closed box spans the centers of the outermost cells, a half-open one their outer edges.
+    edges = normalized * np.tile(cells if network_input.half_open else cells - 1, 2)
     bins = [
         (pool_bins(y1, y2, maps[level].shape[0], count), pool_bins(x1, x2, maps[level].shape[1], count))
         for level, (y1, x1, y2, x2) in zip(levels, edges, strict=True)
@@ -114,12 +124,14 @@ def pool_rois(
         rois=network_input.pixels(normalized),
         levels=levels,
         maps=maps,
-        sample_rows=_sample_positions(normalized[:, [0, 2]], maps, levels, 0, count, method),
-        sample_columns=_sample_positions(normalized[:, [1, 3]], maps, levels, 1, count, method),
+        sample_rows=_sample_positions(normalized[:, [0, 2]], cells[:, 0], count, method),
+        sample_columns=_sample_positions(normalized[:, [1, 3]], cells[:, 1], count, method),
+        outlines=_outlines(normalized, cells, method),
         aligned=backend.to_numpy(aligned)[0],
         bin_rows=np.array([rows for rows, _ in bins], int).reshape(-1, count, 2),
         bin_columns=np.array([columns for _, columns in bins], int).reshape(-1, count, 2),
         pooled=np.array(pooled).reshape(-1, count, count, maps[2].shape[-1]),
+        method=method,
     )
 
 
@@ -165,20 +177,45 @@ def roi_pool(level_map: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np
     return pooled
 
 
-def _sample_positions(
-    edges: np.ndarray,
-    maps: Mapping[int, np.ndarray],
-    levels: np.ndarray,
-    axis: int,
-    count: int,
-    method: str,
-) -> np.ndarray:
-    """Positions [N, samples] in cells at which ROIAlign samples along one axis; edges [N, 2] normalized."""
-    extents = np.array([maps[level].shape[axis] for level in levels], np.float32)
-    low, high = edges.T[:, np.newaxis]
+def _sample_positions(edges: np.ndarray, cells: np.ndarray, count: int, method: str) -> np.ndarray:
+    """Positions [N, samples] in cells at which ROIAlign samples along one axis.
+
+    Args:
+        edges: Normalized edges [N, 2] of the RoIs.
+        cells: Number of cells [N] of the maps.
+        count: Bins along the axis.
+        method: The method of ROIAlign.
+    """
+    low, high, extent = (ops.convert_to_tensor(x[np.newaxis]) for x in (*edges.T, cells))
     if method == CROP_AND_RESIZE:
-        return backend.to_numpy(sample_positions(low, high, extents[np.newaxis], count))[0]
-    return backend.to_numpy(bin_sample_positions(low, high, extents[np.newaxis], count, method))[0]
+        return backend.to_numpy(sample_positions(low, high, extent, count))[0]
+    return backend.to_numpy(bin_sample_positions(low, high, extent, count, method))[0]
+
+
+def _outlines(normalized: Boxes, cells: np.ndarray, method: str) -> np.ndarray:
+    """Edges [N, 4] in cells that ROIAlign divides into bins, for maps of [N, (height, width)] cells."""
+    if method == CROP_AND_RESIZE:
+        return normalized * np.tile(cells - 1, 2)
+    low, high, extent = (ops.convert_to_tensor(x) for x in (normalized[:, :2], normalized[:, 2:], cells))
+    start, length = (backend.to_numpy(x) for x in bin_range(low, high, extent, method))
+    return np.concatenate([start, start + length], axis=1)
+
+
+def _on_image(positions: np.ndarray, cells: np.ndarray, pixels: np.ndarray, method: str) -> np.ndarray:
+    """Convert positions in cells to pixels of the image, counted from the center of the first one.
+
+    Args:
+        positions: Positions [N] along an axis.
+        cells: Number of cells of the map along that axis, one for all or [N].
+        pixels: Number of pixels of the image along that axis, one for all or [N].
+        method: The method of ROIAlign.
+    """
+    if method == CROP_AND_RESIZE:
+        # The centers of the first and the last cell lie at the centers of the first and the last pixel.
+        return positions * (pixels - 1) / np.maximum(cells - 1, 1)
+    # The value of a cell is at its center, or at its upper-left corner.
+    shift = 0.5 if method == AVERAGE_ALIGNED else 0.0
+    return (positions + shift) * pixels / cells - 0.5
 
 
 def draw_pooled_rois(pooled: PooledRois, limit: int = 3, channel: int | None = None) -> Figure:
@@ -210,7 +247,7 @@ def draw_pooled_rois(pooled: PooledRois, limit: int = 3, channel: int | None = N
         for ax in (on_level, in_bins):
             ax.imshow(pooled.maps[level][..., drawn], cmap="gray")
             _zoom(ax, pooled, row)
-        _draw_samples(on_level, pooled.sample_rows[row], pooled.sample_columns[row])
+        _draw_samples(on_level, pooled.sample_rows[row], pooled.sample_columns[row], pooled.outlines[row])
         on_level.set_title(f"ROIAlign samples P{level}, channel {drawn}", fontsize=9)
         _draw_bins(in_bins, pooled, row)
         rows, columns = (
@@ -227,23 +264,27 @@ def draw_pooled_rois(pooled: PooledRois, limit: int = 3, channel: int | None = N
 def _draw_image(ax: Axes, pooled: PooledRois, row: int) -> None:
     """Draw the part of the image around an RoI with the samples of ROIAlign."""
     image = to_rgb(pooled.input.image)
-    cells = pooled.maps[int(pooled.levels[row])].shape[:2]
-    # The centers of the first and the last cell lie at the centers of the first and the last pixel.
-    scale = (np.array(image.shape[:2]) - 1) / np.maximum(np.array(cells) - 1, 1)
-    rows, columns = pooled.sample_rows[row] * scale[0], pooled.sample_columns[row] * scale[1]
+    cells, pixels = np.array(pooled.maps[int(pooled.levels[row])].shape[:2]), np.array(image.shape[:2])
+    rows = _on_image(pooled.sample_rows[row], cells[0], pixels[0], pooled.method)
+    columns = _on_image(pooled.sample_columns[row], cells[1], pixels[1], pooled.method)
+    outline = _on_image(pooled.outlines[row], np.tile(cells, 2), np.tile(pixels, 2), pooled.method)
     ax.imshow(image)
-    _draw_samples(ax, rows, columns)
+    _draw_samples(ax, rows, columns, outline)
     margin = 0.25 * max(np.ptp(rows), np.ptp(columns)) + 1
     ax.set_xlim(columns[0] - margin, columns[-1] + margin)
     ax.set_ylim(rows[-1] + margin, rows[0] - margin)
 
 
-def _draw_samples(ax: Axes, rows: np.ndarray, columns: np.ndarray) -> None:
-    """Draw the outline of an RoI and a dot at each sample."""
-    outline = np.array([(0, 0), (0, -1), (-1, -1), (-1, 0), (0, 0)])
-    ax.plot(columns[outline[:, 1]], rows[outline[:, 0]], color=ALIGN_COLOR, linewidth=1.5)
+def _draw_samples(ax: Axes, rows: np.ndarray, columns: np.ndarray, outline: np.ndarray) -> None:
+    """Draw the outline (y1, x1, y2, x2) of an RoI and a dot at each sample."""
+    _draw_outline(ax, outline, linewidth=1.5)
     x, y = np.meshgrid(columns, rows)
     ax.scatter(x, y, s=9, color=ALIGN_COLOR, edgecolors="black", linewidths=0.4, zorder=3)
+
+
+def _draw_outline(ax: Axes, outline: np.ndarray, **style: Any) -> None:
+    y1, x1, y2, x2 = outline
+    ax.plot((x1, x2, x2, x1, x1), (y1, y1, y2, y2, y1), color=ALIGN_COLOR, **style)
 
 
 def _draw_bins(ax: Axes, pooled: PooledRois, row: int) -> None:
@@ -253,9 +294,7 @@ def _draw_bins(ax: Axes, pooled: PooledRois, row: int) -> None:
         for left, right in columns - 0.5:
             x, y = (left, right, right, left, left), (top, top, bottom, bottom, top)
             ax.plot(x, y, color=POOL_COLOR, linewidth=1)
-    y1, y2 = pooled.sample_rows[row, [0, -1]]
-    x1, x2 = pooled.sample_columns[row, [0, -1]]
-    ax.plot((x1, x2, x2, x1, x1), (y1, y1, y2, y2, y1), color=ALIGN_COLOR, linestyle="dotted")
+    _draw_outline(ax, pooled.outlines[row], linestyle="dotted")
 
 
 def _zoom(ax: Axes, pooled: PooledRois, row: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,9 +46,9 @@ class NetworkInput:
             half_open=config.conventions().half_open_boxes,
         )
 
-    def pixels(self, normalized: np.ndarray) -> Boxes:
-        """Convert normalized boxes [..., 4] to whole pixels of the image."""
-        return denorm_boxes(normalized, self.image.shape[:2], self.half_open)
+    def pixels(self, normalized: np.ndarray, rounded: bool = True) -> Boxes:
+        """Convert normalized boxes [..., 4] to pixels of the image, whole ones if `rounded`."""
+        return denorm_boxes(normalized, self.image.shape[:2], self.half_open, rounded)
 
     def normalized(self, boxes: np.ndarray) -> np.ndarray:
         """Convert boxes [..., 4] in pixels of the image to normalized boxes, float32."""
@@ -88,6 +88,26 @@ def fetch(
     values = model.run_graph(molded, list(outputs.items()), image_metas=metas)
     network_input = NetworkInput.from_molded(molded[0], metas[0], model.config)
     return network_input, {label: value[0] if value.ndim > 1 else value for label, value in values.items()}
+
+
+def applied_deltas(outputs: np.ndarray, factors: Sequence[float] | np.ndarray, config: Config) -> np.ndarray:
+    """Return the deltas that the network applies to boxes: its outputs times factors, with a limit.
+
+    CONVENTIONS set the limit of log dh and log dw; "keras2" has none.
+
+    Args:
+        outputs: [N, 4], the outputs of the RPN or of the box head.
+        factors: RPN_BBOX_STD_DEV or BBOX_STD_DEV.
+        config: The Config of the network.
+
+    Returns:
+        float32 [N, (dy, dx, log dh, log dw)].
+    """
+    deltas: np.ndarray = outputs * np.asarray(factors, np.float32)
+    limit = config.conventions().delta_limit
+    if limit is not None:
+        deltas[:, 2:] = np.minimum(deltas[:, 2:], limit)
+    return deltas
 
 
 def layer_outputs(model: MaskRCNN, names: Mapping[str, str]) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ def _draw_histogram(ax: Axes, tensor: WeightStatistics, bins: int) -> None:
     is_suspicious = tensor.is_constant or tensor.is_exploding
     finite = tensor.values[np.isfinite(tensor.values)]
     ax.hist(finite.ravel(), bins=bins)
-    ax.set_title(tensor.name, fontsize=8, color="red" if is_suspicious else "black")
+    ax.set_title(tensor.name, fontsize=8, color="red" if is_suspicious else "black", parse_math=False)
     ax.tick_params(labelsize=7)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(figures.pyplot().MaxNLocator(3))

@@ -9,7 +9,7 @@ import numpy as np
 from keras import layers
 
 from mrcnn.backend import keras_internals
-from mrcnn.network.proposals import ProposalLayer
+from mrcnn.network.proposals import Proposals
 from mrcnn.typing import Tensor
 
 # How many tensors `ancestor` visits at most.
@@ -21,15 +21,15 @@ Steps = dict[layers.Layer, dict[str, Tensor]]
 
 
 class ProposalSteps(layers.Layer):
-    """The intermediate results of a ProposalLayer as symbolic tensors.
+    """The intermediate results of a layer that chooses proposals, as symbolic tensors.
 
-    Call with the inputs of the ProposalLayer. Returns the dict of `ProposalLayer.steps`.
+    Call with the inputs of that layer. Returns the dict of `Proposals.steps`.
 
     Args:
-        layer: The ProposalLayer.
+        layer: A ProposalLayer or a LevelProposalLayer.
     """
 
-    def __init__(self, layer: ProposalLayer, **kwargs: Any):
+    def __init__(self, layer: Proposals, **kwargs: Any):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.layer = layer
 
@@ -37,10 +37,10 @@ class ProposalSteps(layers.Layer):
         return self.layer.steps(inputs)
 
     def compute_output_spec(self, inputs: list[Tensor]) -> dict[str, Tensor]:
-        batch, anchors = inputs[0].shape[:2]
-        kept = min(self.layer.pre_nms_limit, anchors or self.layer.pre_nms_limit)
-        count = self.layer.proposal_count
+        batch, count = inputs[0].shape[0], self.layer.proposal_count
+        kept = self.layer.pre_nms_count([x.shape for x in inputs])
         return {
+            "pre_nms_anchor_ix": keras.KerasTensor((batch, kept), "int32"),
             "pre_nms_anchors": keras.KerasTensor((batch, kept, 4), "float32"),
             "refined_anchors": keras.KerasTensor((batch, kept, 4), "float32"),
             "refined_anchors_clipped": keras.KerasTensor((batch, kept, 4), "float32"),
@@ -55,9 +55,10 @@ def ancestor(tensor: Tensor, name: str, known: Steps | None = None) -> Tensor:
     Args:
         tensor: An output of a layer.
         name: The name of a layer, whose output is returned. For the steps of the proposal layer:
-            "ROI/pre_nms_anchors:0", "ROI/refined_anchors:0", "ROI/refined_anchors_clipped:0" or
-            "ROI/rpn_non_max_suppression:0" (also with /NonMaxSuppressionV2:0 or V3:0 behind it). A suffix of
-            the layer's name such as _1, and :0, are ignored.
+            "ROI/pre_nms_anchor_ix:0", "ROI/pre_nms_anchors:0", "ROI/refined_anchors:0",
+            "ROI/refined_anchors_clipped:0" or "ROI/rpn_non_max_suppression:0" (also with
+            /NonMaxSuppressionV2:0 or V3:0 behind it). A suffix of the layer's name such as _1, and :0, are
+            ignored.
         known: The steps of proposal layers from earlier calls. New ones are added, so that steps fetched
             together are computed only once.
 
@@ -69,7 +70,7 @@ def ancestor(tensor: Tensor, name: str, known: Steps | None = None) -> Tensor:
     for operation, inputs, output in _upstream(tensor):
         if operation.name not in (parts[0], re.sub(r"_\d+$", "", parts[0])):
             continue
-        if isinstance(operation, ProposalLayer) and len(parts) > 1:
+        if isinstance(operation, Proposals) and len(parts) > 1:
             if operation not in known:
                 known[operation] = ProposalSteps(operation)(inputs)
             return known[operation].get(parts[1])

@@ -13,7 +13,7 @@ from keras import ops
 from mrcnn import backend
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import box_ops
-from mrcnn.network.proposals import Proposals, Suppression
+from mrcnn.network.proposals import Proposals, Shape, Suppression
 from mrcnn.typing import Tensor
 
 NEVER = float("-inf")  # score of padding in place of an anchor
@@ -79,22 +79,31 @@ class LevelProposalLayer(Proposals):
         valid = ops.logical_and(scores > NEVER, large_enough(clipped, (height, width), self.min_side))
 
         order = backend.top_k(ops.where(valid, scores, NEVER), scores.shape[1])
-        pre_nms_anchors, refined, clipped, valid, levels = (
-            box_ops.gather(x, order) for x in (pre_nms_anchors, refined, clipped, valid, levels)
+        index, pre_nms_anchors, refined, clipped, valid, levels = (
+            box_ops.gather(x, order) for x in (index, pre_nms_anchors, refined, clipped, valid, levels)
         )
-        return self.suppress(pre_nms_anchors, refined, clipped, valid, levels, non_max_suppression)
+        return self.suppress(index, pre_nms_anchors, refined, clipped, valid, levels, non_max_suppression)
+
+    def pre_nms_count(self, input_shape: list[Shape]) -> int:
+        """Return the number of anchors before NMS, all levels together; see `Proposals.pre_nms_count`."""
+        anchors, maps = input_shape[0][1], input_shape[4:]
+        if anchors is None or any(side is None for shape in maps for side in shape[1:3]):
+            return self.pre_nms_limit * len(maps)
+        return sum(min(self.pre_nms_limit, count) for count in self._anchors_per_level(anchors, maps))
+
+    def _anchors_per_level(self, anchors: Any, maps: list[Any]) -> list[Any]:
+        """Return the number of anchors of each level: `anchors` of all, and the shapes of the maps."""
+        locations = [math.prod(-(-side // self.anchor_stride) for side in shape[1:3]) for shape in maps]
+        per_location = anchors // sum(locations)
+        return [count * per_location for count in locations]
 
     def _best_per_level(self, scores: Tensor, maps: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the indices, scores and levels [B, K] of the best anchors of each level."""
-        locations = [
-            math.prod(-(-side // self.anchor_stride) for side in ops.shape(features)[1:3])
-            for features in maps
-        ]
         anchors = scores.shape[1] or ops.shape(scores)[1]
-        per_location = anchors // sum(locations)
+        counts = self._anchors_per_level(anchors, [ops.shape(features) for features in maps])
         indices, values, start = [], [], 0
-        for count in locations:
-            end = start + count * per_location
+        for count in counts:
+            end = start + count
             level_scores = scores[:, start:end]
             limit = self.pre_nms_limit
             if level_scores.shape[1] is None:  # pad with anchors that do not exist

@@ -56,9 +56,14 @@ class Proposals(keras.layers.Layer):
 
         Returns:
             pre_nms_anchors, refined_anchors and refined_anchors_clipped, each [B, K, 4] normalized, best
-            first; rpn_non_max_suppression, int32 [B, proposal_count], rows of these K boxes, 0 where unused;
-            proposals [B, proposal_count, 4].
+            first; pre_nms_anchor_ix, int32 [B, K], which of the A anchors each is, -1 for a row that cannot
+            become a proposal; rpn_non_max_suppression, int32 [B, proposal_count], rows of these K boxes, 0
+            where unused; proposals [B, proposal_count, 4].
         """
+        raise NotImplementedError
+
+    def pre_nms_count(self, input_shape: list[Shape]) -> int:
+        """Return K for inputs of these shapes. `pre_nms_limit` replaces unknown numbers of anchors."""
         raise NotImplementedError
 
     def scaled(self, deltas: Tensor) -> Tensor:
@@ -67,6 +72,7 @@ class Proposals(keras.layers.Layer):
 
     def suppress(
         self,
+        index: Tensor,
         anchors: Tensor,
         refined: Tensor,
         clipped: Tensor,
@@ -77,6 +83,7 @@ class Proposals(keras.layers.Layer):
         """Suppress boxes and return the dict of `steps`.
 
         Args:
+            index: int32 [B, K], which of the A anchors the boxes come from.
             anchors, refined, clipped: [B, K, 4], best first.
             valid: Whether a box may become a proposal, bool [B, K].
             groups: int [B, K]. Only boxes of the same group suppress each other; None is one group.
@@ -86,6 +93,7 @@ class Proposals(keras.layers.Layer):
             clipped, valid, self.proposal_count, self.nms_threshold, groups=groups
         )
         return {
+            "pre_nms_anchor_ix": ops.where(valid, index, -1),
             "pre_nms_anchors": anchors,
             "refined_anchors": refined,
             "refined_anchors_clipped": clipped,
@@ -131,15 +139,19 @@ class ProposalLayer(Proposals):
     ) -> dict[str, Tensor]:
         """Return every intermediate result; see `Proposals.steps`."""
         scores, deltas, anchors = self._with_known_count(*inputs)
-        best = backend.top_k(scores, min(self.pre_nms_limit, scores.shape[1] or self.pre_nms_limit))
+        best = backend.top_k(scores, self.pre_nms_count([scores.shape]))
         pre_nms_anchors = box_ops.gather(anchors, best)
         refined = box_ops.apply_box_deltas(pre_nms_anchors, box_ops.gather(self.scaled(deltas), best))
         # Clip to the whole molded image, padding included. Only detections are clipped to the window.
         clipped = ops.clip(refined, 0.0, 1.0)
         valid = box_ops.gather(scores, best) >= 0.0
         return self.suppress(
-            pre_nms_anchors, refined, clipped, valid, non_max_suppression=non_max_suppression
+            best, pre_nms_anchors, refined, clipped, valid, non_max_suppression=non_max_suppression
         )
+
+    def pre_nms_count(self, input_shape: list[Shape]) -> int:
+        """Return the number of anchors before NMS; see `Proposals.pre_nms_count`."""
+        return min(self.pre_nms_limit, input_shape[0][1] or self.pre_nms_limit)
 
     def _with_known_count(
         self, scores: Tensor, deltas: Tensor, anchors: Tensor

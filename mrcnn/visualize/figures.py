@@ -98,14 +98,14 @@ def show_canvas(ax: Axes, canvas: np.ndarray, shape: Sequence[int], margin: floa
         canvas: uint8 RGB image, possibly magnified.
         shape: (H, W, ...) of the image before magnification. The axes count its pixels.
         margin: Free space on each side, in those pixels.
-        title: Title of the axes.
+        title: Title of the axes. A dollar sign in it does not start a formula.
     """
     height, width = shape[:2]
     ax.imshow(canvas, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
     ax.set_xlim(-margin, width + margin)
     ax.set_ylim(height + margin, -margin)
     ax.axis("off")
-    ax.set_title(title)
+    ax.set_title(title, parse_math=False)
 
 
 def write_captions(ax: Axes, boxes: Boxes, texts: Sequence[str], colors: np.ndarray) -> None:
@@ -176,7 +176,9 @@ def add_legend(ax: Axes, texts: Sequence[str], colors: Sequence[Color] | np.ndar
         patches: list[Any] = [
             Patch(color=tuple(color), label=text) for text, color in zip(texts, colors, strict=True)
         ]
-        ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        legend = ax.legend(handles=patches, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def add_lines(

@@ -32,7 +32,7 @@ def display_images(
         images: Images. [H, W, 3] are colors in any range (see `to_rgb`). [H, W] are values, such as a mask,
             an index image or a feature map; the color map spans 0 (or the minimum, if that is negative) to
             the maximum of each.
-        titles: A title per image; missing ones are empty.
+        titles: A title per image; missing ones are empty. A dollar sign does not start a formula.
         cols: Number of columns.
         cmap: matplotlib color map for [H, W] images; gray by default.
         norm: matplotlib normalization for [H, W] images, instead of the range above.
@@ -45,7 +45,8 @@ def display_images(
     figure = figures.pyplot().figure(figsize=(14, max(1, 14 * rows // cols)), layout="constrained")
     for i, image in enumerate(images):
         ax = figure.add_subplot(rows, cols, i + 1)
-        ax.set_title(titles[i] if titles is not None and i < len(titles) else "", fontsize=9)
+        title = titles[i] if titles is not None and i < len(titles) else ""
+        ax.set_title(title, fontsize=9, parse_math=False)
         ax.axis("off")
         image = np.asarray(image)
         if image.ndim == 3 and image.shape[2] == 1:

@@ -84,9 +84,9 @@ def plot_overlaps(
         ax.imshow(overlaps, cmap="Blues", vmin=0, aspect="auto")
     names = [class_name(i, class_names) for i in pred_ids]
     row_names = [f"{name} ({score:.2f})" for name, score in zip(names, scores, strict=True)]
-    ax.set_yticks(np.arange(len(pred_ids)), row_names)
+    ax.set_yticks(np.arange(len(pred_ids)), row_names, parse_math=False)
     gt_names = [class_name(i, class_names) for i in gt_ids]
-    ax.set_xticks(np.arange(len(gt_ids)), gt_names, rotation=90)
+    ax.set_xticks(np.arange(len(gt_ids)), gt_names, rotation=90, parse_math=False)
     ax.set(xlabel="Ground truth", ylabel="Predictions")
     _write_overlaps(ax, overlaps, pred_ids[:, np.newaxis] == gt_ids, threshold)
     figure.tight_layout()

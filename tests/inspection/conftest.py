@@ -33,23 +33,35 @@ def image():
 
 
 @pytest.fixture(scope="package")
-def detector(tmp_path_factory, image):
-    """An untrained network whose heads have varied outputs."""
+def build_detector(tmp_path_factory, image):
+    """A function that builds an untrained network whose heads have varied outputs for the image."""
+
+    def build(config, rpn_deltas=1.0, rpn_logits=2.0, logits=1.0, deltas=1.0):
+        """Build the network of a config, with these deviations of the outputs of its heads."""
+        model = MaskRCNN("inference", config, tmp_path_factory.mktemp("logs"))
+        randomize(model.keras_model)
+        network = model.keras_model
+        rpn, classifier = network.get_layer("rpn_model"), network.get_layer("mrcnn_class_logits")
+        spread(model, image, rpn.get_layer("rpn_bbox_pred"), network.get_layer("rpn_bbox").output, rpn_deltas)
+        pyramid = [network.get_layer(f"fpn_p{level}").output for level in range(2, 7)]
+        values = keras.ops.concatenate([rpn(level)[0] for level in pyramid], axis=1)
+        spread(model, image, rpn.get_layer("rpn_class_raw"), values, rpn_logits)
+        spread(model, image, classifier, classifier.output, logits)
+        box_layer, box_output = (network.get_layer(f"mrcnn_bbox{suffix}") for suffix in ("_fc", ""))
+        spread(model, image, box_layer, box_output.output, deltas)
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="package")
+def detector(build_detector):
+    """A network with the conventions of the Keras 2 library."""
     config = TinyConfig()
     config.DETECTION_MIN_CONFIDENCE = 0.3
     config.DETECTION_NMS_THRESHOLD = 0.1
     config.DETECTION_MAX_INSTANCES = 20
-    model = MaskRCNN("inference", config, tmp_path_factory.mktemp("logs"))
-    randomize(model.keras_model)
-    network = model.keras_model
-    rpn, logits = network.get_layer("rpn_model"), network.get_layer("mrcnn_class_logits")
-    spread(model, image, rpn.get_layer("rpn_bbox_pred"), network.get_layer("rpn_bbox").output, 1.0)
-    pyramid = [network.get_layer(f"fpn_p{level}").output for level in range(2, 7)]
-    rpn_logits = keras.ops.concatenate([rpn(level)[0] for level in pyramid], axis=1)
-    spread(model, image, rpn.get_layer("rpn_class_raw"), rpn_logits, 2.0)
-    spread(model, image, logits, logits.output, 1.0)
-    spread(model, image, network.get_layer("mrcnn_bbox_fc"), network.get_layer("mrcnn_bbox").output, 1.0)
-    return model
+    return build_detector(config)
 
 
 @pytest.fixture

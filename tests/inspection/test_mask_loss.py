@@ -1,6 +1,6 @@
-import keras
 import numpy as np
 import pytest
+from tensor_tools import call
 from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
@@ -41,6 +41,19 @@ def test_binary_cross_entropy():
     assert 15 < worst[0] < 17
 
 
+def test_targets_between_0_and_1_count_by_their_fraction():
+    """As in the network: a target of 0.5 is half of an object and half of its background."""
+    targets = np.array([[[0.5, 0.25, 0.49, 0.0], [0.75, 0.51, 1.0, 0.1]]], np.float32)
+    predictions = np.array([[[0.25, 0.5, 0.9, 0.1], [0.8, 1e-9, 1.0, 0.3]]], np.float32)
+    found = mask_loss.binary_cross_entropy(targets, predictions)
+    np.testing.assert_allclose(found[0, 0, :2], [0.5 * np.log(16 / 3), np.log(2)], rtol=1e-6)
+    for row in np.ndindex(targets.shape):
+        one = (slice(None), *(slice(i, i + 1) for i in row[1:]))
+        both = np.stack([np.zeros_like(predictions[one]), predictions[one]], axis=-1)[np.newaxis]
+        expected = call(mrcnn_mask_loss, targets[one][np.newaxis], np.array([[1]]), both)
+        assert found[row] == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_rois_are_positive_and_targets_are_the_masks_inside_them(losses, batch):
     gt_boxes = batch["input_gt_boxes"][1]
     is_object = batch["input_gt_class_ids"][1] > 0
@@ -62,8 +75,8 @@ def test_mean_is_the_loss_of_the_network(losses):
     predictions = np.zeros((1, len(losses.rois), 28, 28, 4), np.float32)
     for i, class_id in enumerate(losses.class_ids):
         predictions[0, i, :, :, class_id] = losses.predictions[i]
-    expected = mrcnn_mask_loss(losses.targets[np.newaxis], losses.class_ids[np.newaxis], predictions)
-    assert losses.loss == pytest.approx(float(keras.ops.convert_to_numpy(expected)), rel=1e-5)
+    expected = call(mrcnn_mask_loss, losses.targets[np.newaxis], losses.class_ids[np.newaxis], predictions)
+    assert losses.loss == pytest.approx(float(expected), rel=1e-5)
     np.testing.assert_allclose(losses.roi_losses.mean(), losses.loss, rtol=1e-5)
     np.testing.assert_allclose(
         losses.roi_losses, losses.pixel_losses.reshape(len(losses.rois), -1).mean(axis=1), rtol=1e-6
@@ -94,6 +107,10 @@ def test_figure_shows_the_largest_losses_first(losses):
     np.testing.assert_array_equal(loss.images[0].get_array(), losses.pixel_losses[first])
     assert f"{losses.roi_losses[first]:.3f}" in loss.get_title()
     assert f"{losses.roi_losses[second]:.3f}" in panels[7].get_title()
+
+
+def test_names_with_dollar_signs_are_no_formulas(losses):
+    inspection.draw_mask_losses(losses, ["BG", *[r"$\x$"] * 3], limit=1).canvas.draw()
 
 
 def test_without_positives_there_is_no_loss(losses):

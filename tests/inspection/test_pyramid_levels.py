@@ -3,6 +3,7 @@ import pytest
 from matplotlib.collections import LineCollection
 
 from mrcnn import inspection
+from mrcnn.config import Config
 from mrcnn.inspection import pyramid_levels
 
 pytestmark = pytest.mark.usefixtures("close_figures")
@@ -40,6 +41,23 @@ def test_level_is_the_rounded_equation(large_image, side, exact, level):
     assert levels.levels.tolist() == [level]
 
 
+@pytest.mark.parametrize("conventions", ["torchvision", "detectron2"])
+@pytest.mark.parametrize(
+    ("side", "level"),
+    [(111, 2), (112, 3), (170, 3), (223, 3), (224, 4), (300, 4), (447, 4), (448, 5), (900, 5)],
+)
+def test_other_conventions_round_down(large_image, conventions, side, level):
+    config = Config()
+    config.CONVENTIONS = conventions
+    assert inspection.assign_levels(large_image, squares(side), config).levels.tolist() == [level]
+
+
+def test_a_config_of_the_default_conventions_changes_nothing(large_image):
+    boxes = squares(83, 170, 400)
+    found = inspection.assign_levels(large_image, boxes, Config())
+    assert found.levels.tolist() == inspection.assign_levels(large_image, boxes).levels.tolist() == [3, 4, 5]
+
+
 def test_side_is_that_of_a_square_of_the_same_area(large_image):
     levels = inspection.assign_levels(large_image, [[0, 0, 56, 896], [0, 0, 896, 56]])
     np.testing.assert_allclose(levels.sides, [224, 224])
@@ -70,6 +88,20 @@ def test_figure_colors_boxes_by_level_and_plots_side_against_level(large_image):
     # 224 pixels, and the sides at which rounding changes the level.
     assert [label.get_text() for label in plot_ax.get_xticklabels()] == ["224", "79", "158", "317"]
     assert [label.get_text() for label in plot_ax.get_yticklabels()] == ["P2", "P3", "P4", "P5"]
+    assert plot_ax.get_title() == "level = 4 + log2(side / 224), rounded"
+
+
+def test_figure_of_levels_that_are_rounded_down(large_image):
+    config = Config()
+    config.CONVENTIONS = "torchvision"
+    levels = inspection.assign_levels(large_image, squares(170, 300), config)
+    plot_ax = inspection.draw_levels(levels).axes[1]
+    assert plot_ax.get_title() == "level = 4 + log2(side / 224), rounded down"
+    assert [label.get_text() for label in plot_ax.get_xticklabels()] == ["112", "224", "448"]
+    (steps,) = (c for c in plot_ax.collections if isinstance(c, LineCollection))
+    edges = [segment[:, 0].tolist() for segment in steps.get_segments()]
+    assert edges[1:3] == [[112, 224], [224, 448]]  # P3 and P4
+    np.testing.assert_allclose(plot_ax.collections[-1].get_offsets(), [[170, 3], [300, 4]])
 
 
 def test_figure_without_boxes(large_image):

@@ -1,5 +1,7 @@
 """Each step's values against numpy and against `detect`, and the content of its figures."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -326,6 +328,30 @@ def test_the_steps_together_are_the_result_of_detect(detector, image):
     figure = inspection.draw_result(result, NAMES)
     assert len(titles(figure)) == 4
     assert len(figure.axes[3].texts) == len(result.scores)
+
+
+def test_names_with_dollar_signs_are_no_formulas(refined, masks, detector, image):
+    names = ["BG", *[r"$\x$"] * 3]
+    result = inspection.compose_result(detector, image)
+    for figure in (
+        inspection.draw_masks(masks, names),
+        inspection.draw_box_filters(refined, names),
+        inspection.draw_detections(refined, names),
+        inspection.draw_refined_rois(refined, names),
+        inspection.draw_classified_rois(refined, names),
+        inspection.draw_result(result, names),
+    ):
+        figure.canvas.draw()
+
+
+def test_names_of_layers_are_no_formulas(detector, image):
+    activations = inspection.layer_activations(detector, image, names=["fpn_p2"])
+    maps = {r"$\x$": activations.maps["fpn_p2"]}
+    inspection.draw_activations(feature_maps.Activations(activations.input, maps), 1).canvas.draw()
+    layer = keras.layers.Dense(2, name=r"$\x$")
+    layer.build((None, 2))
+    figure = inspection.draw_weight_histograms(SimpleNamespace(get_trainable_layers=lambda: [layer]))
+    assert titles(figure) == [r"$\x$/kernel", r"$\x$/bias"]
 
 
 def test_a_set_of_outputs_is_compiled_once(detector, image, monkeypatch):

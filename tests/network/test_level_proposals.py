@@ -1,7 +1,7 @@
 """Proposals per level, by hand."""
 
 import numpy as np
-from tensor_tools import check_layer, run
+from tensor_tools import call, check_layer, run
 
 from mrcnn.network.level_proposals import LevelProposalLayer
 
@@ -58,6 +58,31 @@ def test_deltas_are_limited():
     layer = LevelProposalLayer(5, 0.7, delta_limit=np.log(1.5))
     found = proposals(layer, inputs([0.0, 0.0, 9.0, 0.0, 0.0], BOXES, deltas))
     np.testing.assert_allclose(found[0], [28, 36, 52, 44], atol=1e-4)
+
+
+def test_steps_say_which_anchors_enter_nms():
+    """The last box of the first level lies outside of the window, so it comes last and has no anchor."""
+    layer = LevelProposalLayer(3, 0.7, pre_nms_limit=3)
+    arrays = inputs([1.0, 2.0, 3.0, 2.5, -1.0], BOXES, window=(0, 0, SIZE, 40))
+    steps = call(lambda *x: layer.steps(list(x)), *arrays)
+    assert steps["pre_nms_anchor_ix"].tolist() == [[2, 1, 4, -1]]
+    np.testing.assert_allclose(steps["pre_nms_anchors"][0, :3] * SIZE, [BOXES[i] for i in (2, 1, 4)])
+    assert steps["rpn_non_max_suppression"].tolist() == [[0, 1, 2]]
+    shapes = [x.shape for x in arrays]
+    assert layer.pre_nms_count(shapes) == steps["pre_nms_anchors"].shape[1] == 4
+
+
+def test_number_of_anchors_before_nms():
+    """Three levels of 8 x 6, 4 x 3 and 2 x 2 locations, three anchors at each."""
+    maps = [(None, 8, 6, 5), (None, 4, 3, 5), (None, 2, 2, 5)]
+    shapes = [(None, 192, 2), (None, 192, 4), (None, 192, 4), (None, 15), *maps]
+    assert LevelProposalLayer(9, 0.7, pre_nms_limit=30).pre_nms_count(shapes) == 30 + 30 + 12
+    assert LevelProposalLayer(9, 0.7).pre_nms_count(shapes) == 192
+    # A stride of 2: 4 x 3, 2 x 2 and 1 location.
+    strided = [(None, 51, 2), (None, 51, 4), (None, 51, 4), (None, 15), *maps]
+    assert LevelProposalLayer(9, 0.7, pre_nms_limit=30, anchor_stride=2).pre_nms_count(strided) == 30 + 12 + 3
+    unknown = [(None, None, 2), (None, None, 4), (None, None, 4), (None, 15), *[(None, None, None, 5)] * 3]
+    assert LevelProposalLayer(9, 0.7, pre_nms_limit=30).pre_nms_count(unknown) == 90
 
 
 def test_layer():

@@ -71,6 +71,7 @@ def test_steps():
     for image in range(2):
         anchors = inputs[2][image][order[image]]
         np.testing.assert_array_equal(steps["pre_nms_anchors"][image], anchors)
+        np.testing.assert_array_equal(steps["pre_nms_anchor_ix"][image], order[image])
         refined = geometry.apply_box_deltas(anchors, inputs[1][image][order[image]] * STD_DEV)
         np.testing.assert_allclose(steps["refined_anchors"][image], refined, atol=1e-5)
         clipped = steps["refined_anchors_clipped"][image]
@@ -90,6 +91,10 @@ def test_number_of_anchors_known_only_in_the_call():
     for side in (2, 8):  # 12 anchors, fewer than proposals, and 192
         inputs = scene(5, side=side)
         np.testing.assert_allclose(compiled(*inputs), layer(inputs), atol=1e-6)
+    steps = tensorflow.function(lambda *x: layer.steps(list(x)), input_signature=spec)(*scene(5, side=2))
+    index = steps["pre_nms_anchor_ix"].numpy()
+    assert index.shape == (3, 500)  # twelve anchors, then padding
+    assert np.sort(index[:, :12]).tolist() == [list(range(12))] * 3 and (index[:, 12:] == -1).all()
 
 
 def test_selected_boxes_stay_functions_of_the_deltas():

@@ -26,7 +26,7 @@ def close_figures():
     plt.close("all")
 
 
-MATRIX = ConfusionMatrix(("cat", "dog $1"), np.array([[6, 1, 1], [0, 0, 0], [2, 0, 0]]), 0.4, 0.5)
+MATRIX = ConfusionMatrix(("cat", r"dog $\x$"), np.array([[6, 1, 1], [0, 0, 0], [2, 0, 0]]), 0.4, 0.5)
 
 
 def cells(ax):
@@ -47,15 +47,15 @@ def curves(*precision):
     """Curves at IoU 0.5 and 0.75 with the given precision of each class at recall 0, 0.5 and 1."""
     at_half = np.array(precision, dtype=float).T
     both = np.stack([at_half, at_half / 2])
-    names = tuple(f"class {index}" for index in range(len(precision)))
+    names = tuple(f"class {index} $\\x$" for index in range(len(precision)))
     return PrecisionRecall(names, np.array([0.5, 0.75]), np.array([0, 0.5, 1.0]), both, both)
 
 
 def test_a_confusion_matrix_shows_true_classes_as_rows():
     ax = visualize.plot_confusion_matrix(MATRIX)
     ax.figure.canvas.draw()
-    assert ticks(ax.yaxis) == ["cat", "dog $1", "no object"]
-    assert ticks(ax.xaxis) == ["cat", "dog $1", "missed"]
+    assert ticks(ax.yaxis) == ["cat", r"dog $\x$", "no object"]
+    assert ticks(ax.xaxis) == ["cat", r"dog $\x$", "missed"]
     shown = cells(ax)
     assert shown[0, 1] == "1" and shown[2, 0] == "2" and shown[0, 0] == "6" and (2, 2) not in shown
     np.testing.assert_array_equal(ax.images[0].get_array(), MATRIX.counts)
@@ -90,12 +90,16 @@ def test_an_empty_matrix_can_be_drawn():
 def test_precision_recall_curves_with_their_average_precision():
     ax = visualize.plot_precision_recall_curves(curves([1, 1, 0.4], [0.5, 0.1, 0], [np.nan] * 3))
     ax.figure.canvas.draw()
-    assert legend(ax) == ["class 0 (AP 0.80)", "class 1 (AP 0.20)", "all classes (AP 0.50)"]
+    assert legend(ax) == [
+        r"class 0 $\x$ (AP 0.80)",
+        r"class 1 $\x$ (AP 0.20)",
+        "all classes (AP 0.50)",
+    ]
     np.testing.assert_array_equal(ax.lines[0].get_xydata(), [[0, 1], [0.5, 1], [1, 0.4]])
     np.testing.assert_allclose(ax.lines[-1].get_ydata(), [0.75, 0.55, 0.2])
     assert "IoU ≥ 0.5" in ax.get_title()
     stricter = visualize.plot_precision_recall_curves(curves([1, 1, 0.4]), iou_threshold=0.75)
-    assert legend(stricter) == ["class 0 (AP 0.40)"]
+    assert legend(stricter) == [r"class 0 $\x$ (AP 0.40)"]
     with pytest.raises(ValueError, match="`iou_threshold` must be one of"):
         visualize.plot_precision_recall_curves(curves([1, 1, 0.4]), iou_threshold=0.6)
 
@@ -115,10 +119,10 @@ def test_many_curves_have_one_legend_entry():
 def test_f1_against_the_score_marks_the_best_one():
     scores = np.array([0.2, 0.5, 0.8])
     hits, false, missed = (np.array(x)[:, np.newaxis] for x in ([4, 4, 1], [4, 0, 0], [0, 0, 3]))
-    ax = visualize.plot_f1(ScoreCurves(("cat",), scores, hits, false, missed, 0.5))
+    ax = visualize.plot_f1(ScoreCurves((r"$\x$",), scores, hits, false, missed, 0.5))
     ax.figure.canvas.draw()
     assert ax.get_title() == "IoU ≥ 0.5, best F1 1.00 at score 0.50"
-    assert legend(ax) == ["cat"]
+    assert legend(ax) == [r"$\x$"]
     curve = next(line for line in ax.lines if len(line.get_xdata()) == 3)
     np.testing.assert_allclose(curve.get_xydata(), [[0.2, 8 / 12], [0.5, 1], [0.8, 2 / 5]])
 

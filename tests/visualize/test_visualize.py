@@ -411,6 +411,45 @@ class TestPlots:
         rendered(figure)
 
 
+class TestNamesWithDollarSigns:
+    r"""A name such as "$\x$" is no formula. matplotlib could not even draw it."""
+
+    NAMES = ("BG", r"$\x$", "$5 cat$")
+
+    def test_class_legend_and_title(self, image, instances):
+        boxes, masks, ids = instances
+        figure = visualize.display_instances(
+            image, boxes, masks, ids, self.NAMES, title=r"$\x$.png", color_by="class"
+        )
+        rendered(figure)
+        (ax,) = figure.axes
+        assert [text.get_text() for text in ax.get_legend().get_texts()] == [r"$\x$ (1)", "$5 cat$ (1)"]
+        assert texts(ax) == [r"$\x$", "$5 cat$"]
+
+    def test_title_of_boxes(self, image, instances):
+        figure = visualize.draw_boxes(image, instances[0], captions=self.NAMES[1:], title=r"RoI: $\x$")
+        rendered(figure)
+        assert not figure.axes[0].title.get_parse_math()
+
+    def test_titles_of_a_grid(self, image):
+        figure = visualize.display_images([image] * 2, [r"$\x$.png", "$a$"])
+        rendered(figure)
+        assert not any(ax.title.get_parse_math() for ax in figure.axes)
+
+    def test_top_masks(self, image, instances):
+        _, masks, ids = instances
+        figure = visualize.display_top_masks(image, masks, ids, self.NAMES, limit=2)
+        rendered(figure)
+        assert {ax.get_title() for ax in figure.axes[1:]} == set(self.NAMES[1:])
+
+    def test_overlaps(self):
+        figure = visualize.plot_overlaps([1, 2], [1, 2], [0.9, 0.5], np.eye(2), self.NAMES)
+        rendered(figure)
+        (ax,) = figure.axes
+        assert [label.get_text() for label in ax.get_xticklabels()] == list(self.NAMES[1:])
+        assert not any(label.get_parse_math() for label in (*ax.get_xticklabels(), *ax.get_yticklabels()))
+
+
 @pytest.mark.parametrize("form", ["cropped", "rle"])
 class TestFormsOfMasks:
     """`detect` returns masks in three forms; all of them are drawn alike."""

@@ -61,8 +61,8 @@ class EventCallback(keras.callbacks.Callback):
             self._events = EventFile(f"{self.mask_rcnn.log_dir}/{self.folder}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Write the events if they are due."""
-        if epoch % self.every == 0 and self._events is not None:
+        """Write the events after every `every`-th epoch; `epoch` counts from 0."""
+        if (epoch + 1) % self.every == 0 and self._events is not None:
             self.write(self._events, epoch)
             self._events.flush()
 
