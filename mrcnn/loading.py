@@ -175,7 +175,7 @@ def _config_of_info(path: Path, info: ModelInfo, overrides: Mapping[str, Any]) -
     for name in info.callables:
         setattr(config, name, overrides[name])
     try:
-        config.validate()
+        config.validate("inference")
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidDataError(
             f"a setting of the file is not valid: {error}", file=path, field="mrcnn_settings"

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,8 @@ import numpy as np
 
 from mrcnn.checkpoints.hdf5 import damage_named
 from mrcnn.checkpoints.opening import check_file, read_start
-from mrcnn.config import storable_settings
-from mrcnn.config.records import CALLABLES as CALLABLES
-from mrcnn.config.records import (
+from mrcnn.checkpoints.records import CALLABLES as CALLABLES
+from mrcnn.checkpoints.records import (
     MAX_ENTRIES,
     MAX_NAME,
     MAX_TEXT,
@@ -32,6 +31,7 @@ from mrcnn.config.records import (
     fitting,
     is_name,
     is_setting_name,
+    storable_settings,
 )
 from mrcnn.errors import InvalidDataError
 
@@ -45,6 +45,7 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 PREFIX = "mrcnn_"
 ATTRIBUTE_LIMIT = 64_000  # bytes of one attribute; longer texts continue in numbered ones
 LARGEST_NUMBER = sys.float_info.max
+SHOWN_NAMES = 10  # in a warning
 
 # Settings that weights are valid for, although they load with any value. Others change shapes, or nothing
 # that the network has learned.
@@ -107,8 +108,12 @@ class ModelInfo:
         """Return the attributes of a weight file: {name: JSON text}.
 
         Whatever `read_model_info` would refuse is left out.
+
+        Warns:
+            UserWarning: If settings or class names are left out. The message names the settings.
         """
         settings = storable_settings(self.settings)
+        _warn_of_left_out(self.settings.keys() - settings.keys())
         preprocessing = {"channels": "RGB", "range": [0, 255]} | {
             name: settings[name] for name in PREPROCESSING_SETTINGS if name in settings
         }
@@ -140,6 +145,19 @@ class ModelInfo:
             stacklevel=2,
         )
         return None
+
+
+def _warn_of_left_out(settings: Collection[str]) -> None:
+    if settings:
+        names = sorted(map(clean_name, settings))
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        warnings.warn(
+            "The weight file will not contain these attributes of the Config: "
+            f"{', '.join(names[:SHOWN_NAMES])}{more}. All settings together may have {MAX_TEXT:,} bytes, and "
+            f"a name {MAX_NAME} characters. Keep large data in files of their own, or start the names with "
+            "an underscore, which marks what is not a setting.",
+            stacklevel=3,
+        )
 
 
 def differing_settings(file: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -105,9 +105,7 @@ RunName = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option(
-        "--overwrite", help="Replace annotations in the output folder, also those corrected by hand."
-    ),
+    typer.Option("--overwrite", help="Replace existing results, also annotations corrected by hand."),
 ]
 CopyImages = Annotated[
     bool, typer.Option("--copy-images", help="Copy the images, so that the folder is a dataset by itself.")
@@ -174,6 +172,11 @@ def _image_choice(
     from mrcnn.cli.datasets import CLASS_ATTRIBUTE, parse_channels
 
     options = {"page": page, "channels": parse_channels(channels), CLASS_ATTRIBUTE: class_attribute}
+    return _given(**options)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that are not None."""
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -232,7 +235,7 @@ def detect(
     overlap: Annotated[
         int | None, typer.Option(min=1, help="Pixels that tiles share; an eighth of --tile by default.")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Tiles at once.")] = 1,
+    batch: Annotated[int | None, typer.Option(min=1, help="Tiles at once; 1 by default.")] = None,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
@@ -255,7 +258,7 @@ def detect(
         overwrite=overwrite,
         tolerance=tolerance,
         pixel_size=parse_pixel_size(pixel_size),
-        tiles=None if tile is None else {"tile": tile, "overlap": overlap, "batch": batch},
+        tiles=_given(tile=tile, overlap=overlap, batch=batch),
         **_image_choice(page, channels),
     )
 

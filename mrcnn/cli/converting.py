@@ -22,6 +22,7 @@ def convert(
     """Convert a dataset or weights; see the command.
 
     Raises:
+        FileExistsError: If a file would replace its source, or another file and `overwrite` is False.
         ValueError: If there is no format and the output ends in neither .json nor .h5.
     """
     if formats:
@@ -31,6 +32,8 @@ def convert(
         counts = write_dataset(dataset, output, formats, copy_images=copy_images, overwrite=overwrite)
         value = {"path": str(output), "images": len(counts), "counts": counts}
         return value, f"Saved the annotations of {len(counts)} images to {output}."
+    if output.suffix.lower() in (".json", ".h5"):
+        _check_output(source, output, overwrite)
     if output.suffix.lower() == ".json":
         from mrcnn.formats import write_coco
 
@@ -45,3 +48,15 @@ def convert(
         "OUTPUT must end in .json, for annotations in the COCO format, or in .h5, for weights. For other "
         f"formats of annotations, pass --format. Received: {output}. For other programs, use mrcnn export."
     )
+
+
+def _check_output(source: str, output: Path, overwrite: bool) -> None:
+    """Raise FileExistsError if a file would replace its source, or another file and `overwrite` is False."""
+    if not output.exists():
+        return
+    if Path(source).exists() and output.samefile(source):
+        raise FileExistsError(f"The result would replace its source {source}. Choose another OUTPUT.")
+    if not overwrite:
+        raise FileExistsError(
+            f"The file {output} exists already. Choose another OUTPUT, or pass --overwrite to replace it."
+        )

@@ -1,9 +1,8 @@
 """The command `mrcnn detect`."""
 
-import contextlib
+import itertools
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ import numpy as np
 
 from mrcnn.cli.messages import IncompleteError
 from mrcnn.cli.models import Detecting, load_model
+from mrcnn.cli.shell import command_line
 from mrcnn.errors import MissingFileError
 from mrcnn.files.calibration import PixelSize
-from mrcnn.files.images import SUFFIXES, read_image
+from mrcnn.files.images import read_image
 from mrcnn.results.names import names_of
 
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
@@ -44,19 +44,22 @@ def detect_sources(
         settings: Settings to change.
         quiet: Whether to print nothing.
         formats: Some of `mrcnn.results.folder.FORMATS`.
-        tiles: For large images: tile, overlap and batch; see `mrcnn.cli.tiling.detect_in_tiles`.
+        tiles: For large images: the options tile, overlap and batch that are given; see
+            `mrcnn.cli.tiling.detect_in_tiles`.
         options: Of `mrcnn.formats.predictions.write_predictions`, such as `overwrite`.
     """
     _check_formats(formats)
-    is_video = _is_video(sources)
-    if is_video and formats:
+    if _is_video(sources):
+        overwrite = options.pop("overwrite", False)
+        _check_video_options(overlays, {"format": formats or None, **(tiles or {}), **options})
+        path = _video_path(sources[0], output, overwrite)
+        return _detect_video(sources[0], load_model(model, settings), path, min_score, quiet)
+    if tiles and "tile" not in tiles:
         raise ValueError(
-            "--format applies to images only. The result of a video is a video. Leave out --format."
+            f"These options apply to tiles only: --{', --'.join(tiles)}. Add --tile, or leave them out."
         )
     loaded = load_model(model, settings)
-    if is_video:
-        return _detect_video(sources[0], loaded, output, min_score, quiet)
-    if tiles is not None:
+    if tiles:
         from mrcnn.cli.tiling import detect_in_tiles
 
         wanted = (*formats, "overlay") if overlays else formats
@@ -65,23 +68,37 @@ def detect_sources(
         return detect_in_tiles(
             sources, loaded, output, min_score=min_score, formats=wanted, quiet=quiet, **tiles, **options
         )
+    overlays = not formats if overlays is None else overlays
+    return _detect_images(sources, loaded, output, min_score, overlays, quiet, formats, **options)
+
+
+def _detect_images(
+    sources: Sequence[str],
+    loaded: Detecting,
+    output: Path,
+    min_score: float,
+    overlays: bool,
+    quiet: bool,
+    formats: Sequence[str],
+    **options: Any,
+) -> tuple[dict[str, Any], str]:
     from mrcnn.formats.predictions import images_of, write_predictions
 
-    with _as_one_source(sources) as folder:
-        expected = len(images_of(folder)[1])
-        counts = write_predictions(
-            lambda images: loaded.detect(images, masks="cropped"),
-            folder,
-            output,
-            names_of(loaded),
-            min_score,
-            verbose=0 if quiet else 1,
-            overlays=not formats if overlays is None else overlays,
-            formats=formats or ("labels", "coco"),
-            stream=_stream_of(loaded),
-            read=getattr(loaded, "read_image", read_image),  # exported files have no own way of reading
-            **options,
-        )
+    is_one = len(sources) == 1
+    expected = len(images_of(Path(sources[0]))[1]) if is_one else len(sources)
+    counts = write_predictions(
+        lambda images: loaded.detect(images, masks="cropped"),
+        sources[0] if is_one else sources,
+        output,
+        names_of(loaded),
+        min_score,
+        verbose=0 if quiet else 1,
+        overlays=overlays,
+        formats=formats or ("labels", "coco"),
+        stream=_stream_of(loaded),
+        read=getattr(loaded, "read_image", read_image),  # exported files have no own way of reading
+        **options,
+    )
     value = {
         "output": str(output),
         "images": len(counts),
@@ -132,51 +149,73 @@ def _check_formats(formats: Sequence[str]) -> None:
             raise ValueError(f"--format must be one of {', '.join(FORMATS)}. Received: {name}")
 
 
+def _check_video_options(overlays: bool | None, options: Mapping[str, Any]) -> None:
+    """Raise ValueError if options are given that apply to images only."""
+    given = [
+        name.replace("_", "-") for name, value in options.items() if value is not None and value is not False
+    ]
+    if overlays is not None:
+        given.append("overlays" if overlays else "no-overlays")
+    if given:
+        raise ValueError(
+            f"The result of a video is a video. These options apply to images only: --{', --'.join(given)}. "
+            "Leave them out."
+        )
+
+
+def _video_path(source: str, output: Path, overwrite: bool) -> Path:
+    """Return the file for the result of a video or a camera.
+
+    Each recording of a camera gets a name of its own.
+
+    Raises:
+        FileExistsError: If it would replace the video itself, or another file and `overwrite` is False.
+    """
+    if source.isdigit():
+        path, numbers = output / f"camera-{source}.mp4", itertools.count(2)
+        while path.exists() and not overwrite:
+            path = output / f"camera-{source}-{next(numbers)}.mp4"
+        return path
+    path = output / f"{Path(source).stem}.mp4"
+    if path.exists() and os.path.exists(source) and path.samefile(source):
+        raise FileExistsError(f"The result would replace the video {source}. Choose another --output.")
+    if path.exists() and not overwrite:
+        raise FileExistsError(
+            f"The file {path} exists already. Choose another --output, or pass --overwrite to replace it."
+        )
+    return path
+
+
 def _next_step(
-    sources: Sequence[str], output: Path, formats: Sequence[str], copy_images: bool = False, **_: Any
+    sources: Sequence[str],
+    output: Path,
+    formats: Sequence[str],
+    copy_images: bool = False,
+    page: int | None = None,
+    channels: Sequence[int] | None = None,
+    **_: Any,
 ) -> str:
     """The command that trains on corrected results, if they are a dataset."""
     if set(formats) <= {"csv", "overlay"} and formats:
         return ""
     data = output / "annotations.json" if not formats or "coco" in formats else output
-    if copy_images:
-        return f" After corrections, train on them: mrcnn train {data}"
-    source = Path(sources[0])
-    if len(sources) > 1 or not source.is_dir():
-        return ""
-    # COCO files name images relative to the source, the others by their name alone.
-    is_below = data.suffix != ".json" and (source / "images").is_dir()
-    images = source / "images" if is_below else source
-    return f" After corrections, train on them: mrcnn train {data} --images {images}"
-
-
-@contextlib.contextmanager
-def _as_one_source(sources: Sequence[str]) -> Iterator[Path]:
-    """Return a single path: that of the only source, or a folder with links to several images."""
-    if len(sources) == 1:
-        yield Path(sources[0])
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        for source in sources:
-            path = Path(source)
-            link = Path(folder, path.name)
-            if path.is_dir() or path.suffix.lower() not in SUFFIXES:
-                raise ValueError(
-                    "If you pass several sources, all of them must be image files with one of the suffixes "
-                    f"{', '.join(sorted(SUFFIXES))}. Received: {path}. Leave it out, or pass folders, "
-                    "archives and videos one at a time."
-                )
-            if link.exists():
-                raise ValueError(
-                    f"Two images are named {path.name}, so their results would overwrite each other. Pass "
-                    "their folders one at a time."
-                )
-            os.symlink(path.resolve(), link)
-        yield Path(folder)
+    command = ["mrcnn", "train", str(data)]
+    if not copy_images:
+        source = Path(sources[0])
+        if len(sources) > 1 or not source.is_dir():
+            return ""
+        # COCO files name images relative to the source, the others by their name alone.
+        is_below = data.suffix != ".json" and (source / "images").is_dir()
+        command += ["--images", str(source / "images" if is_below else source)]
+    if page is not None:
+        command += ["--page", str(page)]
+    if channels is not None:
+        command += ["--channels", ",".join(map(str, channels))]
+    return f" After corrections, train on them: {command_line(command)}"
 
 
 def _detect_video(
-    source: str, model: Detecting, output: Path, min_score: float, quiet: bool
+    source: str, model: Detecting, path: Path, min_score: float, quiet: bool
 ) -> tuple[dict[str, Any], str]:
     from mrcnn.inference.video import detect_video
     from mrcnn.visualize import overlay_instances
@@ -194,7 +233,5 @@ def _detect_video(
             found["scores"][kept],
         )
 
-    stem = f"camera-{source}" if source.isdigit() else Path(source).stem
-    path = output / f"{stem}.mp4"
     frames = detect_video(source, path, lambda images: model.detect(images), draw, progress=not quiet)
     return {"output": str(path), "frames": frames}, f"Saved {frames} frames to {path}."

@@ -1,7 +1,6 @@
 """The command `mrcnn train`."""
 
 import contextlib
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mrcnn.cli import recipes
 from mrcnn.cli.datasets import open_dataset
 from mrcnn.cli.models import parse_settings
+from mrcnn.cli.shell import command_line
 from mrcnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def train_model(
         **{"any-orientation": any_orientation, "copy-paste": copy_paste},
         **{"set": list(settings), **(choice or {})},
     }
-    go_on = shlex.join(_command(data, options))
+    go_on = command_line(_command(data, options))
     return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, _next_steps(weights, go_on)
 
 
@@ -112,8 +112,8 @@ def _weights_of(network: "MaskRCNN") -> str:
 def _next_steps(weights: str, go_on: str) -> str:
     """Return the text that a training ends with."""
     return (
-        f"Saved the weights to {weights}.\nDetect:   mrcnn detect IMAGES --model {shlex.quote(weights)}\n"
-        f"Export:   mrcnn export {shlex.quote(weights)} model.onnx\nGo on:    {go_on}"
+        f"Saved the weights to {weights}.\nDetect:   mrcnn detect IMAGES --model {command_line([weights])}\n"
+        f"Export:   mrcnn export {command_line([weights])} model.onnx\nGo on:    {go_on}"
     )
 
 

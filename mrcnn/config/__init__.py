@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mrcnn.config import records, rules
+from mrcnn.config import rules
 from mrcnn.config.conventions import CONVENTIONS, Conventions
 from mrcnn.config.rules import KNOWN_BACKBONES as KNOWN_BACKBONES
 from mrcnn.config.rules import LOSS_NAMES as LOSS_NAMES
@@ -35,7 +35,8 @@ DERIVED = {
 # new names such as LEARNING_RATE_DECAY, although there is a LEARNING_RATE.
 MISSPELLING = 0.88
 
-SHOWN_NAMES = 10  # in a warning
+# The key of `to_dict` that lists settings whose values are functions.
+CALLABLES = "CALLABLES"
 
 
 class Config:
@@ -487,19 +488,20 @@ class Config:
                 print(f"{name:30} {getattr(self, name)!s}")
         print("\n")
 
-    def validate(self) -> None:
+    def validate(self, mode: Literal["training", "inference"] = "training") -> None:
         """Check that each setting is valid and that the settings fit together.
 
-        Warns (UserWarning) about names that look misspelled, and about attributes of your own that weight
-        files cannot hold.
+        Warns (UserWarning) about names that look misspelled.
+
+        Args:
+            mode: "inference" skips the rules that only training needs.
 
         Raises:
             ValueError: If a setting is not valid. The message names the setting and its value and says what
                 to do.
         """
         _warn_misspelled(self)
-        rules.check(self)
-        _warn_not_storable(self)
+        rules.check(self, mode)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings as plain JSON types, as weight files store them.
@@ -510,7 +512,7 @@ class Config:
         values: dict[str, Any] = {}
         callables = {}
         for name in _setting_names(self):
-            if name == records.CALLABLES:
+            if name == CALLABLES:
                 continue
             value = getattr(self, name)
             if callable(value):
@@ -520,7 +522,7 @@ class Config:
                 values[name] = json.loads(json.dumps(value, default=_plain))
             except (TypeError, ValueError, RecursionError):  # the last two: long doubles, deep nesting
                 continue
-        return values | ({records.CALLABLES: callables} if callables else {})
+        return values | ({CALLABLES: callables} if callables else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
@@ -530,7 +532,7 @@ class Config:
         """
         config = cls()
         for name, value in values.items():
-            if name == records.CALLABLES:
+            if name == CALLABLES:
                 warnings.warn(
                     f"These settings are callables, which are not stored: {value}. Set them yourself.",
                     UserWarning,
@@ -545,19 +547,6 @@ class Config:
             setattr(config, name, copy.deepcopy(value))
         _warn_misspelled(config)
         return config
-
-
-def storable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of the settings from `Config.to_dict` that a weight file can hold.
-
-    Settings of `Config` have priority over attributes of a subclass, and small attributes over large ones.
-    """
-    return records.storable_settings(settings, _known_names())
-
-
-def _known_names() -> set[str]:
-    """Return the names of the settings of `Config`."""
-    return {name for name in vars(Config) if name.isupper()}
 
 
 def _setting_names(config: Config) -> list[str]:
@@ -580,7 +569,7 @@ def _drop_shadowed(owner: type) -> None:
 
 def _warn_misspelled(config: Config) -> None:
     """Warn about names that look like a misspelled setting."""
-    known = _known_names()
+    known = {name for name in vars(Config) if name.isupper()}
     for name in sorted(set(_setting_names(config)) - known):
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELLING)
         if nearest:
@@ -589,22 +578,6 @@ def _warn_misspelled(config: Config) -> None:
                 UserWarning,
                 stacklevel=3,
             )
-
-
-def _warn_not_storable(config: Config) -> None:
-    """Warn about settings that weight files cannot hold, because they or their names are too large."""
-    settings = config.to_dict()
-    names = sorted(records.clean_name(name) for name in settings.keys() - storable_settings(settings).keys())
-    if names:
-        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-        warnings.warn(
-            f"Weight files will not contain these attributes of {type(config).__name__}: "
-            f"{', '.join(names[:SHOWN_NAMES])}{more}. All settings together may have {records.MAX_TEXT:,} "
-            f"bytes, and a name {records.MAX_NAME} characters. Keep large data in files of their own, or "
-            "start the names with an underscore, which marks what is not a setting.",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def _plain(value: Any) -> Any:

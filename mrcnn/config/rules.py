@@ -75,17 +75,21 @@ OPTIONAL_SWITCHES = {
 Rule = tuple[str, bool, str]
 
 
-def check(config: "Config") -> None:
+def check(config: "Config", mode: str = "training") -> None:
     """Check all settings.
 
     Warns (UserWarning) about factors in LOSS_WEIGHTS that belong to no loss.
+
+    Args:
+        config: The settings.
+        mode: "inference" skips the rules that only training needs.
 
     Raises:
         ValueError: If a setting breaks its rule. The message names the first such setting and its value, and
             says what the setting must be.
     """
-    kinds = (_plain_rules, _optional_rules, _network_rules, _image_rules, _sampling_rules, _target_rules)
-    for rules in kinds:
+    kinds = (_plain_rules, _optional_rules, _network_rules, _image_rules, _target_rules)
+    for rules in kinds if mode == "inference" else (*kinds, _sampling_rules):
         for name, is_kept, requirement in rules(config):
             if not is_kept:
                 value = getattr(config, name)

@@ -1,11 +1,12 @@
 """Export a model: choose the format, write the file, and check it."""
 
+import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -79,12 +80,14 @@ def export(
 
     Raises:
         ValueError: If an argument or an image does not fit, or the network has a layer that the format cannot
-            hold.
+            hold; or if there is a folder with other files at `path`.
+        OSError: If the file cannot be written.
         ImportError: If a package is missing. The error names it.
         RuntimeError: If the file does not compute what `MaskRCNN.detect` computes.
     """
     path = Path(path)
     format = format_of(path, format)
+    check_target(path, format)
     if dtype not in DTYPES:
         raise ValueError(f"`dtype` must be one of {DTYPES}. Received: dtype={dtype!r}")
     calibration = None if calibration is None else image_list(calibration)
@@ -156,6 +159,11 @@ def describe(
     canvas = None
     if config.IMAGE_RESIZE_MODE == "square":
         canvas = (int(config.IMAGE_SHAPE[0]), int(config.IMAGE_SHAPE[1]))
+    if shortest and dtype != "float32":
+        raise ValueError(
+            'With IMAGE_RESIZE_MODE = "shortest", `dtype` must be "float32", because resized images have '
+            f"fractions. Received: dtype={dtype!r}. Leave out `dtype` (--uint8 on the command line)."
+        )
     if size is not None:
         if min(size) < 1:
             raise ValueError(
@@ -238,19 +246,66 @@ def _write(
         keras_formats.write_saved_model(model, path, metadata)
 
 
+def check_target(path: Path, format: str) -> None:
+    """Check that a file or folder can be written, because an export takes minutes.
+
+    Raises:
+        ValueError: If there is a folder in place of a file or the other way around, or a folder with other
+            files.
+        OSError: If it cannot be created there.
+    """
+    if format == "saved_model":
+        _check_folder(path)
+    else:
+        for file in (path, path.with_suffix(".bin")) if format == "openvino" else (path,):
+            if file.is_dir():
+                raise ValueError(
+                    f"`path` must be a file. Received: path={file}, a folder. Choose a new name."
+                )
+    place = next((folder for folder in path.absolute().parents if folder.exists()), None)
+    if place is None:
+        raise FileNotFoundError(f"Cannot write {path}: there is no such drive. Choose another path.")
+    if not place.is_dir():
+        raise NotADirectoryError(f"Cannot write {path}: {place} is not a folder. Choose another path.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"Cannot write {path}: no permission for the folder {place}. Choose another path."
+        )
+
+
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"`path` must be a folder. Received: path={path}, a file. Choose a new name.")
+    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
+        raise ValueError(
+            f"`path` must not be a folder with other files in it. Received: path={path}. Choose a new name."
+        )
+
+
 def _move(written: Path, path: Path) -> None:
     """Bring a finished file or folder to its place. An .xml file has its weights beside it."""
     if written.is_dir():
-        if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").is_file():
-            raise ValueError(
-                f"`path` must not be a folder with other files in it. Received: path={path}. Choose a new "
-                "name."
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            shutil.rmtree(path)
-        shutil.move(written, path)
+        _replace_folder(written, path)
         return
-    for part in sorted(written.parent.glob(f"{written.stem}.*")):
-        with atomic_write(path.with_suffix(part.suffix)) as temporary:
+    with contextlib.ExitStack() as stack:
+        # All files are copied before the first one gets its name. The stack ends in reverse order, with the
+        # weights first.
+        for part in sorted(written.parent.glob(f"{written.stem}.*"), reverse=True):
+            temporary = stack.enter_context(atomic_write(path.with_suffix(part.suffix)))
             shutil.copyfile(part, temporary)
+
+
+def _replace_folder(written: Path, path: Path) -> None:
+    """Copy a folder to its place. An older one stays there until the copy is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {"prefix": f".{path.name}-", "ignore_cleanup_errors": True}
+    with tempfile.TemporaryDirectory(dir=path.parent, **options) as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        shutil.copytree(written, new)
+        try:
+            if path.is_dir():
+                path.rename(old)
+            new.rename(path)
+        finally:
+            if old.exists() and not path.exists():
+                old.rename(path)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +19,22 @@ CENTIMETER = 3
 MICROMETERS_PER_CENTIMETER = 1e4
 PIXEL_IS_POINT = 2
 USER_DEFINED = 32767  # a coordinate system without a number
-# Spellings of units. All become ASCII, because they name columns of tables.
+# Spellings of units, in lower case. All become ASCII, because they name columns of tables, and ImageJ
+# takes nothing else.
 UNITS = {
     "µm": "um",  # the micro sign
     "\u03bcm": "um",  # the Greek letter
-    "\\u00b5m": "um",
     "micron": "um",
     "microns": "um",
     "micrometer": "um",
     "inch": "in",
+    "å": "angstrom",
+    "ångström": "angstrom",
+    "ångströms": "angstrom",
+    "angstroms": "angstrom",
 }
 # Centimeters in each unit.
-CENTIMETERS = {"nm": 1e-7, "um": 1e-4, "mm": 0.1, "cm": 1.0, "m": 100.0, "in": 2.54}
+CENTIMETERS = {"angstrom": 1e-8, "nm": 1e-7, "um": 1e-4, "mm": 0.1, "cm": 1.0, "m": 100.0, "in": 2.54}
 # The longest description that is searched; longer ones are no metadata of pixels.
 LONGEST_DESCRIPTION = 1 << 24
 
@@ -59,7 +64,7 @@ class PixelSize:
 
     def in_centimeters(self) -> tuple[float, float] | None:
         """Return height and width in centimeters, or None if the unit is not known."""
-        length = CENTIMETERS.get(self.unit)
+        length = CENTIMETERS.get(unit_name(self.unit))
         return None if length is None else (self.height * length, self.width * length)
 
 
@@ -148,15 +153,18 @@ def _of_ome(text: str) -> PixelSize | None:
     if pixels is None or "PhysicalSizeX" not in pixels.attrib or "PhysicalSizeY" not in pixels.attrib:
         return None
     unit = unit_name(pixels.attrib.get("PhysicalSizeXUnit", "um"))
-    if unit_name(pixels.attrib.get("PhysicalSizeYUnit", "um")) != unit:
+    if not unit or unit_name(pixels.attrib.get("PhysicalSizeYUnit", "um")) != unit:
         return None
     return PixelSize(float(pixels.attrib["PhysicalSizeY"]), float(pixels.attrib["PhysicalSizeX"]), unit)
 
 
 def unit_name(text: str) -> str:
-    """Return the name of a unit in ASCII: "um" for micrometers in any spelling."""
-    text = text.strip()
-    return UNITS.get(text.lower(), text)
+    """Return the name of a unit: "um" for micrometers in any spelling, and "" unless the name is ASCII."""
+    # ImageJ writes a letter that is not ASCII as a backslash, "u" and four digits.
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text.strip())
+    text = unicodedata.normalize("NFC", text)
+    name = UNITS.get(text.lower(), text)
+    return name if name.isascii() else ""
 
 
 def _georeference(tags: Mapping[str, Any]) -> GeoReference | None:

@@ -425,13 +425,16 @@ def _read_tiff(image: "PillowImage | None", stream: BinaryIO, header: Header, in
     if image is not None and _is_exact(image, header):
         return _tiff_by_pillow(image, stream, header, index, _as_array)
     with tiff.opened(stream) as file:
+        page = tiff.layout(file).pages[0]
         try:
             pixels = tiff.read_frame(file, index, pixel_limit())
-            return tiff.color_channels(tiff.layout(file).pages[0], pixels)
+            return tiff.color_channels(page, pixels)
         except UnreadableFileError:
-            if header.mode not in ("RGB;16", "RGBA;16") or header.frames > 1:
+            if header.mode not in ("RGB;16", "RGBA;16") or header.frames > 1 or tiff.has_planes(page):
                 raise
-    return _by_opencv(stream)  # knows more compressions
+        orientation = tiff.orientation(page)
+    # OpenCV knows more compressions. It takes planes for pixels, and turns the image whatever its flags say.
+    return turned(_by_opencv(stream), UNDONE_BY[orientation])
 
 
 def _read_tiff_values(

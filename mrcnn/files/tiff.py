@@ -100,6 +100,11 @@ def orientation(page: Any) -> int:
     return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
+def has_planes(page: Any) -> bool:
+    """Return whether a page stores its channels one after another instead of pixel by pixel."""
+    return int(page.samplesperpixel) > 1 and page.planarconfig == SEPARATE_PLANES
+
+
 def read_frame(tiff: tifffile.TiffFile, index: int, max_pixels: int | None) -> np.ndarray:
     """Decode one image: [h, w] or [h, w, channels], the values as stored; 0 and 1 for one-bit images.
 
@@ -136,7 +141,7 @@ def read_frame(tiff: tifffile.TiffFile, index: int, max_pixels: int | None) -> n
     pixels: np.ndarray = page.asarray()
     if pixels.dtype == bool:
         pixels = pixels.view(np.uint8)
-    if pixels.ndim == 3 and page.planarconfig == SEPARATE_PLANES:
+    if pixels.ndim == 3 and has_planes(page):
         pixels = np.moveaxis(pixels, 0, -1)
     return pixels
 

@@ -27,7 +27,7 @@ from mrcnn.formats.coco_export import NAMED_IMAGES
 from mrcnn.formats.files import Source
 from mrcnn.formats.writing import check_images_have_names, unique_names
 from mrcnn.results.detections import Detections
-from mrcnn.results.folder import ResultFolder
+from mrcnn.results.folder import OtherImageError, ResultFolder
 from mrcnn.threads import in_order
 from mrcnn.typing import Image
 
@@ -171,7 +171,7 @@ def _pictures_of(source: Source | Sequence[Source]) -> list[_Picture]:
     if isinstance(source, str | os.PathLike):
         root, images = images_of(Path(source))
         return [_Picture(name, root, member) for name, member in images.items()]
-    paths = sorted(map(Path, source), key=lambda path: path.name)
+    paths = sorted(map(Path, source), key=_folded)  # some file systems ignore the case of names
     if not paths:
         raise ValueError("`source` must have at least one image. Received: an empty list")
     for path, earlier in zip(paths, (None, *paths), strict=False):
@@ -181,7 +181,7 @@ def _pictures_of(source: Source | Sequence[Source]) -> list[_Picture]:
                 f"{', '.join(sorted(SUFFIXES))}. Received: {path}. Leave it out, or pass folders, "
                 "archives and videos one at a time."
             )
-        if earlier is not None and path.name == earlier.name:
+        if earlier is not None and _folded(path) == _folded(earlier):
             raise ValueError(
                 f"Two images are named {path.name}, so their results would overwrite each other. Pass "
                 "their folders one at a time."
@@ -222,6 +222,10 @@ def _held_back() -> Iterator[list[Warning | str]]:
 
         warnings.showwarning = show
         yield held
+
+
+def _folded(path: Path) -> str:
+    return path.name.casefold()
 
 
 def _warn_of_capped(names: Sequence[str], count: int) -> None:
@@ -270,7 +274,10 @@ def _write(
         _leave_out(picture, error)
     else:
         file_name = picture.member if path else picture.member.replace("\\", "/")
-        results.add(kept, picture.name, file_name=file_name, image=picture.image, content=content)
+        try:
+            results.add(kept, picture.name, file_name=file_name, image=picture.image, content=content)
+        except OtherImageError as error:
+            _leave_out(picture, error)
     finally:
         picture.image = None
 

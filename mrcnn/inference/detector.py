@@ -83,7 +83,7 @@ def update_layer_settings(model: keras.Model, config: "Config") -> bool:
         if value != getattr(layer, attribute):
             changes.append((layer, attribute, value))
     if changes:
-        config.validate()
+        config.validate("inference")
     for layer, attribute, value in changes:
         setattr(layer, attribute, value)
     return bool(changes)

@@ -19,7 +19,7 @@ from mrcnn.results.places import CORRECTED, COUNTS, corrected_places
 
 WRITTEN, UNFINISHED = ".written", ".unfinished"
 SECOND = 10**9  # in ns
-ROUNDING = 2 * SECOND  # zip files and USB sticks round times down to even seconds
+ROUNDING = 2 * SECOND  # zip files and USB sticks keep even seconds, which Windows rounds up
 MINUTE = 60 * SECOND  # files that a killed run was writing are not much newer than its note
 LISTED = 3  # files that an error names
 
@@ -28,7 +28,8 @@ def changed_files(folder: Path, formats: Sequence[str] = tuple(CORRECTED)) -> li
     """Return the annotations that no run has written as they are, sorted.
 
     Somebody may have corrected or drawn them. In a folder without results, these are all annotations, and in
-    a copy that lost the times of the files, too. The files that a killed run was writing do not count.
+    a copy that lost the times of the files, too. The files that a killed run was writing, and its temporary
+    files, do not count.
 
     Args:
         folder: The folder of results.
@@ -39,7 +40,8 @@ def changed_files(folder: Path, formats: Sequence[str] = tuple(CORRECTED)) -> li
         path
         for place in corrected_places(formats)
         for path in folder.glob(place.format("*"))
-        if known.is_changed(path.relative_to(folder).as_posix(), place, _time_of(path))
+        if not files.LEFTOVER.fullmatch(path.name)
+        and known.is_changed(path.relative_to(folder).as_posix(), place, _time_of(path))
     )
 
 
@@ -114,7 +116,8 @@ class _Known:
     def is_changed(self, name: str, place: str, changed: int) -> bool:
         """Return whether a file, last changed at some time, is not as a run has written it."""
         if name in self.files:
-            return not self.files[name] - ROUNDING <= changed <= self.files[name]
+            later = changed - self.files[name]
+            return later < -ROUNDING or later > (ROUNDING if changed % ROUNDING == 0 else 0)
         return changed > self.before.get(place, 0)
 
 

@@ -16,9 +16,11 @@
 and the folder is a data set by itself. `mrcnn.results.corrections` describes the hidden files.
 """
 
+import contextlib
 import csv
 import io
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,7 +33,12 @@ from mrcnn.results.detections import Detections
 from mrcnn.results.places import ANNOTATIONS, CORRECTED, COUNTS, LABEL_PLACES, PLACES, corrected_places
 from mrcnn.typing import Image
 
+BLOCK = 1 << 20  # bytes that are compared at a time
 FORMATS = ("labels", "tiff", "coco", "labelme", "yolo", "geojson", "imagej", "csv", "overlay")
+
+
+class OtherImageError(FileExistsError):
+    """An image has the name of another one, whose copy it would replace."""
 
 
 class ResultFolder:
@@ -107,7 +114,8 @@ class ResultFolder:
 
         Raises:
             ValueError: If an image has this name already.
-            FileExistsError: If a copy would replace another image, and `overwrite` is False.
+            OtherImageError: If a copy would replace another image, and `overwrite` is False. Nothing of the
+                image is written.
             OSError: If a file cannot be written.
         """
         if name in self.counts:
@@ -153,7 +161,7 @@ class ResultFolder:
         """Write label images of some rows, and return how many have a pixel. Row i has the number i + 1."""
         places = [place for kind, place in LABEL_PLACES.items() if kind in self.formats]
         paths = [self.folder / place.format(name) for place in places]
-        if labels.is_large(result):
+        if labels.is_large(result):  # detections, without crowds
             for path in paths[:1]:  # all of them are TIFF files
                 labels.write_label_blocks(result, path)
             return result.count
@@ -197,20 +205,26 @@ class ResultFolder:
 
 def _copy(content: Path | BinaryIO, target: Path, overwrite: bool) -> Path:
     """Copy an image file. Raises FileExistsError if this would replace another image."""
-    data = content.read_bytes() if isinstance(content, Path) else _rewound(content).read()
-    if target.exists():
-        if target.read_bytes() == data:
-            return target
-        if not overwrite:
-            raise FileExistsError(
-                f"{target} is another image of the same name. Choose another folder for the results, or pass "
-                "overwrite=True (--overwrite on the command line) to replace it."
-            )
-    with files.atomic_write(target) as temporary:
-        temporary.write_bytes(data)
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(content.open("rb")) if isinstance(content, Path) else content
+        if target.exists():
+            if _has_content(target, stream):
+                return target
+            if not overwrite:
+                raise OtherImageError(
+                    f"{target} is another image of the same name. Choose another folder for the results, or "
+                    "pass overwrite=True (--overwrite on the command line) to replace it."
+                )
+        stream.seek(0)
+        with files.atomic_write(target) as temporary, temporary.open("wb") as copy:
+            shutil.copyfileobj(stream, copy)
     return target
 
 
-def _rewound(stream: BinaryIO) -> BinaryIO:
+def _has_content(path: Path, stream: BinaryIO) -> bool:
+    """Return whether a file and a stream have the same bytes."""
+    if path.stat().st_size != stream.seek(0, os.SEEK_END):
+        return False
     stream.seek(0)
-    return stream
+    with path.open("rb") as file:
+        return all(file.read(len(block)) == block for block in iter(lambda: stream.read(BLOCK), b""))

@@ -36,7 +36,7 @@ class QueueFullError(Exception):
 
 
 class DetectionQueue:
-    """Detect in the images of many requests with one thread.
+    """Detect in the images of many requests with one thread, which the first image starts if `start` did not.
 
     Args:
         detect: Returns the detections of each image, in order.
@@ -71,13 +71,26 @@ class DetectionQueue:
         self._thread = threading.Thread(target=self._work, name="mrcnn-detect", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread, once.
+
+        Raises:
+            RuntimeError: If the queue is closed.
+        """
+        with self._changed:
+            self._start()
+
+    def _start(self) -> None:
+        """Start the thread unless it is started. The caller holds the lock."""
+        if self._is_closed:
+            raise RuntimeError("The queue is closed.")
+        if self._thread.ident is None:
+            self._thread.start()
 
     @property
     def is_running(self) -> bool:
         """Whether the queue accepts images."""
-        return self._thread.is_alive() and not self._is_closed
+        is_alive = self._thread.ident is None or self._thread.is_alive()
+        return is_alive and not self._is_closed
 
     @property
     def taken(self) -> int:
@@ -109,8 +122,8 @@ class DetectionQueue:
         """
         future: Future[Detections] = Future()
         with self._changed:
-            if self._is_closed:
-                raise RuntimeError("The queue is closed.")
+            # A mounted application is not told of the start of the program.
+            self._start()
             self._jobs.append((image, future))
             self._changed.notify()
         return future

@@ -19,7 +19,7 @@ Only detections of the same class are compared. Nothing else is dropped: a piece
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -107,11 +107,50 @@ def common(one: Rectangle, other: Rectangle) -> Rectangle:
     return max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
 
 
+@dataclass(eq=False)
+class Open:
+    """A detection that a later row of tiles may change, or that is needed to decide about another one.
+
+    Attributes:
+        found: The detection.
+        near: The detections of its class and of other tiles whose masks overlap its own, and the similarity
+            of the two; see `same_object`.
+        rank: Its place in the order in which detections are kept or dropped.
+        is_kept: Whether it is kept.
+        is_decided: Whether no later row can change that.
+    """
+
+    found: Found
+    near: dict["Open", float] = field(default_factory=dict)
+    rank: int = 0
+    is_kept: bool = True
+    is_decided: bool = False
+
+    def decide(self, next_top: int | None) -> None:
+        """Keep or drop the detection; those of lower ranks come before it."""
+        if self.is_decided:
+            return
+        before = [other for other in self.near if other.found.is_whole and other.rank < self.rank]
+        self.is_kept = not is_covered(self.found, [other.found for other in before if other.is_kept])
+        reach = max(self.found.roi[2], self.found.box[2])
+        is_passed = next_top is None or reach <= next_top
+        self.is_decided = is_passed and all(other.is_decided for other in before)
+
+    @property
+    def can_leave(self) -> bool:
+        """Whether neither this detection nor those that overlap it can change."""
+        return self.is_decided and all(other.is_decided for other in self.near)
+
+
 class Sweep:
-    """Apply the rule of seams row by row, keeping only objects that may still change."""
+    """Apply the rule of seams row by row, keeping only objects that may still change.
+
+    A detection waits for later rows if it reaches into them, or if it depends on one that waits. Objects may
+    touch all along the seams, so "is connected with one that waits" would keep nearly all of them to the end.
+    """
 
     def __init__(self) -> None:
-        self._open: list[Found] = []
+        self._open: list[Open] = []
 
     def add(self, found: Iterable[Found], next_top: int | None) -> list[Found]:
         """Add the detections of a row of tiles, and return the objects that no later row can change.
@@ -120,38 +159,49 @@ class Sweep:
             found: Detections of the tiles of one row.
             next_top: The first pixel row of the next row of tiles; None after the last.
         """
-        every = [*self._open, *found]
-        groups = Groups(len(every))
-        for first, second in overlapping(every):
-            groups.join(first, second)
+        every = [*self._open, *map(Open, found)]
+        connect(every, len(self._open))
+        ranked = sorted((one for one in every if one.found.is_whole), key=_rank)
+        ranked += [one for one in every if not one.found.is_whole]
+        for rank, one in enumerate(ranked):
+            one.rank = rank
+        for one in ranked:
+            one.decide(next_top)
         finished: list[Found] = []
-        self._open = []
-        for members in groups.members():
-            group = [every[index] for index in members]
-            reach = max(max(one.roi[2], one.box[2]) for one in group)
-            if next_top is not None and reach > next_top:
-                self._open += group
+        stay: set[Open] = set()
+        for parts in objects([one for one in every if one.is_kept or not one.is_decided]):
+            if all(one.can_leave for one in parts):
+                finished += united(parts)
             else:
-                finished += resolved(group)
+                stay.update(parts)
+        self._open = [one for one in every if one in stay]
+        for one in every:  # what leaves must not stay in memory, linked in circles
+            near = one.near.items() if one in stay else ()
+            one.near = {other: likeness for other, likeness in near if other in stay}
         return finished
 
 
-def overlapping(every: Sequence[Found]) -> list[tuple[int, int]]:
-    """Return the pairs of detections of the same class and different tiles whose masks overlap."""
+def _rank(one: Open) -> tuple[float, float, Rectangle, Rectangle]:
+    found = one.found
+    return -found.depth, -found.score, found.tile, found.roi
+
+
+def connect(every: Sequence[Open], known: int) -> None:
+    """Note which detections of the same class and different tiles overlap; the first `known` ones know it."""
     import shapely
 
     if len(every) < 2:
-        return []
-    boxes = np.array([one.box for one in every])
+        return
+    boxes = np.array([one.found.box for one in every])
     rectangles = shapely.box(boxes[:, 1], boxes[:, 0], boxes[:, 3], boxes[:, 2])
-    pairs = shapely.STRtree(rectangles).query(rectangles, predicate="intersects").T
-    return [
-        (int(first), int(second))
-        for first, second in pairs[pairs[:, 0] < pairs[:, 1]]
-        if every[first].tile != every[second].tile
-        if every[first].class_id == every[second].class_id
-        if shared(every[first], every[second], common(every[first].box, every[second].box))
-    ]
+    later, earlier = shapely.STRtree(rectangles).query(rectangles[known:], predicate="intersects")
+    is_new = earlier < later + known
+    for first, second in zip(earlier[is_new], later[is_new] + known, strict=True):
+        one, other = every[first], every[second]
+        if one.found.tile != other.found.tile and one.found.class_id == other.found.class_id:
+            region = common(one.found.box, other.found.box)
+            if shared(one.found, other.found, region):
+                one.near[other] = other.near[one] = same_object(one.found, other.found)
 
 
 def shared(one: Found, other: Found, region: Rectangle) -> int:
@@ -159,43 +209,42 @@ def shared(one: Found, other: Found, region: Rectangle) -> int:
     return int(np.count_nonzero(one.part(region) & other.part(region)))
 
 
-def resolved(group: Sequence[Found]) -> list[Found]:
-    """Apply the rule of seams to a group of detections connected by overlaps."""
-    if len(group) == 1:
-        return list(group)
-    whole = sorted(
-        (one for one in group if one.is_whole), key=lambda one: (-one.depth, -one.score, one.tile, one.roi)
-    )
-    kept: list[Found] = []
-    for one in whole:
-        if not is_covered(one, kept):
-            kept.append(one)
-    pieces = [one for one in group if not one.is_whole and not is_covered(one, kept)]
-    return united([*kept, *pieces])
-
-
 def is_covered(one: Found, kept: Sequence[Found]) -> bool:
     """Return whether detections of other tiles cover more than half of a mask."""
+    if not kept:
+        return False
     mask = one.solid
     cover = np.zeros_like(mask)
     for other in kept:
-        if other.tile != one.tile:
-            cover |= other.part(one.box)
+        cover |= other.part(one.box)
     return bool(np.count_nonzero(cover & mask) > SAME * np.count_nonzero(mask))
 
 
-def united(every: Sequence[Found]) -> list[Found]:
-    """Unite the detections that are parts of one object."""
-    links = []
-    for first in range(len(every)):
-        for second in range(first + 1, len(every)):
-            likeness = same_object(every[first], every[second])
-            if likeness > SAME:
-                links.append((-likeness, first, second))
-    groups = Groups(len(every), [one.is_whole for one in every])
+def objects(every: Sequence[Open]) -> list[list[Open]]:
+    """Return the groups of detections that may be parts of one object, in the order of their first ones."""
+    number = {one: index for index, one in enumerate(every)}
+    groups = Groups(len(every))
+    for one in every:
+        for other, likeness in one.near.items():
+            if likeness > SAME and other in number:
+                groups.join(number[one], number[other])
+    return [[every[index] for index in members] for members in groups.members()]
+
+
+def united(parts: Sequence[Open]) -> list[Found]:
+    """Unite the detections that are parts of one object; whole ones stay apart."""
+    parts = sorted(parts, key=lambda one: one.rank)
+    number = {one: index for index, one in enumerate(parts)}
+    links = [
+        (-likeness, number[one], number[other])
+        for one in parts
+        for other, likeness in one.near.items()
+        if likeness > SAME and number[one] < number.get(other, 0)
+    ]
+    groups = Groups(len(parts), [one.found.is_whole for one in parts])
     for _, first, second in sorted(links):
         groups.join(first, second)
-    return [union([every[index] for index in members]) for members in groups.members()]
+    return [union([parts[index].found for index in members]) for members in groups.members()]
 
 
 def same_object(one: Found, other: Found) -> float:

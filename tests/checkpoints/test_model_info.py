@@ -16,8 +16,8 @@ from mrcnn.checkpoints.model_info import (
     model_info,
     write_attributes,
 )
+from mrcnn.checkpoints.records import MAX_TEXT
 from mrcnn.config import LightConfig
-from mrcnn.config.records import MAX_TEXT
 from mrcnn.errors import InvalidDataError
 
 SETTINGS = {**LightConfig().to_dict(), "NAME": "coins", "NUM_CLASSES": 2}
@@ -57,15 +57,19 @@ class TestWhatIsWrittenCanBeRead:
 
     def test_a_large_attribute_is_left_out(self, tmp_path):
         own = {"FLAT_FIELD": np.random.default_rng(0).random((512, 512)).tolist(), "SMALL": [1, 2]}
-        assert self.read(tmp_path, SETTINGS | own).settings == SETTINGS | {"SMALL": [1, 2]}
+        with pytest.warns(UserWarning, match=r"the Config: FLAT_FIELD\. All settings .* 4,194,304 bytes"):
+            assert self.read(tmp_path, SETTINGS | own).settings == SETTINGS | {"SMALL": [1, 2]}
+
+    def test_the_warning_of_many_attributes_is_short(self, tmp_path):
+        own = {f"{'LONG_' * 40}{number}": 1 for number in range(99)}
+        with pytest.warns(UserWarning, match=r"LONG.* and 89 more\. All settings") as caught:
+            assert self.read(tmp_path, SETTINGS | own).settings == SETTINGS
+        assert len(str(caught[0].message)) < 3000
 
     def test_attributes_that_are_too_large_together(self, tmp_path):
         own = {f"TEXT_{number}": "x" * (number * 2**20) for number in (3, 2, 1)}
         settings = self.read(tmp_path, own | SETTINGS).settings
         assert set(settings) - set(SETTINGS) == {"TEXT_1", "TEXT_2"}
-        # Settings of Config have priority.
-        wide = SETTINGS | {"RPN_ANCHOR_RATIOS": [0.123456] * 400_000}
-        assert self.read(tmp_path, own | wide).settings == wide
 
     def test_a_text_of_the_largest_size(self, tmp_path):
         room = MAX_TEXT - len(json.dumps(SETTINGS | {"TEXT": ""}))
@@ -83,7 +87,7 @@ class TestWhatIsWrittenCanBeRead:
 
     def test_many_entries(self, tmp_path):
         settings = self.read(tmp_path, SETTINGS | {f"X{number}": 1 for number in range(70_000)}).settings
-        assert len(settings) == 65_536 and settings.items() >= SETTINGS.items()
+        assert len(settings) == 65_536
 
     def test_metrics(self, tmp_path):
         metrics = {"loss": 0.5, "a\nb": 1, "x" * 201: 1, "huge": 10**400, "nan": np.nan, "yes": True}

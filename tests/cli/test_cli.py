@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import annotation_files as files
+import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
 
 from mrcnn.cli import inspecting
 from mrcnn.errors import InvalidDataError, MissingFileError
+from mrcnn.results.detections import Detections
 
 pytest.importorskip("typer")
 
@@ -198,8 +201,6 @@ def test_channels_that_do_not_exist(arguments, tmp_path):
 
 @pytest.mark.parametrize("kind", ["labels", "labelme", "yolo", "via"])
 def test_formats_are_recognized(kind, tmp_path):
-    import numpy as np
-
     from mrcnn.cli.datasets import open_dataset
 
     picture = files.write_picture(tmp_path / "images" / "a.png")
@@ -382,6 +383,97 @@ def test_labelme_gets_the_whole_class_names(tmp_path):
         files.write_json(tmp_path / folder / "a.json", files.labelme_content(shapes))
     val = open_dataset(tmp_path / "val", like=open_dataset(tmp_path / "train"))
     assert val.problems.counts == {} and val.load_mask(0)[1].tolist() == [2, 1]
+
+
+@pytest.fixture
+def two_cells(tmp_path):
+    """A folder of LabelMe files with a round and a flat cell."""
+    files.write_picture(tmp_path / "data" / "a.png")
+    corners = zip(("cell, round", "cell, flat"), files.CORNERS.values(), strict=True)
+    shapes = [{"label": label, "points": points} for label, points in corners]
+    return files.write_json(tmp_path / "data" / "a.json", files.labelme_content(shapes)).parent
+
+
+class Perfect:
+    """A model that finds the round and the flat cell. Its own order is flat, round."""
+
+    def __init__(self, names):
+        self.config = SimpleNamespace(NUM_CLASSES=3, DETECTION_MAX_INSTANCES=100)
+        self.class_names = ["BG", *names]
+
+    def detect(self, images):
+        masks = np.stack(files.masks(), axis=-1)
+        boxes = np.array([[8, 10, 30, 40], [20, 50, 50, 80]])
+        scores, names = np.array([0.9, 0.8], np.float32), self.class_names
+        return [Detections(boxes, np.array([2, 1]), scores, masks, class_names=names) for _ in images]
+
+
+@pytest.mark.parametrize("names", [["cell, flat", "cell, round"], ["cell", "cell"]])
+def test_evaluate_tells_class_names_with_a_comma(names, two_cells, monkeypatch):
+    """Those of an earlier version are cut at it."""
+    from mrcnn.cli import evaluating
+
+    monkeypatch.setattr(evaluating, "load_model", lambda name, settings: Perfect(names))
+    options = {"limit": None, "min_score": None, "settings": (), "quiet": True}
+    table, _ = evaluating.evaluate_model(two_cells, "model.h5", None, **options)
+    assert table["class"] == ["all", "cell, flat", "cell, round"]
+    assert table["objects"] == [2, 1, 1] and table["mask_AP50"] == pytest.approx([1, 1, 1])
+
+
+def test_describe_tells_class_names_with_a_comma(two_cells):
+    numbers = json.loads(run("describe", two_cells, "--json")[0])
+    assert numbers["classes"] == {"cell, flat": 1, "cell, round": 1}
+
+
+def test_label_images_hold_no_classes(tmp_path, two_cells):
+    from mrcnn.cli.datasets import open_dataset
+
+    files.write_picture(tmp_path / "masks" / "images" / "a.png")
+    files.write_picture(tmp_path / "masks" / "labels" / "a.png", files.labels())
+    for path in (tmp_path / "masks", tmp_path / "masks" / "labels"):
+        with pytest.raises(InvalidDataError, match=r"masks: .*the model has 2: a, b\. Pass a COCO file"):
+            open_dataset(path, classes=["a", "b"])
+        with pytest.raises(InvalidDataError, match="the training data has 2: cell, flat, cell, round"):
+            open_dataset(path, like=open_dataset(two_cells))
+        assert open_dataset(path, classes=["a"]).class_names == ["BG", "a"]
+
+
+def test_labelme_images_without_shapes_are_background(two_cells, tmp_path):
+    from mrcnn.cli.datasets import open_dataset
+    from mrcnn.formats import write_dataset
+
+    files.write_picture(two_cells / "empty.png")
+    content = files.labelme_content(image="empty.png") | {"shapes": []}
+    files.write_json(two_cells / "empty.json", content)
+    dataset = open_dataset(two_cells)
+    assert [dataset.is_listed_as_empty(image_id) for image_id in dataset.image_ids] == [False, True]
+    write_dataset(dataset, tmp_path / "new", ["labelme"], copy_images=True)
+    assert open_dataset(tmp_path / "new").num_images == 2
+    assert json.loads(run("describe", two_cells, "--json")[0])["images"] == 2
+
+
+@pytest.mark.parametrize("kind", ["via", "coco"])
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_json_files_may_have_a_byte_order_mark(kind, is_folder, tmp_path):
+    from mrcnn.cli.datasets import open_dataset
+
+    files.write_picture(tmp_path / "a.png")
+    content = files.via_content([files.via_region("leaf")]) if kind == "via" else files.coco_content()
+    path = tmp_path / ("annotations.json" if kind == "coco" else "via.json")
+    path.write_text(json.dumps(content), encoding="utf-8-sig")
+    if is_folder and kind == "coco":
+        path = tmp_path
+    assert "leaf" in open_dataset(path).class_names
+
+
+def test_a_coco_file_in_a_folder_is_read_once_to_recognize_it(coco, monkeypatch):
+    from mrcnn.cli import datasets
+
+    looked = []
+    is_coco = datasets._is_coco
+    monkeypatch.setattr(datasets, "_is_coco", lambda path: looked.append(path) or is_coco(path))
+    datasets.open_dataset(coco.parent)
+    assert looked == [coco]
 
 
 def test_the_class_attribute_of_via_files(tmp_path):

@@ -1,10 +1,12 @@
 """Exported files find what MaskRCNN.detect finds."""
 
+import functools
 import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -17,7 +19,7 @@ from mrcnn.export import exporting
 from mrcnn.export.checking import check_file
 from mrcnn.export.exporting import format_of
 from mrcnn.model import MaskRCNN
-from mrcnn.runtime.inputs import original_size
+from mrcnn.runtime.inputs import original_size, prepare
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -295,6 +297,132 @@ def test_a_refused_file_does_not_replace_an_older_one(model, tmp_path):
     with pytest.raises(ValueError, match="`class_names` must have one name for each"):
         export.export(model, path, class_names=["a"] * 99)
     assert path.read_text() == "older"
+
+
+@pytest.mark.parametrize(
+    "name, other, error, message",
+    [
+        ("m", "m/photo.jpg", ValueError, "must not be a folder with other files in it"),
+        ("m", "m", ValueError, r"`path` must be a folder\. Received: path=.*/m, a file"),
+        ("m.onnx", "m.onnx/a", ValueError, r"`path` must be a file\. Received: path=.*/m\.onnx, a folder"),
+        ("m.xml", "m.bin/a", ValueError, r"`path` must be a file\. Received: path=.*/m\.bin, a folder"),
+        (
+            "notes/deep/m.onnx",
+            "notes",
+            NotADirectoryError,
+            r"Cannot write .*m\.onnx: .*/notes is not a folder",
+        ),
+        ("new/m.onnx", "locked", PermissionError, r"Cannot write .*m\.onnx: no permission for the folder"),
+        ("new/deep/m.onnx", "notes", None, None),
+        ("m", "m/saved_model.pb", None, None),
+    ],
+)
+def test_the_target_is_checked_before_the_export(name, other, error, message, tmp_path, monkeypatch):
+    def begin(model):
+        raise RuntimeError("begun")
+
+    monkeypatch.setattr(exporting, "_ready", begin)
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).write_text("older")
+    if error is PermissionError:
+        monkeypatch.setattr(exporting.os, "access", lambda path, mode: False)
+    with pytest.raises(error or RuntimeError, match=message or "begun"):
+        export.export(None, tmp_path / name)
+    assert (tmp_path / other).read_text() == "older"
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A written SavedModel, and an older one in its place."""
+    for folder, file in (
+        (tmp_path / "temporary" / "model", "new.pb"),
+        (tmp_path / "out" / "leaves", "old.pb"),
+    ):
+        (folder / "variables").mkdir(parents=True)
+        for name in ("saved_model.pb", f"variables/{file}"):
+            (folder / name).write_text(file)
+    return tmp_path / "temporary" / "model", tmp_path / "out" / "leaves"
+
+
+def files_in(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_replaces_an_older_one(folders):
+    written, path = folders
+    exporting._move(written, path)
+    assert files_in(path.parent) == ["leaves/saved_model.pb", "leaves/variables/new.pb"]
+    exporting._move(written, path.parent / "new" / "deep")
+    assert files_in(path.parent / "new") == ["deep/saved_model.pb", "deep/variables/new.pb"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize("step", ["copy", "rename"])
+def test_an_older_folder_stays_until_the_new_one_is_complete(step, error, folders, monkeypatch):
+    written, path = folders
+    rename = Path.rename
+
+    def renaming(self, target):
+        if self.name == "new":
+            raise error
+        return rename(self, target)
+
+    def copying(source, target):
+        Path(target).mkdir()
+        Path(target, "saved_model.pb").write_text("half")
+        raise error
+
+    if step == "rename":
+        monkeypatch.setattr(Path, "rename", renaming)
+    else:
+        monkeypatch.setattr(exporting.shutil, "copytree", copying)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        exporting._move(written, path)
+    assert files_in(path.parent) == ["leaves/saved_model.pb", "leaves/variables/old.pb"]
+
+
+@pytest.mark.parametrize("failing", ["model.bin", "model.xml"])
+def test_two_files_are_replaced_together(failing, tmp_path, monkeypatch):
+    copyfile = exporting.shutil.copyfile
+
+    def copying(source, target):
+        if Path(source).name == failing:
+            raise OSError(28, "No space left on device")
+        return copyfile(source, target)
+
+    (tmp_path / "temporary").mkdir()
+    for suffix in (".xml", ".bin"):
+        (tmp_path / "temporary" / f"model{suffix}").write_text("new")
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / f"leaves{suffix}").write_text("old")
+    move = functools.partial(
+        exporting._move, tmp_path / "temporary" / "model.xml", tmp_path / "out" / "leaves.xml"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting.shutil, "copyfile", copying)
+        with pytest.raises(OSError, match="No space left"):
+            move()
+    assert files_in(tmp_path / "out") == ["leaves.bin", "leaves.xml"]
+    assert {path.read_text() for path in (tmp_path / "out").iterdir()} == {"old"}
+    move()
+    assert {path.read_text() for path in (tmp_path / "out").iterdir()} == {"new"}
+
+
+@pytest.mark.parametrize("mode", ["none", "square", "pad64", "shortest"])
+def test_8_bit_images_need_a_resize_mode_that_keeps_them(mode):
+    config = TinyConfig()
+    config.IMAGE_RESIZE_MODE = mode
+    model = SimpleNamespace(config=config, class_names=None)
+    if mode == "shortest":  # resized images have fractions, as in torchvision
+        with pytest.raises(
+            ValueError, match=r'"shortest", `dtype` must be "float32".*--uint8 on the command'
+        ):
+            exporting.describe(model, dtype="uint8")
+        assert exporting.describe(model).dtype == "float32"
+    else:
+        metadata = exporting.describe(model, dtype="uint8")
+        (image,) = pictures((64, 64, 3))
+        assert prepare(image, metadata, config)[1].dtype == np.uint8
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 from mrcnn.errors import InvalidDataError
-from mrcnn.files.calibration import Calibration, GeoReference, PixelSize, read_calibration
+from mrcnn.files.calibration import Calibration, GeoReference, PixelSize, read_calibration, unit_name
 from mrcnn.files.images import read_image
 
 GRAY = np.arange(60, dtype=np.uint16).reshape(6, 10)
@@ -47,6 +47,35 @@ def test_pixel_size(options, expected, tmp_path):
             pytest.approx(expected.width, rel=1e-6),
             expected.unit,
         )
+
+
+@pytest.mark.parametrize(
+    "unit, name",
+    [
+        ("µm", "um"),
+        ("\u03bcm", "um"),
+        ("\\u00B5m", "um"),  # as ImageJ writes it
+        ("Å", "angstrom"),
+        ("\u212b", "angstrom"),  # the sign
+        ("A\u030a", "angstrom"),  # two characters
+        ("\\u00C5", "angstrom"),
+        ("ångström", "angstrom"),
+        ("nm", "nm"),
+        ("毫米", ""),
+    ],
+)
+def test_names_of_units_are_ascii(unit, name, tmp_path):
+    assert unit_name(unit) == name
+    options = {"PhysicalSizeX": 0.2, "PhysicalSizeY": 0.3}
+    options |= {"PhysicalSizeXUnit": unit, "PhysicalSizeYUnit": unit}
+    found = read_calibration(saved(tmp_path / "a.ome.tif", GRAY, ome=True, metadata=options)).pixel_size
+    assert found == (PixelSize(0.3, 0.2, name) if name else None)
+
+
+def test_lengths_in_centimeters():
+    assert PixelSize(2, 3, "Å").in_centimeters() == pytest.approx((2e-8, 3e-8))
+    assert PixelSize(2, 3, "µm").in_centimeters() == pytest.approx((2e-4, 3e-4))
+    assert PixelSize(2, 3, "毫米").in_centimeters() is None
 
 
 @pytest.mark.parametrize("name", ["a.btf", "a.tf8", "a.TIFF"])

@@ -174,6 +174,59 @@ def test_exif_orientation(orientation, kind):
     assert (header.stored_size, header.shown_size) == (RGB.shape[:2], shown.shape[:2])
 
 
+def deep_png(orientation):
+    """A PNG file of 16-bit color with an EXIF chunk, which neither OpenCV nor Pillow writes."""
+    content = by_opencv(".png", DEEP_RGB)
+    exif = PIL.Image.Exif()
+    exif[274] = orientation
+    data = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    end = 8 + 25  # the signature and the first chunk, which has the size
+    return content[:end] + chunk + content[end:]
+
+
+def deep_tiff(orientation, compression, pixels=DEEP_RGB):
+    tags = [(274, 3, 1, orientation, True)]
+    return tiff(pixels, photometric="rgb", compression=compression, extratags=tags)
+
+
+DEEP_FILES = {
+    "png": deep_png,
+    "tiff": lambda orientation: deep_tiff(orientation, None),
+    "tiff deflate": lambda orientation: deep_tiff(orientation, "zlib"),
+    "tiff lzw": lambda orientation: deep_tiff(orientation, "lzw"),
+    "tiff lzw alpha": lambda orientation: deep_tiff(orientation, "lzw", np.dstack([DEEP_RGB, DEEP])),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP_FILES)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_16_bit_color(orientation, kind):
+    content = DEEP_FILES[kind](orientation)
+    shown = images.turned(DEEP_RGB, orientation)
+    np.testing.assert_array_equal(images.read_image(content), shown)
+    np.testing.assert_array_equal(images.read_image(content, orientation=1), DEEP_RGB)
+    header = images.read_header(content)
+    assert header.orientation == orientation
+    assert (header.stored_size, header.shown_size) == (DEEP_RGB.shape[:2], shown.shape[:2])
+    if "lzw" in kind:  # OpenCV drops alpha, so the numbers as stored come from tifffile alone
+        with pytest.raises(UnreadableFileError, match="TIFF compression 5 is not supported"):
+            images.read_values(content)
+    else:
+        np.testing.assert_array_equal(images.read_values(content), DEEP_RGB)
+
+
+@pytest.mark.parametrize("pixels", [DEEP_RGB, np.dstack([DEEP_RGB, DEEP])], ids=["rgb", "alpha"])
+@pytest.mark.parametrize("compression", ["lzw", "zstd"])
+def test_compressed_planes_of_16_bit_color_are_refused(pixels, compression, tmp_path):
+    path = tmp_path / "planes.tif"
+    options = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
+    path.write_bytes(tiff(np.ascontiguousarray(np.moveaxis(pixels, 2, 0)), **options))
+    for read in (images.read_image, images.read_values):
+        with pytest.raises(UnreadableFileError, match=r"planes\.tif: TIFF compression .*without compression"):
+            read(path)
+
+
 STACK = np.stack([GRAY, GRAY // 2, GRAY // 3])
 SEVERAL = {
     "tiff pages": tiff(STACK, photometric="minisblack"),

@@ -444,6 +444,7 @@ def test_several_images_of_any_folders(tmp_path):
     [
         ([], "at least one image"),
         (["a.png", "x/a.png"], r"Two images are named a\.png"),
+        (["B.png", "c.png", "x/b.PNG"], r"Two images are named b\.PNG"),
         (["a.png", "x"], r"must be image files with one of the suffixes .*Received: .*x\."),
         (["a.png", "notes.txt"], r"Received: .*notes\.txt\. Leave it out"),
     ],
@@ -467,3 +468,16 @@ def test_labelme_files_of_an_archive_need_a_copy_of_the_images(tmp_path):
     assert not (tmp_path / "out").exists()
     write(formats=["labelme"], copy_images=True)
     assert (tmp_path / "out" / "images" / "a.png").is_file()
+
+
+def test_an_image_whose_copy_would_replace_another_one_is_left_out(tmp_path, caplog):
+    for folder, grays in (("first", {"a": 200}), ("second", {"a": 90, "b": 200})):
+        (tmp_path / folder).mkdir()
+        for name, gray in grays.items():
+            (tmp_path / folder / f"{name}.png").write_bytes(png(gray))
+        counts = predictions.write_predictions(
+            detect, tmp_path / folder, tmp_path / "out", {1: "cell"}, copy_images=True, verbose=0
+        )
+    assert list(counts) == ["b"]
+    assert (tmp_path / "out/images/a.png").read_bytes() == png(200)
+    assert "Left out a.png" in caplog.text and "another image of the same name" in caplog.text

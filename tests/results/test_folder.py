@@ -1,14 +1,17 @@
 """A folder of results: what it must not replace, images of one name, crowds."""
 
+import contextlib
 import csv
 import io
 import json
 import os
+import shutil
 import time
 
 import numpy as np
 import pytest
 
+from mrcnn.files import atomic_write
 from mrcnn.files.calibration import PixelSize, read_calibration
 from mrcnn.files.images import read_labels
 from mrcnn.results import labels
@@ -104,11 +107,22 @@ def test_a_copy_that_loses_the_times_of_files_counts_as_corrected(tmp_path, seco
         write(tmp_path, "labels")
 
 
-def test_a_copy_that_rounds_the_times_of_files_down_does_not(tmp_path):
+@pytest.mark.parametrize("up", [0, 1])
+def test_a_copy_that_rounds_the_times_of_files_does_not(tmp_path, up):
     write(tmp_path, "labels")
     for path in tmp_path.rglob("*"):
-        even = os.stat(path).st_mtime_ns // (2 * 10**9) * 2 * 10**9
+        even = (os.stat(path).st_mtime_ns // (2 * 10**9) + up) * 2 * 10**9
         os.utime(path, ns=(even, even))
+    write(tmp_path, "labels")
+
+
+def test_temporary_files_of_a_killed_run_are_no_corrections(tmp_path):
+    write(tmp_path, "labels")
+    with contextlib.suppress(KeyboardInterrupt), atomic_write(tmp_path / "labels/b.png") as temporary:
+        temporary.write_bytes(b"half")
+        shutil.copyfile(temporary, tmp_path / "copy")
+        raise KeyboardInterrupt
+    shutil.copyfile(tmp_path / "copy", temporary)
     write(tmp_path, "labels")
 
 

@@ -1,6 +1,7 @@
 """The queue: batches, places, errors, cancellation and the end."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -119,3 +120,27 @@ def test_closing_finishes_what_waits(gate, start):
     assert [future.result(0) for future in futures] == list(range(7))
     with pytest.raises(RuntimeError, match="closed"):
         queue.submit(IMAGE)
+
+
+def test_the_first_image_starts_a_queue_that_nobody_started(gate):
+    others = set(threading.enumerate())
+    queue = DetectionQueue(gate, batch=3, places=100)
+    assert queue.is_running
+    gate.open.set()
+    with ThreadPoolExecutor(8) as pool:
+        futures = list(pool.map(lambda number: queue.submit(IMAGE + number), range(20)))
+    assert [future.result(10) for future in futures] == list(range(20))
+    queue.start()  # changes nothing
+    assert queue.submit(IMAGE).result(10) == 0
+    assert len(set(threading.enumerate()) - others) == 1
+    queue.close()
+    assert not queue.is_running
+
+
+def test_a_queue_without_images_can_be_closed(gate):
+    queue = DetectionQueue(gate, batch=3, places=100)
+    queue.close()
+    assert not queue.is_running
+    for begin in (queue.start, lambda: queue.submit(IMAGE)):
+        with pytest.raises(RuntimeError, match="The queue is closed"):
+            begin()

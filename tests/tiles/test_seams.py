@@ -7,9 +7,10 @@ import pytest
 from skimage import draw
 from synthetic_detector import as_set, disks, region_model, regions_of
 
+from mrcnn.tiles import seams
 from mrcnn.tiles.detecting import detect_large
 from mrcnn.tiles.grid import grid, quarters, starts_of
-from mrcnn.tiles.seams import Groups, Sweep, located, resolved
+from mrcnn.tiles.seams import Groups, Sweep, located
 
 
 def large(image, **options):
@@ -67,6 +68,10 @@ def test_objects_next_to_each_other_at_a_seam_stay_two():
 def piece(tile, box, score=0.9, class_id=1, crop=None):
     crop = np.ones((box[2] - box[0], box[3] - box[1]), bool) if crop is None else crop
     return located(tile, (100, 184), roi=box, class_id=class_id, score=score, box=box, crop=crop)
+
+
+def resolved(found):
+    return Sweep().add(found, None)
 
 
 LEFT, RIGHT = (0, 0, 100, 100), (0, 84, 100, 184)
@@ -138,6 +143,111 @@ def test_open_objects_wait_for_the_next_row():
     assert sweep.add([tall], 48) == []
     (joined,) = sweep.add([low], None)
     assert joined.roi == (10, 5, 90, 20)
+
+
+def cells(shape, tile, overlap, *, step, radius, count=2, seed=0):
+    """Rows of tiles, and what each row finds of disks of `count` classes, `step` pixels from each other.
+
+    Every tile sees each disk a little differently, and misses a few of them.
+    """
+    rng = np.random.default_rng(seed)
+    rows = grid(shape, tile, overlap)
+    middles = np.stack(np.mgrid[step // 2 : shape[0] : step, step // 2 : shape[1] : step], -1).reshape(-1, 2)
+    middles = middles + rng.integers(-step // 4, step // 4 + 1, middles.shape)
+    sizes, classes = rng.uniform(radius / 2, radius, len(middles)), rng.integers(1, count + 1, len(middles))
+    found = []
+    for row in rows:
+        found.append([])
+        for one in row:
+            for middle, size, class_id in zip(middles, sizes, classes, strict=True):
+                ys, xs = draw.disk(middle + rng.normal(0, 0.7, 2), size, shape=shape)
+                inside = (ys >= one[0]) & (ys < one[2]) & (xs >= one[1]) & (xs < one[3])
+                ys, xs = ys[inside], xs[inside]
+                if len(ys) < 2 or rng.random() < 0.05:
+                    continue
+                box = (int(ys.min()), int(xs.min()), int(ys.max()) + 1, int(xs.max()) + 1)
+                crop = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+                crop[ys - box[0], xs - box[1]] = True
+                facts = {"roi": box, "class_id": class_id, "score": rng.random(), "box": box, "crop": crop}
+                found[-1].append(located(one, shape, **facts))
+    return rows, found
+
+
+def swept(rows, found):
+    """The objects that a sweep returns after each row."""
+    sweep = Sweep()
+    tops = [*(row[0][0] for row in rows[1:]), None]
+    return [sweep.add(one, top) for one, top in zip(found, tops, strict=True)]
+
+
+def plain_rule(found, shape):
+    """The rule of seams for all detections of one class in an image, each compared with all others."""
+    masks = {one: one.part((0, 0, *shape)) for one in found}
+
+    def is_covered(one, kept):
+        others = [masks[other] for other in kept if other.tile != one.tile]
+        return (np.any(others, axis=0) & masks[one]).sum() > masks[one].sum() / 2
+
+    whole = sorted((one for one in found if one.is_whole), key=lambda one: (-one.depth, -one.score))
+    kept = []
+    for one in whole:
+        if not is_covered(one, kept):
+            kept.append(one)
+    kept += [one for one in found if not one.is_whole and not is_covered(one, kept)]
+    pairs = itertools.combinations(range(len(kept)), 2)
+    links = [(-seams.same_object(kept[first], kept[second]), first, second) for first, second in pairs]
+    groups = Groups(len(kept), [one.is_whole for one in kept])
+    for likeness, first, second in sorted(links):
+        if -likeness > 0.5:
+            groups.join(first, second)
+    return [seams.union([kept[index] for index in members]) for members in groups.members()]
+
+
+def facts(found):
+    return sorted((one.roi, one.class_id, one.score, one.box, one.crop.tobytes()) for one in found)
+
+
+@pytest.mark.parametrize(
+    "tile, overlap, radius", [(64, 16, 6), (64, 20, 9), (48, 5, 14), (60, 29, 8), (90, 30, 20)]
+)
+def test_row_by_row_is_the_plain_rule(tile, overlap, radius):
+    shape = (160, 100)
+    rows, found = cells(shape, tile, overlap, step=10, radius=radius)
+    every = [one for row in found for one in row]
+    expected = [plain_rule([one for one in every if one.class_id == number], shape) for number in (1, 2)]
+    finished = swept(rows, found)
+    assert facts(itertools.chain(*finished)) == facts(itertools.chain(*expected))
+    assert len(rows) == len(finished) > 1 and finished[-1]
+
+
+def test_objects_that_touch_along_the_seams_leave_with_the_next_rows():
+    rows, found = cells((400, 100), 50, 12, step=8, radius=6, count=1)
+    finished = swept(rows, found)
+    for number, objects in enumerate(finished):
+        tops = [one.box[0] for one in objects]
+        assert min(tops) >= rows[max(0, number - 2)][0][0]
+
+
+def test_only_overlapping_detections_are_compared(monkeypatch):
+    """Once, also if they wait for several rows."""
+    compared, covers = [], []
+    same_object, is_covered = seams.same_object, seams.is_covered
+
+    def comparing(one, other):
+        compared.append(frozenset((id(one), id(other))))
+        return same_object(one, other)
+
+    def covering(one, kept):
+        covers.append(len(kept))
+        return is_covered(one, kept)
+
+    monkeypatch.setattr(seams, "same_object", comparing)
+    monkeypatch.setattr(seams, "is_covered", covering)
+    rows, found = cells((400, 100), 50, 12, step=8, radius=6, count=1)
+    swept(rows, found)
+    count = sum(len(row) for row in found)
+    assert len(set(compared)) == len(compared) < 3 * count
+    assert sum(covers) < 3 * count
 
 
 @pytest.mark.parametrize(

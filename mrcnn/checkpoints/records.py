@@ -5,7 +5,7 @@ leaves out of a file costs less than a file that cannot be read.
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 MAX_TEXT = 4 * 2**20  # bytes
@@ -31,32 +31,30 @@ def clean_name(name: Any) -> str:
     return "".join(c if c.isprintable() else " " for c in str(name))[:MAX_NAME]
 
 
-def fitting(values: Mapping[str, Any], first: Collection[str] = ()) -> dict[str, Any]:
-    """Return the entries of a table that fit in one text of a weight file, in their order.
+def fitting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a table that fit in one text of a weight file, the small ones first of all.
 
     Args:
         values: JSON values by name.
-        first: Names of entries that have priority. Otherwise small entries do.
     """
     sizes = {name: len(json.dumps({name: value})) for name, value in values.items()}
     kept: set[str] = set()
     room = MAX_TEXT
-    for name in sorted(sizes, key=lambda name: (name not in first, sizes[name])):
+    for name in sorted(sizes, key=sizes.__getitem__):
         if sizes[name] <= room and len(kept) < MAX_ENTRIES:
             kept.add(name)
             room -= sizes[name]
     return {name: value for name, value in values.items() if name in kept}
 
 
-def storable_settings(settings: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Return the settings that a weight file can hold.
+def storable_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a weight file can hold. Small ones, such as those of `Config`, have priority.
 
     Args:
         settings: `Config.to_dict` of a model.
-        known: Names of the settings of `Config`, which have priority over attributes of a subclass.
     """
     named = {name: value for name, value in settings.items() if is_setting_name(name)}
     if CALLABLES in named:
         callables = named[CALLABLES].items()
         named[CALLABLES] = {name: clean_name(value) for name, value in callables if is_setting_name(name)}
-    return fitting(named, first={*known, CALLABLES})
+    return fitting(named)

@@ -1,0 +1,170 @@
+"""The command `mrcnn detect` with a model that finds nothing: the files and options that it refuses."""
+
+import json
+import os
+import shlex
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import annotation_files as files
+import numpy as np
+import pytest
+
+from mrcnn.cli import detecting
+from mrcnn.errors import CappedWarning
+from mrcnn.geometry.mask_crops import MaskCrops
+from mrcnn.inference import video
+from mrcnn.results.detections import Detections
+
+typer_testing = pytest.importorskip("typer.testing")
+
+FRAMES = 3
+
+
+class Blind:
+    """A model that finds nothing."""
+
+    config = SimpleNamespace(NUM_CLASSES=2, DETECTION_MAX_INSTANCES=100)
+    class_names = ("BG", "leaf")
+
+    def detect(self, images, masks="full"):
+        boxes, numbers = np.zeros((0, 4), np.int32), np.zeros(0, np.int32)
+        crops = (MaskCrops(image.shape[:2], boxes, ()) for image in images)
+        found = [Detections(boxes, numbers, numbers.astype(np.float32), one) for one in crops]
+        return [one.with_masks(one["masks"].whole()) for one in found] if masks == "full" else found
+
+
+@pytest.fixture
+def detect(monkeypatch):
+    monkeypatch.setattr(detecting, "load_model", lambda model, settings: Blind())
+    options = {"min_score": 0.5, "overlays": None, "settings": (), "quiet": True}
+    return partial(detecting.detect_sources, model="model.h5", **options)
+
+
+@pytest.fixture
+def clip(tmp_path):
+    path = tmp_path / "foot" / "clip.avi"
+    with video.VideoWriter(path, 10) as writer:
+        for _ in range(FRAMES):
+            writer.write(np.zeros((48, 64, 3), np.uint8))
+    return path
+
+
+def command(*arguments):
+    """Run the command in this process."""
+    from mrcnn.cli.app import app
+
+    return typer_testing.CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_result_of_a_video_replaces_no_other_file(clip, detect):
+    mine = clip.with_suffix(".mp4")
+    mine.write_bytes(b"the original recording")
+    with pytest.raises(
+        FileExistsError, match=r"clip\.mp4 exists already\. Choose another --output, or pass --ov"
+    ):
+        detect([str(clip)], output=clip.parent)
+    assert mine.read_bytes() == b"the original recording"
+    value, _ = detect([str(clip)], output=clip.parent, overwrite=True)
+    assert value == {"output": str(mine), "frames": FRAMES}
+    with video.VideoReader(mine) as reader:
+        assert len(list(reader)) == FRAMES
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_result_of_a_video_never_replaces_the_video(overwrite, clip, detect):
+    source = clip.rename(clip.with_suffix(".mp4"))
+    before = source.read_bytes()
+    with pytest.raises(
+        FileExistsError, match=r"would replace the video .*clip\.mp4\. Choose another --output"
+    ):
+        detect([str(source)], output=source.parent, overwrite=overwrite)
+    assert source.read_bytes() == before
+
+
+def test_each_recording_of_a_camera_has_a_name_of_its_own(detect, tmp_path, monkeypatch):
+    def record(source, path, *arguments, **options):
+        Path(path).write_text("recorded")
+        return 1
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(video, "detect_video", record)
+    names = [Path(detect(["0"], output=tmp_path)[0]["output"]).name for _ in range(3)]
+    assert names == ["camera-0.mp4", "camera-0-2.mp4", "camera-0-3.mp4"]
+    assert detect(["0"], output=tmp_path, overwrite=True)[0]["output"] == str(tmp_path / "camera-0.mp4")
+    assert detect(["1"], output=tmp_path)[0]["output"] == str(tmp_path / "camera-1.mp4")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("--tile 64", "--overlap 8", "--batch 2", "--page 0", "--channels 0", "--copy-images"),
+        *("--pixel-size 0.5", "--tolerance 0", "--overlays", "--no-overlays", "--format csv"),
+    ],
+)
+def test_options_for_images_are_refused_for_a_video(option, clip):
+    done = command("detect", clip, "-m", "none.h5", "-o", clip.parent / "out", *option.split())
+    assert done.exit_code == 1
+    assert f"apply to images only: {option.split()[0]}. Leave them out." in done.output
+
+
+def test_options_for_tiles_are_refused_without_tiles(tmp_path):
+    picture = files.write_picture(tmp_path / "a.png")
+    done = command("detect", picture, "-m", "none.h5", "--overlap", 8, "--batch", 2)
+    assert done.exit_code == 1
+    assert "apply to tiles only: --overlap, --batch. Add --tile, or leave them out." in done.output
+
+
+def test_the_next_step_is_a_command_for_the_shell(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my photos", "images").mkdir(parents=True)
+    step = partial(detecting._next_step, ["my photos"], Path("out; rm"))
+
+    def arguments(*formats, **options):
+        return shlex.split(step(formats, **options).removeprefix(" After corrections, train on them: "))
+
+    start = ["mrcnn", "train"]
+    coco = [*start, "out; rm/annotations.json"]
+    assert arguments() == [*coco, "--images", "my photos"]
+    assert arguments("labelme") == [*start, "out; rm", "--images", "my photos/images"]
+    choice = ["--page", "0", "--channels", "2,0"]
+    assert arguments(page=0, channels=[2, 0]) == [*coco, "--images", "my photos", *choice]
+    assert arguments(page=0, channels=[2, 0], copy_images=True) == [*coco, *choice]
+    assert step(["csv"], page=0) == ""
+
+
+def test_several_images_need_no_links(tmp_path, detect, monkeypatch):
+    """Windows lets administrators alone make symbolic links."""
+
+    def refuse(*arguments, **options):
+        raise OSError("A required privilege is not held by the client.")
+
+    for name in ("symlink", "link"):
+        monkeypatch.setattr(os, name, refuse)
+    paths = [files.write_picture(tmp_path / folder / f"{folder}.png") for folder in "ba"]
+    value, _ = detect([str(path) for path in paths], output=tmp_path / "out", formats=["labelme"])
+    assert value["counts"] == {"a": 0, "b": 0}
+    content = json.loads((tmp_path / "out" / "labelme" / "b.json").read_text())
+    assert content["imagePath"] == "../../b/b.png"
+
+
+def test_several_images_of_one_name_are_refused(tmp_path, detect):
+    paths = [str(files.write_picture(tmp_path / folder / "x.png")) for folder in "ab"]
+    with pytest.raises(ValueError, match=r"Two images are named x\.png"):
+        detect(paths, output=tmp_path / "out")
+
+
+def test_images_whose_detections_are_cut_short_are_named(tmp_path, detect, monkeypatch):
+    from mrcnn.inference.outputs import completed
+
+    class Full(Blind):
+        config = SimpleNamespace(NUM_CLASSES=2, DETECTION_MAX_INSTANCES=0)
+
+        def detect(self, images, masks="full"):
+            return completed(super().detect(images, masks), self.class_names, self.config)
+
+    monkeypatch.setattr(detecting, "load_model", lambda model, settings: Full())
+    paths = [str(files.write_picture(tmp_path / f"{name}.png")) for name in "ab"]
+    with pytest.warns(CappedWarning, match=r"^2 of 2 images have .* missing: a\.png, b\.png\. Raise"):
+        detect(paths, output=tmp_path / "out")
