@@ -116,13 +116,13 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
     def __init__(self, mode: str, config: "Config", model_dir: str | os.PathLike[str]):
         if mode not in MODES:
             raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode!r}")
-        config.validate()
+        config.validate("inference" if mode == "inference" else "training")
         backend.require_unforked()
         self.mode = mode
         self.config = config
         self.model_dir = model_dir
         self.set_log_dir()
-        self.keras_model = self.build(mode=mode, config=config)
+        self.keras_model = self.devices.call_apart(self.build, mode=mode, config=config)
 
     @functools.cached_property
     def devices(self) -> Devices:
@@ -223,7 +223,8 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
             self.class_names = list(report.class_names)
         self.metrics = {} if report.info is None or report.excluded else dict(report.info.metrics)
         settings = {} if report.info is None else report.info.settings
-        self._take_value_range(settings.get("IMAGE_VALUE_RANGE"))
+        is_safe = settings.get("BFLOAT16_IS_SAFE") is True and not report.excluded
+        self._take_settings(settings.get("IMAGE_VALUE_RANGE"), is_safe)
         report_differences(filepath, settings, self.config, detects=self.mode == "inference")
         self.set_log_dir(filepath if resume else None)
         return report
@@ -238,13 +239,15 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         if other.class_names is not None:
             self.class_names = list(other.class_names)
         self.metrics = dict(other.metrics)
-        self._take_value_range(other.config.IMAGE_VALUE_RANGE)
+        is_safe = other.mode == "inference" and other.config.BFLOAT16_IS_SAFE
+        self._take_settings(other.config.IMAGE_VALUE_RANGE, is_safe)
 
-    def _take_value_range(self, of_weights: Sequence[float] | None) -> None:
-        """Detect with the value range that the weights were trained with, unless the Config sets another."""
+    def _take_settings(self, value_range: Sequence[float] | None, is_safe: bool) -> None:
+        """Take what belongs to the weights: for detection the value range, and whether bfloat16 is safe."""
         own = self.config.IMAGE_VALUE_RANGE
         if self.mode == "inference" and (own is None or own is self._range_of_weights):
-            self.config.IMAGE_VALUE_RANGE = self._range_of_weights = of_weights
+            self.config.IMAGE_VALUE_RANGE = self._range_of_weights = value_range
+        self.config.BFLOAT16_IS_SAFE = self.config.BFLOAT16_IS_SAFE and is_safe
 
     def inference_model(self, config: "Config | None" = None) -> "MaskRCNN":
         """Return a model in inference mode with the weights of this one.
@@ -390,21 +393,23 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         """
         self._require_mode("training", "train")
         arguments.check(epochs, learning_rate, layers, custom_callbacks)
+        arguments.require_proposals(self.config)
         pattern = layer_groups.checked_pattern(self.keras_model, layers)
         if arguments.is_done(epochs, self.epoch):
             return None
-        self.class_names = list(train_dataset.class_names)
+        self.class_names = [info["name"] for info in train_dataset.class_info]
         batches, validation = self._batches(train_dataset, val_dataset, augmentation, no_augmentation_sources)
-        saver = None
+        self.config.BFLOAT16_IS_SAFE = False
         is_first = self.devices.is_first_process  # the other processes neither print nor write
+        self.set_trainable(pattern, verbose=verbose if is_first else 0)
+        self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
+        saver = None
         if is_first:
             if self._run.is_new and self.log_dir == str(self._run.log_dir):
                 self._use_run(runs.claimed(self._run, custom_callbacks or ()))
             runs.open_run_folder(self.log_dir, self.config, self.epoch)
             saver = training_callbacks.SaveWeights(self.checkpoint_path)
             self._print_start(epochs, layers, learning_rate, verbose)
-        self.set_trainable(pattern, verbose=verbose if is_first else 0)
-        self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
         # It runs right after the saver, because an epoch counts as soon as its weights are on disk, and again
         # after the other callbacks, which add to the logs.
         count = keras.callbacks.LambdaCallback(on_epoch_end=self._count_epoch)
@@ -416,12 +421,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
             ema_momentum=self.config.EMA_MOMENTUM,
         )
         history = training_network.fit(
-            self.keras_model,
-            batches,
-            validation,
-            first_epoch=self.epoch,
-            epochs=epochs,
-            callbacks=callbacks,
+            self.keras_model, batches, validation, first_epoch=self.epoch, epochs=epochs, callbacks=callbacks
         )
         restored = training_callbacks.restored_epoch(custom_callbacks or ())
         if restored is not None:
@@ -437,7 +437,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
     def _print_start(self, epochs: int, layers: str, learning_rate: LearningRate, verbose: int) -> None:
         if verbose:
             self.config.display()
-        rate = learning_rate if isinstance(learning_rate, (int, float)) else type(learning_rate).__name__
+        rate = type(learning_rate).__name__ if callable(learning_rate) else learning_rate
         log(f"Training layers {layers!r}, epochs {self.epoch + 1} to {epochs}, learning rate {rate}")
         log(f"Saving to {self.log_dir}")
 
@@ -576,12 +576,14 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         self._update_settings()
         with self._compile_lock:  # threads that come while it is built wait for it
             if self._detector is None:
-                with self.devices.scope():
-                    self._detector = Detector(
-                        self._graph, self.keras_model, self.config, self._anchors, self.devices.count
-                    )
+                self._detector = self.devices.call_apart(self._new_detector)
             self._detector.config = self.config  # a new object may have taken its place
             return self._detector
+
+    def _new_detector(self) -> Detector:
+        devices = self.devices
+        with devices.scope():
+            return Detector(self._graph, self.keras_model, self.config, self._anchors, devices.count)
 
     def _update_settings(self) -> None:
         """Pass changed thresholds of the config to the network. Compiled calls contain the old ones."""

@@ -36,9 +36,10 @@ from tiny_model import TinyConfig  # noqa: E402
 from toy_data import ArrayDataset, rectangles  # noqa: E402
 
 from mrcnn import backend  # noqa: E402
+from mrcnn.backend.devices import Parts  # noqa: E402
 from mrcnn.model import MaskRCNN  # noqa: E402
 from mrcnn.parallel_model import ParallelModel  # noqa: E402
-from mrcnn.training.callbacks import SaveBest  # noqa: E402
+from mrcnn.training.callbacks import Evaluate, SaveBest  # noqa: E402
 
 BATCH = 4
 RATE = 0.002  # at higher rates, the large first losses make steps that amplify rounding
@@ -86,20 +87,58 @@ def train(count, folder, start):
         model.keras_model.save_weights(start)
     validation = TwoSources(3) if job.get("validate") else None
     best = SaveBest(folder / "best.h5", monitor="loss", mode="min")
+    on_one = Evaluate(model, TwoSources(2))
+    on_all = Evaluate(model, TwoSources(2), config(count), every=2)
     history = model.train(
-        TwoSources(7), validation, RATE, epochs=2, layers="all", custom_callbacks=[best]
+        TwoSources(7), validation, RATE, epochs=2, layers="all", custom_callbacks=[on_one, on_all, best]
     ).history
+    np.testing.assert_array_equal(on_all.results["mask_AP"], on_one.results["mask_AP"])
     values = {variable.path: keras.ops.convert_to_numpy(variable) for variable in model.keras_model.weights}
     out = Path(job["out"]) / f"train_{count}_{model.devices.process}.npz"
     np.savez(out, **{f"weight:{path}": value for path, value in values.items()}, **history)
+
+
+def parts_of(outputs):
+    """The number of devices that each have a part of a batch of outputs."""
+    if isinstance(outputs, Parts):
+        return len(outputs)
+    shards = getattr(outputs, "addressable_shards", [])
+    return len({shard.index[0].start for shard in shards}) if shards else 1
+
+
+class BreaksOff(TwoSources):
+    """Images that can be read a few times."""
+
+    uses = 0
+
+    def load_image(self, image_id):
+        self.uses += 1
+        if self.uses > 3 * BATCH:
+            raise MemoryError("no memory for images")
+        return super().load_image(image_id)
+
+
+def break_off(count, folder, start):
+    """Train on data that end with an error, and check that the training ends with this error."""
+    for broken in range(2):
+        datasets = [TwoSources(4), TwoSources(4)]
+        datasets[broken] = BreaksOff(4)
+        model = MaskRCNN("training", config(count), folder)
+        with contextlib.suppress(MemoryError):
+            model.train(*datasets, RATE, epochs=9, layers="heads")
+            raise AssertionError("the training did not end with the error")
 
 
 def detect(count, folder, start):
     """Detect in three images, then in one, and write the results to a file."""
     model = MaskRCNN("inference", config(count), folder)
     model.load_weights(start)
+    to_numpy, seen = backend.to_numpy, set()
+    backend.to_numpy = lambda outputs: (seen.add(parts_of(outputs)), to_numpy(outputs))[1]
     images = [rectangles(seed)[0] for seed in range(3)]
     results = model.detect(images) + model.detect(images[:1])
+    backend.to_numpy = to_numpy
+    assert seen == {1 if keras.backend.backend() == "torch" else count}, seen
     arrays = {
         f"{name} {index}": array for index, result in enumerate(results) for name, array in result.items()
     }
@@ -130,5 +169,5 @@ def wrap(count, folder, start):
 
 keras.utils.set_random_seed(1)
 for number in job["counts"]:
-    task = {"train": train, "detect": detect, "wrap": wrap}[job["task"]]
+    task = {"train": train, "detect": detect, "wrap": wrap, "break off": break_off}[job["task"]]
     task(number, Path(job["out"]) / job["folder"] / str(number), Path(job["start"]))

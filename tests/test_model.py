@@ -330,8 +330,10 @@ def test_too_many_unreadable_images_end_the_training(tmp_path):
     config.MAX_IMAGE_ERRORS = 1
     model = MaskRCNN("training", config, tmp_path)
     dataset = BrokenDataset(map(rectangles, range(12)))
-    with pytest.raises(Exception, match="image_"):
+    message = r"^2 images could not be loaded or augmented, more than MAX_IMAGE_ERRORS=1 allows.*image_"
+    with pytest.raises(RuntimeError, match=f"(?s){message}") as error:
         model.train(dataset, None, 0.01, epochs=6, layers="heads")
+    assert type(error.value) is RuntimeError and "Traceback" not in str(error.value)
 
 
 @pytest.mark.usefixtures("eager_test")

@@ -6,14 +6,21 @@ DistributedDataParallel. Machines find each other through the environment variab
 """
 
 import contextlib
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
 from mrcnn.typing import Tensor
+
+Result = TypeVar("Result")
+
+# The devices whose scope each thread is in, as `devices`. A new thread is in none.
+_entered = threading.local()
 
 
 class Parts(tuple):
@@ -48,6 +55,18 @@ class Devices:
         """Return a context in which to build, compile, train and call networks."""
         return contextlib.nullcontext()
 
+    def call_apart(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+        """Call a function outside of the scope of other devices.
+
+        Callbacks run in the scope of the devices that train. What a function builds there for other devices
+        would be built for all that train.
+        """
+        if getattr(_entered, "devices", None) in (None, self):
+            return function(*arguments, **options)
+        # Scopes belong to a thread, and TensorFlow cannot leave one.
+        with ThreadPoolExecutor(1) as new_thread:
+            return new_thread.submit(function, *arguments, **options).result()
+
     def own_variables(self, model: keras.Model) -> bool:
         """Return whether the weights of a model were created in the scope, so that each device has them."""
         return True
@@ -81,13 +100,35 @@ class Devices:
         """
         return call
 
-    def batches(self, dataset: Any) -> Any:
-        """Return this process' parts of the batches of a DataGenerator, in the form that `fit` takes."""
+    def batches(self, dataset: Any, inputs: Sequence[Tensor] = ()) -> Any:
+        """Return this process' parts of the batches of a DataGenerator, in the form that `fit` takes.
+
+        Args:
+            dataset: The DataGenerator.
+            inputs: The symbolic inputs of the network. If they leave the size of images open, the batches may
+                differ in it.
+        """
         return dataset
+
+    def data_errors(self) -> AbstractContextManager[Any]:
+        """Return a context in which an error of `batches` is raised as it is, whatever reads them."""
+        return contextlib.nullcontext()
 
     def steps(self, dataset: Any) -> int | None:
         """Return the number of steps to pass to `fit`, or None if the batches end by themselves."""
         return None
+
+
+@contextlib.contextmanager
+def entered(devices: Devices, scope: AbstractContextManager[Any]) -> Iterator[None]:
+    """Enter the scope of a framework, and remember whose it is; see `Devices.call_apart`."""
+    before = getattr(_entered, "devices", None)
+    with scope:
+        _entered.devices = devices
+        try:
+            yield
+        finally:
+            _entered.devices = before
 
 
 def one_device(requested: int, present: int, device: Devices, advice: str = "") -> Devices:

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from mrcnn.backend import compilation_cache, cpu, matmul_conv_gradient
-from mrcnn.backend.jax_devices import get_devices
+from mrcnn.backend.jax_devices import get_devices, parts_of_batch
 from mrcnn.backend.plain import Inputs, Padding, Pair, explicit_padding
 from mrcnn.backend.plain import depthwise_conv2d as plain_depthwise_conv2d
 from mrcnn.typing import Tensor
@@ -111,12 +111,12 @@ def compiled(
     def call(trainable: list[Tensor], non_trainable: list[Tensor], inputs: Inputs) -> Any:
         return model.stateless_call(trainable, non_trainable, inputs, training=False)[0]
 
-    distribution = keras.distribution.distribution()
+    parts = parts_of_batch(model)
 
     def to_devices(value: Tensor) -> Tensor:
-        if distribution is None:
-            return value
-        return keras.distribution.distribute_tensor(value, distribution.get_data_layout(value.shape))
+        # A program with a distribution of its own may pass a batch that cannot be split.
+        is_split = parts is not None and len(value) % len(parts.device_set) == 0
+        return jax.device_put(value, parts) if is_split else value
 
     def run(inputs: Inputs) -> dict[str, Tensor]:
         trainable = [variable.value for variable in model.trainable_variables]

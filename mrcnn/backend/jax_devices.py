@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import keras
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, PartitionSpec
 
-from mrcnn.backend.devices import Devices, check_count, one_device
+from mrcnn.backend.devices import Devices, check_count, entered, one_device
 
 # A variable that `keras.distribution.initialize` reads.
 PROCESS_COUNT = "KERAS_DISTRIBUTION_NUM_PROCESSES"
@@ -24,13 +25,26 @@ class JaxDevices(Devices):
         self.process = jax.process_index()
 
     def scope(self) -> Any:
-        return self.distribution.scope()
+        return entered(self, self.distribution.scope())
 
     def own_variables(self, model: keras.Model) -> bool:
         return all(len(variable.value.sharding.device_set) == self.count for variable in model.variables)
 
     def broadcast_int(self, number: int) -> int:
         return int(multihost_utils.broadcast_one_to_all(number))
+
+
+def parts_of_batch(model: keras.Model) -> NamedSharding | None:
+    """The sharding of a batch over the devices that hold the weights of a model; None for one device.
+
+    The distribution in scope may be another one: a detector of one device may run in a callback of a training
+    on several, and a detector of several outside of their scope.
+    """
+    shardings = (getattr(variable.value, "sharding", None) for variable in model.variables)
+    sharding = next(shardings, None)
+    if not isinstance(sharding, NamedSharding) or len(sharding.device_set) == 1:
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec(sharding.mesh.axis_names[0]))
 
 
 def get_devices(device_count: int, training: bool = True) -> Devices:

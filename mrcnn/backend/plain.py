@@ -461,8 +461,8 @@ def compiled(
         xla: The user's choice; see `compiles_with_xla`. JAX always compiles, and PyTorch never.
 
     Returns:
-        A function from {input name: array} to {output name: tensor}. Called in the scope of several devices
-        (see `Devices`), it splits each batch over them; the batch must be a multiple of their number.
+        A function from {input name: array} to {output name: tensor}. If several devices hold the weights (see
+        `Devices`), it splits each batch over them; the batch must be a multiple of their number.
     """
     return lambda inputs: model(inputs, training=False)
 

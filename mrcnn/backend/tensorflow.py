@@ -11,7 +11,7 @@ import tensorflow as tf
 from mrcnn.backend import compilation_cache, cpu, plain
 from mrcnn.backend.matmul_conv_gradient import cell_count
 from mrcnn.backend.plain import Inputs, Padding, Pair
-from mrcnn.backend.tensorflow_devices import call_on_replicas, get_devices
+from mrcnn.backend.tensorflow_devices import call_on_replicas, get_devices, strategy_of
 from mrcnn.typing import Tensor
 
 __all__ = [
@@ -240,8 +240,8 @@ def compiled(
     model: keras.Model, open_shapes: bool = False, xla: bool | None = None
 ) -> Callable[[Inputs], dict[str, Tensor]]:
     """See `mrcnn.backend.plain.compiled`."""
-    strategy = tf.distribute.get_strategy()
-    if strategy.num_replicas_in_sync > 1:
+    strategy = strategy_of(model)
+    if strategy is not None:
         return call_on_replicas(model, strategy)
     signature = None
     if open_shapes and not compiles_with_xla(xla):

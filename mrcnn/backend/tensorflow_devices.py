@@ -1,40 +1,80 @@
 """Replicas of a tf.distribute strategy, and the tf.data pipeline that feeds them."""
 
+import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from mrcnn.backend.devices import Devices, Parts, check_count, one_device
+from mrcnn.backend.devices import Devices, Parts, check_count, entered, one_device
 from mrcnn.typing import Tensor
 
+Batch: TypeAlias = dict[str, np.ndarray]
 
-class TensorFlowDevice(Devices):
-    """A single device, which reads its batches through tf.data."""
+# Axes of the arrays of a batch whose lengths depend on the number of instances, and on the size of images.
+AXES_OF_INSTANCES = {"input_gt_class_ids": (1,), "input_gt_boxes": (1,)}
+AXES_OF_SIZE = {"input_image": (1, 2), "input_gt_masks": (1, 2), "input_rpn_match": (1,)}
 
-    def batches(self, dataset: Any) -> Any:
-        return _to_tf_data(dataset, lambda: _one_epoch(dataset), len(dataset)).prefetch(1)
+# The strategies of all TensorFlowDevices.
+_strategies: set[Any] = set()
 
 
-class TensorFlowDevices(Devices):
+class ReadsTfData(Devices):
+    """Devices that read their batches through tf.data, which raises errors of its own kinds."""
+
+    _failure: Exception | None = None
+
+    def _read(self, dataset: Any) -> Iterator[Batch]:
+        """Inputs of a DataGenerator in one epoch. tf.data reads ahead of the training."""
+        try:
+            dataset.on_epoch_begin()
+            for index in range(len(dataset)):
+                yield dataset[index][0]
+            dataset.on_epoch_end()
+        except Exception as error:
+            self._failure = error
+            raise
+
+    @contextlib.contextmanager
+    def data_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError:
+            if self._failure is None:
+                raise
+            # TensorFlow's error only repeats it as text, or says that the data ended.
+            raise self._failure from self._failure.__cause__
+        finally:
+            self._failure = None
+
+
+class TensorFlowDevice(ReadsTfData):
+    """A single device."""
+
+    def batches(self, dataset: Any, inputs: Sequence[Tensor] = ()) -> Any:
+        return _to_tf_data(dataset, inputs, lambda: self._read(dataset), len(dataset)).prefetch(1)
+
+
+class TensorFlowDevices(ReadsTfData):
     """The replicas of a tf.distribute strategy."""
 
     clips_after_sum = True
 
     def __init__(self, strategy: Any, process: int = 0, processes: int = 1):
         self.strategy = strategy
+        _strategies.add(strategy)
         self.count = strategy.num_replicas_in_sync
         self.process, self.processes = process, processes
         self.loss_scale = 1.0 / self.count
 
     def scope(self) -> Any:
-        return self.strategy.scope()
+        return entered(self, self.strategy.scope())
 
     def own_variables(self, model: keras.Model) -> bool:
         created_here = self.strategy.extended.variable_created_in_scope
@@ -72,9 +112,13 @@ class TensorFlowDevices(Devices):
         # Keras averages over the first axis of each machine's value, which a scalar lacks.
         return {name: ops.reshape(value, (1,)) for name, value in values.items()}
 
-    def batches(self, dataset: Any) -> Any:
+    def batches(self, dataset: Any, inputs: Sequence[Tensor] = ()) -> Any:
+        def endless() -> Iterator[Batch]:
+            while True:
+                yield from self._read(dataset)
+
         def read(_: Any) -> Any:
-            parts = _to_tf_data(dataset, lambda: _endless(dataset), tf.data.INFINITE_CARDINALITY)
+            parts = _to_tf_data(dataset, inputs, endless, tf.data.INFINITE_CARDINALITY)
             return parts.rebatch(dataset.batch_size // self.count).prefetch(self.count)
 
         return self.strategy.distribute_datasets_from_function(read)
@@ -83,7 +127,9 @@ class TensorFlowDevices(Devices):
         return len(dataset)
 
 
-def _to_tf_data(dataset: Any, read: Callable[[], Iterator[dict[str, np.ndarray]]], count: int) -> Any:
+def _to_tf_data(
+    dataset: Any, inputs: Sequence[Tensor], read: Callable[[], Iterator[Batch]], count: int
+) -> Any:
     """The batches that `read` yields from a DataGenerator, `count` of them, as a tf.data dataset.
 
     Without tf.data's autotuning, which has nothing to tune here: its thread sleeps for up to a minute, and
@@ -91,38 +137,42 @@ def _to_tf_data(dataset: Any, read: Callable[[], Iterator[dict[str, np.ndarray]]
     """
     options = tf.data.Options()
     options.autotune.enabled = False
-    batches = tf.data.Dataset.from_generator(read, output_signature=_signature(dataset))
+    signature = _signature(dataset[0][0], {x.name: tuple(x.shape) for x in inputs})
+    batches = tf.data.Dataset.from_generator(read, output_signature=signature)
     return batches.apply(tf.data.experimental.assert_cardinality(count)).with_options(options)
 
 
-def _one_epoch(dataset: Any) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs of a DataGenerator. tf.data reads ahead of the training."""
-    dataset.on_epoch_begin()
-    for index in range(len(dataset)):
-        yield dataset[index][0]
-    dataset.on_epoch_end()
+def _signature(batch: Batch, inputs: Mapping[str, tuple[int | None, ...]]) -> dict[str, tf.TensorSpec]:
+    """Shapes and dtypes of all batches. Only the axes stay open that differ between batches.
 
+    These are the number of images, that of instances, which grows with an image of more than
+    MAX_GT_INSTANCES, and, if the network takes images of all sizes, what follows from their size.
 
-def _endless(dataset: Any) -> Iterator[dict[str, np.ndarray]]:
-    """Inputs of a DataGenerator, epoch after epoch."""
-    while True:
-        yield from _one_epoch(dataset)
-
-
-def _signature(dataset: Any) -> dict[str, Any]:
-    """Shapes and dtypes of a DataGenerator's inputs. Sizes that differ between its first batches stay open.
-
-    So does the number of instances, which grows with an image of more than MAX_GT_INSTANCES.
+    Args:
+        batch: One of the batches.
+        inputs: Shapes of the inputs of the network, by name.
     """
-    batches = [dataset[index][0] for index in range(min(2, len(dataset)))]
+    sizes_differ = None in inputs.get("input_image", ())[1:]
     signature = {}
-    for name, array in batches[0].items():
-        shapes = zip(*(batch[name].shape[1:] for batch in batches), strict=True)
-        shape = [sides[0] if len(set(sides)) == 1 else None for sides in shapes]
-        if name in ("input_gt_class_ids", "input_gt_boxes"):
-            shape[0] = None
-        signature[name] = tf.TensorSpec((None, *shape), array.dtype)
+    for name, array in batch.items():
+        shape: list[int | None] = [None, *array.shape[1:]]
+        for axis in AXES_OF_INSTANCES.get(name, ()):
+            shape[axis] = None
+        for axis in AXES_OF_SIZE.get(name, ()) if sizes_differ else ():
+            shape[axis] = inputs[name][axis] if name in inputs else None  # mini-masks have one size
+        signature[name] = tf.TensorSpec(shape, array.dtype)
     return signature
+
+
+def strategy_of(model: keras.Model) -> Any:
+    """The strategy of TensorFlowDevices whose replicas hold the weights of a model; None for one device.
+
+    The strategy in scope may be another one: a detector of one device may run in a callback of a training on
+    several, and a detector of several outside of their scope.
+    """
+    strategies = (getattr(variable.value, "distribute_strategy", None) for variable in model.variables)
+    strategy = next(strategies, None)
+    return strategy if strategy in _strategies else None  # not one that the program has chosen itself
 
 
 def call_on_replicas(model: keras.Model, strategy: Any) -> Callable[[Mapping[str, Any]], dict[str, Parts]]:

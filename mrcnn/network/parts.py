@@ -48,7 +48,7 @@ def first_stage(image: Tensor, config: Config) -> tuple[list[Tensor], Tensor, Te
     norm = norm_layers(config, head_train_bn(config))
     pyramid = feature_pyramid(stages, config.TOP_DOWN_PYRAMID_SIZE, norm if config.FPN_NORM else None)
     rpn = build_rpn_model(
-        config.RPN_ANCHOR_STRIDE,
+        int(config.RPN_ANCHOR_STRIDE),
         len(config.RPN_ANCHOR_RATIOS),
         config.TOP_DOWN_PYRAMID_SIZE,
         config.RPN_CHANNELS,
@@ -116,7 +116,7 @@ def box_head(
         pyramid[:4],
         image_meta,
         config.POOL_SIZE,
-        config.NUM_CLASSES,
+        int(config.NUM_CLASSES),
         train_bn=head_train_bn(config),
         fc_layers_size=config.FPN_CLASSIF_FC_LAYERS_SIZE,
         norm=norm_layers(config, head_train_bn(config)),
@@ -150,13 +150,18 @@ def mask_head(rois: Tensor, pyramid: list[Tensor], image_meta: Tensor, config: C
         pyramid[:4],
         image_meta,
         config.MASK_POOL_SIZE,
-        config.NUM_CLASSES,
+        int(config.NUM_CLASSES),
         train_bn=head_train_bn(config),
         channels=config.MASK_HEAD_CHANNELS,
         norm=norm_layers(config, head_train_bn(config)),
         norm_after=config.HEAD_NORM,
         roi_align=config.conventions().roi_align,
     )
+
+
+def _seed(config: Config) -> int | None:
+    """Return the seed of layers that sample, for which Keras takes no integer of NumPy."""
+    return None if config.SEED is None else int(config.SEED)
 
 
 def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) -> list[Tensor]:
@@ -181,7 +186,7 @@ def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) ->
         negatives_fill=conventions.negatives_fill,
         mask_method=conventions.roi_align,
         soft_masks=conventions.soft_mask_targets,
-        seed=config.SEED,
+        seed=_seed(config),
         name="proposal_targets",
     )
     gt_class_ids = inputs["input_gt_class_ids"][:, : config.MAX_GT_INSTANCES]
@@ -199,7 +204,7 @@ def rpn_targets(inputs: dict[str, Tensor], config: Config) -> list[Tensor]:
             crowd_iou=config.CROWD_IOU,
             anchors_per_image=config.RPN_TRAIN_ANCHORS_PER_IMAGE,
             bbox_std_dev=config.RPN_BBOX_STD_DEV,
-            seed=config.SEED,
+            seed=_seed(config),
             name="rpn_targets",
         )
         return list(layer([inputs[f"input_{name}"] for name in ("image", "gt_class_ids", "gt_boxes")]))

@@ -4,9 +4,12 @@ import math
 import numbers
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 
 def check(epochs: Any, learning_rate: Any, layers: Any, custom_callbacks: Any) -> None:
@@ -28,6 +31,21 @@ def check(epochs: Any, learning_rate: Any, layers: Any, custom_callbacks: Any) -
     for name, (value, is_kept, requirement) in rules.items():
         if not is_kept:
             raise ValueError(f"`{name}` must be {requirement}. Received: {name}={value!r}")
+
+
+def require_proposals(config: "Config") -> None:
+    """Check that the network makes its own proposals, which batches of a Dataset do not contain.
+
+    Raises:
+        ValueError: If USE_RPN_ROIS is False. The message says how to train with other RoIs.
+    """
+    if not config.USE_RPN_ROIS:
+        raise ValueError(
+            "USE_RPN_ROIS must be True for train(), whose batches contain no RoIs. Received: "
+            f"USE_RPN_ROIS={config.USE_RPN_ROIS!r}. To train the heads with random RoIs, call compile() and "
+            "then keras_model.fit with the batches of mrcnn.model.data_generator(dataset, config, "
+            "batch_size=config.BATCH_SIZE, random_rois=config.POST_NMS_ROIS_TRAINING)."
+        )
 
 
 def is_done(epochs: int, epoch: int) -> bool:

@@ -13,7 +13,7 @@ network can load them.
 import importlib.util
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,8 @@ import numpy as np
 from mrcnn import backend
 from mrcnn.backend.devices import Devices
 from mrcnn.checkpoints import weights
+from mrcnn.checkpoints.model_info import model_info
+from mrcnn.errors import DataError
 from mrcnn.training import runs
 
 if TYPE_CHECKING:
@@ -109,11 +111,16 @@ class SaveBest(keras.callbacks.Callback):
     After training, `best` and `best_epoch` (from 0) hold the value and its epoch. If several processes train
     together, only the first one writes. If no epoch had the value, training ends with a warning.
 
+    A run that continues keeps the file of its best epoch until an epoch is better. If the file is from
+    another run, or from an epoch that the run repeats, it is moved to a subfolder before a new one is
+    written.
+
     Args:
         path: The weight file. It is replaced atomically, so a killed process never leaves a partial file.
         monitor: Name of a value in the logs. Epochs without this value are skipped.
         mode: "max" if larger values are better, "min" if smaller ones are.
-        baseline: Save only values better than this, such as the best one of an earlier part of the run.
+        baseline: Save only values better than this, and replace any file at `path`. By default, the value
+            that the file of an earlier epoch of the run contains.
 
     Raises:
         ValueError: If `mode` is neither "max" nor "min".
@@ -134,18 +141,37 @@ class SaveBest(keras.callbacks.Callback):
         self.best_epoch: int | None = None
         self._sign = 1 if mode == "max" else -1
         self._log_names: set[str] = set()
+        self._first_epoch: int | None = None
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        if self._first_epoch is None:
+            self._first_epoch = epoch
         logs = logs or {}
         self._log_names |= set(logs)
         value = logs.get(self.monitor)
         if value is None or np.isnan(value):
             return
+        is_first = getattr(self.model, "devices", Devices()).is_first_process
+        if self.best is None:
+            self._use_or_move_file(self._first_epoch, may_move=is_first)
         if self.best is None or self._sign * value > self._sign * self.best:
-            if getattr(self.model, "devices", Devices()).is_first_process:
+            if is_first:
                 weights.save_weights(self.model, self.path, metrics={**logs, "epoch": epoch + 1})
             self.best, self.best_epoch = float(value), epoch
             logger.info("Best %s so far: %.4f in epoch %d, %s", self.monitor, value, epoch + 1, self.path)
+
+    def _use_or_move_file(self, done: int, *, may_move: bool) -> None:
+        """Take the best value so far from the file if it is from the `done` epochs; else move the file."""
+        path = Path(self.path)
+        if not path.is_file():
+            return
+        metrics = _stored_metrics(path)
+        if self.monitor in metrics and metrics.get("epoch", done + 1) <= done:
+            self.best, self.best_epoch = metrics[self.monitor], int(metrics["epoch"]) - 1
+            logger.info("Best %s so far: %.4f, in %s", self.monitor, self.best, path)
+        elif may_move:
+            aside = runs.move_aside([path])
+            logger.warning("%s is not from an earlier epoch of this run. It was moved to %s.", path, aside)
 
     def on_train_end(self, logs: Logs = None) -> None:
         if self._log_names and self.monitor not in self._log_names:
@@ -155,6 +181,15 @@ class SaveBest(keras.callbacks.Callback):
                 self.monitor,
                 sorted(self._log_names),
             )
+
+
+def _stored_metrics(path: Path) -> Mapping[str, float]:
+    """Return the metrics in a weight file; none for a file that has none or cannot be read."""
+    try:
+        info = model_info(path)
+    except DataError:
+        return {}
+    return {} if info is None else info.metrics
 
 
 class SaveWeights(keras.callbacks.Callback):

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,7 +79,7 @@ class TrainingNetwork(Keras2Loops):
                 changes. With None, the plain model runs the forward pass.
         """
         self.devices = devices
-        self.loss_weights = dict(loss_weights)
+        self.loss_weights = {name: float(factor) for name, factor in loss_weights.items()}
         self.weight_decay = float(weight_decay)
         if not hasattr(self, "loss_trackers"):
             self.loss_trackers = {name: keras.metrics.Mean(name=name) for name in LOSS_NAMES}
@@ -188,10 +189,14 @@ def compile_network(
         devices: The devices that share each batch, whose scope must be active; None for a single device.
     """
     devices = devices or Devices()
+    # Keras refuses integers and the floats of NumPy.
+    momentum = float(momentum)
+    if isinstance(learning_rate, numbers.Real):
+        learning_rate = float(learning_rate)
     depends_on = (
         [id(variable) for variable in network.trainable_variables],
         config.to_dict(),
-        None if isinstance(learning_rate, (int, float)) else learning_rate,
+        None if isinstance(learning_rate, float) else learning_rate,
         momentum,
     )
     use_fast_paths = config.FAST_PATHS and fast is not None
@@ -214,19 +219,20 @@ def _optimizer(
     config: Config, learning_rate: Any, momentum: float, devices: Devices, *, add_l2_gradient: bool
 ) -> keras.Optimizer:
     """Return the optimizer of a Config, which with add_l2_gradient adds the gradient of the L2 penalty."""
+    clip_norm = config.GRADIENT_CLIP_NORM
     settings: dict[str, Any] = {
         "learning_rate": learning_rate,
-        "global_clipnorm": config.GRADIENT_CLIP_NORM,
+        "global_clipnorm": None if clip_norm is None else float(clip_norm),
         "use_ema": config.EMA_MOMENTUM is not None,
-        "ema_momentum": config.EMA_MOMENTUM or 0.0,
+        "ema_momentum": float(config.EMA_MOMENTUM or 0.0),
     }
     if config.GRADIENT_ACCUMULATION_STEPS > 1:
-        settings["gradient_accumulation_steps"] = config.GRADIENT_ACCUMULATION_STEPS
+        settings["gradient_accumulation_steps"] = int(config.GRADIENT_ACCUMULATION_STEPS)
     uses_adam = config.OPTIMIZER == "adam"
     settings["beta_1" if uses_adam else "momentum"] = momentum
     if not add_l2_gradient and not devices.clips_after_sum:
         return keras.optimizers.Adam(**settings) if uses_adam else keras.optimizers.SGD(**settings)
-    settings["l2_factor"] = config.WEIGHT_DECAY * devices.loss_scale if add_l2_gradient else 0.0
+    settings["l2_factor"] = float(config.WEIGHT_DECAY) * devices.loss_scale if add_l2_gradient else 0.0
     settings["clips_after_sum"] = devices.clips_after_sum
     settings["l2_of_sum"] = config.conventions().decays_sum
     settings["l2_of_norms"] = config.conventions().decays_norms
@@ -255,15 +261,18 @@ def fit(
 
     Returns:
         The history of losses.
+
+    Raises:
+        ValueError, RuntimeError: If batches cannot be built; see `DataGenerator`.
     """
-    devices = network.devices
-    with devices.scope(), batches, validation or contextlib.nullcontext():
+    devices, inputs = network.devices, network.inputs
+    with devices.data_errors(), devices.scope(), batches, validation or contextlib.nullcontext():
         return network.fit_named(
-            devices.batches(batches),
+            devices.batches(batches, inputs),
             initial_epoch=first_epoch,
             epochs=epochs,
             steps_per_epoch=devices.steps(batches),
-            validation_data=validation and devices.batches(validation),
+            validation_data=validation and devices.batches(validation, inputs),
             validation_steps=validation and devices.steps(validation),
             shuffle=False,  # the batches have their own order, and errors name images by it
             callbacks=callbacks,

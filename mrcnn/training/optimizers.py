@@ -107,9 +107,10 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
         }
 
 
-# On PyTorch, keras.optimizers.SGD() makes an object of a subclass that updates all weights at once.
-_SGD: type = type(keras.optimizers.SGD())
-_Adam: type = type(keras.optimizers.Adam())
+# On PyTorch, keras.optimizers.SGD() makes an object of a subclass that updates all weights at once. Here the
+# objects get no variables: these would start the framework, and then several machines could not connect.
+_SGD: type = type(keras.optimizers.SGD.__new__(keras.optimizers.SGD))
+_Adam: type = type(keras.optimizers.Adam.__new__(keras.optimizers.Adam))
 
 
 @keras.saving.register_keras_serializable("mrcnn")

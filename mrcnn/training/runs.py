@@ -8,7 +8,7 @@ import datetime
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,15 +223,25 @@ def open_run_folder(log_dir: str | os.PathLike[str], config: "Config", epoch: in
     _set_aside(folder, epoch)
 
 
+def move_aside(paths: Sequence[Path]) -> Path:
+    """Move files of one folder to a new subfolder, `replaced-<time>`, and return the subfolder."""
+    aside = paths[0].parent / f"replaced-{datetime.datetime.now():%Y%m%dT%H%M%S}"
+    number = 1
+    while any((aside / path.name).exists() for path in paths):
+        number += 1
+        aside = aside.with_name(f"{aside.name.partition('_')[0]}_{number}")
+    aside.mkdir(exist_ok=True)
+    for path in paths:
+        path.rename(aside / path.name)
+    return aside
+
+
 def _set_aside(folder: Path, epoch: int) -> None:
     """Move the weight files of epochs after this one to a subfolder, because the run would replace them."""
     later = [path for path in folder.glob("mask_rcnn*.h5") if _by_epoch(path)[0] > epoch]
     if not later:
         return
-    aside = folder / f"replaced-{datetime.datetime.now():%Y%m%dT%H%M%S}"
-    aside.mkdir(exist_ok=True)
-    for path in later:
-        path.rename(aside / path.name)
+    aside = move_aside(later)
     logger.warning(
         "The training continues after epoch %d. Weight files of later epochs (%d) were moved to %s.",
         epoch,

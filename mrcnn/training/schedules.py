@@ -132,7 +132,7 @@ def remaining(stages: Sequence[Stage], epoch: int, steps_per_epoch: int) -> list
         if epoch >= stage.epochs:
             continue
         rate = stage.learning_rate
-        if steps and not isinstance(rate, (int, float)):
+        if steps and callable(rate):
             rate = Continued(rate, steps)
         left.append(Stage(rate, stage.epochs, stage.layers))
     return left

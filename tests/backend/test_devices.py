@@ -142,6 +142,12 @@ def test_several_devices_detect_as_one(tmp_path, backend):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_several_devices_raise_errors_of_the_data(tmp_path, backend):
+    finish([start(backend, job(tmp_path, [2], virtual=2, task="break off"))])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_parallel_model(tmp_path, backend):
     finish([start(backend, job(tmp_path, [1, 2], virtual=2, task="wrap"))])
     expected, found = (np.load(tmp_path / f"wrap_{count}.npz") for count in (1, 2))
@@ -206,6 +212,62 @@ class TestProcesses:
         for process in range(2):
             assert_trained_alike(folder, 2, process)
         assert_only_the_first_wrote(folder, 2, 2)
+
+
+def several_devices():
+    """Devices with a scope, of which this machine has only one."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        from mrcnn.backend.tensorflow_devices import TensorFlowDevices
+
+        return TensorFlowDevices(tensorflow.distribute.MirroredStrategy(["/cpu:0"]))
+    import jax
+
+    from mrcnn.backend.jax_devices import JaxDevices
+
+    return JaxDevices(jax.devices()[:1])
+
+
+def has_scope():
+    """Whether the current thread is in the scope of any devices."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        return tensorflow.distribute.has_strategy()
+    return keras.distribution.distribution() is not None
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="its devices have no scope")
+class TestScopes:
+    """What is built in a callback for other devices is not built for those that train."""
+
+    def test_other_devices_leave_the_scope(self):
+        several, other = several_devices(), backend.get_devices(1)
+        with several.scope():
+            assert has_scope()
+            assert several.call_apart(has_scope)
+            assert not other.call_apart(has_scope)
+            assert has_scope()
+        assert not has_scope() and not several.call_apart(has_scope)
+
+    def test_a_call_gets_its_arguments_and_raises_its_errors(self):
+        with several_devices().scope():
+            assert backend.get_devices(1).call_apart(max, 2, -3, key=abs) == -3
+            with pytest.raises(ZeroDivisionError):
+                backend.get_devices(1).call_apart(divmod, 1, 0)
+
+    def test_a_scope_of_the_program_stays(self):
+        """A program may choose its devices by itself."""
+        several = several_devices()
+        chosen = getattr(several, "strategy", None) or several.distribution
+        with chosen.scope():
+            assert backend.get_devices(1).call_apart(has_scope)
+
+    def test_a_scope_ends_with_an_error(self):
+        with pytest.raises(ZeroDivisionError), several_devices().scope():
+            raise ZeroDivisionError
+        assert not has_scope()
 
 
 def test_a_single_device():

@@ -178,7 +178,7 @@ class Bars:
     image_ids = (0,)
     num_classes = 3
     class_names = ("BG", "cat", "dog")
-    class_info = ({}, {"id": 3}, {"id": 0})
+    class_info = ({"name": "BG"}, {"id": 3, "name": "cat"}, {"id": 0, "name": "dog"})
     image_info = ({"id": 1},)
 
     def load_image(self, image_id):

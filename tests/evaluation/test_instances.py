@@ -138,7 +138,7 @@ def test_evaluate_measures_them_in_the_same_pass():
         image_ids = (0,)
         num_classes = 2
         class_names = ("BG", "thing")
-        class_info = ({}, {"id": 1})
+        class_info = ({"name": "BG"}, {"id": 1, "name": "thing"})
         image_info = ({"id": 1},)
 
         def load_image(self, image_id):

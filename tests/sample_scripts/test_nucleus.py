@@ -264,7 +264,7 @@ def test_count_with_the_shipped_weights(tmp_path, monkeypatch, capsys):
     assert f"immunohistochemistry: {count} nuclei" in capsys.readouterr().out
     assert Image.open(tmp_path / "overlays" / "immunohistochemistry.png").size == (1024, 1024)
     labels = np.asarray(Image.open(tmp_path / "labels" / "immunohistochemistry.png"))
-    assert labels.shape == (512, 512) and labels.max() == count
+    assert labels.shape == (512, 512) and len(np.unique(labels[labels > 0])) == count
 
 
 @pytest.mark.slow

@@ -323,5 +323,5 @@ def test_a_source_of_ones_own(color):
 
     check(Doubled(color.shape, 3, color.dtype), color // 2)
     wrong = Doubled((200, 130), 3, color.dtype)
-    with pytest.raises(UnreadableFileError, match=r"gives an array of shape"):
+    with pytest.raises(UnreadableFileError, match=r"returned an array of shape"):
         wrong.window(140, 0, 190, 10)

@@ -1,5 +1,6 @@
 """Detections measured while a tiny network trains, and the best weights kept."""
 
+import os
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tiny_network import build, randomize
 from toy_data import toy_dataset
 
 from mrcnn.checkpoints import weights
-from mrcnn.checkpoints.model_info import model_info
+from mrcnn.checkpoints.model_info import ModelInfo, model_info
 from mrcnn.model import MaskRCNN
 from mrcnn.training import callbacks
 
@@ -55,10 +56,12 @@ def test_measures_reach_history_tensorboard_and_other_callbacks(tmp_path):
     np.testing.assert_array_equal(again["mask_AP"], found.results["mask_AP"])
 
 
-def run(callback, *values):
-    """The callback's view of epochs in which "measure" had these values."""
-    callback.set_model(randomize(build(cls=weights.NamedWeightsModel)))
-    for epoch, value in enumerate(values):
+def run(callback, *values, done=0):
+    """The callback's view of epochs in which "measure" had these values, after `done` other epochs."""
+    network = randomize(build(cls=weights.NamedWeightsModel))
+    network.describe = lambda: ModelInfo({})
+    callback.set_model(network)
+    for epoch, value in enumerate(values, start=done):
         callback.on_epoch_end(epoch, {"loss": 1.0} if value is None else {"measure": value})
     callback.on_train_end()
     return callback
@@ -70,10 +73,69 @@ def test_best_of_several_epochs(tmp_path, caplog):
     assert path.exists()
     assert run(callbacks.SaveBest(path, "measure", mode="min"), 0.3, 0.1, 0.2).best_epoch == 1
     path.unlink()
+    caplog.clear()
     assert run(callbacks.SaveBest(path, "measure", baseline=0.5), 0.4, float("nan")).best == 0.5
     assert not path.exists() and not caplog.text
     run(callbacks.SaveBest(path, "misspelled"), 0.1)
     assert "misspelled" in caplog.text and "'measure'" in caplog.text
+
+
+def measured(path):
+    """The value and the epoch, from 1, of a file."""
+    metrics = model_info(path).metrics
+    return metrics["measure"], metrics["epoch"]
+
+
+@pytest.mark.parametrize(("mode", "sign"), [("max", 1), ("min", -1)])
+def test_a_run_that_goes_on_keeps_its_best_weights(mode, sign, tmp_path):
+    path = tmp_path / "best.h5"
+    run(callbacks.SaveBest(path, "measure", mode), sign * 0.3, sign * 0.5, sign * 0.2)
+    before = path.read_bytes()
+    best = run(callbacks.SaveBest(path, "measure", mode), None, sign * 0.4, sign * 0.1, done=3)
+    assert (best.best, best.best_epoch) == (sign * 0.5, 1)
+    assert path.read_bytes() == before
+    best = run(callbacks.SaveBest(path, "measure", mode), sign * 0.4, sign * 0.6, done=3)
+    assert (best.best, best.best_epoch) == (sign * 0.6, 4)
+    assert measured(path) == (sign * 0.6, 5)
+    assert os.listdir(tmp_path) == ["best.h5"]
+
+
+@pytest.mark.parametrize("done", [0, 1], ids=["another run", "an earlier epoch"])
+def test_best_weights_of_other_epochs_are_moved(done, tmp_path, caplog):
+    path = tmp_path / "best.h5"
+    run(callbacks.SaveBest(path, "measure"), 0.3, 0.5)
+    best = run(callbacks.SaveBest(path, "measure"), None, 0.2, 0.1, done=done)
+    assert (best.best, best.best_epoch) == (0.2, done + 1)
+    assert measured(path) == (0.2, done + 2)
+    (aside,) = tmp_path.glob("replaced-*/best.h5")
+    assert measured(aside) == (0.5, 2)
+    assert f"{path} is not from an earlier epoch of this run. It was moved to {aside.parent}." in caplog.text
+    run(callbacks.SaveBest(path, "measure"), 0.1)
+    assert sorted(map(measured, tmp_path.glob("replaced-*/best.h5"))) == [(0.2, done + 2), (0.5, 2)]
+
+
+@pytest.mark.parametrize("content", [b"", b"no weight file"])
+def test_a_file_that_is_no_weight_file_is_moved(content, tmp_path):
+    path = tmp_path / "best.h5"
+    path.write_bytes(content)
+    assert run(callbacks.SaveBest(path, "measure"), 0.1, done=4).best == 0.1
+    assert [moved.read_bytes() for moved in tmp_path.glob("replaced-*/best.h5")] == [content]
+
+
+def test_a_file_without_the_value_is_moved(tmp_path):
+    path = tmp_path / "best.h5"
+    run(callbacks.SaveBest(path, "measure"), 0.5)
+    other = callbacks.SaveBest(path, "loss", mode="min")
+    assert run(other, None, done=4).best_epoch == 4
+    assert model_info(path).metrics == {"loss": 1.0, "epoch": 5}
+    assert len(list(tmp_path.glob("replaced-*/best.h5"))) == 1
+
+
+def test_a_baseline_replaces_any_file(tmp_path):
+    path = tmp_path / "best.h5"
+    run(callbacks.SaveBest(path, "measure"), 0.5)
+    run(callbacks.SaveBest(path, "measure", baseline=0.1), 0.05, 0.2, done=3)
+    assert measured(path) == (0.2, 5) and os.listdir(tmp_path) == ["best.h5"]
 
 
 def test_bad_arguments():

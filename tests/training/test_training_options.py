@@ -13,6 +13,7 @@ from mrcnn.data.copy_paste import CopyPaste
 from mrcnn.data.generator import DataGenerator
 from mrcnn.model import MaskRCNN
 from mrcnn.training import callbacks as training_callbacks
+from mrcnn.training import network as training_network
 
 HALF = ("bfloat16", pytest.param("float16", marks=pytest.mark.slow))
 FLOAT32_OUTPUTS = (
@@ -304,3 +305,70 @@ def test_wrong_arguments_are_named_before_anything_is_written(name, value, tmp_p
     with pytest.raises(ValueError, match=f"`{name}` must be "):
         model.train(toy_dataset(2), None, **arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+# Numbers that the checks accept, and the same ones as Keras wants them.
+NUMBERS = [
+    ("LEARNING_MOMENTUM", 0, 0.0),
+    ("LEARNING_MOMENTUM", np.float32(0.5), 0.5),
+    ("EMA_MOMENTUM", 0, 0.0),
+    ("EMA_MOMENTUM", np.float32(0.5), 0.5),
+    ("GRADIENT_CLIP_NORM", 2, 2.0),
+    ("GRADIENT_CLIP_NORM", np.float64(2), 2.0),
+    ("GRADIENT_ACCUMULATION_STEPS", np.int64(2), 2),
+    ("WEIGHT_DECAY", 0, 0.0),
+    ("WEIGHT_DECAY", np.float32(0.5), 0.5),
+    ("LOSS_WEIGHTS", {"rpn_class_loss": np.float64(2)}, {"rpn_class_loss": 2.0}),
+    ("NUM_CLASSES", np.int64(4), 4),
+    ("RPN_ANCHOR_STRIDE", np.int64(1), 1),
+    ("SEED", np.int64(3), 3),
+]
+
+
+@pytest.mark.usefixtures("eager_test")
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(("name", "value", "same"), NUMBERS)
+def test_integers_and_numbers_of_numpy_train_as_others(name, value, same, optimizer, batches, tmp_path):
+    if optimizer == "adam" and name in ("LOSS_WEIGHTS", "NUM_CLASSES", "RPN_ANCHOR_STRIDE", "SEED"):
+        pytest.skip("the optimizer does not have this setting")
+    model = network(tmp_path, OPTIMIZER=optimizer, **{name: value})
+    model.compile(0.01, model.config.LEARNING_MOMENTUM)
+    found = model.keras_model.optimizer.get_config()
+    assert np.isfinite(float(model.keras_model.train_on_batch(batches[0], return_dict=True)["loss"]))
+    setattr(model.config, name, same)
+    model.compile(0.01, model.config.LEARNING_MOMENTUM)
+    assert found == model.keras_model.optimizer.get_config()
+
+
+@pytest.mark.parametrize("rate", [1, np.float32(0.5), np.float64(0.5), np.int64(1)], ids=repr)
+def test_any_real_number_is_a_learning_rate(rate, tmp_path, capsys):
+    model = network(tmp_path)
+    before = model.keras_model.optimizer
+    model.compile(rate, 0.9)
+    assert float(model.keras_model.optimizer.learning_rate) == float(rate)
+    assert model.keras_model.optimizer is before  # nothing compiles again for another rate
+    model._print_start(1, "heads", rate, 0)
+    assert f"learning rate {float(rate):g}" in capsys.readouterr().out
+    model.keras_model.compiled_steps = None
+    model.compile(rate, 0.9)
+    assert float(model.keras_model.optimizer.learning_rate) == float(rate)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_nothing_is_created_or_moved_if_compiling_fails(epoch, tmp_path, monkeypatch):
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    files = []
+    if epoch:  # of a run that goes on from an earlier epoch
+        files = [model.checkpoint_path.format(epoch=number) for number in (1, 2)]
+        for path in files:
+            model.keras_model.save_weights(path)
+        model.load_weights(files[0])
+    before = sorted(tmp_path.rglob("*"))
+
+    def fail(*arguments):
+        raise ValueError("no such optimizer")
+
+    monkeypatch.setattr(training_network, "compile_network", fail)
+    with pytest.raises(ValueError, match="no such optimizer"):
+        model.train(toy_dataset(2), None, 0.01, epochs=2, layers="heads")
+    assert sorted(tmp_path.rglob("*")) == before
