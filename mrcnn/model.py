@@ -385,8 +385,8 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
             The Keras History, or None if all epochs had already run.
 
         Raises:
-            ValueError: If the model is in inference mode, an argument is not valid, or the datasets do not
-                fit the settings.
+            ValueError: If the model is in inference mode, an argument is not valid, USE_RPN_ROIS is False, or
+                the datasets do not fit the settings.
             RuntimeError: If more than MAX_IMAGE_ERRORS images cannot be read.
             FloatingPointError: If the loss becomes NaN or infinite.
             OSError: If the run folder or the weights cannot be written.

@@ -214,6 +214,23 @@ class TestProcesses:
         assert_only_the_first_wrote(folder, 2, 2)
 
 
+# Each of these lines fails after the framework has started.
+CHOOSE_DEVICES = {
+    "tensorflow": "import tensorflow as tf; tf.config.set_logical_device_configuration("
+    "tf.config.list_physical_devices('CPU')[0], [tf.config.LogicalDeviceConfiguration()] * 2)",
+    "jax": "import jax; jax.config.update('jax_num_cpu_devices', 2); assert len(jax.devices()) == 2",
+}
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="processes can connect at any time")
+def test_importing_the_package_does_not_start_the_framework():
+    """Machines cannot connect after it has started."""
+    code = f"import mrcnn.model; {CHOOSE_DEVICES[keras.backend.backend()]}"
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "JAX_PLATFORMS": "cpu"}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr[-2000:]
+
+
 def several_devices():
     """Devices with a scope, of which this machine has only one."""
     if keras.backend.backend() == "tensorflow":
