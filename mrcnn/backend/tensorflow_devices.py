@@ -55,7 +55,7 @@ class ReadsTfData(Devices):
 
 
 class TensorFlowDevice(ReadsTfData):
-    """A single device."""
+    """A single device that reads its batches through tf.data."""
 
     def batches(self, dataset: Any, inputs: Sequence[Tensor] = ()) -> Any:
         return _to_tf_data(dataset, inputs, lambda: self._read(dataset), len(dataset)).prefetch(1)

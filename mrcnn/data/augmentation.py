@@ -66,7 +66,7 @@ def check(augmentation: Any, dataset: "Dataset") -> None:
 
 
 def check_entry(step: CopyPaste, dataset: "Dataset") -> None:
-    """Check that an image of a dataset has the entry of `image_info` that `CopyPaste` compares.
+    """Check that at least one image of a dataset has the entry of `image_info` that `CopyPaste` compares.
 
     Raises:
         AugmentationError: If no image has it, so that nothing would ever be pasted.

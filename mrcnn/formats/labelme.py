@@ -29,7 +29,7 @@ Piece: TypeAlias = tuple[Masks, tuple[int, int]]
 
 @dataclasses.dataclass(frozen=True)
 class PlacedMask:
-    """A mask that is a part of an object.
+    """A mask with its place in the image. It is an object, or a part of one.
 
     Attributes:
         x: Its first column in the image.

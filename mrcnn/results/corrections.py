@@ -166,7 +166,7 @@ def _unfinished_notes(folder: Path, known: _Known) -> Iterator[dict[str, Any]]:
 
 
 def _time_of(path: Path) -> int:
-    """Return when a file was changed, in ns; 0 if there is none."""
+    """Return the time of the last change of a file in ns, or 0 without a file."""
     return _version(path)[0]
 
 

@@ -82,7 +82,7 @@ class DetectionQueue:
     def _start(self) -> None:
         """Start the thread unless it is started. The caller holds the lock."""
         if self._is_closed:
-            raise RuntimeError("The queue is closed.")
+            raise RuntimeError("The queue is closed and takes no more images. Create a new one.")
         if self._thread.ident is None:
             self._thread.start()
 

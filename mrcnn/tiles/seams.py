@@ -138,7 +138,7 @@ class Open:
 
     @property
     def can_leave(self) -> bool:
-        """Whether neither this detection nor those that overlap it can change."""
+        """Whether this detection and those that overlap it are decided, so that it can leave the sweep."""
         return self.is_decided and all(other.is_decided for other in self.near)
 
 

@@ -171,7 +171,8 @@ class SaveBest(keras.callbacks.Callback):
             logger.info("Best %s so far: %.4f, in %s", self.monitor, self.best, path)
         elif may_move:
             aside = runs.move_aside([path])
-            logger.warning("%s is not from an earlier epoch of this run. It was moved to %s.", path, aside)
+            reason = "it is not from an earlier epoch of this run"
+            logger.warning("SaveBest moved %s to %s: %s.", path, aside, reason)
 
     def on_train_end(self, logs: Logs = None) -> None:
         if self._log_names and self.monitor not in self._log_names:

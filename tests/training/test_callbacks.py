@@ -109,7 +109,7 @@ def test_best_weights_of_other_epochs_are_moved(done, tmp_path, caplog):
     assert measured(path) == (0.2, done + 2)
     (aside,) = tmp_path.glob("replaced-*/best.h5")
     assert measured(aside) == (0.5, 2)
-    assert f"{path} is not from an earlier epoch of this run. It was moved to {aside.parent}." in caplog.text
+    assert f"SaveBest moved {path} to {aside.parent}: it is not from an earlier" in caplog.text
     run(callbacks.SaveBest(path, "measure"), 0.1)
     assert sorted(map(measured, tmp_path.glob("replaced-*/best.h5"))) == [(0.2, done + 2), (0.5, 2)]
 
