@@ -98,7 +98,10 @@ CheckImages = Annotated[
 ]
 ClassNames = Annotated[
     str | None,
-    typer.Option(help="Names of the classes, separated by commas. By default, those of the weight file."),
+    typer.Option(
+        help="Names of the classes, separated by commas; a name with a comma stands in double quotes. By "
+        "default, those of the weight file."
+    ),
 ]
 RunName = Annotated[
     str | None, typer.Option("--name", help='Name of the run. By default "objects", or that of --resume.')

@@ -1,5 +1,6 @@
 """The command `mrcnn export`."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def export_model(
         output: The file or folder to write.
         format: One of `mrcnn.export.FORMATS`, or None for that of the suffix.
         calibration: An image, or a folder or zip archive of images, for int8.
-        class_names: Names of the classes, separated by commas.
+        class_names: Names of the classes, separated by commas; see `split_names`.
         check: An image, or a folder or zip archive of images, on which to compare the file with the model.
         unchecked: Whether not to compare.
         settings: Settings that differ from those of the weight file.
@@ -70,13 +71,19 @@ def export_model(
     path = loaded.export(
         output,
         kind,
-        class_names=None if class_names is None else [name.strip() for name in class_names.split(",")],
+        class_names=None if class_names is None else split_names(class_names),
         calibration=images,
         check=not unchecked if pictures is None else pictures,
         **options,
     )
     value = {"path": str(path), "format": kind, "precision": precision, "megabytes": megabytes(path)}
     return value, f"Exported {path} ({value['megabytes']} MB). {_verdict(model, precision, unchecked)}"
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names in a text such as `cell,"stone, round"`: only names with commas need quotes."""
+    names = next(csv.reader([text], skipinitialspace=True), [])
+    return [name.strip() for name in names]
 
 
 def _verdict(model: str, precision: str, unchecked: bool) -> str:

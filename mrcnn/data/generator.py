@@ -282,7 +282,7 @@ def validation_batches(
         batches = DataGenerator(dataset, config, shuffle=False, steps=steps, seed=seed, part=part)
     except ValueError as error:
         raise ValueError(f"The validation dataset does not fit. {error}") from error
-    names, expected = list(dataset.class_names), list(train_dataset.class_names)
+    names, expected = ([info["name"] for info in data.class_info] for data in (dataset, train_dataset))
     if names != expected:
         warnings.warn(
             "The classes of the validation dataset differ from those of the training dataset, or are in "

@@ -11,7 +11,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from mrcnn.cli.app import app
-from mrcnn.cli.exporting import read_images
+from mrcnn.cli.exporting import read_images, split_names
 
 
 def run(*arguments, code=0):
@@ -44,6 +44,19 @@ def photos(tmp_path):
 )
 def test_options_that_do_not_fit(arguments, message):
     assert message in run("nucleus-light", *arguments, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    "text, names",
+    [
+        ("nucleus", ["nucleus"]),
+        ('cell, 6" pipe', ["cell", '6" pipe']),
+        ('cell, "stone, round"', ["cell", "stone, round"]),
+        ("", []),
+    ],
+)
+def test_names_of_classes(text, names):
+    assert split_names(text) == names
 
 
 def test_images_of_a_folder(photos, tmp_path):

@@ -617,3 +617,12 @@ class TestValidation:
         other.prepare()
         with pytest.warns(UserWarning, match="differ from those of the training dataset.*class 3.*class 1"):
             self.batches(other)
+
+    def test_names_that_differ_after_a_comma(self):
+        other = toy_dataset()
+        train = toy_dataset()
+        train.class_info[1]["name"], other.class_info[1]["name"] = "stone, round", "stone, flat"
+        for dataset in (other, train):
+            dataset.prepare()
+        with pytest.warns(UserWarning, match="'stone, flat'.*'stone, round'"):
+            validation_batches(other, train, config(), seed=0)
