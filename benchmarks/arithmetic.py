@@ -14,8 +14,6 @@ from mrcnn.config import Config
 
 PARTS = ("backbone", "FPN", "RPN", "box head", "mask head")
 PREFIXES = {"fpn_": "FPN", "rpn_": "RPN", "mrcnn_mask": "mask head", "mrcnn_": "box head"}
-# Layers that apply their kernel at each cell of the input; all others do so at each cell of the output.
-APPLIED_AT_INPUT = ("RoiConv2DTranspose", "Conv2DTranspose")
 
 
 def of_graph(
@@ -39,7 +37,8 @@ def of_graph(
             clone(layer, inputs[0])
         outputs = layer(*inputs, **options)
         if hasattr(layer, "kernel"):
-            cells = inputs[0] if type(layer).__name__ in APPLIED_AT_INPUT else outputs
+            # A transposed convolution applies its kernel at each cell of the input.
+            cells = inputs[0] if type(layer).__name__ == "Conv2DTranspose" else outputs
             applications = math.prod(mask_slots if side is None else side for side in cells.shape[:-1])
             counts[part_of(layer.name)] += 2e-9 * math.prod(layer.kernel.shape) * applications
         return outputs

@@ -1,5 +1,6 @@
 """Datasets: images with their classes and masks. Derive a class from Dataset to read your own annotations."""
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ class Dataset:
         source_class_ids: Dict from source to its class ids, filled by `prepare`.
     """
 
+    _has_own_pages = False  # whether `page` in `image_info` is always the page of the file
     _is_orientation_told = False  # whether `load_image` has warned of an EXIF orientation
 
     def __init__(self, class_map: Any = None) -> None:
@@ -168,7 +170,7 @@ class Dataset:
         """Return the path or URL of the image."""
         return self.image_info[image_id]["path"]
 
-    def open_image(self, image_id: int) -> str | os.PathLike[str] | BinaryIO:
+    def open_image_file(self, image_id: int) -> str | os.PathLike[str] | BinaryIO:
         """Return the file that `load_image` decodes: its path or URL, or an open binary file."""
         path: str | os.PathLike[str] = self.image_info[image_id]["path"]
         return path
@@ -178,8 +180,8 @@ class Dataset:
 
         Gray images are repeated over three channels. Images are not rotated by their EXIF orientation,
         because masks may refer to the stored rows and columns; a warning names the first file that has an
-        orientation. If `image_info` has an integer `page` or a list `channels`, only that page or those
-        channels are read.
+        orientation. If `image_info` has an integer `page` or a list `channels`, only that page of a file with
+        several images, or only those channels, are read.
 
         Returns:
             Array [height, width, 3] in the dtype of the file, or [height, width, C] if `image_info` has a
@@ -197,11 +199,22 @@ class Dataset:
                 f"Image id {image_id} has no path. Override load_image in {type(self).__name__}, or pass a "
                 "path to add_image."
             )
-        # Scripts may store other facts under these names, such as the number of channels.
-        page = page if isinstance(page, int) else None
+        # Scripts may store other facts under these names, such as the page of a book or names of channels.
+        page = int(page) if isinstance(page, (int, np.integer)) else None
         channels = tuple(channels) if isinstance(channels, (list, tuple, range, np.ndarray)) else None
-        file, entry = self.open_image(image_id), f"image id {image_id}"
-        image = images.read_image(file, str(path), page=page, channels=channels, orientation=1, entry=entry)
+        if channels and isinstance(channels[0], str):
+            channels = None
+        file, entry = self.open_image_file(image_id), f"image id {image_id}"
+        read = functools.partial(
+            images.read_image, file, str(path), channels=channels, orientation=1, entry=entry
+        )
+        try:
+            image = read(page=page)
+        except InvalidDataError:
+            is_other_fact = page and not self._has_own_pages
+            if not is_other_fact or images.read_header(file, str(path), entry=entry).frames > 1:
+                raise
+            image = read()
         # A subclass may turn the image itself.
         if not self._is_orientation_told and type(self).load_image is Dataset.load_image:
             self._is_orientation_told = _warn_of_orientation(file, str(path))

@@ -150,7 +150,7 @@ def _config_of_file(path: Path | foreign.ReadFile, overrides: Mapping[str, Any])
             file=path,
         )
     config = _config_of_info(path, info, overrides)
-    needed, present = weight_report.least_size(config.to_dict()), weight_report.size(shapes)
+    needed, present = weight_report.least_size(config.stored_settings()), weight_report.size(shapes)
     if needed > present:
         raise InvalidDataError(
             f"the settings describe a network of at least {needed:,} weights, but the file has "

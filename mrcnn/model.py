@@ -31,7 +31,6 @@ from mrcnn.data.roi_targets import build_detection_targets as build_detection_ta
 from mrcnn.data.roi_targets import generate_random_rois as generate_random_rois
 from mrcnn.data.rpn_targets import build_rpn_targets as build_rpn_targets
 from mrcnn.evaluation import evaluate as evaluation
-from mrcnn.geometry import anchors
 from mrcnn.geometry.image_meta import compose_image_meta as compose_image_meta
 from mrcnn.geometry.image_meta import parse_image_meta as parse_image_meta
 from mrcnn.geometry.preprocessing import mold_image as mold_image
@@ -91,7 +90,6 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         epoch: The number of epochs already trained.
         log_dir: The folder of this run, created by `train`.
         checkpoint_path: The weight files of this run, with a placeholder for the epoch.
-        anchors: The anchors of the last `get_anchors` call, in pixels.
 
     Raises:
         ValueError: If `mode` is unknown or a setting is not valid.
@@ -100,6 +98,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
     # State that subclasses with their own constructor do not set.
     class_names: list[str] | None = None
     _detector: Detector | None = None
+    _run: runs.Run | None = None  # None if a subclass chooses its folder itself
     _range_of_weights: Sequence[float] | None = None  # IMAGE_VALUE_RANGE, if loading weights has set it
 
     @functools.cached_property
@@ -128,10 +127,6 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
     def devices(self) -> Devices:
         """The devices of the network."""
         return backend.get_devices(self.config.GPU_COUNT, training=self.mode == "training")
-
-    @functools.cached_property
-    def _anchors(self) -> anchors.AnchorCache:
-        return anchors.AnchorCache(self.config)
 
     def build(self, mode: str, config: "Config") -> keras.Model:
         """Return a network with fresh weights, as described in `mrcnn.network.graphs`.
@@ -184,7 +179,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         is_complete = names is not None and len(names) == self.config.NUM_CLASSES
         changed = {"BFLOAT16_IS_SAFE": False} if self.mode == "training" else {}  # measured before training
         return ModelInfo(
-            settings=self.config.to_dict() | changed,
+            settings=self.config.stored_settings() | changed,
             class_names=names if is_complete else None,
             metrics=self.metrics,
             version=mrcnn.__version__,
@@ -286,7 +281,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
                 "they do not include stay random.",
                 stacklevel=2,
             )
-        return downloads.get_imagenet_weights(backbone=self.config.BACKBONE)
+        return downloads.get_imagenet_weights(backbone=str(self.config.BACKBONE))
 
     def find_last(self) -> str:
         """Return the path of the newest weight file of this NAME in `model_dir`.
@@ -384,6 +379,9 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         Returns:
             The Keras History, or None if all epochs had already run.
 
+        Warns:
+            UserWarning: If the dataset gives classes other ids than the loaded weights have learned.
+
         Raises:
             ValueError: If the model is in inference mode, an argument is not valid, USE_RPN_ROIS is False, or
                 the datasets do not fit the settings.
@@ -397,7 +395,9 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         pattern = layer_groups.checked_pattern(self.keras_model, layers)
         if arguments.is_done(epochs, self.epoch):
             return None
-        self.class_names = [info["name"] for info in train_dataset.class_info]
+        names = [info["name"] for info in train_dataset.class_info]
+        arguments.warn_of_renumbered(self.class_names, names)
+        self.class_names = names
         batches, validation = self._batches(train_dataset, val_dataset, augmentation, no_augmentation_sources)
         self.config.BFLOAT16_IS_SAFE = False
         is_first = self.devices.is_first_process  # the other processes neither print nor write
@@ -405,8 +405,8 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         self.compile(learning_rate, self.config.LEARNING_MOMENTUM)
         saver = None
         if is_first:
-            if self._run.is_new and self.log_dir == str(self._run.log_dir):
-                self._use_run(runs.claimed(self._run, custom_callbacks or ()))
+            if self._run is not None and self._run.is_new and self.log_dir == str(self._run.log_dir):
+                self._run = runs.claimed(self._run, [self, *(custom_callbacks or ())])
             runs.open_run_folder(self.log_dir, self.config, self.epoch)
             saver = training_callbacks.SaveWeights(self.checkpoint_path)
             self._print_start(epochs, layers, learning_rate, verbose)
@@ -678,20 +678,9 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         )
         return rois, class_ids, scores, crops.whole()
 
-    def get_anchors(self, image_shape: Sequence[int]) -> Boxes:
-        """Return the normalized anchors for a molded image, and set `anchors` to the same anchors in pixels.
-
-        Args:
-            image_shape: (height, width, channels) of the molded image.
-
-        Returns:
-            float32 [A, (y1, x1, y2, x2)].
-        """
-        self.anchors = self._anchors.of(image_shape)
-        return self._anchors.normalized(image_shape).copy()
-
     def _require_mode(self, mode: str, caller: str) -> None:
         backend.require_unforked()
+        backend.require_eager_execution()
         if self.mode != mode:
             raise ValueError(
                 f"{caller}() needs a model in {mode} mode. Received: mode={self.mode!r}. "

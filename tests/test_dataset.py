@@ -190,7 +190,27 @@ def test_several_pages_are_refused(tmp_path):
     np.testing.assert_array_equal(dataset.load_image(0), PIXELS[..., :3])
 
 
-@pytest.mark.parametrize("channels", [3, "RGB", None, {"count": 3}])
+def test_the_page_of_a_book_chooses_nothing(tmp_path):
+    dataset, _ = stored(tmp_path, "a.png", PIXELS[..., :3])
+    dataset.image_info[0]["page"] = 3
+    np.testing.assert_array_equal(dataset.load_image(0), PIXELS[..., :3])
+
+
+class OpensImages(Dataset):
+    """A script's own helper, with a name that the library might have taken."""
+
+    def open_image(self, path):
+        return path.read()
+
+
+def test_a_helper_to_open_images(tmp_path):
+    _, path = stored(tmp_path, "a.png", PIXELS[..., :3])
+    dataset = OpensImages()
+    dataset.add_image("files", 0, path)
+    np.testing.assert_array_equal(dataset.load_image(0), PIXELS[..., :3])
+
+
+@pytest.mark.parametrize("channels", [3, "RGB", None, {"count": 3}, ["red", "green"]])
 def test_a_number_of_channels_is_no_choice(channels, tmp_path):
     dataset, _ = stored(tmp_path, "a.png", PIXELS[..., :3])
     dataset.image_info[0]["channels"] = channels

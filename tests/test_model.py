@@ -3,17 +3,20 @@
 import errno
 import json
 import os
+import warnings
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 from tiny_model import TinyConfig
 from toy_data import ArrayDataset, rectangles, toy_dataset
 
+from mrcnn import formats
 from mrcnn.checkpoints import weights
 from mrcnn.config import LOSS_NAMES
 from mrcnn.model import MaskRCNN, log, mold_image
-from mrcnn.training import runs
+from mrcnn.training import arguments, runs
 
 pytestmark = pytest.mark.smoke
 
@@ -137,6 +140,37 @@ def test_heads_leave_the_backbone_alone(tmp_path):
     assert not [path for path in changed if path.startswith("res")]
     assert [path for path in changed if path.startswith("fpn_p2")]
     assert [path for path in changed if "rpn_conv_shared" in path]
+
+
+@pytest.mark.usefixtures("eager_test")
+def test_a_dataset_with_other_class_ids_than_the_weights(trained, tmp_path):
+    model = MaskRCNN("training", TinyConfig(), tmp_path)
+    model.load_weights(trained[0].find_last(), resume=False)
+    dataset = toy_dataset(3)
+    for info in dataset.class_info[1:]:
+        info["name"] = {"class 1": "class 3", "class 3": "class 1"}.get(info["name"], info["name"])
+    dataset.prepare()
+    with pytest.warns(UserWarning, match=r"'class 3' 3 -> 1, 'class 1' 1 -> 3\. To keep the ids"):
+        model.train(dataset, None, 0.01, epochs=1, layers="heads")
+    assert model.class_names == dataset.class_names
+
+
+def test_the_advice_about_other_class_ids_keeps_the_objects(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    PIL.Image.fromarray(rectangles(0)[0]).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels" / "a.txt").write_text("0 0.1 0.1 0.5 0.1 0.5 0.5")  # a cat
+    dataset = formats.YoloDataset()
+    dataset.load(tmp_path / "images", classes=["cat", "dog"])
+    names = [info["name"] for info in dataset.class_info]
+    with pytest.warns(UserWarning, match=r"'cat' 2 -> 1, 'dog' 1 -> 2.*renumber_classes\(\['dog', 'cat'\]\)"):
+        arguments.warn_of_renumbered(["BG", "dog", "cat "], names)
+    dataset.renumber_classes(["dog", "cat "])
+    dataset.prepare()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        arguments.warn_of_renumbered(["BG", "dog", "cat "], dataset.class_names)
+    assert dataset.class_names[dataset.load_mask(0)[1][0]] == "cat"
 
 
 def test_training_graph_and_inference_graph_share_weights_by_name(trained, detector):

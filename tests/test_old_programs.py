@@ -150,6 +150,84 @@ def test_the_path_for_model_checkpoint(tmp_path, name):
     assert path.endswith("_{epoch:04d}.h5") and not path.endswith((".keras", ".txt"))
 
 
+class ChoosesFolder(modellib.MaskRCNN):
+    """Chooses the folder of a run itself, without the method of MaskRCNN."""
+
+    def set_log_dir(self, model_path=None):
+        self.epoch = 0
+        self.log_dir = os.path.join(self.model_dir, "mine")
+        self.checkpoint_path = os.path.join(self.log_dir, "mine_{epoch:04d}.h5")
+
+
+def test_a_subclass_that_chooses_its_folder(tmp_path):
+    model = ChoosesFolder("training", TinyConfig(), str(tmp_path))
+    model.train(toy_dataset(3), None, 0.01, epochs=1, layers="heads")
+    assert (tmp_path / "mine" / "mine_0001.h5").is_file()
+
+
+def test_an_epoch_and_a_path_that_the_program_sets(tmp_path):
+    model = modellib.MaskRCNN("training", TinyConfig(), str(tmp_path))
+    model.epoch = 2
+    model.checkpoint_path = str(tmp_path / "kept" / "mine_{epoch:04d}.h5")
+    model.train(toy_dataset(3), None, 0.01, epochs=3, layers="heads")
+    assert model.epoch == 3
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["mine_0003.h5"]
+    assert os.path.isfile(os.path.join(model.log_dir, "config.json"))
+
+
+def test_a_folder_that_the_program_creates_before_training(tmp_path):
+    model = modellib.MaskRCNN("training", TinyConfig(), str(tmp_path))
+    folder = model.log_dir
+    os.makedirs(folder)
+    with open(os.path.join(folder, "notes.txt"), "w") as notes:
+        notes.write("learning rate 0.01")
+    model.train(toy_dataset(3), None, 0.01, epochs=1, layers="heads")
+    assert model.log_dir == folder
+    assert {"notes.txt", "mask_rcnn_toy_0001.h5"} < set(os.listdir(folder))
+
+
+class DescribesItself(TinyConfig):
+    """A script's own `to_dict`, of values that JSON cannot store."""
+
+    def to_dict(self):
+        return {name: getattr(self, name) for name in dir(self) if name.isupper()}
+
+
+def test_a_config_with_its_own_to_dict(tmp_path):
+    model = modellib.MaskRCNN("training", DescribesItself(), str(tmp_path))
+    model.train(toy_dataset(3), None, 0.01, epochs=1, layers="heads")
+    assert weights.load_weights(model.keras_model, model.find_last()).info.settings["NAME"] == "toy"
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="graphs of TensorFlow 1")
+def test_a_graph_of_tensorflow_1_is_named(detector):
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), pytest.raises(RuntimeError, match=r"Remove.*tf\.Graph\(\)\.as_default"):
+        detector.detect([rectangles(0)[0]])
+
+
+def test_the_anchors_of_the_last_image(tmp_path):
+    training = OwnModel("training", TinyConfig(), str(tmp_path))
+    config = training.config
+    wanted = utils.generate_pyramid_anchors(
+        config.RPN_ANCHOR_SCALES,
+        config.RPN_ANCHOR_RATIOS,
+        modellib.compute_backbone_shapes(config, config.IMAGE_SHAPE),
+        config.BACKBONE_STRIDES,
+        config.RPN_ANCHOR_STRIDE,
+    )
+    np.testing.assert_array_equal(training.anchors, wanted)
+    config = TinyConfig()
+    config.IMAGE_RESIZE_MODE = "pad64"
+    model = OwnModel("inference", config, str(tmp_path))
+    model.detect([np.zeros((64, 128, 3), np.uint8)])
+    assert model.anchors.shape == model.get_anchors((64, 128, 3)).shape
+    assert len(model.anchors) == len(training.anchors) * 128 // 64
+    model.anchors = wanted
+    assert model.anchors is wanted
+
+
 def test_servers_that_prepare_the_predict_function(detector):
     assert detector.keras_model._make_predict_function() is None
 
@@ -250,7 +328,11 @@ def test_activations_and_weights(detector, looked_at):
         for layer in detector.get_trainable_layers()
         if layer.__class__.__name__ in ["Conv2D", "Dense", "Conv2DTranspose"]
     ]
-    assert convolutions and all(len(layer.get_weights()) == 2 for layer in convolutions)
+    assert all(len(layer.get_weights()) == 2 for layer in convolutions)
+    assert {layer.name for layer in convolutions} > {
+        *("fpn_c5p5", "fpn_p2", "mrcnn_class_conv1", "mrcnn_class_conv2", "mrcnn_class_logits"),
+        *("mrcnn_bbox_fc", "mrcnn_mask_conv1", "mrcnn_mask_conv4", "mrcnn_mask_deconv", "mrcnn_mask"),
+    }
 
 
 # --- Star imports, and TensorFlow 1 ---

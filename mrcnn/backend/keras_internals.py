@@ -99,6 +99,22 @@ def optimized_variables(optimizer: keras.Optimizer) -> list[keras.Variable]:
     return list(optimizer._trainable_variables)
 
 
+def mean_weights(optimizer: keras.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:
+    """Each variable that an optimizer, or the one whose loss it scales, trains, with its running mean."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return list(zip(inner._trainable_variables, inner._model_variables_moving_average, strict=True))
+
+
+@contextlib.contextmanager
+def without_final_means(optimizer: keras.Optimizer) -> Iterator[None]:
+    """Keep `fit` from replacing weights by their running means at its end, on JAX also after an error."""
+    optimizer.finalize_variable_values = lambda variables: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values
+
+
 def variable_index(optimizer: keras.Optimizer, variable: Any) -> int:
     """The position of a variable, of Keras or of its backend, in `optimized_variables`."""
     return int(optimizer._get_variable_index(variable))
@@ -166,3 +182,20 @@ class ClipsAfterSum:
             return summed
         grads, variables = zip(*summed, strict=True)
         return list(zip(self.clipped(list(grads)), variables, strict=True))
+
+
+class AveragesWeights:
+    """Part of an optimizer: choose the momentum of the running mean of the weights, which Keras fixes."""
+
+    def momentum_of_mean(self) -> Tensor | None:
+        """The momentum in this step, or None for that of Keras."""
+        return None
+
+    def _update_model_variables_moving_average(self, trainable_variables: Sequence[keras.Variable]) -> None:
+        momentum = self.momentum_of_mean()
+        if momentum is None:
+            super()._update_model_variables_moving_average(trainable_variables)  # type: ignore[misc]
+            return
+        means = self._model_variables_moving_average  # type: ignore[attr-defined]
+        for variable, mean in zip(trainable_variables, means, strict=True):
+            mean.assign(mean * momentum + variable * (1.0 - momentum))

@@ -219,7 +219,7 @@ def report_differences(
     Warns:
         UserWarning: If the model is a detector, which then may find nothing.
     """
-    differences = describe_differences(settings, config.to_dict())
+    differences = describe_differences(settings, config.stored_settings())
     if differences and detects:
         warnings.warn(
             f"{path} was trained with different settings than this model has, so it may find nothing:\n"

@@ -87,9 +87,10 @@ def _images(source: str | None, size: int, batch: int, channels: int) -> list[An
 
     if source is None:
         return [_disks(size or 512, seed, channels) for seed in range(batch)]
-    from mrcnn.files.images import SUFFIXES, read_image
+    from mrcnn.files.images import read_image
+    from mrcnn.formats.image_files import images_in
 
-    files = sorted(path for path in Path(source).iterdir() if path.suffix.lower() in SUFFIXES)
+    files = [Path(source, name) for name in images_in(source, "")]
     if not files:
         raise ValueError(f"{source} has no images.")
     images = [read_image(files[index % len(files)]) for index in range(batch)]

@@ -122,7 +122,7 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
         return _from_folder(place, wanted)
     if data.suffix.lower() == ".zip":
         return _label_images(data, wanted)
-    if data.is_dir() and any(data.glob("*.json")):
+    if data.is_dir() and any(data.glob("[!.]*.json")):
         shapes = formats.LabelMeDataset(**choice)
         shapes.load(data, classes, keep_empty=True, within=images)
         return shapes
@@ -202,7 +202,7 @@ def _holds(kind: str, place: Path) -> bool:
 
 def _has_outlines(folder: Path, kind: str) -> bool:
     suffixes = OUTLINE_SUFFIXES[kind]
-    return folder.is_dir() and any(path.suffix.lower() in suffixes for path in folder.iterdir())
+    return folder.is_dir() and any(path.suffix.lower() in suffixes for path in folder.glob("[!.]*"))
 
 
 def _yolo(data: Path, wanted: _Wanted) -> "FormatDataset":
@@ -235,12 +235,12 @@ def _yolo_labels(data: Path, images: Path) -> Path | None:
     if "images" in images.parts:
         is_elsewhere = data.parent.absolute() not in images.absolute().parents
         folders.insert(1 if is_elsewhere else 0, yolo.labels_of(images))
-    filled = [folder for folder in folders if any(folder.glob("*.txt"))]
+    filled = [folder for folder in folders if any(folder.glob("[!.]*.txt"))]
     return next((folder for folder in [*filled, *folders] if folder.is_dir()), None)
 
 
 def _has_images(folder: Path) -> bool:
-    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+    return folder.is_dir() and any(path.suffix.lower() in SUFFIXES for path in folder.glob("[!.]*"))
 
 
 def _images_beside(folder: Path) -> Path:

@@ -111,6 +111,8 @@ def _summary(
 def files_of(sources: Sequence[str]) -> dict[str, Path]:
     """Return the image files of files and folders by the names of their results.
 
+    Hidden files of a folder are left out.
+
     Raises:
         MissingFileError: If there is none.
         ValueError: If a source is of another kind, or two images have one name.
@@ -120,8 +122,8 @@ def files_of(sources: Sequence[str]) -> dict[str, Path]:
     suffixes = SUFFIXES | TIFF_SUFFIXES | kinds.SLIDE_SUFFIXES | kinds.RASTER_SUFFIXES | {".npy", ".zarr"}
     found: dict[str, Path] = {}
     for source in map(Path, sources):
-        is_folder = source.is_dir() and source.suffix.lower() != ".zarr"
-        for path in sorted(source.iterdir()) if is_folder else [source]:
+        is_folder = _is_plain_folder(source)
+        for path in _visible_files(source) if is_folder else [source]:
             if path.suffix.lower() not in suffixes:
                 if is_folder:
                     continue
@@ -137,3 +139,15 @@ def files_of(sources: Sequence[str]) -> dict[str, Path]:
             "There are no images here. Pass image files, or a folder of them.", file=sources[0]
         )
     return found
+
+
+def _is_plain_folder(path: Path) -> bool:
+    """Return whether a path is a folder, but not a Zarr store."""
+    return path.is_dir() and path.suffix.lower() != ".zarr"
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    """Return the files and Zarr stores of a folder that are not hidden, sorted."""
+    return sorted(
+        path for path in folder.iterdir() if not path.name.startswith(".") and not _is_plain_folder(path)
+    )

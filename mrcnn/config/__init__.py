@@ -31,6 +31,9 @@ DERIVED = {
     "IMAGE_META_SIZE": "NUM_CLASSES",
 }
 
+# The values of IMAGE_RESIZE_MODE with which each molded image has its own size.
+OWN_SIZES = ("pad64", "shortest", "none")
+
 # Similarity above which an unknown name counts as misspelled. It catches one or two wrong letters and accepts
 # new names such as LEARNING_RATE_DECAY, although there is a LEARNING_RATE.
 MISSPELLING = 0.88
@@ -265,7 +268,9 @@ class Config:
 
     MAX_GT_INSTANCES = 100
     """Largest number of objects per image from which the heads learn. If an image has more, they are chosen
-    at random."""
+    at random, and RoIs of the others are neither objects nor background. With RPN_TARGETS_IN_GRAPH = False,
+    the network does not know the others and learns them as background; then set this to the largest number
+    of objects in an image."""
 
     RPN_BBOX_STD_DEV: Any = np.array([0.1, 0.1, 0.2, 0.2])
     """Standard deviations of the RPN's deltas (dy, dx, log(dh), log(dw)). Targets are divided by them."""
@@ -343,9 +348,13 @@ class Config:
     want does not fit into memory."""
 
     EMA_MOMENTUM: float | None = None
-    """Momentum of a running mean of the weights, such as 0.999. Validation and weight files use the mean,
-    while training continues with the weights themselves. Statistics of batch norm are averaged, too. None
-    turns this off."""
+    """Largest momentum of a running mean of the weights, such as 0.999. After t steps of a training the
+    momentum is at most t / (t + 9), so a short training does not end near its first weights. Statistics of
+    batch norm are averaged, too. Validation, weight files and the network after training have the mean, while
+    training continues with the weights themselves: the next call to `train` starts with those, unless
+    weights were loaded or changed in between. So does a run resumed from its last epoch, if its folder holds
+    trained_weights.npz and one process trains. Otherwise, training starts with the mean. None turns this
+    off."""
 
     # --- Speed ---
 
@@ -400,6 +409,9 @@ class Config:
     cannot keep busy. Each process holds a copy of the dataset. Set LOADER_WORKERS to about the number of CPU
     cores."""
 
+    # Height and width of IMAGE_SHAPE, if a program has set one that is not square.
+    _nominal_size: tuple[int, int] | None = None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _drop_shadowed(cls)
@@ -433,8 +445,10 @@ class Config:
         """Height, width and channels of the network's input, an integer array.
 
         With IMAGE_RESIZE_MODE "pad64", "shortest" or "none" each image has its own size, and this is only a
-        nominal one.
+        nominal one, which need not be square.
         """
+        if self._nominal_size and self.IMAGE_RESIZE_MODE in OWN_SIZES:
+            return np.array([*self._nominal_size, self.IMAGE_CHANNEL_COUNT])
         side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
         return np.array([side, side, self.IMAGE_CHANNEL_COUNT])
 
@@ -446,6 +460,11 @@ class Config:
             raise ValueError(
                 f"IMAGE_SHAPE must be (height, width, channels). Received: IMAGE_SHAPE={value!r}"
             ) from error
+        if self.IMAGE_RESIZE_MODE in OWN_SIZES and height != width and min(height, width) > 0:
+            self._nominal_size = height, width
+            self.IMAGE_CHANNEL_COUNT = channels
+            return
+        self._nominal_size = None
         if height != width:
             raise ValueError(
                 f"IMAGE_SHAPE must be square. Received: IMAGE_SHAPE={tuple(value)}. Use "
@@ -504,7 +523,13 @@ class Config:
         rules.check(self, mode)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return all settings as plain JSON types; see `stored_settings`."""
+        return self.stored_settings()
+
+    def stored_settings(self) -> dict[str, Any]:
         """Return all settings as plain JSON types, as weight files store them.
+
+        Scripts for the Keras 2 library may have a `to_dict` of their own.
 
         Derived settings and values that JSON cannot hold are left out. The names of callables are listed
         under "CALLABLES", so an attribute of this name is left out, too.
@@ -526,7 +551,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
-        """Return an instance of this class with settings from `to_dict`.
+        """Return an instance of this class with settings from `stored_settings`.
 
         Warns (UserWarning) about callables, which are not stored. Set them yourself.
         """

@@ -44,17 +44,16 @@ def check(augmentation: Any, dataset: "Dataset") -> None:
         dataset: The dataset.
 
     Raises:
-        AugmentationError: If it is none of these, or has to be called first, or needs an entry of
-            `image_info` that no image has.
+        AugmentationError: If it is none of these, has to be called first, is a function that does not take
+            (image, masks), or needs an entry of `image_info` that no image has.
     """
     for part in augmentation if isinstance(augmentation, (list, tuple)) else [augmentation]:
         if part is None or hasattr(part, "to_deterministic"):
             continue
-        module = str(getattr(part, "__module__", ""))
-        if isinstance(part, type) or (inspect.isfunction(part) and module.startswith("mrcnn.")):
-            raise AugmentationError(
-                f"`augmentation` must be what {part.__name__} returns. Call it: {part.__name__}()"
-            )
+        if isinstance(part, type):
+            raise AugmentationError(_to_be_called(part))
+        if inspect.isfunction(part):
+            _check_function(part)
         if not callable(part) and not isinstance(part, CopyPaste):
             raise AugmentationError(
                 "`augmentation` must be an imgaug augmenter, an albumentations transform, a callable "
@@ -63,6 +62,25 @@ def check(augmentation: Any, dataset: "Dataset") -> None:
             )
         if isinstance(part, CopyPaste):
             check_entry(part, dataset)
+
+
+def _check_function(function: Callable[..., object]) -> None:
+    """Check that a function can be called as f(image, masks), with `rng` if it has this parameter."""
+    signature = inspect.signature(function)
+    has_defaults = all(one.default is not one.empty for one in signature.parameters.values())
+    if has_defaults and str(function.__module__).startswith("mrcnn."):  # such as camera_policy
+        raise AugmentationError(_to_be_called(function))
+    try:
+        signature.bind(None, None, **_rng_argument(function, None))
+    except TypeError as error:
+        raise AugmentationError(
+            "`augmentation` must be a function f(image, masks) or f(image, masks, rng). Received: "
+            f"{function.__name__}({', '.join(signature.parameters)}), {error}"
+        ) from None
+
+
+def _to_be_called(part: Any) -> str:
+    return f"`augmentation` must be what {part.__name__} returns. Call it: {part.__name__}()"
 
 
 def check_entry(step: CopyPaste, dataset: "Dataset") -> None:
@@ -220,16 +238,22 @@ def _apply_callable(
     masks: Masks,
     rng: np.random.Generator | None,
 ) -> tuple[Image, Masks]:
-    if "rng" in inspect.signature(function).parameters:
-        changed = function(image, masks, rng=np.random.default_rng() if rng is None else rng)
-    else:
-        changed = function(image, masks)
+    changed = function(image, masks, **_rng_argument(function, rng))
     if not isinstance(changed, (tuple, list)) or len(changed) != 2:
         raise AugmentationError(
             f"The augmentation {_describe(function)} must return (image, masks). Received: an object of "
             f"type {type(changed).__name__}"
         )
     return changed[0], changed[1]
+
+
+def _rng_argument(
+    function: Callable[..., object], rng: np.random.Generator | None
+) -> dict[str, np.random.Generator]:
+    """Return the argument `rng` of a callable, or nothing if it has no such parameter."""
+    if "rng" not in inspect.signature(function).parameters:
+        return {}
+    return {"rng": np.random.default_rng() if rng is None else rng}
 
 
 def _pack(masks: Masks) -> tuple[np.ndarray, list[int]]:

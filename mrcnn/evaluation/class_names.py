@@ -20,7 +20,7 @@ def joined_numbers(names: Sequence[str], dataset_names: Sequence[str]) -> dict[i
     `class_names` of a dataset.
     """
     joined: dict[int, int] = {}
-    for own_form, dataset_form in ((str, str), (str, _cut), (_cut, str)):
+    for own_form, dataset_form in ((str.strip, str.strip), (str.strip, _cut), (_cut, str.strip)):
         own = _occurrences(names, own_form, set(joined))
         numbers = _occurrences(dataset_names, dataset_form, set(joined.values()))
         joined |= {number: numbers[name] for name, number in own.items() if name in numbers}
@@ -28,7 +28,7 @@ def joined_numbers(names: Sequence[str], dataset_names: Sequence[str]) -> dict[i
 
 
 def _cut(name: str) -> str:
-    return name.split(",")[0]
+    return name.split(",")[0].strip()
 
 
 def _occurrences(

@@ -13,7 +13,7 @@ import numpy as np
 from mrcnn.export import keras_formats, onnx_precision, openvino_format, torch_format
 from mrcnn.export.checking import check_file
 from mrcnn.export.onnx_writer import onnx_model
-from mrcnn.files import atomic_write
+from mrcnn.files import atomic_write, hidden_prefix
 from mrcnn.geometry.images import SHORTEST_MULTIPLE, SIZE_MULTIPLE, check_molded_size
 from mrcnn.inference.detector import update_layer_settings
 from mrcnn.inference.inputs import image_list, whole_image_config
@@ -187,7 +187,7 @@ def describe(
         canvas=canvas,
         multiple=SHORTEST_MULTIPLE if shortest else SIZE_MULTIPLE,
         padding="after" if shortest else "center",
-        config=config.to_dict(),
+        config=config.stored_settings(),
         precision=precision,
     )
 
@@ -291,14 +291,15 @@ def _move(written: Path, path: Path) -> None:
         # All files are copied before the first one gets its name. The stack ends in reverse order, with the
         # weights first.
         for part in sorted(written.parent.glob(f"{written.stem}.*"), reverse=True):
-            temporary = stack.enter_context(atomic_write(path.with_suffix(part.suffix)))
+            target = path if part == written else path.with_suffix(part.suffix)
+            temporary = stack.enter_context(atomic_write(target))
             shutil.copyfile(part, temporary)
 
 
 def _replace_folder(written: Path, path: Path) -> None:
     """Copy a folder to its place. An older one stays there until the copy is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = {"prefix": f".{path.name}-", "ignore_cleanup_errors": True}
+    options: dict[str, Any] = {"prefix": hidden_prefix(path.name), "ignore_cleanup_errors": True}
     with tempfile.TemporaryDirectory(dir=path.parent, **options) as beside:
         new, old = Path(beside, "new"), Path(beside, "old")
         shutil.copytree(written, new)

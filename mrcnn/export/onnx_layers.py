@@ -18,7 +18,8 @@ from mrcnn.backend.keras_internals import Call
 from mrcnn.backend.layer_graph import calls_between
 from mrcnn.export.onnx_graph import GraphBuilder, Name
 from mrcnn.network.normalization import GroupNorm
-from mrcnn.network.roi_convolution import RoiConv2D, RoiConv2DTranspose
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
+from mrcnn.network.roi_convolution import Conv2DTranspose as RoiConv2DTranspose
 from mrcnn.network.rpn import ObjectnessLogit
 from mrcnn.typing import Tensor
 

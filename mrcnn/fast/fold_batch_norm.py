@@ -19,7 +19,7 @@ from mrcnn.backend import keras_internals, layer_graph
 from mrcnn.fast.stand_ins import ConvolutionStandIn, folded_weights
 from mrcnn.network.convolution import Conv2D, DepthwiseConv2D
 from mrcnn.network.normalization import BatchNorm
-from mrcnn.network.roi_convolution import RoiConv2D
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
 
 # The values of train_bn (None for Keras' own layers) with which a norm uses the statistics of the batch.
 USES_BATCH, USES_BATCH_IN_TRAINING = (True,), (True, None)
@@ -124,5 +124,5 @@ def use_convolution_layout(model: keras.Model) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             use_convolution_layout(layer)
-        elif type(layer).__name__ == "Conv2D" or (isinstance(layer, RoiConv2D) and not layer.is_matmul):
+        elif type(layer) in (layers.Conv2D, Conv2D) or (isinstance(layer, RoiConv2D) and not layer.is_matmul):
             backend.to_convolution_layout(layer.kernel)

@@ -8,7 +8,7 @@ from keras import layers
 
 from mrcnn import backend
 from mrcnn.backend import keras_internals, layer_graph
-from mrcnn.network.roi_convolution import RoiConv2D
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
 from mrcnn.typing import Tensor
 
 # max_value, negative_slope and threshold of a ReLU that is max(x, 0).

@@ -8,7 +8,7 @@ from mrcnn import backend
 from mrcnn.backend.plain import Padding, Pair
 from mrcnn.fast.stand_ins import ConvolutionStandIn
 from mrcnn.network.convolution import Conv2D
-from mrcnn.network.roi_convolution import RoiConv2D
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
 from mrcnn.typing import Tensor
 
 

@@ -11,6 +11,10 @@ from typing import Any
 
 # Names of the temporary files of `atomic_write`, and of the weight files of earlier versions.
 LEFTOVER = re.compile(r"\..+-\w{8}\.part(\.\w+)?|\..+\.[0-9a-f]{8}\.tmp")
+# The part of a name that a temporary name repeats, in bytes. File systems allow 143 bytes or more for a name.
+PREFIX_BYTES = 64
+# Suffixes that some writers need. Other texts behind a dot may be long.
+SUFFIX = re.compile(r"\.\w{1,10}")
 
 
 @contextlib.contextmanager
@@ -19,7 +23,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     A reader never sees a partial file: if an error occurs, the process is killed or the disk is full, the
     previous file at `path` remains unchanged. If the block raises an error, the temporary file is removed.
-    Its name starts with a dot and keeps the suffix of `path`, which some writers need.
+    Its name starts with a dot and keeps the suffix of `path`, which some writers need. It is short enough for
+    every file system that has room for the name of `path`.
 
     Args:
         path: The file to write. Its folder is created if it is missing.
@@ -31,8 +36,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        suffix = path.suffix if SUFFIX.fullmatch(path.suffix) else ""
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=f".part{path.suffix}", dir=path.parent
+            prefix=hidden_prefix(path.stem), suffix=f".part{suffix}", dir=path.parent
         )
         os.close(handle)
         temporary = Path(name)
@@ -47,6 +53,13 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def hidden_prefix(name: str) -> str:
+    """Return how the names of temporary files begin: with a dot and a name, cut to PREFIX_BYTES."""
+    while len(os.fsencode(name)) > PREFIX_BYTES:
+        name = name[:-1]
+    return f".{name}-"
 
 
 def write_json(path: str | os.PathLike[str], value: Any, indent: int | None = None) -> None:

@@ -50,6 +50,24 @@ def as_array(image: "PillowImage") -> Image:
     return np.asarray(_to_srgb(image))
 
 
+def of_values(values: np.ndarray, raw_mode: str, profile: bytes | None) -> Image:
+    """Return the stored values of pixels as gray [h, w] or RGB [h, w, 3], as if they were read from a file.
+
+    Args:
+        values: uint8 [h, w] or [h, w, values per pixel].
+        raw_mode: Pillow's name of such values, such as "CMYK", or "RGBa" for colors multiplied by alpha.
+        profile: The ICC profile of the colors, or None.
+    """
+    import PIL.Image
+
+    height, width = values.shape[:2]
+    data = np.ascontiguousarray(values).tobytes()
+    mode = "RGBA" if raw_mode == "RGBa" else raw_mode
+    image = PIL.Image.frombytes(mode, (width, height), data, "raw", raw_mode)
+    image.info["icc_profile"] = profile
+    return as_array(image)
+
+
 def _without_palette(image: "PillowImage") -> "PillowImage":
     """Return an image of mode L, RGB, CMYK or LAB."""
     if image.mode in ("L", "RGB", "CMYK", "LAB"):

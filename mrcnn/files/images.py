@@ -196,7 +196,8 @@ def read_labels(
         entry: Description of the image in error messages, such as "image id 3".
 
     Returns:
-        Integers [h, w] exactly as stored; for palette images the indices.
+        Integers [h, w], the exact numbers in the file, turned by its EXIF orientation; for palette images the
+        indices.
 
     Raises:
         MissingFileError, UnreadableFileError: See `read_image`.
@@ -216,7 +217,7 @@ def read_labels(
                 "A label image must have one channel of integers. Received: an array of shape "
                 f"{labels.shape} and type {labels.dtype}."
             )
-        return labels
+        return np.ascontiguousarray(turned(labels, header.orientation))
 
 
 def read_mask(
@@ -239,17 +240,17 @@ def read_mask(
         entry: Description of the image in error messages, such as "image id 3".
 
     Returns:
-        bool [h, w], in the stored rows and columns.
+        bool [h, w], turned by the EXIF orientation of the file.
 
     Raises:
         MissingFileError, UnreadableFileError, InvalidDataError: See `read_image`.
     """
     with _opened(file, name, entry) as stream:
         header = read_header(stream)
-        pixels = read_image(stream, page=page, orientation=1)
+        pixels = read_image(stream, page=page)
     level = pixels.max(axis=-1) if pixels.ndim == 3 else pixels
     if not header.is_lossy:
-        return np.asarray(level > 0)
+        return np.asarray(level > 0 if level.dtype.kind == "f" else level != 0)
     if warn:
         _warn_of_lossy_mask(name or _path(file) or "a mask")
     return np.asarray(level > HALF)
@@ -376,6 +377,8 @@ def _as_array(image: "PillowImage") -> Image:
     from mrcnn.files import colors
 
     image.load()
+    if image.mode == "L" and _is_signed(image):
+        return _stored(image)
     return colors.as_array(image)
 
 

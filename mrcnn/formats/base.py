@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,7 +11,7 @@ from mrcnn.dataset import Dataset
 from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.files import archives
 from mrcnn.files.arguments import integers
-from mrcnn.files.images import Header, read_header, read_stack, turned
+from mrcnn.files.images import TRANSPOSED, Header, read_header, read_stack, turned
 from mrcnn.files.ordinary import is_ordinary
 from mrcnn.formats import outlines, problems
 from mrcnn.formats.files import Record, Source, is_text
@@ -45,11 +45,16 @@ class FormatDataset(Dataset):
     entries are left out and named in `problems`, and the rest is loaded.
 
     If several files have the same source, their classes are merged by name, even if the files use different
-    ids. The first file determines the ids. Files that annotate different classes need different sources,
-    because a class that a file does not annotate must not count as background in its images.
+    ids. The first file determines the ids. Spaces at the ends of names do not count; upper and lower case do.
+
+    A class that a file does not annotate must not count as background in its images, so files that annotate
+    different classes need different sources. Two sources share no class: a name in both stands for two
+    classes, which the network learns apart. Training keeps sources apart only in the class loss, and only if
+    a batch has one image; see `mrcnn.network.losses.mrcnn_class_loss`.
 
     Images with an EXIF orientation are rotated as viewers and annotation tools show them, unless the size in
-    the annotations, or of the masks, only fits the stored rows and columns.
+    the annotations, or of the masks, only fits the stored rows and columns. Files of masks and labels are
+    rotated by their own orientation.
 
     `image_info` has, besides id, source and path: `member`, the name in a zip archive or None; `size`, the
     (height, width) that the annotations refer to; `orientation`, the EXIF orientation to follow, 1 for none.
@@ -67,6 +72,8 @@ class FormatDataset(Dataset):
     Raises:
         InvalidDataError: If `channels` is not a list of integers.
     """
+
+    _has_own_pages = True
 
     def __init__(
         self, class_map: Any = None, *, page: int | None = None, channels: Sequence[int] | None = None
@@ -92,7 +99,7 @@ class FormatDataset(Dataset):
         height, width = self.image_info[image_id]["size"]
         return height, width
 
-    def open_image(self, image_id: int) -> Source | BinaryIO:
+    def open_image_file(self, image_id: int) -> Source | BinaryIO:
         """Return the path of the image file, or its content if it is in an archive."""
         return self._open(self.image_info[image_id])
 
@@ -161,8 +168,8 @@ class FormatDataset(Dataset):
         source = own[0]["source"] if own else next((info["source"] for info in self.image_info), "")
         ids = [info["id"] for info in own if info["source"] == source]
         ordered = []
-        for name in names:
-            info = next((info for info in own if info["name"] == name), None)
+        for name in (name.strip() for name in names):
+            info = next((info for info in own if info["name"].strip() == name), None)
             if info is None:
                 ids.append(_unused_id(ids))
                 info = {"source": source, "id": ids[-1], "name": name}
@@ -191,6 +198,7 @@ class FormatDataset(Dataset):
         """
         ids = [info["id"] for info in self.class_info if info["source"] == source]
         known = {info["name"]: info["id"] for info in reversed(self.class_info) if info["source"] == source}
+        in_lower_case = {name.casefold(): name for name in reversed(known)}
         joined: dict[Any, Any] = {}
         first: dict[str, Any] = {}
         for file_id, name in names.items():
@@ -199,6 +207,10 @@ class FormatDataset(Dataset):
                 self.problems.add(problems.REPEATED_CLASS_NAME, note)
             first.setdefault(name, file_id)
             if name not in known:
+                other = in_lower_case.setdefault(name.casefold(), name)
+                if other != name:
+                    note = f"{file}: {short(name)} and {short(other)}"
+                    self.problems.add(problems.SIMILAR_CLASS_NAME, note)
                 is_taken = any(str(file_id) == str(taken) for taken in ids)
                 known[name] = _next_id([*ids, *names]) if is_taken else file_id
                 ids.append(known[name])
@@ -214,6 +226,7 @@ class FormatDataset(Dataset):
         *,
         member: str | None = None,
         size: tuple[int, int] | None = None,
+        mask_sizes: Collection[tuple[int, int]] = (),
         **fields: Any,
     ) -> Record | None:
         """Add an image if its file exists.
@@ -225,6 +238,8 @@ class FormatDataset(Dataset):
             member: Name in the zip archive.
             size: (height, width) if the annotations contain it. The header of the file is then only read, and
                 compared, when the image is used. Otherwise the header is read immediately.
+            mask_sizes: Without `size`, the sizes of the image's mask files. The image keeps its stored rows
+                and columns if only these fit a mask.
             **fields: More fields for `image_info`.
 
         Returns:
@@ -240,9 +255,9 @@ class FormatDataset(Dataset):
             except DataError as error:
                 self.problems.add(problems.UNREADABLE_IMAGE, str(error))
                 return None
-            info.update(size=header.shown_size, orientation=header.orientation)
-            if header.orientation > 1:
-                self.problems.add(problems.TURNED, _name(info))
+            only_stored = header.stored_size in mask_sizes and header.shown_size not in mask_sizes
+            info["size"] = header.stored_size if only_stored else header.shown_size
+            info["orientation"] = self._fitting_orientation(header, info)
         self.add_image(source, image_id, **info)
         return self.image_info[-1]
 
@@ -284,6 +299,12 @@ class FormatDataset(Dataset):
             self.problems.add(problems.NOT_TURNED, _name(info))
         return 1 if header.stored_size == info["size"] else None
 
+    def _note_unclear_turn(self, info: Record) -> None:
+        """Note an image whose labels have no orientation, if it has one that its size does not reveal."""
+        height, width = info["size"]
+        if info["orientation"] > 1 and (info["orientation"] not in TRANSPOSED or height == width):
+            self.problems.add(problems.UNCLEAR_TURN, _name(info))
+
     def _open(self, info: Record) -> Source | BinaryIO:
         path: Source = info["path"]
         return archives.open_member(path, info["member"]) if info["member"] else path
@@ -316,7 +337,8 @@ class FormatDataset(Dataset):
     def _class_names(self, classes: Sequence[str] | None, found: Sequence[str], file: Source) -> list[str]:
         """Return the class names in the order of their ids: the given names, else the found ones, sorted.
 
-        A given name may be cut at its first comma, as in `class_names` of a dataset; see `_whole_names`.
+        Spaces at the ends of given names are removed, as the readers do for found names. A given
+        name may be cut at its first comma, as in `class_names` of a dataset; see `_whole_names`.
 
         Raises:
             ValueError: If `classes` is not a list of names.
@@ -331,6 +353,7 @@ class FormatDataset(Dataset):
                 )
             return sorted(set(found))
         names = [] if isinstance(classes, (str, bytes)) else list(classes)
+        names = [name.strip() if isinstance(name, str) else name for name in names]
         if not names or not all(isinstance(name, str) and name and is_text(name) for name in names):
             raise InvalidDataError(
                 f"`classes` must be a list of one or more names. Received: classes={short(classes)}",
@@ -394,7 +417,7 @@ def _whole_names(names: Sequence[str], found: Sequence[str]) -> list[str]:
     missing = Counter(name for name in names if name not in known)
     begin_with: dict[str, list[str]] = {}
     for name in sorted(known - set(names)):
-        begin_with.setdefault(name.split(",")[0], []).append(name)
+        begin_with.setdefault(name.split(",")[0].strip(), []).append(name)
     whole = {cut: iter(same) for cut, same in begin_with.items() if len(same) == missing[cut]}
     return [next(whole[name]) if name in whole else name for name in names]
 

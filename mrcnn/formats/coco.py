@@ -138,7 +138,7 @@ class CocoDataset(FormatDataset):
             entry = f"categories[{number}]"
             with self.problems.leave_out(path, entry):
                 category_id = identifier(record, "id", path, entry)
-                name = field(record, "name", str, path, entry)
+                name = field(record, "name", str, path, entry).strip()
                 if not name:
                     raise BrokenEntryError("`name` must not be empty.", file=path, entry=entry, field="name")
                 if names.setdefault(category_id, name) != name:
@@ -358,6 +358,8 @@ def _chosen_ids(names: Mapping[Id, str], classes: Sequence[Any] | None, path: Pa
     for category_id, name in names.items():
         ids[name].append(category_id)
     wanted = [] if isinstance(classes, (str, bytes)) else list(classes)
+    # An id that is a text may have spaces. Names have none at their ends.
+    wanted = [one.strip() if isinstance(one, str) and one not in names else one for one in wanted]
     unknown = [
         one for one in wanted if not isinstance(one, (int, str)) or (one not in names and one not in ids)
     ]

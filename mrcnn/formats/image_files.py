@@ -130,13 +130,15 @@ def match(paths: Iterable[str], annotated: Collection[str]) -> tuple[dict[str, s
 def annotation_files(folder: Source, suffixes: Sequence[str]) -> dict[str, Path]:
     """Return the files of a folder with these suffixes by their names without suffix; the first suffix wins.
 
+    Hidden files are left out.
+
     Raises:
         MissingFileError: If there is no such folder, or none of the files.
     """
     folder = Path(folder)
     found: dict[str, Path] = {}
     for suffix in suffixes:
-        for path in sorted(folder.glob(f"*{suffix}")):
+        for path in sorted(folder.glob(f"[!.]*{suffix}")):
             found.setdefault(path.stem, path)
     if not found:
         kinds = " or ".join(f"*{suffix}" for suffix in suffixes)

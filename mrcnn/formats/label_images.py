@@ -150,7 +150,7 @@ class LabelImageDataset(FormatDataset):
 
     def _add(self, root: Path, name: str, image: str, labels: str | None, source: str, facts: Record) -> None:
         """Add one image if its label image can be read and has its size."""
-        size = None
+        header = None
         if labels is None:
             self.problems.add(problems.MISSING_LABELS, str(root / image))
         else:
@@ -168,11 +168,11 @@ class LabelImageDataset(FormatDataset):
                     problems.BROKEN_MASK, f"{note}Received: mode {header.mode}, {header.frames} pages"
                 )
                 return
-            size = header.stored_size
         path, member = (root / image, None) if root.is_dir() else (root, image)
+        size = None if header is None else header.shown_size
         info = self._add_file(source, name, path, member=member, size=size, root=root, labels=labels, **facts)
-        if info is not None:
-            self._check_last(problems.MASK_SIZE)
+        if info is not None and self._check_last(problems.MASK_SIZE) and header and header.orientation == 1:
+            self._note_unclear_turn(info)
 
     def _read_labels(self, info: Record) -> np.ndarray:
         """Return the label image of an image, with negative and void values as background."""

@@ -82,7 +82,7 @@ class LabelMeDataset(OutlineDataset):
         *,
         within: Source | None = None,
     ) -> None:
-        """Add the images of all JSON files in a folder.
+        """Add the images of all JSON files in a folder, except hidden ones.
 
         Args:
             folder: The folder of the JSON files.
@@ -99,7 +99,7 @@ class LabelMeDataset(OutlineDataset):
                 `problems`.
         """
         folder = Path(folder)
-        paths = sorted(folder.glob("*.json"))
+        paths = sorted(folder.glob("[!.]*.json"))
         if not paths:
             raise MissingFileError("The folder has no LabelMe files (*.json).", file=folder)
         contents = {path: content for path in paths if (content := self._content(path)) is not None}
@@ -213,7 +213,7 @@ class LabelMeDataset(OutlineDataset):
     def _mask(self, info: Record, points: Polygon, png: str, path: Path, entry: str) -> PlacedMask:
         """Check a shape that is a mask: a PNG file in base64, and its corners in the image."""
         try:
-            size = read_header(_bytes(png)).stored_size
+            size = read_header(_bytes(png)).shown_size
             if size[0] > info["size"][0] or size[1] > info["size"][1]:
                 raise BrokenEntryError(
                     "The mask must not be larger than the image. Received: a mask of "
@@ -254,7 +254,7 @@ def _labels(shapes: Sequence[object]) -> Iterator[str]:
 
 
 def _label(shape: object, path: Path, entry: str) -> str:
-    label = str(field(shape, "label", (str, int), path, entry))
+    label = str(field(shape, "label", (str, int), path, entry)).strip()
     if not label:
         raise BrokenEntryError("`label` must not be empty.", file=path, entry=entry, field="label")
     return label

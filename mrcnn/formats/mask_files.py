@@ -1,13 +1,13 @@
 """Folders with one mask file for each object, as in the 2018 Data Science Bowl."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from mrcnn.errors import DataError
-from mrcnn.files.images import read_header, read_mask
+from mrcnn.files.images import Header, read_header, read_mask
 from mrcnn.formats import image_files, problems
 from mrcnn.formats.base import FormatDataset, Instance, cropped
-from mrcnn.formats.files import Source
+from mrcnn.formats.files import Record, Source
 
 
 class MaskFileDataset(FormatDataset):
@@ -62,9 +62,11 @@ class MaskFileDataset(FormatDataset):
             mask_paths = [root / mask for mask in _images_in(root, f"{name}/{masks}")]
             if not mask_paths:
                 self.problems.add(problems.MISSING_LABELS, str(root / name / masks))
-            info = self._add_file(source, name, path, masks=[], class_id=class_id)
+            headers = {mask: header for mask in mask_paths if (header := self._mask_header(mask)) is not None}
+            sizes = {header.shown_size for header in headers.values()}
+            info = self._add_file(source, name, path, mask_sizes=sizes, masks=[], class_id=class_id)
             if info is not None:
-                info["masks"] = [mask for mask in mask_paths if self._is_mask(mask, info["size"])]
+                info["masks"] = self._fitting(headers, info)
         self._finish(root, before)
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
@@ -87,19 +89,27 @@ class MaskFileDataset(FormatDataset):
             else:
                 yield from cropped(mask, class_id)
 
-    def _is_mask(self, path: Path, size: tuple[int, int]) -> bool:
-        """Return whether the header of a mask file can be read and has the size of the image."""
+    def _mask_header(self, path: Path) -> Header | None:
+        """Return the header of a mask file, or None, and noted, if it cannot be read."""
         try:
-            header = read_header(path)
+            return read_header(path)
         except DataError as error:
             self.problems.add(problems.BROKEN_MASK, str(error))
-            return False
-        if header.stored_size != size:
-            self.problems.add(problems.MASK_SIZE, f"{path}: {header.stored_size}, image {size}")
-            return False
-        if header.is_lossy:
-            self.problems.add(problems.LOSSY_MASK, str(path))
-        return True
+            return None
+
+    def _fitting(self, headers: Mapping[Path, Header], info: Record) -> list[Path]:
+        """Return the mask files of the size of their image. Note the others, and what is unusual in these."""
+        fitting = []
+        for path, header in headers.items():
+            if header.shown_size != info["size"]:
+                self.problems.add(problems.MASK_SIZE, f"{path}: {header.shown_size}, image {info['size']}")
+                continue
+            fitting.append(path)
+            if header.is_lossy:
+                self.problems.add(problems.LOSSY_MASK, str(path))
+            if header.orientation == 1:
+                self._note_unclear_turn(info)
+        return fitting
 
 
 def _images_in(root: Path, folder: str) -> list[str]:

@@ -321,7 +321,7 @@ def _facts(
     result.class_names = tuple(names)
     if path is not None:
         calibration = read_calibration(path)
-        result.path = path.resolve() if path.is_symlink() else path
+        result.path = path
         result.pixel_size, result.georeference = calibration.pixel_size, calibration.georeference
     return result
 

@@ -26,6 +26,9 @@ BROKEN_FIELD = "field is missing or invalid: left out"
 UNKNOWN_CLASS = "class id or name is unknown: left out"
 REPEATED_CLASS_ID = "class id is used for several names: left out"
 REPEATED_CLASS_NAME = "class name has several ids: merged into one class"
+SIMILAR_CLASS_NAME = (
+    "class name differs from another only in upper and lower case: taken as a class of its own"
+)
 NO_OUTLINE = "shape encloses no area, or is only a box: left out"
 NO_AREA = "object has no area: left out"
 STRAY_PART = "part of an object cannot be used: the part is left out, the object is kept"
@@ -45,6 +48,10 @@ SIXTEEN_BIT = "image has 16 bits per channel: 0..65535 is scaled to 0..255"
 ALPHA = "image has an alpha channel: dropped"
 TURNED = "image has an EXIF orientation: rotated as viewers show it"
 NOT_TURNED = "image has an EXIF orientation, but its annotations fit the stored rows and columns: not rotated"
+UNCLEAR_TURN = (
+    "image has an EXIF orientation that does not change its size, and its labels have none: taken as drawn "
+    "on the image as viewers show it"
+)
 
 # Entries that are used, in another way than they are stored.
 CHANGED = {SIXTEEN_BIT, ALPHA, TURNED, NOT_TURNED}

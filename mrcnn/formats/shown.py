@@ -74,7 +74,7 @@ def _missing_turn(dataset: Dataset, image_id: int, size: tuple[int, int]) -> int
             return 1
     header = None
     with contextlib.suppress(DataError):  # another load_image may read other files
-        header = read_header(dataset.open_image(image_id))
+        header = read_header(dataset.open_image_file(image_id))
     if header is None or header.orientation == 1 or size != header.stored_size:
         return 1
     is_told = isinstance(dataset, FormatDataset) or type(dataset).load_image is Dataset.load_image

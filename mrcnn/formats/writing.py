@@ -153,6 +153,6 @@ def _file(info: Record, image_id: int) -> str:
 
 
 def _content(dataset: Dataset, image_id: int) -> Path | BinaryIO:
-    opened = dataset.open_image(image_id) if isinstance(dataset, FormatDataset) else None
+    opened = dataset.open_image_file(image_id) if isinstance(dataset, FormatDataset) else None
     path = dataset.image_info[image_id]["path"] if opened is None else opened
     return Path(path) if isinstance(path, (str, os.PathLike)) else path

@@ -235,9 +235,9 @@ def _read_yaml(text: str, path: Path) -> Any:
 
 
 def _text_files(folder: Path) -> list[str]:
-    """Return the names of the label files of a folder, without suffix, sorted."""
+    """Return the names of the label files of a folder, without suffix, sorted. Hidden files are left out."""
     try:
-        names = sorted(path.name for path in folder.iterdir())
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UnreadableFileError(reason(error), file=folder) from error
     return [name.removesuffix(".txt") for name in names if name.endswith(".txt") and name != NAMES_FILE]

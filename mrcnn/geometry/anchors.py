@@ -187,6 +187,11 @@ class AnchorCache:
             self._by_size.pop(oldest, None)
         return anchors
 
+    def last(self) -> Boxes:
+        """Return the pixel anchors for the image size used last, or for config.IMAGE_SHAPE before that."""
+        height, width = list(self._by_size)[-1] if self._by_size else self._config.IMAGE_SHAPE[:2]
+        return self.of((height, width))
+
     def normalized(self, image_shape: Sequence[int]) -> Boxes:
         """Return `of(image_shape)` as float32 in normalized coordinates, as the network takes them.
 

@@ -6,7 +6,7 @@ Axes: H, W original image; H', W' resized image.
 import math
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,17 @@ THINNEST = 32
 
 Padding = list[tuple[int, int]]
 Rectangle = tuple[int, int, int, int]
+
+
+class WholeImage(NamedTuple):
+    """The crop of mode "shortest": the whole scaled image. Its type tells `resize_mask` which grid to use."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+
 Resized = tuple[np.ndarray, Rectangle, float, Padding, Rectangle | None]
 
 
@@ -163,7 +174,9 @@ def resize_mask(
 
     This takes the nearest neighbor on the grid that maps corner pixels to corner pixels,
     in = out * (in_side - 1) / (out_side - 1). The grid of `resize_image` differs from it by up to a pixel.
-    Published weights were trained with this combination.
+    Published weights were trained with this combination. In mode "shortest", it takes the input pixel
+    floor(out * in_side / out_side), as torchvision does: an edge at x moves to x * out_side / in_side,
+    rounded up.
 
     Args:
         mask: [H, W, instances], any dtype, which is kept.
@@ -183,8 +196,7 @@ def resize_mask(
             f"`mask` must have shape (height, width, instances). Received: mask.shape={mask.shape}. Add the "
             "axis of instances."
         )
-    rows = mask_index(mask.shape[0], scale, padding[0], crop and (crop[0], crop[2]))
-    columns = mask_index(mask.shape[1], scale, padding[1], crop and (crop[1], crop[3]))
+    rows, columns = mask_indices((mask.shape[0], mask.shape[1]), scale, padding, crop)
     part = mask.take(rows[rows >= 0], axis=0).take(columns[columns >= 0], axis=1)
     top, left = (0, 0) if crop is not None else (padding[0][0], padding[1][0])
     resized = np.zeros((len(rows), len(columns), mask.shape[2]), dtype=mask.dtype)
@@ -192,21 +204,35 @@ def resize_mask(
     return resized
 
 
-def mask_index(
-    side: int, scale: float, padding: tuple[int, int], crop: tuple[int, int] | None = None
-) -> np.ndarray:
-    """Return the rows or columns of a mask that `resize_mask` reads.
+def mask_indices(
+    shape: tuple[int, int], scale: float, padding: Padding, crop: Rectangle | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows and the columns of a mask that `resize_mask` reads.
 
     Args:
-        side: Pixels of the mask along the axis.
+        shape: (height, width) of the mask.
         scale: The scale that `resize_image` returned.
-        padding: (before, after) in pixels.
-        crop: (first, length) of the part of the scaled mask to cut out, or None. With a crop, no padding is
-            added.
+        padding: The padding that it returned.
+        crop: The crop that it returned. With a crop, no padding is added.
 
     Returns:
-        int array with one entry per pixel of the result: a row or column of the mask, or -1 in the padding.
+        Two int arrays with one entry per row and per column of the result: a row or column of the mask, or -1
+        in the padding.
     """
+    if isinstance(crop, WholeImage):
+        rows, columns = (
+            np.arange(side) * whole // side
+            for whole, side in zip(shape, (crop.height, crop.width), strict=True)
+        )
+        return rows, columns
+    rows = _mask_index(shape[0], scale, padding[0], crop and (crop[0], crop[2]))
+    return rows, _mask_index(shape[1], scale, padding[1], crop and (crop[1], crop[3]))
+
+
+def _mask_index(
+    side: int, scale: float, padding: tuple[int, int], crop: tuple[int, int] | None
+) -> np.ndarray:
+    """Return the rows or the columns; `crop` is (first, length)."""
     index = interpolation.nearest_index(side, scaled_side(side, scale))
     if crop is not None:
         return index[crop[0] : crop[0] + crop[1]]
@@ -375,8 +401,8 @@ def _scale_shortest(image: np.ndarray, scale: float) -> Resized:
     height, width = (max(int(side * scale), 1) for side in image.shape[:2])
     resized = np.empty((height, width, image.shape[2]), dtype=image.dtype)
     interpolation.bilinear_into(image, resized, edge="repeat")
-    # Masks are scaled to rounded sides, which are longer by at most one pixel: the crop leaves it out.
-    return resized, (0, 0, height, width), scale, [(0, 0)] * 3, (0, 0, height, width)
+    crop = WholeImage(0, 0, height, width)
+    return resized, (0, 0, height, width), scale, [(0, 0)] * 3, crop
 
 
 def _scale_and_crop(image: np.ndarray, scale: float, side: int) -> Resized:

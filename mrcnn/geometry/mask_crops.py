@@ -70,8 +70,7 @@ class MaskCrops:
         Returns:
             The remaining masks, and bool [N], True for masks that remain.
         """
-        rows = images.mask_index(self.shape[0], scale, padding[0], crop and (crop[0], crop[2]))
-        columns = images.mask_index(self.shape[1], scale, padding[1], crop and (crop[1], crop[3]))
+        rows, columns = images.mask_indices(self.shape, scale, padding, crop)
         resized = [self._resample(index, rows, columns) for index in range(len(self.crops))]
         is_left = np.array([piece is not None for piece in resized], dtype=bool)
         kept = [piece for piece in resized if piece is not None]

@@ -143,12 +143,9 @@ def stretch_between(image: Image, low: np.ndarray, high: np.ndarray) -> Image:
     image = _without_bool(image)
     if image.dtype != np.uint8:
         return _stretched(image, low, high, float(np.finfo(np.float32).tiny))
-    import cv2
-
     # Of an 8-bit image, each value is stretched once and each pixel is looked up.
     values = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis], image.shape[-1], axis=1)
-    table = _stretched(values, low, high, LEAST_LEVELS)
-    return cv2.LUT(np.ascontiguousarray(image), table[np.newaxis]).reshape(image.shape)
+    return _looked_up(image, _stretched(values, low, high, LEAST_LEVELS))
 
 
 def _without_bool(image: Image) -> Image:
@@ -197,13 +194,22 @@ def network_pixels(image: Image, config: "Config") -> np.ndarray:
     Returns:
         float32 [H, W, channels], the values of `mold_image`.
     """
-    if image.dtype != np.uint8 or image.size == 0:  # OpenCV takes no empty image
+    if image.dtype != np.uint8:
         return mold_image(image, config).astype(np.float32, copy=False)
-    import cv2  # here, because exported models run without it
-
     # A table of all 256 values is many times faster than arithmetic on the pixels.
     levels = np.arange(256, dtype=np.uint8)[:, np.newaxis].repeat(image.shape[2], axis=1)
-    table = mold_image(levels, config).astype(np.float32)
+    return _looked_up(image, mold_image(levels, config).astype(np.float32))
+
+
+def _looked_up(image: Image, table: np.ndarray) -> np.ndarray:
+    """Return the entries of a table [256, channels] for the pixels of a uint8 image [h, w, channels]."""
+    try:
+        import cv2
+    except ImportError:  # exported models run without it
+        columns = [np.take(column, image[..., index]) for index, column in enumerate(table.T)]
+        return np.stack(columns, axis=-1)
+    if image.size == 0:  # OpenCV takes no empty image
+        return np.empty(image.shape, table.dtype)
     return cv2.LUT(np.ascontiguousarray(image), table[np.newaxis]).reshape(image.shape)
 
 

@@ -12,8 +12,9 @@ Networks take values of 0 to 255. By default the dtype of an image determines it
 
 Values may lie outside the range, so one bright pixel does not change the others. Many programs use floats
 from 0 to 255. A float image is taken to have this range, with a warning, if more than 1% of its values
-exceed FLOAT_LIMIT. Training decides this once for the whole dataset. `Config.IMAGE_VALUE_RANGE` sets the
-range of all images except uint8 and bool.
+exceed FLOAT_LIMIT or are far below 0 (as after subtracting the mean color), or if it holds whole numbers
+above 1. Training decides this once for the whole dataset. `Config.IMAGE_VALUE_RANGE` sets the range of all
+images except uint8 and bool; (0, 255) leaves all values as they are.
 """
 
 import warnings
@@ -62,6 +63,10 @@ def value_range(image: Image, config: "Config") -> ValueRange | None:
 
     Raises:
         InvalidDataError: If a value is not finite, or the values are far outside the range.
+
+    Warns:
+        UserWarning: If the range of a float or integer image had to be guessed and may be another one, or if
+            values are far outside IMAGE_VALUE_RANGE = (0, 255).
     """
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise InvalidDataError("The values of an image must be finite. Received: NaN or infinite values.")
@@ -76,15 +81,21 @@ def value_range(image: Image, config: "Config") -> ValueRange | None:
     if chosen is not None:
         found = ValueRange(float(chosen[0]), float(chosen[1]))
     elif image.dtype.kind == "f":
-        found = _range_of_floats(bright)
+        found = _range_of_floats(image, dark, bright)
     else:
         found = RANGES.get(name, NETWORK_RANGE)
         _warn_of_integers(image, found)
     reach = FAR * (found.white - found.black)
     if bright > found.white + reach or dark < found.black - reach:
-        raise InvalidDataError(
-            f"The values of a {name} image must be near the range from {found.black:g} (black) to "
-            f"{found.white:g} (white). Received: values from {image.min()} to {image.max()}. {NEXT_STEP}"
+        if chosen is None or found != NETWORK_RANGE:
+            raise InvalidDataError(
+                f"The values of a {name} image must be near the range from {found.black:g} (black) to "
+                f"{found.white:g} (white). Received: values from {image.min()} to {image.max()}. {NEXT_STEP}"
+            )
+        warnings.warn(  # programs for the Keras 2 library may train on such values
+            f"A {name} image has values far outside IMAGE_VALUE_RANGE = (0, 255), which leaves them as they "
+            f"are. {NEXT_STEP}",
+            stacklevel=2,
         )
     return found
 
@@ -98,8 +109,8 @@ def is_scaled(config: "Config") -> bool:
 
 
 def is_unit_range(image: Image) -> bool:
-    """Return whether a float image is on a scale of 0 to 1: at most 1% of its values exceed FLOAT_LIMIT."""
-    return image.size == 0 or bool(_percentiles(image)[1] <= FLOAT_LIMIT)
+    """Return whether a float image is on a scale of 0 to 1; see the module's docstring."""
+    return image.size == 0 or _is_unit_range(image, *map(float, _percentiles(image)))
 
 
 def scaled(image: Image, values: ValueRange | None) -> Image:
@@ -132,11 +143,17 @@ def has_lost_scale(before: Image, after: Image) -> bool:
     return dim <= FLOAT_LIMIT and bright > FAR * FLOAT_LIMIT
 
 
-def _range_of_floats(bright: float) -> ValueRange:
-    if bright <= FLOAT_LIMIT:
+def _is_unit_range(image: Image, dark: float, bright: float) -> bool:
+    if dark < -FAR or bright > FLOAT_LIMIT:
+        return False
+    return bright <= 1 or bool((image % 1).any())
+
+
+def _range_of_floats(image: Image, dark: float, bright: float) -> ValueRange:
+    if _is_unit_range(image, dark, bright):
         return UNIT_RANGE
     warnings.warn(
-        "A float image has values far above 1, so its range is taken to be 0 to 255. Set "
+        "A float image has values far from 0 to 1, so its range is taken to be 0 to 255. Set "
         "IMAGE_VALUE_RANGE = (0, 255) if this holds for all images, or divide the images by the value of "
         "white.",
         stacklevel=2,

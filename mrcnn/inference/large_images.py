@@ -64,7 +64,7 @@ class DetectsLargeImages:
 
         Contrast (CONTRAST_PERCENTILES) and value range (IMAGE_VALUE_RANGE) are those of the whole image,
         taken from a sample of its pixels. A tile with DETECTION_MAX_INSTANCES detections is divided into four
-        if that keeps the scale of the objects.
+        if that keeps the scale of the objects, and the model takes images of that size.
 
         Memory: one batch of tiles, the detections of two rows of tiles, and about 100 bytes and one bit for
         each pixel of its box for each finished object. With `resume`, these bits are on the disk.
@@ -78,7 +78,9 @@ class DetectsLargeImages:
                 sees any shorter object whole.
             batch: Tiles that the network takes at once.
             resume: A folder for the results of the tiles and the final result. After an interruption, the
-                same call goes on from there. `mrcnn.tiles.read_result` reads the result again.
+                same call goes on from there. `mrcnn.tiles.read_result` reads the result again. The image is
+                recognized by the size and time of its file. Arrays, .zarr, PNG and JPEG files and other
+                sources are recognized by all pixels, which are read once more.
             progress: Whether to show a progress bar.
             page: Which image of a file with several, from 0.
             channels: Numbers of the channels to read, from 0, for images whose channels are not colors.

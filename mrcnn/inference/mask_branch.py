@@ -12,7 +12,7 @@ import keras
 from keras import layers, ops
 
 from mrcnn.network.graphs import Graph
-from mrcnn.network.roi_convolution import RoiConv2D
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
 from mrcnn.typing import Tensor
 
 if TYPE_CHECKING:

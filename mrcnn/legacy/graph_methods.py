@@ -3,16 +3,20 @@
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from mrcnn import backend
+from mrcnn.geometry.anchors import AnchorCache
 from mrcnn.legacy import graph_search
 from mrcnn.legacy.log import log
 from mrcnn.network.graphs import Graph
 from mrcnn.typing import Boxes, Image, Tensor
+
+if TYPE_CHECKING:
+    from mrcnn.config import Config
 
 
 class GraphMethods:
@@ -26,13 +30,42 @@ class GraphMethods:
         return {}
 
     @functools.cached_property
+    def _anchors(self) -> AnchorCache:
+        return AnchorCache(self.config)
+
+    @functools.cached_property
     def _graph_calls(self) -> dict[tuple[tuple[str, int], ...], Callable[..., dict[str, Tensor]]]:
         return {}
 
     mold_inputs: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
-    get_anchors: Callable[[Sequence[int]], Boxes]
+    config: "Config"
+    _own_anchors: Boxes | None = None
     _require_mode: Callable[[str, str], None]
     _update_settings: Callable[[], None]
+
+    @property
+    def anchors(self) -> Boxes:
+        """Anchors float64 [A, (y1, x1, y2, x2)] in pixels of the last molded image; at first of IMAGE_SHAPE.
+
+        Setting it replaces what programs read here, not the anchors of the network.
+        """
+        return self._anchors.last() if self._own_anchors is None else self._own_anchors
+
+    @anchors.setter
+    def anchors(self, anchors: Boxes) -> None:
+        """Replace what programs read."""
+        self._own_anchors = anchors
+
+    def get_anchors(self, image_shape: Sequence[int]) -> Boxes:
+        """Return the normalized anchors for a molded image; `anchors` gives them in pixels afterwards.
+
+        Args:
+            image_shape: (height, width, channels) of the molded image.
+
+        Returns:
+            float32 [A, (y1, x1, y2, x2)].
+        """
+        return self._anchors.normalized(image_shape).copy()
 
     def ancestor(self, tensor: Tensor, name: str, checked: Any = None) -> Tensor | None:
         """Return the named tensor upstream of a symbolic tensor, or None if there is none.

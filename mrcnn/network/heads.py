@@ -8,7 +8,8 @@ from keras import layers
 from mrcnn.network.initializers import GlorotUniform
 from mrcnn.network.normalization import Norm, normalization
 from mrcnn.network.roi_align import CROP_AND_RESIZE, PyramidROIAlign
-from mrcnn.network.roi_convolution import RoiConv2D, RoiConv2DTranspose
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
+from mrcnn.network.roi_convolution import Conv2DTranspose as RoiConv2DTranspose
 from mrcnn.typing import Tensor
 
 # Where the heads have normalization layers; see `box_head`.

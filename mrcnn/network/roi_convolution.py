@@ -1,7 +1,9 @@
 """Convolutions of RoI features, computed as matrix products where possible.
 
 A convolution is a matrix product if its kernel covers the whole input, is 1x1, or is a transposed 2x2 kernel
-with stride 2. Weights keep the shapes of ordinary convolutions, so weight files fit.
+with stride 2. Weights keep the shapes of ordinary convolutions, so weight files fit. The classes have the
+names of Keras' convolutions, by which old programs choose layers; other modules import them as RoiConv2D and
+RoiConv2DTranspose.
 
 Axes: B images, N RoIs, h and w cells, C channels.
 """
@@ -19,8 +21,8 @@ from mrcnn.typing import Tensor
 Shape = tuple[int | None, ...]
 
 
-@keras.saving.register_keras_serializable("mrcnn")
-class RoiConv2D(layers.Layer):
+@keras.saving.register_keras_serializable("mrcnn", name="RoiConv2D")
+class Conv2D(layers.Layer):
     """Convolve the features of each RoI with stride 1.
 
     Call with [B, N, h, w, C]. Returns [B, N, h, w, filters], or [B, N, 1, 1, filters] with "valid" padding.
@@ -123,8 +125,8 @@ class RoiConv2D(layers.Layer):
         }
 
 
-@keras.saving.register_keras_serializable("mrcnn")
-class RoiConv2DTranspose(layers.Layer):
+@keras.saving.register_keras_serializable("mrcnn", name="RoiConv2DTranspose")
+class Conv2DTranspose(layers.Layer):
     """Transposed 2x2 convolution of the features of each RoI with stride 2, which doubles height and width.
 
     Call with [B, N, h, w, C]. Returns [B, N, 2h, 2w, filters].

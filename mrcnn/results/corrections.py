@@ -20,7 +20,7 @@ from mrcnn.results.places import CORRECTED, COUNTS, corrected_places
 WRITTEN, UNFINISHED = ".written", ".unfinished"
 SECOND = 10**9  # in ns
 ROUNDING = 2 * SECOND  # zip files and USB sticks keep even seconds, which Windows rounds up
-MINUTE = 60 * SECOND  # files that a killed run was writing are not much newer than its note
+MINUTE = 60 * SECOND  # the file that a killed run was writing is not much newer than its note
 LISTED = 3  # files that an error names
 
 
@@ -41,6 +41,7 @@ def changed_files(folder: Path, formats: Sequence[str] = tuple(CORRECTED)) -> li
         for place in corrected_places(formats)
         for path in folder.glob(place.format("*"))
         if not files.LEFTOVER.fullmatch(path.name)
+        and not path.name.startswith("._")  # files of macOS beside those of other file systems
         and known.is_changed(path.relative_to(folder).as_posix(), place, _time_of(path))
     )
 
@@ -70,26 +71,31 @@ class RunNotes:
         self._folder = folder
         self._has_begun = False
 
+    def begin(self) -> None:
+        """Add the notes of a killed run to those of all runs. Call this before the run writes anything."""
+        if not self._has_begun:
+            self.close()
+            self._has_begun = True
+
     @contextlib.contextmanager
     def writing(self, names: Sequence[str]) -> Iterator[None]:
-        """Note that the block writes files, and their times after it.
+        """Note that the block writes a file, and its time after the block, also if it ends with an error.
 
         Args:
-            names: The files that the block may write, relative to the folder, with slashes.
+            names: The possible names of the file, relative to the folder, with slashes.
         """
-        if not self._has_begun:
-            self.close()  # the notes of a killed run
-            self._has_begun = True
         if not names:
             yield
             return
         before = {name: _version(self._folder / name) for name in names}
         self._append({"time": time.time_ns(), "writing": list(names)})
-        yield
-        after = {name: _version(self._folder / name) for name in names}
-        self._append(
-            {"written": {name: after[name][0] if after[name] != before[name] else 0 for name in names}}
-        )
+        try:
+            yield
+        finally:
+            after = {name: _version(self._folder / name) for name in names}
+            self._append(
+                {"written": {name: after[name][0] if after[name] != before[name] else 0 for name in names}}
+            )
 
     def close(self) -> None:
         """Add the notes of the run to those of all runs."""

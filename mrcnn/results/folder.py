@@ -120,9 +120,8 @@ class ResultFolder:
         """
         if name in self.counts:
             raise ValueError(f"`name` must be different for each image. Received twice: name={name!r}")
-        places = [place for place in corrected_places(self.formats) if place != ANNOTATIONS]
-        with self._notes.writing([place.format(name) for place in places]):
-            self.counts[name] = self._write_image(result, name, file_name, image, content)
+        self._notes.begin()
+        self.counts[name] = self._write_image(result, name, file_name, image, content)
 
     def _write_image(
         self,
@@ -144,7 +143,8 @@ class ResultFolder:
         for kind in self.formats:
             if kind in PLACES and not (has_only_crowds and kind in CORRECTED):
                 path = self.folder / PLACES[kind].format(name)
-                saving.save(result, path, kind, image=image, tolerance=self._tolerance)
+                with self._writing(kind, name):
+                    saving.save(result, path, kind, image=image, tolerance=self._tolerance)
         if "coco" in self.formats:
             records = coco.records_of(result)
             image_id = self._coco.add(result, file_name, records)
@@ -159,26 +159,36 @@ class ResultFolder:
 
     def _write_labels(self, result: Detections, rows: np.ndarray, name: str) -> int:
         """Write label images of some rows, and return how many have a pixel. Row i has the number i + 1."""
-        places = [place for kind, place in LABEL_PLACES.items() if kind in self.formats]
-        paths = [self.folder / place.format(name) for place in places]
+        paths = {
+            kind: self.folder / place.format(name)
+            for kind, place in LABEL_PLACES.items()
+            if kind in self.formats
+        }
         if labels.is_large(result):  # detections, without crowds
-            for path in paths[:1]:  # all of them are TIFF files
-                labels.write_label_blocks(result, path)
+            for kind in list(paths)[:1]:  # all of them are TIFF files
+                with self._writing(kind, name):
+                    labels.write_label_blocks(result, paths[kind])
             return result.count
         drawn = labels.label_image(result.select(rows))
         numbers = labels.shortened(np.append(0, rows + 1)[drawn])
-        for path in paths:
-            labels.write_labels(numbers, path, result.pixel_size)
+        for kind, path in paths.items():
+            with self._writing(kind, name):
+                labels.write_labels(numbers, path, result.pixel_size)
         return len(np.unique(drawn[drawn > 0]))
+
+    def _writing(self, kind: str, name: str) -> contextlib.AbstractContextManager[None]:
+        """Note that a block writes the file of an image in one of the formats."""
+        return self._notes.writing([place.format(name) for place in corrected_places([kind])])
 
     def finish(self) -> None:
         """Write the files about all images. Without an image, those that are there stay."""
         if not self.counts and any((self.folder / name).exists() for name in (COUNTS, ANNOTATIONS)):
             return
-        with self._notes.writing([ANNOTATIONS] if "coco" in self.formats else []):
-            if "coco" in self.formats:
-                if self._are_detections:
-                    files.write_json(self.folder / "detections.json", self._detections)
+        self._notes.begin()
+        if "coco" in self.formats:
+            if self._are_detections:
+                files.write_json(self.folder / "detections.json", self._detections)
+            with self._writing("coco", ANNOTATIONS):
                 files.write_json(self.folder / ANNOTATIONS, self._coco.content())
         if "yolo" in self.formats:
             self._write("data.yaml", yolo.data_yaml(self._class_names))

@@ -1,6 +1,6 @@
 """Run exported files without Keras: `load(path).detect(images)` returns the same as `MaskRCNN.detect`.
 
-It only needs NumPy and the runtime of the format:
+`detect` only needs NumPy and the runtime of the format; `detect_large` also needs tqdm, tifffile and shapely:
 
     format          file                      package
     onnx            model.onnx                onnxruntime

@@ -48,6 +48,17 @@ def prepare(image: Image, metadata: Metadata, config: "Config") -> tuple[Image, 
     return original, as_dtype(pixels, metadata.dtype), window
 
 
+def takes(size: tuple[int, int], metadata: Metadata, config: "Config") -> bool:
+    """Return whether a file takes images of a size.
+
+    Args:
+        size: (height, width) of the original image.
+        metadata: The description of the file.
+        config: Its settings, as `Metadata.read_config` returns them.
+    """
+    return metadata.size is None or _fits(molded_size(size, config), metadata.size, metadata.padding)
+
+
 def original_size(size: tuple[int, int], config: "Config") -> tuple[int, int]:
     """Return the (height, width) of an original image that is resized to the one size that a file takes.
 
@@ -79,17 +90,24 @@ def _pad(pixels: Image, metadata: Metadata, config: "Config") -> Image:
     size = metadata.size
     assert size is not None
     height, width = pixels.shape[:2]
-    if metadata.padding == "after" and height <= size[0] and width <= size[1]:
-        padded = np.empty((*size, pixels.shape[2]), np.float32)
-        padded[...] = config.MEAN_PIXEL
-        padded[:height, :width] = pixels
-        return padded
-    if (height, width) != size:
+    if not _fits((height, width), size, metadata.padding):
         raise ValueError(
             f"This file takes images of {size[0]} x {size[1]} pixels. Received: an image of {height} x "
             f"{width} pixels after resizing. Export the model without `size`."
         )
-    return pixels
+    if metadata.padding != "after":
+        return pixels
+    padded = np.empty((*size, pixels.shape[2]), np.float32)
+    padded[...] = config.MEAN_PIXEL
+    padded[:height, :width] = pixels
+    return padded
+
+
+def _fits(molded: tuple[int, int], size: tuple[int, int], padding: str) -> bool:
+    """Return whether a resized image fits into the one size that a file takes."""
+    if padding == "after":
+        return molded[0] <= size[0] and molded[1] <= size[1]
+    return molded == size
 
 
 def as_dtype(image: np.ndarray, dtype: str) -> np.ndarray:

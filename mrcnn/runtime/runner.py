@@ -14,7 +14,7 @@ from mrcnn.inference.large_images import DetectsLargeImages
 from mrcnn.inference.outputs import Detections, check_mask_form, completed, place_in_image, with_mask_form
 from mrcnn.inference.test_time_augmentation import detect_with_options
 from mrcnn.runtime import engines
-from mrcnn.runtime.inputs import prepare
+from mrcnn.runtime.inputs import prepare, takes
 from mrcnn.runtime.metadata import Metadata
 from mrcnn.typing import Image
 
@@ -102,7 +102,13 @@ class Runner(DetectsLargeImages):
 
         status = self.path.stat()
         fingerprint = [self.path.name, status.st_size, status.st_mtime_ns]
-        return TileModel(self._detect_with, self.config, self.class_names, lambda: fingerprint)
+        return TileModel(
+            self._detect_with,
+            self.config,
+            self.class_names,
+            lambda: fingerprint,
+            lambda size: takes(size, self.metadata, self.config),
+        )
 
     def _detect_with(self, images: Sequence[Image], config: "Config") -> list[Detections]:
         def detect(views: Sequence[Image]) -> list[Detections]:

@@ -90,7 +90,7 @@ def _files_of(path: Path) -> Iterator[tuple[str, Path]]:
     """Yield the files of a model, each with its name in the folder of a SavedModel, otherwise with ""."""
     if path.is_file():
         yield "", path
-        if path.suffix == ".xml" and path.with_suffix(".bin").is_file():  # the weights of OpenVINO
+        if path.suffix.lower() == ".xml" and path.with_suffix(".bin").is_file():  # the weights of OpenVINO
             yield "", path.with_suffix(".bin")
     elif (path / SAVED_MODEL).is_file():  # no other folder, such as that of training runs
         for file in sorted(file for file in path.rglob("*") if file.is_file()):

@@ -8,6 +8,7 @@ import numpy as np
 
 from mrcnn.geometry import preprocessing
 from mrcnn.geometry.value_range import value_range
+from mrcnn.tiles.grid import grid
 from mrcnn.tiles.sources import ImageSource
 from mrcnn.typing import Image
 
@@ -36,6 +37,14 @@ def sample_of(source: ImageSource) -> Image:
         ]
         rows.append(np.concatenate(windows, axis=1))
     return np.concatenate(rows, axis=0)
+
+
+def fingerprint_of(source: ImageSource, side: int) -> int:
+    """Return a number of all pixels, which are read in windows of this side, one by one."""
+    number = 0
+    for window in (window for row in grid(source.shape, side, 0) for window in row):
+        number = zlib.crc32(np.ascontiguousarray(source.window(*window)).tobytes(), number)
+    return number
 
 
 def _starts(length: int) -> list[int]:

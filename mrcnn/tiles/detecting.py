@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn.geometry.images import image_scale
+from mrcnn.geometry.images import SIZE_MULTIPLE, image_scale
 from mrcnn.results.detections import Detections
-from mrcnn.tiles.contrast import TilePreparation
+from mrcnn.tiles.contrast import TilePreparation, fingerprint_of
 from mrcnn.tiles.folder import VERSION, ResultWriter, TileResult, TileStore, found_in
 from mrcnn.tiles.grid import Rectangle, check_tile, grid, quarters
 from mrcnn.tiles.seams import Sweep
@@ -36,12 +36,14 @@ class TileModel:
         config: Its settings.
         class_names: Names by class id, the background first; None if they are not known.
         fingerprint: A value that identifies the weights, for `resume`.
+        takes: Whether it detects in tiles of a (height, width) in pixels of the image.
     """
 
     detect: DetectTiles
     config: "Config"
     class_names: Sequence[str] | None = None
     fingerprint: Callable[[], Any] = lambda: None
+    takes: Callable[[tuple[int, int]], bool] = lambda size: True
 
 
 def detect_large(
@@ -104,21 +106,23 @@ class _Run:
     def _description(self, tile: int) -> dict[str, Any]:
         """Return what the results depend on, and the facts about the image for `read_result`."""
         source, calibration = self.source, self.source.calibration
-        settings = self.model.config.to_dict()
+        identity = source.identity()
+        settings = self.model.config.stored_settings()
         settings.pop("IMAGES_PER_GPU", None)
         settings.pop("BATCH_SIZE", None)
         pixel, place = calibration.pixel_size, calibration.georeference
         return {
             "version": VERSION,
+            "tile": tile,
+            "overlap": self.overlap,
             "image": {
                 "path": None if source.path is None else os.path.abspath(source.path),
                 "shape": list(source.shape),
                 "channels": source.channels,
                 "dtype": str(source.dtype),
-                "pixels": self.preparation.fingerprint,
+                "pixels": self.preparation.fingerprint if identity else fingerprint_of(source, tile),
             },
-            "tile": tile,
-            "overlap": self.overlap,
+            "source": identity,
             "weights": self.model.fingerprint(),
             "settings": settings,
             "class_names": None if self.model.class_names is None else list(self.model.class_names),
@@ -183,11 +187,11 @@ class _Run:
         return found.count >= self.model.config.DETECTION_MAX_INSTANCES
 
     def _divided(self, tile: Rectangle, image: Image, found: Detections) -> TileResult:
-        """Return the result of a tile. A full tile is divided into four if objects keep their scale."""
+        """Return the result of a tile. A full tile is divided into four if possible."""
         if not self._is_full(found):
             return TileResult(((tile, found),))
-        parts = quarters(tile, self.overlap)
-        if not parts or self._scale(parts[0]) != self._scale(tile):
+        parts = self._parts(tile)
+        if not parts:
             return TileResult(((tile, found),), full=1)
         results = []
         for y1, x1, y2, x2 in parts:
@@ -198,11 +202,20 @@ class _Run:
             tuple(part for result in results for part in result.parts), sum(result.full for result in results)
         )
 
-    def _scale(self, tile: Rectangle) -> float:
-        """Return the factor by which the network enlarges a tile."""
+    def _parts(self, tile: Rectangle) -> list[Rectangle]:
+        """Return four parts of a tile, or none if objects change their scale or the model takes no parts."""
+        is_padded = self.model.config.IMAGE_RESIZE_MODE != "none"
+        parts = quarters(tile, self.overlap, 1 if is_padded else SIZE_MULTIPLE)
+        if not parts:
+            return []
+        whole, size = ((y2 - y1, x2 - x1) for y1, x1, y2, x2 in (tile, parts[0]))
+        return parts if self._scale(size) == self._scale(whole) and self.model.takes(size) else []
+
+    def _scale(self, size: tuple[int, int]) -> float:
+        """Return the factor by which the network enlarges a tile of size (height, width)."""
         config = self.model.config
         return image_scale(
-            (tile[2] - tile[0], tile[3] - tile[1]),
+            size,
             config.IMAGE_MIN_DIM,
             config.IMAGE_MAX_DIM,
             config.IMAGE_MIN_SCALE,

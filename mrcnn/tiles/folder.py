@@ -280,10 +280,22 @@ def read_run(folder: Path) -> dict[str, Any]:
 def _check_run(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
     """Raise InvalidDataError if two runs would give different results."""
     wanted = json.loads(json.dumps(new))
+    what_to_do = "Choose another folder, or delete this one."
+    if any(name not in old for name in wanted):
+        raise InvalidDataError(
+            "The folder contains tiles of an earlier version, which did not record the file and the part of "
+            f"the image (page, channels, level), so they may be those of another image. {what_to_do}",
+            file=path,
+        )
     for name, value in wanted.items():
-        before = old.get(name)
+        before = old[name]
         if before != value:
-            if isinstance(value, dict) and isinstance(before, dict):
+            if name == "source":
+                what_to_do = (
+                    "If only the time of the same file has changed, set it back. Otherwise, choose another "
+                    "folder, or delete this one."
+                )
+            while isinstance(value, dict) and isinstance(before, dict):
                 name, before, value = next(
                     (f"{name}: {key}", before.get(key), value.get(key))
                     for key in [*value, *before]
@@ -291,7 +303,7 @@ def _check_run(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> No
                 )
             raise InvalidDataError(
                 f"The folder contains tiles of a different run: {name} was {before}, but is {value} in "
-                "this call. Choose another folder, or delete this one.",
+                f"this call. {what_to_do}",
                 file=path,
             )
 

@@ -58,10 +58,16 @@ def grid(shape: Sequence[int], tile: int, overlap: int) -> list[list[Rectangle]]
     return [[(y, x, min(y + tile, height), min(x + tile, width)) for x in columns] for y in rows]
 
 
-def quarters(tile: Rectangle, overlap: int) -> list[Rectangle]:
-    """Return four smaller tiles that cover a tile and share `overlap` pixels, or none if impossible."""
+def quarters(tile: Rectangle, overlap: int, multiple: int = 1) -> list[Rectangle]:
+    """Return four smaller tiles that cover a tile, or none if impossible.
+
+    Args:
+        tile: The tile.
+        overlap: Smallest number of pixels that they share.
+        multiple: Their sides are multiples of this number.
+    """
     y1, x1, y2, x2 = tile
-    height, width = (y2 - y1 + overlap + 1) // 2, (x2 - x1 + overlap + 1) // 2
+    height, width = (-(-(side + overlap) // (2 * multiple)) * multiple for side in (y2 - y1, x2 - x1))
     if min(height, width) <= 2 * overlap or height >= y2 - y1 or width >= x2 - x1:
         return []
     return [(top, left, top + height, left + width) for top in (y1, y2 - height) for left in (x1, x2 - width)]

@@ -5,6 +5,8 @@ images, derive a class with a method `read` from `ImageSource`.
 """
 
 import abc
+import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +16,20 @@ from typing import Any
 import numpy as np
 
 from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
-from mrcnn.files import stacks
+from mrcnn.files import stacks, tiff
 from mrcnn.files.calibration import TIFF_SUFFIXES, Calibration, GeoReference, PixelSize, read_calibration
 from mrcnn.files.images import read_image
-from mrcnn.tiles.tiff_pixels import Appearance, appearance_of, is_gray_with_alpha
+from mrcnn.tiles.identity import identity_of
+from mrcnn.tiles.tiff_pages import checked_page, is_slide, joint_series, series_of
+from mrcnn.tiles.tiff_pixels import (
+    CMYK,
+    LAB,
+    YCBCR,
+    Appearance,
+    appearance_of,
+    has_colors,
+    is_gray_with_alpha,
+)
 from mrcnn.typing import Image
 
 SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide"}
@@ -107,6 +119,13 @@ class ImageSource(abc.ABC):
             )
         return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
 
+    def identity(self) -> dict[str, Any] | None:
+        """Return what the pixels depend on, as JSON, see `mrcnn.tiles.identity`; None if it is not known.
+
+        A run continues if it is the same. If it is not known, all pixels are read and compared.
+        """
+        return None
+
     def close(self) -> None:  # noqa: B027 (most sources have nothing to close)
         """Close the file."""
 
@@ -156,16 +175,23 @@ class ArraySource(ImageSource):
         pixels = np.asarray(self._array[y1:y2, x1:x2])
         return pixels if self._chosen is None else stacks.chosen(pixels, self._chosen)
 
+    def identity(self) -> dict[str, Any] | None:
+        """Return what the pixels depend on; None for arrays in memory and in folders."""
+        if self.path is None or not isinstance(self._array, np.memmap):
+            return None
+        return identity_of([self.path], channels=self._chosen)
+
 
 class TiffSource(ImageSource):
     """A TIFF, BigTIFF or OME-TIFF file, tiled or not, by tifffile. Compressed files also need zarr.
 
-    Pixels are those that viewers show: the orientation and color maps are applied, and white is the largest
-    value. Chosen `channels` keep the values in the file.
+    Pixels are those that viewers show: the orientation, color maps and ICC profiles are applied, CMYK and
+    LAB colors become RGB, and white is the largest value. Chosen `channels` keep the values in the file.
 
     Args:
         path: The file.
-        page: Number of the image in a stack, from 0, or None if there is only one.
+        page: Number of the image, from 0, or None if there is only one. Images are counted as by
+            `mrcnn.files.images.read_image`.
         channels: Numbers of the channels to read, from 0; None for gray and color images, without alpha.
         level: Level of a pyramid, 0 for the full size.
 
@@ -205,57 +231,76 @@ class TiffSource(ImageSource):
     def _open(
         self, path: str | os.PathLike[str], page: int | None, channels: Sequence[int] | None, level: int
     ) -> None:
-        series = self._tiff.series[0]
-        check_level(level, len(series.levels), path)
-        series = series.levels[level]
-        axes = [axis for axis, length in zip(series.axes, series.shape, strict=True) if axis in "YXCS"]
-        if "Y" not in axes or "X" not in axes:
-            raise InvalidDataError(f"The file must hold images. Received: axes {series.axes}", file=path)
         with open(path, "rb") as stream:
             stack = stacks.stack_of(stream)
+        found, index = tiff.layout(self._tiff), 0
+        if page is None and is_slide(self._tiff, found):
+            page = 0
+        series = joint_series(self._tiff, found)
+        if series is None:
+            index = checked_page(page, found.frames, stack, path)
+            series, page = series_of(self._tiff, found.pages[index]), 0
+        check_level(level, len(series.levels), path)
+        series = series.levels[level]
         lengths = dict(zip(series.axes, series.shape, strict=True))
+        if not {"Y", "X"} <= lengths.keys():
+            raise InvalidDataError(f"The file must hold images. Received: axes {series.axes}", file=path)
         self._channel_axis = "C" if "C" in lengths else "S" if "S" in lengths else None
-        count = int(lengths[self._channel_axis]) if self._channel_axis else 1
-        self._chosen = self._channels(channels, count, path, str(stack))
-        self._appearance = appearance_of(self._tiff, channels is not None)
         others = [axis for axis in series.axes if axis not in ("Y", "X", self._channel_axis)]
-        pages = int(np.prod([lengths[axis] for axis in others], dtype=np.int64))
-        if page is None and pages > 1:
-            raise InvalidDataError(
-                f"The file must hold one image. Received: {stack}. Choose one with `page`, from 0.", file=path
-            )
-        if not 0 <= (page or 0) < pages:
-            raise InvalidDataError(f"`page` must be from 0 to {pages - 1}. Received: page={page}", file=path)
-        position = np.unravel_index(page or 0, [lengths[axis] for axis in others]) if others else ()
+        place = checked_page(page, math.prod(int(lengths[axis]) for axis in others), stack, path)
+        position = np.unravel_index(place, [lengths[axis] for axis in others]) if others else ()
         self._fixed = dict(zip(others, map(int, position), strict=True))
+        look = self._appearance = appearance_of(found, index or place, channels is not None)
+        count = int(lengths[self._channel_axis]) if self._channel_axis else 1
+        self._chosen = self._channels(channels, count, found.pages[index], str(stack), path)
+        self._file = path
+        self._part: dict[str, Any] = {"page": index or place, "channels": channels, "level": level}
         self._axes = series.axes
         self._array = self._opened(series, path)
-        look = self._appearance
         super().__init__(
             look.shown_shape(lengths["Y"], lengths["X"]),
-            len(self._chosen) if look.colors is None else 3,
+            look.channels(len(self._chosen)),
             look.dtype(series.dtype),
             path,
             _turned(_calibration(path, level), look.orientation, path),
         )
 
     def _channels(
-        self, channels: Sequence[int] | None, count: int, path: str | os.PathLike[str], what: str
+        self,
+        channels: Sequence[int] | None,
+        count: int,
+        page: Any,
+        stack: str,
+        path: str | os.PathLike[str],
     ) -> list[int]:
+        """Return the stored channels to read."""
+        if "S" in self._fixed:
+            raise InvalidDataError(
+                f"Each channel must be one value per pixel. Received: {stack}. Save each channel as a gray "
+                "image.",
+                file=path,
+            )
         if channels is not None:
-            stacks.check_channels(channels, count, what)
+            stacks.check_channels(channels, count, stack)
             return list(channels)
+        if self._appearance.converted and count == int(page.samplesperpixel):
+            return self._appearance.converted
         if count == 1:
             return [0]
-        page: Any = self._tiff.pages[0]
         if self._channel_axis == "S" and is_gray_with_alpha(page):
             return [0]
-        has_colors = page.photometric.name in ("RGB", "YCBCR")
-        if self._channel_axis == "S" and count in COLOR_CHANNELS and has_colors:
+        if self._channel_axis == "S" and count in COLOR_CHANNELS and has_colors(page):
             return [0, 1, 2]
+        if self._channel_axis == "S" and int(page.photometric) in (CMYK, LAB, YCBCR):
+            raise InvalidDataError(
+                "The colors of the file cannot be converted to RGB part by part. Received: "
+                f"{page.photometric.name}, {page.dtype}, compression {int(page.compression)}. Save the image "
+                "with RGB colors.",
+                file=path,
+            )
         raise InvalidDataError(
-            f"The channels of the file are not colors. Received: {what}. Choose one or more with `channels`, "
-            "such as channels=(0,).",
+            f"The channels of the file are not colors. Received: {stack}. Choose one or more with "
+            "`channels`, such as channels=(0,).",
             file=path,
         )
 
@@ -298,6 +343,10 @@ class TiffSource(ImageSource):
         pixels = pixels.transpose(sorted(range(len(left)), key=lambda axis: "YXCS".index(left[axis])))
         return self._appearance.shown(stacks.chosen(pixels, self._chosen))
 
+    def identity(self) -> dict[str, Any]:
+        """Return what the pixels depend on."""
+        return identity_of([self._file], **self._part)
+
     def close(self) -> None:
         """Close the file."""
         self._tiff.close()
@@ -334,7 +383,7 @@ class SlideSource(ImageSource):
                 file=path,
             ) from error
         check_level(level, self._slide.level_count, path)
-        self._level = level
+        self._file, self._level = path, level
         width, height = self._slide.level_dimensions[level]
         self._scale = float(self._slide.level_downsamples[level])
         super().__init__((height, width), 3, np.uint8, path, self._calibration())
@@ -359,6 +408,17 @@ class SlideSource(ImageSource):
         if pixels.shape[-1] == 4:  # where nothing was scanned, alpha is 0: white, as viewers show it
             return np.where(pixels[..., 3:] == 0, np.uint8(255), pixels[..., :3])
         return pixels[..., :3]
+
+    def identity(self) -> dict[str, Any] | None:
+        """Return what the pixels depend on; None for kinds of slides whose other files have any names."""
+        path = Path(self._file)
+        suffix = path.suffix.lower()
+        if suffix in {".vms", ".vmu"}:
+            return None
+        folder = path.with_suffix("")  # the pixels of a .mrxs file
+        has_folder = suffix == ".mrxs" and folder.is_dir()
+        others = [file for file in folder.iterdir() if file.is_file()] if has_folder else []
+        return identity_of([path, *others], level=self._level)
 
     def close(self) -> None:
         """Close the file."""
@@ -393,8 +453,8 @@ class RasterSource(ImageSource):
             ) from error
         raster = self._raster
         try:
+            self._chosen, self._appearance = channels, self._shown(channels, path)
             self._bands = [number + 1 for number in self._channels(channels, path)]
-            self._appearance = self._shown(channels, path)
             a, b, c, d, e, f = (float(value) for value in tuple(raster.transform)[:6])
             place = None
             if not raster.transform.is_identity:
@@ -403,7 +463,7 @@ class RasterSource(ImageSource):
                 )
             super().__init__(
                 raster.shape,
-                len(self._bands) if self._appearance.colors is None else 3,
+                self._appearance.channels(len(self._bands)),
                 raster.dtypes[self._bands[0] - 1],
                 path,
                 Calibration(georeference=place),
@@ -418,6 +478,8 @@ class RasterSource(ImageSource):
         if channels is not None:
             stacks.check_channels(channels, count, f"{count} bands ({', '.join(kinds)})")
             return list(channels)
+        if self._appearance.converted:
+            return self._appearance.converted
         if kinds[:3] == ["red", "green", "blue"] and count in COLOR_CHANNELS:
             return [0, 1, 2]
         if count == 1 or kinds == ["gray", "alpha"]:
@@ -434,10 +496,19 @@ class RasterSource(ImageSource):
             import tifffile
 
             with tifffile.TiffFile(path) as file:
-                look = appearance_of(file, channels is not None)
+                found = tiff.layout(file)
+                pages = [page for page in found.pages if not page.is_mask]
+                look = appearance_of(found, 0, channels is not None)
+            if len(pages) > 1:
+                raise InvalidDataError(
+                    f"The file must hold one image. Received: {len(pages)} pages. Choose one with `page`, "
+                    "from 0.",
+                    file=path,
+                )
             if look.orientation != 1:
                 raise _turned_map(look.orientation, path)
-            return look
+            # GDAL has already converted LAB colors.
+            return dataclasses.replace(look, raw_mode=None) if look.raw_mode == "LAB" else look
         kinds = [kind.name for kind in self._raster.colorinterp]
         if channels is not None or kinds != ["palette"] or self._raster.dtypes[0] != "uint8":
             return Appearance()
@@ -450,6 +521,13 @@ class RasterSource(ImageSource):
         """Return the pixels of a window."""
         pixels = self._raster.read(self._bands, window=((y1, y2), (x1, x2)))
         return self._appearance.shown(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, -1))
+
+    def identity(self) -> dict[str, Any] | None:
+        """Return what the pixels depend on: also the files to which a .vrt file refers."""
+        # Programs that show a raster write these files. The pixels of the full size do not depend on them.
+        files = [file for file in self._raster.files if not file.endswith((".aux.xml", ".ovr"))]
+        is_known = files and all(map(os.path.isfile, files))
+        return identity_of(files, channels=self._chosen) if is_known else None
 
     def close(self) -> None:
         """Close the file."""

@@ -65,6 +65,26 @@ def is_done(epochs: int, epoch: int) -> bool:
     return True
 
 
+def warn_of_renumbered(known: Sequence[str] | None, names: Sequence[str]) -> None:
+    """Warn if a dataset gives classes other ids than the weights that the training starts from.
+
+    Args:
+        known: The names that the weights have learned, by id; None if unknown.
+        names: The names in the dataset.
+    """
+    learned, given = ([name.strip() for name in some] for some in (known or (), names))
+    ids = {name: (learned.index(name), given.index(name)) for name in given if name in learned}
+    moved = [f"{name!r} {old} -> {new}" for name, (old, new) in ids.items() if old != new]
+    if moved:
+        warnings.warn(
+            "The dataset gives classes other ids than the weights have learned: "
+            f"{', '.join(moved)}. To keep the ids, call `renumber_classes({learned[1:]})` of a dataset of "
+            "mrcnn.formats before `prepare`, or add the classes of your own dataset in this order. To learn "
+            'other ids, load the weights with exclude=["mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask"].',
+            stacklevel=3,
+        )
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 DATE_FORMAT = "%Y%m%dT%H%M"
 DATE = r"\d{8}T\d{4}"
 DATE_LENGTH = len("20260131T1200")
+SETTINGS = "config.json"
 # The last number of a weight file's name. Text after ".h5" is allowed, as in "mask_rcnn_coco_0001.h5.bak".
 EPOCH = r"(?<!\d)(?P<epoch>\d{4,})\.h5"
 # Names may hold any character but a separator. Windows paths are understood everywhere.
@@ -89,7 +90,7 @@ def resumed_run(
     return _run(model_dir, name, match["date"], int(match["epoch"]))
 
 
-def claimed(run: Run, callbacks: Iterable[Any] = ()) -> Run:
+def claimed(run: Run, writers: Iterable[Any] = ()) -> Run:
     """Create the folder of a new run, and return the run.
 
     If another run has this folder, because it started in the same minute, the new run gets the folder of the
@@ -97,20 +98,21 @@ def claimed(run: Run, callbacks: Iterable[Any] = ()) -> Run:
 
     Args:
         run: The new run.
-        callbacks: Callbacks that may write to the folder. Their paths in it are changed to the new folder.
+        writers: What writes to the folder, such as the model and callbacks. Their attributes that are paths
+            in the folder are changed to the new folder.
     """
     found = _claimed(run)
     if found.log_dir != run.log_dir:
-        for callback in callbacks:
-            _move_paths(callback, str(run.log_dir), str(found.log_dir))
+        for writer in writers:
+            _move_paths(writer, str(run.log_dir), str(found.log_dir))
     return found
 
 
-def _move_paths(callback: Any, old: str, new: str) -> None:
-    """Replace a folder in all attributes of a callback that are paths in it."""
-    for name, value in vars(callback).items():
+def _move_paths(writer: Any, old: str, new: str) -> None:
+    """Replace a folder in all attributes of an object that are paths in it."""
+    for name, value in vars(writer).items():
         if isinstance(value, (str, Path)) and (str(value) + os.sep).startswith(old + os.sep):
-            setattr(callback, name, type(value)(new + str(value)[len(old) :]))
+            setattr(writer, name, type(value)(new + str(value)[len(old) :]))
 
 
 def _claimed(run: Run) -> Run:
@@ -118,13 +120,28 @@ def _claimed(run: Run) -> Run:
     while True:
         run = _run(run.log_dir.parent, name, minute, run.epoch)
         try:
-            run.log_dir.mkdir(parents=True)
-            return run
+            if _claim(run.log_dir):
+                return run
         except OSError:
-            if not run.log_dir.is_dir():
-                return run  # `open_run_folder` explains why it cannot be created
+            return run  # `open_run_folder` explains why it cannot be created
         later = datetime.datetime.strptime(minute, DATE_FORMAT) + datetime.timedelta(minutes=1)
         minute = later.strftime(DATE_FORMAT)
+
+
+def _claim(folder: Path) -> bool:
+    """Create the folder of a run. Returns False if another run has it.
+
+    A run has a folder once it has created the file of its settings, which only one program can do. Before
+    that, the folder may exist, because the user's program has put other files there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.glob("mask_rcnn*.h5")):
+        return False
+    try:
+        (folder / SETTINGS).open("x").close()
+    except FileExistsError:
+        return False
+    return True
 
 
 def model_dir_of(weights_path: str | os.PathLike[str]) -> Path | None:
@@ -211,7 +228,7 @@ def open_run_folder(log_dir: str | os.PathLike[str], config: "Config", epoch: in
     """
     folder = Path(log_dir)
     try:
-        files.write_json(folder / "config.json", config.to_dict(), indent=2)
+        files.write_json(folder / SETTINGS, config.stored_settings(), indent=2)
     except OSError as error:
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         raise OSError(

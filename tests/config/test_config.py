@@ -81,6 +81,18 @@ def test_setting_the_image_shape_sets_what_defines_it(mode):
             config.BATCH_SIZE = value
 
 
+@pytest.mark.parametrize("mode", ["none", "pad64", "shortest"])
+def test_the_nominal_image_shape_need_not_be_square(mode):
+    config = changed(IMAGE_RESIZE_MODE=mode, IMAGE_MAX_DIM=512)
+    config.IMAGE_SHAPE = np.array([128, 192, 1])
+    assert config.IMAGE_SHAPE.tolist() == [128, 192, 1]
+    assert config.IMAGE_CHANNEL_COUNT == 1 and config.IMAGE_MAX_DIM == 512
+    config.IMAGE_SHAPE = (256, 256, 3)
+    assert config.IMAGE_SHAPE.tolist() == [256, 256, 3]
+    with pytest.raises(ValueError, match="square"):
+        config.IMAGE_SHAPE = (0, 64, 3)
+
+
 def test_setting_the_image_shape_to_itself_changes_nothing():
     config = Config()
     config.IMAGE_SHAPE = config.IMAGE_SHAPE

@@ -5,8 +5,11 @@ import random
 import numpy as np
 import pytest
 
-from mrcnn.data import augmentation
+import mrcnn
+from mrcnn.data import augmentation, image_changes
 from mrcnn.data.augmentation import AugmentationError
+from mrcnn.data.augmentation_policies import albumentations_policy
+from mrcnn.dataset import Dataset
 
 H, W = 96, 128
 
@@ -230,3 +233,37 @@ def test_choices_inside_imgaug_differ_between_images():
             for seed in range(60)
         ]
         assert set(draws) == {10, 20, 30, 40}
+
+
+def test_functions_that_take_image_and_masks_are_augmentations():
+    def plain(image, masks):
+        return image, masks
+
+    def wrapped(*arguments, **options):
+        return plain(*arguments)
+
+    for function in (augmentation.mirror_half, plain, wrapped, lambda image, masks, rng: (image, masks)):
+        augmentation.check([function], Dataset())
+
+
+@pytest.mark.parametrize(
+    "function, message",
+    [
+        *(
+            (factory, rf"must be what {factory.__name__} returns. Call it: {factory.__name__}\(\)")
+            for factory in (
+                mrcnn.camera_policy,
+                albumentations_policy,
+                mrcnn.scale_jitter,
+                mrcnn.stain_jitter,
+                mrcnn.dim_exposure,
+                mrcnn.CopyPaste,
+            )
+        ),
+        (image_changes.quarter_turns, r"quarter_turns\(image, masks, count\), missing .*'count'"),
+        (lambda image: image, r"f\(image, masks\) or .*<lambda>\(image\), too many positional arguments"),
+    ],
+)
+def test_other_functions_are_refused_before_training(function, message):
+    with pytest.raises(AugmentationError, match=message):
+        augmentation.check(function, Dataset())

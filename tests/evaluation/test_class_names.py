@@ -108,6 +108,7 @@ CATS = ["cat, asleep", "cat, awake"]
         (["dog", *CATS], ["cat, awake"], {3: 1}),
         (["cat, awake"], ["cat, asleep"], {}),
         (["cat, awake", "cat"], ["cat", "cat, asleep"], {2: 1}),
+        (["cat ", " dog"], ["dog", "cat"], {1: 2, 2: 1}),  # in a weight file of an earlier version
     ],
 )
 def test_names_may_be_cut_at_a_comma(names, dataset_names, joined):

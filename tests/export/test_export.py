@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from exported_models import TinyConfig, assert_equal, build, needs_tensorflow, pictures
 
+import mrcnn
 from mrcnn import export, runtime
 from mrcnn.errors import CappedWarning, DataError, InvalidDataError, MissingFileError
 from mrcnn.export import exporting
@@ -226,6 +227,24 @@ def test_openvino(model, exported):
     assert_equal(model, runner, pictures((64, 64, 3), (50, 30, 3)))
 
 
+@pytest.mark.parametrize(
+    "name, package, files",
+    [
+        ("UPPER.ONNX", "onnxruntime", ["UPPER.ONNX"]),
+        ("UPPER.XML", "openvino", ["UPPER.XML", "UPPER.bin"]),
+        pytest.param(
+            "UPPER.TFLITE", "ai_edge_litert", ["UPPER.TFLITE"], marks=[pytest.mark.slow, needs_tensorflow]
+        ),
+    ],
+)
+def test_the_file_has_the_name_that_the_user_gives(name, package, files, exported):
+    pytest.importorskip(package)
+    path = exported(name)
+    assert path.name == name
+    assert sorted(file.name for file in path.parent.iterdir()) == files
+    assert runtime.load(path).class_names[1] == "class 1"
+
+
 @pytest.mark.slow
 @needs_tensorflow
 def test_saved_model(model, exported):
@@ -354,6 +373,9 @@ def test_a_folder_replaces_an_older_one(folders):
     assert files_in(path.parent) == ["leaves/saved_model.pb", "leaves/variables/new.pb"]
     exporting._move(written, path.parent / "new" / "deep")
     assert files_in(path.parent / "new") == ["deep/saved_model.pb", "deep/variables/new.pb"]
+    long_name = path.parent / ("x" * 255)
+    exporting._move(written, long_name)
+    assert files_in(long_name) == ["saved_model.pb", "variables/new.pb"]
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
@@ -516,7 +538,10 @@ BLOCKED = """
 import importlib.abc, sys
 
 class Blocked(importlib.abc.MetaPathFinder):
-    names = {"keras", "tensorflow", "jax", "torch", "onnx", "h5py", "skimage", "scipy", "matplotlib", "cv2"}
+    names = {
+        *("keras", "tensorflow", "jax", "torch", "onnx", "h5py", "skimage", "scipy", "matplotlib", "cv2"),
+        *("pycocotools", "PIL", "tifffile", "imagecodecs", "shapely", "tqdm", "yaml", "pandas"),
+    }
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in self.names:
             raise ImportError(f"{name} is blocked")
@@ -525,22 +550,44 @@ sys.meta_path.insert(0, Blocked())
 import numpy as np
 from mrcnn import runtime
 image = np.load(sys.argv[2])
-result = runtime.load(sys.argv[1]).detect(image)[0]
-np.savez(sys.argv[3], rois=result["rois"], masks=result["masks"])
+runner = runtime.load(sys.argv[1])
+result = runner.detect(image)[0]
+codes = [code["counts"] for code in runner.detect(image, masks="rle")[0]["masks"]]
+np.savez(sys.argv[3], rois=result["rois"], masks=result["masks"], codes=codes)
 """
+
+
+def detected_without_packages(path, image, folder):
+    """What a file finds in a process that has NumPy and the runtime alone."""
+    np.save(folder / "image.npy", image)
+    arguments = [str(path), str(folder / "image.npy"), str(folder / "result.npz")]
+    command = [sys.executable, "-c", BLOCKED, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return np.load(folder / "result.npz")
 
 
 def test_the_runner_needs_no_framework(model, onnx_file, tmp_path):
     (image,) = pictures((50, 64, 3))
-    np.save(tmp_path / "image.npy", image)
-    arguments = [str(onnx_file), str(tmp_path / "image.npy"), str(tmp_path / "result.npz")]
-    command = [sys.executable, "-c", BLOCKED, *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = np.load(tmp_path / "result.npz")
+    found = detected_without_packages(onnx_file, image, tmp_path)
     expected = model.detect(image)[0]
     assert found["rois"].shape == expected["rois"].shape
     assert found["masks"].shape == expected["masks"].shape
+
+
+def test_the_shipped_model_needs_no_framework(tmp_path):
+    """Its settings stretch the contrast of images."""
+    from skimage import data
+
+    image = data.immunohistochemistry()[:128, :128]
+    path = export.export(mrcnn.load("nucleus-light"), tmp_path / "nucleus.onnx", check=False)
+    runner = runtime.load(path)
+    assert runner.config.CONTRAST_PERCENTILES is not None and image.dtype == np.uint8
+    found = detected_without_packages(path, image, tmp_path)
+    (expected,) = runner.detect(image, masks="rle")
+    np.testing.assert_array_equal(found["rois"], expected["rois"])
+    assert found["codes"].tolist() == [code["counts"] for code in expected["masks"]]
+    assert len(found["codes"])
 
 
 def test_a_missing_runtime_is_named(onnx_file, monkeypatch):

@@ -10,7 +10,8 @@ from mrcnn.export.onnx_graph import GraphBuilder
 from mrcnn.export.onnx_layers import LayerWriter
 from mrcnn.network.convolution import Conv2D, DepthwiseConv2D, MaxPooling2D
 from mrcnn.network.normalization import BatchNorm, GroupNorm
-from mrcnn.network.roi_convolution import RoiConv2D, RoiConv2DTranspose
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
+from mrcnn.network.roi_convolution import Conv2DTranspose as RoiConv2DTranspose
 
 runtime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")

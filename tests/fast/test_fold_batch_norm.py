@@ -11,7 +11,8 @@ from mrcnn.backend import layer_graph
 from mrcnn.fast import fold_batch_norm
 from mrcnn.network import convolution
 from mrcnn.network.normalization import BatchNorm
-from mrcnn.network.roi_convolution import RoiConv2D, RoiConv2DTranspose
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
+from mrcnn.network.roi_convolution import Conv2DTranspose as RoiConv2DTranspose
 
 
 def network(train_bn=None):

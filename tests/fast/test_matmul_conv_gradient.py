@@ -11,7 +11,7 @@ from mrcnn.backend import layer_graph
 from mrcnn.fast import matmul_conv_gradient
 from mrcnn.network import convolution
 from mrcnn.network.normalization import BatchNorm
-from mrcnn.network.roi_convolution import RoiConv2D
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
 
 MAPS = (2, 6, 9, 4)  # images, rows, columns, channels
 

@@ -348,15 +348,15 @@ def test_labels_of_a_tiff_of_few_bits(bits, photometric, order):
 
 
 @pytest.mark.parametrize("compression", [None, "zlib", "tiff_lzw"])
-def test_negative_labels_of_8_bits(compression):
+def test_signed_values_of_8_bits(compression):
     labels = GRAY.view(np.int8)
     if compression == "tiff_lzw":
         content = encoded(GRAY, "TIFF", compression=compression, tiffinfo={339: 2})
     else:
         content = tiff(labels, compression=compression)
-    read = images.read_labels(content)
-    assert read.dtype == np.int8
-    np.testing.assert_array_equal(read, labels)
+    for read in (images.read_labels(content), images.read_image(content)):
+        assert read.dtype == np.int8
+        np.testing.assert_array_equal(read, labels)
 
 
 def test_labels_by_palette_are_indices():
@@ -378,6 +378,19 @@ def test_labels_that_are_not_exact_are_refused(content, message):
         images.read_labels(content, "labels")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_labels_and_masks_are_turned_by_their_orientation(orientation, kind):
+    image = PIL.Image.fromarray(GRAY)
+    exif = image.getexif()
+    exif[274] = orientation
+    content = encoded(image, kind, exif=exif)
+    shown = images.turned(GRAY, orientation)
+    np.testing.assert_array_equal(images.read_labels(content), shown)
+    np.testing.assert_array_equal(images.read_mask(content), shown > 0)
+    np.testing.assert_array_equal(images.read_values(content), GRAY)
+
+
 def test_masks(caplog):
     mask = np.zeros((64, 64), bool)
     mask[20:44, 13:50] = True
@@ -387,6 +400,8 @@ def test_masks(caplog):
         encoded(white),
         encoded(np.dstack([white] * 3)),
         tiff(mask.astype(np.uint16)),
+        tiff(white.view(np.int8)),
+        tiff(mask.astype(np.float32)),
     ):
         np.testing.assert_array_equal(images.read_mask(content), mask)
     assert not caplog.records

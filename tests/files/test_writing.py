@@ -25,6 +25,27 @@ def test_an_error_leaves_the_previous_file_and_nothing_else(tmp_path):
     assert os.listdir(tmp_path) == ["weights.h5"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x" * 250 + ".h5",
+        "細胞の画像" * 16 + ".png",
+        "é" * 125 + ".jpeg",
+        "Dr. " + "b " * 120 + "end",
+        "a" * 255,
+        "short.json",
+    ],
+)
+def test_long_names_are_written_and_their_leftovers_recognized(name, tmp_path):
+    with files.atomic_write(tmp_path / name) as temporary:
+        temporary.write_text("whole")
+        assert files.LEFTOVER.fullmatch(temporary.name)
+        assert len(os.fsencode(temporary.name)) <= max(143, len(os.fsencode(name)))
+        assert temporary.suffix in ("", ".part", (tmp_path / name).suffix)
+    assert os.listdir(tmp_path) == [name]
+    assert (tmp_path / name).read_text() == "whole"
+
+
 def test_an_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "table.json"

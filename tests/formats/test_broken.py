@@ -422,6 +422,63 @@ def test_label_image_decides_whether_a_picture_is_turned(tmp_path):
         assert (problems.TURNED in dataset.problems.counts) == turned
 
 
+PHOTO = np.repeat((files.labels() > 0)[..., np.newaxis], 3, axis=-1).astype(np.uint8) * 255
+
+
+def folder_of_labels(folder, suffix, orientation, label_orientation, photo=PHOTO):
+    """A photo in which objects are white, with a label image of the same stored rows and columns."""
+    files.write_picture(folder / "images" / f"a.{suffix}", photo, orientation)
+    labels = files.labels()[:, : photo.shape[1]]
+    files.write_picture(folder / "labels" / f"a.{suffix}", labels, label_orientation)
+    dataset = formats.LabelImageDataset()
+    dataset.load(folder)
+    return dataset
+
+
+def folder_of_masks(folder, suffix, orientation, mask_orientation, photo=PHOTO):
+    """The same photo with a mask file."""
+    files.write_picture(folder / "a" / "images" / f"a.{suffix}", photo, orientation)
+    files.write_picture(folder / "a" / "masks" / f"0.{suffix}", photo[..., 0], mask_orientation)
+    dataset = formats.MaskFileDataset()
+    dataset.load(folder)
+    return dataset
+
+
+def is_on_its_pixels(dataset):
+    dataset.prepare()
+    masks, _ = dataset.load_mask(0)
+    return masks.shape[2] > 0 and np.array_equal(masks.any(axis=2), dataset.load_image(0)[..., 0] > 0)
+
+
+@pytest.mark.parametrize("read", [folder_of_labels, folder_of_masks])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_labels_are_turned_like_their_image(read, suffix, orientation, tmp_path):
+    dataset = read(tmp_path, suffix, orientation, orientation)
+    assert is_on_its_pixels(dataset)
+    assert dataset.problems.counts == ({problems.TURNED: 1} if orientation > 1 else {})
+
+
+@pytest.mark.parametrize("read", [folder_of_labels, folder_of_masks])
+@pytest.mark.parametrize("orientation", range(5, 9))
+def test_an_image_stays_as_stored_if_only_this_fits_its_labels(read, orientation, tmp_path):
+    dataset = read(tmp_path, "png", orientation, None)
+    assert is_on_its_pixels(dataset)
+    assert dataset.image_size(0) == (files.HEIGHT, files.WIDTH)
+    assert dataset.problems.counts == {problems.NOT_TURNED: 1}
+
+
+@pytest.mark.parametrize("read", [folder_of_labels, folder_of_masks])
+@pytest.mark.parametrize("orientation, columns", [(2, 90), (3, 90), (4, 90), (6, 60)])
+def test_labels_without_an_orientation_are_taken_as_shown(read, orientation, columns, tmp_path):
+    """The size of the photo does not tell: it is mirrored, upside down or square."""
+    dataset = read(tmp_path, "png", orientation, None, PHOTO[:, :columns])
+    dataset.prepare()
+    assert np.array_equal(dataset.load_mask(0)[0].any(axis=2), PHOTO[:, :columns, 0] > 0)
+    assert dataset.problems.counts == {problems.TURNED: 1, problems.UNCLEAR_TURN: 1}
+    assert any("a.png" in line for line in dataset.problems.lines())
+
+
 def test_an_image_of_another_size_than_stated_fails_by_name(tmp_path):
     content = files.coco_content()
     content["images"][0]["width"] = 45

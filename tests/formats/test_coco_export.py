@@ -104,7 +104,7 @@ class Turned(Lit):
     """It turns the photo itself, as OpenCV does, and scales its values."""
 
     def load_image(self, image_id):
-        return images.read_image(self.open_image(image_id)) / 255
+        return images.read_image(self.open_image_file(image_id)) / 255
 
 
 class Scaled(Lit):

@@ -135,6 +135,36 @@ def test_an_id_of_two_names_is_left_out(tmp_path):
 ROUND, FLAT = "cell, round", "cell, flat"
 
 
+def load_labels(kind, folder, labels, classes=None):
+    """Load a file of an object with each of the labels."""
+    files.write_picture(folder / "a.png")
+    if kind == "labelme":
+        dataset = formats.LabelMeDataset()
+        shapes = [{"label": label, "points": LEAF, "shape_type": "polygon"} for label in labels]
+        files.write_json(folder / "a.json", files.labelme_content(shapes))
+        dataset.load(folder, classes)
+    elif kind == "geojson":
+        dataset = formats.GeoJsonDataset()
+        features = [
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": [[*LEAF, LEAF[0]]]},
+                "properties": {"classification": {"name": label}},
+            }
+            for label in labels
+        ]
+        content = {"type": "FeatureCollection", "features": features}
+        files.write_json(folder / "a.geojson", content)
+        dataset.load(folder, folder, classes)
+    else:
+        dataset = formats.ViaDataset()
+        content = files.via_content([files.via_region("leaf", label) for label in labels])
+        path = files.write_json(folder / "via.json", content)
+        dataset.load(path, classes=classes, class_attribute="kind")
+    dataset.prepare()
+    return dataset
+
+
 @pytest.mark.parametrize(
     "labels, classes, found",
     [
@@ -151,33 +181,62 @@ ROUND, FLAT = "cell, round", "cell, flat"
 @pytest.mark.parametrize("kind", ["labelme", "geojson", "via"])
 def test_class_names_may_be_cut_at_a_comma(kind, labels, classes, found, tmp_path):
     """`class_names` of a dataset is."""
-    files.write_picture(tmp_path / "a.png")
-    if kind == "labelme":
-        dataset = formats.LabelMeDataset()
-        shapes = [{"label": label, "points": LEAF, "shape_type": "polygon"} for label in labels]
-        files.write_json(tmp_path / "a.json", files.labelme_content(shapes))
-        dataset.load(tmp_path, classes)
-    elif kind == "geojson":
-        dataset = formats.GeoJsonDataset()
-        features = [
-            {
-                "type": "Feature",
-                "geometry": {"type": "Polygon", "coordinates": [[*LEAF, LEAF[0]]]},
-                "properties": {"classification": {"name": label}},
-            }
-            for label in labels
-        ]
-        content = {"type": "FeatureCollection", "features": features}
-        files.write_json(tmp_path / "a.geojson", content)
-        dataset.load(tmp_path, tmp_path, classes)
-    else:
-        dataset = formats.ViaDataset()
-        content = files.via_content([files.via_region("leaf", label) for label in labels])
-        path = files.write_json(tmp_path / "via.json", content)
-        dataset.load(path, classes=classes, class_attribute="kind")
-    dataset.prepare()
+    dataset = load_labels(kind, tmp_path, labels, classes)
     assert [dataset.class_info[number]["name"] for number in dataset.load_mask(0)[1]] == found
     assert dataset.problems.counts.get(problems.UNKNOWN_CLASS, 0) == len(labels) - len(found)
+
+
+@pytest.mark.parametrize("kind", ["labelme", "geojson", "via"])
+@pytest.mark.parametrize("classes", [None, ["nut", " cell "]])
+def test_spaces_at_the_ends_of_labels_do_not_count(kind, classes, tmp_path):
+    dataset = load_labels(kind, tmp_path, ["cell", "cell ", "\tcell", "nut"], classes)
+    names = [dataset.class_names[number] for number in dataset.load_mask(0)[1]]
+    assert names == ["cell", "cell", "cell", "nut"]
+    assert sorted(dataset.class_names) == ["BG", "cell", "nut"]
+    assert dataset.problems.counts == {}
+
+
+@pytest.mark.parametrize("kind", ["labelme", "geojson", "via"])
+def test_labels_that_differ_in_case_are_named(kind, tmp_path):
+    dataset = load_labels(kind, tmp_path, ["cell", "Cell ", "CELL", "nut"])
+    assert dataset.class_names == ["BG", "CELL", "Cell", "cell", "nut"]
+    assert dataset.problems.counts == {problems.SIMILAR_CLASS_NAME: 2}
+    assert "'Cell' and 'CELL'" in dataset.problems.lines()[0]
+    dataset = load_labels(kind, tmp_path, ["cell", "Cell"], ["cell"])
+    assert dataset.class_names == ["BG", "cell"]
+    assert dataset.problems.counts == {problems.UNKNOWN_CLASS: 1}
+
+
+@pytest.mark.parametrize("kind, add", ADDERS.values(), ids=ADDERS)
+def test_a_second_file_spells_names_in_another_way(kind, add, tmp_path):
+    dataset = kind()
+    add(dataset, tmp_path, "a", ["cat", "dog"])
+    add(dataset, tmp_path, "b", [" cat", "dog "])
+    assert dataset.problems.counts == {}
+    add(dataset, tmp_path, "c", ["Cat", "dog"])
+    assert dataset.problems.counts == {problems.SIMILAR_CLASS_NAME: 1}
+    dataset.prepare()
+    assert [dataset.class_names[dataset.load_mask(i)[1][0]] for i in range(3)] == ["cat", "cat", "Cat"]
+
+
+@pytest.mark.parametrize("ids", [(3, 17), (3, 3), (" a ", "b")])
+def test_coco_categories_that_differ_in_spaces_are_one_class(ids, tmp_path):
+    """If they have the same id, they are the same category."""
+    files.write_picture(tmp_path / "a.png")
+    content = files.coco_content()
+    content["categories"] = [
+        {"id": one, "name": name} for one, name in zip(ids, ("leaf", " leaf "), strict=True)
+    ]
+    for annotation, one in zip(content["annotations"], ids, strict=True):
+        annotation["category_id"] = one
+    path = files.write_json(tmp_path / "x.json", content)
+    for classes in (None, ["leaf"], ["leaf "], list(dict.fromkeys(ids))):
+        dataset = formats.CocoDataset()
+        dataset.load(path, classes=classes)
+        dataset.prepare()
+        assert dataset.class_names == ["BG", "leaf"] and dataset.load_mask(0)[1].tolist() == [1, 1]
+        repeated = {problems.REPEATED_CLASS_NAME: 1}
+        assert dataset.problems.counts == ({} if len(set(ids)) == 1 else repeated)
 
 
 def test_numbers_of_yolo_that_share_a_name(tmp_path):

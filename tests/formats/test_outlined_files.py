@@ -45,6 +45,12 @@ def test_forms_of_a_file(content, tmp_path):
     np.testing.assert_array_equal(dataset.load_mask(0)[0][..., 0], files.masks()[0])
 
 
+def test_hidden_files_of_a_mac_are_ignored(tmp_path):
+    (tmp_path / "shapes").mkdir()
+    (tmp_path / "shapes" / "._a.geojson").write_bytes(b"\0\5\x16\7")
+    assert geojson(tmp_path, collection(feature())).problems.counts == {}
+
+
 def test_holes_and_parts(tmp_path):
     other = [[x + 45, y] for x, y in SQUARE]
     geometry = {"type": "MultiPolygon", "coordinates": [[SQUARE, HOLE], [other]]}

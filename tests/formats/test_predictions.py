@@ -20,7 +20,7 @@ from PIL import Image
 from pycocotools import mask as run_lengths
 
 from mrcnn.errors import CappedWarning, InvalidDataError, MissingFileError
-from mrcnn.formats import CocoDataset, LabelImageDataset, predictions
+from mrcnn.formats import CocoDataset, LabelImageDataset, LabelMeDataset, predictions
 from mrcnn.results.labels import shortened
 from mrcnn.results.overlays import SIDE
 from mrcnn.threads import default_threads, in_order
@@ -481,3 +481,34 @@ def test_an_image_whose_copy_would_replace_another_one_is_left_out(tmp_path, cap
     assert list(counts) == ["b"]
     assert (tmp_path / "out/images/a.png").read_bytes() == png(200)
     assert "Left out a.png" in caplog.text and "another image of the same name" in caplog.text
+
+
+def test_labelme_files_name_the_link_of_an_image(tmp_path):
+    """What the link points to may lie outside the folder that the reader allows."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "x1.png").write_bytes(png(200))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").symlink_to(tmp_path / "raw" / "x1.png")
+    output = tmp_path / "out"
+    predictions.write_predictions(
+        detect, tmp_path / "in", output, {1: "cell"}, verbose=0, formats=["labelme"]
+    )
+    assert json.loads((output / "labelme" / "a.json").read_text())["imagePath"] == "../../in/a.png"
+    dataset = LabelMeDataset()
+    dataset.load(output / "labelme", within=tmp_path / "in")
+    assert dataset.problems.counts == {}
+    assert [info["path"] for info in dataset.image_info] == [tmp_path / "in" / "a.png"]
+
+
+def test_images_with_long_names(tmp_path):
+    """255 bytes are the longest."""
+    names = ["細胞" * 40, "x" * 251]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / f"{name}.png").write_bytes(png(200))
+    counts = predictions.write_predictions(
+        detect, tmp_path / "in", tmp_path / "out", {1: "cell"}, overlays=True, copy_images=True, verbose=0
+    )
+    assert set(counts) == set(names)
+    for folder in ("labels", "images", "overlays"):
+        assert {path.stem for path in (tmp_path / "out" / folder).iterdir()} == set(names)

@@ -46,7 +46,7 @@ def labelme(folder):
 def yolo(folder):
     files.write_picture(folder / "images" / "train" / "a.png")
     text = folder / "labels" / "train" / "a.txt"
-    text.parent.mkdir(parents=True)
+    text.parent.mkdir(parents=True, exist_ok=True)
     text.write_text(f"{files.yolo_line(0, 'leaf')}\n\n{files.yolo_line(1, 'nut')}\n")
     dataset = formats.YoloDataset()
     dataset.load(folder / "images" / "train", ["leaf", "nut"])
@@ -91,6 +91,13 @@ def test_all_formats_agree(reader, tmp_path):
         overlap = (masks[..., index] & expected).sum() / (masks[..., index] | expected).sum()
         assert overlap > 0.97
     assert np.array_equal(masks[..., 0], files.masks()[0])
+
+
+@pytest.mark.parametrize("reader, place", [(labelme, "._a.json"), (yolo, "labels/train/._a.txt")])
+def test_hidden_files_of_a_mac_are_ignored(reader, place, tmp_path):
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_bytes(b"\0\5\x16\7")
+    assert reader(tmp_path).problems.counts == {}
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)

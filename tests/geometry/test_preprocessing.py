@@ -1,5 +1,7 @@
 """Channels and scale of pictures, by hand."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -82,6 +84,14 @@ def test_exposure_gain_and_tint_are_taken_away(change, size):
     assert expected.min() == 0 and expected.max() == 255
 
 
+@pytest.fixture(params=["OpenCV", "NumPy"])
+def library(request, monkeypatch):
+    """What looks up values in a table."""
+    if request.param == "NumPy":
+        monkeypatch.setitem(sys.modules, "cv2", None)
+
+
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("channels", [1, 3, 4, 6])
 @pytest.mark.parametrize("levels", [5, 60, 256])
 def test_a_table_of_8_bits_stretches_as_the_formula(channels, levels):
@@ -94,6 +104,7 @@ def test_a_table_of_8_bits_stretches_as_the_formula(channels, levels):
     assert found.dtype == np.uint8 and np.array_equal(found, expected)
 
 
+@pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("channels", [1, 3, 5])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "float64"])
 def test_network_pixels_are_those_of_mold_image(dtype, channels):

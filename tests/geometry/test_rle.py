@@ -45,6 +45,24 @@ def test_the_same_as_pycocotools(seed):
     assert rle.from_segmentation(text, mask.shape) == text
 
 
+@pytest.mark.parametrize(
+    "counts", [[], [0], [7], [0, 7], [0] * 9, [2**31, 0, 2**31, 5], [1, 2**32 - 9, 0, 8]]
+)
+def test_counts_are_compressed_as_by_pycocotools(counts):
+    size = (2**16, 2**16)
+    (expected,) = reference.frPyObjects([{"size": size, "counts": counts}], *size)
+    code = {"size": list(size), "counts": expected["counts"].decode()}
+    assert rle.compress([np.array(counts, np.int64)], size) == [code]
+
+
+def test_counts_beyond_32_bits():
+    """Whole slides have more than 2**32 pixels. pycocotools would cut the numbers to 32 bits."""
+    size = (2**17, 2**16)
+    counts = [2**33 - 2**30 - 20, 20, 2**29, 2**29]
+    (code,) = rle.compress([np.array(counts, np.int64)], size)
+    assert rle.counts_of(code, size).tolist() == counts
+
+
 @pytest.mark.parametrize("inside", [[], [0], [-1], [0, -1], [100, 400]])
 def test_only_columns_with_pixels_are_decoded(inside):
     mask = np.zeros((30, 20), bool)

@@ -54,6 +54,35 @@ def test_masks_have_the_size_of_the_image(size):
     assert crops.boxes.tolist() == [[0, 0, *resized.shape[:2]]]
 
 
+@pytest.mark.parametrize("size", [(480, 640), (427, 640), (640, 333)])
+def test_masks_follow_the_grid_of_torchvision(size):
+    """Out pixel i is the pixel floor(i * in / out), as of torch.nn.functional.interpolate, mode "nearest"."""
+    mask = np.random.default_rng(0).random((*size, 1)) < 0.5
+    resized, _, scale, padding, crop = images.resize_image(
+        np.zeros((*size, 3), "uint8"), min_dim=800, max_dim=1333, mode="shortest"
+    )
+    rows, columns = (
+        [i * side // out for i in range(out)] for side, out in zip(size, resized.shape[:2], strict=True)
+    )
+    expected = mask[rows][:, columns]
+    np.testing.assert_array_equal(images.resize_mask(mask, scale, padding, crop), expected)
+    crops, _ = MaskCrops.cut(mask).resize(scale, padding, crop)
+    np.testing.assert_array_equal(crops.whole(), expected)
+
+
+@pytest.mark.parametrize("x", [0, 10, 300, 624])
+def test_masks_do_not_drift_from_their_objects(x):
+    """480 x 640 becomes 800 x 1066."""
+    mask = np.zeros((480, 640, 1), bool)
+    mask[:, x : x + 16] = True
+    _, _, scale, padding, crop = images.resize_image(
+        np.zeros((480, 640, 3), "uint8"), min_dim=800, max_dim=1333, mode="shortest"
+    )
+    columns = np.flatnonzero(images.resize_mask(mask, scale, padding, crop)[0, :, 0])
+    edges = np.array([x, x + 16]) * 1066 / 640
+    assert columns[0] == np.ceil(edges[0]) and columns[-1] + 1 == np.ceil(edges[1])
+
+
 def test_padding_has_the_mean_color():
     config = TorchvisionConfig()
     config.IMAGE_MIN_DIM, config.IMAGE_MAX_DIM = 40, 70

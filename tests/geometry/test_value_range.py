@@ -74,6 +74,26 @@ def test_values_that_hint_at_another_range_are_named(config, image, message):
         on_scale(image, config)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.linspace(-123, 1.5, 300).reshape(10, 10, 3),  # a dark image minus the mean color
+        np.repeat([0.0, 1.0, 2.0], 100).reshape(10, 10, 3),  # a black frame of a video
+    ],
+)
+def test_dark_floats_of_0_to_255_stay_with_a_warning(config, image):
+    assert not value_range.is_unit_range(image)
+    with pytest.warns(UserWarning, match="its range is taken to be 0 to 255"):
+        assert on_scale(image, config) is image
+
+
+def test_values_of_any_size_stay_if_the_setting_says_so(config):
+    config.IMAGE_VALUE_RANGE = (0, 255)
+    image = np.full((4, 4, 3), 43690, np.uint16)
+    with pytest.warns(UserWarning, match=r"uint16 image has values far outside.*\(0, 255\)"):
+        assert on_scale(image, config) is image
+
+
 def test_the_setting_rules_but_for_bytes(config):
     config.IMAGE_VALUE_RANGE = (100, 4195)
     image = np.array([[100, 4195]], np.uint16)

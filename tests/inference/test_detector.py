@@ -17,7 +17,7 @@ from mrcnn.inference import detector
 from mrcnn.inference.detector import MASK_SLOTS, padded_slot_count, update_layer_settings
 from mrcnn.model import MaskRCNN
 from mrcnn.network import detections
-from mrcnn.network.roi_convolution import RoiConv2D
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
 
 RUNS_EAGERLY = keras.backend.backend() == "torch"
 

@@ -5,7 +5,8 @@ import pytest
 from keras import layers
 from tensor_tools import call, check_layer, run
 
-from mrcnn.network.roi_convolution import RoiConv2D, RoiConv2DTranspose
+from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
+from mrcnn.network.roi_convolution import Conv2DTranspose as RoiConv2DTranspose
 
 
 def features(seed, shape=(2, 3, 7, 5, 4)):

@@ -14,7 +14,7 @@ import pytest
 from mrcnn.files import atomic_write
 from mrcnn.files.calibration import PixelSize, read_calibration
 from mrcnn.files.images import read_labels
-from mrcnn.results import labels
+from mrcnn.results import imagej, labels
 from mrcnn.results.detections import Detections
 from mrcnn.results.folder import ResultFolder
 
@@ -113,6 +113,12 @@ def test_a_copy_that_rounds_the_times_of_files_does_not(tmp_path, up):
     for path in tmp_path.rglob("*"):
         even = (os.stat(path).st_mtime_ns // (2 * 10**9) + up) * 2 * 10**9
         os.utime(path, ns=(even, even))
+    write(tmp_path, "labels")
+
+
+def test_files_of_macos_are_no_corrections(tmp_path):
+    write(tmp_path, "labels")
+    (tmp_path / "labels" / "._a.png").write_bytes(b"attributes")
     write(tmp_path, "labels")
 
 
@@ -275,6 +281,55 @@ def test_a_killed_run_starts_again_but_corrections_stay(tmp_path, kind, in_secon
     os.utime(tmp_path / FILES[kind], ns=(later, later))
     with pytest.raises(FileExistsError, match="corrected"):
         write(tmp_path, kind)
+
+
+@pytest.mark.parametrize("kind", ["labels", "geojson"])
+def test_a_run_may_be_killed_before_it_notes_a_file(tmp_path, kind):
+    killed = ResultFolder(tmp_path, NAMES, [kind])
+    killed.add(one_cell(), "a", file_name="a.png")
+    notes = (tmp_path / ".unfinished").read_text().splitlines()
+    assert "written" in notes.pop()
+    (tmp_path / ".unfinished").write_text("\n".join(notes) + "\n")
+    write(tmp_path, kind)
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+@pytest.mark.parametrize("is_killed", [True, False])
+def test_a_run_that_takes_minutes_for_a_file_starts_again(tmp_path, monkeypatch, is_large, is_killed):
+    """It ends while it writes the last file. Those before are minutes newer than its first note."""
+    folder, state = tmp_path / "run", tmp_path / "state"
+    formats = ["labels", "tiff", "imagej", "geojson"]
+
+    def in_minutes(write):
+        def slow(content, path, *rest):
+            written = write(content, path, *rest) or path
+            later = os.stat(written).st_mtime_ns + 300 * 10**9
+            os.utime(written, ns=(later, later))
+
+        return slow
+
+    def end(result, tolerance):
+        shutil.copytree(folder, state)  # what a killed run leaves
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(labels, "is_large", lambda result: is_large)
+        for module, name in (
+            (labels, "write_label_blocks"),
+            (labels, "write_labels"),
+            (imagej, "write_rois"),
+        ):
+            patch.setattr(module, name, in_minutes(getattr(module, name)))
+        patch.setattr(Detections, "to_geojson", end)
+        with pytest.raises(KeyboardInterrupt):
+            ResultFolder(folder, NAMES, formats).add(one_cell(), "a", file_name="a.png")
+    ended = state if is_killed else folder
+    names = {"a.tif", "a.zip"} if is_large else {"a.png", "a.tif", "a.zip"}
+    assert {path.name for path in ended.rglob("a.*")} == names
+    ResultFolder(ended, NAMES, formats)
+    corrected(ended / "labels/a.tif")
+    with pytest.raises(FileExistsError, match=r"a\.tif may have been corrected"):
+        ResultFolder(ended, NAMES, formats)
 
 
 @pytest.mark.parametrize("unit", ["um", "mm", "in", "pixel"])

@@ -24,6 +24,9 @@ from keras import layers
 from pycocotools.coco import COCO
 from tiny_model import TinyConfig, tiny_backbone
 
+from mrcnn.checkpoints.weights import save_weights
+from mrcnn.data import augmentation
+from mrcnn.dataset import Dataset
 from mrcnn.inference.video import VideoReader, VideoWriter
 from mrcnn.model import MaskRCNN
 from samples.balloon import balloon
@@ -319,6 +322,27 @@ def test_light_runs_continue_where_they_stopped(module, line, monkeypatch):
     assert done == whole  # `MaskRCNN.train` warns that all epochs have run
 
 
+@pytest.mark.slow
+def test_coco_trains_loaded_weights_with_mirrored_images(tmp_path, monkeypatch):
+    """Without --light. The network is tiny."""
+
+    class TinyCocoConfig(TinyConfig, coco.CocoConfig):
+        NAME, NUM_CLASSES = coco.CocoConfig.NAME, coco.CocoConfig.NUM_CLASSES
+        IMAGE_MIN_DIM = IMAGE_MAX_DIM = 128
+        STEPS_PER_EPOCH = 1
+
+    data, weights = coco_folder(tmp_path / "coco"), tmp_path / "old.h5"
+    model = MaskRCNN("training", TinyCocoConfig(), tmp_path / "logs")
+    save_weights(model.keras_model, weights)
+    line = f"train --dataset={data} --year=2017 --epochs=1 --model={weights}"
+    arguments = parsed(coco, monkeypatch, line)
+    coco.load_weights(model, arguments.model)
+    coco.train(model, arguments)
+    assert model.epoch == 4  # after three stages
+    written = sorted(path.name for path in (tmp_path / "logs").rglob("*.h5"))
+    assert written == [f"mask_rcnn_coco_000{epoch}.h5" for epoch in (1, 2, 3, 4)]
+
+
 def test_coco_trains_loaded_weights_in_three_stages(monkeypatch):
     line = "train --dataset=. --download --epochs=2 --model=last"
     calls = recorded(coco, monkeypatch, line, 1)
@@ -327,6 +351,8 @@ def test_coco_trains_loaded_weights_in_three_stages(monkeypatch):
         (0.001, 6, "4+"),
         (pytest.approx(0.0001), 8, "all"),
     ]
+    for *_, mirror in calls:
+        augmentation.check(mirror, Dataset())  # as `MaskRCNN.train` does
 
 
 def test_coco_dataset_has_all_categories_and_records(tmp_path):

@@ -134,11 +134,12 @@ def test_the_description_of_a_function(tmp_path):
     path.write_bytes(b"2")
     assert describe(loads) != name
     assert describe(lambda: None) == "<lambda>"
-    (tmp_path / "a.xml").write_bytes(b"network")
-    (tmp_path / "a.bin").write_bytes(b"1")
-    name = describe(functools.partial(str, tmp_path / "a.xml"))
-    (tmp_path / "a.bin").write_bytes(b"2")
-    assert describe(functools.partial(str, tmp_path / "a.xml")) != name
+    for network in (tmp_path / "a.xml", tmp_path / "b.XML"):
+        network.write_bytes(b"network")
+        network.with_suffix(".bin").write_bytes(b"1")
+        name = describe(functools.partial(str, network))
+        network.with_suffix(".bin").write_bytes(b"2")
+        assert describe(functools.partial(str, network)) != name
     assert "(" not in describe(functools.partial(str, tmp_path))  # a folder of other files
     (tmp_path / "saved_model.pb").write_bytes(b"1")
     assert describe(functools.partial(str, tmp_path)).startswith(f"{tmp_path.name} (weights ")

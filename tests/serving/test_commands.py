@@ -128,6 +128,13 @@ def test_benchmark_reports_the_precision_of_an_exported_file(model, tmp_path):
         measure({**case, "settings": ["DETECTION_MAX_INSTANCES=5"], "precision": ""})
 
 
+def test_benchmark_ignores_hidden_images(onnx_file, tmp_path):
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "._a.png").write_bytes(b"from a Mac")
+    case = {"model": str(onnx_file), "sizes": [], "batches": [2], "threads": 1, "repeats": 1, "settings": []}
+    assert len(measure({**case, "precision": "", "images": str(tmp_path)})) == 1
+
+
 def test_benchmark_chooses_the_precision_of_openvino(model, tmp_path):
     pytest.importorskip("openvino")
     path = export.export(model, tmp_path / "half.xml", precision="float16", check=False)

@@ -1,5 +1,6 @@
 """Detection tile by tile: bounded memory, resume, caps, contrast of the whole image, real models."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import tifffile
 from synthetic_detector import RegionConfig, as_set, disks, region_model, regions_of
@@ -137,6 +139,141 @@ def test_a_folder_of_another_run_is_refused(image, tmp_path):
         large(image, resume=tmp_path)
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".svs", ".npy", ".zarr", ".png", ".vrt", ""])
+def test_a_folder_of_another_image_of_the_same_name_is_refused(tmp_path, monkeypatch, suffix):
+    """Also if the images only differ in a pixel that is not in the sample."""
+    monkeypatch.setattr("mrcnn.tiles.contrast.READ_WHOLE", 0)
+    path = tmp_path / f"a{suffix}"
+
+    def saved(image):
+        if suffix == "":
+            return image
+        if suffix == ".npy":
+            np.save(path, image)
+        elif suffix == ".zarr":
+            zarr = pytest.importorskip("zarr")
+            zarr.open(str(path), mode="w", shape=image.shape, chunks=(64, 64), dtype="u1")[:] = image
+        elif suffix == ".png":
+            PIL.Image.fromarray(image).save(path)
+        else:
+            if suffix == ".svs":
+                pytest.importorskip("tiffslide")
+                image = np.dstack([image] * 3)
+            options = {"compression": "zlib", "tile": (64, 64)} if suffix == ".svs" else {}
+            tifffile.imwrite(tmp_path / ("b.tif" if suffix == ".vrt" else path.name), image, **options)
+        if suffix == ".vrt" and not path.exists():
+            pytest.importorskip("rasterio")
+            path.write_text(
+                '<VRTDataset rasterXSize="257" rasterYSize="301"><VRTRasterBand dataType="Byte" band="1">'
+                '<ColorInterp>Gray</ColorInterp><SimpleSource><SourceFilename relativeToVRT="1">b.tif'
+                "</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+            )
+        return path
+
+    image = disks((301, 257), step=13, radius=6)
+    found = large(saved(image), resume=tmp_path / "run")
+    again = large(path if suffix else image, resume=tmp_path / "run")
+    assert as_set(found) == as_set(again)
+    other = image.copy()
+    other[150, 131] ^= 200
+    with pytest.raises(
+        InvalidDataError, match=r"tiles of a different run: (image: pixels|source: files: .*[ab]\.)"
+    ):
+        large(saved(other), resume=tmp_path / "run")
+
+
+def test_a_folder_of_another_part_of_an_image_is_refused(tmp_path):
+    pytest.importorskip("zarr")
+    stack = np.zeros((2, 2, 200, 200), np.uint8)
+    options = {"photometric": "minisblack", "tile": (64, 64)}
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
+        file.write(stack, metadata={"axes": "ZCYX"}, subifds=1, **options)
+        file.write(stack[..., ::2, ::2], subfiletype=1, **options)
+    first = {"page": 0, "channels": (0,), "resume": tmp_path / "run"}
+    large(tmp_path / "a.ome.tif", **first)
+    large(tmp_path / "a.ome.tif", **first | {"channels": [np.int64(0)]})
+    for change, was in (
+        ({"page": 1}, "part: page was 0, but is 1"),
+        ({"channels": (1,)}, r"part: channels was \[0\], but is \[1\]"),
+        ({"level": 1}, r"image: shape"),
+    ):
+        with pytest.raises(InvalidDataError, match=was):
+            large(tmp_path / "a.ome.tif", **first | change)
+    source = tiles.TiffSource(tmp_path / "a.ome.tif", 1, (0,))
+    with source, pytest.raises(InvalidDataError, match="part: page was 0, but is 1"):
+        large(source, resume=tmp_path / "run")
+
+
+def test_a_file_whose_time_has_changed_and_folders_of_earlier_versions_are_refused(image, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    found = large(tmp_path / "a.tif", resume=tmp_path / "run")
+    before = os.stat(tmp_path / "a.tif").st_mtime_ns
+    os.utime(tmp_path / "a.tif", ns=(before + 1000, before + 1000))
+    with pytest.raises(
+        InvalidDataError, match=r"a\.tif: time_ns was .*If only the time of the same file has changed, set it"
+    ):
+        large(tmp_path / "a.tif", resume=tmp_path / "run")
+    os.utime(tmp_path / "a.tif", ns=(before, before))
+    large(tmp_path / "a.tif", resume=tmp_path / "run")
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    del run["source"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run))
+    with pytest.raises(InvalidDataError, match=r"earlier version.*page, channels, level.*delete this one"):
+        large(tmp_path / "a.tif", resume=tmp_path / "run")
+    assert as_set(tiles.read_result(tmp_path / "run")) == as_set(found)
+
+
+def test_results_in_a_folder_named_like_the_slide(image, tmp_path):
+    pytest.importorskip("tiffslide")
+    tifffile.imwrite(tmp_path / "a.svs", np.dstack([image] * 3), compression="zlib", tile=(64, 64))
+    found = large(tmp_path / "a.svs", resume=tmp_path / "a")
+    assert as_set(large(tmp_path / "a.svs", resume=tmp_path / "a")) == as_set(found)
+
+
+def test_files_that_programs_write_beside_a_map(image, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    profile = {"driver": "GTiff", "height": image.shape[0], "width": image.shape[1], "dtype": "uint8"}
+    place = rasterio.transform.from_origin(500000, 5800000, 0.5, 0.5)
+    with rasterio.open(tmp_path / "a.tif", "w", count=1, transform=place, **profile) as file:
+        file.write(image, 1)
+    found = large(tmp_path / "a.tif", resume=tmp_path / "run")
+    tifffile.imwrite(tmp_path / "a.tif.ovr", image[::2, ::2], subfiletype=1)
+    (tmp_path / "a.tif.aux.xml").write_text("<PAMDataset></PAMDataset>")
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert any(name.endswith(".ovr") for name in file.files)
+    assert as_set(large(tmp_path / "a.tif", resume=tmp_path / "run")) == as_set(found)
+
+
+class Plate(tiles.ArraySource):
+    """A source that knows what its pixels depend on."""
+
+    version: object = 1
+
+    def identity(self):
+        return {"image": "plate 7", "version": self.version}
+
+
+def test_a_source_says_what_its_pixels_depend_on(image, tmp_path):
+    source = Plate(image)
+    found = large(source, resume=tmp_path)
+    assert as_set(large(source, resume=tmp_path)) == as_set(found) == as_set(tiles.read_result(tmp_path))
+    source.version = 2
+    with pytest.raises(InvalidDataError, match="source: version was 1, but is 2"):
+        large(source, resume=tmp_path)
+
+
+class DescribesItself(RegionConfig):
+    """A script's own `to_dict`, of values that JSON cannot store."""
+
+    def to_dict(self):
+        return {name: getattr(self, name) for name in dir(self) if name.isupper()}
+
+
+def test_a_config_with_its_own_to_dict(image, tmp_path):
+    model = dataclasses.replace(region_model(), config=DescribesItself())
+    assert as_set(large(image, model, resume=tmp_path)) == as_set(regions_of(image))
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no locks")
 def test_one_process_at_a_time(tmp_path):
     store = TileStore(tmp_path, {"version": 1})
@@ -194,6 +331,25 @@ def test_full_tiles_that_cannot_be_divided_are_counted(image):
     model.config.IMAGE_MIN_DIM = model.config.IMAGE_MAX_DIM = 128
     with pytest.warns(UserWarning, match=r"9 of 9 tiles"):
         large(image, model, tile=128)
+
+
+def test_full_tiles_are_divided_into_parts_that_the_model_takes(image):
+    model = region_model(limit=60)
+    model = dataclasses.replace(model, takes=lambda size: size == (128, 128))
+    with pytest.warns(UserWarning, match=r"9 of 9 tiles"):
+        large(image, model, tile=128)
+    sizes = set()
+
+    def detect(images, settings):
+        sizes.update(tile.shape for tile in images)
+        return [regions_of(tile, 60) for tile in images]
+
+    model = region_model(limit=60, detect=detect)
+    model.config.IMAGE_RESIZE_MODE = "none"
+    square = disks((256, 256), step=13, radius=6)
+    with pytest.warns(UserWarning, match=r"tiles"):  # 128 pixels are not divided into multiples of 64
+        large(square, model, tile=256, overlap=32)
+    assert sizes == {(256, 256), (192, 192), (128, 128)}
 
 
 def test_contrast_and_value_range_are_those_of_the_whole_image():
@@ -321,6 +477,14 @@ def test_a_network_sees_a_single_tile_as_an_image(network, sigma, monkeypatch):
     np.testing.assert_allclose(found["scores"], whole["scores"], atol=1e-6)
     np.testing.assert_array_equal(found["masks"].whole(), whole["masks"])
     assert network.config.IMAGES_PER_GPU == 1
+
+
+def test_a_network_without_padding_sees_parts_of_full_tiles(network, monkeypatch):
+    monkeypatch.setattr(network.config, "IMAGE_RESIZE_MODE", "none")
+    image = np.random.default_rng(0).integers(0, 255, (192, 192, 3), np.uint8)
+    with pytest.warns(UserWarning, match=r"4 of 1 tiles or parts of tiles"):
+        found = network.detect_large(image, tile=192, overlap=32, progress=False)
+    assert found.count > 4
 
 
 def test_a_network_detects_in_tiles_and_knows_its_weights(network, tmp_path):

@@ -269,6 +269,8 @@ def test_quarters_cover_a_tile():
         (d - b) * (c - a) for a, b, c, d in parts
     )
     assert quarters((0, 0, 30, 30), 16) == []
+    assert quarters((0, 64, 256, 384), 32, 64)[3] == (64, 192, 256, 384)
+    assert quarters((0, 0, 128, 128), 16, 64) == []
 
 
 def test_a_group_has_one_single_member():

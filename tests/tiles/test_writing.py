@@ -105,6 +105,15 @@ def test_folders_and_images_that_cannot_be_read(image, tmp_path):
         files_of([str(tmp_path / "empty")])
 
 
+def test_hidden_files_and_folders_are_no_images(tmp_path):
+    for name in ("a.tif", "._a.tif", ".b.npy"):
+        (tmp_path / name).write_text("")
+    for name in ("c.zarr", ".d.zarr", "e.tif", "f.npy"):
+        (tmp_path / name).mkdir()
+    assert files_of([str(tmp_path)]) == {"a": tmp_path / "a.tif", "c": tmp_path / "c.zarr"}
+    assert files_of([str(tmp_path / ".b.npy")]) == {".b": tmp_path / ".b.npy"}
+
+
 def test_evaluate_counts_images_that_are_cut_short(image):
     from mrcnn import Dataset
     from mrcnn.errors import CappedWarning

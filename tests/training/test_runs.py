@@ -128,6 +128,14 @@ def test_runs_of_the_same_minute_get_folders_of_their_own(tmp_path):
     assert runs.find_last(tmp_path / "logs", "twin").parent == second.log_dir
 
 
+@pytest.mark.parametrize("name, is_taken", [("notes.txt", False), ("mask_rcnn_toy_0001.h5", True)])
+def test_a_folder_with_files_of_the_program_is_free(tmp_path, name, is_taken):
+    run = runs.new_run(tmp_path, "toy")
+    run.log_dir.mkdir()
+    (run.log_dir / name).write_text("")
+    assert (runs.claimed(run).log_dir != run.log_dir) is is_taken
+
+
 def test_a_folder_that_cannot_be_created_is_left_to_the_error_that_explains_it(tmp_path):
     (tmp_path / "logs").write_text("a file")
     run = runs.claimed(runs.new_run(tmp_path / "logs", "toy"))
