@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 WEIGHT_KINDS = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
 KERAS_FORMATS = (".weights.h5", ".keras")
 TRAINING_INPUT = "input_gt_boxes"  # only the training network has this input
+# After so many updates, the statistics of batch norm follow its momentum; see `network.normalization`.
+MANY_UPDATES = 1e6
 
 
 def layer_weights(layer: keras.Layer) -> dict[str, keras.Variable]:
@@ -78,6 +80,11 @@ def model_weights(model: keras.Model) -> dict[str, dict[str, keras.Variable]]:
     return {layer: weights for layer, weights in named.items() if weights}
 
 
+def _update_counters(model: keras.Model, layer: str) -> list[keras.Variable]:
+    """Return the counters of the updates of statistics of all batch norms in a layer."""
+    return [variable for variable in model.get_layer(layer).variables if variable.name == "updates"]
+
+
 def load_weights(
     model: keras.Model,
     filepath: str | os.PathLike[str],
@@ -88,6 +95,9 @@ def load_weights(
 
     A file with only the backbone (ImageNet weights) may always lack the pyramid, the RPN and the heads. If it
     lacks layers of the model's backbone, a warning lists them.
+
+    Batch norm that learns statistics goes on with those of this library, torchvision and Detectron2. Those of
+    other files (Keras 2, ImageNet) are replaced in the first step, as in the Keras 2 library.
 
     Args:
         model: A model with the layer names of the Keras 2 library.
@@ -146,6 +156,9 @@ def load_weights(
     for name in report.loaded:
         for variable, array in zip(variables[name].values(), values[name], strict=True):
             variable.assign(array)
+        if report.info is not None or (report.origin is not None and not report.is_backbone_only):
+            for counter in _update_counters(model, name):
+                counter.assign(MANY_UPDATES)
     logger.info("%s", report)
     return report
 
@@ -261,6 +274,10 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
     for layer, named in target_weights.items():
         for variable, stored in zip(named.values(), source_weights[layer].values(), strict=True):
             variable.assign(keras.ops.convert_to_numpy(stored.value))
+        # A network without the layers of this package has no counters.
+        counters = _update_counters(target, layer), _update_counters(source, layer)
+        for counter, stored in zip(*counters, strict=False):
+            counter.assign(keras.ops.convert_to_numpy(stored.value))
 
 
 def _shapes(named: dict[str, keras.Variable]) -> list[tuple[int, ...]]:

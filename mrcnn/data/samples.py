@@ -68,7 +68,7 @@ def build_sample(
 
     The RPN learns from all instances. If there are more than MAX_GT_INSTANCES, the heads learn from a random
     choice of them, which comes first and has masks. With `anchors`, the others are dropped after the RPN
-    targets are built.
+    targets are built, and become background for the heads.
 
     Args:
         dataset: A prepared Dataset.

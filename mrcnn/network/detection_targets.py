@@ -81,10 +81,13 @@ class DetectionTargetLayer(keras.layers.Layer):
     """Sample RoIs from the proposals and compute their targets.
 
     Call with [proposals [B, P, 4] normalized, empty rows allowed; gt_class_ids int [B, G], where 0 is padding
-    and negative ids are crowds; gt_boxes [B, G, 4] normalized; gt_masks bool [B, h, w, G], whole or mini].
+    and negative ids are crowds; gt_boxes [B, G, 4] normalized; gt_masks bool [B, h, w, M], whole or mini].
     Returns rois [B, R, 4], target_class_ids int32 [B, R], target_bbox [B, R, 4] divided by bbox_std_dev and
     target_mask [B, R, mask_height, mask_width]: first the positives, then the negatives (class 0), then empty
     slots. The target deltas depend on the proposals, so the box loss trains the RPN, too.
+
+    Only the first `max_instances` boxes become targets, because the others have no masks. Proposals of the
+    others are neither positive nor negative.
 
     Args:
         rois_per_image: Size of a full sample, R.
@@ -98,6 +101,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         negatives_without_objects: Whether images without objects get negatives. If False, they get no RoIs.
         negatives_fill: Whether negatives fill the sample. If False, they are in proportion to the positives.
         mask_method, soft_masks: `method` and `soft` of `crop_masks`.
+        max_instances: Number of leading boxes that have masks, M; None if all have them.
         shuffle: Whether to sample at random. If False, the first proposals are kept.
         seed: Seed of the random sampling.
     """
@@ -117,6 +121,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         negatives_fill: bool = False,
         mask_method: str = roi_align.CROP_AND_RESIZE,
         soft_masks: bool = False,
+        max_instances: int | None = None,
         shuffle: bool = True,
         seed: int | None = None,
         **kwargs: Any,
@@ -133,6 +138,7 @@ class DetectionTargetLayer(keras.layers.Layer):
         self.negatives_without_objects = bool(negatives_without_objects)
         self.negatives_fill = bool(negatives_fill)
         self.mask_method, self.soft_masks = mask_method, bool(soft_masks)
+        self.max_instances = None if max_instances is None else int(max_instances)
         self.shuffle = shuffle
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -146,16 +152,21 @@ class DetectionTargetLayer(keras.layers.Layer):
         proposals, gt_class_ids, gt_boxes, gt_masks = inputs
         gt_class_ids = ops.cast(gt_class_ids, "int32")
         if self.include_gt:
-            instances = ops.where(gt_class_ids[..., None] > 0, gt_boxes, ops.zeros_like(gt_boxes))
+            with_masks = gt_boxes[:, : self.max_instances]
+            is_object = gt_class_ids[:, : self.max_instances, None] > 0
+            instances = ops.where(is_object, with_masks, ops.zeros_like(with_masks))
             if instances.shape[1] is None and gt_masks.shape[3] is not None:
                 instances = ops.reshape(instances, (-1, gt_masks.shape[3], 4))
             proposals = ops.concatenate([proposals, instances], axis=1)
         overlaps = _overlaps(proposals, gt_boxes, gt_class_ids > 0)
         crowd = ops.max(_overlaps(proposals, gt_boxes, gt_class_ids < 0), axis=2)
+        other = self._best_without_mask(overlaps)
+        overlaps = overlaps[:, :, : self.max_instances]
         best = ops.max(overlaps, axis=2)
         filled = ops.any(proposals != 0.0, axis=2)
-        positive = ops.logical_and(best >= self.positive_iou, filled)
-        negative = ops.logical_and(best < self.positive_iou, crowd < self.crowd_iou)
+        positive = ops.logical_and(best >= self.positive_iou, best >= other)
+        positive = ops.logical_and(positive, filled)
+        negative = ops.logical_and(ops.maximum(best, other) < self.positive_iou, crowd < self.crowd_iou)
         negative = ops.logical_and(negative, filled)
         priority = sampling.priorities(best, self.shuffle, self.seed_generator)
         without_objects = None
@@ -183,6 +194,13 @@ class DetectionTargetLayer(keras.layers.Layer):
             self._deltas(rois, boxes, is_positive),
             self._masks(rois, boxes, gt_masks, assigned, is_positive),
         )
+
+    def _best_without_mask(self, overlaps: Tensor) -> Tensor:
+        """Return the largest IoU [B, P] of each proposal with a box that has no mask; -1 if there is none."""
+        if self.max_instances is None:
+            return -ops.ones_like(overlaps[:, :, 0])
+        index = ops.arange(overlaps.shape[2] or ops.shape(overlaps)[2])
+        return ops.max(ops.where(index < self.max_instances, -ops.ones_like(overlaps), overlaps), axis=2)
 
     def _deltas(self, rois: Tensor, boxes: Tensor, is_positive: Tensor) -> Tensor:
         """Return the deltas [B, R, 4] of the positives, zero elsewhere."""
@@ -237,6 +255,7 @@ class DetectionTargetLayer(keras.layers.Layer):
             "negatives_fill": self.negatives_fill,
             "mask_method": self.mask_method,
             "soft_masks": self.soft_masks,
+            "max_instances": self.max_instances,
             "shuffle": self.shuffle,
             "seed": self.seed,
         }

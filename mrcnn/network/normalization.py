@@ -82,10 +82,11 @@ class BatchNorm(keras.layers.BatchNormalization):
     def _update_statistics(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         """Update the moving statistics as Keras 2 with TensorFlow 1.15 does.
 
-        The average is not biased toward its start: update t of this run moves it by (1 - momentum) / (1 -
-        momentum ** t), so the first update replaces the stored value. The variance is corrected twice for the
-        number of samples n: by n / (n - 1) in TensorFlow's fused kernel and by n / (n - 1 - epsilon) in Keras
-        2.
+        The average is not biased toward its start: update t moves it by (1 - momentum) / (1 - momentum ** t),
+        so the first update replaces the stored value. Loading statistics that this library has learned sets t
+        to a large number; see `mrcnn.checkpoints.weights.load_weights`. The variance is corrected twice for
+        the number of samples n: by n / (n - 1) in TensorFlow's fused kernel and by n / (n - 1 - epsilon) in
+        Keras 2.
 
         Args:
             mean: [C].

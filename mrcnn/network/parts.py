@@ -186,12 +186,12 @@ def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) ->
         negatives_fill=conventions.negatives_fill,
         mask_method=conventions.roi_align,
         soft_masks=conventions.soft_mask_targets,
+        max_instances=config.MAX_GT_INSTANCES,
         seed=_seed(config),
         name="proposal_targets",
     )
-    gt_class_ids = inputs["input_gt_class_ids"][:, : config.MAX_GT_INSTANCES]
-    gt_boxes = normalize([inputs["input_gt_boxes"][:, : config.MAX_GT_INSTANCES], image])
-    return list(layer([proposals, gt_class_ids, gt_boxes, inputs["input_gt_masks"]]))
+    gt_boxes = normalize([inputs["input_gt_boxes"], image])
+    return list(layer([proposals, inputs["input_gt_class_ids"], gt_boxes, inputs["input_gt_masks"]]))
 
 
 def rpn_targets(inputs: dict[str, Tensor], config: Config) -> list[Tensor]:

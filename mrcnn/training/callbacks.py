@@ -26,6 +26,7 @@ from mrcnn.checkpoints import weights
 from mrcnn.checkpoints.model_info import model_info
 from mrcnn.errors import DataError
 from mrcnn.training import runs
+from mrcnn.training.mean_weights import MeanWeights
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -310,102 +311,6 @@ class ProgressBar(keras.callbacks.ProgbarLogger):
         self.progbar.verbose, self._is_first_step = shown, False
 
 
-class MeanWeights(keras.callbacks.SwapEMAWeights):
-    """Show the running mean of the weights and of the statistics of batch norm (EMA_MOMENTUM).
-
-    Keras' optimizer averages the trained weights. The statistics that belong to them are averaged here with
-    the same momentum, every STATISTICS_EVERY steps. The means replace the weights and statistics in each
-    validation, and from the end of an epoch to the start of the next.
-
-    Args:
-        momentum: Share of the mean that is left after a step.
-    """
-
-    STATISTICS_EVERY = 10
-
-    def __init__(self, momentum: float) -> None:
-        super().__init__(swap_on_epoch=True)
-        self.momentum = momentum
-        self._means: list[np.ndarray] = []
-        self._steps = 0  # since the means were updated
-        self._shows_means = False
-
-    def on_train_begin(self, logs: Logs = None) -> None:
-        super().on_train_begin(logs)
-        self._means, self._steps, self._shows_means = [], 0, False
-
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
-        super().on_train_batch_end(batch, logs)
-        self._steps += 1
-        if self._steps >= self.STATISTICS_EVERY:
-            self._update()
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
-        super().on_epoch_begin(epoch, logs)
-        self._show(means=False)
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        super().on_epoch_end(epoch, logs)
-        self._show(means=True)
-
-    def keep(self) -> None:
-        """Leave the means in the network when the training ends after this epoch.
-
-        At the end, Keras copies what it exchanged for the trained weights back to the network. It prevents
-        this itself after the last epoch only.
-        """
-        self._finalize_ema_values()
-
-    def on_test_begin(self, logs: Logs = None) -> None:
-        super().on_test_begin(logs)
-        self._show(means=True)
-
-    def on_test_end(self, logs: Logs = None) -> None:
-        super().on_test_end(logs)
-        self._show(means=False)
-
-    def _statistics(self) -> list[keras.Variable]:
-        """Return the moving means and variances of all batch-norm layers."""
-        names = ("moving_mean", "moving_variance")
-        return [variable for variable in self.model.non_trainable_variables if variable.name in names]
-
-    def _update(self) -> None:
-        """Average the statistics of now into their means. The first ones are the means."""
-        now = [keras.ops.convert_to_numpy(variable) for variable in self._statistics()]
-        kept = np.float32(self.momentum**self._steps)
-        pairs = zip(self._means or now, now, strict=True)
-        self._means = [kept * mean + (1 - kept) * value for mean, value in pairs]
-        self._steps = 0
-
-    def _show(self, means: bool) -> None:
-        """Exchange the statistics of the network and their means, unless the network has the desired ones."""
-        if means == self._shows_means:
-            return
-        if means and self._steps:
-            self._update()
-        statistics = self._statistics()
-        now = [keras.ops.convert_to_numpy(variable) for variable in statistics]
-        for variable, value in zip(statistics, self._means, strict=True):
-            variable.assign(value)
-        self._means, self._shows_means = now, means
-
-
-class KeepMeanWeights(keras.callbacks.Callback):
-    """Keep the mean weights if a callback before this one has stopped the training.
-
-    Args:
-        mean_weights: The callback of the same training that shows them.
-    """
-
-    def __init__(self, mean_weights: MeanWeights) -> None:
-        super().__init__()
-        self._mean_weights = mean_weights
-
-    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
-        if self.model.stop_training:
-            self._mean_weights.keep()
-
-
 def default_callbacks(
     log_dir: str | os.PathLike[str],
     saver: SaveWeights | None,
@@ -423,14 +328,12 @@ def default_callbacks(
         custom: Additional callbacks. They run before TensorBoard, which writes the values that they add to
             the logs.
         ema_momentum: Momentum of the running mean of the weights (EMA_MOMENTUM), or None. The mean replaces
-            the weights from the end of an epoch to the start of the next: for the validation of the epoch,
-            for `saver` and for `custom`.
+            the weights for the validation of an epoch, for `saver` and for `custom`; see `MeanWeights`.
     """
     callbacks = [KeepHostMemory(), StopWhenNotFinite(saver, batches)]
-    means = None if ema_momentum is None else MeanWeights(ema_momentum)
-    callbacks += [*([means] if means else []), *([saver] if saver else []), *custom]
-    if means:
-        callbacks.append(KeepMeanWeights(means))
+    if ema_momentum is not None:
+        callbacks.append(MeanWeights(ema_momentum, Path(log_dir) if saver else None))
+    callbacks += [*([saver] if saver else []), *custom]
     if saver is None:
         pass
     elif importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard"):

@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from mrcnn import backend
+from mrcnn.backend import keras_internals
 from mrcnn.backend.devices import Devices
 from mrcnn.config import Config
 from mrcnn.config.conventions import Conventions
@@ -20,6 +21,7 @@ from mrcnn.network import losses
 from mrcnn.training import optimizers
 from mrcnn.training.compiled_steps import CompiledSteps
 from mrcnn.training.keras2_loops import Keras2Loops
+from mrcnn.training.mean_weights import TrainedWeights
 from mrcnn.typing import Tensor
 
 try:
@@ -58,6 +60,7 @@ class TrainingNetwork(Keras2Loops):
     devices = Devices()
     conventions = Conventions()
     compiled_steps: CompiledSteps | None = None
+    trained_weights: TrainedWeights | None = None  # behind the means that the network shows, or last showed
     _training_forward: Callable[..., Tensors] | None = None
     _rewritten: tuple[Any, Callable[..., Tensors]] | None = None
 
@@ -195,7 +198,7 @@ def compile_network(
         learning_rate = float(learning_rate)
     depends_on = (
         [id(variable) for variable in network.trainable_variables],
-        config.to_dict(),
+        config.stored_settings(),
         None if isinstance(learning_rate, float) else learning_rate,
         momentum,
     )
@@ -230,10 +233,11 @@ def _optimizer(
         settings["gradient_accumulation_steps"] = int(config.GRADIENT_ACCUMULATION_STEPS)
     uses_adam = config.OPTIMIZER == "adam"
     settings["beta_1" if uses_adam else "momentum"] = momentum
-    if not add_l2_gradient and not devices.clips_after_sum:
+    if not add_l2_gradient and not devices.clips_after_sum and not settings["use_ema"]:
         return keras.optimizers.Adam(**settings) if uses_adam else keras.optimizers.SGD(**settings)
     settings["l2_factor"] = float(config.WEIGHT_DECAY) * devices.loss_scale if add_l2_gradient else 0.0
     settings["clips_after_sum"] = devices.clips_after_sum
+    settings["mean_grows"] = settings["use_ema"]
     settings["l2_of_sum"] = config.conventions().decays_sum
     settings["l2_of_norms"] = config.conventions().decays_norms
     return optimizers.AdamWithL2(**settings) if uses_adam else optimizers.SGDWithL2(**settings)
@@ -266,7 +270,13 @@ def fit(
         ValueError, RuntimeError: If batches cannot be built; see `DataGenerator`.
     """
     devices, inputs = network.devices, network.inputs
-    with devices.data_errors(), devices.scope(), batches, validation or contextlib.nullcontext():
+    with (
+        devices.data_errors(),
+        devices.scope(),
+        keras_internals.without_final_means(network.optimizer),  # MeanWeights shows the means
+        batches,
+        validation or contextlib.nullcontext(),
+    ):
         return network.fit_named(
             devices.batches(batches, inputs),
             initial_epoch=first_epoch,

@@ -45,13 +45,27 @@ def l2_penalty(
     return ops.sum(halves * ops.convert_to_tensor(factors))
 
 
-class _L2Gradient(keras_internals.ClipsAfterSum):
+def mean_momentum(step: Any) -> Any:
+    """Return the momentum of a running mean that grows with it: step / (step + 9).
+
+    The mean starts with the weights after the first step and spans about a tenth of the steps until now, so a
+    short training does not end near the weights that it started with.
+
+    Args:
+        step: Number of steps before this one, an array or tensor.
+    """
+    return step / (step + 9.0)
+
+
+class _L2Gradient(keras_internals.ClipsAfterSum, keras_internals.AveragesWeights):
     """Optimizer mixin that adds the gradient of `l2_penalty` to each gradient before clipping.
 
     Args:
         l2_factor: WEIGHT_DECAY, divided by the devices whose gradients are summed; 0 adds nothing.
         clips_after_sum: Whether to clip gradients after several TensorFlow devices have summed them.
         l2_of_sum, l2_of_norms: `of_sum` and `of_norms` of `l2_penalty`.
+        mean_grows: Whether the momentum of the running mean of the weights is that of `mean_momentum`, but at
+            most `ema_momentum`. If False, it is `ema_momentum` from the second step on, as Keras has it.
     """
 
     def __init__(
@@ -61,9 +75,11 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
         clips_after_sum: bool = False,
         l2_of_sum: bool = False,
         l2_of_norms: bool = False,
+        mean_grows: bool = False,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.mean_grows = mean_grows
         self.l2_factor = l2_factor
         self.l2_of_sum = l2_of_sum
         self.l2_of_norms = l2_of_norms
@@ -89,6 +105,13 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
         scale = limit * ops.minimum(1.0 / norm, 1.0 / limit) + (norm - norm)  # NaN if the norm is not finite
         return [gradient * scale for gradient in grads]
 
+    def momentum_of_mean(self) -> Tensor | None:
+        """The momentum of the running mean of the weights in this step, or None for that of Keras."""
+        if not self.mean_grows:
+            return None
+        step = ops.cast(self.iterations, "float32")  # type: ignore[attr-defined]
+        return ops.minimum(mean_momentum(step), self.ema_momentum)  # type: ignore[attr-defined]
+
     def _add_l2(self, gradient: Tensor, variable: keras.Variable) -> Tensor:
         is_decayed = self.l2_of_norms or variable.name not in NORM_WEIGHTS
         if not self.l2_factor or not is_decayed:
@@ -104,6 +127,7 @@ class _L2Gradient(keras_internals.ClipsAfterSum):
             "clips_after_sum": self.clips_after_sum,
             "l2_of_sum": self.l2_of_sum,
             "l2_of_norms": self.l2_of_norms,
+            "mean_grows": self.mean_grows,
         }
 
 

@@ -147,6 +147,36 @@ def test_restore_compiled_state():
     assert set(history.history) == {"loss", "mae"}
 
 
+def test_mean_weights():
+    """Also of an optimizer that scales the loss."""
+    variables = [keras.Variable(np.ones(2, "float32")), keras.Variable(np.zeros(3, "float32"))]
+    inner = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5)
+    inner.build(variables)
+    for mean in (0.0, 0.5):
+        inner.apply([tensor(np.full(2, mean, "float32")), tensor(np.ones(3, "float32"))])
+    for optimizer in (inner, keras.optimizers.LossScaleOptimizer(inner)):
+        (first, mean), (second, other) = keras_internals.mean_weights(optimizer)
+        assert first is variables[0] and second is variables[1]
+        np.testing.assert_allclose(array(mean.value), 0.5 * 1.0 + 0.5 * 0.5)
+        np.testing.assert_allclose(array(other.value), 0.5 * -1.0 + 0.5 * -2.0)
+
+
+def test_without_final_means():
+    """Also after an error, on all backends."""
+
+    class Fail(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.set_weights([np.full((3, 1), 7.0), np.zeros(1)])
+            raise ZeroDivisionError
+
+    model = compiled(keras.optimizers.SGD(1.0, use_ema=True))
+    data = np.ones((4, 3), "float32"), np.ones((4, 1), "float32")
+    with pytest.raises(ZeroDivisionError), keras_internals.without_final_means(model.optimizer):
+        model.fit(*data, epochs=2, callbacks=[Fail()], verbose=0)
+    np.testing.assert_array_equal(model.get_weights()[0], np.full((3, 1), 7.0))
+    assert "finalize_variable_values" not in vars(model.optimizer)
+
+
 def test_variable_index():
     variables = [keras.Variable(np.zeros(2, "float32")) for _ in range(3)]
     optimizer = keras.optimizers.SGD()
@@ -195,6 +225,25 @@ class TestClipsAfterSum:
         assert order == ["sum", "clip"]
 
 
+class TestAveragesWeights:
+    @pytest.mark.parametrize(("momentum", "expected"), [(None, -1.5), (0.25, -1.75)])
+    def test_the_momentum_of_the_mean(self, momentum, expected):
+        """Of weights that are -1 and then -2; without a choice, the momentum is that of Keras."""
+
+        class Optimizer(keras_internals.AveragesWeights, type(keras.optimizers.SGD())):
+            def momentum_of_mean(self):
+                if momentum is None:
+                    return super().momentum_of_mean()
+                return ops.where(self.iterations == 0, 0.0, momentum)
+
+        optimizer = Optimizer(1.0, use_ema=True, ema_momentum=0.5)
+        variable = keras.Variable(np.zeros(1, "float32"))
+        for _ in range(2):
+            optimizer.apply([tensor(np.ones(1, "float32"))], [variable])
+        ((_, mean),) = keras_internals.mean_weights(optimizer)
+        np.testing.assert_allclose(array(mean.value), expected)
+
+
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="needs PyTorch as backend")
 
 
@@ -241,4 +290,4 @@ def test_every_function_has_a_test():
     functions = inspect.getmembers(keras_internals, inspect.isfunction)
     names = [name for name, function in functions if inspect.getmodule(function) is keras_internals]
     assert [name for name in names if f"test_{name}" not in here] == []
-    assert "TestClipsAfterSum" in here
+    assert "TestClipsAfterSum" in here and "TestAveragesWeights" in here

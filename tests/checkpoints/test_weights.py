@@ -8,6 +8,8 @@ import tiny_network
 from keras import layers
 
 from mrcnn.checkpoints import weight_files, weights
+from mrcnn.checkpoints.model_info import ModelInfo
+from mrcnn.network.normalization import BatchNorm
 
 
 @pytest.fixture
@@ -318,6 +320,55 @@ def test_model_trains_after_loading(tmp_path):
     model.save_weights(tmp_path / "trained.h5")
     read = weight_files.read_weight_file(tmp_path / "trained.h5")
     np.testing.assert_array_equal(read["conv1"][0], after["conv1/kernel:0"])
+
+
+class NormNetwork:
+    """A network of batch norms that learn statistics, also inside of other layers, and its file."""
+
+    def __init__(self, path, info=None):
+        image = keras.Input((8, 8, 3))
+        features = keras.Input((8, 8, 3))
+        inner = keras.Model(features, BatchNorm(train_bn=True, name="inner_bn")(features), name="rpn_model")
+        x = inner(BatchNorm(train_bn=True, name="bn_conv1")(image))
+        x = layers.Reshape((1, 8, 8, 3))(x)
+        x = layers.TimeDistributed(BatchNorm(train_bn=True), name="mrcnn_class_bn1")(x)
+        self.model = weights.NamedWeightsModel(image, x)
+        self.model.describe = lambda: info
+        self.path = path
+
+    def step(self, mean):
+        """The means of the first layer before and after a step with images of this mean."""
+        before = self.model.get_weights()[2]
+        self.model(np.full((2, 8, 8, 3), mean, "float32"), training=True)
+        return before, self.model.get_weights()[2]
+
+    def counts(self):
+        return [float(v) for v in self.model.non_trainable_variables if v.name == "updates"]
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_learned_statistics_go_on_after_loading_a_file_of_this_library(is_own, tmp_path):
+    """Those of the Keras 2 library and of ImageNet are replaced."""
+    info = ModelInfo(settings={}, class_names=None, metrics={}, version="3") if is_own else None
+    trained = NormNetwork(tmp_path / "w.h5", info)
+    trained.step(4.0)
+    trained.model.save_weights(trained.path)
+    network = NormNetwork(tmp_path)
+    network.model.load_weights(trained.path, exclude=["mrcnn_class_bn1"])
+    before, after = network.step(5.0)
+    np.testing.assert_allclose(before, 4.0, rtol=1e-5)
+    np.testing.assert_allclose(after, 4.01 if is_own else 5.0, rtol=1e-5)
+    counts = network.counts()
+    assert len(counts) == 3
+    assert (np.array(counts) > 1000).tolist() == [is_own, is_own, False]
+
+
+def test_copied_statistics_go_on_as_those_of_the_source(tmp_path):
+    trained, network = NormNetwork(tmp_path), NormNetwork(tmp_path)
+    trained.step(4.0)
+    weights.copy_weights(trained.model, network.model)
+    assert network.counts() == [1, 1, 1]
+    np.testing.assert_allclose(network.step(6.0), trained.step(6.0))
 
 
 def test_copy_weights_by_name():

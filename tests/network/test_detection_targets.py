@@ -164,6 +164,35 @@ def test_proposals_on_a_crowd_are_not_sampled_without_objects():
     assert not ids.any()
 
 
+def test_proposals_of_objects_without_masks_are_neither_positive_nor_negative():
+    """Also those that fit an object with a mask well, but another one better, and those of other crowds."""
+    boxes = np.array(
+        [[[0, 0, 0.2, 0.2], [0, 0, 0.2, 0.3], [0.5, 0.5, 0.7, 0.7], [0, 0.8, 0.2, 1]]], "float32"
+    )
+    ids = np.array([[2, 1, 3, -1]], "int32")
+    background = np.array([[[0.8, 0, 0.9, 0.1], [0.5, 0.5, 0.56, 0.7]]], "float32")  # the last one: IoU 0.3
+    inputs = [np.concatenate([boxes, background], axis=1), ids, boxes, np.ones((1, 4, 4, 1), bool)]
+    layer = targets(positive_ratio=0.1, max_instances=1)
+    rois, class_ids, deltas, masks = check_layer(layer, inputs)
+    np.testing.assert_allclose(rois[0, :4], [boxes[0, 0], *background[0], [0, 0, 0, 0]])
+    assert class_ids[0].tolist() == [2] + [0] * 59
+    np.testing.assert_allclose(deltas, 0, atol=1e-6)
+    assert masks[0, 0].all() and not masks[0, 1:].any()
+
+
+@pytest.mark.parametrize("include_gt", [False, True])
+def test_free_places_for_objects_change_nothing(include_gt):
+    """As in a batch with an image of more objects."""
+    proposals, ids, boxes, masks = scene(4)
+    options = {"include_gt": include_gt, "shuffle": True, "seed": 3}
+    expected = run(targets(**options), [proposals, ids, boxes, masks])
+    places = ((0, 0), (0, TRUTHS))
+    padded = [proposals, np.pad(ids, places), np.pad(boxes, (*places, (0, 0)), mode="edge"), masks]
+    found = run(targets(max_instances=TRUTHS, **options), padded)
+    for array, same in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(array, same)
+
+
 def test_images_are_independent():
     inputs = scene(3)
     alone = run(targets(), [x[:1] for x in inputs])
@@ -273,6 +302,7 @@ def test_arguments_reach_the_configuration():
         "positive_iou": 0.6,
         "crowd_iou": 0.01,
         "include_gt": True,
+        "max_instances": 7,
         "shuffle": False,
         "seed": 5,
     }

@@ -6,7 +6,7 @@ import pytest
 from tiny_model import TinyConfig
 
 from mrcnn.config.conventions import DELTA_LIMIT
-from mrcnn.network import graphs
+from mrcnn.network import graphs, parts
 from mrcnn.network.backbone import resnet_graph
 from mrcnn.network.convolution import MaxPooling2D
 
@@ -88,6 +88,7 @@ TRAINING = {
         "crowd_iou": 0.005,
         "include_gt": True,
         "negatives_without_objects": True,
+        "max_instances": 6,
         "seed": 77,
     },
     "mask_slots": {"count": 13},
@@ -123,6 +124,32 @@ def test_settings_reach_their_layers(build, expected):
     shared = rpn.get_layer("rpn_conv_shared")
     assert (shared.filters, shared.strides) == (9, (2, 2))
     assert rpn.get_layer("rpn_class_raw").filters == 2 * 2
+
+
+def test_the_heads_do_not_learn_objects_without_masks_as_background():
+    """Two objects, each with a perfect proposal. The network learns from one of them."""
+    config = DistinctConfig()
+    config.MAX_GT_INSTANCES, config.ROI_INCLUDE_GT = 1, False
+    inputs = {**parts.image_inputs(config), **parts.ground_truth_inputs(config)}
+    proposals = keras.Input((3, 4))
+    model = keras.Model([proposals, *inputs.values()], parts.roi_targets(inputs, proposals, config))
+    side = config.IMAGE_MAX_DIM
+    boxes = np.array([[[0, 0, side // 4, side // 4], [side // 2, side // 2, side, side]]], "float32")
+    normalized = (boxes - [0, 0, 1, 1]) / (side - 1)
+    background = [[[0, 0.8, 0.1, 0.9]]]
+    arrays = {
+        "input_image": np.zeros((1, side, side, 3)),
+        "input_image_meta": np.zeros((1, config.IMAGE_META_SIZE)),
+        "input_gt_class_ids": np.array([[1, 1]]),
+        "input_gt_boxes": boxes,
+        "input_gt_masks": np.ones((1, side, side, 1), bool),
+    }
+    arrays = [np.concatenate([normalized, background], axis=1), *(arrays[name] for name in inputs)]
+    rois, class_ids, _, _ = model(arrays)
+    np.testing.assert_allclose(
+        np.asarray(rois)[0, :3], [normalized[0, 0], *background[0], [0] * 4], atol=1e-6
+    )
+    assert np.asarray(class_ids)[0].tolist() == [1] + [0] * 12
 
 
 def test_the_settings_of_this_test_differ_from_the_defaults():

@@ -12,8 +12,8 @@ from mrcnn.data.augmentation_policies import camera_policy
 from mrcnn.data.copy_paste import CopyPaste
 from mrcnn.data.generator import DataGenerator
 from mrcnn.model import MaskRCNN
-from mrcnn.training import callbacks as training_callbacks
 from mrcnn.training import network as training_network
+from mrcnn.training.mean_weights import MeanWeights
 
 HALF = ("bfloat16", pytest.param("float16", marks=pytest.mark.slow))
 FLOAT32_OUTPUTS = (
@@ -158,8 +158,9 @@ def test_a_schedule_trains_and_the_running_mean_of_weights_is_validated_and_save
     model.train(toy_dataset(4), toy_dataset(2), warm_up, epochs=2, layers="all", custom_callbacks=[watch])
     np.testing.assert_allclose(float(model.keras_model.optimizer.learning_rate), 0.02, rtol=1e-5)
     mean, means = watch.trained[0], []
-    for trained in watch.trained[1:]:
-        mean = 0.5 * mean + 0.5 * trained
+    for step, trained in enumerate(watch.trained[1:], 1):
+        momentum = step / (step + 9)  # below 0.5 until the tenth step
+        mean = momentum * mean + (1 - momentum) * trained
         means.append(mean)
     layer, name = model.keras_model.trainable_variables[0].path.split("/")[-2:]
     for epoch, expected in ((1, means[0]), (2, means[2])):
@@ -225,17 +226,18 @@ class WatchStatistics(keras.callbacks.Callback):
 
 @pytest.mark.usefixtures("eager_test")
 def test_the_running_mean_includes_the_statistics_of_batch_norm(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_callbacks.MeanWeights, "STATISTICS_EVERY", 2)
+    monkeypatch.setattr(MeanWeights, "STATISTICS_EVERY", 2)
     config = TinyConfig()
-    config.EMA_MOMENTUM, config.TRAIN_BN, config.STEPS_PER_EPOCH = 0.5, None, 3
+    config.EMA_MOMENTUM, config.TRAIN_BN, config.STEPS_PER_EPOCH = 0.25, None, 3
     model = MaskRCNN("training", config, tmp_path)
     watch = WatchStatistics()
     model.train(toy_dataset(4), toy_dataset(2), 0.05, epochs=2, layers="all", custom_callbacks=[watch])
     seen = watch.trained
     assert len(seen) == 6
-    first = 0.5 * seen[1] + 0.5 * seen[2]  # after two steps, and one more at the end of the epoch
-    second = 0.25 * first + 0.75 * seen[4]
-    second = 0.5 * second + 0.5 * seen[5]
+    # After two steps, and one more at the end of the epoch. The momentum grows from 2 / 11 to 0.25.
+    first = 2 / 11 * seen[1] + 9 / 11 * seen[2]
+    second = 0.0625 * first + 0.9375 * seen[4]
+    second = 0.25 * second + 0.75 * seen[5]
     for shown in (watch.validated, watch.ended):
         np.testing.assert_allclose(shown, [first, second], rtol=1e-5)
     assert np.abs(second - seen[5]).max() > 1e-4
