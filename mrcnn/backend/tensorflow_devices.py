@@ -143,7 +143,7 @@ def _to_tf_data(
 
 
 def _signature(batch: Batch, inputs: Mapping[str, tuple[int | None, ...]]) -> dict[str, tf.TensorSpec]:
-    """Shapes and dtypes of all batches. Only the axes stay open that differ between batches.
+    """Shapes and dtypes of all batches. Only axes that differ between batches stay open.
 
     These are the number of images, that of instances, which grows with an image of more than
     MAX_GT_INSTANCES, and, if the network takes images of all sizes, what follows from their size.

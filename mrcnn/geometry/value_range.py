@@ -93,8 +93,8 @@ def value_range(image: Image, config: "Config") -> ValueRange | None:
                 f"{found.white:g} (white). Received: values from {image.min()} to {image.max()}. {NEXT_STEP}"
             )
         warnings.warn(  # programs for the Keras 2 library may train on such values
-            f"A {name} image has values far outside IMAGE_VALUE_RANGE = (0, 255), which leaves them as they "
-            f"are. {NEXT_STEP}",
+            f"A {name} image has values far outside IMAGE_VALUE_RANGE = (0, 255). They are not scaled. "
+            f"{NEXT_STEP}",
             stacklevel=2,
         )
     return found

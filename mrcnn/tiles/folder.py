@@ -283,8 +283,8 @@ def _check_run(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> No
     what_to_do = "Choose another folder, or delete this one."
     if any(name not in old for name in wanted):
         raise InvalidDataError(
-            "The folder contains tiles of an earlier version, which did not record the file and the part of "
-            f"the image (page, channels, level), so they may be those of another image. {what_to_do}",
+            "An earlier version of mrcnn wrote the tiles in this folder. It did not record which file they "
+            f"are from, or which page, channels or level, so they may be from another image. {what_to_do}",
             file=path,
         )
     for name, value in wanted.items():

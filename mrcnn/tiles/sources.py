@@ -244,7 +244,10 @@ class TiffSource(ImageSource):
         series = series.levels[level]
         lengths = dict(zip(series.axes, series.shape, strict=True))
         if not {"Y", "X"} <= lengths.keys():
-            raise InvalidDataError(f"The file must hold images. Received: axes {series.axes}", file=path)
+            raise InvalidDataError(
+                f"An image needs the axes Y and X. Received: axes {series.axes}. Save it with both axes.",
+                file=path,
+            )
         self._channel_axis = "C" if "C" in lengths else "S" if "S" in lengths else None
         others = [axis for axis in series.axes if axis not in ("Y", "X", self._channel_axis)]
         place = checked_page(page, math.prod(int(lengths[axis]) for axis in others), stack, path)

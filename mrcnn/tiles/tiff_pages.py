@@ -34,7 +34,7 @@ def series_of(file: tifffile.TiffFile, page: Any) -> Any:
 def is_slide(file: tifffile.TiffFile, found: tiff.Layout) -> bool:
     """Return whether the images of a file are the levels of the first one, and thumbnails.
 
-    Scanners store levels so. In other files, levels are marked and do not count as images.
+    Scanners store levels this way. In other files, levels are marked and do not count as images.
     """
     series = file.series[0]
     levels = {page.offset for level in series.levels[1:] for page in level.pages if page is not None}
@@ -42,7 +42,7 @@ def is_slide(file: tifffile.TiffFile, found: tiff.Layout) -> bool:
 
 
 def checked_page(page: int | None, count: int, stack: Stack, path: str | os.PathLike[str]) -> int:
-    """Return the number of an image, which is 0 by default if there is one.
+    """Check `page`, and return it, or 0 if it is None and the file holds only one image.
 
     Args:
         page: The number, from 0, or None.

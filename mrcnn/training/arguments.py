@@ -34,7 +34,7 @@ def check(epochs: Any, learning_rate: Any, layers: Any, custom_callbacks: Any) -
 
 
 def require_proposals(config: "Config") -> None:
-    """Check that the network makes its own proposals, which batches of a Dataset do not contain.
+    """Check that the network makes its own proposals, because batches of a Dataset contain none.
 
     Raises:
         ValueError: If USE_RPN_ROIS is False. The message says how to train with other RoIs.

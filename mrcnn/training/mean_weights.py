@@ -127,7 +127,11 @@ class MeanWeights(keras.callbacks.Callback):
         try:
             self.model.trained_weights.write(self._file)
         except OSError as error:
-            logger.warning("If this run is resumed, it starts with the mean weights: %s", error)
+            logger.warning(
+                "Cannot save the trained weights, so this run would resume from the mean weights. Free disk "
+                "space, or choose another model_dir. %s",
+                error,
+            )
 
     def on_test_begin(self, logs: Any = None) -> None:
         self._show_means()

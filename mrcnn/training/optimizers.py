@@ -106,7 +106,7 @@ class _L2Gradient(keras_internals.ClipsAfterSum, keras_internals.AveragesWeights
         return [gradient * scale for gradient in grads]
 
     def momentum_of_mean(self) -> Tensor | None:
-        """The momentum of the running mean of the weights in this step, or None for that of Keras."""
+        """Return the momentum of the running mean of the weights in this step; None to use Keras' own."""
         if not self.mean_grows:
             return None
         step = ops.cast(self.iterations, "float32")  # type: ignore[attr-defined]

@@ -157,13 +157,18 @@ def test_color_profiles_are_followed():
     np.testing.assert_array_equal(images.read_image(broken)[16, 16], (200, 60, 20))
 
 
+def with_orientation(pixels, kind, orientation):
+    """The content of an image file with an EXIF orientation."""
+    image = PIL.Image.fromarray(pixels)
+    exif = image.getexif()
+    exif[274] = orientation
+    return encoded(image, kind, exif=exif)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(orientation, kind):
-    image = PIL.Image.fromarray(RGB)
-    exif = image.getexif()
-    exif[274] = orientation
-    content = encoded(image, kind, exif=exif)
+    content = with_orientation(RGB, kind, orientation)
     shown = np.asarray(PIL.ImageOps.exif_transpose(PIL.Image.open(io.BytesIO(content))).convert("RGB"))
     np.testing.assert_array_equal(images.read_image(content), shown)
     stored = images.read_image(content, orientation=1)
@@ -381,10 +386,7 @@ def test_labels_that_are_not_exact_are_refused(content, message):
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_labels_and_masks_are_turned_by_their_orientation(orientation, kind):
-    image = PIL.Image.fromarray(GRAY)
-    exif = image.getexif()
-    exif[274] = orientation
-    content = encoded(image, kind, exif=exif)
+    content = with_orientation(GRAY, kind, orientation)
     shown = images.turned(GRAY, orientation)
     np.testing.assert_array_equal(images.read_labels(content), shown)
     np.testing.assert_array_equal(images.read_mask(content), shown > 0)

@@ -218,7 +218,7 @@ def test_a_file_whose_time_has_changed_and_folders_of_earlier_versions_are_refus
     run = json.loads((tmp_path / "run" / "run.json").read_text())
     del run["source"]
     (tmp_path / "run" / "run.json").write_text(json.dumps(run))
-    with pytest.raises(InvalidDataError, match=r"earlier version.*page, channels, level.*delete this one"):
+    with pytest.raises(InvalidDataError, match=r"earlier version.*page, channels or level.*delete this one"):
         large(tmp_path / "a.tif", resume=tmp_path / "run")
     assert as_set(tiles.read_result(tmp_path / "run")) == as_set(found)
 
