@@ -170,8 +170,6 @@ def roi_targets(inputs: dict[str, Tensor], proposals: Tensor, config: Config) ->
     normalize = NormBoxes(half_open=conventions.half_open_boxes, name="norm_gt_boxes")
     image = inputs["input_image"]
     if not config.USE_RPN_ROIS:
-        shape = (config.POST_NMS_ROIS_TRAINING, 4)
-        inputs["input_roi"] = keras.Input(shape, dtype="int32", name="input_roi")
         proposals = normalize([inputs["input_roi"], image])
     layer = DetectionTargetLayer(
         rois_per_image=config.TRAIN_ROIS_PER_IMAGE,
@@ -208,15 +206,10 @@ def rpn_targets(inputs: dict[str, Tensor], config: Config) -> list[Tensor]:
             name="rpn_targets",
         )
         return list(layer([inputs[f"input_{name}"] for name in ("image", "gt_class_ids", "gt_boxes")]))
-    targets = {
-        "input_rpn_match": keras.Input((None, 1), dtype="int32", name="input_rpn_match"),
-        "input_rpn_bbox": keras.Input((None, 4), name="input_rpn_bbox"),
-    }
-    inputs |= targets
     # Keras before 3.14 wants every input to pass through a layer.
     return [
-        layers.Identity(name=name.replace("input", "target"), dtype="float32")(x)
-        for name, x in targets.items()
+        layers.Identity(name=f"target_{name}", dtype="float32")(inputs[f"input_{name}"])
+        for name in ("rpn_match", "rpn_bbox")
     ]
 
 
@@ -248,12 +241,23 @@ def image_inputs(config: Config) -> dict[str, Tensor]:
 
 
 def ground_truth_inputs(config: Config) -> dict[str, Tensor]:
-    """Create the inputs for class ids [B, N], boxes [B, N, 4] in pixels, and (mini-)masks [B, h, w, M]."""
+    """Create the inputs for class ids [B, N], boxes [B, N, 4] in pixels, and (mini-)masks [B, h, w, M].
+
+    RPN_TARGETS_IN_GRAPH = False adds the targets of the RPN, match [B, A, 1] and deltas [B, K, 4] of the K
+    positive anchors. USE_RPN_ROIS = False adds RoIs [B, POST_NMS_ROIS_TRAINING, 4] in pixels.
+    """
     fixed = config.IMAGE_RESIZE_MODE in ("square", "crop")
     whole = tuple(int(side) for side in config.IMAGE_SHAPE[:2]) if fixed else (None, None)
     mask_size = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else whole
-    return {
+    inputs = {
         "input_gt_class_ids": keras.Input((None,), dtype="int32", name="input_gt_class_ids"),
         "input_gt_boxes": keras.Input((None, 4), name="input_gt_boxes"),
         "input_gt_masks": keras.Input((*mask_size, None), dtype="bool", name="input_gt_masks"),
     }
+    if not config.RPN_TARGETS_IN_GRAPH:
+        inputs["input_rpn_match"] = keras.Input((None, 1), dtype="int32", name="input_rpn_match")
+        inputs["input_rpn_bbox"] = keras.Input((None, 4), name="input_rpn_bbox")
+    if not config.USE_RPN_ROIS:
+        rois = (config.POST_NMS_ROIS_TRAINING, 4)
+        inputs["input_roi"] = keras.Input(rois, dtype="int32", name="input_roi")
+    return inputs
