@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 # A tensor of the running backend, symbolic or not. The backends share no base class.
 Tensor: TypeAlias = Any
+# The shape of a tensor; None for an axis whose length is unknown in the graph.
+Shape: TypeAlias = tuple[int | None, ...]
 
 # An image [height, width, channels], or gray [height, width]; uint8, uint16 or float.
 Image: TypeAlias = NDArray[Any]

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from mrcnn.backend.devices import Devices, Parts, check_count, entered, one_device
-from mrcnn.typing import Tensor
+from mrcnn.typing import Shape, Tensor
 
 Batch: TypeAlias = dict[str, np.ndarray]
 
@@ -142,7 +142,7 @@ def _to_tf_data(
     return batches.apply(tf.data.experimental.assert_cardinality(count)).with_options(options)
 
 
-def _signature(batch: Batch, inputs: Mapping[str, tuple[int | None, ...]]) -> dict[str, tf.TensorSpec]:
+def _signature(batch: Batch, inputs: Mapping[str, Shape]) -> dict[str, tf.TensorSpec]:
     """Shapes and dtypes of all batches. Only axes that differ between batches stay open.
 
     These are the number of images, that of instances, which grows with an image of more than

@@ -21,12 +21,10 @@ from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.inference.mask_branch import LEVELS, mask_branch
 from mrcnn.network import parts
 from mrcnn.runtime.metadata import FILE_NAME, INPUT, OUTPUTS, Metadata
-from mrcnn.typing import Tensor
+from mrcnn.typing import Shape, Tensor
 
 if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN
-
-Shape = tuple[int | None, ...]
 
 
 class MoldImages(layers.Layer):

@@ -12,9 +12,7 @@ from mrcnn import backend
 from mrcnn.network import box_ops
 from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.proposals import Proposals
-from mrcnn.typing import Tensor
-
-Shape = tuple[int | None, ...]
+from mrcnn.typing import Shape, Tensor
 
 
 class NativeSuppression(keras.layers.Layer):

@@ -8,7 +8,7 @@ import keras
 from keras import layers, ops
 
 from mrcnn.backend import layer_graph
-from mrcnn.typing import Tensor
+from mrcnn.typing import Shape, Tensor
 
 RPN, SOFTMAX = "rpn_model", "rpn_class_xxx"
 
@@ -23,7 +23,7 @@ class SoftmaxOfPairs(layers.Layer):
         difference = inputs[..., 0] - inputs[..., 1]
         return ops.stack([ops.sigmoid(difference), ops.sigmoid(-difference)], axis=-1)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
 

@@ -13,7 +13,7 @@ from keras import layers, ops
 
 from mrcnn.network.graphs import Graph
 from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
-from mrcnn.typing import Tensor
+from mrcnn.typing import Shape, Tensor
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -62,5 +62,5 @@ class ClassSpecificMasks(layers.Layer):
         features, detections = inputs
         return self.mask_layer.select_channel(features, ops.cast(detections[..., 4], "int32"))
 
-    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         return input_shape[0][:4]

@@ -12,9 +12,7 @@ import numpy as np
 from keras import ops
 
 from mrcnn.network import box_ops
-from mrcnn.typing import Tensor
-
-Shape = tuple[int | None, ...]
+from mrcnn.typing import Shape, Tensor
 
 
 def pixel_anchors(

@@ -17,9 +17,7 @@ from keras import ops
 
 from mrcnn.network import box_ops, roi_align, sampling
 from mrcnn.network.mask_targets import crop_masks
-from mrcnn.typing import Tensor
-
-Shape = tuple[int | None, ...]
+from mrcnn.typing import Shape, Tensor
 
 
 def _overlaps(proposals: Tensor, boxes: Tensor, counts: Tensor) -> Tensor:

@@ -18,9 +18,7 @@ from mrcnn.network import box_ops
 from mrcnn.network.level_proposals import large_enough
 from mrcnn.network.proposals import Suppression
 from mrcnn.network.soft_suppression import soft_non_max_suppression
-from mrcnn.typing import Tensor
-
-Shape = tuple[int | None, ...]
+from mrcnn.typing import Shape, Tensor
 
 
 def refine_detections(

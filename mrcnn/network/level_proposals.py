@@ -13,8 +13,8 @@ from keras import ops
 from mrcnn import backend
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import box_ops
-from mrcnn.network.proposals import Proposals, Shape, Suppression
-from mrcnn.typing import Tensor
+from mrcnn.network.proposals import Proposals, Suppression
+from mrcnn.typing import Shape, Tensor
 
 NEVER = float("-inf")  # score of padding in place of an anchor
 

@@ -11,9 +11,8 @@ import keras
 from keras import ops
 
 from mrcnn import backend
-from mrcnn.typing import Tensor
+from mrcnn.typing import Shape, Tensor
 
-Shape = tuple[int | None, ...]
 # A function from the name of a normalization layer to the layer.
 Norm = Callable[[str], keras.Layer]
 

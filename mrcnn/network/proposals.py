@@ -12,9 +12,8 @@ from keras import ops
 
 from mrcnn import backend
 from mrcnn.network import box_ops
-from mrcnn.typing import Tensor
+from mrcnn.typing import Shape, Tensor
 
-Shape = tuple[int | None, ...]
 Suppression = Callable[..., tuple[Tensor, Tensor]]
 
 

@@ -21,7 +21,7 @@ from keras import ops
 from mrcnn import backend
 from mrcnn.geometry import image_meta as meta_fields
 from mrcnn.network import box_ops
-from mrcnn.typing import Tensor
+from mrcnn.typing import Shape, Tensor
 
 # An RoI of this side in pixels belongs to P4 (FPN, equation 1: the size of ImageNet's images).
 CANONICAL_SIDE = 224.0
@@ -267,7 +267,7 @@ class PyramidROIAlign(keras.layers.Layer):
         maps = [ops.cast(level_map, self.compute_dtype) for level_map in inputs[2:]]
         return pyramid_roi_align(boxes, image_area, maps, self.pool_shape, self.method)
 
-    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         return (*input_shape[0][:2], *self.pool_shape, input_shape[2][-1])
 
     def get_config(self) -> dict[str, Any]:

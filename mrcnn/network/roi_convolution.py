@@ -16,9 +16,7 @@ from keras import layers, ops
 
 from mrcnn import backend
 from mrcnn.network.initializers import GlorotUniform
-from mrcnn.typing import Tensor
-
-Shape = tuple[int | None, ...]
+from mrcnn.typing import Shape, Tensor
 
 
 @keras.saving.register_keras_serializable("mrcnn", name="RoiConv2D")

@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from mrcnn.network.convolution import Conv2D
-from mrcnn.typing import Tensor
+from mrcnn.typing import Shape, Tensor
 
 SECOND_CONVOLUTION = "rpn_conv_shared2"
 
@@ -70,7 +70,7 @@ class ObjectnessLogit(layers.Layer):
         foreground = inputs[..., 1:]
         return ops.concatenate([ops.zeros_like(foreground), foreground], axis=-1)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
 

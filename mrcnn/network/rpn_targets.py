@@ -15,9 +15,7 @@ from keras import ops
 from mrcnn.geometry.anchors import NEGATIVE, NEUTRAL, POSITIVE
 from mrcnn.network import box_ops, sampling
 from mrcnn.network.anchors import anchor_count, pixel_anchors
-from mrcnn.typing import Tensor
-
-Shape = tuple[int | None, ...]
+from mrcnn.typing import Shape, Tensor
 
 # IoUs that differ by a smaller share than this are ties. Rounding must not break a tie, and a compiler may
 # compute the same IoU twice with different rounding.
