@@ -79,8 +79,8 @@ write_torch_program: Callable[..., None] | None = None
 # to the maps; images and levels, int32 [N], the image and the map of each box; and the bins (height, width).
 # Returns float32 [N, height, width, C].
 crop_and_resize: Callable[[list[Tensor], Tensor, Tensor, Tensor, tuple[int, int]], Tensor] | None = None
-# `mrcnn.network.box_ops.non_max_suppression` by an operator that XLA does not support, or None if the backend
-# has none.
+# `mrcnn.network.suppression.non_max_suppression` by an operator that XLA does not support, or None if the
+# backend has none.
 non_max_suppression: Callable[..., tuple[Tensor, Tensor]] | None = None
 # A step of SGD with momentum in one operation on a single device, or None if the backend has none. It takes a
 # variable, its velocity (a variable of the same shape), the gradient, the learning rate and the momentum. It

@@ -78,7 +78,7 @@ def crop_and_resize(
 def non_max_suppression(
     boxes: Tensor, valid: Tensor, max_output: int, threshold: float, groups: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """See `mrcnn.network.box_ops.non_max_suppression`.
+    """See `mrcnn.network.suppression.non_max_suppression`.
 
     The operator takes one column of scores per group and returns scores instead of indices. The score of a
     box is the number of boxes from it to the last one, which also keeps their order.

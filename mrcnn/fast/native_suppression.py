@@ -1,7 +1,7 @@
 """NMS with the backend's operator, if it has one.
 
-`box_ops.non_max_suppression` is a loop of tensor operations in a loop. An operator keeps the same boxes in
-one step, so the network also takes less time to compile.
+`suppression.non_max_suppression` of the network is a loop of tensor operations in a loop. An operator keeps
+the same boxes in one step, so the network also takes less time to compile.
 """
 
 from inspect import signature
@@ -9,9 +9,9 @@ from inspect import signature
 import keras
 
 from mrcnn import backend
-from mrcnn.network import box_ops
 from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.proposals import Proposals
+from mrcnn.network.suppression import non_max_suppression
 from mrcnn.typing import Shape, Tensor
 
 
@@ -28,7 +28,7 @@ class NativeSuppression(keras.layers.Layer):
         self._layer = lambda: layer
 
     def call(self, inputs: list[Tensor]) -> Tensor:
-        return self._layer().call(inputs, backend.non_max_suppression or box_ops.non_max_suppression)
+        return self._layer().call(inputs, backend.non_max_suppression or non_max_suppression)
 
     def compute_output_shape(self, input_shape: list[Shape]) -> Shape:
         return self._layer().compute_output_shape(input_shape)

@@ -14,10 +14,9 @@ from keras import ops
 
 from mrcnn import backend
 from mrcnn.geometry import image_meta as meta_fields
-from mrcnn.network import box_ops
-from mrcnn.network.level_proposals import large_enough
-from mrcnn.network.proposals import Suppression
+from mrcnn.network import box_ops, suppression
 from mrcnn.network.soft_suppression import soft_non_max_suppression
+from mrcnn.network.suppression import Suppression
 from mrcnn.typing import Shape, Tensor
 
 
@@ -32,7 +31,7 @@ def refine_detections(
     nms_threshold: float,
     max_instances: int,
     soft_nms_sigma: float | None = None,
-    non_max_suppression: Suppression = box_ops.non_max_suppression,
+    non_max_suppression: Suppression = suppression.non_max_suppression,
 ) -> Tensor:
     """Compute the final detections of each image.
 
@@ -48,7 +47,7 @@ def refine_detections(
         soft_nms_sigma: With a number, Soft-NMS of this width takes the place of NMS: `nms_threshold` does not
             count, scores are those that remain, and `min_confidence` applies to them. 0 then means
             `geometry.boxes.LEAST_SOFT_SCORE`.
-        non_max_suppression: An implementation of `box_ops.non_max_suppression`.
+        non_max_suppression: An implementation of `suppression.non_max_suppression`.
 
     Returns:
         [B, max_instances, (y1, x1, y2, x2, class_id, score)] by descending score. Detections of equal score
@@ -94,7 +93,7 @@ def refine_detections_per_class(
     delta_limit: float | None = None,
     min_side: float = 0.0,
     soft_nms_sigma: float | None = None,
-    non_max_suppression: Suppression = box_ops.non_max_suppression,
+    non_max_suppression: Suppression = suppression.non_max_suppression,
 ) -> Tensor:
     """Compute the final detections of each image, one for each class of an RoI whose score is high enough.
 
@@ -124,7 +123,7 @@ def refine_detections_per_class(
     )
     boxes = box_ops.apply_box_deltas(box_ops.gather(rois, roi), own_deltas, delta_limit)
     boxes = box_ops.clip_boxes(boxes, windows[:, None])
-    eligible = ops.logical_and(box_ops.gather(eligible, order), large_enough(boxes, size, min_side))
+    eligible = ops.logical_and(box_ops.gather(eligible, order), box_ops.large_enough(boxes, size, min_side))
     return _without_duplicates(
         boxes,
         class_ids,
@@ -220,7 +219,7 @@ class DetectionLayer(keras.layers.Layer):
         self.soft_nms_sigma = None if soft_nms_sigma is None else float(soft_nms_sigma)
 
     def call(
-        self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
+        self, inputs: list[Tensor], non_max_suppression: Suppression = suppression.non_max_suppression
     ) -> Tensor:
         rois, scores, deltas, image_meta = inputs
         height, width, _ = ops.unstack(image_meta[0, meta_fields.IMAGE_SHAPE], num=3)

@@ -12,8 +12,9 @@ from keras import ops
 
 from mrcnn import backend
 from mrcnn.geometry import image_meta as meta_fields
-from mrcnn.network import box_ops
-from mrcnn.network.proposals import Proposals, Suppression
+from mrcnn.network import box_ops, suppression
+from mrcnn.network.proposals import Proposals
+from mrcnn.network.suppression import Suppression
 from mrcnn.typing import Shape, Tensor
 
 NEVER = float("-inf")  # score of padding in place of an anchor
@@ -60,7 +61,7 @@ class LevelProposalLayer(Proposals):
         self.min_side = float(min_side)
 
     def steps(
-        self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
+        self, inputs: list[Tensor], non_max_suppression: Suppression = suppression.non_max_suppression
     ) -> dict[str, Tensor]:
         """Return every intermediate result; see `Proposals.steps`.
 
@@ -76,7 +77,7 @@ class LevelProposalLayer(Proposals):
         deltas = self.scaled(box_ops.gather(deltas, index))
         refined = box_ops.apply_box_deltas(pre_nms_anchors, deltas, self.delta_limit)
         clipped = box_ops.clip_boxes(refined, windows[:, None])
-        valid = ops.logical_and(scores > NEVER, large_enough(clipped, (height, width), self.min_side))
+        valid = ops.logical_and(scores > NEVER, box_ops.large_enough(clipped, (height, width), self.min_side))
 
         order = backend.top_k(ops.where(valid, scores, NEVER), scores.shape[1])
         index, pre_nms_anchors, refined, clipped, valid, levels = (
@@ -126,17 +127,3 @@ class LevelProposalLayer(Proposals):
             "delta_limit": self.delta_limit,
             "min_side": self.min_side,
         }
-
-
-def large_enough(boxes: Tensor, size: tuple[Tensor, Tensor], min_side: float) -> Tensor:
-    """Return where both sides of half-open boxes [..., 4] are above 0 and at least `min_side`, bool [...].
-
-    Args:
-        boxes: Normalized boxes.
-        size: (height, width) of the molded image in pixels.
-        min_side: Shortest side in pixels.
-    """
-    height = (boxes[..., 2] - boxes[..., 0]) * ops.cast(size[0], "float32")
-    width = (boxes[..., 3] - boxes[..., 1]) * ops.cast(size[1], "float32")
-    shortest = ops.minimum(height, width)
-    return ops.logical_and(shortest > 0.0, shortest >= min_side)

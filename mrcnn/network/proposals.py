@@ -3,7 +3,7 @@
 Axes: B images, A anchors, K anchors before NMS.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,10 +11,9 @@ import numpy as np
 from keras import ops
 
 from mrcnn import backend
-from mrcnn.network import box_ops
+from mrcnn.network import box_ops, suppression
+from mrcnn.network.suppression import Suppression
 from mrcnn.typing import Shape, Tensor
-
-Suppression = Callable[..., tuple[Tensor, Tensor]]
 
 
 class Proposals(keras.layers.Layer):
@@ -45,13 +44,13 @@ class Proposals(keras.layers.Layer):
         self.bbox_std_dev = tuple(float(value) for value in bbox_std_dev)
 
     def steps(
-        self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
+        self, inputs: list[Tensor], non_max_suppression: Suppression = suppression.non_max_suppression
     ) -> dict[str, Tensor]:
         """Return every intermediate result, under the names that the inspection notebooks use.
 
         Args:
             inputs: The inputs of the layer.
-            non_max_suppression: An implementation of `box_ops.non_max_suppression`.
+            non_max_suppression: An implementation of `suppression.non_max_suppression`.
 
         Returns:
             pre_nms_anchors, refined_anchors and refined_anchors_clipped, each [B, K, 4] normalized, best
@@ -77,7 +76,7 @@ class Proposals(keras.layers.Layer):
         clipped: Tensor,
         valid: Tensor,
         groups: Tensor | None = None,
-        non_max_suppression: Suppression = box_ops.non_max_suppression,
+        non_max_suppression: Suppression = suppression.non_max_suppression,
     ) -> dict[str, Tensor]:
         """Suppress boxes and return the dict of `steps`.
 
@@ -86,7 +85,7 @@ class Proposals(keras.layers.Layer):
             anchors, refined, clipped: [B, K, 4], best first.
             valid: Whether a box may become a proposal, bool [B, K].
             groups: int [B, K]. Only boxes of the same group suppress each other; None is one group.
-            non_max_suppression: An implementation of `box_ops.non_max_suppression`.
+            non_max_suppression: An implementation of `suppression.non_max_suppression`.
         """
         kept, filled = non_max_suppression(
             clipped, valid, self.proposal_count, self.nms_threshold, groups=groups
@@ -101,7 +100,7 @@ class Proposals(keras.layers.Layer):
         }
 
     def call(
-        self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
+        self, inputs: list[Tensor], non_max_suppression: Suppression = suppression.non_max_suppression
     ) -> Tensor:
         return self.steps(inputs, non_max_suppression)["proposals"]
 
@@ -134,7 +133,7 @@ class ProposalLayer(Proposals):
     """
 
     def steps(
-        self, inputs: list[Tensor], non_max_suppression: Suppression = box_ops.non_max_suppression
+        self, inputs: list[Tensor], non_max_suppression: Suppression = suppression.non_max_suppression
     ) -> dict[str, Tensor]:
         """Return every intermediate result; see `Proposals.steps`."""
         scores, deltas, anchors = self._with_known_count(*inputs)

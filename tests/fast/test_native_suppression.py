@@ -1,4 +1,4 @@
-"""NMS by TensorFlow's operator against `box_ops.non_max_suppression`: the same boxes in the same order."""
+"""NMS by TensorFlow's operator against the loop of `suppression`: the same boxes in the same order."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from tensor_tools import BACKEND, array, call
 from mrcnn import backend
 from mrcnn.fast import native_suppression
 from mrcnn.fast.native_suppression import NativeSuppression
-from mrcnn.network import box_ops
+from mrcnn.network import suppression
 from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.proposals import ProposalLayer
 
@@ -38,7 +38,7 @@ def test_keeps_the_same_boxes(most, threshold, grouped):
             lambda b, v, g: function(b, v, most, threshold, groups=g if grouped else None), *boxes_of()
         )
 
-    results = (keep(function) for function in (box_ops.non_max_suppression, backend.non_max_suppression))
+    results = (keep(function) for function in (suppression.non_max_suppression, backend.non_max_suppression))
     for expected, found in zip(*results, strict=True):
         np.testing.assert_array_equal(array(found), array(expected))
 

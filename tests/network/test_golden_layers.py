@@ -9,7 +9,7 @@ from golden_files import golden_params, load, text, unpack_bits
 from keras import ops
 
 from mrcnn import backend
-from mrcnn.network import box_ops, losses
+from mrcnn.network import box_ops, losses, suppression
 from mrcnn.network.detection_targets import DetectionTargetLayer
 from mrcnn.network.detections import DetectionLayer
 from mrcnn.network.normalization import BatchNorm
@@ -93,7 +93,7 @@ def test_non_max_suppression(path):
         scores = z[f"nms{n}_scores"][None]
         order = backend.top_k(ops.convert_to_tensor(scores), scores.shape[1])
         boxes = box_ops.gather(ops.convert_to_tensor(z[f"nms{n}_boxes"][None]), order)
-        index, filled = box_ops.non_max_suppression(
+        index, filled = suppression.non_max_suppression(
             boxes,
             ops.ones((1, boxes.shape[1]), "bool"),
             int(z[f"nms{n}_max"]),
