@@ -1,4 +1,4 @@
-"""What the processor can do: instruction sets."""
+"""Instruction sets of the processor, and the GPUs that multiply bfloat16."""
 
 import functools
 from pathlib import Path
@@ -7,18 +7,16 @@ import cv2
 
 # Numbers of cv::CpuFeatures.
 AVX2, AVX_512F = 11, 13
-
-
-def lacks_avx512() -> bool:
-    """Return whether this is an x86 processor with AVX2 and without AVX-512."""
-    return cv2.checkHardwareSupport(AVX2) and not cv2.checkHardwareSupport(AVX_512F)
-
-
 # Flags of the Linux kernel for instructions that multiply bfloat16: those of AMX, and those of AVX-512.
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 # NVIDIA GPUs multiply bfloat16 in tensor cores from this compute capability on.
 BFLOAT16_CAPABILITY = (8, 0)
 CPU_INFO = Path("/proc/cpuinfo")
+
+
+def lacks_avx512() -> bool:
+    """Return whether this is an x86 processor with AVX2 and without AVX-512."""
+    return cv2.checkHardwareSupport(AVX2) and not cv2.checkHardwareSupport(AVX_512F)
 
 
 def flags_of(cpu_info: str) -> set[str]:

@@ -39,8 +39,8 @@ def conv2d_matmul_grad(
     def convolution(inputs: Tensor, kernel: Tensor) -> Any:
         def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
             flipped = ops.transpose(ops.flip(kernel, axis=(0, 1)), (0, 1, 3, 2))
-            of_kernel = kernel_gradient(inputs, upstream, kernel.shape[:2], rows_first=rows_first)
-            return _forward(upstream, flipped), of_kernel
+            input_gradient = _forward(upstream, flipped)
+            return input_gradient, kernel_gradient(inputs, upstream, kernel.shape[:2], rows_first=rows_first)
 
         return _forward(inputs, kernel), gradient
 

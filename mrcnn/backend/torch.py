@@ -275,14 +275,14 @@ class _Conv2DMatmulGrad(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         images, weights = ctx.saved_tensors
         upstream = grad_outputs[0].contiguous(memory_format=torch.channels_last)
-        of_images = of_weights = of_bias = None
+        image_gradient = weight_gradient = bias_gradient = None
         if ctx.needs_input_grad[0]:
-            of_images = functional.conv_transpose2d(upstream, weights, padding=ctx.padding)
+            image_gradient = functional.conv_transpose2d(upstream, weights, padding=ctx.padding)
         if ctx.needs_input_grad[1]:
-            of_weights = _kernel_gradient(images, upstream, ctx.padding).permute(3, 2, 0, 1)
+            weight_gradient = _kernel_gradient(images, upstream, ctx.padding).permute(3, 2, 0, 1)
         if ctx.needs_input_grad[2]:
-            of_bias = upstream.sum((0, 2, 3))
-        return of_images, of_weights, of_bias
+            bias_gradient = upstream.sum((0, 2, 3))
+        return image_gradient, weight_gradient, bias_gradient
 
 
 def _kernel_gradient(images: Tensor, upstream: Tensor, padding: Pair) -> Tensor:

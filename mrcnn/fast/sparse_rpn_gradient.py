@@ -70,9 +70,8 @@ class SparseGradientRpn(keras.layers.Layer):
 
         @backend.custom_gradient
         def attach_gradient(outputs: Tensor, feature_map: Tensor, *weights: Tensor) -> Any:
-            def gradient(
-                *upstreams: Tensor, upstream: Tensor = None
-            ) -> tuple[Tensor, ...]:  # backends pass it by position or by name
+            # Backends pass the upstream gradient by position or by name.
+            def gradient(*upstreams: Tensor, upstream: Tensor = None) -> tuple[Tensor, ...]:
                 upstream = upstreams[0] if upstream is None else upstream
                 if objectness_logit:  # the logit of the background is a constant
                     upstream = ops.concatenate(
@@ -145,9 +144,8 @@ def _dense_gradients(
     def rpn(feature_map: Tensor, kernel: Tensor, bias: Tensor, *heads: Tensor) -> Tensor:
         shared = ops.relu(backend.conv2d(feature_map, kernel, bias, strides=(stride, stride)))
         shared = ops.reshape(shared, (ops.shape(shared)[0], -1, shared.shape[-1]))
-        logits, deltas = (
-            ops.matmul(shared, heads[i][0, 0]) + heads[i + 1] for i in (0, 2)
-        )  # [B, L, 2 * ratios], [B, L, 4 * ratios]
+        # [B, L, 2 * ratios] and [B, L, 4 * ratios]
+        logits, deltas = (ops.matmul(shared, heads[i][0, 0]) + heads[i + 1] for i in (0, 2))
         return _join_ratios(logits, deltas)
 
     return backend.vjp(rpn, [feature_map, *weights], upstream)
@@ -177,16 +175,16 @@ def _sparse_gradients(
     kernel, bias, *heads = weights
     flat_kernel = ops.reshape(kernel, (-1, kernel.shape[-1]))
     pre_activation = ops.matmul(content, flat_kernel) + bias
-    shared, of_shared, of_heads = ops.relu(pre_activation), 0.0, []
+    shared, shared_gradient, head_gradients = ops.relu(pre_activation), 0.0, []
     for part, head in ((upstream[..., :2], heads[0]), (upstream[..., 2:], heads[2])):
         part = ops.reshape(part, (batch, -1, head.shape[-1]))
-        of_shared = of_shared + ops.matmul(part, ops.transpose(head[0, 0]))
-        of_heads += [_sum_of_outer_products(shared, part)[None, None], ops.sum(part, axis=(0, 1))]
-    of_shared = ops.where(pre_activation > 0.0, of_shared, 0.0)
-    of_kernel = ops.reshape(_sum_of_outer_products(content, of_shared), kernel.shape)
-    of_cells = scatter_add_patches(ops.matmul(of_shared, ops.transpose(flat_kernel)), patches, cells)
-    of_map = ops.reshape(of_cells, ops.shape(feature_map))
-    return [of_map, of_kernel, ops.sum(of_shared, axis=(0, 1)), *of_heads]
+        shared_gradient = shared_gradient + ops.matmul(part, ops.transpose(head[0, 0]))
+        head_gradients += [_sum_of_outer_products(shared, part)[None, None], ops.sum(part, axis=(0, 1))]
+    shared_gradient = ops.where(pre_activation > 0.0, shared_gradient, 0.0)
+    kernel_gradient = ops.reshape(_sum_of_outer_products(content, shared_gradient), kernel.shape)
+    patch_gradients = ops.matmul(shared_gradient, ops.transpose(flat_kernel))
+    map_gradient = ops.reshape(scatter_add_patches(patch_gradients, patches, cells), ops.shape(feature_map))
+    return [map_gradient, kernel_gradient, ops.sum(shared_gradient, axis=(0, 1)), *head_gradients]
 
 
 def _touched_locations(upstream: Tensor, touched: Tensor, limit: int) -> tuple[Tensor, Tensor]:

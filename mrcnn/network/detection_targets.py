@@ -5,7 +5,7 @@ library: the number of negatives is proportional to the number of positives, so 
 no RoIs at all. With `negatives_without_objects`, images without objects are an exception: their RoIs are all
 negatives, from which the heads learn the background.
 
-Axes: B images, P proposals, G ground-truth boxes, K slots for positives, R RoIs.
+Axes: B images, P proposals, G ground-truth boxes, M of them with masks, K slots for positives, R RoIs.
 """
 
 from collections.abc import Sequence
@@ -150,30 +150,16 @@ class DetectionTargetLayer(keras.layers.Layer):
         proposals, gt_class_ids, gt_boxes, gt_masks = inputs
         gt_class_ids = ops.cast(gt_class_ids, "int32")
         if self.include_gt:
-            with_masks = gt_boxes[:, : self.max_instances]
-            is_object = gt_class_ids[:, : self.max_instances, None] > 0
-            instances = ops.where(is_object, with_masks, ops.zeros_like(with_masks))
-            if instances.shape[1] is None and gt_masks.shape[3] is not None:
-                instances = ops.reshape(instances, (-1, gt_masks.shape[3], 4))
+            instances = self._instances(gt_class_ids, gt_boxes, gt_masks)
             proposals = ops.concatenate([proposals, instances], axis=1)
-        overlaps = _overlaps(proposals, gt_boxes, gt_class_ids > 0)
-        crowd = ops.max(_overlaps(proposals, gt_boxes, gt_class_ids < 0), axis=2)
-        other = self._best_without_mask(overlaps)
-        overlaps = overlaps[:, :, : self.max_instances]
-        best = ops.max(overlaps, axis=2)
-        filled = ops.any(proposals != 0.0, axis=2)
-        positive = ops.logical_and(best >= self.positive_iou, best >= other)
-        positive = ops.logical_and(positive, filled)
-        negative = ops.logical_and(ops.maximum(best, other) < self.positive_iou, crowd < self.crowd_iou)
-        negative = ops.logical_and(negative, filled)
-        priority = sampling.priorities(best, self.shuffle, self.seed_generator)
+        overlaps, positive, negative = self._match(proposals, gt_class_ids, gt_boxes)
         without_objects = None
         if self.negatives_without_objects:
             without_objects = ops.logical_not(ops.any(gt_class_ids > 0, axis=1))
         index, positives, total = sample_rois(
             positive,
             negative,
-            priority,
+            sampling.priorities(positive, self.shuffle, self.seed_generator),
             self.rois_per_image,
             self.positive_ratio,
             without_objects,
@@ -192,6 +178,34 @@ class DetectionTargetLayer(keras.layers.Layer):
             self._deltas(rois, boxes, is_positive),
             self._masks(rois, boxes, gt_masks, assigned, is_positive),
         )
+
+    def _instances(self, gt_class_ids: Tensor, gt_boxes: Tensor, gt_masks: Tensor) -> Tensor:
+        """Return the boxes [B, M, 4] of the objects that have masks; other rows are zero."""
+        boxes = gt_boxes[:, : self.max_instances]
+        is_object = gt_class_ids[:, : self.max_instances, None] > 0
+        boxes = ops.where(is_object, boxes, ops.zeros_like(boxes))
+        if boxes.shape[1] is None and gt_masks.shape[3] is not None:
+            boxes = ops.reshape(boxes, (-1, gt_masks.shape[3], 4))
+        return boxes
+
+    def _match(
+        self, proposals: Tensor, gt_class_ids: Tensor, gt_boxes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Compare proposals with ground truth.
+
+        Returns:
+            The IoU [B, P, M] with the boxes that have masks, and bool [B, P] each: which proposals are
+            positives, and which are negatives.
+        """
+        overlaps = _overlaps(proposals, gt_boxes, gt_class_ids > 0)
+        crowd = ops.max(_overlaps(proposals, gt_boxes, gt_class_ids < 0), axis=2)
+        other = self._best_without_mask(overlaps)
+        overlaps = overlaps[:, :, : self.max_instances]
+        best = ops.max(overlaps, axis=2)
+        filled = ops.any(proposals != 0.0, axis=2)
+        positive = ops.logical_and(best >= self.positive_iou, best >= other)
+        negative = ops.logical_and(ops.maximum(best, other) < self.positive_iou, crowd < self.crowd_iou)
+        return overlaps, ops.logical_and(positive, filled), ops.logical_and(negative, filled)
 
     def _best_without_mask(self, overlaps: Tensor) -> Tensor:
         """Return the largest IoU [B, P] of each proposal with a box that has no mask; -1 if there is none."""

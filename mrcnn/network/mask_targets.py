@@ -74,9 +74,9 @@ def _averages(
 
     # One RoI at a time: the masks of all RoIs together would be a hundred images.
     def crop(roi: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        index, of_rows, of_columns = roi
+        index, row_weights, column_weights = roi
         mask = ops.cast(ops.take(all_masks, index, axis=0), "float32")
-        return ops.matmul(ops.matmul(of_rows, mask), ops.transpose(of_columns))
+        return ops.matmul(ops.matmul(row_weights, mask), ops.transpose(column_weights))
 
     index = ops.reshape(_index(masks, assigned), (-1,))
     rows = ops.reshape(rows, (-1, mask_shape[0], height))
