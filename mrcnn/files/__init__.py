@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,12 +37,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         suffix = path.suffix if SUFFIX.fullmatch(path.suffix) else ""
-        handle, name = tempfile.mkstemp(
-            prefix=hidden_prefix(path.stem), suffix=f".part{suffix}", dir=path.parent
-        )
-        os.close(handle)
-        temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())
+        name = f"{hidden_prefix(path.stem)}{secrets.token_hex(4)}.part{suffix}"
+        # Not `tempfile`, whose files are private: this one has the permissions of any new file.
+        path.with_name(name).touch(exist_ok=False)
+        temporary = path.with_name(name)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
@@ -74,10 +72,3 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
         if LEFTOVER.fullmatch(path.name) and path.is_file():
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _umask() -> int:
-    """Return the umask of this process, because `mkstemp` creates private files."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

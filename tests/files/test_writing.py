@@ -14,6 +14,17 @@ def test_a_file_appears_whole_with_ordinary_permissions(tmp_path):
     assert os.listdir(path.parent) == ["table.json"]
 
 
+def test_the_umask_of_the_process_stays(tmp_path, monkeypatch):
+    """It belongs to all threads: a file that another creates meanwhile would be writable for everybody."""
+
+    def fail(mask):
+        raise AssertionError(f"os.umask({mask:o})")
+
+    monkeypatch.setattr(os, "umask", fail)
+    files.write_json(tmp_path / "table.json", {})
+    assert os.listdir(tmp_path) == ["table.json"]
+
+
 def test_an_error_leaves_the_previous_file_and_nothing_else(tmp_path):
     path = tmp_path / "weights.h5"
     path.write_text("good")
