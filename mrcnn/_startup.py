@@ -91,15 +91,17 @@ def _wrapped_spec(
 def _filtered_stderr() -> Iterator[None]:
     """Capture output to file descriptor 2, and pass on everything except hidden log messages."""
     pattern = _hidden_lines(os.environ.get(LEVEL, ""))
-    try:
-        sys.stderr.flush()
-        terminal = os.dup(2)
-    except (AttributeError, OSError, ValueError):  # a program without a terminal
-        pattern = None
-    if pattern is None:
+    held = terminal = None
+    if pattern is not None:
+        # Without a terminal, or without a folder for temporary files, nothing is captured.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            sys.stderr.flush()
+            held = tempfile.TemporaryFile()  # noqa: SIM115
+            terminal = os.dup(2)
+    if pattern is None or held is None or terminal is None:
         yield
         return
-    with tempfile.TemporaryFile() as held:
+    with held:
         os.dup2(held.fileno(), 2)
         try:
             yield

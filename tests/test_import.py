@@ -243,6 +243,35 @@ with _startup._filtered_stderr():
     assert lines == ["E0000 00:00:1.0  7 b.cc:3] three", "Illegal instruction"]
 
 
+def test_the_import_leaves_no_file_open():
+    code = """
+import os
+from mrcnn import _startup
+for level in ("0", "2"):
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = level
+    before = os.dup(2)
+    os.close(before)
+    with _startup._filtered_stderr():
+        pass
+    after = os.dup(2)  # the lowest number that is free
+    print(after - before)
+    os.close(after)
+"""
+    assert run(code).stdout.split() == ["0", "0"]
+
+
+def test_an_import_without_a_folder_for_temporary_files():
+    code = """
+import os, tempfile
+from mrcnn import _startup
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+tempfile.tempdir = "/missing"
+with _startup._filtered_stderr():
+    print("imported")
+"""
+    assert run(code).stdout.strip() == "imported"
+
+
 def test_a_finder_of_another_program_without_exec_module():
     """Programs that block TensorFlow, or search for it, get what they would get without the package."""
     code = """
