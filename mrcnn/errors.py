@@ -64,17 +64,17 @@ class CappedWarning(UserWarning):
     """A result has as many objects as a setting allows, so others may be missing."""
 
 
+class LeftOutWarning(UserWarning):
+    """Images that cannot be read were left out. The message has their number and the first of them."""
+
+
 def reason(error: BaseException) -> str:
     """Return the first line of an error's text, or its class name if it has none."""
     lines = str(error).strip().splitlines()
-    return f"{lines[0][:200]}" if lines else type(error).__name__
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def _copy(kind: type[DataError], args: tuple[Any, ...], attributes: dict[str, Any]) -> DataError:
     error = kind(*args)
     error.__dict__.update(attributes)
     return error
-
-
-class LeftOutWarning(UserWarning):
-    """Images that cannot be read were left out. The message has their number and the first of them."""

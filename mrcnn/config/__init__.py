@@ -614,31 +614,8 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"JSON cannot hold a {type(value).__name__}")
 
 
-class LightConfig(Config):
-    """Preset for training and detection on a CPU.
-
-    MobileNetV2 and narrow layers take a fraction of the arithmetic of the default network. Published weights
-    of whole networks do not fit these widths, so the network is trained from scratch, and batch norm has to
-    learn its statistics (TRAIN_BN = None). There are fewer proposals, because NMS and the heads take much of
-    the time on a CPU. A low DETECTION_MIN_CONFIDENCE, as average precision needs, also finds objects with
-    scores below 0.5 (DETECTIONS_PER_CLASS).
-    """
-
-    BACKBONE = "mobilenetv2"
-    TOP_DOWN_PYRAMID_SIZE = 64
-    RPN_CHANNELS = 64
-    FPN_CLASSIF_FC_LAYERS_SIZE = 256
-    MASK_HEAD_CHANNELS = 64
-    MASK_POSITIVES_ONLY = True
-    ROI_INCLUDE_GT = True
-    TRAIN_BN = None
-    PRE_NMS_LIMIT = 2000
-    POST_NMS_ROIS_TRAINING = 500
-    POST_NMS_ROIS_INFERENCE = 300
-    DETECTIONS_PER_CLASS = True
-
-
 from mrcnn.config.presets import Detectron2Config as Detectron2Config  # noqa: E402  # they derive from Config
+from mrcnn.config.presets import LightConfig as LightConfig  # noqa: E402
 from mrcnn.config.presets import PretrainedLightConfig as PretrainedLightConfig  # noqa: E402
 from mrcnn.config.presets import TorchvisionConfig as TorchvisionConfig  # noqa: E402
 from mrcnn.config.presets import TorchvisionV2Config as TorchvisionV2Config  # noqa: E402

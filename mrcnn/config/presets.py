@@ -1,4 +1,4 @@
-"""Presets: the settings that fit published weights.
+"""Presets: the settings of light networks, and those that fit published weights.
 
 For the weights of other libraries, `mrcnn.load` chooses the preset. To choose it yourself:
 
@@ -6,9 +6,35 @@ For the weights of other libraries, `mrcnn.load` chooses the preset. To choose i
     model.load_weights("maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth")
 """
 
+from typing import Literal
+
 import numpy as np
 
-from mrcnn.config import Config, LightConfig
+from mrcnn.config import Config
+
+
+class LightConfig(Config):
+    """Preset for training and detection on a CPU.
+
+    MobileNetV2 and narrow layers take a fraction of the arithmetic of the default network. Published weights
+    of whole networks do not fit these widths, so the network is trained from scratch, and batch norm has to
+    learn its statistics (TRAIN_BN = None). There are fewer proposals, because NMS and the heads take much of
+    the time on a CPU. A low DETECTION_MIN_CONFIDENCE, as average precision needs, also finds objects with
+    scores below 0.5 (DETECTIONS_PER_CLASS).
+    """
+
+    BACKBONE = "mobilenetv2"
+    TOP_DOWN_PYRAMID_SIZE = 64
+    RPN_CHANNELS = 64
+    FPN_CLASSIF_FC_LAYERS_SIZE = 256
+    MASK_HEAD_CHANNELS = 64
+    MASK_POSITIVES_ONLY = True
+    ROI_INCLUDE_GT = True
+    TRAIN_BN: bool | Literal["heads"] | None = None
+    PRE_NMS_LIMIT = 2000
+    POST_NMS_ROIS_TRAINING = 500
+    POST_NMS_ROIS_INFERENCE = 300
+    DETECTIONS_PER_CLASS = True
 
 
 class PretrainedLightConfig(LightConfig):
