@@ -15,8 +15,14 @@ PEER_VARIANTS = ("compiled", "channels_last")
 # The network of the peer beside each of ours.
 PEER_NETWORKS = {"light": "resnet50"}
 QUICK = {
-    **{"network": "tiny", "height": 64, "width": 64, "classes": 4, "detections": 5, "proposals": 40},
-    **{"instances": 5, "steps": 1},
+    "network": "tiny",
+    "height": 64,
+    "width": 64,
+    "classes": 4,
+    "detections": 5,
+    "proposals": 40,
+    "instances": 5,
+    "steps": 1,
 }
 
 COLUMNS = {

@@ -206,9 +206,15 @@ def tiles_of(folder: Path) -> list[Path]:
 def start(arguments: argparse.Namespace, step: str, folder: str = "tiled") -> subprocess.Popen:
     """Start a step in a process of its own."""
     options = {
-        **{"images": arguments.images, "model": arguments.model, "side": arguments.side},
-        **{"tile": arguments.tile, "overlap": arguments.overlap, "batch": arguments.batch},
-        **{"work": arguments.work, "step": step, "folder": folder},
+        "images": arguments.images,
+        "model": arguments.model,
+        "side": arguments.side,
+        "tile": arguments.tile,
+        "overlap": arguments.overlap,
+        "batch": arguments.batch,
+        "work": arguments.work,
+        "step": step,
+        "folder": folder,
     }
     if arguments.reference_blocks is not None:
         options["reference-blocks"] = arguments.reference_blocks

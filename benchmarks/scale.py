@@ -36,8 +36,14 @@ from mrcnn.scale.tables import read_tables
 # The images that one process detects in, for its rate.
 SINGLE = 200
 COLUMNS = (
-    *("run", "images_per_second", "seconds", "images", "instances"),
-    *("broken_named", "same_results", "files_unchanged"),
+    "run",
+    "images_per_second",
+    "seconds",
+    "images",
+    "instances",
+    "broken_named",
+    "same_results",
+    "files_unchanged",
 )
 
 

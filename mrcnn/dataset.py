@@ -16,8 +16,13 @@ logger = logging.getLogger(__name__)
 
 # Attributes that prepare() creates.
 PREPARED = (
-    *("num_classes", "class_ids", "class_names", "class_from_source_map"),
-    *("num_images", "image_from_source_map", "sources"),
+    "num_classes",
+    "class_ids",
+    "class_names",
+    "class_from_source_map",
+    "num_images",
+    "image_from_source_map",
+    "sources",
 )
 
 

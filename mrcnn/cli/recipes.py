@@ -57,7 +57,9 @@ def config_of(recipe: str) -> "Config":
     return config
 
 
-def stages_of(recipe: str, config: "Config", epochs: int, layers: str | None, rate: float) -> "list[Stage]":
+def stages_of(
+    recipe: str, config: "Config", epochs: int, layers: str | None, learning_rate: float | None
+) -> "list[Stage]":
     """Return the stages of the whole training.
 
     Args:
@@ -65,11 +67,12 @@ def stages_of(recipe: str, config: "Config", epochs: int, layers: str | None, ra
         config: Settings with STEPS_PER_EPOCH.
         epochs: Total number of epochs.
         layers: Layers to train, or None for those of the recipe.
-        rate: The highest learning rate.
+        learning_rate: The highest learning rate; None for LEARNING_RATE.
     """
     from mrcnn.training.schedules import Stage, transfer_stages, warm_up_and_decay
 
     steps = int(config.STEPS_PER_EPOCH or 1)
+    rate = config.LEARNING_RATE if learning_rate is None else learning_rate
     if recipe == CONSTANT:
         return [Stage(rate, epochs, layers or "all")]
     if recipe == IMAGENET and layers is None:

@@ -53,17 +53,7 @@ def train_model(
 
     dataset, val_dataset = _datasets(data, validation, images, choice)
     recipe = recipes.chosen_recipe(recipe, model, is_resumed=resume is not None)
-    values = {"NUM_CLASSES": len(dataset.class_names), **parse_settings(settings)}
-    if name is not None or resume is None:
-        values["NAME"] = name or values.get("NAME", "objects")
-    if size is not None:
-        values |= {"IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size}
-    elif model is None and resume is None and not values.keys() & SIZE_SETTINGS:
-        values |= size_of_inputs(dataset)
-    if batch is not None:
-        values["IMAGES_PER_GPU"] = batch
-    elif resume is None:
-        values.setdefault("IMAGES_PER_GPU", recipes.BATCHES.get(recipe or "", 2))
+    values = _settings_of(dataset, recipe, settings, model, resume, name=name, size=size, batch=batch)
     logs = logs or (resume and model_dir_of(resume)) or Path("logs")
     network = _network(recipe, model, resume, logs, values)
     recipe = recipe or recipes.recipe_of(network.config)
@@ -71,19 +61,29 @@ def train_model(
     if steps is not None or resume is None:
         one_pass = -(-len(dataset.image_ids) // network.config.BATCH_SIZE)
         network.config.STEPS_PER_EPOCH = steps or max(recipes.FEWEST_STEPS, one_pass)
-    rate = network.config.LEARNING_RATE if learning_rate is None else learning_rate
-    stages = recipes.stages_of(recipe, network.config, epochs, layers, rate)
+    stages = recipes.stages_of(recipe, network.config, epochs, layers, learning_rate)
     left = remaining(stages, network.epoch, int(network.config.STEPS_PER_EPOCH or 1))
     augmentation = recipes.augmentation_of(recipe, any_orientation, copy_paste)
     for stage in left or stages[-1:]:
         network.train(dataset, val_dataset, *stage, augmentation=augmentation)
     weights = _weights_of(network)
     options = {
-        **{"resume": weights, "epochs": 2 * epochs, "recipe": recipe, "name": str(network.config.NAME)},
-        **{"images": images, "validation": validation, "logs": logs, "batch": batch, "size": size},
-        **{"layers": layers, "learning-rate": learning_rate, "steps": steps},
-        **{"any-orientation": any_orientation, "copy-paste": copy_paste},
-        **{"set": list(settings), **(choice or {})},
+        "resume": weights,
+        "epochs": 2 * epochs,
+        "recipe": recipe,
+        "name": str(network.config.NAME),
+        "images": images,
+        "validation": validation,
+        "logs": logs,
+        "batch": batch,
+        "size": size,
+        "layers": layers,
+        "learning-rate": learning_rate,
+        "steps": steps,
+        "any-orientation": any_orientation,
+        "copy-paste": copy_paste,
+        "set": list(settings),
+        **(choice or {}),
     }
     go_on = command_line(_command(data, options))
     return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, _next_steps(weights, go_on)
@@ -99,6 +99,32 @@ def _datasets(
     # A data.yaml may name the images of both.
     val_images = None if validation.resolve() == data.resolve() else images
     return dataset, open_dataset(validation, val_images, choice=choice, part="val", like=dataset)
+
+
+def _settings_of(
+    dataset: "FormatDataset",
+    recipe: str | None,
+    settings: Sequence[str],
+    model: str | None,
+    resume: Path | None,
+    *,
+    name: str | None,
+    size: int | None,
+    batch: int | None,
+) -> dict[str, Any]:
+    """Return the settings that the options and the dataset determine. A resumed run keeps its others."""
+    values = {"NUM_CLASSES": len(dataset.class_names), **parse_settings(settings)}
+    if name is not None or resume is None:
+        values["NAME"] = name or values.get("NAME", "objects")
+    if size is not None:
+        values |= {"IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size}
+    elif model is None and resume is None and not values.keys() & SIZE_SETTINGS:
+        values |= size_of_inputs(dataset)
+    if batch is not None:
+        values["IMAGES_PER_GPU"] = batch
+    elif resume is None:
+        values.setdefault("IMAGES_PER_GPU", recipes.BATCHES.get(recipe or "", 2))
+    return values
 
 
 def _weights_of(network: "MaskRCNN") -> str:

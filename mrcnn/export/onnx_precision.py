@@ -27,8 +27,22 @@ LAST_LAYERS = ("rpn_class_raw", "rpn_bbox_pred", "mrcnn_class_logits", "mrcnn_bb
 # Operators that are computed in half precision, and the positions of their inputs that become float16 if not
 # all do.
 HALF_KINDS = (
-    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "Clip", "Sigmoid", "Add", "Mul", "Resize"),
-    *("MaxPool", "AveragePool", "Concat", "Pad", "Flatten", "Unsqueeze"),
+    "Conv",
+    "ConvTranspose",
+    "Gemm",
+    "MatMul",
+    "Relu",
+    "Clip",
+    "Sigmoid",
+    "Add",
+    "Mul",
+    "Resize",
+    "MaxPool",
+    "AveragePool",
+    "Concat",
+    "Pad",
+    "Flatten",
+    "Unsqueeze",
 )
 HALF_INPUTS = {"Pad": (0, 2), "Unsqueeze": (0,), "Resize": (0,)}
 # Operators that are computed in int8.

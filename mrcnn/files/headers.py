@@ -20,8 +20,20 @@ warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin", append=True)
 
 # Formats that Pillow may open. Others would start programs, such as Ghostscript for EPS.
 FORMATS = (
-    *("AVIF", "BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "SGI", "TGA"),
-    *("TIFF", "WEBP"),
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "ICO",
+    "JPEG",
+    "JPEG2000",
+    "PCX",
+    "PNG",
+    "PPM",
+    "SGI",
+    "TGA",
+    "TIFF",
+    "WEBP",
 )
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 LOSSY_FORMATS = {"AVIF", "JPEG", "JPEG2000", "MPO"}

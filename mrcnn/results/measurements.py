@@ -67,7 +67,10 @@ def _row(
         "class_id": class_id,
         "class": result.name_of(class_id),
         "score": float(result["scores"][index]) if "scores" in result else None,
-        **{"y1": y1, "x1": x1, "y2": y2, "x2": x2},
+        "y1": y1,
+        "x1": x1,
+        "y2": y2,
+        "x2": x2,
         **_properties(*piece, image),
     }
     if result.pixel_size is not None:
