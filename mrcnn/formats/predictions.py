@@ -27,7 +27,7 @@ from mrcnn.formats.coco_export import NAMED_IMAGES
 from mrcnn.formats.files import Source
 from mrcnn.formats.writing import check_images_have_names, unique_names
 from mrcnn.results.detections import Detections
-from mrcnn.results.folder import OtherImageError, ResultFolder
+from mrcnn.results.folder import NEED_PIXELS, OtherImageError, ResultFolder
 from mrcnn.threads import in_order
 from mrcnn.typing import Image
 
@@ -36,9 +36,6 @@ logger = logging.getLogger(__name__)
 # Detects in many images: takes functions that read an image, and yields a dict for each of them, or the error
 # that reading or detecting raised.
 Stream: TypeAlias = Callable[[Iterable[Callable[[], Image]]], Iterable[Any]]
-
-# Formats that need the image itself.
-READ_PIXELS = {"overlay", "csv"}
 
 # Folders in which images may lie, below a folder or in a zip file. The first one with images counts.
 FOLDERS = ("", "images")
@@ -114,20 +111,21 @@ def write_predictions(
         CappedWarning: If images have as many detections as the model allows, with their number and the first
             names.
     """
-    pictures = _pictures_of(source)
-    root = pictures[0].root
+    jobs = _jobs_of(source)
+    root = jobs[0].root
     wanted = (*formats, "overlay") if overlays else formats
     check_images_have_names(wanted, copy_images, None if root.is_dir() else root)
-    options = {"copy_images": copy_images, "tolerance": tolerance, "overwrite": overwrite}
-    results = ResultFolder(output, class_names, wanted, **options)  # type: ignore[arg-type]
-    read_picture = partial(_read, None if READ_PIXELS & set(wanted) else read, page, channels)
+    results = ResultFolder(
+        output, class_names, wanted, copy_images=copy_images, tolerance=tolerance, overwrite=overwrite
+    )
+    read_one = partial(_read, None if NEED_PIXELS & set(wanted) else read, page, channels)
     write = partial(_write, results, _names(class_names), min_score, pixel_size)
     capped: list[str] = []
-    found = (stream or _one_by_one(detect))(partial(read_picture, picture) for picture in pictures)
-    count = len(pictures)
+    found = (stream or _one_by_one(detect))(partial(read_one, job) for job in jobs)
+    count = len(jobs)
     try:
         with _held_back() as held:
-            items = _with_pictures(found, pictures, held, capped)
+            items = _with_jobs(found, jobs, held, capped)
             with contextlib.closing(in_order(write, items, threads=1)) as written:
                 for _ in tqdm(written, "Predicting", count, unit="image", disable=not verbose):
                     pass
@@ -148,8 +146,8 @@ def _print_summary(counts: Mapping[str, int], class_names: Mapping[int, str], ou
 
 
 @dataclass
-class _Picture:
-    """An image from reading to writing.
+class _Job:
+    """Detection in one image, from reading to writing.
 
     Attributes:
         name: The name of its results.
@@ -166,11 +164,11 @@ class _Picture:
     image: Image | None = None
 
 
-def _pictures_of(source: Source | Sequence[Source]) -> list[_Picture]:
+def _jobs_of(source: Source | Sequence[Source]) -> list[_Job]:
     """Return the images of a source; see `write_predictions`."""
     if isinstance(source, str | os.PathLike):
         root, images = images_of(Path(source))
-        return [_Picture(name, root, member) for name, member in images.items()]
+        return [_Job(name, root, member) for name, member in images.items()]
     paths = sorted(map(Path, source), key=_folded)  # some file systems ignore the case of names
     if not paths:
         raise ValueError("`source` must have at least one image. Received: an empty list")
@@ -187,23 +185,23 @@ def _pictures_of(source: Source | Sequence[Source]) -> list[_Picture]:
                 "their folders one at a time."
             )
     names = unique_names([path.name for path in paths])
-    return [_Picture(name, path.parent, path.name) for name, path in zip(names, paths, strict=True)]
+    return [_Job(name, path.parent, path.name) for name, path in zip(names, paths, strict=True)]
 
 
-def _with_pictures(
-    found: Iterable[Any], pictures: Sequence[_Picture], held: Sequence[Any], capped: list[str]
-) -> Iterator[tuple[_Picture, Any]]:
+def _with_jobs(
+    found: Iterable[Any], jobs: Sequence[_Job], held: Sequence[Any], capped: list[str]
+) -> Iterator[tuple[_Job, Any]]:
     """Yield each image with what a stream finds in it.
 
     Append the name of an image to `capped` if the stream adds to `held`, the CappedWarnings, which name no
     image.
     """
     before = len(held)
-    for picture, item in zip(pictures, found, strict=True):
+    for job, item in zip(jobs, found, strict=True):
         if len(held) > before:
-            capped.append(picture.member)
+            capped.append(job.member)
             before = len(held)
-        yield picture, item
+        yield job, item
 
 
 @contextlib.contextmanager
@@ -243,12 +241,12 @@ def _read(
     read: Callable[..., Any] | None,
     page: int | None,
     channels: Sequence[int] | None,
-    picture: _Picture,
+    job: _Job,
 ) -> Any:
     """Return what `read` returns for an image. None reads its pixels, and keeps them."""
-    file, name = _open(picture), f"{picture.root}/{picture.member}"
+    file, name = _open(job), f"{job.root}/{job.member}"
     image = (read or read_image)(file, name, page=page, channels=channels)
-    picture.shape, picture.image = image.shape[:2], image if read is None else None
+    job.shape, job.image = image.shape[:2], image if read is None else None
     return image
 
 
@@ -257,34 +255,34 @@ def _write(
     names: Sequence[str],
     min_score: float,
     pixel_size: PixelSize | None,
-    item: tuple[_Picture, Any],
+    item: tuple[_Job, Any],
 ) -> None:
     """Write what was found in an image, or log the error of reading or detecting."""
-    picture, found = item
+    job, found = item
     try:
         if isinstance(found, Exception):
             raise found
-        path = picture.root / picture.member if picture.root.is_dir() else None
-        result = _facts(found, picture.shape, names, path)
+        path = job.root / job.member if job.root.is_dir() else None
+        result = _facts(found, job.shape, names, path)
         if pixel_size is not None:
             result.pixel_size = pixel_size
         kept = result.select(np.asarray(result["scores"]) >= min_score)
-        content = _open(picture) if results.copy_images else None
+        content = _open(job) if results.copy_images else None
     except IMAGE_ERRORS as error:
-        _leave_out(picture, error)
+        _leave_out(job, error)
     else:
-        file_name = picture.member if path else picture.member.replace("\\", "/")
+        file_name = job.member if path else job.member.replace("\\", "/")
         try:
-            results.add(kept, picture.name, file_name=file_name, image=picture.image, content=content)
+            results.add(kept, job.name, file_name=file_name, image=job.image, content=content)
         except OtherImageError as error:
-            _leave_out(picture, error)
+            _leave_out(job, error)
     finally:
-        picture.image = None
+        job.image = None
 
 
-def _leave_out(picture: _Picture, error: BaseException) -> None:
+def _leave_out(job: _Job, error: BaseException) -> None:
     """Log the error of an image, and remove its tracebacks, whose frames hold the image and the error."""
-    logger.warning("Left out %s of %s: %s", picture.member, picture.root, error)
+    logger.warning("Left out %s of %s: %s", job.member, job.root, error)
     one: BaseException | None = error
     while one is not None:
         one.__traceback__ = None
@@ -364,6 +362,6 @@ def images_of(source: Path) -> tuple[Path, dict[str, str]]:
     raise MissingFileError('There are no images here or in the folder "images".', file=source)
 
 
-def _open(picture: _Picture) -> Path | BinaryIO:
-    root, member = picture.root, picture.member
+def _open(job: _Job) -> Path | BinaryIO:
+    root, member = job.root, job.member
     return root / member if root.is_dir() else archives.open_member(root, member)

@@ -14,10 +14,7 @@ from mrcnn.formats.base import FormatDataset
 from mrcnn.formats.coco_export import report_unreadable
 from mrcnn.formats.files import Record, Source
 from mrcnn.formats.shown import image_of, objects_of
-from mrcnn.results.folder import ResultFolder
-
-# Formats that need the pixels of the images.
-NEED_PIXELS = {"csv", "overlay"}
+from mrcnn.results.folder import NEED_PIXELS, ResultFolder
 
 
 def write_dataset(
@@ -68,8 +65,9 @@ def write_dataset(
             f"{', '.join(names.values())}. Write another format, too, such as coco.",
             stacklevel=2,
         )
-    options = {"copy_images": copy_images, "tolerance": tolerance, "overwrite": overwrite}
-    results = ResultFolder(folder, names, formats, **options)  # type: ignore[arg-type]
+    results = ResultFolder(
+        folder, names, formats, copy_images=copy_images, tolerance=tolerance, overwrite=overwrite
+    )
     files = [_file(info, image_id) for image_id, info in enumerate(dataset.image_info)]
     root = _root(files, Path(folder))
     errors: list[str] = []

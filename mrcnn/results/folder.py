@@ -35,6 +35,7 @@ from mrcnn.typing import Image
 
 BLOCK = 1 << 20  # bytes that are compared at a time
 FORMATS = ("labels", "tiff", "coco", "labelme", "yolo", "geojson", "imagej", "csv", "overlay")
+NEED_PIXELS = {"csv", "overlay"}  # formats for which `add` needs the pixels of the image
 
 
 class OtherImageError(FileExistsError):
