@@ -3,8 +3,8 @@
 Pipelines are nested calls: while the caller of the outer one works on a result, threads work on the next
 items.
 
-    pictures = in_order(read, paths)  # threads read ahead
-    for path in in_order(save, map(detect, pictures)):  # this thread detects; others save behind it
+    images = in_order(read, paths)  # threads read ahead
+    for path in in_order(save, map(detect, images)):  # this thread detects; others save behind it
         print(path)
 """
 
@@ -18,13 +18,13 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # More threads than this wait for each other, because Python runs one of them at a time.
-MOST_THREADS = 8
+MAX_THREADS = 8
 
 
 def default_threads() -> int:
-    """Return one thread for each core that this process may use, at most MOST_THREADS."""
+    """Return one thread for each core that this process may use, at most MAX_THREADS."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MOST_THREADS)
+    return min(cores, MAX_THREADS)
 
 
 def in_order(
@@ -51,7 +51,7 @@ def in_order(
             of the items before.
     """
     count = threads or default_threads()
-    most = ahead or count + 1
+    limit = ahead or count + 1
     waiting: deque[Future[Result]] = deque()
     error: Exception | None = None
     source = iter(items)
@@ -66,7 +66,7 @@ def in_order(
                 error = raised
                 break
             waiting.append(pool.submit(function, item))
-            if len(waiting) > most:
+            if len(waiting) > limit:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

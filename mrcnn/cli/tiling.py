@@ -7,7 +7,7 @@ from typing import Any
 
 from mrcnn.cli.messages import IncompleteError
 from mrcnn.cli.models import Detecting
-from mrcnn.errors import MissingFileError
+from mrcnn.errors import IMAGE_ERRORS, MissingFileError
 from mrcnn.files.calibration import TIFF_SUFFIXES, PixelSize
 from mrcnn.files.images import SUFFIXES
 from mrcnn.results.names import names_of
@@ -76,7 +76,7 @@ def detect_in_tiles(
                     page=page,
                     channels=channels,
                 )
-            except (OSError, ValueError, MemoryError) as error:
+            except IMAGE_ERRORS as error:
                 if len(images) == 1:
                     raise
                 logger.warning("Left out %s: %s", path, error)

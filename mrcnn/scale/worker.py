@@ -1,16 +1,17 @@
 """The worker: a process with its own model, which Ray starts, feeds and replaces."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from mrcnn.errors import IMAGE_ERRORS
 from mrcnn.files.images import read_image
 from mrcnn.results.detections import Detections
 from mrcnn.scale import tables
 from mrcnn.scale.locations import open_location
+from mrcnn.threads import in_order
 
 logger = logging.getLogger(__name__)
 
@@ -49,21 +50,13 @@ class Worker:
             "images": int64 [1], the number of images, which Ray reports as progress.
         """
         paths = [str(path) for path in batch["path"]]
-        rows = [self._row(path, content) for path, content in self._contents(paths)]
+        contents = in_order(self._read, paths, threads=READ_AHEAD, ahead=READ_AHEAD)
+        rows = [self._row(path, content) for path, content in zip(paths, contents, strict=True)]
         tables.write_rows(self._output, paths, rows, self._description)
         return {"images": np.array([len(paths)])}
 
-    def _contents(self, paths: Sequence[str]) -> Iterator[tuple[str, bytes | Exception]]:
-        """Yield each image file or the error of reading it; the next files are read meanwhile."""
-        with ThreadPoolExecutor(READ_AHEAD) as threads:
-            waiting = [threads.submit(self._read, path) for path in paths[:READ_AHEAD]]
-            for index, path in enumerate(paths):
-                content = waiting.pop(0).result()
-                if index + READ_AHEAD < len(paths):
-                    waiting.append(threads.submit(self._read, paths[index + READ_AHEAD]))
-                yield path, content
-
     def _read(self, path: str) -> bytes | Exception:
+        """Return the content of an image file, or the error of reading it."""
         try:
             with self._source.open_input_stream(f"{self._root}/{path}") as stream:
                 return bytes(stream.read())
@@ -79,6 +72,6 @@ class Worker:
             result = Detections.of(found, image.shape[:2])
             result.class_names = result.class_names or getattr(self._model, "class_names", None)
             return tables.row_of(path, result.select(np.asarray(result["scores"]) >= self._min_score))
-        except (OSError, ValueError, MemoryError) as error:
+        except IMAGE_ERRORS as error:
             logger.warning("Left out %s: %s", path, error)
             return tables.row_of_error(path, error)
