@@ -13,7 +13,7 @@ PACKAGE = Path(mrcnn.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What every folder and file may import.
-BASE = {"errors", "files", "threads", "typing"}
+BASE = {"errors", "files", "packages", "threads", "typing"}
 
 # What each name of the first level may import at run time, besides BASE.
 ALLOWED = {

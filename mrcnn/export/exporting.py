@@ -17,7 +17,7 @@ from mrcnn.files import atomic_write, hidden_prefix
 from mrcnn.geometry.images import SHORTEST_MULTIPLE, SIZE_MULTIPLE, check_molded_size
 from mrcnn.inference.detector import update_layer_settings
 from mrcnn.inference.inputs import image_list, whole_image_config
-from mrcnn.runtime.engines import require
+from mrcnn.packages import require
 from mrcnn.runtime.inputs import original_size, prepare
 from mrcnn.runtime.metadata import DTYPES, PRECISIONS, Metadata, check_names
 from mrcnn.typing import Image
@@ -227,7 +227,7 @@ def _write(
     model: "MaskRCNN", path: Path, format: str, metadata: Metadata, calibration: Sequence[np.ndarray]
 ) -> None:
     if format in ("onnx", "openvino"):
-        onnx = require("onnx", "onnx", path)
+        onnx = require("onnx", f"Exporting {path} needs")
         graph = onnx_model(model.keras_model, model.config, metadata)
         onnx.checker.check_model(graph)
         if format == "openvino":

@@ -5,7 +5,7 @@ The weights of convolutions and matrix products change; everything else stays fl
 
 from pathlib import Path
 
-from mrcnn.runtime.engines import require
+from mrcnn.packages import require
 
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
@@ -18,9 +18,10 @@ def reduce(path: Path, precision: str) -> None:
         precision: "float16" stores weights as float16. "int8" stores weights as int8, per channel, and
             quantizes the inputs of these layers while they run, by the range of each.
     """
-    module = require("ai_edge_quantizer.quantizer", "ai-edge-quantizer", path)
-    types = require("ai_edge_quantizer.qtyping", "ai-edge-quantizer", path)
-    algorithms = require("ai_edge_quantizer.algorithm_manager", "ai-edge-quantizer", path)
+    module, types, algorithms = (
+        require(f"ai_edge_quantizer.{name}", f"Exporting {path} needs", package="ai-edge-quantizer")
+        for name in ("quantizer", "qtyping", "algorithm_manager")
+    )
     quantizer = module.Quantizer(bytearray(path.read_bytes()))
     for kind in KINDS:
         operation = types.TFLOperationName[kind]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.export.onnx_layers import SCOPE
-from mrcnn.runtime.engines import require
+from mrcnn.packages import require
 from mrcnn.runtime.metadata import INPUT
 
 # Layers that compute scores and box corrections.
@@ -61,7 +61,7 @@ def to_half(graph: Any) -> Any:
     Args:
         graph: `onnx.ModelProto` of `onnx_writer.onnx_model`.
     """
-    onnx = require("onnx", "onnx", "float16 files")
+    onnx = require("onnx", "Exporting float16 files needs")
     result = onnx.ModelProto()
     result.CopyFrom(graph)
     constants = {tensor.name: tensor for tensor in graph.graph.initializer}
@@ -122,8 +122,8 @@ def to_int8(graph: Any, images: Sequence[np.ndarray]) -> Any:
         graph: `onnx.ModelProto` of `onnx_writer.onnx_model`.
         images: Inputs [1, h, w, C] of the file. The ranges of all feature maps are measured on them.
     """
-    onnx = require("onnx", "onnx", "int8 files")
-    quantization = require("onnxruntime.quantization", "onnxruntime", "int8 files")
+    onnx = require("onnx", "Exporting int8 files needs")
+    quantization = require("onnxruntime.quantization", "Exporting int8 files needs", package="onnxruntime")
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
         """Hands the quantizer one image after the other."""
@@ -158,7 +158,7 @@ def to_int8(graph: Any, images: Sequence[np.ndarray]) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppress the advice to optimize the graph first, which ONNX Runtime does when it loads the file."""
-    runtime = require("onnxruntime", "onnxruntime", "int8 files")
+    runtime = require("onnxruntime", "Exporting int8 files needs")
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     runtime.set_default_logger_severity(3)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.export.onnx_precision import is_reducible
-from mrcnn.runtime.engines import require
+from mrcnn.packages import require
 from mrcnn.runtime.metadata import INPUT, KEY, Metadata
 
 
@@ -23,8 +23,8 @@ def write(graph: Any, path: Path, metadata: Metadata, images: Sequence[np.ndarra
             weights as float16; the device chooses the precision of the arithmetic.
         images: Inputs [1, h, w, C] on which the ranges of the feature maps are measured, for "int8".
     """
-    openvino = require("openvino", "openvino", path)
-    onnx = require("onnx", "onnx", path)
+    openvino = require("openvino", f"Exporting {path} needs")
+    onnx = require("onnx", f"Exporting {path} needs")
     source = path.with_suffix(".onnx")
     onnx.save_model(graph, os.fspath(source))
     try:
@@ -45,7 +45,7 @@ def quantize(model: Any, images: Sequence[np.ndarray], path: Path) -> Any:
         images: Inputs [1, h, w, C] on which the ranges of the feature maps are measured.
         path: The file, for errors.
     """
-    nncf = require("nncf", "nncf", path)
+    nncf = require("nncf", f"Exporting {path} needs")
     nncf.set_log_level(logging.WARNING)
     names = [operation.get_friendly_name() for operation in model.get_ordered_ops()]
     ignored = [name for name in names if not is_reducible(name)]

@@ -15,7 +15,7 @@ from mrcnn.formats.outline_files import OutlineFile, OutlineFilesDataset
 from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import polygons
 from mrcnn.geometry.polygons import Polygon
-from mrcnn.results.packages import require
+from mrcnn.packages import require
 
 if TYPE_CHECKING:
     from mrcnn.files.stacks import Stack
@@ -62,7 +62,7 @@ class ImageJDataset(OutlineFilesDataset):
             InvalidDataError: If no image can be used. Broken files and RoIs are left out instead, see
                 `problems`.
         """
-        require("roifile", "ImageJ RoIs")
+        require("roifile", "ImageJ RoIs need", extra="results")
         self._load_files(annotations, images, SUFFIXES, classes, keep_empty, source)
 
     def _read_file(self, path: Path) -> OutlineFile:

@@ -192,10 +192,10 @@ class Detections(dict[str, Any]):
         Raises:
             ImportError: If the package pandas is missing.
         """
+        from mrcnn.packages import require
         from mrcnn.results.measurements import measure
-        from mrcnn.results.packages import require
 
-        return require("pandas", "Data frames").DataFrame(measure(self, image))
+        return require("pandas", "Data frames need", extra="results").DataFrame(measure(self, image))
 
     def to_supervision(self) -> "supervision.Detections":
         """Return the detections as an object of the package supervision.
@@ -203,9 +203,9 @@ class Detections(dict[str, Any]):
         Raises:
             ImportError: If the package supervision is missing.
         """
-        from mrcnn.results.packages import require
+        from mrcnn.packages import require
 
-        module = require("supervision", "supervision.Detections")
+        module = require("supervision", "supervision.Detections needs", extra="results")
         names = np.array([self.name_of(class_id) for class_id in self["class_ids"]], dtype=object)
         return module.Detections(
             xyxy=np.asarray(self["rois"], dtype=np.float32).reshape(-1, 4)[:, [1, 0, 3, 2]],

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mrcnn import files
+from mrcnn.packages import require
 from mrcnn.results import outlines
-from mrcnn.results.packages import require
 
 if TYPE_CHECKING:
     from mrcnn.results.detections import Detections
@@ -31,7 +31,7 @@ def rois_of(result: "Detections", tolerance: float = 0.0) -> list[Any]:
     Raises:
         ImportError: If the package roifile is missing.
     """
-    require("roifile", "ImageJ RoIs")
+    require("roifile", "ImageJ RoIs need", extra="results")
     rois = []
     for index, (box, crop) in enumerate(result.crops()):
         class_id = int(result["class_ids"][index])

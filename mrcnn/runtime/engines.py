@@ -3,7 +3,6 @@
 Every engine runs images [B, h, w, C] and returns the outputs by name.
 """
 
-import importlib
 import os
 import zipfile
 from collections.abc import Sequence
@@ -13,23 +12,10 @@ from typing import Any
 import numpy as np
 
 from mrcnn.errors import InvalidDataError
+from mrcnn.packages import require
 from mrcnn.runtime.metadata import FILE_NAME, INPUT, KEY, OUTPUTS
 
 PathLike = str | os.PathLike[str]
-
-
-def require(module: str, package: str, file: PathLike) -> Any:
-    """Import the module of a runtime.
-
-    Raises:
-        ImportError: If it is missing. The message says which package to install.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"Running {os.fspath(file)} needs the package {package}. Install it with: pip install {package}"
-        ) from error
 
 
 def cannot_load(runtime: str, error: Exception, path: PathLike) -> InvalidDataError:
@@ -53,7 +39,7 @@ class OnnxEngine:
     def __init__(
         self, path: PathLike, threads: int | None = None, providers: Sequence[str] | None = None
     ) -> None:
-        runtime = require("onnxruntime", "onnxruntime", path)
+        runtime = require("onnxruntime", f"Running {os.fspath(path)} needs")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
@@ -88,7 +74,7 @@ class OpenVinoEngine:
     def __init__(
         self, path: PathLike, threads: int | None = None, device: str = "CPU", precision: str = "f32"
     ) -> None:
-        openvino = require("openvino", "openvino", path)
+        openvino = require("openvino", f"Running {os.fspath(path)} needs")
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         if threads:
             settings["INFERENCE_NUM_THREADS"] = threads
@@ -118,7 +104,8 @@ class LiteRtEngine:
     """
 
     def __init__(self, path: PathLike, threads: int | None = None) -> None:
-        runtime = require("ai_edge_litert.interpreter", "ai-edge-litert", path)
+        purpose = f"Running {os.fspath(path)} needs"
+        runtime = require("ai_edge_litert.interpreter", purpose, package="ai-edge-litert")
         self._path = Path(path)
         try:
             self.interpreter = runtime.Interpreter(
@@ -149,7 +136,7 @@ class SavedModelEngine:
     """
 
     def __init__(self, path: PathLike) -> None:
-        tensorflow = require("tensorflow", "tensorflow", path)
+        tensorflow = require("tensorflow", f"Running {os.fspath(path)} needs")
         self._path = Path(path)
         if not (self._path / "saved_model.pb").is_file():
             raise InvalidDataError("The folder has no file saved_model.pb.", file=path)
@@ -179,7 +166,7 @@ class TorchEngine:
     """
 
     def __init__(self, path: PathLike, threads: int | None = None) -> None:
-        self._torch = require("torch", "torch", path)
+        self._torch = require("torch", f"Running {os.fspath(path)} needs")
         if threads:
             self._torch.set_num_threads(threads)
         self._files = {FILE_NAME: ""}

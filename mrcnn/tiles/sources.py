@@ -19,6 +19,7 @@ from mrcnn.errors import DataError, InvalidDataError, MissingFileError, Unreadab
 from mrcnn.files import stacks, tiff
 from mrcnn.files.calibration import TIFF_SUFFIXES, Calibration, GeoReference, PixelSize, read_calibration
 from mrcnn.files.images import read_image
+from mrcnn.packages import require
 from mrcnn.tiles.identity import identity_of
 from mrcnn.tiles.tiff_pages import checked_page, is_slide, joint_series, series_of
 from mrcnn.tiles.tiff_pixels import (
@@ -317,7 +318,7 @@ class TiffSource(ImageSource):
                 series.dataoffset,
                 tuple(int(side) for side in series.shape),
             )
-        zarr = require("zarr", "Compressed and tiled TIFF files", "large")
+        zarr = require("zarr", "Compressed and tiled TIFF files need", extra="large")
         array = zarr.open(series.aszarr(), mode="r")
         if hasattr(array, "keys"):  # a group of pyramid levels
             array = array["0"]
@@ -377,7 +378,7 @@ class SlideSource(ImageSource):
 
             opened = tiffslide.TiffSlide
         except ImportError:
-            opened = require("openslide", "Whole slides", "slides", "tiffslide").OpenSlide
+            opened = require("openslide", "Whole slides need", package="tiffslide", extra="slides").OpenSlide
         try:
             self._slide = opened(os.fspath(path))
         except Exception as error:
@@ -446,7 +447,7 @@ class RasterSource(ImageSource):
     """
 
     def __init__(self, path: str | os.PathLike[str], channels: Sequence[int] | None = None) -> None:
-        rasterio = require("rasterio", "Rasters of maps", "geo")
+        rasterio = require("rasterio", "Rasters of maps need", extra="geo")
         try:
             self._raster = rasterio.open(os.fspath(path))
         except Exception as error:
@@ -616,7 +617,7 @@ def _refuse(
 
 
 def _zarr_source(path: Path, channels: Sequence[int] | None, level: int) -> ArraySource:
-    array = require("zarr", "Zarr arrays", "large").open(os.fspath(path), mode="r")
+    array = require("zarr", "Zarr arrays need", extra="large").open(os.fspath(path), mode="r")
     if not hasattr(array, "keys"):
         check_level(level, 1, path)
         return ArraySource(array, channels, path)
@@ -631,19 +632,6 @@ def check_level(level: int, count: int, path: str | os.PathLike[str]) -> None:
     """Raise InvalidDataError unless a pyramid of `count` levels has this level."""
     if not 0 <= level < count:
         raise InvalidDataError(f"`level` must be from 0 to {count - 1}. Received: level={level}", file=path)
-
-
-def require(module: str, purpose: str, extra: str, package: str | None = None) -> Any:
-    """Import a package of an extra. An ImportError says how to install it."""
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f"{purpose} need the package {package or module}. Install it with: "
-            f'pip install "keras-mrcnn[{extra}]"'
-        ) from error
 
 
 def _mapped(path: Path) -> np.ndarray:
