@@ -74,7 +74,8 @@ def build(arguments: argparse.Namespace) -> Any:
 
 def ways(model: Any, paths: Sequence[Path]) -> dict[str, Callable[[], Iterator[Any]]]:
     """Return a function for each way, which yields once per image."""
-    detector, batch = model._compiled_detector(), model.config.IMAGES_PER_GPU
+    detector = model._compiled_detector()
+    batch_size = model.config.IMAGES_PER_GPU * detector.device_count
     molded = mold_inputs([read_image(paths[0])], model.config) * len(paths)
 
     def one_by_one() -> Iterator[Any]:
@@ -86,7 +87,7 @@ def ways(model: Any, paths: Sequence[Path]) -> dict[str, Callable[[], Iterator[A
         return model.stream(paths, masks="cropped")
 
     return {
-        "network": lambda: detector._network_outputs(molded, batch),
+        "network": lambda: detector._network_outputs(molded, batch_size),
         "one by one": one_by_one,
         "stream": lambda: stream(False),
         "reduced": lambda: stream(True),

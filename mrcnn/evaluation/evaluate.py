@@ -256,9 +256,9 @@ def _warn_of_unread_images(dataset: "Dataset", unread: Mapping[int, Exception], 
     )
 
 
-def _warn_of_full_images(full: int, count: int, most: int | None) -> None:
+def _warn_of_full_images(full: int, count: int, limit: int | None) -> None:
     warnings.warn(
-        f"{full} of {count} images have DETECTION_MAX_INSTANCES={most} detections, so objects with lower "
+        f"{full} of {count} images have DETECTION_MAX_INSTANCES={limit} detections, so objects with lower "
         "scores may be missing from these metrics. Raise this setting.",
         CappedWarning,
         stacklevel=4,

@@ -116,7 +116,7 @@ def read_frame(tiff: tifffile.TiffFile, index: int, max_pixels: int | None) -> n
     length = tiff.filehandle.size
     if found.frames > len(found.pages):
         series = tiff.series[0]
-        _check_bytes(series.nbytes, min(length, _most_bytes(max_pixels) * found.frames), length)
+        _check_bytes(series.nbytes, min(length, _max_bytes(max_pixels) * found.frames), length)
         stack = series.asarray().reshape(found.frames, *found.pages[0].shape)
         return np.asarray(stack[index])
     page = found.pages[index]
@@ -126,7 +126,7 @@ def read_frame(tiff: tifffile.TiffFile, index: int, max_pixels: int | None) -> n
         raise InvalidDataError(
             f"The file declares tiles of {tile} pixels, but at most {max_pixels} are decoded."
         )
-    _check_bytes(page.nbytes, _most_bytes(max_pixels), length)
+    _check_bytes(page.nbytes, _max_bytes(max_pixels), length)
     compression = int(page.compression)
     if compression == UNCOMPRESSED:
         bits = _size(page.shape) * int(page.bitspersample)
@@ -185,14 +185,14 @@ def _size(shape: tuple[int, ...]) -> int:
     return math.prod(int(side) for side in shape)
 
 
-def _most_bytes(max_pixels: int | None) -> int:
+def _max_bytes(max_pixels: int | None) -> int:
     return 1 << 62 if max_pixels is None else max_pixels * MAX_BYTES_PER_PIXEL
 
 
-def _check_bytes(stated: int, most: int, length: int) -> None:
-    if stated > most:
+def _check_bytes(stated: int, limit: int, length: int) -> None:
+    if stated > limit:
         raise InvalidDataError(
-            f"The file ({length} bytes) declares {stated} bytes of pixels, but at most {most} are "
+            f"The file ({length} bytes) declares {stated} bytes of pixels, but at most {limit} are "
             "possible here. It is damaged: save the image again."
         )
 
@@ -202,12 +202,12 @@ def _check_segments(page: Any) -> None:
     rows = page.tilelength if page.is_tiled else page.rowsperstrip
     columns = page.tilewidth if page.is_tiled else page.imagewidth
     depth = int(page.samplesperpixel) * int(page.bitspersample) // 8 + 1
-    most = int(rows) * int(columns) * depth + 1024
+    limit = int(rows) * int(columns) * depth + 1024
     handle = page.parent.filehandle
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         handle.seek(offset)
         unpacker = zlib.decompressobj()
-        unpacker.decompress(handle.read(count), most)
+        unpacker.decompress(handle.read(count), limit)
         if unpacker.unconsumed_tail:
             raise InvalidDataError(
                 "The TIFF data unpacks to more bytes than the header declares. Save the image again."

@@ -196,8 +196,10 @@ def _plot(found: _Findings, classes: Mapping[str, int]) -> Figure:
     by_size.scatter(sizes[:, 1], sizes[:, 0], alpha=0.4)
     by_size.set(title="Image sizes", xlabel="width (pixels)", ylabel="height (pixels)")
     by_size.set(xlim=(0, None), ylim=(0, None))
-    most = max([1, *found.counts])
-    by_count.hist(found.counts, bins=np.arange(-0.5, most + 1) if most < MAX_BARS else MAX_BARS)
+    most_objects = max([1, *found.counts])
+    by_count.hist(
+        found.counts, bins=np.arange(-0.5, most_objects + 1) if most_objects < MAX_BARS else MAX_BARS
+    )
     by_count.set(title="Objects per image", xlabel="objects", ylabel="images")
     if len(sides):
         by_side.scatter(sides[:, 1], sides[:, 0], alpha=0.3, s=9)

@@ -197,17 +197,18 @@ class Detector:
             The detections of each image, in order.
         """
         config = config or self.config
+        batch_size = config.IMAGES_PER_GPU * self.device_count
         views_to_show = [] if show is None else [show]
 
         def mold(image: Image) -> MoldedImage:
             return self._checked(mold_inputs([image], config)[0])
 
         def detect_view(view: Sequence[Image], form: str = "cropped") -> list[Detections]:
-            molded: Iterable[MoldedImage] = self._prepared(mold, view, config.IMAGES_PER_GPU, len(view))
+            molded: Iterable[MoldedImage] = self._prepared(mold, view, batch_size, len(view))
             if views_to_show:
                 molded = list(molded)
                 views_to_show.pop()(molded)
-            return list(self._detected(molded, len(view), config.IMAGES_PER_GPU, mask_form=form))
+            return list(self._detected(molded, len(view), batch_size, mask_form=form))
 
         if not has_options(config):
             return detect_view(images, mask_form)
@@ -255,10 +256,10 @@ class Detector:
         if has_options(self.config):
             yield from map(partial(caught, detect), images)
             return
-        most = self.config.IMAGES_PER_GPU
-        window = WINDOW_BATCHES * most * self.device_count
-        molded = self._prepared(partial(caught, mold), images, most)
-        yield from self._detected(molded, None, most, mask_form=mask_form, window=window)
+        batch_size = self.config.IMAGES_PER_GPU * self.device_count
+        molded = self._prepared(partial(caught, mold), images, batch_size)
+        window = WINDOW_BATCHES * batch_size
+        yield from self._detected(molded, None, batch_size, mask_form=mask_form, window=window)
 
     def detect_molded(
         self, molded: Sequence[MoldedImage], images_per_device: int | None = None
@@ -281,14 +282,14 @@ class Detector:
                 not finite or beyond `preprocessing.LARGEST_VALUE`.
         """
         checked = [self._checked(image) for image in molded]
-        most = images_per_device or self.config.IMAGES_PER_GPU
-        return list(self._detected(checked, len(checked), most))
+        batch_size = (images_per_device or self.config.IMAGES_PER_GPU) * self.device_count
+        return list(self._detected(checked, len(checked), batch_size))
 
     def _detected(
         self,
         molded: Iterable[MoldedImage | Exception],
         count: int | None,
-        most: int,
+        batch_size: int,
         *,
         mask_form: str = "cropped",
         window: int | None = None,
@@ -298,7 +299,7 @@ class Detector:
         Args:
             molded: The images, checked.
             count: Their number, if it is known.
-            most: Images per device in a batch.
+            batch_size: Images of a full batch, on all devices.
             mask_form: One of `outputs.MASK_FORMS`.
             window: See `_network_outputs`.
         """
@@ -309,10 +310,8 @@ class Detector:
             found = outputs.unmold(item.detections, item.class_masks, item.image)
             return item.index, outputs.with_mask_form(found, mask_form)
 
-        raw = self._network_outputs(molded, most, window)
-        finished = (
-            map(finish, raw) if count == 1 else in_order(finish, raw, ahead=most * self.device_count + 1)
-        )
+        raw = self._network_outputs(molded, batch_size, window)
+        finished = map(finish, raw) if count == 1 else in_order(finish, raw, ahead=batch_size + 1)
         waiting: dict[int, Detections | Exception] = {}
         following = 0
         for index, found in finished:
@@ -322,27 +321,26 @@ class Detector:
                 following += 1
 
     def _network_outputs(
-        self, molded: Iterable[MoldedImage | Exception], most: int, window: int | None = None
+        self, molded: Iterable[MoldedImage | Exception], batch_size: int, window: int | None = None
     ) -> Iterator["_Output"]:
         """Run the network as soon as a batch of images of one size is complete.
 
         Args:
             molded: See `_detected`.
-            most: Images per device in a batch.
+            batch_size: Images of a full batch, on all devices.
             window: The most images by which others may overtake an image that waits for its batch; None if
                 that does not matter.
         """
         with self._lock:
             self._refresh_boxes()
             self._refresh_masks()
-        full = most * self.device_count
         waiting: dict[tuple[int, ...], list[tuple[int, MoldedImage]]] = {}  # by size, in order
         filled: set[tuple[int, ...]] = set()
 
         def run(shape: tuple[int, ...]) -> Iterator[_Output]:
             group = waiting.pop(shape)
             smallest = -(-len(group) // self.device_count) * self.device_count
-            return self._run(group, full if shape in filled else smallest)
+            return self._run(group, batch_size if shape in filled else smallest)
 
         for index, image in enumerate(molded):
             if isinstance(image, Exception):
@@ -351,7 +349,7 @@ class Detector:
             shape = image.pixels.shape
             group = waiting.setdefault(shape, [])
             group.append((index, image))
-            if len(group) == full:
+            if len(group) == batch_size:
                 filled.add(shape)
                 yield from run(shape)
             late = [shape for shape, group in waiting.items() if window and index - group[0][0] >= window]
@@ -361,12 +359,12 @@ class Detector:
             yield from run(shape)
 
     def _prepared(
-        self, mold: Callable[[Any], Any], images: Iterable[Any], most: int, count: int | None = None
+        self, mold: Callable[[Any], Any], images: Iterable[Any], batch_size: int, count: int | None = None
     ) -> Iterator[Any]:
         """Mold images, in threads unless there is one image alone; a batch is ready beside those in work."""
         if count == 1:
             return map(mold, images)
-        return in_order(mold, images, ahead=default_threads() + most * self.device_count)
+        return in_order(mold, images, ahead=default_threads() + batch_size)
 
     def _checked(self, image: MoldedImage) -> MoldedImage:
         """Return a molded image that the network can take, padded where PAD_TO_FEW_SIZES says so."""

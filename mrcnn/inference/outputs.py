@@ -136,12 +136,12 @@ def completed(
     """
     for result in results:
         result.class_names = None if class_names is None else tuple(class_names)
-    most = config.DETECTION_MAX_INSTANCES
-    full = sum(result.count >= most for result in results)
+    limit = config.DETECTION_MAX_INSTANCES
+    full = sum(result.count >= limit for result in results)
     if full:
         which = "The image has" if len(results) == 1 else f"{full} of {len(results)} images have"
         warnings.warn(
-            f"{which} DETECTION_MAX_INSTANCES={most} detections, so objects with lower scores may be "
+            f"{which} DETECTION_MAX_INSTANCES={limit} detections, so objects with lower scores may be "
             "missing. Raise this setting or DETECTION_MIN_CONFIDENCE, or use detect_large for large images.",
             CappedWarning,
             stacklevel=3,

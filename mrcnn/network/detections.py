@@ -113,8 +113,8 @@ def refine_detections_per_class(
     is_roi = ops.repeat(ops.any(rois != 0.0, axis=2), classes - 1, axis=1)
     eligible = ops.logical_and(is_roi, objects >= min_confidence)
     # Scores of an RoI add up to 1, so that few of its classes can reach the threshold.
-    most = count * min(classes - 1, int(1.0 / min_confidence) if min_confidence else classes - 1)
-    order = backend.top_k(ops.where(eligible, objects, -1.0), most)  # [B, K]
+    limit = count * min(classes - 1, int(1.0 / min_confidence) if min_confidence else classes - 1)
+    order = backend.top_k(ops.where(eligible, objects, -1.0), limit)  # [B, K]
     roi, class_ids = order // (classes - 1), order % (classes - 1) + 1
 
     flat_deltas = ops.reshape(deltas, (batch, count * classes, 4))

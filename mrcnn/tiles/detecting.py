@@ -223,10 +223,10 @@ class _Run:
         )
 
     def _warn_of_full_tiles(self) -> None:
-        most = self.model.config.DETECTION_MAX_INSTANCES
+        limit = self.model.config.DETECTION_MAX_INSTANCES
         warnings.warn(
             f"{self.full} of {len(self.tiles)} tiles or parts of tiles have "
-            f"DETECTION_MAX_INSTANCES={most} detections, so objects may be missing there. Raise the "
+            f"DETECTION_MAX_INSTANCES={limit} detections, so objects may be missing there. Raise the "
             "setting, or use smaller tiles.",
             stacklevel=4,
         )
