@@ -63,7 +63,7 @@ class Found:
         """Return the mask in a rectangle of the image, bool [h, w]."""
         y1, x1, y2, x2 = region
         canvas = np.zeros((max(0, y2 - y1), max(0, x2 - x1)), bool)
-        top, left, bottom, right = common(region, self.box)
+        top, left, bottom, right = intersection(region, self.box)
         if top < bottom and left < right:
             inside = self.solid[top - self.box[0] : bottom - self.box[0], left - self.box[1] :]
             canvas[top - y1 : bottom - y1, left - x1 : right - x1] = inside[:, : right - left]
@@ -102,26 +102,26 @@ def located(
     )
 
 
-def common(one: Rectangle, other: Rectangle) -> Rectangle:
+def intersection(one: Rectangle, other: Rectangle) -> Rectangle:
     """Return the intersection of two rectangles. Its far edges come first if they do not intersect."""
     return max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
 
 
 @dataclass(eq=False)
-class Open:
+class Candidate:
     """A detection that a later row of tiles may change, or that is needed to decide about another one.
 
     Attributes:
         found: The detection.
-        near: The detections of its class and of other tiles whose masks overlap its own, and the similarity
-            of the two; see `same_object`.
+        neighbors: The detections of its class and of other tiles whose masks overlap its own, and how similar
+            each is; see `similarity_of`.
         rank: Its place in the order in which detections are kept or dropped.
         is_kept: Whether it is kept.
         is_decided: Whether no later row can change that.
     """
 
     found: Found
-    near: dict["Open", float] = field(default_factory=dict)
+    neighbors: dict["Candidate", float] = field(default_factory=dict)
     rank: int = 0
     is_kept: bool = True
     is_decided: bool = False
@@ -130,7 +130,7 @@ class Open:
         """Keep or drop the detection; those of lower ranks come before it."""
         if self.is_decided:
             return
-        before = [other for other in self.near if other.found.is_whole and other.rank < self.rank]
+        before = [other for other in self.neighbors if other.found.is_whole and other.rank < self.rank]
         self.is_kept = not is_covered(self.found, [other.found for other in before if other.is_kept])
         reach = max(self.found.roi[2], self.found.box[2])
         is_passed = next_top is None or reach <= next_top
@@ -139,7 +139,7 @@ class Open:
     @property
     def can_leave(self) -> bool:
         """Whether this detection and those that overlap it are decided, so that it can leave the sweep."""
-        return self.is_decided and all(other.is_decided for other in self.near)
+        return self.is_decided and all(other.is_decided for other in self.neighbors)
 
 
 class Sweep:
@@ -150,7 +150,7 @@ class Sweep:
     """
 
     def __init__(self) -> None:
-        self._open: list[Open] = []
+        self._candidates: list[Candidate] = []
 
     def add(self, found: Iterable[Found], next_top: int | None) -> list[Found]:
         """Add the detections of a row of tiles, and return the objects that no later row can change.
@@ -159,8 +159,8 @@ class Sweep:
             found: Detections of the tiles of one row.
             next_top: The first pixel row of the next row of tiles; None after the last.
         """
-        every = [*self._open, *map(Open, found)]
-        connect(every, len(self._open))
+        every = [*self._candidates, *map(Candidate, found)]
+        connect(every, len(self._candidates))
         ranked = sorted((one for one in every if one.found.is_whole), key=_rank)
         ranked += [one for one in every if not one.found.is_whole]
         for rank, one in enumerate(ranked):
@@ -168,25 +168,25 @@ class Sweep:
         for one in ranked:
             one.decide(next_top)
         finished: list[Found] = []
-        stay: set[Open] = set()
+        stay: set[Candidate] = set()
         for parts in objects([one for one in every if one.is_kept or not one.is_decided]):
             if all(one.can_leave for one in parts):
                 finished += united(parts)
             else:
                 stay.update(parts)
-        self._open = [one for one in every if one in stay]
+        self._candidates = [one for one in every if one in stay]
         for one in every:  # what leaves must not stay in memory, linked in circles
-            near = one.near.items() if one in stay else ()
-            one.near = {other: likeness for other, likeness in near if other in stay}
+            neighbors = one.neighbors.items() if one in stay else ()
+            one.neighbors = {other: similarity for other, similarity in neighbors if other in stay}
         return finished
 
 
-def _rank(one: Open) -> tuple[float, float, Rectangle, Rectangle]:
+def _rank(one: Candidate) -> tuple[float, float, Rectangle, Rectangle]:
     found = one.found
     return -found.depth, -found.score, found.tile, found.roi
 
 
-def connect(every: Sequence[Open], known: int) -> None:
+def connect(every: Sequence[Candidate], known: int) -> None:
     """Note which detections of the same class and different tiles overlap; the first `known` ones know it."""
     import shapely
 
@@ -199,12 +199,12 @@ def connect(every: Sequence[Open], known: int) -> None:
     for first, second in zip(earlier[is_new], later[is_new] + known, strict=True):
         one, other = every[first], every[second]
         if one.found.tile != other.found.tile and one.found.class_id == other.found.class_id:
-            region = common(one.found.box, other.found.box)
-            if shared(one.found, other.found, region):
-                one.near[other] = other.near[one] = same_object(one.found, other.found)
+            region = intersection(one.found.box, other.found.box)
+            if shared_pixels(one.found, other.found, region):
+                one.neighbors[other] = other.neighbors[one] = similarity_of(one.found, other.found)
 
 
-def shared(one: Found, other: Found, region: Rectangle) -> int:
+def shared_pixels(one: Found, other: Found, region: Rectangle) -> int:
     """Return the number of pixels that two masks share in a rectangle."""
     return int(np.count_nonzero(one.part(region) & other.part(region)))
 
@@ -220,42 +220,42 @@ def is_covered(one: Found, kept: Sequence[Found]) -> bool:
     return bool(np.count_nonzero(cover & mask) > SAME * np.count_nonzero(mask))
 
 
-def objects(every: Sequence[Open]) -> list[list[Open]]:
+def objects(every: Sequence[Candidate]) -> list[list[Candidate]]:
     """Return the groups of detections that may be parts of one object, in the order of their first ones."""
     number = {one: index for index, one in enumerate(every)}
-    groups = Groups(len(every))
+    sets = DisjointSets(len(every))
     for one in every:
-        for other, likeness in one.near.items():
-            if likeness > SAME and other in number:
-                groups.join(number[one], number[other])
-    return [[every[index] for index in members] for members in groups.members()]
+        for other, similarity in one.neighbors.items():
+            if similarity > SAME and other in number:
+                sets.join(number[one], number[other])
+    return [[every[index] for index in members] for members in sets.members()]
 
 
-def united(parts: Sequence[Open]) -> list[Found]:
+def united(parts: Sequence[Candidate]) -> list[Found]:
     """Unite the detections that are parts of one object; whole ones stay apart."""
     parts = sorted(parts, key=lambda one: one.rank)
     number = {one: index for index, one in enumerate(parts)}
     links = [
-        (-likeness, number[one], number[other])
+        (-similarity, number[one], number[other])
         for one in parts
-        for other, likeness in one.near.items()
-        if likeness > SAME and number[one] < number.get(other, 0)
+        for other, similarity in one.neighbors.items()
+        if similarity > SAME and number[one] < number.get(other, 0)
     ]
-    groups = Groups(len(parts), [one.found.is_whole for one in parts])
+    sets = DisjointSets(len(parts), [one.found.is_whole for one in parts])
     for _, first, second in sorted(links):
-        groups.join(first, second)
-    return [union([parts[index].found for index in members]) for members in groups.members()]
+        sets.join(first, second)
+    return [union([parts[index].found for index in members]) for members in sets.members()]
 
 
-def same_object(one: Found, other: Found) -> float:
+def similarity_of(one: Found, other: Found) -> float:
     """Return the similarity, 0 to 1, of two detections in the overlap of tiles. Above SAME, they are one."""
     if one.tile == other.tile or (one.is_whole and other.is_whole):
         return 0.0
-    region = common(one.tile, other.tile)
+    region = intersection(one.tile, other.tile)
     if region[0] >= region[2] or region[1] >= region[3]:
         return 0.0
     # Only the boxes matter: pixels outside of both are empty.
-    hull = common(region, around(one.box, other.box))
+    hull = intersection(region, enclosing(one.box, other.box))
     first, second = one.part(hull), other.part(hull)
     both = np.count_nonzero(first & second)
     areas = np.count_nonzero(first), np.count_nonzero(second)
@@ -263,7 +263,7 @@ def same_object(one: Found, other: Found) -> float:
     return both / needed if needed else 0.0
 
 
-def around(one: Rectangle, other: Rectangle) -> Rectangle:
+def enclosing(one: Rectangle, other: Rectangle) -> Rectangle:
     """Return the smallest rectangle around two rectangles."""
     return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
 
@@ -275,19 +275,19 @@ def union(parts: Sequence[Found]) -> Found:
     best = max(parts, key=lambda one: one.score)
     roi, box = parts[0].roi, parts[0].box
     for one in parts[1:]:
-        roi, box = around(roi, one.roi), around(box, one.box)
+        roi, box = enclosing(roi, one.roi), enclosing(box, one.box)
     crop = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
     for one in parts:
         crop |= one.part(box) if one.crop.any() else False
     return Found(best.tile, roi, best.class_id, best.score, box, crop, best.depth, True)
 
 
-class Groups:
-    """Disjoint groups of the numbers below `count`.
+class DisjointSets:
+    """Disjoint sets of the numbers below `count`: a union-find structure.
 
     Args:
         count: The number of members.
-        single: For each member, whether a group may only have one such member.
+        single: For each member, whether a set may only have one such member.
     """
 
     def __init__(self, count: int, single: Sequence[bool] | None = None) -> None:
@@ -301,14 +301,14 @@ class Groups:
         return member
 
     def join(self, first: int, second: int) -> None:
-        """Join the groups of two members, unless both have a single one."""
+        """Join the sets of two members, unless both have a single one."""
         one, other = self._root(first), self._root(second)
         if one != other and not (self._single[one] and self._single[other]):
             self._parent[other] = one
             self._single[one] = self._single[one] or self._single[other]
 
     def members(self) -> list[list[int]]:
-        """Return the groups, in the order of their first members."""
+        """Return the sets, in the order of their first members."""
         found: dict[int, list[int]] = {}
         for member in range(len(self._parent)):
             found.setdefault(self._root(member), []).append(member)

@@ -10,7 +10,7 @@ from synthetic_detector import as_set, disks, region_model, regions_of
 from mrcnn.tiles import seams
 from mrcnn.tiles.detecting import detect_large
 from mrcnn.tiles.grid import grid, quarters, starts_of
-from mrcnn.tiles.seams import Groups, Sweep, located
+from mrcnn.tiles.seams import DisjointSets, Sweep, located
 
 
 def large(image, **options):
@@ -195,12 +195,12 @@ def plain_rule(found, shape):
             kept.append(one)
     kept += [one for one in found if not one.is_whole and not is_covered(one, kept)]
     pairs = itertools.combinations(range(len(kept)), 2)
-    links = [(-seams.same_object(kept[first], kept[second]), first, second) for first, second in pairs]
-    groups = Groups(len(kept), [one.is_whole for one in kept])
-    for likeness, first, second in sorted(links):
-        if -likeness > 0.5:
-            groups.join(first, second)
-    return [seams.union([kept[index] for index in members]) for members in groups.members()]
+    links = [(-seams.similarity_of(kept[first], kept[second]), first, second) for first, second in pairs]
+    sets = DisjointSets(len(kept), [one.is_whole for one in kept])
+    for similarity, first, second in sorted(links):
+        if -similarity > 0.5:
+            sets.join(first, second)
+    return [seams.union([kept[index] for index in members]) for members in sets.members()]
 
 
 def facts(found):
@@ -231,17 +231,17 @@ def test_objects_that_touch_along_the_seams_leave_with_the_next_rows():
 def test_only_overlapping_detections_are_compared(monkeypatch):
     """Once, also if they wait for several rows."""
     compared, covers = [], []
-    same_object, is_covered = seams.same_object, seams.is_covered
+    similarity_of, is_covered = seams.similarity_of, seams.is_covered
 
     def comparing(one, other):
         compared.append(frozenset((id(one), id(other))))
-        return same_object(one, other)
+        return similarity_of(one, other)
 
     def covering(one, kept):
         covers.append(len(kept))
         return is_covered(one, kept)
 
-    monkeypatch.setattr(seams, "same_object", comparing)
+    monkeypatch.setattr(seams, "similarity_of", comparing)
     monkeypatch.setattr(seams, "is_covered", covering)
     rows, found = cells((400, 100), 50, 12, step=8, radius=6, count=1)
     swept(rows, found)
@@ -274,7 +274,7 @@ def test_quarters_cover_a_tile():
 
 
 def test_a_group_has_one_single_member():
-    groups = Groups(3, [True, False, True])
-    groups.join(0, 1)
-    groups.join(1, 2)
-    assert groups.members() == [[0, 1], [2]]
+    sets = DisjointSets(3, [True, False, True])
+    sets.join(0, 1)
+    sets.join(1, 2)
+    assert sets.members() == [[0, 1], [2]]
