@@ -272,7 +272,7 @@ def inspect(
     image: Annotated[Path, typer.Argument(help="An image file.")],
     model: WeightFile,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder in which to save the page and the pictures.")
+        Path, typer.Option("--output", "-o", help="The folder in which to save the page and the figures.")
     ] = Path("inspected"),
     settings: Set = None,
     json: Json = False,

@@ -66,14 +66,14 @@ def export_model(
         )
     images = None if calibration is None else read_images(calibration, CALIBRATION_IMAGES)
     check_precision(kind, precision, images)
-    pictures = None if check is None else read_images(check, CHECK_IMAGES)
+    check_images = None if check is None else read_images(check, CHECK_IMAGES)
     loaded = load_keras_model(model, settings)
     path = loaded.export(
         output,
         kind,
         class_names=None if class_names is None else split_names(class_names),
         calibration=images,
-        check=not unchecked if pictures is None else pictures,
+        check=not unchecked if check_images is None else check_images,
         **options,
     )
     value = {"path": str(path), "format": kind, "precision": precision, "megabytes": megabytes(path)}

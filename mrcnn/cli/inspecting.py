@@ -13,7 +13,7 @@ from mrcnn.files import atomic_write
 from mrcnn.files.images import read_image
 from mrcnn.results.names import names_of
 
-# Name, title and sentence of each picture, in the order of the paper.
+# Name, title and sentence of each figure, in the order of the paper.
 STEPS = (
     ("1-anchors", "1. Anchors", "The RPN scores anchors, boxes at fixed locations. These score best."),
     (
@@ -50,7 +50,7 @@ def inspect_image(
         settings: Settings that differ from those of the file, such as "DETECTION_MIN_CONFIDENCE=0.5".
 
     Returns:
-        The paths of the page and of the pictures, and a sentence that names the page.
+        The paths of the page and of the figures, and a sentence that names the page.
 
     Raises:
         DataError: If the image or the weights cannot be read.
@@ -58,14 +58,14 @@ def inspect_image(
     pixels = read_image(image)
     loaded = load_keras_model(model, settings)
     output.mkdir(parents=True, exist_ok=True)
-    sections, pictures = [], []
+    sections, figures = [], []
     with contextlib.redirect_stdout(io.StringIO()):  # `run_graph` prints the shape of each array
         drawings = _drawings(loaded, pixels)
     for (name, title, sentence), draw in zip(STEPS, drawings, strict=True):
         path = output / f"{name}.png"
         with atomic_write(path) as unfinished, contextlib.redirect_stdout(io.StringIO()):
             draw().savefig(unfinished, dpi=80, bbox_inches="tight", format="png")
-        pictures.append(str(path))
+        figures.append(str(path))
         data = base64.b64encode(path.read_bytes()).decode()
         sections.append(
             f'<h2>{title}</h2>\n<p>{sentence}</p>\n<img alt="{title}" src="data:image/png;base64,{data}">'
@@ -74,7 +74,7 @@ def inspect_image(
     title = html.escape(f"{image.name}, inspected with {Path(model).name}")
     with atomic_write(page) as unfinished:
         unfinished.write_text(PAGE.format(title=title, sections="\n".join(sections)), encoding="utf-8")
-    return {"page": str(page), "pictures": pictures}, f"Saved {page}. Open it in a browser."
+    return {"page": str(page), "pictures": figures}, f"Saved {page}. Open it in a browser."
 
 
 def _drawings(model: Any, image: Any) -> list[Callable[[], Any]]:

@@ -17,7 +17,7 @@ from mrcnn.geometry import masks as mask_geometry
 from mrcnn.typing import ClassIds, Image, Masks
 
 # An image [H, W, channels], its masks, bool [H, W, N], and class ids [N].
-Shown = tuple[Image, Masks, ClassIds]
+AnnotatedImage = tuple[Image, Masks, ClassIds]
 
 # An object of which less than this part stays visible is dropped.
 LEAST_VISIBLE = 0.1
@@ -56,7 +56,7 @@ class CopyPaste:
             )
 
 
-def paste(target: Shown, source: Shown, rng: np.random.Generator) -> Shown:
+def paste(target: AnnotatedImage, source: AnnotatedImage, rng: np.random.Generator) -> AnnotatedImage:
     """Paste a random choice of the objects of `source` into `target`.
 
     Args:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOKED_AT = 8  # images of a dataset
+SAMPLED_IMAGES = 8  # of a dataset, to find the scale
 
 
 def settle_value_range(dataset: "Dataset", config: "Config") -> None:
@@ -32,7 +32,7 @@ def settle_value_range(dataset: "Dataset", config: "Config") -> None:
     if not is_scaled(config):
         return
     image_ids = dataset.image_ids
-    chosen = image_ids[np.linspace(0, len(image_ids) - 1, min(LOOKED_AT, len(image_ids))).astype(int)]
+    chosen = image_ids[np.linspace(0, len(image_ids) - 1, min(SAMPLED_IMAGES, len(image_ids))).astype(int)]
     found = []
     for image_id in map(int, chosen):
         try:

@@ -1,4 +1,4 @@
-"""Dim pictures whose contrast was stretched, as training images.
+"""Dim images whose contrast was stretched, as training images.
 
 `CONTRAST_PERCENTILES` makes dim images as bright as others, and their noise and compression artifacts as many
 times stronger. The camera policy sees the images after that, so its noise is that of bright images.

@@ -279,7 +279,7 @@ def validation_batches(
     one_pass = -(-len(dataset.image_ids) // config.BATCH_SIZE)
     steps = min(config.VALIDATION_STEPS or one_pass, max(one_pass, 1))
     try:
-        batches = DataGenerator(dataset, config, shuffle=False, steps=steps, seed=seed, part=part)
+        generator = DataGenerator(dataset, config, shuffle=False, steps=steps, seed=seed, part=part)
     except ValueError as error:
         raise ValueError(f"The validation dataset does not fit. {error}") from error
     names, expected = ([info["name"] for info in data.class_info] for data in (dataset, train_dataset))
@@ -291,7 +291,7 @@ def validation_batches(
             "datasets, in the same order.",
             stacklevel=4,
         )
-    return batches
+    return generator
 
 
 def _number_of_steps(dataset: "Dataset", config: "Config", batch_size: int, steps: int | str | None) -> int:

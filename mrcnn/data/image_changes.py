@@ -165,7 +165,7 @@ def _map_levels(image: Image, levels: np.ndarray) -> Image:
     return cv2.LUT(np.ascontiguousarray(image), table[np.newaxis] if table.ndim == 2 else table)
 
 
-# --- Quality of the picture ---
+# --- Quality of the image ---
 
 
 def blur(image: Image, sigma: float) -> Image:

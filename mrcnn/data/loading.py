@@ -15,7 +15,7 @@ import numpy as np
 
 from mrcnn.data import augmentation as augmentations
 from mrcnn.data.augmentation import Augmentation, AugmentationError
-from mrcnn.data.copy_paste import CopyPaste, Shown, paste
+from mrcnn.data.copy_paste import AnnotatedImage, CopyPaste, paste
 from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import images, preprocessing, value_range
 from mrcnn.geometry.image_meta import compose_image_meta
@@ -164,14 +164,14 @@ def describe_image(dataset: "Dataset", image_id: int) -> str:
 
 
 def _augmented(
-    shown: Shown,
+    annotated: AnnotatedImage,
     mirror: bool,
     augmentation: Augmentation | None,
     rng: np.random.Generator | None,
-    load_other: Callable[[CopyPaste, list[Augmentation], np.random.Generator], Shown | None],
-) -> Shown:
+    load_other: Callable[[CopyPaste, list[Augmentation], np.random.Generator], AnnotatedImage | None],
+) -> AnnotatedImage:
     """Apply each augmentation of a list, or the only one."""
-    image, masks, class_ids = shown
+    image, masks, class_ids = annotated
     if mirror:
         warnings.warn(
             "`augment=True` is deprecated. Pass augmentation=imgaug.augmenters.Fliplr(0.5) instead.",
@@ -205,7 +205,7 @@ def _load_other(
     step: CopyPaste,
     augmentation: list[Augmentation],
     rng: np.random.Generator,
-) -> Shown | None:
+) -> AnnotatedImage | None:
     """Load another image of the same kind, with the augmentations that come before `CopyPaste`.
 
     Returns:
@@ -234,8 +234,8 @@ def _load_other(
         raise
     except Exception:
         return None
-    shown = (molded.image, molded.crops.whole(), molded.class_ids)
-    return _augmented(shown, False, augmentation, rng, lambda *_: None)
+    annotated = (molded.image, molded.crops.whole(), molded.class_ids)
+    return _augmented(annotated, False, augmentation, rng, lambda *_: None)
 
 
 def _load_checked(dataset: "Dataset", config: "Config", image_id: int) -> tuple[Image, MaskCrops, ClassIds]:

@@ -4,6 +4,8 @@
     anchors         the anchors of the feature pyramid
     masks           boxes and overlap of masks, mini-masks
     mask_crops      masks cropped to their boxes
+    packed_crops    the pixels of many such masks as bits of one array
+    mask_pasting    masks of detections resized into the image
     polygons        masks of polygons
     rle             run-length encodings of masks
     images          resizing images and masks to the size of the network

@@ -213,8 +213,8 @@ def norm_boxes(boxes: np.ndarray, shape: Sequence[int], half_open: bool = False)
         half_open: Whether normalized boxes are half-open; see the module docstring.
 
     Returns:
-        float32 of the same shape, y2 and x2 inside. The whole image becomes (0, 0, 1, 1), and a row of zeros
-        (padding) becomes (0, 0, -1 / (height - 1), -1 / (width - 1)).
+        float32 of the same shape, closed or half-open. The whole image becomes (0, 0, 1, 1). A row of zeros
+        (padding) becomes (0, 0, -1 / (height - 1), -1 / (width - 1)), or stays if half-open.
 
     Raises:
         ValueError: If `shape` does not have two values.
@@ -230,7 +230,7 @@ def denorm_boxes(
     """Convert boxes from normalized coordinates to pixels, rounded half to even.
 
     Args:
-        boxes: [..., (y1, x1, y2, x2)] normalized, y2 and x2 inside.
+        boxes: [..., (y1, x1, y2, x2)] normalized, closed or half-open.
         shape: (height, width) of the image.
         half_open: Whether normalized boxes are half-open; see the module docstring.
         rounded: Whether to round to whole pixels.

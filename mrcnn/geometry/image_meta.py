@@ -1,6 +1,6 @@
 """The image meta: the vector that describes a molded image, one number or flag per entry.
 
-Axes: M = 12 + classes entries, in this order: image id (1), shape of the original image (3), shape of the
+Its 12 + classes entries are, in this order: image id (1), shape of the original image (3), shape of the
 molded image (3), window (4), scale (1), active classes (one flag per class, background included).
 """
 

@@ -12,8 +12,6 @@ import numpy as np
 
 from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import interpolation
-from mrcnn.geometry.preprocessing import mold_image as mold_image
-from mrcnn.geometry.preprocessing import unmold_image as unmold_image
 
 if TYPE_CHECKING:
     from mrcnn.config import Config

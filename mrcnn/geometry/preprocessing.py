@@ -119,7 +119,7 @@ def stretch_contrast(image: Image, percentiles: Sequence[float] | None) -> Image
         percentiles: (low, high) in 0..100. None changes nothing.
 
     Returns:
-        uint8 array of the same shape.
+        uint8 array of the same shape; the image itself if `percentiles` is None or the image is empty.
 
     Raises:
         InvalidDataError: If a value is not finite.
@@ -139,7 +139,10 @@ def contrast_limits(image: Image, percentiles: Sequence[float]) -> tuple[np.ndar
 
 
 def stretch_between(image: Image, low: np.ndarray, high: np.ndarray) -> Image:
-    """Shift and scale each channel so that `low` and `high` [channels] become 0 and 255; see above."""
+    """Shift and scale each channel so that `low` and `high` [channels] become 0 and 255.
+
+    See `stretch_contrast`.
+    """
     image = _without_bool(image)
     if image.dtype != np.uint8:
         return _stretched(image, low, high, float(np.finfo(np.float32).tiny))

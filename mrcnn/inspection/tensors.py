@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrcnn.geometry import images
 from mrcnn.geometry.boxes import denorm_boxes, norm_boxes
 from mrcnn.geometry.image_meta import parse_image_meta
+from mrcnn.geometry.preprocessing import mold_image
 from mrcnn.geometry.value_range import scaled, value_range
 from mrcnn.typing import Boxes, Image, Tensor
 
@@ -83,7 +83,7 @@ def fetch(
     else:
         image = np.asarray(image)
         image = scaled(image, value_range(image, model.config))
-        molded = images.mold_image(image[np.newaxis], model.config)
+        molded = mold_image(image[np.newaxis], model.config)
         metas = np.asarray(image_meta)[np.newaxis]
     values = model.run_graph(molded, list(outputs.items()), image_metas=metas)
     network_input = NetworkInput.from_molded(molded[0], metas[0], model.config)

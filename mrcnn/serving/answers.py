@@ -1,4 +1,4 @@
-"""Convert detections to answers for clients: COCO JSON, or a picture."""
+"""Convert detections to answers for clients: COCO JSON, or an image."""
 
 import io
 from typing import Any
@@ -67,7 +67,7 @@ def as_overlay(result: Detections, image: Image) -> bytes:
     return as_png(canvas)
 
 
-def as_picture(image: Image) -> bytes:
+def as_visible_png(image: Image) -> bytes:
     """Return a PNG file of an image of any kind, scaled to visible colors."""
     from mrcnn.drawing.masks import to_rgb
 

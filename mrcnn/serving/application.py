@@ -236,7 +236,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
     @app.post("/picture", **descriptions.PICTURE)
     async def picture(request: Request, page: Page = None) -> Response:
         def form(image: Image) -> Response:
-            return Response(answers.as_picture(image), media_type="image/png")
+            return Response(answers.as_visible_png(image), media_type="image/png")
 
         return await service.decoded(request, page, form)
 

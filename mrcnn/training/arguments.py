@@ -72,8 +72,9 @@ def warn_of_renumbered(known: Sequence[str] | None, names: Sequence[str]) -> Non
         known: The names that the weights have learned, by id; None if unknown.
         names: The names in the dataset.
     """
-    learned, given = ([name.strip() for name in some] for some in (known or (), names))
-    ids = {name: (learned.index(name), given.index(name)) for name in given if name in learned}
+    learned = [name.strip() for name in known or ()]
+    names = [name.strip() for name in names]
+    ids = {name: (learned.index(name), names.index(name)) for name in names if name in learned}
     moved = [f"{name!r} {old} -> {new}" for name, (old, new) in ids.items() if old != new]
     if moved:
         warnings.warn(

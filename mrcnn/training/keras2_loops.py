@@ -67,8 +67,10 @@ class Keras2Loops(weights.NamedWeightsModel):
 
     def _named_source(self, source: Any) -> Any:
         """A batch, a generator of batches or a Sequence of batches, with the inputs by name."""
-        if isinstance(source, (list, tuple)):
-            return self._named(source)[0] if isinstance(source, list) else self._named(source)
+        if isinstance(source, list):  # inputs alone
+            return self._named(source)[0]
+        if isinstance(source, tuple):
+            return self._named(source)
         if isinstance(source, keras.utils.PyDataset):
             return _NamedSequence(source, self._named)
         # Keras knows generators only.

@@ -9,7 +9,7 @@ from golden_files import golden_params, load, text, unpack_bits
 from scipy import ndimage
 from skimage.transform import resize as skimage_resize
 
-from mrcnn.geometry import image_meta, images
+from mrcnn.geometry import image_meta, images, preprocessing
 
 CONFIG = SimpleNamespace(MEAN_PIXEL=np.array([123.7, 116.8, 103.9]))
 
@@ -306,24 +306,24 @@ class TestResizeMask:
 
 class TestMold:
     def test_mean_is_subtracted_per_channel(self):
-        molded = images.mold_image(np.full((2, 2, 3), 100, np.uint8), CONFIG)
+        molded = preprocessing.mold_image(np.full((2, 2, 3), 100, np.uint8), CONFIG)
         assert molded.dtype == np.float64
         np.testing.assert_allclose(molded[0, 0], [-23.7, -16.8, -3.9])
 
     def test_type_follows_the_mean(self):
         config = SimpleNamespace(MEAN_PIXEL=np.zeros(1, np.float32))
-        assert images.mold_image(noise((2, 3, 3, 1)), config).dtype == np.float32
+        assert preprocessing.mold_image(noise((2, 3, 3, 1)), config).dtype == np.float32
 
     def test_round_trip(self):
         image = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
         config = SimpleNamespace(MEAN_PIXEL=np.array([123.5, 116.75, 0.0]))
-        molded = images.mold_image(image, config)
-        np.testing.assert_array_equal(images.unmold_image(molded, config), image)
+        molded = preprocessing.mold_image(image, config)
+        np.testing.assert_array_equal(preprocessing.unmold_image(molded, config), image)
 
     def test_values_outside_wrap_and_fractions_go(self):
         config = SimpleNamespace(MEAN_PIXEL=np.array([1.0]))
         values = np.array([[255.0], [-2.0], [254.9], [-1.5]])
-        unmolded = images.unmold_image(values, config)
+        unmolded = preprocessing.unmold_image(values, config)
         assert unmolded.dtype == np.uint8
         np.testing.assert_array_equal(unmolded.ravel(), [0, 255, 255, 0])
 
@@ -409,14 +409,14 @@ class TestGoldenResize:
 class TestGoldenBasic:
     def test_mold(self, path):
         recording = load(path)
-        molded = images.mold_image(recording["mold_in"], CONFIG)
+        molded = preprocessing.mold_image(recording["mold_in"], CONFIG)
         assert str(molded.dtype) == text(recording["mold_dtype"])
         np.testing.assert_allclose(molded, recording["mold_out"], rtol=1e-9)
-        unmolded = images.unmold_image(recording["mold_out"], CONFIG)
+        unmolded = preprocessing.unmold_image(recording["mold_out"], CONFIG)
         np.testing.assert_array_equal(unmolded, recording["unmold_out"])
-        unmolded = images.unmold_image(recording["mold_out"].astype(np.float32), CONFIG)
+        unmolded = preprocessing.unmold_image(recording["mold_out"].astype(np.float32), CONFIG)
         np.testing.assert_array_equal(unmolded, recording["unmold_f32_out"])
-        unmolded = images.unmold_image(recording["unmold_edge_in"], CONFIG)
+        unmolded = preprocessing.unmold_image(recording["unmold_edge_in"], CONFIG)
         np.testing.assert_array_equal(unmolded, recording["unmold_edge_out"])
 
     def test_meta(self, path):
