@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from mrcnn.files import tiff_tags
+
 TIFF_SUFFIXES = {".tif", ".tiff", ".btf", ".tf8"}
-X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296  # numbers of TIFF tags
-CENTIMETER = 3
 MICROMETERS_PER_CENTIMETER = 1e4
 PIXEL_IS_POINT = 2
 USER_DEFINED = 32767  # a coordinate system without a number
@@ -135,14 +135,14 @@ def _pixel_size(tiff: Any, page: Any) -> PixelSize | None:
     if mpp := re.search(r"\bMPP = ([0-9.]+)", description):  # micrometers per pixel of Aperio scanners
         return PixelSize(float(mpp[1]), float(mpp[1]))
     x, y = _resolution(page)
-    if x and y and page.tags.valueof(RESOLUTION_UNIT) == CENTIMETER:
+    if x and y and page.tags.valueof(tiff_tags.RESOLUTION_UNIT) == tiff_tags.CENTIMETER:
         return PixelSize(MICROMETERS_PER_CENTIMETER / y, MICROMETERS_PER_CENTIMETER / x)
     return None
 
 
 def _resolution(page: Any) -> tuple[float, float]:
     """Pixels per unit along x and y; 0 if a tag is missing."""
-    fractions = (page.tags.valueof(tag, (0, 1)) for tag in (X_RESOLUTION, Y_RESOLUTION))
+    fractions = (page.tags.valueof(tag, (0, 1)) for tag in (tiff_tags.X_RESOLUTION, tiff_tags.Y_RESOLUTION))
     x, y = (top / bottom if bottom else 0.0 for top, bottom in fractions)
     return x, y
 

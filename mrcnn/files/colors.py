@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mrcnn.files import tiff_tags
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 GRAY_PROFILE, RGB_PROFILE, CMYK_PROFILE = "GRAY", "RGB ", "CMYK"  # color spaces of ICC profiles
-WHITE_IS_ZERO = (262, 0)  # a tag of TIFF files and its value
 MULTIPLIED = {"RGBa": "RGBA", "La": "LA"}  # modes whose colors are multiplied by alpha
 
 
@@ -29,7 +29,8 @@ def as_array(image: "PillowImage") -> Image:
     """
     if image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.uint16)
-        is_inverted = getattr(image, "tag_v2", {}).get(WHITE_IS_ZERO[0]) == WHITE_IS_ZERO[1]
+        photometric = getattr(image, "tag_v2", {}).get(tiff_tags.PHOTOMETRIC)
+        is_inverted = photometric == tiff_tags.WHITE_IS_ZERO
         return np.uint16(65535) - values if is_inverted else values
     if image.mode == "I" and image.format == "PNG":  # 16 bits in older versions of Pillow
         return np.asarray(image).astype(np.uint16)

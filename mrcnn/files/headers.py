@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mrcnn.errors import InvalidDataError, UnreadableFileError
+from mrcnn.files import tiff_tags
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -37,8 +38,6 @@ FORMATS = (
 )
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 LOSSY_FORMATS = {"AVIF", "JPEG", "JPEG2000", "MPO"}
-# Numbers of TIFF and EXIF tags.
-WIDTH, HEIGHT, BITS_PER_SAMPLE, ORIENTATION = 256, 257, 258, 274
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def header_of(image: "PillowImage", stream: BinaryIO) -> Header:
     frames = 1
     if image.format == "TIFF":
         # Pillow exchanges height and width by the orientation.
-        width, height = (int(tags(image).get(tag, 0)) for tag in (WIDTH, HEIGHT))
+        width, height = (int(tags(image).get(tag, 0)) for tag in (tiff_tags.WIDTH, tiff_tags.HEIGHT))
         frames = _tiff_frames(image, stream)
     elif image.format != "MPO":  # the further images of an MPO are previews
         frames = int(getattr(image, "n_frames", 1))
@@ -156,7 +155,7 @@ def tags(image: "PillowImage") -> Any:
 
 def bits_of(image: "PillowImage") -> int:
     """Return the bits of a channel of a TIFF file."""
-    bits = tags(image).get(BITS_PER_SAMPLE, 1)
+    bits = tags(image).get(tiff_tags.BITS_PER_SAMPLE, 1)
     return max(bits) if isinstance(bits, tuple) else int(bits)
 
 
@@ -169,7 +168,7 @@ def _orientation(image: "PillowImage") -> int:
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # the pixels would be decoded in search of one
     try:
-        orientation = image.getexif().get(ORIENTATION, 1)
+        orientation = image.getexif().get(tiff_tags.ORIENTATION, 1)
     except Exception:  # of many kinds, and the image itself may be whole
         return 1
     return int(orientation) if orientation in range(1, 9) else 1

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 
 from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
-from mrcnn.files import headers
+from mrcnn.files import headers, tiff_tags
 from mrcnn.files.headers import Header as Header
 from mrcnn.files.headers import pixel_limit as pixel_limit
 from mrcnn.files.ordinary import check_ordinary
@@ -43,12 +43,6 @@ logger = logging.getLogger(__name__)
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-# Numbers of tags.
-PHOTOMETRIC, ORIENTATION, SAMPLES, PLANAR, EXTRA_SAMPLES, SAMPLE_FORMAT = 262, 274, 277, 284, 338, 339
-WHITE_IS_ZERO = 0  # a photometric interpretation
-UNSPECIFIED = 0  # a kind of extra sample
-SEPARATE = 2  # a planar configuration
-SIGNED = 2  # a sample format
 MAX_DOWNLOAD = 1 << 30  # bytes
 DOWNLOAD_TIMEOUT = 60  # seconds
 # The EXIF orientations that exchange rows and columns, and that then reverse each row, and each column.
@@ -399,7 +393,7 @@ def _stored(image: "PillowImage") -> np.ndarray:
     if image.mode not in ("1", "L"):
         return values
     values, white = values.astype(np.uint8) // np.uint8(step), (1 if image.mode == "1" else 255) // step
-    if headers.tags(image).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+    if headers.tags(image).get(tiff_tags.PHOTOMETRIC) == tiff_tags.WHITE_IS_ZERO:
         values = np.uint8(white) - values
     return values.view(np.int8) if _is_signed(image) else values
 
@@ -445,21 +439,25 @@ def _read_tiff_values(
 ) -> np.ndarray:
     from mrcnn.files import tiff
 
-    has_all_channels = image is not None and len(image.getbands()) == headers.tags(image).get(SAMPLES, 1)
-    if image is not None and has_all_channels and _is_exact(image, header):
+    if image is not None and _has_all_channels(image) and _is_exact(image, header):
         return _tiff_by_pillow(image, stream, header, index, _stored)
     with tiff.opened(stream) as file:
         return tiff.read_frame(file, index, pixel_limit())
 
 
+def _has_all_channels(image: "PillowImage") -> bool:
+    return len(image.getbands()) == headers.tags(image).get(tiff_tags.SAMPLES_PER_PIXEL, 1)
+
+
 def _is_exact(image: "PillowImage", header: Header) -> bool:
     """Return whether Pillow decodes a TIFF file without loss."""
-    bits = headers.bits_of(image)
+    tags, bits = headers.tags(image), headers.bits_of(image)
     if header.frames > int(getattr(image, "n_frames", 1)):
         return False  # a stack behind one page
-    if image.mode in ("L", "LA") and UNSPECIFIED in headers.tags(image).get(EXTRA_SAMPLES, ()):
+    if image.mode in ("L", "LA") and tiff_tags.UNSPECIFIED in tags.get(tiff_tags.EXTRA_SAMPLES, ()):
         return False  # a second channel that is not alpha
-    if image.mode in ("LA", "LAB") and headers.tags(image).get(PLANAR) == SEPARATE:
+    has_planes = tags.get(tiff_tags.PLANAR_CONFIGURATION) == tiff_tags.SEPARATE_PLANES
+    if image.mode in ("LA", "LAB") and has_planes:
         return False  # Pillow refuses planes of gray and alpha, and does not shift a* and b* in planes
     if image.mode == "I":
         return _is_signed(image)
@@ -470,8 +468,8 @@ def _is_exact(image: "PillowImage", header: Header) -> bool:
 
 def _is_signed(image: "PillowImage") -> bool:
     """Return whether a TIFF file has signed integers."""
-    sample_format = headers.tags(image).get(SAMPLE_FORMAT, 1)
-    return (sample_format if isinstance(sample_format, int) else sample_format[0]) == SIGNED
+    sample_format = headers.tags(image).get(tiff_tags.SAMPLE_FORMAT, 1)
+    return (sample_format if isinstance(sample_format, int) else sample_format[0]) == tiff_tags.SIGNED
 
 
 def _tiff_by_pillow(
@@ -485,7 +483,8 @@ def _tiff_by_pillow(
             index = int(tiff.layout(file).pages[index].index)
     image.seek(index)
     headers.check_pixels(image.size[0] * image.size[1])
-    orientation = int(headers.tags(image).get(ORIENTATION, 1))
+    orientation = int(headers.tags(image).get(tiff_tags.ORIENTATION, 1))
     pixels: np.ndarray = convert(image)
-    is_turned = ORIENTATION not in headers.tags(image)  # newer versions of Pillow turn the image themselves
+    # Newer versions of Pillow turn the image themselves, and remove the tag.
+    is_turned = tiff_tags.ORIENTATION not in headers.tags(image)
     return turned(pixels, UNDONE_BY.get(orientation, 1)) if is_turned else pixels

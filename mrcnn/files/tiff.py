@@ -15,17 +15,14 @@ import numpy as np
 import tifffile
 
 from mrcnn.errors import InvalidDataError, UnreadableFileError, reason
+from mrcnn.files import tiff_tags
 
-# Numbers of tags and of their values.
-ORIENTATION = 274
-WHITE_IS_ZERO = 0
-RGB = 2
-SEPARATE_PLANES = 2
-ALPHA_SAMPLES = (1, 2)  # kinds of an extra sample
+# Numbers of compressions.
 UNCOMPRESSED, DEFLATE, OLD_DEFLATE, PACKBITS = 1, 8, 32946, 32773
 # Bytes that a pixel may have, on average, besides the limit on pixels.
 MAX_BYTES_PER_PIXEL = 8
 COLOR_CHANNELS = (3, 4)
+ALPHA_SAMPLES = (tiff_tags.MULTIPLIED_ALPHA, tiff_tags.ALPHA)
 
 # tifffile's remarks on damaged files would be printed beside the errors that are raised here.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -96,13 +93,13 @@ def mode(page: Any) -> str:
 
 def orientation(page: Any) -> int:
     """Return the orientation 1..8 of a page."""
-    tag = page.tags.get(ORIENTATION)
+    tag = page.tags.get(tiff_tags.ORIENTATION)
     return int(tag.value) if tag is not None and tag.value in range(1, 9) else 1
 
 
 def has_planes(page: Any) -> bool:
     """Return whether a page stores its channels one after another instead of pixel by pixel."""
-    return int(page.samplesperpixel) > 1 and page.planarconfig == SEPARATE_PLANES
+    return int(page.samplesperpixel) > 1 and page.planarconfig == tiff_tags.SEPARATE_PLANES
 
 
 def read_frame(tiff: tifffile.TiffFile, index: int, max_pixels: int | None) -> np.ndarray:
@@ -159,7 +156,7 @@ def color_channels(page: Any, pixels: np.ndarray) -> np.ndarray:
     Raises:
         InvalidDataError: If the channels are not colors.
     """
-    if page.photometric == WHITE_IS_ZERO and pixels.dtype.kind == "u":
+    if page.photometric == tiff_tags.WHITE_IS_ZERO and pixels.dtype.kind == "u":
         pixels = pixels.dtype.type(2 ** int(page.bitspersample) - 1) - pixels
     if int(page.bitspersample) == 1:
         pixels = pixels * np.uint8(255)
@@ -171,9 +168,9 @@ def color_channels(page: Any, pixels: np.ndarray) -> np.ndarray:
     channels = pixels.shape[-1] if pixels.ndim == 3 else 0
     if channels == 2 and has_alpha:
         return pixels[..., 0]
-    is_color = page.photometric == RGB and channels in COLOR_CHANNELS
+    is_color = page.photometric == tiff_tags.RGB and channels in COLOR_CHANNELS
     # Three channels without colors keep their order, as nothing is lost.
-    if is_color or (channels == 3 and page.planarconfig != SEPARATE_PLANES):
+    if is_color or (channels == 3 and page.planarconfig != tiff_tags.SEPARATE_PLANES):
         return pixels[..., :3]
     raise InvalidDataError(
         f"The file must hold a gray or color image. Received: {channels} channels that are not colors, shape "

@@ -16,16 +16,13 @@ from typing import Any
 import numpy as np
 
 from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
-from mrcnn.files import stacks, tiff
+from mrcnn.files import stacks, tiff, tiff_tags
 from mrcnn.files.calibration import TIFF_SUFFIXES, Calibration, GeoReference, PixelSize, read_calibration
 from mrcnn.files.images import read_image
 from mrcnn.packages import require
 from mrcnn.tiles.identity import identity_of
 from mrcnn.tiles.tiff_pages import checked_page, is_slide, joint_series, series_of
 from mrcnn.tiles.tiff_pixels import (
-    CMYK,
-    LAB,
-    YCBCR,
     Appearance,
     appearance_of,
     has_colors,
@@ -33,9 +30,10 @@ from mrcnn.tiles.tiff_pixels import (
 )
 from mrcnn.typing import Image
 
+# Photometric interpretations whose colors are converted to RGB.
+CONVERTED_COLORS = (tiff_tags.CMYK, tiff_tags.LAB, tiff_tags.YCBCR)
 SLIDE_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide"}
 RASTER_SUFFIXES = {".vrt", ".jp2", ".img", ".asc"}
-COLOR_CHANNELS = (3, 4)
 # What to do instead of choosing a part that an image does not have.
 ADVICE = {
     "page": ", and pass the one image, such as array[0]",
@@ -293,9 +291,9 @@ class TiffSource(ImageSource):
             return [0]
         if self._channel_axis == "S" and is_gray_with_alpha(page):
             return [0]
-        if self._channel_axis == "S" and count in COLOR_CHANNELS and has_colors(page):
+        if self._channel_axis == "S" and count in tiff.COLOR_CHANNELS and has_colors(page):
             return [0, 1, 2]
-        if self._channel_axis == "S" and int(page.photometric) in (CMYK, LAB, YCBCR):
+        if self._channel_axis == "S" and int(page.photometric) in CONVERTED_COLORS:
             raise InvalidDataError(
                 "The colors of the file cannot be converted to RGB part by part. Received: "
                 f"{page.photometric.name}, {page.dtype}, compression {int(page.compression)}. Save the image "
@@ -484,7 +482,7 @@ class RasterSource(ImageSource):
             return list(channels)
         if self._appearance.converted:
             return self._appearance.converted
-        if kinds[:3] == ["red", "green", "blue"] and count in COLOR_CHANNELS:
+        if kinds[:3] == ["red", "green", "blue"] and count in tiff.COLOR_CHANNELS:
             return [0, 1, 2]
         if count == 1 or kinds == ["gray", "alpha"]:
             return [0]

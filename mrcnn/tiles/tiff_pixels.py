@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.files import tiff
+from mrcnn.files import tiff, tiff_tags
 from mrcnn.files.colors import of_values
 from mrcnn.files.images import turned
 from mrcnn.typing import Image
 
 Window = tuple[int, int, int, int]
-ICC_PROFILE = 34675  # the number of a tag
-BLACK_IS_ZERO, PALETTE, CMYK, YCBCR, LAB = 1, 3, 5, 6, 8  # photometric interpretations
-MULTIPLIED = 1  # a kind of extra sample: alpha by which the colors are multiplied
 JPEG = {6, 7, 33007, 34892}  # compressions whose decoder converts YCbCr to RGB
 GRAY = ("L", "La")  # names of colors
 MOST_COLORS = 1 << 8
@@ -109,9 +106,9 @@ def is_gray_with_alpha(page: Any) -> bool:
 
 def has_colors(page: Any) -> bool:
     """Return whether a page of tifffile is decoded to red, green and blue."""
-    if int(page.photometric) == YCBCR:
+    if int(page.photometric) == tiff_tags.YCBCR:
         return int(page.compression) in JPEG and not page.extrasamples and not tiff.has_planes(page)
-    return int(page.photometric) == tiff.RGB
+    return int(page.photometric) == tiff_tags.RGB
 
 
 def appearance_of(found: tiff.Layout, index: int, has_channels: bool) -> Appearance:
@@ -127,16 +124,16 @@ def appearance_of(found: tiff.Layout, index: int, has_channels: bool) -> Appeara
     page = found.pages[index if has_own_pages else 0]
     if has_channels or page.dtype is None:
         return Appearance(orientation=orientation)
-    profile = page.tags.valueof(ICC_PROFILE)
+    profile = page.tags.valueof(tiff_tags.ICC_PROFILE)
     raw_mode = _raw_mode(page, profile is not None) if has_own_pages else None
     is_gray = int(page.samplesperpixel) == 1 or is_gray_with_alpha(page)
     if not is_gray or page.dtype.kind not in "bu":
         return Appearance(orientation=orientation, raw_mode=raw_mode, profile=profile)
     bits = int(page.bitspersample)
     colors = None
-    if int(page.photometric) == PALETTE and 2**bits <= MOST_COLORS and has_own_pages:
+    if int(page.photometric) == tiff_tags.PALETTE and 2**bits <= MOST_COLORS and has_own_pages:
         colors = (np.asarray(page.colormap) >> 8).astype(np.uint8).T
-    is_inverted = int(page.photometric) == tiff.WHITE_IS_ZERO
+    is_inverted = int(page.photometric) == tiff_tags.WHITE_IS_ZERO
     return Appearance(is_inverted, bits, colors, orientation, raw_mode, profile)
 
 
@@ -146,19 +143,19 @@ def _raw_mode(page: Any, has_profile: bool) -> str | None:
     photometric, has_planes = int(page.photometric), tiff.has_planes(page)
     if page.dtype != np.uint8:
         return None
-    if photometric == CMYK and samples == 4 + len(extra):
+    if photometric == tiff_tags.CMYK and samples == 4 + len(extra):
         return "CMYK"
-    if photometric == LAB and samples == 3 and not has_planes and int(page.compression) not in JPEG:
+    if photometric == tiff_tags.LAB and samples == 3 and not has_planes and int(page.compression) not in JPEG:
         return "LAB"
-    if photometric == tiff.RGB and samples == 4 and extra == (MULTIPLIED,):
+    if photometric == tiff_tags.RGB and samples == 4 and extra == (tiff_tags.MULTIPLIED_ALPHA,):
         return "RGBa"
     if is_gray_with_alpha(page):
         if has_planes:
             return None
-        is_multiplied = extra == (MULTIPLIED,) and photometric == BLACK_IS_ZERO
+        is_multiplied = extra == (tiff_tags.MULTIPLIED_ALPHA,) and photometric == tiff_tags.BLACK_IS_ZERO
         return "La" if is_multiplied else "L" if has_profile else None
     if not has_profile:
         return None
     if samples == 1:
-        return "RGB" if photometric == PALETTE else "L"
+        return "RGB" if photometric == tiff_tags.PALETTE else "L"
     return "RGB" if has_colors(page) else None
