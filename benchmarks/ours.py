@@ -195,9 +195,8 @@ class Training:
     def __init__(self, case: Case):
         self.config = config_of(case)
         self.case = case
-        ahead = (
-            case.workers + 2
-        )  # batches that may be ready before the first step, which compiles the network
+        # Batches that may be ready before the first step, which compiles the network.
+        ahead = case.workers + 2
         self.config.STEPS_PER_EPOCH = ahead + case.steps
         self.folder = tempfile.TemporaryDirectory()
         self.model = MaskRCNN("training", self.config, self.folder.name)

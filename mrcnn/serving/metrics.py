@@ -96,7 +96,6 @@ class CountRequests:
         try:
             await self._app(scope, receive, note_status)
         finally:
-            path = getattr(
-                scope.get("route"), "path", "other"
-            )  # not the address, of which there are any number
+            # The path of the route, not of the address: of those there are any number.
+            path = getattr(scope.get("route"), "path", "other")
             self._metrics.request(path, status, time.perf_counter() - started)

@@ -115,9 +115,8 @@ def test_channels_of_a_stack_are_chosen(kind, tmp_path):
     np.testing.assert_array_equal(read_image(path, page=2, channels=[1]), STACK[2, 1])
     both = read_image(path, page=1, channels=[1, 0])
     np.testing.assert_array_equal(both, np.stack([STACK[1, 1], STACK[1, 0]], axis=-1))
-    np.testing.assert_array_equal(
-        read_image(path, page=3), STACK[1, 1]
-    )  # the images in the order of the file
+    # Pages are the images in the order of the file.
+    np.testing.assert_array_equal(read_image(path, page=3), STACK[1, 1])
 
 
 def test_channels_of_one_image_are_chosen(tmp_path):

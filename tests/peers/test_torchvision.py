@@ -69,9 +69,8 @@ def results(request, weights, tmp_path_factory):
         patch.setattr(foreign, "read_safetensors", lambda path: files.append(path) or read(path))
         model = mrcnn.load(weights(kind), model_dir=folder, **settings)
     assert files == [weights(kind)], "the file is read once"
-    runner = ours_run.Runner(
-        model, compiled=keras.backend.backend() != "tensorflow"
-    )  # one eager call is faster
+    # On TensorFlow, one eager call is faster than compiling.
+    runner = ours_run.Runner(model, compiled=keras.backend.backend() != "tensorflow")
     return recording(kind), runner(recipe.picture(120, 170))
 
 
