@@ -116,3 +116,16 @@ def test_rpn_graph(stride):
     np.testing.assert_allclose(deltas, expected_deltas, rtol=1e-4, atol=1e-5)
     shares = np.exp(expected_logits) / np.exp(expected_logits).sum(axis=2, keepdims=True)
     np.testing.assert_allclose(scores, shares, rtol=1e-4, atol=1e-5)
+
+
+def test_trim_zeros_graph():
+    x = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, -1, 1]], "float32")
+    rows, kept = modellib.trim_zeros_graph(ops.convert_to_tensor(x))
+    np.testing.assert_array_equal(array(rows), x[[1, 3]])
+    np.testing.assert_array_equal(array(kept), [False, True, False, True])
+
+
+def test_batch_pack_graph():
+    x = np.arange(12, dtype="float32").reshape(2, 3, 2)
+    packed = modellib.batch_pack_graph(ops.convert_to_tensor(x), ops.convert_to_tensor([1, 2]), 2)
+    np.testing.assert_array_equal(array(packed), [x[0, 0], x[1, 0], x[1, 1]])

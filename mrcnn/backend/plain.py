@@ -142,6 +142,7 @@ def conv2d(
     """
     if not isinstance(padding, str):
         inputs, padding = ops.pad(inputs, ((0, 0), *padding, (0, 0))), "valid"
+    # Keras takes the number of groups from the shapes.
     outputs = ops.conv(
         inputs,
         kernel,

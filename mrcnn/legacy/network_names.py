@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from keras import ops
 
 from mrcnn.geometry import anchors
 from mrcnn.geometry.image_meta import FIELDS
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from mrcnn.config import Config
 
 apply_box_deltas_graph = box_ops.apply_box_deltas
-batch_pack_graph = box_ops.batch_pack
 build_fpn_mask_graph = heads.mask_head
 clip_boxes_graph = box_ops.clip_boxes
 denorm_boxes_graph = box_ops.denorm_boxes
@@ -49,6 +49,8 @@ def compute_backbone_shapes(config: "Config", image_shape: Sequence[int]) -> np.
 def trim_zeros_graph(boxes: Tensor, name: str = "trim_zeros") -> tuple[Tensor, Tensor]:
     """Drop the rows that are all zero.
 
+    The length of the result depends on the data, so this works eagerly but not in a compiled graph.
+
     Args:
         boxes: [N, 4].
         name: Not used.
@@ -56,7 +58,16 @@ def trim_zeros_graph(boxes: Tensor, name: str = "trim_zeros") -> tuple[Tensor, T
     Returns:
         The other rows [M, 4], and a bool mask [N] that marks them.
     """
-    return box_ops.trim_zeros(boxes)
+    kept = ops.sum(ops.abs(boxes), axis=1) != 0
+    return ops.take(boxes, ops.nonzero(kept)[0], axis=0), kept
+
+
+def batch_pack_graph(x: Tensor, counts: Tensor, num_rows: int) -> Tensor:
+    """Join the first `counts[i]` rows of each `x[i]`, i < num_rows, along the first axis.
+
+    The length of the result depends on the data, so this works eagerly but not in a compiled graph.
+    """
+    return ops.concatenate([x[i, : int(counts[i])] for i in range(num_rows)], axis=0)
 
 
 def rpn_bbox_loss_graph(config: "Config", target_bbox: Tensor, rpn_match: Tensor, rpn_bbox: Tensor) -> Tensor:

@@ -164,23 +164,6 @@ def log2(x: Tensor) -> Tensor:
     return ops.log(x) / np.float32(np.log(2.0))
 
 
-def trim_zeros(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows that are not all zero, [M, 4], and a bool mask [N] of them.
-
-    The length of the result depends on the data, so this works eagerly but not in a compiled graph.
-    """
-    kept = ops.sum(ops.abs(boxes), axis=1) != 0
-    return ops.take(boxes, ops.nonzero(kept)[0], axis=0), kept
-
-
-def batch_pack(x: Tensor, counts: Tensor, num_rows: int) -> Tensor:
-    """Join the first `counts[i]` rows of each `x[i]`, i < num_rows, along the first axis.
-
-    The length of the result depends on the data, so this works eagerly but not in a compiled graph.
-    """
-    return ops.concatenate([x[i, : int(counts[i])] for i in range(num_rows)], axis=0)
-
-
 def gather(x: Tensor, index: Tensor) -> Tensor:
     """Gather rows of each image: x [B, N, ...] and index int [B, K] give [B, K, ...]."""
     return backend.gather(x, index)

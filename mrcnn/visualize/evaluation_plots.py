@@ -1,4 +1,4 @@
-"""Plots of an evaluation: confusion matrix, precision-recall curves, and F1 against the score.
+"""Plots of the evaluation of a dataset: confusion matrix, precision-recall curves, and F1 against the score.
 
     results = model.evaluate(val, min_score=0.5)
     visualize.plot_confusion_matrix(results.confusion_matrix)

@@ -1,4 +1,4 @@
-"""Plots of an evaluation: the precision-recall curve, and IoU of predictions with ground truth."""
+"""Plots of one image against its ground truth, with the arguments that the Keras 2 notebooks pass."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from keras import ops
 from tensor_tools import call
 
 from mrcnn.geometry import boxes as geometry
@@ -93,17 +92,6 @@ class TestAgainstGeometry:
 
 
 class TestGathering:
-    def test_trim_zeros(self):
-        x = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, -1, 1]], "float32")
-        rows, kept = box_ops.trim_zeros(ops.convert_to_tensor(x))
-        np.testing.assert_array_equal(ops.convert_to_numpy(rows), geometry.trim_zeros(x))
-        np.testing.assert_array_equal(ops.convert_to_numpy(kept), [False, True, False, True])
-
-    def test_batch_pack(self):
-        x = np.arange(12, dtype="float32").reshape(2, 3, 2)
-        packed = box_ops.batch_pack(ops.convert_to_tensor(x), ops.convert_to_tensor([1, 2]), 2)
-        np.testing.assert_array_equal(ops.convert_to_numpy(packed), [x[0, 0], x[1, 0], x[1, 1]])
-
     @pytest.mark.parametrize("shape", [(2, 5), (2, 5, 4), (2, 5, 2, 3)])
     def test_gather(self, shape):
         x = np.random.default_rng(7).normal(size=shape).astype("float32")
