@@ -1,10 +1,15 @@
 """Results in order, work ahead in threads, errors and early ends."""
 
 import itertools
+import os
+import sys
 import threading
+from types import ModuleType
 
 import pytest
 
+from mrcnn.errors import InvalidDataError
+from mrcnn.runtime.engines import LiteRtEngine
 from mrcnn.threads import in_order
 
 
@@ -84,3 +89,21 @@ def test_stages_follow_each_other():
     numbers = in_order(lambda number: number + 1, range(50), threads=3)
     doubled = (2 * number for number in numbers)
     assert list(in_order(str, doubled, threads=2)) == [str(2 * (n + 1)) for n in range(50)]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no affinity of processes")
+def test_litert_takes_the_cores_that_the_process_may_use(monkeypatch):
+    """A container or a batch system may give a process few of the cores of a machine."""
+    taken = []
+
+    def interpreter(model_path, num_threads):
+        taken.append(num_threads)
+        raise ValueError("no model")
+
+    module = ModuleType("ai_edge_litert.interpreter")
+    module.Interpreter = interpreter
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", module)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(999)))
+    with pytest.raises(InvalidDataError):
+        LiteRtEngine("model.tflite")
+    assert taken == [999]

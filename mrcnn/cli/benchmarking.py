@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mrcnn.threads import available_cores
+
 # A process that measures: the environment variables by which frameworks count their threads.
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 COLUMNS = {
@@ -78,11 +80,6 @@ def benchmark_model(
         _show(rows)
     limits = what_limits(rows)
     return {"model": model, "cores": available_cores(), "rows": rows, "limits": limits}, "\n".join(limits)
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _measured(case: dict[str, Any]) -> list[dict[str, Any]]:

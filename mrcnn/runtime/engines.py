@@ -14,6 +14,7 @@ import numpy as np
 from mrcnn.errors import InvalidDataError
 from mrcnn.packages import require
 from mrcnn.runtime.metadata import FILE_NAME, INPUT, KEY, OUTPUTS
+from mrcnn.threads import available_cores
 
 PathLike = str | os.PathLike[str]
 
@@ -100,7 +101,7 @@ class LiteRtEngine:
 
     Args:
         path: The file.
-        threads: Threads of one call; None for one per core.
+        threads: Threads of one call; None for one per core that the process may use.
     """
 
     def __init__(self, path: PathLike, threads: int | None = None) -> None:
@@ -109,7 +110,7 @@ class LiteRtEngine:
         self._path = Path(path)
         try:
             self.interpreter = runtime.Interpreter(
-                model_path=os.fspath(path), num_threads=threads or os.cpu_count() or 1
+                model_path=os.fspath(path), num_threads=threads or available_cores()
             )
         except ValueError as error:
             raise cannot_load("LiteRT", error, path) from error
