@@ -60,6 +60,7 @@ ALLOWED = {
     "scale": {"checkpoints", "loading", "results"},
     "serving": {"drawing", "geometry", "results", "visualize"},
     "cli": {
+        "checkpoints",
         "config",
         "data",
         "evaluation",

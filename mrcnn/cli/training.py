@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from mrcnn.formats.base import FormatDataset
     from mrcnn.model import MaskRCNN
 
-# Layers whose shapes depend on the number of classes.
-HEAD_LAYERS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")
-
 # Settings of the size of the inputs. If one of them is given, the others keep their defaults.
 SIZE_SETTINGS = {"IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "IMAGE_MIN_SCALE", "IMAGE_RESIZE_MODE"}
 # Small images are enlarged so many times, to a multiple of this side.
@@ -177,6 +174,7 @@ def _network(
     recipe: str | None, model: str | None, resume: Path | None, logs: Path, values: dict[str, Any]
 ) -> "MaskRCNN":
     """Return the model in training mode: from a run, from weights, or as the recipe starts."""
+    from mrcnn.checkpoints.weight_report import CLASS_LAYERS
     from mrcnn.loading import load
     from mrcnn.model import MaskRCNN
 
@@ -185,7 +183,7 @@ def _network(
         network.load_weights(resume)
         return network
     if model is not None:
-        return load(model, "training", model_dir=logs, exclude=HEAD_LAYERS, **values)
+        return load(model, "training", model_dir=logs, exclude=CLASS_LAYERS, **values)
     config = recipes.config_of(recipe or recipes.SCRATCH)
     for setting, value in values.items():
         setattr(config, setting, value)
