@@ -12,7 +12,10 @@ Catch `DataError` to catch all of them, or catch the built-in classes. The messa
 the entry. Programs can read them from the attributes `file`, `entry` and `field`.
 """
 
+import contextlib
 import os
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -66,6 +69,28 @@ class CappedWarning(UserWarning):
 
 class LeftOutWarning(UserWarning):
     """Images that cannot be read were left out. The message has their number and the first of them."""
+
+
+@contextlib.contextmanager
+def redirect_warnings(kind: type[Warning], receive: Callable[[str], object]) -> Iterator[None]:
+    """Return a context in which a function receives the warnings of a kind, which are then not shown.
+
+    Args:
+        kind: A class of warnings.
+        receive: Called with the text of each, also if the same warning came before.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", kind)
+        show_other = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, kind):
+                receive(str(message))
+            else:
+                show_other(message, category, *place, **options)
+
+        warnings.showwarning = show
+        yield
 
 
 def reason(error: BaseException) -> str:

@@ -1,11 +1,21 @@
 """The family of errors about data: classes, locations in messages, copies in other processes."""
 
 import pickle
+import warnings
 from pathlib import Path
 
 import pytest
 
-from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
+from mrcnn.errors import (
+    CappedWarning,
+    DataError,
+    InvalidDataError,
+    LeftOutWarning,
+    MissingFileError,
+    UnreadableFileError,
+    reason,
+    redirect_warnings,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +52,15 @@ def test_errors_travel_between_processes(kind):
 def test_the_reason_is_one_line():
     assert reason(ValueError("first\nsecond")) == "first"
     assert reason(KeyError()) == "KeyError"
+
+
+def test_warnings_of_one_category_are_redirected():
+    received = []
+    with pytest.warns(LeftOutWarning) as shown, redirect_warnings(CappedWarning, received.append):
+        for _ in range(2):
+            warnings.warn("a.png", CappedWarning, stacklevel=1)
+        warnings.warn("b.png", LeftOutWarning, stacklevel=1)
+    assert received == ["a.png", "a.png"]
+    assert [str(warning.message) for warning in shown] == ["b.png"]
+    with pytest.warns(CappedWarning, match="c.png"):
+        warnings.warn("c.png", CappedWarning, stacklevel=1)

@@ -4,13 +4,12 @@ import contextlib
 import functools
 import json
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import typer
 
-from mrcnn.errors import DataError, LeftOutWarning
+from mrcnn.errors import DataError, LeftOutWarning, redirect_warnings
 
 FAILED, LEFT_OUT, INTERRUPTED = 1, 3, 130
 
@@ -50,10 +49,16 @@ def finish(command: Callable[..., Any]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **options: Any) -> None:
         as_json, code = bool(options.get("json")), 0
+        left_out: list[str] = []
+
+        def show(message: str) -> None:
+            left_out.append(message)
+            typer.secho(f"Warning: {message}", err=True, fg="yellow")
+
         try:
             with (
                 contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
-                _showing_left_out() as left_out,
+                redirect_warnings(LeftOutWarning, show),
             ):
                 value, text = command(*args, **options)
             code = LEFT_OUT if left_out else 0
@@ -74,22 +79,3 @@ def finish(command: Callable[..., Any]) -> Callable[..., None]:
             raise typer.Exit(code)
 
     return run
-
-
-@contextlib.contextmanager
-def _showing_left_out() -> Iterator[list[str]]:
-    """Show each LeftOutWarning as a sentence, and collect these in the list that it yields."""
-    left_out: list[str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LeftOutWarning)
-        show_other = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-            if not issubclass(category, LeftOutWarning):
-                show_other(message, category, *place, **options)
-                return
-            left_out.append(str(message))
-            typer.secho(f"Warning: {message}", err=True, fg="yellow")
-
-        warnings.showwarning = show
-        yield left_out

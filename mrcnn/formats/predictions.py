@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from tqdm import tqdm
 
-from mrcnn.errors import IMAGE_ERRORS, CappedWarning, InvalidDataError, MissingFileError
+from mrcnn.errors import IMAGE_ERRORS, CappedWarning, InvalidDataError, MissingFileError, redirect_warnings
 from mrcnn.files import archives
 from mrcnn.files.calibration import PixelSize, read_calibration
 from mrcnn.files.images import SUFFIXES, read_image
@@ -120,11 +120,12 @@ def write_predictions(
     )
     read_one = partial(_read, None if NEED_PIXELS & set(wanted) else read, page, channels)
     write = partial(_write, results, _names(class_names), min_score, pixel_size)
+    held: list[str] = []
     capped: list[str] = []
     found = (stream or _one_by_one(detect))(partial(read_one, job) for job in jobs)
     count = len(jobs)
     try:
-        with _held_back() as held:
+        with redirect_warnings(CappedWarning, held.append):
             items = _with_jobs(found, jobs, held, capped)
             with contextlib.closing(in_order(write, items, threads=1)) as written:
                 for _ in tqdm(written, "Predicting", count, unit="image", disable=not verbose):
@@ -202,24 +203,6 @@ def _with_jobs(
             capped.append(job.member)
             before = len(held)
         yield job, item
-
-
-@contextlib.contextmanager
-def _held_back() -> Iterator[list[Warning | str]]:
-    """Collect every CappedWarning in the list that it yields, instead of showing it."""
-    held: list[Warning | str] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", CappedWarning)
-        show_other = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-            if issubclass(category, CappedWarning):
-                held.append(message)
-            else:
-                show_other(message, category, *place, **options)
-
-        warnings.showwarning = show
-        yield held
 
 
 def _folded(path: Path) -> str:
