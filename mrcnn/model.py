@@ -39,7 +39,6 @@ from mrcnn.inference.detector import Detector, update_layer_settings
 from mrcnn.inference.inputs import as_molded, box_rules, image_list, mold_inputs, whole_image_config
 from mrcnn.inference.large_images import DetectsLargeImages
 from mrcnn.inference.outputs import (
-    Detections,
     check_mask_form,
     completed,
     count_detections,
@@ -57,6 +56,7 @@ from mrcnn.legacy.star_imports import *  # noqa: F403
 from mrcnn.network import graphs
 from mrcnn.network.normalization import BatchNorm as BatchNorm
 from mrcnn.network.roi_align import PyramidROIAlign as PyramidROIAlign
+from mrcnn.results.detections import Detections
 from mrcnn.training import arguments, layer_groups, runs
 from mrcnn.training import callbacks as training_callbacks
 from mrcnn.training import network as training_network

@@ -40,8 +40,8 @@ ALLOWED = {
     "tiles": {"geometry", "results"},
     "inference": {"backend", "fast", "geometry", "network", "results", "tiles"},
     # Files for other programs, and what runs them without Keras.
-    "runtime": {"config", "geometry", "inference", "tiles"},
-    "export": {"backend", "geometry", "inference", "network", "runtime"},
+    "runtime": {"config", "geometry", "inference", "results", "tiles"},
+    "export": {"backend", "geometry", "inference", "network", "results", "runtime"},
     "model": {
         "backend",
         "checkpoints",
@@ -52,6 +52,7 @@ ALLOWED = {
         "inference",
         "legacy",
         "network",
+        "results",
         "training",
         "utils",
     },

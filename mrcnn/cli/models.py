@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mrcnn.errors import InvalidDataError
-from mrcnn.inference.outputs import Detections
+from mrcnn.results.detections import Detections
 
 if TYPE_CHECKING:
     from mrcnn.model import MaskRCNN

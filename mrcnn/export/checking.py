@@ -11,7 +11,7 @@ import numpy as np
 from mrcnn import runtime
 from mrcnn.errors import CappedWarning
 from mrcnn.geometry.boxes import compute_overlaps
-from mrcnn.inference.outputs import Detections
+from mrcnn.results.detections import Detections
 from mrcnn.runtime.inputs import original_size
 
 if TYPE_CHECKING:

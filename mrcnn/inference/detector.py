@@ -27,10 +27,11 @@ from mrcnn.inference import outputs
 from mrcnn.inference.compiling import announced
 from mrcnn.inference.inputs import MoldedImage, as_image, mold_inputs, on_ladder
 from mrcnn.inference.mask_branch import LEVELS, mask_branch
-from mrcnn.inference.outputs import Detections, count_detections
+from mrcnn.inference.outputs import count_detections
 from mrcnn.inference.reduced_images import ReducedImage
 from mrcnn.inference.test_time_augmentation import detect_with_options, has_options
 from mrcnn.network.graphs import Graph
+from mrcnn.results.detections import Detections
 from mrcnn.threads import default_threads, in_order
 from mrcnn.typing import Image
 

@@ -11,7 +11,7 @@ from mrcnn.errors import CappedWarning
 from mrcnn.geometry import boxes
 from mrcnn.geometry import mask_pasting as pasting
 from mrcnn.geometry.mask_crops import MaskCrops
-from mrcnn.results.detections import Detections as Detections
+from mrcnn.results.detections import Detections
 from mrcnn.typing import Boxes, ClassIds
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 from mrcnn.geometry import boxes as box_geometry
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.geometry.mask_crops import MaskCrops
-from mrcnn.inference.outputs import Detections
+from mrcnn.results.detections import Detections
 from mrcnn.typing import Boxes, Image
 
 if TYPE_CHECKING:

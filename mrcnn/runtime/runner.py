@@ -11,8 +11,9 @@ from mrcnn.errors import InvalidDataError, MissingFileError
 from mrcnn.geometry.boxes import norm_boxes
 from mrcnn.inference.inputs import box_rules, image_list
 from mrcnn.inference.large_images import DetectsLargeImages
-from mrcnn.inference.outputs import Detections, check_mask_form, completed, place_in_image, with_mask_form
+from mrcnn.inference.outputs import check_mask_form, completed, place_in_image, with_mask_form
 from mrcnn.inference.test_time_augmentation import detect_with_options
+from mrcnn.results.detections import Detections
 from mrcnn.runtime import engines
 from mrcnn.runtime.inputs import prepare, takes
 from mrcnn.runtime.metadata import Metadata

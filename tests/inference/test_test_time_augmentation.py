@@ -7,8 +7,8 @@ import pytest
 
 from mrcnn.geometry import masks as geometry
 from mrcnn.geometry.mask_crops import MaskCrops
-from mrcnn.inference.outputs import Detections
 from mrcnn.inference.test_time_augmentation import detect_with_options
+from mrcnn.results.detections import Detections
 
 SHAPE = (20, 30)
 
