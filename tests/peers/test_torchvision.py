@@ -23,6 +23,7 @@ import recipe
 import mrcnn
 from mrcnn import backend
 from mrcnn.checkpoints import foreign
+from mrcnn.checkpoints.foreign import reading
 from mrcnn.checkpoints.weights import model_weights
 from mrcnn.network import sampling
 
@@ -65,8 +66,8 @@ def results(request, weights, tmp_path_factory):
     settings = {"POST_NMS_ROIS_INFERENCE": 100, "BATCH_NORM_EPSILON": EPSILONS[kind], **SIZES}
     files = []
     with pytest.MonkeyPatch.context() as patch:
-        read = foreign.read_safetensors
-        patch.setattr(foreign, "read_safetensors", lambda path: files.append(path) or read(path))
+        read = reading.read_safetensors
+        patch.setattr(reading, "read_safetensors", lambda path: files.append(path) or read(path))
         model = mrcnn.load(weights(kind), model_dir=folder, **settings)
     assert files == [weights(kind)], "the file is read once"
     # On TensorFlow, one eager call is faster than compiling.
