@@ -108,7 +108,7 @@ class Dataset:
         self.image_info.append({"id": image_id, "source": source, "path": path, **kwargs})
 
     def is_listed_as_empty(self, image_id: int) -> bool:
-        """Whether the annotations list the image as one without objects.
+        """Return whether the annotations list the image as one without objects.
 
         Training uses such images as examples of background; see `Config.TRAIN_ON_EMPTY_IMAGES`. Images whose
         annotations are missing or broken do not count.

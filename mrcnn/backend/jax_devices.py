@@ -35,7 +35,7 @@ class JaxDevices(Devices):
 
 
 def parts_of_batch(model: keras.Model) -> NamedSharding | None:
-    """The sharding of a batch over the devices that hold the weights of a model; None for one device.
+    """Return the sharding of a batch over the devices that hold the weights of a model; None for one device.
 
     The distribution in scope may be another one: a detector of one device may run in a callback of a training
     on several, and a detector of several outside of their scope.

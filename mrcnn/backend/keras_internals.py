@@ -22,18 +22,18 @@ Call = Any
 
 
 def producer(tensor: Tensor) -> Any:
-    """The operation (layer or keras.ops function) that computed a symbolic tensor."""
+    """Return the operation (layer or keras.ops function) that computed a symbolic tensor."""
     return tensor._keras_history.operation
 
 
 def producing_call(tensor: Tensor) -> Call:
-    """The call that computed a symbolic tensor."""
+    """Return the call that computed a symbolic tensor."""
     operation, index, _ = tensor._keras_history
     return operation._inbound_nodes[index]
 
 
 def calls_of(operation: Any) -> Sequence[Call]:
-    """All calls of an operation."""
+    """Return all calls of an operation."""
     return operation._inbound_nodes
 
 
@@ -95,12 +95,12 @@ def watch_assignments(variable: keras.Variable, callback: Callable[[], None]) ->
 
 
 def optimized_variables(optimizer: keras.Optimizer) -> list[keras.Variable]:
-    """The variables that an optimizer was built for."""
+    """Return the variables that an optimizer was built for."""
     return list(optimizer._trainable_variables)
 
 
 def mean_weights(optimizer: keras.Optimizer) -> list[tuple[keras.Variable, keras.Variable]]:
-    """Each variable that an optimizer, or the one whose loss it scales, trains, with its running mean."""
+    """Return the trained variables of an optimizer, or of the one whose loss it scales, with their means."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     return list(zip(inner._trainable_variables, inner._model_variables_moving_average, strict=True))
 
@@ -116,7 +116,7 @@ def without_final_means(optimizer: keras.Optimizer) -> Iterator[None]:
 
 
 def variable_index(optimizer: keras.Optimizer, variable: Any) -> int:
-    """The position of a variable, of Keras or of its backend, in `optimized_variables`."""
+    """Return the position of a variable, of Keras or of its backend, in `optimized_variables`."""
     return int(optimizer._get_variable_index(variable))
 
 
@@ -137,7 +137,7 @@ COMPILED = (
 
 
 def compiled_state(model: keras.Model) -> dict[str, Any]:
-    """The state of a compiled model by attribute, for `restore_compiled_state`."""
+    """Return the state of a compiled model by attribute, for `restore_compiled_state`."""
     return {name: vars(model)[name] for name in COMPILED if name in vars(model)}
 
 
@@ -157,7 +157,7 @@ class ClipsAfterSum:
     clips_after_sum = False
 
     def clipped(self, grads: list[Tensor]) -> list[Tensor]:
-        """The gradients, clipped as Keras does."""
+        """Return the gradients, clipped as Keras does."""
         return super()._clip_gradients(grads)  # type: ignore[misc]
 
     def _clip_gradients(self, grads: list[Tensor]) -> list[Tensor]:
@@ -188,7 +188,7 @@ class AveragesWeights:
     """Part of an optimizer: choose the momentum of the running mean of the weights, which Keras fixes."""
 
     def momentum_of_mean(self) -> Tensor | None:
-        """The momentum in this step, or None for that of Keras."""
+        """Return the momentum in this step, or None for that of Keras."""
         return None
 
     def _update_model_variables_moving_average(self, trainable_variables: Sequence[keras.Variable]) -> None:

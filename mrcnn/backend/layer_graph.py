@@ -42,7 +42,7 @@ def calls_between(outputs: Sequence[Tensor], known: Collection[int] = ()) -> lis
 
 
 def count_uses(model: keras.Model, ordered: list[Call]) -> Counter[int]:
-    """How often each tensor of a model is read, by its id. An output of the model counts as a read."""
+    """Return how often each tensor of a model is read, by its id. An output of the model counts as a read."""
     uses = Counter(id(tensor) for call in ordered for tensor in call.input_tensors)
     uses.update(id(tensor) for tensor in keras.tree.flatten(model.outputs))
     return uses
@@ -51,7 +51,7 @@ def count_uses(model: keras.Model, ordered: list[Call]) -> Counter[int]:
 def replace_layers(
     model: keras.Model, replacements: Mapping[str, keras.Layer], removed: Collection[keras.Layer] = ()
 ) -> keras.Model:
-    """A model with some layers replaced, by name, and some removed. All other layers are shared.
+    """Return a model with some layers replaced, by name, and some removed. All other layers are shared.
 
     Args:
         model: A functional model.
@@ -91,7 +91,7 @@ class EagerRun:
         self._calls = [(call, "training" in signature(call.operation.call).parameters) for call in ordered]
 
     def __call__(self, inputs: Mapping[str, Tensor], training: bool) -> Any:
-        """The model's outputs in their structure.
+        """Return the model's outputs in their structure.
 
         Args:
             inputs: Tensors by the names of the model's inputs.

@@ -130,7 +130,7 @@ class TensorFlowDevices(ReadsTfData):
 def _to_tf_data(
     dataset: Any, inputs: Sequence[Tensor], read: Callable[[], Iterator[Batch]], count: int
 ) -> Any:
-    """The batches that `read` yields from a DataGenerator, `count` of them, as a tf.data dataset.
+    """Return the batches that `read` yields from a DataGenerator, `count` of them, as a tf.data dataset.
 
     Without tf.data's autotuning, which has nothing to tune here: its thread sleeps for up to a minute, and
     the end of a pass often waits for it.
@@ -165,7 +165,7 @@ def _signature(batch: Batch, inputs: Mapping[str, Shape]) -> dict[str, tf.Tensor
 
 
 def strategy_of(model: keras.Model) -> Any:
-    """The strategy of TensorFlowDevices whose replicas hold the weights of a model; None for one device.
+    """Return the strategy whose replicas hold the weights of a model; None for one device.
 
     The strategy in scope may be another one: a detector of one device may run in a callback of a training on
     several, and a detector of several outside of their scope.
@@ -176,7 +176,7 @@ def strategy_of(model: keras.Model) -> Any:
 
 
 def call_on_replicas(model: keras.Model, strategy: Any) -> Callable[[Mapping[str, Any]], dict[str, Parts]]:
-    """An inference call of a model that splits each batch over the replicas of a strategy.
+    """Return an inference call of a model that splits each batch over the replicas of a strategy.
 
     The batch must be a multiple of the number of replicas.
     """
@@ -199,7 +199,7 @@ def call_on_replicas(model: keras.Model, strategy: Any) -> Callable[[Mapping[str
 
 
 def machine_index() -> tuple[int, int]:
-    """The index of this machine in TF_CONFIG, and the number of machines. A chief comes first."""
+    """Return the index of this machine in TF_CONFIG, and the number of machines. A chief comes first."""
     settings = json.loads(os.environ.get("TF_CONFIG", "{}"))
     cluster, task = settings.get("cluster", {}), settings.get("task", {})
     chiefs, workers = (len(cluster.get(kind, [])) for kind in ("chief", "worker"))
@@ -209,13 +209,13 @@ def machine_index() -> tuple[int, int]:
 
 @functools.cache
 def _strategy_of_machines() -> Any:
-    """The strategy of the machines in TF_CONFIG. A process may create only one."""
+    """Return the strategy of the machines in TF_CONFIG. A process may create only one."""
     return tf.distribute.MultiWorkerMirroredStrategy()
 
 
 @functools.cache
 def _strategy_of_devices(*names: str) -> Any:
-    """The strategy of these devices. All models use the same one, so that they can share weights."""
+    """Return the strategy of these devices. All models use the same one, so that they can share weights."""
     return tf.distribute.MirroredStrategy(names)
 
 

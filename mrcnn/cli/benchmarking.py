@@ -122,7 +122,7 @@ def _show(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _texts(row: dict[str, Any]) -> dict[str, str]:
-    """The cells of a row by column."""
+    """Return the cells of a row by column."""
     shares = {name: f"{row[name] / row['median']:.0%}" for name in ADVICE}
     return {
         **{name: str(row[name]) for name in ("batch", "threads", "precision", "objects", "megabytes")},

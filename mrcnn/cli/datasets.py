@@ -190,7 +190,7 @@ def _change_of(folder: Path, kind: str) -> int:
 
 
 def _holds(kind: str, place: Path) -> bool:
-    """Whether annotations of a kind are there; see `_annotations_in`."""
+    """Return whether annotations of a kind are there; see `_annotations_in`."""
     if kind == "labels":
         return _has_images(place)
     if kind == "coco":
@@ -244,13 +244,13 @@ def _has_images(folder: Path) -> bool:
 
 
 def _images_beside(folder: Path) -> Path:
-    """The folder of the images of annotation files: images/ in it or beside it, or the same folder."""
+    """Return the folder of the images of annotation files: images/ in it or beside it, or the same folder."""
     beside = (folder / "images", folder.parent / "images")
     return next((path for path in beside if path.is_dir()), folder)
 
 
 def _is_coco(path: Path) -> bool:
-    """Whether a JSON file has the fields of COCO. One that cannot be read is left to the reader of COCO."""
+    """Return whether a JSON file has the fields of COCO. One that cannot be read is left to its reader."""
     from mrcnn.formats.files import read_json
 
     try:

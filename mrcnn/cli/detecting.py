@@ -120,7 +120,7 @@ def _stream_of(model: Detecting) -> Callable[..., Iterator[Any]] | None:
 
 
 def _is_video(sources: Sequence[str]) -> bool:
-    """Whether the only source is a video or a camera.
+    """Return whether the only source is a video or a camera.
 
     Raises:
         MissingFileError: If a source is neither that nor a path.
@@ -195,7 +195,7 @@ def _next_step(
     channels: Sequence[int] | None = None,
     **_: Any,
 ) -> str:
-    """The command that trains on corrected results, if they are a dataset."""
+    """Return the command that trains on corrected results, if they are a dataset."""
     if set(formats) <= {"csv", "overlay"} and formats:
         return ""
     data = output / "annotations.json" if not formats or "coco" in formats else output

@@ -78,7 +78,7 @@ def inspect_image(
 
 
 def _drawings(model: Any, image: Any) -> list[Callable[[], Any]]:
-    """The functions that draw the steps. Each returns a figure."""
+    """Return the functions that draw the steps. Each returns a figure."""
     import matplotlib
 
     matplotlib.use("Agg")

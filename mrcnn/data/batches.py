@@ -174,7 +174,7 @@ def checked_sources(sources: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def trains_when_empty(dataset: "Dataset", config: "Config", image_id: int) -> bool:
-    """Whether an image becomes a sample even if it shows no object; see TRAIN_ON_EMPTY_IMAGES."""
+    """Return whether an image becomes a sample even if it shows no object; see TRAIN_ON_EMPTY_IMAGES."""
     if config.TRAIN_ON_EMPTY_IMAGES is None:
         return dataset.is_listed_as_empty(image_id)
     return config.TRAIN_ON_EMPTY_IMAGES

@@ -63,7 +63,7 @@ class Difference:
     mask_iou: float
 
     def is_tolerable(self, tolerance: Tolerance) -> bool:
-        """Whether both lists are equal except for rounding."""
+        """Return whether both lists are equal except for rounding."""
         largest = max(self.expected, self.found)
         return largest - self.matched <= max(1, tolerance.share * largest)
 

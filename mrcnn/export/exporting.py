@@ -132,7 +132,7 @@ def format_of(path: Path, format: str | None) -> str:
 
 
 def _ready(model: "MaskRCNN") -> "MaskRCNN":
-    """The model in inference mode, in float32, for whole images."""
+    """Return the model in inference mode, in float32, for whole images."""
     config = model.config
     fits = model.mode == "inference" and config.IMAGE_RESIZE_MODE != "crop" and config.PRECISION == "float32"
     if not fits:

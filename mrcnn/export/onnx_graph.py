@@ -72,27 +72,27 @@ class GraphBuilder:
         return results
 
     def size(self, tensor: Name, axis: int) -> Name:
-        """The size of one axis, int64 [1]."""
+        """Return the size of one axis, int64 [1]."""
         return self.op("Shape", tensor, start=axis, end=axis + 1)
 
     def shape(self, *sizes: Operand) -> Name:
-        """A shape from sizes: names of int64 [1], or numbers."""
+        """Return a shape from sizes: names of int64 [1], or numbers."""
         return self.op("Concat", *[np.array([x]) if isinstance(x, int) else x for x in sizes], axis=0)
 
     def scalar(self, tensor: Name) -> Name:
-        """A tensor with one value, as a scalar."""
+        """Return a tensor with one value, as a scalar."""
         return self.op("Reshape", tensor, np.zeros(0, np.int64))
 
     def count_up(self, size: Name) -> Name:
-        """int64 [size]: 0, 1, 2 ... for a size int64 [1]."""
+        """Return 0, 1, 2 ... as int64 [size], for a size int64 [1]."""
         return self.op("Range", np.int64(0), self.scalar(size), np.int64(1))
 
     def cast(self, tensor: Name, dtype: str) -> Name:
-        """A tensor in another dtype, by its NumPy name."""
+        """Return a tensor in another dtype, by its NumPy name."""
         return self.op("Cast", tensor, to=_onnx_dtype(dtype))
 
     def part(self, tensor: Name, index: int, axis: int = -1) -> Name:
-        """One entry of an axis, which is dropped."""
+        """Return one entry of an axis, which is dropped."""
         return self.op("Gather", tensor, np.int64(index), axis=axis)
 
     def stack(self, tensors: Sequence[Name], axis: int = -1) -> Name:
@@ -100,7 +100,7 @@ class GraphBuilder:
         return self.op("Concat", *[self.op("Unsqueeze", tensor, [axis]) for tensor in tensors], axis=axis)
 
     def total(self, *operands: Operand) -> Name:
-        """The sum of two or more operands, from left to right."""
+        """Return the sum of two or more operands, from left to right."""
         result = operands[0] if isinstance(operands[0], str) else self.constant(operands[0])
         for operand in operands[1:]:
             result = self.op("Add", result, operand)

@@ -121,7 +121,7 @@ class LayerWriter:
         return activate(self.builder, outputs, layer.activation, layer.name)
 
     def _dense(self, layer: Any, x: Name, kernel: np.ndarray, bias: np.ndarray) -> Name:
-        """A matrix product, also of a kernel (h, w, C, filters) that covers features [R, C, h, w]."""
+        """Return a matrix product, also of a kernel (h, w, C, filters) that covers features [R, C, h, w]."""
         builder = self.builder
         if kernel.ndim == 4:
             kernel = kernel.transpose(2, 0, 1, 3).reshape(-1, kernel.shape[-1])
@@ -175,7 +175,7 @@ def pad_window(
     dilations: Sequence[int],
     fill: float = 0.0,
 ) -> tuple[Name, dict[str, Any]]:
-    """The input and the attributes of a convolution or pooling that moves a window over a map.
+    """Return the input and the attributes of a convolution or pooling that moves a window over a map.
 
     Args:
         builder: The graph.
@@ -413,12 +413,12 @@ def _foldable(ordered: Sequence[Call], uses: Counter[int]) -> dict[int, Any]:
 
 
 def uses_batch(norm: Any) -> bool:
-    """Whether a batch norm takes its statistics from the batch, in detection, too."""
+    """Return whether a batch norm takes its statistics from the batch, in detection, too."""
     return getattr(norm, "train_bn", None) is True
 
 
 def _is_map(rank: int, of_rois: bool) -> bool:
-    """Whether a tensor of Keras holds feature maps."""
+    """Return whether a tensor of Keras holds feature maps."""
     return rank == (5 if of_rois else 4)
 
 

@@ -50,7 +50,7 @@ INT8_KINDS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "Clip", "Add", 
 
 
 def is_reducible(name: str) -> bool:
-    """Whether an operator of this name is a part of the network that takes lower precision."""
+    """Return whether an operator of this name is a part of the network that takes lower precision."""
     parts = name.split("/")
     return parts[0] == SCOPE and len(parts) > 2 and not set(parts) & set(LAST_LAYERS)
 
@@ -102,7 +102,7 @@ def _cast(onnx: Any, name: str, result: str, dtype: int) -> Any:
 
 
 def _without_unused(graph: Any, nodes: list[Any], casts: list[Any]) -> Any:
-    """A graph with these nodes, but for the constants and those of the `casts` that nothing reads."""
+    """Return a graph with these nodes, but for the constants and those of the `casts` that nothing reads."""
     added = {node.name for node in casts}
     read = {name for node in nodes if node.name not in added for name in node.input}
     read |= {output.name for output in graph.graph.output}

@@ -25,7 +25,7 @@ def proposals(
     count: int,
     nms_threshold: float,
 ) -> tuple[Name, Name]:
-    """The RoIs of all images; see `mrcnn.network.proposals`.
+    """Return the RoIs of all images; see `mrcnn.network.proposals`.
 
     Args:
         builder: The graph.
@@ -68,7 +68,7 @@ def level_proposals(
     delta_limit: float | None,
     min_side: float,
 ) -> tuple[Name, Name]:
-    """The RoIs of all images; see `mrcnn.network.level_proposals`.
+    """Return the RoIs of all images; see `mrcnn.network.level_proposals`.
 
     Args:
         builder: The graph.
@@ -133,7 +133,7 @@ def _refined(
     bbox_std_dev: Sequence[float],
     delta_limit: float | None = None,
 ) -> Name:
-    """The anchors [B, K] of the indices `best`, moved by their deltas: [B, K, 4]."""
+    """Return the anchors [B, K] of the indices `best`, moved by their deltas: [B, K, 4]."""
     deltas = builder.op("GatherND", deltas, builder.op("Unsqueeze", best, [2]), batch_dims=1)
     deltas = builder.op("Mul", deltas, np.asarray(bbox_std_dev, np.float32))
     return apply_box_deltas(builder, builder.op("Gather", anchors, best), deltas, delta_limit)

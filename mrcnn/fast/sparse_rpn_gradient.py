@@ -152,7 +152,7 @@ def _dense_gradients(
 
 
 def _join_ratios(logits: Tensor, deltas: Tensor) -> Tensor:
-    """Outputs per location [B, L, ratios * (2 logits, 4 deltas)] in the order of the anchors."""
+    """Return the outputs per location [B, L, ratios * (2 logits, 4 deltas)] in the order of the anchors."""
     batch, locations = ops.shape(logits)[:2]
     ratios = logits.shape[-1] // 2
     parts = [ops.reshape(x, (batch, locations, ratios, -1)) for x in (logits, deltas)]
@@ -188,7 +188,7 @@ def _sparse_gradients(
 
 
 def _touched_locations(upstream: Tensor, touched: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Indices int32 [B, T] of the touched locations and their gradients [B, T, D]; unused rows are zero."""
+    """Return the touched locations, int32 [B, T], and their gradients [B, T, D]; unused rows are zero."""
     count = upstream.shape[1] or ops.shape(upstream)[1]
     index, samples = sampling.sample_top_k(touched, ops.ones_like(upstream[..., 0]), limit)
     filled = sampling.is_filled(index, samples)
@@ -215,7 +215,7 @@ def patch_cells(height: Tensor, width: Tensor, stride: int) -> Tensor:
 
 
 def _kernel_positions(length: Tensor, stride: int) -> Tensor:
-    """Positions that the kernel reads along one side at each location: int32 [locations, 3]."""
+    """Return the positions that the kernel reads along one side at each location: int32 [locations, 3]."""
     locations = (length + stride - 1) // stride
     before = ops.maximum((locations - 1) * stride + KERNEL - length, 0) // 2
     first = ops.cast(ops.arange(locations), "int32") * stride - ops.cast(before, "int32")

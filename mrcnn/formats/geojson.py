@@ -134,7 +134,7 @@ def _plane(feature: Any) -> dict[str, int]:
 
 
 def _is_index(value: Any) -> bool:
-    """Whether a JSON value is a whole number. Some programs write 1.0 for 1."""
+    """Return whether a JSON value is a whole number. Some programs write 1.0 for 1."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer()
 
 

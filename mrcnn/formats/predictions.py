@@ -297,7 +297,7 @@ def _one_by_one(detect: Callable[[list[Image]], list[Any]]) -> Stream:
 def _facts(
     found: Mapping[str, Any], shape: Sequence[int], names: Sequence[str], path: Path | None
 ) -> Detections:
-    """The detections of an image, which know its class names, its file and what that says of its pixels."""
+    """Return the detections of an image with its class names, its file and the calibration in the file."""
     result = Detections.of(found, shape)
     result.class_names = tuple(names)
     if path is not None:
@@ -308,7 +308,7 @@ def _facts(
 
 
 def _names(class_names: Mapping[int, str]) -> list[str]:
-    """Names by class id, the background first."""
+    """Return the names by class id, the background first."""
     count = max(class_names, default=0) + 1
     return ["BG", *(class_names.get(number, f"class {number}") for number in range(1, count))]
 

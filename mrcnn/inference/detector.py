@@ -165,7 +165,7 @@ class Detector:
         return backend.sizes_may_vary(self._xla) and self.device_count == 1
 
     def _networks_of(self, shape: tuple[int, ...]) -> _Networks:
-        """The networks for molded images of one shape. Call it with the lock held."""
+        """Return the networks for molded images of one shape. Call it with the lock held."""
         takes_all_sizes = self._takes_all_sizes()
         key = None if takes_all_sizes else shape
         if key not in self._networks:
@@ -414,7 +414,7 @@ class Detector:
     def _run_batch(
         self, networks: _Networks, pixels: np.ndarray, metas: np.ndarray, anchors: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Detections [B, D, 6] and their masks [B, slots, h, w] of one batch."""
+        """Return detections [B, D, 6] and their masks [B, slots, h, w] of one batch."""
         values = networks.boxes({"input_image": pixels, "input_image_meta": metas, "input_anchors": anchors})
         detections = backend.to_numpy(values.pop("mrcnn_detection"))
         count = max(count_detections(rows) for rows in detections)

@@ -25,7 +25,7 @@ class DetectsLargeImages:
     _require_mode: Callable[[str, str], None]
 
     def _tile_model(self) -> "TileModel":
-        """The model as `detect_large` uses it. This is that of a MaskRCNN; a Runner has its own."""
+        """Return the model as `detect_large` uses it. This is that of a MaskRCNN; a Runner has its own."""
         from mrcnn.tiles.detecting import TileModel
 
         self._require_mode("inference", "detect_large")
@@ -35,7 +35,7 @@ class DetectsLargeImages:
             return found
 
         def fingerprint() -> int:
-            """A number of all weights."""
+            """Return a number that depends on all weights."""
             number = 0
             for weights in self.keras_model.get_weights():
                 number = zlib.crc32(np.ascontiguousarray(weights).tobytes(), number)

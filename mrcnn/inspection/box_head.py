@@ -129,7 +129,7 @@ def refine_boxes(model: MaskRCNN, image: Image, image_meta: np.ndarray | None = 
 
 
 def _has_size(refined: Boxes, network_input: tensors.NetworkInput, config: Config) -> np.ndarray:
-    """Whether normalized boxes [P, 4] are large enough for detections, bool [P]. By default all are."""
+    """Return which normalized boxes [P, 4] are large enough for detections, bool [P]. By default all are."""
     conventions = config.conventions()
     if not conventions.detections_per_class:
         return np.ones(len(refined), bool)

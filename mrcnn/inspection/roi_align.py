@@ -178,7 +178,7 @@ def roi_pool(level_map: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np
 
 
 def _sample_positions(edges: np.ndarray, cells: np.ndarray, count: int, method: str) -> np.ndarray:
-    """Positions [N, samples] in cells at which ROIAlign samples along one axis.
+    """Return the positions [N, samples] in cells at which ROIAlign samples along one axis.
 
     Args:
         edges: Normalized edges [N, 2] of the RoIs.

@@ -157,7 +157,7 @@ def _bottleneck(
     style: ResNetStyle,
     norm: Norm,
 ) -> Tensor:
-    """The three convolutions of a block and the sum with its shortcut."""
+    """Build the three convolutions of a block and the sum with its shortcut."""
     stride_1x1, stride_3x3 = (1, strides) if style.stride_in_3x3 else (strides, 1)
     convolutions = (("2a", 1, stride_1x1), ("2b", kernel_size, stride_3x3), ("2c", 1, 1))
     for width, (branch, side, stride) in zip(filters, convolutions, strict=True):

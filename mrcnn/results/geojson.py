@@ -59,7 +59,7 @@ def _geometry(shape: Any, georeference: GeoReference | None) -> dict[str, Any]:
 
 
 def _crs(name: str | None) -> dict[str, Any] | None:
-    """The member `crs` of the GeoJSON of 2008, which GIS programs still read; None for an unknown system."""
+    """Return the member `crs` of GeoJSON 2008, which GIS programs still read; None for an unknown system."""
     if name is None:
         return None
     authority, _, code = name.partition(":")

@@ -59,7 +59,7 @@ def content_of(result: "Detections", image_path: str, tolerance: float = TOLERAN
 
 
 def _mask(box: tuple[int, int, int, int], crop: Masks) -> dict[str, Any]:
-    """The fields of a shape that is a mask: its corners, both inside, and a PNG file of its pixels."""
+    """Return the fields of a shape that is a mask: its corners, both inside, and a PNG file of its pixels."""
     from PIL import Image
 
     rows, columns = np.flatnonzero(crop.any(axis=1)), np.flatnonzero(crop.any(axis=0))

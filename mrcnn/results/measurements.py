@@ -79,7 +79,7 @@ def _row(
 
 
 def _properties(box: "Box", crop: np.ndarray, image: Image | None) -> dict[str, Any]:
-    """The properties of one object in pixels; NaN for one without a pixel."""
+    """Return the properties of one object in pixels; NaN for one without a pixel."""
     from skimage.measure import regionprops_table
 
     y1, x1, y2, x2 = box
@@ -124,7 +124,7 @@ def _in_units(row: Mapping[str, Any], pixel: PixelSize) -> dict[str, float]:
 
 
 def _names(result: "Detections", image: Image | None) -> list[str]:
-    """The names of the columns, in order."""
+    """Return the names of the columns, in order."""
     names = ["object", "class_id", "class", *(["score"] if "scores" in result else [])]
     names += ["y1", "x1", "y2", "x2", "area_px", *_lengths("px")]
     if image is not None:

@@ -52,7 +52,7 @@ class OnnxEngine:
             raise cannot_load("ONNX Runtime", error, path) from error
 
     def metadata(self) -> str | None:
-        """The text in the file's metadata_props."""
+        """Return the text in the file's metadata_props."""
         entries: dict[str, str] = self.session.get_modelmeta().custom_metadata_map
         return entries.get(KEY)
 
@@ -87,7 +87,7 @@ class OpenVinoEngine:
         self.compiled = openvino.compile_model(model, device, settings)
 
     def metadata(self) -> str | None:
-        """The text in the file's rt_info."""
+        """Return the text in the file's rt_info."""
         return self._metadata
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -117,7 +117,7 @@ class LiteRtEngine:
         self._call = self.interpreter.get_signature_runner()
 
     def metadata(self) -> str | None:
-        """The text in the archive at the end of the file."""
+        """Return the text in the archive at the end of the file."""
         try:
             with zipfile.ZipFile(self._path) as archive:
                 return archive.read(FILE_NAME).decode("utf-8")
@@ -149,7 +149,7 @@ class SavedModelEngine:
             raise cannot_load("TensorFlow", error, path) from error
 
     def metadata(self) -> str | None:
-        """The text in the file of assets.extra."""
+        """Return the text in the file of assets.extra."""
         file = self._path / "assets.extra" / FILE_NAME
         return file.read_text(encoding="utf-8") if file.is_file() else None
 
@@ -178,7 +178,7 @@ class TorchEngine:
         self._call = program.module()
 
     def metadata(self) -> str | None:
-        """The text in the file beside the program."""
+        """Return the text in the file beside the program."""
         return self._files[FILE_NAME] or None
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:

@@ -28,10 +28,10 @@ class Engine(Protocol):
     """A loaded file of one format."""
 
     def metadata(self) -> str | None:
-        """The text that the file stores under `metadata.KEY`."""
+        """Return the text that the file stores under `metadata.KEY`."""
 
     def run(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The outputs for images [B, h, w, C]."""
+        """Return the outputs for images [B, h, w, C]."""
 
 
 # Suffix of a file -> its engine. A folder is a SavedModel.

@@ -56,17 +56,17 @@ class Keras2Loops(weights.NamedWeightsModel):
         return self.fit(generator, **positional, **options)
 
     def train_step(self, *args: Any) -> Any:
-        """One step of training, with the inputs by name."""
+        """Run one step of training, with the inputs by name."""
         *state, data = args  # JAX passes its state, too
         return super().train_step(*state, self._named(data))
 
     def test_step(self, *args: Any) -> Any:
-        """One step of validation, with the inputs by name."""
+        """Run one step of validation, with the inputs by name."""
         *state, data = args
         return super().test_step(*state, self._named(data))
 
     def _named_source(self, source: Any) -> Any:
-        """A batch, a generator of batches or a Sequence of batches, with the inputs by name."""
+        """Return a batch, a generator of batches or a Sequence of batches, with the inputs by name."""
         if isinstance(source, list):  # inputs alone
             return self._named(source)[0]
         if isinstance(source, tuple):
@@ -77,7 +77,7 @@ class Keras2Loops(weights.NamedWeightsModel):
         return (self._named(batch) for batch in source) if isinstance(source, Iterator) else source
 
     def _named(self, data: Any) -> Any:
-        """A batch (inputs, outputs) with its inputs by name, and without the empty list of outputs."""
+        """Return a batch (inputs, outputs) with its inputs by name, and without the empty list of outputs."""
         # Keras on PyTorch makes a list of the tuple.
         has_parts = isinstance(data, (list, tuple)) and isinstance(data[0], (list, tuple, Mapping))
         inputs = data[0] if has_parts or isinstance(data, tuple) else data

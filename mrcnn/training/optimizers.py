@@ -96,7 +96,7 @@ class _L2Gradient(keras_internals.ClipsAfterSum, keras_internals.AveragesWeights
         backend.free_gradients(variables)
 
     def clipped(self, grads: list[Tensor]) -> list[Tensor]:
-        """The gradients, clipped as Keras does. The global norm takes one operation per gradient."""
+        """Return the gradients, clipped as Keras does. The global norm takes one operation per gradient."""
         limit = self.global_clipnorm  # type: ignore[attr-defined]
         if self.clipnorm or not limit:  # type: ignore[attr-defined]
             return super().clipped(grads)
@@ -157,6 +157,6 @@ class AdamWithL2(_L2Gradient, _Adam):
 
 
 def adds_l2_gradient(optimizer: keras.Optimizer | None) -> bool:
-    """Whether an optimizer, or the one whose loss it scales, adds the gradient of the L2 penalty itself."""
+    """Return whether an optimizer (or the one whose loss it scales) adds the gradient of the L2 penalty."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     return isinstance(inner, _L2Gradient) and inner.l2_factor != 0.0

@@ -153,7 +153,7 @@ def _check_boxes(
     captions: Sequence[str] | np.ndarray | None,
     visibilities: Sequence[int] | np.ndarray | None,
 ) -> tuple[Boxes, Boxes, np.ndarray]:
-    """Both kinds of boxes as float64 [N, 4], zero where missing, and visibilities as int [N]."""
+    """Return both kinds of boxes as float64 [N, 4], zero where missing, and visibilities as int [N]."""
     present = boxes if boxes is not None else refined_boxes
     if present is None:
         raise ValueError("Pass `boxes`, `refined_boxes` or both. Received: None for both")

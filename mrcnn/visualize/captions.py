@@ -198,7 +198,7 @@ def _write(canvas: np.ndarray, position: np.ndarray, text: str, descent: int, co
 def _candidate_positions(
     box: np.ndarray, height: float, width: float, shape: Sequence[float]
 ) -> list[np.ndarray]:
-    """Positions for a caption above, inside and below its box, left then right, within the canvas."""
+    """Return positions for a caption above, inside and below its box, left then right, within the canvas."""
     lefts = [max(0, min(x, shape[1] - width)) for x in (box[1], box[3] - width)]
     tops = [max(0, min(y, shape[0] - height)) for y in (box[0] - height, box[0], box[2], box[2] - height)]
     return [np.array([y, x, y + height, x + width]) for x in lefts for y in tops]

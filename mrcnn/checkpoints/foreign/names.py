@@ -104,7 +104,7 @@ def torchvision_v2_rows(keys: Collection[str]) -> list[Row]:
 
 
 def detectron2_rows(keys: Mapping[str, np.ndarray]) -> list[Row]:
-    """The table of Detectron2's Mask R-CNN with a ResNet or ResNeXt and FPN; `keys` is its state dict."""
+    """Return the table of Detectron2's Mask R-CNN with ResNet or ResNeXt, and FPN, for its state dict."""
     stem, rpn = "backbone.bottom_up.stem.conv1", "proposal_generator.rpn_head"
     box, mask = "roi_heads.box_head", "roi_heads.mask_head"
     predictor = "roi_heads.box_predictor"

@@ -313,7 +313,7 @@ def tensorboard_callbacks(
 
 
 def _shrink(image: np.ndarray, largest_side: int) -> np.ndarray:
-    """The image, resized if its longer side exceeds this length."""
+    """Return the image, resized if its longer side exceeds this length."""
     factor = largest_side / max(image.shape[:2])
     if factor >= 1:
         return image

@@ -42,14 +42,14 @@ def network_graph(network: keras.Model) -> graph_pb2.GraphDef:
 
 
 def _parents(operation: Any) -> list[str]:
-    """Names of the operations whose outputs an operation takes, each once."""
+    """Return the names of the operations whose outputs an operation takes, each once."""
     calls = keras_internals.calls_of(operation)
     tensors = [tensor for call in calls for tensor in call.input_tensors]
     return list(dict.fromkeys(keras_internals.producer(tensor).name for tensor in tensors))
 
 
 def _find_part(name: str, parents: dict[str, list[str]], parts: dict[str, str]) -> str:
-    """The part that an operation belongs to. `parts` collects those of all operations on the way."""
+    """Return the part that an operation belongs to. `parts` collects those of all operations on the way."""
     if name not in parts:
         if name in FIRST_LAYERS:
             parts[name] = FIRST_LAYERS[name]
