@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.cli.models import load_keras_model
-from mrcnn.files import archives
 from mrcnn.files.images import read_image
+from mrcnn.formats.image_files import open_image
 from mrcnn.formats.predictions import images_of
 from mrcnn.typing import Image
 
@@ -104,13 +104,8 @@ def read_images(source: Path, count: int) -> list[Image]:
         DataError: If there are none, or one cannot be read.
     """
     root, paths = images_of(source)
-    return [_read(root, path) for path in list(paths.values())[:count]]
-
-
-def _read(root: Path, name: str) -> Image:
-    if root.is_dir():
-        return read_image(root / name)
-    return read_image(archives.open_member(root, name), f"{root}/{name}")
+    names = list(paths.values())[:count]
+    return [read_image(open_image(root, name), f"{root}/{name}") for name in names]
 
 
 def megabytes(path: Path) -> float:

@@ -4,6 +4,7 @@ import os
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
 
 from mrcnn.errors import MissingFileError, UnreadableFileError, reason
 from mrcnn.files import archives
@@ -83,6 +84,11 @@ def images_in(root: Source, folder: str) -> list[str]:
         if not paths:
             raise MissingFileError(f"The archive has no folder {folder!r}.", file=root)
     return [paths[path] for path in sorted(paths) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+
+
+def open_image(root: Path, name: str) -> Path | BinaryIO:
+    """Return an image of `images_in` as `read_image` takes it: its path, or the open member of a zip file."""
+    return root / name if root.is_dir() else archives.open_member(root, name)
 
 
 def stem(path: str) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import scipy
@@ -155,7 +154,7 @@ class LabelImageDataset(FormatDataset):
             self.problems.add(problems.MISSING_LABELS, str(root / image))
         else:
             try:
-                header = read_header(_open(root, labels), str(root / labels))
+                header = read_header(image_files.open_image(root, labels), str(root / labels))
             except DataError as error:
                 self.problems.add(problems.BROKEN_MASK, str(error))
                 return
@@ -177,7 +176,7 @@ class LabelImageDataset(FormatDataset):
     def _read_labels(self, info: Record) -> np.ndarray:
         """Return the label image of an image, with negative and void values as background."""
         root, name = info["root"], info["labels"]
-        labels = read_labels(_open(root, name), str(root / name))
+        labels = read_labels(image_files.open_image(root, name), str(root / name))
         if labels.dtype.kind == "i":
             labels = np.maximum(labels, 0)
         if info["void"]:
@@ -197,7 +196,3 @@ class LabelImageDataset(FormatDataset):
             )
         if len(values) > 1 and values[-1] == USUAL_VOID and values[-2] == len(values) - 1:
             self.problems.add(problems.VOID_LABELS, f"{where}: pass void=[255] if it marks no object")
-
-
-def _open(root: Path, name: str) -> Path | BinaryIO:
-    return root / name if root.is_dir() else archives.open_member(root, name)

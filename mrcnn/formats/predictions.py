@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from tqdm import tqdm
@@ -227,7 +227,7 @@ def _read(
     job: _Job,
 ) -> Any:
     """Return what `read` returns for an image. None reads its pixels, and keeps them."""
-    file, name = _open(job), f"{job.root}/{job.member}"
+    file, name = image_files.open_image(job.root, job.member), f"{job.root}/{job.member}"
     image = (read or read_image)(file, name, page=page, channels=channels)
     job.shape, job.image = image.shape[:2], image if read is None else None
     return image
@@ -250,7 +250,7 @@ def _write(
         if pixel_size is not None:
             result.pixel_size = pixel_size
         kept = result.select(np.asarray(result["scores"]) >= min_score)
-        content = _open(job) if results.copy_images else None
+        content = image_files.open_image(job.root, job.member) if results.copy_images else None
     except IMAGE_ERRORS as error:
         _leave_out(job, error)
     else:
@@ -343,8 +343,3 @@ def images_of(source: Path) -> tuple[Path, dict[str, str]]:
             names = unique_names([path.replace("\\", "/") for path in found])
             return source, dict(zip(names, found, strict=True))
     raise MissingFileError('There are no images here or in the folder "images".', file=source)
-
-
-def _open(job: _Job) -> Path | BinaryIO:
-    root, member = job.root, job.member
-    return root / member if root.is_dir() else archives.open_member(root, member)
