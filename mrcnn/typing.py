@@ -14,6 +14,8 @@ Shape: TypeAlias = tuple[int | None, ...]
 Image: TypeAlias = NDArray[Any]
 # Boxes [N, (y1, x1, y2, x2)]: half-open pixel boxes, or normalized boxes where the docstring says so.
 Boxes: TypeAlias = NDArray[Any]
+# One box (y1, x1, y2, x2) in whole pixels; row y2 and column x2 are outside.
+Box: TypeAlias = tuple[int, int, int, int]
 # Instance masks [height, width, N], bool.
 Masks: TypeAlias = NDArray[np.bool_]
 # Class ids [N], int32; 0 is the background.

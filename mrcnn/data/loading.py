@@ -21,7 +21,7 @@ from mrcnn.geometry import images, preprocessing, value_range
 from mrcnn.geometry.image_meta import compose_image_meta
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.geometry.value_range import ValueRange
-from mrcnn.typing import Boxes, ClassIds, Image, Masks
+from mrcnn.typing import Box, Boxes, ClassIds, Image, Masks
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -128,7 +128,7 @@ class _Molded(NamedTuple):
     crops: MaskCrops
     class_ids: ClassIds
     original_shape: tuple[int, ...]
-    window: images.Rectangle
+    window: Box
     scale: float
     values: ValueRange | None
 

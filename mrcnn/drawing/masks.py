@@ -10,7 +10,7 @@ import numpy as np
 
 from mrcnn.drawing.colors import Color, to_255
 from mrcnn.geometry import masks as mask_geometry
-from mrcnn.typing import Image, Masks
+from mrcnn.typing import Box, Image, Masks
 
 
 def to_rgb(image: Image) -> np.ndarray:
@@ -117,7 +117,7 @@ def draw_masks(
 
 def draw_crops(
     canvas: np.ndarray,
-    crops: Sequence[tuple[tuple[int, int, int, int], np.ndarray]],
+    crops: Sequence[tuple[Box, np.ndarray]],
     colors: np.ndarray,
     *,
     scale: int = 1,

@@ -19,7 +19,7 @@ from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import masks as mask_geometry
 from mrcnn.geometry import polygons
 from mrcnn.geometry.mask_crops import MaskCrops
-from mrcnn.typing import ClassIds, Image, Masks
+from mrcnn.typing import Box, ClassIds, Image, Masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Instance:
     """
 
     class_id: int
-    box: tuple[int, int, int, int]
+    box: Box
     mask: Masks
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import interpolation
+from mrcnn.typing import Box
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -28,7 +29,7 @@ LARGEST_ENLARGED = 16_000_000
 THINNEST = 32
 
 Padding = list[tuple[int, int]]
-Rectangle = tuple[int, int, int, int]
+Crop = tuple[int, int, int, int]  # (y, x, height, width) of the scaled image
 
 
 class WholeImage(NamedTuple):
@@ -40,7 +41,7 @@ class WholeImage(NamedTuple):
     width: int
 
 
-Resized = tuple[np.ndarray, Rectangle, float, Padding, Rectangle | None]
+Resized = tuple[np.ndarray, Box, float, Padding, Crop | None]
 
 
 def resize(
@@ -166,7 +167,7 @@ def resize_mask(
     mask: np.ndarray,
     scale: float,
     padding: Padding,
-    crop: Rectangle | None = None,
+    crop: Crop | None = None,
 ) -> np.ndarray:
     """Resize masks as `resize_image` resized their image.
 
@@ -203,7 +204,7 @@ def resize_mask(
 
 
 def mask_indices(
-    shape: tuple[int, int], scale: float, padding: Padding, crop: Rectangle | None = None
+    shape: tuple[int, int], scale: float, padding: Padding, crop: Crop | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows and the columns of a mask that `resize_mask` reads.
 

@@ -58,7 +58,7 @@ class MaskCrops:
         return MaskCrops(self.shape, self.boxes[rows], tuple(crops[row] for row in rows))
 
     def resize(
-        self, scale: float, padding: images.Padding, crop: images.Rectangle | None = None
+        self, scale: float, padding: images.Padding, crop: images.Crop | None = None
     ) -> tuple["MaskCrops", np.ndarray]:
         """Resize the masks as `images.resize_mask` does, and drop those that become empty.
 

@@ -14,17 +14,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from mrcnn.geometry import interpolation, masks
+from mrcnn.typing import Box
 
 BOX, EXPANDED_BOX, GRID = "box", "expanded_box", "grid"
 THRESHOLD = 0.5
 
 # (y1, x1, y2, x2) in pixels, y2 and x2 outside.
-Region = tuple[int, int, int, int]
 
 
 def paste(
     mask: np.ndarray, box: Sequence[float] | np.ndarray, shape: Sequence[int], method: str = BOX
-) -> tuple[Region, np.ndarray]:
+) -> tuple[Box, np.ndarray]:
     """Return the part of an image that a mask may cover, and which of its pixels are inside the mask.
 
     Args:
@@ -45,7 +45,7 @@ def paste(
     return (y1, x1, y2, x2), masks.unmold_crop(mask, (y1, x1, y2, x2))
 
 
-def _paste_expanded(mask: np.ndarray, box: np.ndarray, shape: Sequence[int]) -> tuple[Region, np.ndarray]:
+def _paste_expanded(mask: np.ndarray, box: np.ndarray, shape: Sequence[int]) -> tuple[Box, np.ndarray]:
     side = mask.shape[0]
     padded = np.pad(mask, 1)
     half = (box[2:] - box[:2]) * np.float32(0.5) * np.float32((side + 2) / side)
@@ -61,7 +61,7 @@ def _paste_expanded(mask: np.ndarray, box: np.ndarray, shape: Sequence[int]) -> 
     return (y1, x1, y2, x2), part >= THRESHOLD
 
 
-def _paste_on_grid(mask: np.ndarray, box: np.ndarray, shape: Sequence[int]) -> tuple[Region, np.ndarray]:
+def _paste_on_grid(mask: np.ndarray, box: np.ndarray, shape: Sequence[int]) -> tuple[Box, np.ndarray]:
     weights, edges = [], []
     for cells, low, high, length in zip(mask.shape, box[:2], box[2:], shape, strict=False):
         first, last = max(math.floor(low) - 1, 0), min(math.ceil(high) + 1, length)

@@ -12,7 +12,7 @@ from mrcnn.geometry import boxes
 from mrcnn.geometry import mask_pasting as pasting
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.results.detections import Detections
-from mrcnn.typing import Boxes, ClassIds
+from mrcnn.typing import Box, Boxes, ClassIds
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -87,9 +87,7 @@ def place_in_image(
     return pixel_boxes[kept], class_ids[kept], scores[kept], mask_crops
 
 
-def _inside(
-    region: pasting.Region, crop: np.ndarray, shape: tuple[int, int]
-) -> tuple[pasting.Region, np.ndarray]:
+def _inside(region: Box, crop: np.ndarray, shape: tuple[int, int]) -> tuple[Box, np.ndarray]:
     """Cut a pasted mask to an image of size `shape`."""
     y1, x1, y2, x2 = region
     top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2, shape[0]), min(x2, shape[1])

@@ -10,14 +10,13 @@ import numpy as np
 from mrcnn.files.calibration import GeoReference, PixelSize
 from mrcnn.geometry import rle
 from mrcnn.geometry.mask_crops import MaskCrops
-from mrcnn.typing import Image, Masks
+from mrcnn.typing import Box, Image, Masks
 
 if TYPE_CHECKING:
     import pandas
     import supervision
 
 # (y1, x1, y2, x2) in pixels; row y2 and column x2 are outside.
-Box = tuple[int, int, int, int]
 
 
 class Detections(dict[str, Any]):

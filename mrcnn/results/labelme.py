@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mrcnn.results import outlines
-from mrcnn.typing import Masks
+from mrcnn.typing import Box, Masks
 
 if TYPE_CHECKING:
     from mrcnn.results.detections import Detections
@@ -58,7 +58,7 @@ def content_of(result: "Detections", image_path: str, tolerance: float = TOLERAN
     }
 
 
-def _mask(box: tuple[int, int, int, int], crop: Masks) -> dict[str, Any]:
+def _mask(box: Box, crop: Masks) -> dict[str, Any]:
     """Return the fields of a shape that is a mask: its corners, both inside, and a PNG file of its pixels."""
     from PIL import Image
 

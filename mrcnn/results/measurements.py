@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mrcnn.files.calibration import PixelSize
-from mrcnn.typing import Image
+from mrcnn.typing import Box, Image
 
 if TYPE_CHECKING:
-    from mrcnn.results.detections import Box, Detections
+    from mrcnn.results.detections import Detections
 
 PROPERTIES = ("area", "perimeter", "centroid")
 
@@ -58,7 +58,7 @@ def to_csv(columns: Mapping[str, list[Any]]) -> str:
 
 
 def _row(
-    result: "Detections", index: int, piece: tuple["Box", np.ndarray], image: Image | None
+    result: "Detections", index: int, piece: tuple[Box, np.ndarray], image: Image | None
 ) -> dict[str, Any]:
     class_id = int(result["class_ids"][index])
     y1, x1, y2, x2 = (int(side) for side in result["rois"][index])
@@ -78,7 +78,7 @@ def _row(
     return row
 
 
-def _properties(box: "Box", crop: np.ndarray, image: Image | None) -> dict[str, Any]:
+def _properties(box: Box, crop: np.ndarray, image: Image | None) -> dict[str, Any]:
     """Return the properties of one object in pixels; NaN for one without a pixel."""
     from skimage.measure import regionprops_table
 

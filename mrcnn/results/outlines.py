@@ -5,19 +5,16 @@ to 1. Filled again, the polygons give the same mask.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mrcnn.geometry import polygons
 from mrcnn.geometry.polygons import Polygon
-from mrcnn.typing import Masks
-
-if TYPE_CHECKING:
-    from mrcnn.results.detections import Box
+from mrcnn.typing import Box, Masks
 
 
-def shape_of(box: "Box", crop: Masks, tolerance: float = 0.0) -> Any:
+def shape_of(box: Box, crop: Masks, tolerance: float = 0.0) -> Any:
     """Return a mask as a shapely geometry.
 
     Args:

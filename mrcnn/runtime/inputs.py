@@ -7,15 +7,13 @@ import numpy as np
 from mrcnn.geometry.images import check_enlargement, image_scale, molded_size, resize_image
 from mrcnn.geometry.preprocessing import as_network_image, check_values, mold_image
 from mrcnn.runtime.metadata import Metadata
-from mrcnn.typing import Image
+from mrcnn.typing import Box, Image
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
 
-Window = tuple[int, int, int, int]
 
-
-def prepare(image: Image, metadata: Metadata, config: "Config") -> tuple[Image, Image, Window]:
+def prepare(image: Image, metadata: Metadata, config: "Config") -> tuple[Image, Image, Box]:
     """Resize an image as the settings of a file say.
 
     Args:

@@ -15,10 +15,10 @@ from mrcnn.geometry.images import SIZE_MULTIPLE, image_scale
 from mrcnn.results.detections import Detections
 from mrcnn.tiles.contrast import TilePreparation, fingerprint_of
 from mrcnn.tiles.folder import VERSION, ResultWriter, TileResult, TileStore, found_in
-from mrcnn.tiles.grid import Rectangle, check_tile, grid, quarters
+from mrcnn.tiles.grid import check_tile, grid, quarters
 from mrcnn.tiles.seams import Sweep
 from mrcnn.tiles.sources import ImageSource, open_source
-from mrcnn.typing import Image
+from mrcnn.typing import Box, Image
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -186,7 +186,7 @@ class _Run:
     def _is_full(self, found: Detections) -> bool:
         return found.count >= self.model.config.DETECTION_MAX_INSTANCES
 
-    def _divided(self, tile: Rectangle, image: Image, found: Detections) -> TileResult:
+    def _divided(self, tile: Box, image: Image, found: Detections) -> TileResult:
         """Return the result of a tile. A full tile is divided into four if possible."""
         if not self._is_full(found):
             return TileResult(((tile, found),))
@@ -202,7 +202,7 @@ class _Run:
             tuple(part for result in results for part in result.parts), sum(result.full for result in results)
         )
 
-    def _parts(self, tile: Rectangle) -> list[Rectangle]:
+    def _parts(self, tile: Box) -> list[Box]:
         """Return four parts of a tile, or none if objects change their scale or the model takes no parts."""
         is_padded = self.model.config.IMAGE_RESIZE_MODE != "none"
         parts = quarters(tile, self.overlap, 1 if is_padded else SIZE_MULTIPLE)

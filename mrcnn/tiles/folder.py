@@ -26,8 +26,8 @@ from mrcnn.files.calibration import GeoReference, PixelSize
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.geometry.packed_crops import PackedCrops
 from mrcnn.results.detections import Detections
-from mrcnn.tiles.grid import Rectangle
 from mrcnn.tiles.seams import Found, located
+from mrcnn.typing import Box
 
 RUN, TILES, OBJECTS, MASKS = "run.json", "tiles", "objects.npz", "masks.bin"
 UNFINISHED = ".masks-unfinish.part.bin"  # a name that `files.remove_leftovers` knows
@@ -45,7 +45,7 @@ class TileResult:
         full: Number of parts that have as many detections as the network can return.
     """
 
-    parts: tuple[tuple[Rectangle, Detections], ...]
+    parts: tuple[tuple[Box, Detections], ...]
     full: int = 0
 
     def arrays(self) -> Arrays:

@@ -1,12 +1,11 @@
 """The grid of tiles of an image."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 
-# (y1, x1, y2, x2) in pixels of the image; row y2 and column x2 are outside.
-Rectangle: TypeAlias = tuple[int, int, int, int]
+from mrcnn.typing import Box
+
 # Part of a tile's side that neighbors share by default.
 DEFAULT_OVERLAP = 1 / 8
 SMALLEST_TILE = 8
@@ -45,7 +44,7 @@ def starts_of(length: int, tile: int, overlap: int) -> list[int]:
     return [round(index * (length - tile) / (count - 1)) for index in range(count)]
 
 
-def grid(shape: Sequence[int], tile: int, overlap: int) -> list[list[Rectangle]]:
+def grid(shape: Sequence[int], tile: int, overlap: int) -> list[list[Box]]:
     """Return the tiles of an image, row by row.
 
     Args:
@@ -58,7 +57,7 @@ def grid(shape: Sequence[int], tile: int, overlap: int) -> list[list[Rectangle]]
     return [[(y, x, min(y + tile, height), min(x + tile, width)) for x in columns] for y in rows]
 
 
-def quarters(tile: Rectangle, overlap: int, multiple: int = 1) -> list[Rectangle]:
+def quarters(tile: Box, overlap: int, multiple: int = 1) -> list[Box]:
     """Return four smaller tiles that cover a tile, or none if impossible.
 
     Args:

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mrcnn.tiles.grid import Rectangle
+from mrcnn.typing import Box
 
 # A detection nearer to an inner edge of its tile than this part of its side, or these pixels, is a piece.
 MARGIN, LEAST_MARGIN = 0.1, 2
@@ -45,11 +45,11 @@ class Found:
         is_whole: Whether it stays clear of the inner edges.
     """
 
-    tile: Rectangle
-    roi: Rectangle
+    tile: Box
+    roi: Box
     class_id: int
     score: float
-    box: Rectangle
+    box: Box
     crop: np.ndarray
     depth: float
     is_whole: bool
@@ -59,7 +59,7 @@ class Found:
         """Return the mask, or the whole box for a detection with an empty mask."""
         return self.crop if self.crop.any() else np.ones_like(self.crop)
 
-    def part(self, region: Rectangle) -> np.ndarray:
+    def part(self, region: Box) -> np.ndarray:
         """Return the mask in a rectangle of the image, bool [h, w]."""
         y1, x1, y2, x2 = region
         canvas = np.zeros((max(0, y2 - y1), max(0, x2 - x1)), bool)
@@ -71,7 +71,7 @@ class Found:
 
 
 def located(
-    tile: Rectangle,
+    tile: Box,
     image_shape: Sequence[int],
     *,
     roi: Sequence[int],
@@ -102,7 +102,7 @@ def located(
     )
 
 
-def intersection(one: Rectangle, other: Rectangle) -> Rectangle:
+def intersection(one: Box, other: Box) -> Box:
     """Return the intersection of two rectangles. Its far edges come first if they do not intersect."""
     return max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
 
@@ -181,7 +181,7 @@ class Sweep:
         return finished
 
 
-def _rank(one: Candidate) -> tuple[float, float, Rectangle, Rectangle]:
+def _rank(one: Candidate) -> tuple[float, float, Box, Box]:
     found = one.found
     return -found.depth, -found.score, found.tile, found.roi
 
@@ -204,7 +204,7 @@ def connect(every: Sequence[Candidate], known: int) -> None:
                 one.neighbors[other] = other.neighbors[one] = similarity_of(one.found, other.found)
 
 
-def shared_pixels(one: Found, other: Found, region: Rectangle) -> int:
+def shared_pixels(one: Found, other: Found, region: Box) -> int:
     """Return the number of pixels that two masks share in a rectangle."""
     return int(np.count_nonzero(one.part(region) & other.part(region)))
 
@@ -263,7 +263,7 @@ def similarity_of(one: Found, other: Found) -> float:
     return both / needed if needed else 0.0
 
 
-def enclosing(one: Rectangle, other: Rectangle) -> Rectangle:
+def enclosing(one: Box, other: Box) -> Box:
     """Return the smallest rectangle around two rectangles."""
     return min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])
 

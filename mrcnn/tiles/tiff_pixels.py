@@ -13,9 +13,8 @@ import numpy as np
 from mrcnn.files import tiff, tiff_tags
 from mrcnn.files.colors import of_values
 from mrcnn.files.images import turned
-from mrcnn.typing import Image
+from mrcnn.typing import Box, Image
 
-Window = tuple[int, int, int, int]
 JPEG = {6, 7, 33007, 34892}  # compressions whose decoder converts YCbCr to RGB
 GRAY = ("L", "La")  # names of colors
 MOST_COLORS = 1 << 8
@@ -65,7 +64,7 @@ class Appearance:
         """Return the (height, width) of the image as viewers show it, for its stored height and width."""
         return (width, height) if self.orientation >= 5 else (height, width)
 
-    def stored_window(self, window: Window, shape: tuple[int, int]) -> Window:
+    def stored_window(self, window: Box, shape: tuple[int, int]) -> Box:
         """Return the window of the stored image for a window of the shown image of size `shape`."""
         y1, x1, y2, x2 = window
         height, width = shape
