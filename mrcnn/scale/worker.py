@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.errors import IMAGE_ERRORS
+from mrcnn.errors import IMAGE_ERRORS, UnreadableFileError, reason
 from mrcnn.files.images import read_image
 from mrcnn.results.detections import Detections
 from mrcnn.scale import tables
@@ -62,6 +62,8 @@ class Worker:
                 return bytes(stream.read())
         except OSError as error:
             return error
+        except Exception as error:  # file systems of other packages raise errors of their own
+            return UnreadableFileError(reason(error))
 
     def _row(self, path: str, content: bytes | Exception) -> tables.Row:
         try:

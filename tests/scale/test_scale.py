@@ -1,6 +1,7 @@
 """Detection with two workers of a local Ray: results of `detect`, broken images, resume."""
 
 import functools
+import io
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from mrcnn.geometry import rle
 from mrcnn.results import Detections
 from mrcnn.scale import locations, tables
 from mrcnn.scale.identity import describe
+from mrcnn.scale.worker import Worker
 
 SIDE = 96
 
@@ -101,6 +103,40 @@ def test_addresses_of_fsspec():
     assert locations.list_images("memory://photos") == ["x.png"]
     with pytest.raises(ValueError, match="No installed package"):
         locations.open_location("nothing://photos")
+
+
+def test_errors_of_object_stores_leave_out_one_image(tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class ClientError(Exception):
+        """Clients of object stores raise errors that derive from Exception alone."""
+
+    class Store(MemoryFileSystem):
+        protocol = "store"
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(path.replace("store://", "memory://"))
+
+        def _open(self, path, *args, **kwargs):
+            if path.endswith("a.png"):
+                raise ClientError("status 403")
+            return super()._open(path, *args, **kwargs)
+
+    class Model:
+        def detect(self, images, masks):
+            return [result(0)]
+
+    fsspec.register_implementation("store", Store, clobber=True)
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(stream, "png")
+    for name in ("a.png", "b.png"):
+        fsspec.filesystem("memory").pipe(f"/images/{name}", stream.getvalue())
+    worker = Worker(Model, "store://images", str(tmp_path), "model", min_score=0.5)
+    worker({"path": np.array(["a.png", "b.png"])})
+    assert [read.path for read in scale.read_results(tmp_path)] == ["b.png"]
+    assert scale.read_errors(tmp_path) == {"a.png": "status 403"}
 
 
 def test_the_description_depends_on_the_weights_only(tmp_path):
