@@ -11,7 +11,10 @@ from typing import Any
 from mrcnn.threads import available_cores
 
 # A process that measures: the environment variables by which frameworks count their threads.
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
+    *("TF_NUM_INTRAOP_THREADS", "PJRT_NPROC"),
+)
 COLUMNS = {
     "size": "image",
     "batch": "batch",

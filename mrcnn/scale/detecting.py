@@ -13,6 +13,9 @@ from mrcnn.scale.locations import list_images
 from mrcnn.scale.reading import Summary, summarize
 from mrcnn.scale.worker import Worker
 
+# The variables by which TensorFlow and JAX count their threads. Ray itself sets that of PyTorch.
+THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "PJRT_NPROC")
+
 
 def detect_images(
     source: str | os.PathLike[str],
@@ -120,7 +123,7 @@ def _start(ray: Any, address: str | None, workers: int, cpus: float) -> None:
         ray.init(address=address)
         return
     # One core more than the workers need, for Ray's own tasks. Each worker uses the threads of its share.
-    threads = {"TF_NUM_INTRAOP_THREADS": str(max(1, int(cpus)))}
+    threads = dict.fromkeys(THREAD_VARIABLES, str(max(1, int(cpus))))
     ray.init(
         address="local",
         num_cpus=int(-(-workers * cpus // 1)) + 1,

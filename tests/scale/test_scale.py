@@ -2,6 +2,10 @@
 
 import functools
 import io
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +21,7 @@ from mrcnn import scale
 from mrcnn.errors import InvalidDataError, MissingFileError
 from mrcnn.geometry import rle
 from mrcnn.results import Detections
-from mrcnn.scale import locations, tables
+from mrcnn.scale import detecting, locations, tables
 from mrcnn.scale.identity import describe
 from mrcnn.scale.worker import Worker
 
@@ -200,6 +204,19 @@ def test_results_of_other_weights_are_refused(tmp_path):
 def test_arguments(tmp_path):
     with pytest.raises(ValueError, match="`workers` must be positive"):
         scale.detect_images(tmp_path, tmp_path, "nucleus-light", workers=0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="only Linux lists threads there")
+def test_a_worker_on_jax_uses_the_threads_of_its_share():
+    pytest.importorskip("jax")
+    code = (
+        "import pathlib, jax; jax.numpy.ones(3).block_until_ready()\n"
+        "names = [path.read_text() for path in pathlib.Path('/proc/self/task').glob('*/comm')]\n"
+        "print(sum('XLAEigen' in name for name in names))"
+    )
+    env = os.environ | {"JAX_PLATFORMS": "cpu"} | dict.fromkeys(detecting.THREAD_VARIABLES, "3")
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3"]
 
 
 @pytest.mark.slow
