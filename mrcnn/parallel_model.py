@@ -6,9 +6,10 @@ from typing import Any
 import keras
 
 from mrcnn import backend
+from mrcnn.backend import keras_internals
 
 
-class ParallelModel(keras.Model):
+class ParallelModel(keras_internals.KeepsWeights):
     """A model that splits each batch over several devices.
 
     Compile and use it like any Keras model. Weight files contain the weights of the inner model.

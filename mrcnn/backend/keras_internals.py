@@ -147,6 +147,54 @@ def restore_compiled_state(model: keras.Model, state: dict[str, Any]) -> None:
     vars(model).update(state)
 
 
+# The kinds of variables in a state of Keras' loops on JAX, in order.
+JAX_STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
+
+
+class KeepsWeights(keras.Model):
+    """A model that has its weights after an error in a step of `fit`, `evaluate` or `predict`.
+
+    On JAX, Keras takes the values out of the variables before the first step, and puts those of the last
+    complete step back. If the first step fails, for instance because of an image or of Ctrl-C while it
+    compiles, there are none, and each variable silently has new random values.
+    """
+
+    _jax_state: dict[str, Any] | None = None
+
+    def fit(self, *args: Any, **options: Any) -> keras.callbacks.History:
+        """Train as `keras.Model.fit` does."""
+        with self._puts_values_back():
+            return super().fit(*args, **options)
+
+    def evaluate(self, *args: Any, **options: Any) -> Any:
+        """Evaluate as `keras.Model.evaluate` does."""
+        with self._puts_values_back():
+            return super().evaluate(*args, **options)
+
+    def predict(self, *args: Any, **options: Any) -> Any:
+        """Predict as `keras.Model.predict` does."""
+        with self._puts_values_back():
+            return super().predict(*args, **options)
+
+    @contextlib.contextmanager
+    def _puts_values_back(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            if hasattr(self, "jax_state_sync"):
+                self.jax_state_sync()
+                self._jax_state = None
+            raise
+
+    def _get_jax_state(self, **options: bool) -> tuple[Any, ...]:
+        """The values of the variables by kind. Those taken out of the variables are those to put back."""
+        state: tuple[Any, ...] = super()._get_jax_state(**options)
+        if options.get("purge_model_variables"):
+            kinds = [kind for kind in JAX_STATE if options.get(kind)]
+            self._jax_state = dict(zip(kinds, state, strict=True))
+        return state
+
+
 class ClipsAfterSum:
     """Part of an optimizer: clip gradients after tf.distribute has summed them. Keras clips before.
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from mrcnn.backend import keras_internals
 from mrcnn.checkpoints import weights
 from mrcnn.typing import Tensor
 
@@ -25,7 +26,7 @@ BATCH_INPUTS = (
 DROPPED = ("max_queue_size", "workers", "use_multiprocessing")
 
 
-class Keras2Loops(weights.NamedWeightsModel):
+class Keras2Loops(keras_internals.KeepsWeights, weights.NamedWeightsModel):
     """A model whose `fit`, `train_on_batch` and so on also take the batches of `data_generator`.
 
     Such a batch is a list of the BATCH_INPUTS. Arrays for which the model has no input are left out.

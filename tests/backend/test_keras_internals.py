@@ -16,6 +16,8 @@ from tensor_tools import BACKEND, array, tensor
 
 from mrcnn import _startup
 from mrcnn.backend import keras_internals
+from mrcnn.parallel_model import ParallelModel
+from mrcnn.training.network import TrainingNetwork
 
 pytestmark = pytest.mark.smoke
 
@@ -177,6 +179,46 @@ def test_without_final_means():
     assert "finalize_variable_values" not in vars(model.optimizer)
 
 
+class TestKeepsWeights:
+    @pytest.mark.parametrize("cls", [ParallelModel, TrainingNetwork])
+    def test_the_models_that_train(self, cls):
+        assert issubclass(cls, keras_internals.KeepsWeights)
+
+    @pytest.mark.parametrize("loop", ["fit", "evaluate", "predict"])
+    def test_after_an_error_in_the_first_step(self, loop):
+        class Fails(keras_internals.KeepsWeights):
+            def train_step(self, *args):
+                raise ZeroDivisionError
+
+            test_step = predict_step = train_step
+
+        image = keras.Input((3,))
+        model = Fails(image, layers.Dense(1)(image))
+        model.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
+        model.set_weights([np.full((3, 1), 7.0), np.full(1, 2.0)])
+        data = [np.ones((4, 3), "float32"), np.ones((4, 1), "float32")]
+        with pytest.raises(ZeroDivisionError):
+            getattr(model, loop)(*data[: 1 + (loop != "predict")], verbose=0)
+        kernel, bias = model.get_weights()
+        np.testing.assert_array_equal(kernel, np.full((3, 1), 7.0))
+        np.testing.assert_array_equal(bias, [2.0])
+
+    def test_in_a_later_epoch_the_last_step_counts(self):
+        class Fail(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 1:
+                    self.model.train_function = lambda *args: 1 / 0
+
+        image = keras.Input((1,))
+        model = keras_internals.KeepsWeights(image, layers.Dense(1, use_bias=False)(image))
+        model.compile(keras.optimizers.SGD(0.5), "mse")
+        model.set_weights([np.full((1, 1), 2.0)])
+        data = np.ones((1, 1)), np.ones((1, 1))
+        with pytest.raises(ZeroDivisionError):
+            model.fit(*data, epochs=2, validation_data=data, callbacks=[Fail()], verbose=0)
+        np.testing.assert_allclose(model.get_weights()[0], [[1.0]])  # 2 - 0.5 * 2 * (2 - 1)
+
+
 def test_variable_index():
     variables = [keras.Variable(np.zeros(2, "float32")) for _ in range(3)]
     optimizer = keras.optimizers.SGD()
@@ -290,4 +332,4 @@ def test_every_function_has_a_test():
     functions = inspect.getmembers(keras_internals, inspect.isfunction)
     names = [name for name, function in functions if inspect.getmodule(function) is keras_internals]
     assert [name for name in names if f"test_{name}" not in here] == []
-    assert "TestClipsAfterSum" in here and "TestAveragesWeights" in here
+    assert {"TestClipsAfterSum", "TestAveragesWeights", "TestKeepsWeights"} <= set(here)

@@ -141,3 +141,19 @@ def test_the_graph_does_not_grow(model):
     for number in range(4):
         step(model, layers="all" if number % 2 else "heads")
     assert size() == before
+
+
+def test_a_first_step_that_fails_leaves_the_weights(tmp_path):
+    class Fail(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model.train_function = self.fail
+
+        def fail(self, *args):
+            raise KeyboardInterrupt
+
+    model = build(tmp_path)
+    before = model.keras_model.get_weights()
+    with pytest.raises(KeyboardInterrupt):
+        model.train(toy_dataset(4), None, 0.01, 1, "heads", custom_callbacks=[Fail()])
+    for array, expected in zip(model.keras_model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(array, expected)
