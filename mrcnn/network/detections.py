@@ -232,7 +232,7 @@ class DetectionLayer(keras.layers.Layer):
             "soft_nms_sigma": self.soft_nms_sigma,
             "non_max_suppression": non_max_suppression,
         }
-        if not self.per_class:
+        if not self.per_class or scores.shape[2] == 1:  # with the background alone, nothing is per class
             return refine_detections(rois, scores, deltas, windows, **settings)
         return refine_detections_per_class(
             rois,

@@ -138,6 +138,14 @@ def test_background_alone_gives_zeros():
     assert not found_for([(0, 0.9)] * 5, min_confidence=0).any()
 
 
+@pytest.mark.parametrize("options", [{}, {"per_class": True}, {"per_class": True, "soft_nms_sigma": 0.5}])
+def test_a_network_of_the_background_alone_finds_nothing(options):
+    """That is a Config whose NUM_CLASSES nobody has set."""
+    inputs = [apart(3), np.ones((1, 3, 1), "float32"), np.zeros((1, 3, 1, 4), "float32")]
+    found = run(DetectionLayer(min_confidence=0, **options), [*inputs, meta_of([(0, 0, *SHAPE)])])
+    assert found.shape == (1, 100, 6) and not found.any()
+
+
 def test_equal_scores_keep_the_order_of_rois():
     rows = [(1, 0.9), (3, 0.9), (2, 0.9)]
     assert found_for(rows)[:3, 4].tolist() == [1, 3, 2]
