@@ -19,7 +19,7 @@ import numpy as np
 import mrcnn
 from mrcnn import backend
 from mrcnn import utils as utils
-from mrcnn.backend import precision
+from mrcnn.backend import keras_internals, precision
 from mrcnn.backend.devices import Devices
 from mrcnn.checkpoints import downloads, weights
 from mrcnn.checkpoints.model_info import ModelInfo, clean_names, report_differences
@@ -72,6 +72,11 @@ LearningRate: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedul
 logger = logging.getLogger(__name__)
 
 MODES = ("training", "inference")
+
+
+@keras.saving.register_keras_serializable("mrcnn")
+class InferenceNetwork(keras_internals.KeepsWeights, weights.NamedWeightsModel):
+    """A functional model of `inference_graph`."""
 
 
 class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
@@ -151,7 +156,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
                 network = training_network.TrainingNetwork(inputs, outputs, name="mask_rcnn")
             else:
                 listed = [outputs[name] for name in graphs.INFERENCE_OUTPUTS]
-                network = weights.NamedWeightsModel(list(inputs.values()), listed, name="mask_rcnn")
+                network = InferenceNetwork(list(inputs.values()), listed, name="mask_rcnn")
         network.describe = self._describe
         return network
 

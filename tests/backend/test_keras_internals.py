@@ -16,6 +16,7 @@ from tensor_tools import BACKEND, array, tensor
 
 from mrcnn import _startup
 from mrcnn.backend import keras_internals
+from mrcnn.model import InferenceNetwork
 from mrcnn.parallel_model import ParallelModel
 from mrcnn.training.network import TrainingNetwork
 
@@ -180,8 +181,8 @@ def test_without_final_means():
 
 
 class TestKeepsWeights:
-    @pytest.mark.parametrize("cls", [ParallelModel, TrainingNetwork])
-    def test_the_models_that_train(self, cls):
+    @pytest.mark.parametrize("cls", [InferenceNetwork, ParallelModel, TrainingNetwork])
+    def test_the_networks(self, cls):
         assert issubclass(cls, keras_internals.KeepsWeights)
 
     @pytest.mark.parametrize("loop", ["fit", "evaluate", "predict"])
