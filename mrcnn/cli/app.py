@@ -168,14 +168,25 @@ CopyPaste = Annotated[
 ]
 
 
+CrowdsAsObjects = Annotated[
+    bool,
+    typer.Option(
+        "--crowds-as-objects", help="Of COCO files: crowds are single objects. CVAT marks masks as crowds."
+    ),
+]
+
+
 def _image_choice(
-    page: int | None, channels: str | None, class_attribute: str | None = None
+    page: int | None,
+    channels: str | None,
+    class_attribute: str | None = None,
+    crowds_as_objects: bool = False,
 ) -> dict[str, Any]:
     """Return the given options for reading images and annotations, by name."""
-    from mrcnn.cli.datasets import CLASS_ATTRIBUTE, parse_channels
+    from mrcnn.cli.datasets import CLASS_ATTRIBUTE, CROWDS_AS_OBJECTS, parse_channels
 
     options = {"page": page, "channels": parse_channels(channels), CLASS_ATTRIBUTE: class_attribute}
-    return _given(**options)
+    return _given(**options, **{CROWDS_AS_OBJECTS: crowds_as_objects or None})
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -391,6 +402,7 @@ def describe(
     page: Page = None,
     channels: Channels = None,
     class_attribute: ClassAttribute = None,
+    crowds_as_objects: CrowdsAsObjects = False,
     limit: Annotated[int, typer.Option(min=0, help="Number of images to examine; 0 for all.")] = 1000,
     figure: Annotated[Path | None, typer.Option(help="Save a figure to this file, such as data.png.")] = None,
     json: Json = False,
@@ -404,7 +416,7 @@ def describe(
         limit=limit or None,
         figure=figure,
         quiet=json,
-        choice=_image_choice(page, channels, class_attribute),
+        choice=_image_choice(page, channels, class_attribute, crowds_as_objects),
     )
 
 
@@ -417,6 +429,7 @@ def evaluate(
     page: Page = None,
     channels: Channels = None,
     class_attribute: ClassAttribute = None,
+    crowds_as_objects: CrowdsAsObjects = False,
     limit: Annotated[int, typer.Option(min=0, help="Number of images to evaluate; 0 for all.")] = 0,
     min_score: Annotated[
         float | None,
@@ -440,7 +453,7 @@ def evaluate(
         min_score=min_score,
         settings=settings or [],
         quiet=json,
-        choice=_image_choice(page, channels, class_attribute),
+        choice=_image_choice(page, channels, class_attribute, crowds_as_objects),
     )
 
 
@@ -461,6 +474,7 @@ def convert(
     page: Page = None,
     channels: Channels = None,
     class_attribute: ClassAttribute = None,
+    crowds_as_objects: CrowdsAsObjects = False,
     formats: Formats = None,
     copy_images: CopyImages = False,
     overwrite: Overwrite = False,
@@ -478,7 +492,7 @@ def convert(
         formats=formats or [],
         copy_images=copy_images,
         overwrite=overwrite,
-        choice=_image_choice(page, channels, class_attribute),
+        choice=_image_choice(page, channels, class_attribute, crowds_as_objects),
     )
 
 
@@ -490,6 +504,7 @@ def train(
     page: Page = None,
     channels: Channels = None,
     class_attribute: ClassAttribute = None,
+    crowds_as_objects: CrowdsAsObjects = False,
     validation: Annotated[
         Path | None, typer.Option("--validation", help="Annotations of the validation images.")
     ] = None,
@@ -542,7 +557,7 @@ def train(
         any_orientation=any_orientation,
         copy_paste=copy_paste,
         settings=settings or [],
-        choice=_image_choice(page, channels, class_attribute),
+        choice=_image_choice(page, channels, class_attribute, crowds_as_objects),
     )
 
 

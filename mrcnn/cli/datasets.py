@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The option for VIA files.
-CLASS_ATTRIBUTE = "class-attribute"
+# The options for files of one format.
+CLASS_ATTRIBUTE, CROWDS_AS_OBJECTS = "class-attribute", "crowds-as-objects"
+FORMAT_OPTIONS = {CLASS_ATTRIBUTE: "VIA", CROWDS_AS_OBJECTS: "COCO"}
 # The files of formats that have one for each image.
 OUTLINE_SUFFIXES = {"labelme": {".json"}, "geojson": {".geojson"}, "imagej": {".zip", ".roi"}}
 # What a message says about paths that are no dataset.
@@ -54,14 +55,15 @@ def open_dataset(
         images: The folder of the images, for formats whose images may be elsewhere.
         classes: Class names in the order of their ids, for formats that know none; of YOLO those of the file.
         choice: Options by their name on the command line: `page` and `channels` of the images, see
-            `mrcnn.formats.base.FormatDataset`, and `class-attribute`, see `mrcnn.formats.ViaDataset`.
+            `mrcnn.formats.base.FormatDataset`; `class-attribute`, see `mrcnn.formats.ViaDataset`; and
+            `crowds-as-objects`, see `mrcnn.formats.CocoDataset`.
         part: Which images of a YOLO data.yaml: those of its "train", "val" or "test".
         like: A dataset whose class numbers this one gets, too, such as that of the training.
 
     Raises:
         MissingFileError: If there is no such file.
         InvalidDataError: If no dataset is recognized, or it has classes that `like` does not have.
-        ValueError: If `class-attribute` is given for another format than VIA.
+        ValueError: If an option is given that another format has.
     """
     if not data.exists():
         raise MissingFileError("There is no such file or folder.", file=data)
@@ -69,17 +71,18 @@ def open_dataset(
         raise MissingFileError(
             "The folder does not exist. Pass the folder that contains the images to --images.", file=images
         )
-    from mrcnn import formats
-
     options = dict(choice or {})
-    attribute = options.pop(CLASS_ATTRIBUTE, None)
+    own = {name: options.pop(name) for name in FORMAT_OPTIONS if name in options}
     if like is not None:
         classes = [info["name"] for info in like.class_info[1:]]
     owner = "model" if like is None else "training data"
-    wanted = _Wanted(images, classes, options, part, attribute, owner)
+    wanted = _Wanted(images, classes, options, part, own, owner)
     dataset = _from_folder(data, wanted)
-    if attribute is not None and like is None and not isinstance(dataset, formats.ViaDataset):
-        raise ValueError(f"--{CLASS_ATTRIBUTE} is an option for VIA files. Received: {data}. Leave it out.")
+    for option in own if like is None else ():
+        if not type(dataset).__name__.lower().startswith(FORMAT_OPTIONS[option].lower()):
+            raise ValueError(
+                f"--{option} is an option for {FORMAT_OPTIONS[option]} files. Received: {data}. Leave it out."
+            )
     if like is not None:
         try:
             dataset.renumber_classes(wanted.classes or ())
@@ -99,7 +102,7 @@ class _Wanted:
     classes: Sequence[str] | None
     choice: Mapping[str, Any]
     part: str
-    class_attribute: str | None
+    format_options: Mapping[str, Any]
     owner: str = "model"  # what has the classes
 
 
@@ -113,10 +116,11 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
     if place.suffix.lower() == ".json":
         if place != data or _is_coco(place):  # in a folder, only COCO files are found
             coco = formats.CocoDataset(**choice)
-            coco.load(place, images)
+            is_object = bool(wanted.format_options.get(CROWDS_AS_OBJECTS))
+            coco.load(place, images, crowds_as_objects=is_object)
             return coco
         via = formats.ViaDataset(**choice)
-        via.load(place, images, class_attribute=wanted.class_attribute)
+        via.load(place, images, class_attribute=wanted.format_options.get(CLASS_ATTRIBUTE))
         return via
     if place != data:
         return _from_folder(place, wanted)
@@ -124,7 +128,7 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
         return _label_images(data, wanted)
     if data.is_dir() and any(data.glob("[!.]*.json")):
         shapes = formats.LabelMeDataset(**choice)
-        shapes.load(data, classes, keep_empty=True, within=images)
+        shapes.load(data, classes, keep_empty=True, within=images, images=images)
         return shapes
     for kind, outlines in (("geojson", formats.GeoJsonDataset), ("imagej", formats.ImageJDataset)):
         if _has_outlines(data, kind):
@@ -274,6 +278,7 @@ def describe_dataset(
 
     matplotlib.use("Agg")
     from mrcnn.formats import describe
+    from mrcnn.formats.problems import CHANGED
 
     dataset = open_dataset(data, images, choice=choice)
     numbers = describe(dataset, limit)
@@ -282,7 +287,7 @@ def describe_dataset(
     if figure is not None:
         drawn.savefig(figure)
         text = f"Saved the figure to {figure}."
-    if numbers["problems"]:
-        kinds = sum(numbers["problems"].values())
-        raise IncompleteError((numbers, text), f"{kinds} entries have problems; see above.")
+    count = sum(count for kind, count in numbers["problems"].items() if kind not in CHANGED)
+    if count:
+        raise IncompleteError((numbers, text), f"{count} entries have problems; see above.")
     return numbers, text

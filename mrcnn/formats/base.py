@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,7 +14,7 @@ from mrcnn.files import archives
 from mrcnn.files.arguments import integers
 from mrcnn.files.images import TRANSPOSED, Header, read_header, read_stack, turned
 from mrcnn.files.ordinary import is_ordinary
-from mrcnn.formats import outlines, problems
+from mrcnn.formats import image_files, outlines, problems
 from mrcnn.formats.files import Record, Source, is_text
 from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import masks as mask_geometry
@@ -260,6 +261,23 @@ class FormatDataset(Dataset):
             info["orientation"] = self._fitting_orientation(header, info)
         self.add_image(source, image_id, **info)
         return self.image_info[-1]
+
+    def _located(self, folder: Path, name: str, elsewhere: Mapping[str, str], within: Source | None) -> Path:
+        """Return the path of the image that an annotation file names.
+
+        Args:
+            folder: The folder of the images.
+            name: The name.
+            elsewhere: The names of images with another path; see `image_files.moved`.
+            within: See `image_files.locate`.
+
+        Raises:
+            BrokenEntryError: If the path is outside the folder.
+        """
+        if name in elsewhere:
+            self.problems.add(problems.MOVED_IMAGE, f"{short(name)}: {folder / elsewhere[name]}")
+        allowed = None if within is None else Path(within)
+        return image_files.locate(folder, elsewhere.get(name, name), allowed)
 
     def _check_last(self, mismatch: str = problems.STATED_SIZE) -> bool:
         """Compare the header of the last image with its annotated size, and drop the image if they differ."""

@@ -12,7 +12,7 @@ from mrcnn.errors import InvalidDataError
 from mrcnn.formats import outlines, problems
 from mrcnn.formats.base import FormatDataset, Instance, cropped
 from mrcnn.formats.files import Record, Source, field, identifier, read_json, side
-from mrcnn.formats.image_files import locate
+from mrcnn.formats.image_files import moved
 from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import polygons, rle
 from mrcnn.geometry.polygons import Polygon
@@ -42,6 +42,7 @@ class CocoDataset(FormatDataset):
         source: str = "coco",
         *,
         within: Source | None = None,
+        crowds_as_objects: bool = False,
     ) -> None:
         """Add the images of an annotation file.
 
@@ -53,6 +54,8 @@ class CocoDataset(FormatDataset):
             source: Name of this source of ids, for instance in `image_info`. Classes of files with one source
                 join by name.
             within: The folder inside which all images must be, by default `images`.
+            crowds_as_objects: Whether annotations with `iscrowd` 1 are single objects. CVAT and Datumaro mark
+                every mask so, and only polygons not.
 
         Raises:
             MissingFileError: If the annotation file does not exist.
@@ -68,6 +71,8 @@ class CocoDataset(FormatDataset):
         chosen = _chosen_ids(names, classes, path)
         class_ids = self._join_classes(source, {category: names[category] for category in chosen}, path)
         records = self._image_records(lists["images"], path)
+        if crowds_as_objects:
+            lists["annotations"] = [_as_object(one) for one in lists["annotations"]]
         by_image = self._by_image(lists["annotations"], records, names, class_ids, path)
         # Any annotation counts here, also a broken one or one of another class: only images that somebody
         # has annotated and found without objects are examples of background.
@@ -75,11 +80,12 @@ class CocoDataset(FormatDataset):
             _key(record.get("image_id")) for record in lists["annotations"] if isinstance(record, dict)
         }
         before = len(self.image_info)
+        elsewhere = moved(folder, [record["file_name"] for record in records.values()])
         for image_id, record in records.items():
             own = by_image.get(image_id, [])
             if own or keep_empty:
                 with self.problems.leave_out(path, record["entry"]):
-                    file = locate(folder, record["file_name"], None if within is None else Path(within))
+                    file = self._located(folder, record["file_name"], elsewhere, within)
                     height, width = record["size"]
                     self._add_file(
                         source,
@@ -221,6 +227,8 @@ class CocoDataset(FormatDataset):
                     if str(record["category_id"]) != str(class_ids[category_id]):  # 3.0 is not 3 here
                         checked = {**checked, "category_id": class_ids[category_id]}
                     by_image[image_id].append(checked)
+                    if record.get("iscrowd") and isinstance(record.get("attributes"), dict):
+                        self.problems.add(problems.MASK_AS_CROWD, f"{path}: {entry}")
         return by_image
 
     def _checked(self, record: Record, size: tuple[int, int], path: Path, entry: str) -> Record:
@@ -293,6 +301,11 @@ def to_rle(segmentation: Any, height: int, width: int) -> rle.RunLengths:
     if isinstance(segmentation, list):
         segmentation = _listed(segmentation)
     return rle.from_segmentation(segmentation, (height, width))
+
+
+def _as_object(annotation: Any) -> Any:
+    """Return an annotation that is not marked as a crowd."""
+    return {**annotation, "iscrowd": 0} if isinstance(annotation, dict) else annotation
 
 
 def _listed(segmentation: Any) -> list[Any]:

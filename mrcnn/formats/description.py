@@ -145,6 +145,11 @@ def _advice(numbers: Mapping[str, Any]) -> list[str]:
     if total == 0:
         return ["none of the images examined has an object"]
     advice = []
+    if numbers["crowds"] == total:
+        advice.append(
+            "all objects are crowds, so that there is nothing to train on: if they are single objects, read "
+            "the COCO file with crowds_as_objects (--crowds-as-objects)"
+        )
     absent = [name for name, objects in numbers["classes"].items() if objects == 0]
     rare = [name for name, objects in numbers["classes"].items() if 0 < objects < RARE_SHARE * total]
     if absent:

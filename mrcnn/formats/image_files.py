@@ -1,16 +1,24 @@
 """Find the image files of a dataset in folders and zip archives."""
 
 import os
+import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
+from urllib.parse import unquote
 
 from mrcnn.errors import MissingFileError, UnreadableFileError, reason
 from mrcnn.files import archives
 from mrcnn.files.images import SUFFIXES
 from mrcnn.formats.files import Source
 from mrcnn.formats.problems import OUTSIDE_FOLDER, BrokenEntryError, short
+
+# What Label Studio puts before the names of uploaded files.
+UPLOADED = re.compile(r"[0-9a-f]{8}-")
+# Folders of a path that are looked at, from its end.
+MOST_FOLDERS = 8
 
 
 def locate(folder: Path, name: str, within: Path | None = None) -> Path:
@@ -50,6 +58,44 @@ def _in_other_form(folder: Path, name: str) -> Path:
         forms = [part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD"))]
         path = next((path / form for form in forms if os.path.exists(path / form)), path / part)
     return path
+
+
+def moved(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Find images that are not where annotations say, such as those that were annotated on another machine.
+
+    The longest end of a path that a file in the folder has is taken, if no other name may mean this file.
+    Names may be percent-encoded, and have the prefix of an upload to Label Studio.
+
+    Args:
+        folder: The folder of the images.
+        names: The names of the annotation files; see `locate`.
+
+    Returns:
+        The path below the folder for each of these names whose file is found in this way.
+    """
+    meant = {}
+    for name in names:
+        is_there = os.path.isfile(folder / name) or os.path.isfile(folder / name.replace("\\", "/"))
+        ends = (name,) if is_there else _ends(name)
+        found = (end for end in ends if os.path.isfile(_in_other_form(folder, end)))
+        meant[name] = next(found, None)
+    files = {name: os.path.abspath(_in_other_form(folder, end)) for name, end in meant.items() if end}
+    claims = Counter(files.values())
+    return {name: end for name, end in meant.items() if end and end != name and claims[files[name]] == 1}
+
+
+def _ends(name: str) -> Iterator[str]:
+    """Yield the ends of a path, longest first: as it is, decoded, and without the prefix of an upload."""
+    address = name.rpartition("?d=")[2] if "://" not in name else name.partition("?")[0]
+    for text in dict.fromkeys((name, unquote(address))):
+        parts = [part for part in text.replace("\\", "/").split("/") if part not in ("", ".")]
+        while ".." in parts:
+            del parts[: parts.index("..") + 1]
+        ends = [parts[start:] for start in range(max(0, len(parts) - MOST_FOLDERS), len(parts))]
+        yield from ("/".join(end) for end in ends)
+        for *folders, last in ends:
+            if UPLOADED.match(last):
+                yield "/".join([*folders, UPLOADED.sub("", last, count=1)])
 
 
 def images_in(root: Source, folder: str) -> list[str]:

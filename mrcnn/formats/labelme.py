@@ -2,9 +2,11 @@
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -16,12 +18,15 @@ from mrcnn.files.ordinary import is_ordinary
 from mrcnn.formats import problems
 from mrcnn.formats.base import Instance, OutlineDataset, cropped
 from mrcnn.formats.files import Record, Source, field, read_json, side
-from mrcnn.formats.image_files import locate
+from mrcnn.formats.image_files import images_in, locate, moved
 from mrcnn.formats.outlines import usable_parts
 from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import polygons
 from mrcnn.geometry.polygons import Polygon
 from mrcnn.typing import Masks
+
+# Shapes whose points are their corners. X-AnyLabeling writes the last two.
+CORNERS = ("polygon", "linestrip", "oriented_rectangle", "rotation", "quadrilateral")
 
 # A mask, bool [h, w], and (row, column) of its first pixel in the image.
 Piece: TypeAlias = tuple[Masks, tuple[int, int]]
@@ -66,8 +71,9 @@ class MaskedObject:
 class LabelMeDataset(OutlineDataset):
     """Images and shapes of a folder of LabelMe files: polygons, rectangles, circles, line strips and masks.
 
-    Shapes with the same label and group id are parts of one object. If an image file is missing, the image is
-    read from the annotation file, if it is stored there.
+    Rectangles may be turned, as in LabelMe and X-AnyLabeling. Shapes with the same label and group id are
+    parts of one object. If an image file is missing, the image is read from the annotation file, if it is
+    stored there.
 
     `image_info` has `outlines`; `masks`, a list of `MaskedObject`; and `is_embedded`, whether the image is in
     the annotation file.
@@ -81,17 +87,19 @@ class LabelMeDataset(OutlineDataset):
         source: str = "labelme",
         *,
         within: Source | None = None,
+        images: Source | None = None,
     ) -> None:
         """Add the images of all JSON files in a folder, except hidden ones.
 
         Args:
-            folder: The folder of the JSON files.
+            folder: The folder of the JSON files. If it has none, those in its subfolders are read.
             classes: Labels in the order of their class ids, by default those in the files, sorted. Pass the
                 same list for training and validation data.
             keep_empty: Whether to add images without shapes.
             source: Name of this source of ids. Classes of folders with the same source are merged by name.
             within: The folder inside which all images must be. By default the parent of `folder`, because
                 LabelMe writes "../images/a.png" if annotations have their own folder.
+            images: The folder of the images that are not where their annotation files say.
 
         Raises:
             MissingFileError: If there is no JSON file.
@@ -99,7 +107,7 @@ class LabelMeDataset(OutlineDataset):
                 `problems`.
         """
         folder = Path(folder)
-        paths = sorted(folder.glob("[!.]*.json"))
+        paths = annotation_paths(folder)
         if not paths:
             raise MissingFileError("The folder has no LabelMe files (*.json).", file=folder)
         contents = {path: content for path in paths if (content := self._content(path)) is not None}
@@ -112,9 +120,21 @@ class LabelMeDataset(OutlineDataset):
         class_ids = {name: joined[number] for number, name in enumerate(names, start=1)}
         root = folder.parent if within is None else Path(within)
         for path, content in contents.items():
-            if content["shapes"] or keep_empty:
-                with self.problems.leave_out(path):
-                    self._add(path, content, class_ids, source, root)
+            image_path = content["imagePath"].replace("\\", "/")
+            content["below"] = (path.relative_to(folder).parent / image_path).as_posix()
+        names = [content["below"] for content in contents.values()]
+        elsewhere = {} if images is None else moved(Path(images), names)
+        files = dict.fromkeys(path.with_suffix("") for path in paths)
+        for path, content in contents.items():
+            with self.problems.leave_out(path):
+                image = self._image_of(path, content, root, images, elsewhere)
+                self._note_repeated(image, files, path)
+                if content["shapes"] or keep_empty:
+                    image_id = path.relative_to(folder).with_suffix("").as_posix()
+                    info = self._add(image_id, path, content, source, image)
+                    if info is not None:
+                        self._add_shapes(info, content["shapes"], class_ids, path)
+        self._note_others(files)
         self._finish(folder, before)
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
@@ -154,27 +174,60 @@ class LabelMeDataset(OutlineDataset):
         content["imageData"] = isinstance(content.get("imageData"), str) and content["imageData"] != ""
         return content
 
+    def _image_of(
+        self, path: Path, content: Record, root: Path, images: Source | None, elsewhere: Mapping[str, str]
+    ) -> Path | None:
+        """Return the path of the image of a file, or None if it is the one in the file."""
+        name, below = content["imagePath"], content["below"]
+        image = None
+        with contextlib.suppress(BrokenEntryError):
+            image = locate(path.parent, name, root)
+        if image is not None and is_ordinary(image):
+            return image
+        if content["imageData"]:
+            return None
+        if images is not None and (below in elsewhere or is_ordinary(Path(images, below))):
+            return self._located(Path(images), below, elsewhere, None)
+        return self._located(path.parent, name, moved(path.parent, [name]), root)
+
     def _add(
-        self, path: Path, content: Record, class_ids: Mapping[str, int], source: str, root: Path
-    ) -> None:
-        """Add the image of a file, and its shapes."""
-        image, is_embedded = _located(path, content, root)
+        self, image_id: str, path: Path, content: Record, source: str, image: Path | None
+    ) -> Record | None:
+        """Add the image of a file, which is in the file itself if `image` is None. Return its record."""
         size = None  # the header of the image is read then
         if content.get("imageHeight") is not None and content.get("imageWidth") is not None:
             with self.problems.leave_out(path):
                 size = side(content, "imageHeight", path), side(content, "imageWidth", path)
         info = self._add_file(
             source,
-            path.stem,
-            path if is_embedded else image,
+            image_id,
+            path if image is None else image,
             size=size,
-            is_embedded=is_embedded,
+            is_embedded=image is None,
             is_empty=not content["shapes"],
             outlines=[],
             masks=[],
         )
-        if info is not None and (not is_embedded or self._check_last()):
-            self._add_shapes(info, content["shapes"], class_ids, path)
+        return info if info is not None and (image is not None or self._check_last()) else None
+
+    def _note_repeated(self, image: Path | None, files: dict[Path, None], path: Path) -> None:
+        """Note an image that several annotation files name; add it to the files that have annotations."""
+        if image is not None and image in files:
+            self.problems.add(problems.REPEATED_FILE, f"{path}: {image}")
+        files.update({} if image is None else {image: None})
+
+    def _note_others(self, files: Collection[Path]) -> None:
+        """Note the images that have no annotation file, in the folders of those that have one.
+
+        Args:
+            files: The images that have one, and the annotation files without suffix.
+        """
+        annotated = {os.path.abspath(file) for file in files}
+        for folder in dict.fromkeys(file.parent for file in files):
+            for name in images_in(folder, "") if folder.is_dir() else ():
+                stem = os.path.abspath(folder / name)
+                if stem not in annotated and os.path.splitext(stem)[0] not in annotated:
+                    self.problems.add(problems.NOT_ANNOTATED, str(folder / name))
 
     def _add_shapes(
         self, info: Record, shapes: Sequence[Any], class_ids: Mapping[str, int], path: Path
@@ -233,15 +286,13 @@ class LabelMeDataset(OutlineDataset):
         return PlacedMask(x, y, png)
 
 
-def _located(path: Path, content: Record, root: Path) -> tuple[Path, bool]:
-    """Return the path of the image of a file, and whether the image in the file is to be used instead."""
-    try:
-        image = locate(path.parent, content["imagePath"], root)
-    except BrokenEntryError:
-        if content["imageData"]:
-            return path, True
-        raise
-    return image, bool(content["imageData"]) and not is_ordinary(image)
+def annotation_paths(folder: Path) -> list[Path]:
+    """Return the JSON files of a folder, or, if it has none, of its subfolders, without hidden ones."""
+    paths = sorted(folder.glob("[!.]*.json"))
+    if paths:
+        return paths
+    below = (path.relative_to(folder) for path in folder.rglob("[!.]*.json"))
+    return sorted(folder / path for path in below if not any(part.startswith(".") for part in path.parts))
 
 
 def _labels(shapes: Sequence[object]) -> Iterator[str]:
@@ -278,7 +329,7 @@ def _points(shape: Record, path: Path, entry: str) -> Polygon:
             field="points",
         )
     kind = shape.get("shape_type") or "polygon"
-    if kind in ("polygon", "linestrip"):
+    if kind in CORNERS or (kind == "rectangle" and len(points) == 4):
         return points
     if kind not in ("rectangle", "circle", "mask"):
         return np.zeros((0, 2))

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 MISSING_IMAGE = "image file is missing: left out"
 UNREADABLE_IMAGE = "image file cannot be read: left out, if not here then in training"
+MOVED_IMAGE = "image file is not where the annotations say: the file of its name in the folder is used"
 OUTSIDE_FOLDER = "image file lies outside the folder of the images: left out"
 SAME_NAME = "several files share one name: only the first is used"
 REPEATED_ID = "image id is used for several files: left out"
@@ -35,11 +36,16 @@ STRAY_PART = "part of an object cannot be used: the part is left out, the object
 OUTSIDE = "object reaches outside its image: clipped"
 MASK_SIZE = "mask has a different size than its image: left out"
 CROWD_SIZE = "mask of a crowd has a different size than its image: taken as the whole image"
+MASK_AS_CROWD = (
+    "mask is marked as a crowd, as CVAT marks every mask: no object in training; if it is one, read it with "
+    "crowds_as_objects (--crowds-as-objects)"
+)
 OTHER_PAGE = "object lies on another page of its file, such as another slice of a stack: left out"
 STATED_SIZE = "image has a different size than its annotations say: left out in training"
 MISSING_ANNOTATED = "annotation file has no image of its name: left out"
 MISSING_LABELS = "image has no labels: taken as an image without objects"
 BROKEN_MASK = "mask file cannot be read or holds no mask: left out"
+NOT_ANNOTATED = "image has no annotation file: left out"
 LOSSY_LABELS = "label image is a JPEG, which changes its values: left out"
 LOSSY_MASK = "mask is a JPEG, which changes its values: pixels above half the range are inside"
 BINARY_LABELS = "label image has the same value in several separate pieces: taken as one object"
@@ -54,7 +60,7 @@ UNCLEAR_TURN = (
 )
 
 # Entries that are used, in another way than they are stored.
-CHANGED = {SIXTEEN_BIT, ALPHA, TURNED, NOT_TURNED}
+CHANGED = {SIXTEEN_BIT, ALPHA, TURNED, NOT_TURNED, MOVED_IMAGE}
 
 # Names in one line. All entries are counted and kept in `names`.
 NAMES_PER_LINE = 3

@@ -10,7 +10,7 @@ from mrcnn.errors import InvalidDataError
 from mrcnn.formats import problems
 from mrcnn.formats.base import OutlineDataset
 from mrcnn.formats.files import Record, Source, field, is_text, number, read_json
-from mrcnn.formats.image_files import locate
+from mrcnn.formats.image_files import moved
 from mrcnn.formats.problems import BrokenEntryError, short
 from mrcnn.geometry import polygons
 from mrcnn.geometry.polygons import Polygon
@@ -78,11 +78,12 @@ class ViaDataset(OutlineDataset):
         joined = self._join_classes(source, dict(enumerate(names, start=1)), path)
         class_ids = {name: joined[number] for number, name in enumerate(names, start=1)}
         before = len(self.image_info)
+        elsewhere = moved(folder, [name for name, _ in regions.values()])
         for key, (name, own) in regions.items():
             if not own and not keep_empty:
                 continue
             with self.problems.leave_out(path, short(key)):
-                image = locate(folder, name, None if within is None else Path(within))
+                image = self._located(folder, name, elsewhere, within)
                 info = self._add_file(source, name, image, outlines=[], is_empty=not own)
                 if info is not None:
                     info["height"], info["width"] = info["size"]

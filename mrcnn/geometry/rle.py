@@ -200,16 +200,20 @@ def stated_size(run_lengths: Any) -> tuple[int, int]:
     """Return the (height, width) in COCO run lengths.
 
     Raises:
-        InvalidDataError: If `size` is not a pair of integers.
+        InvalidDataError: If `size` is not a pair of whole numbers.
     """
     size = run_lengths.get("size") if isinstance(run_lengths, dict) else None
     if (
         not isinstance(size, (list, tuple))
         or len(size) != 2
-        or not all(isinstance(side, (int, np.integer)) for side in size)
+        or not all(map(_is_whole, size))  # some tools write 480.0
     ):
         raise InvalidDataError(f"`size` must be [height, width]. Received: size={size!r:.60}", field="size")
     return int(size[0]), int(size[1])
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) or (isinstance(value, float) and value.is_integer())
 
 
 def _parse_numbers(counts: Any) -> Counts:

@@ -102,6 +102,12 @@ def test_describe(coco, tmp_path):
     assert "leaf" in run("describe", coco)[0]
 
 
+def test_photographs_that_a_camera_stored_sideways_are_no_problem(coco):
+    files.write_picture(coco.parent / "0.png", files.picture(files.WIDTH, files.HEIGHT), orientation=6)
+    numbers = json.loads(run("describe", coco, "--json")[0])
+    assert numbers["images"] == 3 and list(numbers["problems"].values()) == [1]
+
+
 def test_describe_names_what_is_broken(coco):
     content = json.loads(coco.read_text())
     content["annotations"][0]["category_id"] = 99
@@ -487,6 +493,18 @@ def test_the_class_attribute_of_via_files(tmp_path):
     coco = tmp_path / "coco.json"
     run("convert", path, coco, "--class-attribute", "kind")
     assert "VIA" in run("describe", coco, "--class-attribute", "kind", code=1)[1]
+
+
+def test_crowds_of_coco_files_as_objects(coco, tmp_path):
+    content = json.loads(coco.read_text())
+    for record in content["annotations"]:
+        record |= {"iscrowd": 1, "attributes": {"occluded": False}}
+    files.write_json(coco, content)
+    assert "--crowds-as-objects" in run("describe", coco, code=3)[1]
+    described = json.loads(run("describe", coco, "--crowds-as-objects", "--json")[0])
+    assert described["instances"] == 6 and described["crowds"] == 0
+    via = files.write_json(tmp_path / "via.json", files.via_content([files.via_region("leaf")], "0.png"))
+    assert "COCO" in run("describe", via, "--crowds-as-objects", code=1)[1]
 
 
 def test_settings_are_literals():

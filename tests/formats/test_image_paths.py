@@ -12,7 +12,7 @@ import pytest
 from mrcnn import formats
 from mrcnn.errors import InvalidDataError
 from mrcnn.formats import problems
-from mrcnn.formats.image_files import locate, match
+from mrcnn.formats.image_files import locate, match, moved
 
 
 def coco(folder, name, **arguments):
@@ -93,6 +93,102 @@ def test_other_folders_only_if_allowed(read, name, tmp_path):
 def test_drives_and_servers_of_windows(read, name, tmp_path):
     with pytest.raises(InvalidDataError, match="outside the folder"):
         read(tmp_path, name)
+
+
+MOVED = [
+    "C:\\Users\\me\\my leaf\u00e4.png",
+    "/home/me/photos/my leaf\u00e4.png",
+    "my%20leaf%C3%A4.png",
+    "images/default/my leaf\u00e4.png",
+    "../../label-studio/data/media/upload/1/0a1b2c3d-my leaf\u00e4.png",
+    "/data/local-files/?d=photos/my%20leaf%C3%A4.png",
+    "https://example.org/upload/my%20leaf%C3%A4.png?X-Date=1",
+]
+
+
+@READERS
+@pytest.mark.parametrize("name", MOVED)
+def test_images_that_were_annotated_on_another_machine(read, name, tmp_path):
+    path = files.write_picture(tmp_path / "my leaf\u00e4.png")
+    dataset = read(tmp_path, name)
+    assert dataset.problems.counts == {problems.MOVED_IMAGE: 1}
+    assert os.path.samefile(dataset.image_info[0]["path"], path)
+
+
+def test_the_longest_end_of_a_path_counts(tmp_path):
+    files.write_picture(tmp_path / "a.png")
+    deeper = files.write_picture(tmp_path / "b" / "a.png")
+    assert moved(tmp_path, ["C:\\b\\a.png"]) == {"C:\\b\\a.png": "b/a.png"}
+    assert os.path.samefile(coco(tmp_path, "/data/b/a.png").image_info[0]["path"], deeper)
+
+
+def test_one_file_does_not_stand_for_two_images(tmp_path):
+    """Cameras number their photographs, so that folders have the same names."""
+    files.write_picture(tmp_path / "a.png")
+    assert moved(tmp_path, ["one/a.png", "two/a.png"]) == {}
+    assert moved(tmp_path, ["a.png", "two/a.png", "%61.png"]) == {}
+
+
+def labelme_tree(folder, image="a.png"):
+    for index, name in enumerate(("one", "two")):
+        files.write_json(folder / name / "a.json", files.labelme_content(image=image))
+        files.write_picture(folder / name / "a.png", files.picture(seed=index))
+
+
+def test_labelme_files_in_subfolders(tmp_path):
+    labelme_tree(tmp_path)
+    files.write_json(tmp_path / ".old" / "a.json", files.labelme_content(image="a.png"))
+    dataset = formats.LabelMeDataset()
+    dataset.load(tmp_path)
+    dataset.prepare()
+    assert [info["id"] for info in dataset.image_info] == ["one/a", "two/a"]
+    assert np.array_equal(dataset.load_image(1), files.picture(seed=1))
+    assert len(dataset.image_from_source_map) == 2 and dataset.problems.counts == {}
+    files.write_json(tmp_path / "a.json", files.labelme_content(image="one/a.png"))
+    dataset = formats.LabelMeDataset()
+    dataset.load(tmp_path)
+    assert [info["id"] for info in dataset.image_info] == ["a"]
+
+
+def test_labelme_images_in_a_folder_of_their_own(tmp_path):
+    labelme_tree(tmp_path / "json")
+    for name in ("one", "two"):
+        (tmp_path / "json" / name / "a.png").rename(files.write_picture(tmp_path / "images" / name / "a.png"))
+    dataset = formats.LabelMeDataset()
+    dataset.load(tmp_path / "json", images=tmp_path / "images")
+    dataset.prepare()
+    assert np.array_equal(dataset.load_image(1), files.picture(seed=1))
+    assert dataset.problems.counts == {}
+
+
+def test_one_image_does_not_stand_for_those_of_two_labelme_files(tmp_path):
+    labelme_tree(tmp_path / "json")
+    for name in ("one", "two"):
+        (tmp_path / "json" / name / "a.png").unlink()
+    files.write_picture(tmp_path / "images" / "a.png")
+    dataset = formats.LabelMeDataset()
+    with pytest.raises(InvalidDataError, match="2 x image file is missing"):
+        dataset.load(tmp_path / "json", images=tmp_path / "images")
+
+
+def test_an_image_that_two_labelme_files_name(tmp_path):
+    for name in ("a", "copy of a"):
+        files.write_json(tmp_path / f"{name}.json", files.labelme_content(image="a.png"))
+    files.write_picture(tmp_path / "a.png")
+    dataset = formats.LabelMeDataset()
+    dataset.load(tmp_path)
+    assert dataset.problems.counts == {problems.REPEATED_FILE: 1}
+
+
+def test_labelme_images_that_nobody_annotated(tmp_path):
+    for name in ("a.png", "new.png", "broken.png", "outside.png"):
+        files.write_picture(tmp_path / name)
+    files.write_json(tmp_path / "x.json", files.labelme_content(image="a.png"))
+    files.write_json(tmp_path / "outside.json", files.labelme_content(image="../../a.png"))
+    (tmp_path / "broken.json").write_text("{")
+    dataset = formats.LabelMeDataset()
+    dataset.load(tmp_path)
+    assert dataset.problems.names[problems.NOT_ANNOTATED] == [str(tmp_path / "new.png")]
 
 
 def test_labelme_may_name_a_neighboring_folder(tmp_path):

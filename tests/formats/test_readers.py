@@ -234,6 +234,22 @@ def test_via_gives_one_class_to_all_regions(tmp_path):
     assert dataset.image_info[0]["width"] == files.WIDTH and dataset.image_info[0]["height"] == files.HEIGHT
 
 
+@pytest.mark.parametrize("kind", ["rectangle", "oriented_rectangle", "rotation", "quadrilateral"])
+def test_labelme_shapes_of_four_corners(kind, tmp_path):
+    """LabelMe and X-AnyLabeling have turned rectangles. X-AnyLabeling writes four corners of all of them."""
+    content = files.labelme_content(image="a.png")
+    corners = [[30, 10], [50, 30], [30, 50], [10, 30]]
+    content["shapes"] = [{"label": "leaf", "points": corners, "shape_type": kind}]
+    files.write_picture(tmp_path / "a.png")
+    files.write_json(tmp_path / "a.json", content)
+    dataset = formats.LabelMeDataset()
+    dataset.load(tmp_path)
+    dataset.prepare()
+    mask = dataset.load_mask(0)[0][..., 0]
+    assert mask[30, 12] and mask[30, 47] and not mask[12, 12] and dataset.problems.counts == {}
+    assert mask.sum() == pytest.approx(800, abs=30)
+
+
 def test_labelme_groups_masks_circles_and_the_picture_inside(tmp_path):
     mask = np.full((5, 7), 255, np.uint8)
     mask[0, 0] = 0

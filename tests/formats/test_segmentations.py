@@ -261,3 +261,31 @@ def test_ids_that_are_whole_numbers_as_fractions(tmp_path):
     dataset.prepare()
     assert dataset.problems.counts == {} and dataset.load_mask(0)[1].tolist() == [1, 2]
     assert not dataset.is_listed_as_empty(0)
+
+
+def test_masks_that_cvat_marks_as_crowds(tmp_path, capsys):
+    counts = {"size": SIZE, "counts": [0, 10, PIXELS - 10]}
+    marks = {"iscrowd": 1, "attributes": {"occluded": False}}
+    dataset = coco(tmp_path, counts, **marks)
+    assert dataset.load_mask(0)[1].tolist() == [-1, 2]
+    assert dataset.problems.counts == {problems.MASK_AS_CROWD: 1}
+    dataset = formats.CocoDataset()
+    dataset.load(tmp_path / "x.json", crowds_as_objects=True)
+    dataset.prepare()
+    assert dataset.load_mask(0)[1].tolist() == [1, 2] and dataset.problems.counts == {}
+    assert [record["iscrowd"] for record in dataset.coco_annotations(0)] == [0, 0]
+
+
+def test_crowds_of_other_programs_are_usual(tmp_path):
+    assert coco(tmp_path, {"size": SIZE, "counts": [0, 10, PIXELS - 10]}, iscrowd=1).problems.counts == {}
+
+
+def test_advice_if_all_objects_are_crowds(tmp_path):
+    content = files.coco_content()
+    for record in content["annotations"]:
+        record["iscrowd"] = 1
+    files.write_picture(tmp_path / "a.png")
+    dataset = formats.CocoDataset()
+    dataset.load(files.write_json(tmp_path / "x.json", content))
+    dataset.prepare()
+    assert any("--crowds-as-objects" in text for text in formats.describe(dataset)["warnings"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as reference
 
+from mrcnn.errors import InvalidDataError
 from mrcnn.geometry import rle
 
 
@@ -147,3 +148,10 @@ def test_text_of_the_data_science_bowl():
             rle.rle_encode(wrong)
     with pytest.raises(ValueError, match=r"shape \(height, width, instances\)"):
         rle.mask_to_rle("x", mask, np.ones(1))
+
+
+def test_sizes_of_whole_numbers_with_a_point():
+    assert rle.stated_size({"size": [480.0, 640]}) == (480, 640)
+    for size in ([480.5, 640], [float("nan"), 640], ["480", 640], [float("inf"), 640]):
+        with pytest.raises(InvalidDataError, match="`size` must be"):
+            rle.stated_size({"size": size})
