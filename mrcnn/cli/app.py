@@ -48,7 +48,8 @@ Data = Annotated[
     typer.Argument(
         help=(
             "Annotations: a COCO or VIA JSON file, a YOLO data.yaml, a folder of LabelMe JSON or GeoJSON "
-            "files, a folder rois/ of ImageJ files, or a folder or zip archive with images/ and labels/."
+            "files, a folder rois/ of ImageJ files, or a folder or zip archive with images/ and labels/ or "
+            "masks/."
         )
     ),
 ]
@@ -126,6 +127,9 @@ ClassAttribute = Annotated[
     typer.Option(help="Of VIA files: the region attribute that holds the class, if regions have several."),
 ]
 
+Validation = Annotated[
+    Path | None, typer.Option("--validation", help="Annotations of the validation images.")
+]
 Recipe = Annotated[
     str | None,
     typer.Option(
@@ -176,17 +180,33 @@ CrowdsAsObjects = Annotated[
 ]
 
 
+ClassName = Annotated[
+    str | None,
+    typer.Option(
+        "--class",
+        help="The class of objects that have none, as in label images and ImageJ files. By default object.",
+    ),
+]
+
+
 def _image_choice(
     page: int | None,
     channels: str | None,
     class_attribute: str | None = None,
+    class_name: str | None = None,
     crowds_as_objects: bool = False,
 ) -> dict[str, Any]:
     """Return the given options for reading images and annotations, by name."""
-    from mrcnn.cli.datasets import CLASS_ATTRIBUTE, CROWDS_AS_OBJECTS, parse_channels
+    from mrcnn.cli import datasets
 
-    options = {"page": page, "channels": parse_channels(channels), CLASS_ATTRIBUTE: class_attribute}
-    return _given(**options, **{CROWDS_AS_OBJECTS: crowds_as_objects or None})
+    options = {
+        "page": page,
+        "channels": datasets.parse_channels(channels),
+        datasets.CLASS_ATTRIBUTE: class_attribute,
+        datasets.CLASS: class_name,
+        datasets.CROWDS_AS_OBJECTS: crowds_as_objects or None,
+    }
+    return _given(**options)
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -402,6 +422,7 @@ def describe(
     page: Page = None,
     channels: Channels = None,
     class_attribute: ClassAttribute = None,
+    class_name: ClassName = None,
     crowds_as_objects: CrowdsAsObjects = False,
     limit: Annotated[int, typer.Option(min=0, help="Number of images to examine; 0 for all.")] = 1000,
     figure: Annotated[Path | None, typer.Option(help="Save a figure to this file, such as data.png.")] = None,
@@ -416,7 +437,7 @@ def describe(
         limit=limit or None,
         figure=figure,
         quiet=json,
-        choice=_image_choice(page, channels, class_attribute, crowds_as_objects),
+        choice=_image_choice(page, channels, class_attribute, class_name, crowds_as_objects),
     )
 
 
@@ -429,6 +450,7 @@ def evaluate(
     page: Page = None,
     channels: Channels = None,
     class_attribute: ClassAttribute = None,
+    class_name: ClassName = None,
     crowds_as_objects: CrowdsAsObjects = False,
     limit: Annotated[int, typer.Option(min=0, help="Number of images to evaluate; 0 for all.")] = 0,
     min_score: Annotated[
@@ -453,7 +475,7 @@ def evaluate(
         min_score=min_score,
         settings=settings or [],
         quiet=json,
-        choice=_image_choice(page, channels, class_attribute, crowds_as_objects),
+        choice=_image_choice(page, channels, class_attribute, class_name, crowds_as_objects),
     )
 
 
@@ -474,6 +496,7 @@ def convert(
     page: Page = None,
     channels: Channels = None,
     class_attribute: ClassAttribute = None,
+    class_name: ClassName = None,
     crowds_as_objects: CrowdsAsObjects = False,
     formats: Formats = None,
     copy_images: CopyImages = False,
@@ -492,7 +515,7 @@ def convert(
         formats=formats or [],
         copy_images=copy_images,
         overwrite=overwrite,
-        choice=_image_choice(page, channels, class_attribute, crowds_as_objects),
+        choice=_image_choice(page, channels, class_attribute, class_name, crowds_as_objects),
     )
 
 
@@ -504,10 +527,9 @@ def train(
     page: Page = None,
     channels: Channels = None,
     class_attribute: ClassAttribute = None,
+    class_name: ClassName = None,
     crowds_as_objects: CrowdsAsObjects = False,
-    validation: Annotated[
-        Path | None, typer.Option("--validation", help="Annotations of the validation images.")
-    ] = None,
+    validation: Validation = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -557,7 +579,7 @@ def train(
         any_orientation=any_orientation,
         copy_paste=copy_paste,
         settings=settings or [],
-        choice=_image_choice(page, channels, class_attribute, crowds_as_objects),
+        choice=_image_choice(page, channels, class_attribute, class_name, crowds_as_objects),
     )
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli.messages import IncompleteError
@@ -17,15 +17,27 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The options for files of one format.
-CLASS_ATTRIBUTE, CROWDS_AS_OBJECTS = "class-attribute", "crowds-as-objects"
-FORMAT_OPTIONS = {CLASS_ATTRIBUTE: "VIA", CROWDS_AS_OBJECTS: "COCO"}
+# The options for files of some formats: what these are, and the names of their classes.
+CLASS_ATTRIBUTE, CROWDS_AS_OBJECTS, CLASS = "class-attribute", "crowds-as-objects", "class"
+FORMAT_OPTIONS = {
+    CLASS_ATTRIBUTE: ("VIA files", {"ViaDataset"}),
+    CROWDS_AS_OBJECTS: ("COCO files", {"CocoDataset"}),
+    CLASS: (
+        "files whose objects may have no class: VIA, label images, mask files, GeoJSON and ImageJ",
+        {"ViaDataset", "LabelImageDataset", "MaskFileDataset", "GeoJsonDataset", "ImageJDataset"},
+    ),
+}
+# JSON files of a folder that are looked at.
+FIRST_FILES = 3
+# The class of objects without one.
+NO_CLASS = "object"
 # The files of formats that have one for each image.
 OUTLINE_SUFFIXES = {"labelme": {".json"}, "geojson": {".geojson"}, "imagej": {".zip", ".roi"}}
 # What a message says about paths that are no dataset.
 KNOWN = (
     "Pass a COCO or VIA JSON file, a YOLO data.yaml, a folder of LabelMe JSON or GeoJSON files, a folder "
-    "rois/ of ImageJ, or a folder or zip archive with images/ and labels/."
+    "rois/ of ImageJ, a folder or zip archive with images/ and labels/ or masks/, a folder of images with "
+    "label images such as a_masks.png beside them, or a folder of folders with images/ and masks/."
 )
 
 
@@ -56,7 +68,8 @@ def open_dataset(
         classes: Class names in the order of their ids, for formats that know none; of YOLO those of the file.
         choice: Options by their name on the command line: `page` and `channels` of the images, see
             `mrcnn.formats.base.FormatDataset`; `class-attribute`, see `mrcnn.formats.ViaDataset`; and
-            `crowds-as-objects`, see `mrcnn.formats.CocoDataset`.
+            `crowds-as-objects`, see `mrcnn.formats.CocoDataset`; and `class`, the class of all objects, or of
+            those that have none.
         part: Which images of a YOLO data.yaml: those of its "train", "val" or "test".
         like: A dataset whose class numbers this one gets, too, such as that of the training.
 
@@ -79,10 +92,9 @@ def open_dataset(
     wanted = _Wanted(images, classes, options, part, own, owner)
     dataset = _from_folder(data, wanted)
     for option in own if like is None else ():
-        if not type(dataset).__name__.lower().startswith(FORMAT_OPTIONS[option].lower()):
-            raise ValueError(
-                f"--{option} is an option for {FORMAT_OPTIONS[option]} files. Received: {data}. Leave it out."
-            )
+        what, kinds = FORMAT_OPTIONS[option]
+        if type(dataset).__name__ not in kinds:
+            raise ValueError(f"--{option} is an option for {what}. Received: {data}. Leave it out.")
     if like is not None:
         try:
             dataset.renumber_classes(wanted.classes or ())
@@ -105,55 +117,148 @@ class _Wanted:
     format_options: Mapping[str, Any]
     owner: str = "model"  # what has the classes
 
+    @property
+    def names(self) -> Sequence[str] | None:
+        """The classes, or the one of objects without a class, if the user gave one."""
+        one = self.format_options.get(CLASS)
+        return self.classes or (None if one is None else (one,))
+
 
 def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
-    from mrcnn import formats
-
-    images, classes, choice = wanted.images, wanted.classes, wanted.choice
     if data.suffix.lower() in (".yaml", ".yml"):
         return _yolo(data, wanted)
     place = _annotations_in(data)
     if place.suffix.lower() == ".json":
-        if place != data or _is_coco(place):  # in a folder, only COCO files are found
-            coco = formats.CocoDataset(**choice)
-            is_object = bool(wanted.format_options.get(CROWDS_AS_OBJECTS))
-            coco.load(place, images, crowds_as_objects=is_object)
-            return coco
-        via = formats.ViaDataset(**choice)
-        via.load(place, images, class_attribute=wanted.format_options.get(CLASS_ATTRIBUTE))
-        return via
+        return _one_json(place, wanted, is_coco=place != data or _is_coco(place))
     if place != data:
         return _from_folder(place, wanted)
     if data.suffix.lower() == ".zip":
-        return _label_images(data, wanted)
-    if data.is_dir() and any(data.glob("[!.]*.json")):
-        shapes = formats.LabelMeDataset(**choice)
-        shapes.load(data, classes, keep_empty=True, within=images, images=images)
-        return shapes
-    for kind, outlines in (("geojson", formats.GeoJsonDataset), ("imagej", formats.ImageJDataset)):
-        if _has_outlines(data, kind):
-            outlined = outlines(**choice)
-            outlined.load(data, images or _images_beside(data), classes)
-            return outlined
-    if data.name == "labels" and _has_images(data):
-        return _label_images(data.parent, wanted)
+        return _label_images(data, wanted, *_folders_of(data))
+    if data.is_dir():
+        dataset = _from_files(data, wanted) or _from_label_images(data, wanted)
+        if dataset is not None:
+            return dataset
     raise InvalidDataError(f"No dataset was recognized here. {KNOWN}", file=data)
 
 
-def _label_images(root: Path, wanted: _Wanted) -> "FormatDataset":
-    """Open the label images in labels/ of a folder or zip archive."""
+def _one_json(path: Path, wanted: _Wanted, *, is_coco: bool) -> "FormatDataset":
+    """Open a COCO or VIA file."""
     from mrcnn import formats
 
-    if wanted.classes and len(wanted.classes) > 1:
+    if is_coco:
+        coco = formats.CocoDataset(**wanted.choice)
+        is_object = bool(wanted.format_options.get(CROWDS_AS_OBJECTS))
+        coco.load(path, wanted.images or _images_of_export(path), crowds_as_objects=is_object)
+        return coco
+    via = formats.ViaDataset(**wanted.choice)
+    one = wanted.format_options.get(CLASS)
+    classes = None if one is None else [one]
+    via.load(path, wanted.images, classes, wanted.format_options.get(CLASS_ATTRIBUTE))
+    return via
+
+
+def _images_of_export(path: Path) -> Path | None:
+    """Return the folder of the images of a COCO file in annotations/, as CVAT and Datumaro export it."""
+    images = path.parent.parent / "images"
+    if path.parent.name != "annotations" or not images.is_dir():
+        return None
+    part = images / path.stem.removeprefix("instances_")
+    return part if part.is_dir() else images
+
+
+def _from_files(data: Path, wanted: _Wanted) -> "FormatDataset | None":
+    """Open the annotation files of a folder: one JSON file of all images, or a file for each image."""
+    from mrcnn import formats
+    from mrcnn.formats.labelme import annotation_paths
+
+    for folder in (data, data / "annotations"):
+        files = sorted(folder.glob("[!.]*.json"))
+        kind = _kind_of(files[0]) if len(files) == 1 else ""
+        if kind in ("coco", "via"):
+            return _one_json(files[0], wanted, is_coco=kind == "coco")
+    if any(_kind_of(path) == "labelme" for path in annotation_paths(data)[:FIRST_FILES]):
+        shapes = formats.LabelMeDataset(**wanted.choice)
+        shapes.load(data, wanted.classes, keep_empty=True, within=wanted.images, images=wanted.images)
+        return shapes
+    for kind, outlines in (("geojson", formats.GeoJsonDataset), ("imagej", formats.ImageJDataset)):
+        if _has_outlines(data, kind):
+            return _outlined(outlines, data, wanted)
+    return None
+
+
+def _outlined(kind: Any, data: Path, wanted: _Wanted) -> "FormatDataset":
+    """Open GeoJSON or ImageJ files."""
+    images = wanted.images or _images_beside(data)
+    dataset = kind(**wanted.choice)
+    try:
+        dataset.load(data, images, wanted.names)
+    except InvalidDataError as error:
+        if error.field != "classes" or wanted.names:
+            raise
+        dataset = kind(**wanted.choice)
+        dataset.load(data, images, (NO_CLASS,))
+    return dataset
+
+
+def _from_label_images(data: Path, wanted: _Wanted) -> "FormatDataset | None":
+    """Open label images, or the mask files of the objects."""
+    from mrcnn import formats
+    from mrcnn.formats.image_files import beside_images, images_in
+    from mrcnn.formats.label_images import label_files
+
+    if data.name in ("labels", "masks") and _has_images(data):
+        return _label_images(data.parent, wanted, data.name)
+    if _has_images(data / "masks") and (wanted.images or (data / "images").is_dir()):
+        return _label_images(data, wanted, "masks")
+    if beside_images(label_files(data, ""))[1] or (wanted.images and label_files(data, "")):
+        return _label_images(data, wanted, "", "")
+    folders = (path for path in sorted(data.glob("[!.]*")) if (path / "masks").is_dir())
+    first = next((path / "images" for path in folders if (path / "images").is_dir()), None)
+    if first is not None and len(images_in(first, "")) == 1:
+        dataset = formats.MaskFileDataset(**wanted.choice)
+        dataset.load(data, (_only_class(data, wanted) or (NO_CLASS,))[0])
+        return dataset
+    return None
+
+
+def _label_images(
+    root: Path, wanted: _Wanted, labels: str = "labels", images: str = "images"
+) -> "FormatDataset":
+    """Open the label images in a folder of a folder or zip archive."""
+    from mrcnn import formats
+
+    classes = _only_class(root, wanted)
+    images = str(wanted.images.absolute()) if wanted.images else images
+    dataset = formats.LabelImageDataset(**wanted.choice)
+    dataset.load(root, images, labels, classes=classes or (NO_CLASS,))
+    return dataset
+
+
+def _only_class(root: Path, wanted: _Wanted) -> Sequence[str] | None:
+    """Return the class of label images and mask files, if it is known.
+
+    Raises:
+        InvalidDataError: If there are several.
+    """
+    if wanted.names and len(wanted.names) > 1:
         raise InvalidDataError(
-            f"Label images hold no classes, and the {wanted.owner} has {len(wanted.classes)}: "
-            f"{', '.join(wanted.classes)}. Pass a COCO file or another format that does.",
+            f"Label images hold no classes, and the {wanted.owner} has {len(wanted.names)}: "
+            f"{', '.join(wanted.names)}. Pass a COCO file or another format that does.",
             file=root,
         )
-    images = str(wanted.images.absolute()) if wanted.images else "images"
-    dataset = formats.LabelImageDataset(**wanted.choice)
-    dataset.load(root, images, classes=wanted.classes or ("object",))
-    return dataset
+    return wanted.names
+
+
+def _folders_of(archive: Path) -> tuple[str, str]:
+    """Return the folders of the label images and of the images in a zip archive, maybe below another one."""
+    from mrcnn.files.archives import member_names
+
+    folders = {PurePosixPath(name.replace("\\", "/")).parent for name in member_names(archive)}
+    for top in sorted({folder.parent for folder in folders if folder.name == "images"}):
+        for labels in ("labels", "masks"):
+            if top / labels in folders:
+                return str(top / labels), str(top / "images")
+    return "labels", "images"
 
 
 def _annotations_in(folder: Path) -> Path:
@@ -251,6 +356,25 @@ def _images_beside(folder: Path) -> Path:
     """Return the folder of the images of annotation files: images/ in it or beside it, or the same folder."""
     beside = (folder / "images", folder.parent / "images")
     return next((path for path in beside if path.is_dir()), folder)
+
+
+def _kind_of(path: Path) -> str:
+    """Return the format of a JSON file, or "". One that cannot be read is left to the reader of LabelMe."""
+    from mrcnn.formats.files import read_json
+
+    try:
+        content = read_json(path)
+    except DataError:
+        return "labelme"
+    if not isinstance(content, dict):
+        return ""
+    is_via = any(isinstance(entry, dict) and "regions" in entry for entry in content.values())
+    found = {
+        "coco": "annotations" in content and "images" in content,
+        "labelme": "shapes" in content,
+        "via": "_via_img_metadata" in content or is_via,
+    }
+    return next((kind for kind, is_found in found.items() if is_found), "")
 
 
 def _is_coco(path: Path) -> bool:

@@ -105,7 +105,8 @@ def _detect_images(
         "instances": sum(counts.values()),
         "counts": counts,
     }
-    result = value, f"Saved the results to {output}.{_next_step(sources, output, formats, **options)}"
+    next_step = _next_step(sources, output, formats, **options) if counts else ""
+    result = value, f"Saved the results to {output}.{next_step}"
     if len(counts) < expected:
         raise IncompleteError(
             result, f"{expected - len(counts)} of {expected} images were left out; see above."

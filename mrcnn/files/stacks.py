@@ -67,6 +67,12 @@ class Stack:
         place |= {name: page for name, _ in axes[:1]}
         return {name: index for name, index in place.items() if name != "channels"}
 
+    def plane(self, page: int, *, per_channel: bool) -> int:
+        """Return the number of an image, from 0, among those of one channel; see `place`."""
+        place = self.place(page, per_channel=per_channel)
+        axes = [(place[name], length) for name, length in self.axes if name in place]
+        return functools.reduce(lambda index, axis: index * axis[1] + axis[0], axes, 0)
+
     def place_of(self, z: int | None, t: int | None) -> dict[str, int]:
         """Return the index of an object, from 0, along each axis except the channels on which it has a place.
 

@@ -15,6 +15,8 @@ from mrcnn.files.images import SUFFIXES
 from mrcnn.formats.files import Source
 from mrcnn.formats.problems import OUTSIDE_FOLDER, BrokenEntryError, short
 
+# Ends of the names of label files: those of Cellpose come first.
+LABEL_ENDS = ("_seg", "_cp_masks", "_masks", "_mask", "_labels", "_label")
 # What Label Studio puts before the names of uploaded files.
 UPLOADED = re.compile(r"[0-9a-f]{8}-")
 # Folders of a path that are looked at, from its end.
@@ -98,12 +100,13 @@ def _ends(name: str) -> Iterator[str]:
                 yield "/".join([*folders, UPLOADED.sub("", last, count=1)])
 
 
-def images_in(root: Source, folder: str) -> list[str]:
+def images_in(root: Source, folder: str, suffixes: Collection[str] = SUFFIXES) -> list[str]:
     """Return the image files of a folder, or of a folder in a zip archive.
 
     Args:
         root: A folder or a zip file.
         folder: The folder inside `root`, or "" for `root` itself.
+        suffixes: The suffixes of the files, in lower case.
 
     Returns:
         Paths below the root in the order of their names, without hidden files. Those of a zip archive are
@@ -129,7 +132,7 @@ def images_in(root: Source, folder: str) -> list[str]:
         paths = {path: name for path, name in members.items() if path.parent == PurePosixPath(folder)}
         if not paths:
             raise MissingFileError(f"The archive has no folder {folder!r}.", file=root)
-    return [paths[path] for path in sorted(paths) if path.suffix.lower() in SUFFIXES and path.name[0] != "."]
+    return [paths[path] for path in sorted(paths) if path.suffix.lower() in suffixes and path.name[0] != "."]
 
 
 def open_image(root: Path, name: str) -> Path | BinaryIO:
@@ -177,6 +180,46 @@ def match(paths: Iterable[str], annotated: Collection[str]) -> tuple[dict[str, s
         else:
             found[key] = path
     return found, others, [name for name in known if name not in found]
+
+
+def by_image(labels: Iterable[str], images: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """Return the first label file of each image by the name of the image, and the other label files.
+
+    The name is that of the label file without suffix or, if no image is called so, without one of LABEL_ENDS,
+    either.
+    """
+    names = {name for image in images for name in (stem(image), _name(image))}
+    keys = {label: _labeled(stem(label), names) or stem(label) for label in labels}
+    first: dict[str, str] = {}
+    others = []
+    for label in sorted(keys, key=lambda label: (keys[label] != stem(label), not label.endswith("_seg.npy"))):
+        if first.setdefault(keys[label], label) != label:
+            others.append(label)
+    return {key: first[key] for key in sorted(first)}, sorted(others)
+
+
+def beside_images(files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Divide the files of a folder into images and their label files, which have one of LABEL_ENDS.
+
+    Other files that have no label file count as images.
+    """
+    images = [file for file in files if PurePosixPath(file).suffix.lower() in SUFFIXES]
+    names = {name for image in images for name in (stem(image), _name(image))}
+    labels = [file for file in files if _labeled(stem(file), names - {stem(file)})]
+    taken = set(labels)
+    return [image for image in images if image not in taken], labels
+
+
+def _labeled(name: str, names: Collection[str]) -> str | None:
+    """Return which of the names a label file of this name belongs to, if any."""
+    if name in names:
+        return name
+    bases = (name.removesuffix(end) for end in LABEL_ENDS if name.endswith(end))
+    return next((base for base in bases if base in names), None)
+
+
+def _name(path: str) -> str:
+    return PurePosixPath(path.replace("\\", "/")).name
 
 
 def annotation_files(folder: Source, suffixes: Sequence[str]) -> dict[str, Path]:

@@ -1,7 +1,8 @@
 """Folders of images and label images side by side, possibly in a zip archive."""
 
+import io
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import scipy
@@ -9,15 +10,18 @@ import scipy
 from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.files import archives
 from mrcnn.files.arguments import integers
-from mrcnn.files.images import read_header, read_labels
-from mrcnn.formats import image_files, problems
+from mrcnn.files.images import SUFFIXES, Header, read_header, read_labels, read_stack
+from mrcnn.formats import cellpose, image_files, problems
 from mrcnn.formats.base import FormatDataset, Instance
-from mrcnn.formats.files import Record, Source
+from mrcnn.formats.files import Record, Source, read_bytes
+from mrcnn.formats.problems import BrokenEntryError
 
 # Labels with larger values are renumbered first: `find_objects` makes a list as long as the largest value.
 LARGEST_LABEL = 2**16 - 1
 # The value that marks pixels without a label in data sets such as Pascal VOC.
 USUAL_VOID = 255
+# Of label images, and of the files of Cellpose.
+LABEL_SUFFIXES = {*SUFFIXES, ".npy"}
 # Modes of one channel of integers.
 LABEL_MODES = ("1", "L", "P", "I")
 
@@ -26,7 +30,8 @@ class LabelImageDataset(FormatDataset):
     """Images with label images of the same name, in which 0 is the background and k is object k.
 
     Label images have one channel of 8-, 16- or 32-bit integers, or a palette, of which the indices are used.
-    Values may have gaps, and negative values are background.
+    Values may have gaps, and negative values are background. If a `page` of a stack was chosen, its label
+    image may be a stack of as many slices.
 
     `image_info` has `root`; `labels`, the path of the label image below it, or None; `class_divisor`; `void`;
     and `class_ids`, the ids of the classes of this folder in the source.
@@ -50,7 +55,9 @@ class LabelImageDataset(FormatDataset):
             root: The folder or zip file.
             images: The folder of the images below `root`.
             labels: The folder of the label images below `root`. That of a.jpg is called a.jpg.png, or else
-                a.png; any lossless suffix will do.
+                a.png; any lossless suffix will do. Names such as a_masks.png, a_label.tif and those of
+                Cellpose, a_cp_masks.png and a_seg.npy, fit, too. If this is also the folder of the images,
+                all label images must be called so, and images without one are left out.
             classes: The class of all objects, or several classes with `class_divisor`.
             class_divisor: The class of an object is its value divided by this number, counted from 1. In
                 Cityscapes, the value 26003 is object 3 of class 26, with a divisor of 1000.
@@ -79,13 +86,35 @@ class LabelImageDataset(FormatDataset):
             )
         class_ids = self._join_classes(source, dict(enumerate(names, start=1)), root)
         root = Path(root)
-        paths = image_files.images_in(root, images)
-        label_files, other_labels = image_files.by_stem(image_files.images_in(root, labels))
-        found, others, unused = image_files.match(paths, label_files)
+        before = len(self.image_info)
+        facts = {"class_divisor": class_divisor, "class_ids": class_ids, "void": tuple(void)}
+        for name, (image, label_file) in self._matched(root, images, labels, only).items():
+            self._add(root, name, image, label_file, source, facts)
+        self._finish(root, before)
+
+    def _matched(
+        self, root: Path, images: str, labels: str, only: Collection[str] | None
+    ) -> dict[str, tuple[str, str | None]]:
+        """Return image and label file of each image by its name. Note what does not match."""
+        files = image_files.images_in(root, labels, LABEL_SUFFIXES)
+        files = [
+            file for file in files if not file.lower().endswith(".npy") or file.endswith(cellpose.SUFFIX)
+        ]
+        is_beside = PurePosixPath(images) == PurePosixPath(labels)
+        if is_beside:
+            paths, files = image_files.beside_images(files)
+        else:
+            paths = image_files.images_in(root, images)
+        named, other_labels = image_files.by_image(files, paths)
+        found, others, unused = image_files.match(paths, named)
+        if is_beside:  # programs write more images there
+            for image in [*others, *(image for name, image in found.items() if name not in named)]:
+                self.problems.add(problems.NOT_ANNOTATED, str(root / image))
+            found, others = {name: image for name, image in found.items() if name in named}, []
         for path in [*others, *other_labels]:
             self.problems.add(problems.SAME_NAME, str(root / path))
         for name in unused:
-            self.problems.add(problems.MISSING_ANNOTATED, str(root / label_files[name]))
+            self.problems.add(problems.MISSING_ANNOTATED, str(root / named[name]))
         own = {name: {name, image_files.stem(image)} for name, image in found.items()}
         known = {name for names in own.values() for name in names}
         for name in only or ():
@@ -93,12 +122,11 @@ class LabelImageDataset(FormatDataset):
                 self.problems.add(problems.MISSING_IMAGE, str(root / images / name))
         for name in archives.outside_names(root) if root.is_file() else ():
             self.problems.add(problems.OUTSIDE_FOLDER, f"{root}/{name}")
-        before = len(self.image_info)
-        facts = {"class_divisor": class_divisor, "class_ids": class_ids, "void": tuple(void)}
-        for name, image in found.items():
-            if only is None or own[name].intersection(only):
-                self._add(root, name, image, label_files.get(name), source, facts)
-        self._finish(root, before)
+        return {
+            name: (image, named.get(name))
+            for name, image in found.items()
+            if only is None or own[name].intersection(only)
+        }
 
     def is_listed_as_empty(self, image_id: int) -> bool:
         """Return whether the image has a label image without objects."""
@@ -152,31 +180,68 @@ class LabelImageDataset(FormatDataset):
         header = None
         if labels is None:
             self.problems.add(problems.MISSING_LABELS, str(root / image))
-        else:
-            try:
-                header = read_header(image_files.open_image(root, labels), str(root / labels))
-            except DataError as error:
-                self.problems.add(problems.BROKEN_MASK, str(error))
-                return
-            if header.is_lossy:
-                self.problems.add(problems.LOSSY_LABELS, str(root / labels))
-                return
-            if header.mode.partition(";")[0] not in LABEL_MODES or header.frames > 1:
-                note = f"{root / labels}: A label image must have one channel of integers and one page. "
-                self.problems.add(
-                    problems.BROKEN_MASK, f"{note}Received: mode {header.mode}, {header.frames} pages"
-                )
+        elif not labels.endswith(cellpose.SUFFIX):
+            header = self._label_header(root, labels)
+            if header is None:
                 return
         path, member = (root / image, None) if root.is_dir() else (root, image)
         size = None if header is None else header.shown_size
         info = self._add_file(source, name, path, member=member, size=size, root=root, labels=labels, **facts)
-        if info is not None and self._check_last(problems.MASK_SIZE) and header and header.orientation == 1:
+        if info is None or not self._check_last(problems.MASK_SIZE):
+            return
+        if labels is not None and (header is None or header.orientation == 1):
             self._note_unclear_turn(info)
+        if header is not None and header.frames > 1:
+            with self.problems.leave_out(str(root / str(labels))):
+                self._plane(info, header.frames)
+                return
+            self.image_info.pop()
+
+    def _label_header(self, root: Path, labels: str) -> Header | None:
+        """Return the header of a label image, or None, and noted, if it cannot be used."""
+        where = str(root / labels)
+        try:
+            header = read_header(image_files.open_image(root, labels), where)
+        except DataError as error:
+            self.problems.add(problems.BROKEN_MASK, str(error))
+            return None
+        if header.is_lossy:
+            self.problems.add(problems.LOSSY_LABELS, where)
+            return None
+        if header.mode.partition(";")[0] not in LABEL_MODES:
+            note = f"{where}: A label image must have one channel of integers. Received: mode {header.mode}"
+            self.problems.add(problems.BROKEN_MASK, note)
+            return None
+        return header
+
+    def _plane(self, info: Record, planes: int) -> int:
+        """Return which label image of a stack belongs to the chosen page of the image.
+
+        Raises:
+            BrokenEntryError: If no page is chosen, or the image has another number of slices.
+        """
+        stack = read_stack(self._open(info), info["member"])
+        page = self._choice.get("page")
+        if page is None or stack.pages != planes:
+            raise BrokenEntryError(
+                "A label image must have one page, or one for each slice of its image, of which `page` "
+                f"(--page) chooses one. Received: {planes} pages of labels, an image of "
+                f"{str(stack) or 'one page'}, and page={page}",
+                kind=problems.BROKEN_MASK,
+            )
+        return stack.plane(page, per_channel="channels" in self._choice)
 
     def _read_labels(self, info: Record) -> np.ndarray:
         """Return the label image of an image, with negative and void values as background."""
         root, name = info["root"], info["labels"]
-        labels = read_labels(image_files.open_image(root, name), str(root / name))
+        where = str(root / name)
+        if name.endswith(cellpose.SUFFIX):
+            labels = cellpose.read_seg(io.BytesIO(_bytes(root, name)), where)
+            labels = labels[self._plane(info, len(labels))] if labels.ndim == 3 else labels
+        else:
+            planes = read_header(image_files.open_image(root, name), where).frames
+            page = self._plane(info, planes) if planes > 1 else None
+            labels = read_labels(image_files.open_image(root, name), where, page=page)
         if labels.dtype.kind == "i":
             labels = np.maximum(labels, 0)
         if info["void"]:
@@ -196,3 +261,13 @@ class LabelImageDataset(FormatDataset):
             )
         if len(values) > 1 and values[-1] == USUAL_VOID and values[-2] == len(values) - 1:
             self.problems.add(problems.VOID_LABELS, f"{where}: pass void=[255] if it marks no object")
+
+
+def label_files(root: Path, folder: str) -> list[str]:
+    """Return the files of a folder that may be label images; see `image_files.images_in`."""
+    listed = image_files.images_in(root, folder, LABEL_SUFFIXES)
+    return [file for file in listed if file.endswith(cellpose.SUFFIX) or not file.endswith(".npy")]
+
+
+def _bytes(root: Path, name: str) -> bytes:
+    return read_bytes(root / name) if root.is_dir() else archives.open_member(root, name).read()

@@ -342,4 +342,8 @@ def images_of(source: Path) -> tuple[Path, dict[str, str]]:
         if found:
             names = unique_names([path.replace("\\", "/") for path in found])
             return source, dict(zip(names, found, strict=True))
-    raise MissingFileError('There are no images here or in the folder "images".', file=source)
+    raise MissingFileError(
+        'There are no images here or in the folder "images". Other subfolders are not searched: pass one of '
+        "them.",
+        file=source,
+    )
