@@ -426,6 +426,9 @@ def describe(
     crowds_as_objects: CrowdsAsObjects = False,
     limit: Annotated[int, typer.Option(min=0, help="Number of images to examine; 0 for all.")] = 1000,
     figure: Annotated[Path | None, typer.Option(help="Save a figure to this file, such as data.png.")] = None,
+    decode: Annotated[
+        bool, typer.Option("--decode", help="Decode the images, too, to find damaged files. Takes longer.")
+    ] = False,
     json: Json = False,
 ) -> Any:
     """Summarize a dataset: counts, sizes, and broken entries."""
@@ -437,6 +440,7 @@ def describe(
         limit=limit or None,
         figure=figure,
         quiet=json,
+        decode=decode,
         choice=_image_choice(page, channels, class_attribute, class_name, crowds_as_objects),
     )
 

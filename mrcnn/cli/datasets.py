@@ -395,6 +395,7 @@ def describe_dataset(
     limit: int | None,
     figure: Path | None,
     quiet: bool,
+    decode: bool = False,
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Describe a dataset; see the command."""
@@ -405,7 +406,7 @@ def describe_dataset(
     from mrcnn.formats.problems import CHANGED
 
     dataset = open_dataset(data, images, choice=choice)
-    numbers = describe(dataset, limit)
+    numbers = describe(dataset, limit, decode=decode)
     drawn = numbers.pop("figure")
     text = ""
     if figure is not None:

@@ -51,14 +51,14 @@ class _Findings:
     areas: list[int] = dataclasses.field(default_factory=list)
 
 
-def describe(dataset: Dataset, limit: int | None = DEFAULT_LIMIT) -> dict[str, Any]:
+def describe(dataset: Dataset, limit: int | None = DEFAULT_LIMIT, *, decode: bool = False) -> dict[str, Any]:
     """Print and plot a summary of a prepared dataset, and list what is broken in it.
-
-    For datasets of `mrcnn.formats`, this decodes no image.
 
     Args:
         dataset: Any prepared dataset.
         limit: The number of images to examine, evenly spread over the dataset, or None for all.
+        decode: Whether to decode these images, which finds damaged files. Otherwise, only the headers of the
+            files are read for datasets of `mrcnn.formats`.
 
     Returns:
         A dict of images, images_looked_at, image_heights, image_widths, instances, instances_per_image,
@@ -78,6 +78,8 @@ def describe(dataset: Dataset, limit: int | None = DEFAULT_LIMIT) -> dict[str, A
     found = _Findings()
     for image_id in looked_at:
         try:
+            if decode and isinstance(dataset, FormatDataset):
+                dataset.load_image(int(image_id))
             _look(dataset, int(image_id), found)
         except Exception as error:  # a user's dataset may raise any error, and the next image may be fine
             kind = error.kind if isinstance(error, BrokenEntryError) else problems.UNREADABLE_IMAGE

@@ -127,3 +127,14 @@ def test_a_dataset_without_objects_or_images(capsys):
     assert numbers["images_looked_at"] == 1 and numbers["instance_areas"] == []
     assert "none of the images examined has an object" in numbers["warnings"]
     assert any("cannot be read" in text for text in numbers["warnings"])
+
+
+def test_damaged_images_are_found_if_all_are_decoded(tmp_path):
+    path = files.write_picture(tmp_path / "a.png")
+    path.write_bytes(path.read_bytes()[:-3000])
+    dataset = formats.CocoDataset()
+    dataset.load(files.write_json(tmp_path / "x.json", files.coco_content()))
+    dataset.prepare()
+    assert formats.describe(dataset)["problems"] == {}
+    numbers = formats.describe(dataset, decode=True)
+    assert numbers["problems"] == {problems.UNREADABLE_IMAGE: 1} and numbers["images_looked_at"] == 0
