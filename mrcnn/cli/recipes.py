@@ -1,9 +1,13 @@
 """Recipes of `mrcnn train`: the weights that a network starts with, and how it learns from there."""
 
+import logging
 from typing import TYPE_CHECKING, Any
+
+from mrcnn.errors import DataError
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
+    from mrcnn.dataset import Dataset
     from mrcnn.training.schedules import Stage
 
 SCRATCH, IMAGENET, FINE_TUNE, CONSTANT = "scratch", "imagenet", "fine-tune", "constant"
@@ -12,6 +16,12 @@ RECIPES = (SCRATCH, IMAGENET, FINE_TUNE, CONSTANT)
 BATCHES = {IMAGENET: 4}
 # Steps of an epoch, if one pass over the data is shorter.
 FEWEST_STEPS = 100
+# CONTRAST_PERCENTILES for images of more than 8 bits.
+MICROSCOPE = (1, 99.8)
+# Images of which one has to be readable to tell their type.
+LOOKED_AT = 8
+
+logger = logging.getLogger(__name__)
 
 
 def chosen_recipe(recipe: str | None, model: str | None, is_resumed: bool) -> str | None:
@@ -78,6 +88,35 @@ def stages_of(
     if recipe == IMAGENET and layers is None:
         return transfer_stages(rate, epochs, steps)
     return [Stage(warm_up_and_decay(rate, epochs * steps), epochs, layers or "all")]
+
+
+def settle_contrast(config: "Config", dataset: "Dataset", recipe: str) -> None:
+    """Set CONTRAST_PERCENTILES for images of more than 8 bits, unless the settings say how to read them.
+
+    Such images come from microscopes and use a part of their range, which differs from image to image. The
+    augmentation of all recipes but CONSTANT needs 8 bits.
+
+    Args:
+        config: The settings of a new training.
+        dataset: The training images, prepared.
+        recipe: One of RECIPES.
+    """
+    if recipe == CONSTANT or config.CONTRAST_PERCENTILES is not None or config.IMAGE_VALUE_RANGE is not None:
+        return
+    for image_id in dataset.image_ids[:LOOKED_AT]:
+        try:
+            dtype = dataset.load_image(int(image_id)).dtype
+        except DataError:  # training leaves it out
+            continue
+        if dtype.name not in ("uint8", "bool"):
+            config.CONTRAST_PERCENTILES = MICROSCOPE
+            logger.warning(
+                "The images are %s. Each is stretched to 8 bits, in training and in detection: "
+                "CONTRAST_PERCENTILES=%s. To keep differences in brightness, pass --recipe constant.",
+                dtype.name,
+                MICROSCOPE,
+            )
+        return
 
 
 def augmentation_of(recipe: str, any_orientation: bool, copy_paste: bool) -> list[Any]:

@@ -12,6 +12,7 @@ from mrcnn.cli.shell import command_line
 from mrcnn.errors import DataError
 
 if TYPE_CHECKING:
+    from mrcnn.config import Config
     from mrcnn.formats.base import FormatDataset
     from mrcnn.model import MaskRCNN
 
@@ -55,9 +56,7 @@ def train_model(
     network = _network(recipe, model, resume, logs, values)
     recipe = recipe or recipes.recipe_of(network.config)
     steps = steps or values.get("STEPS_PER_EPOCH")
-    if steps is not None or resume is None:
-        one_pass = -(-len(dataset.image_ids) // network.config.BATCH_SIZE)
-        network.config.STEPS_PER_EPOCH = steps or max(recipes.FEWEST_STEPS, one_pass)
+    _settle(network.config, dataset, recipe, steps, is_new=resume is None)
     stages = recipes.stages_of(recipe, network.config, epochs, layers, learning_rate)
     left = remaining(stages, network.epoch, int(network.config.STEPS_PER_EPOCH or 1))
     augmentation = recipes.augmentation_of(recipe, any_orientation, copy_paste)
@@ -122,6 +121,17 @@ def _settings_of(
     elif resume is None:
         values.setdefault("IMAGES_PER_GPU", recipes.BATCHES.get(recipe or "", 2))
     return values
+
+
+def _settle(
+    config: "Config", dataset: "FormatDataset", recipe: str, steps: int | None, *, is_new: bool
+) -> None:
+    """Set what depends on the images: the steps of an epoch and, of a new training, the contrast."""
+    if is_new:
+        recipes.settle_contrast(config, dataset, recipe)
+    if steps is not None or is_new:
+        one_pass = -(-len(dataset.image_ids) // config.BATCH_SIZE)
+        config.STEPS_PER_EPOCH = steps or max(recipes.FEWEST_STEPS, one_pass)
 
 
 def _weights_of(network: "MaskRCNN") -> str:

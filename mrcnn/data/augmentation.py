@@ -161,7 +161,7 @@ def check_uint8_rgb(image: Image, name: str) -> None:
         raise AugmentationError(
             f"`{name}` needs uint8 RGB images of shape (height, width, 3). Received: "
             f"image.shape={image.shape}, image.dtype={image.dtype}. Set CONTRAST_PERCENTILES to convert "
-            "images to uint8, or use another augmentation."
+            "images to uint8, or use another augmentation (--recipe constant on the command line)."
         )
 
 

@@ -556,6 +556,33 @@ def test_recipes_follow_the_weights(coco, monkeypatch, capsys):
         assert message in capsys.readouterr().err
 
 
+def test_images_of_16_bits_are_stretched(coco, caplog):
+    """The augmentation of the recipes takes 8 bits. Broken images do not tell their type."""
+    from mrcnn.cli import recipes
+    from mrcnn.cli.datasets import open_dataset
+    from mrcnn.data.augmentation_policies import camera_policy
+    from mrcnn.data.loading import load_image_gt
+
+    dataset = open_dataset(coco)
+    config = recipes.config_of("scratch")
+    recipes.settle_contrast(config, dataset, "scratch")
+    assert config.CONTRAST_PERCENTILES is None and not caplog.messages
+    for index in range(3):
+        pixels = files.picture(seed=index)[..., 0].astype(np.uint16) * 16
+        Image.fromarray(pixels).save(coco.parent / f"{index}.png")
+    (coco.parent / "0.png").write_bytes(b"broken")
+    recipes.settle_contrast(config, dataset, "constant")
+    assert config.CONTRAST_PERCENTILES is None
+    recipes.settle_contrast(config, dataset, "scratch")
+    assert config.CONTRAST_PERCENTILES == (1, 99.8) and "stretched to 8 bits" in caplog.text
+    image, *_ = load_image_gt(dataset, config, 1, augmentation=camera_policy())
+    assert image.dtype == np.uint8 and image.max() > 200
+    config = recipes.config_of("scratch")
+    config.IMAGE_VALUE_RANGE = (0, 4095)
+    recipes.settle_contrast(config, dataset, "scratch")
+    assert config.CONTRAST_PERCENTILES is None
+
+
 def test_stages_of_recipes():
     from mrcnn.cli import recipes
 
