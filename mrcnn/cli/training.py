@@ -82,7 +82,9 @@ def train_model(
         **(choice or {}),
     }
     go_on = command_line(_command(data, options))
-    return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, _next_steps(weights, go_on)
+    return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, _next_steps(
+        weights, go_on, choice or {}
+    )
 
 
 def _datasets(
@@ -142,17 +144,24 @@ def _weights_of(network: "MaskRCNN") -> str:
     return str(written if written.is_file() else network.find_last())
 
 
-def _next_steps(weights: str, go_on: str) -> str:
-    """Return the text that a training ends with."""
+def _next_steps(weights: str, go_on: str, choice: Mapping[str, Any]) -> str:
+    """Return the text that a training ends with. Detection needs the same choice of pages and channels."""
+    same = _options({name: choice.get(name) for name in ("page", "channels")})
+    detect = command_line(["mrcnn", "detect", "IMAGES", "--model", weights, *same])
     return (
-        f"Saved the weights to {weights}.\nDetect:   mrcnn detect IMAGES --model {command_line([weights])}\n"
+        f"Saved the weights to {weights}.\nDetect:   {detect}\n"
         f"Export:   mrcnn export {command_line([weights])} model.onnx\nGo on:    {go_on}"
     )
 
 
 def _command(data: Path, options: Mapping[str, Any]) -> list[str]:
-    """Return the command line with these options, without those that are None or False."""
-    command = ["mrcnn", "train", str(data)]
+    """Return the command line with these options."""
+    return ["mrcnn", "train", str(data), *_options(options)]
+
+
+def _options(options: Mapping[str, Any]) -> list[str]:
+    """Return the words of a command line for these options, without those that are None or False."""
+    command: list[str] = []
     for option, value in options.items():
         if value is True:
             command.append(f"--{option}")
