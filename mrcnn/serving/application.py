@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
@@ -35,6 +35,13 @@ MinScore = Annotated[float, Query(ge=0, le=1, description="Leave out detections 
 Page = Annotated[
     int | None, Query(ge=0, description="Number of the page or frame, from 0, in a file that has several.")
 ]
+Channels = Annotated[
+    str | None,
+    Query(
+        pattern=r"^\d{1,4}(,\d{1,4}){0,63}$",
+        description="Channels of an image without colors, from 0, such as 0 or 2,1,0.",
+    ),
+]
 Masks = Annotated[
     Literal["rle", "polygons", "none"],
     Query(description="`rle`: COCO's compressed run lengths; `polygons`: corners; `none`: only boxes."),
@@ -48,6 +55,14 @@ Tolerance = Annotated[
     ),
 ]
 Name = Annotated[str, Query(max_length=255, description="File name of the image in the answer.")]
+
+
+def _choice(page: Page = None, channels: Channels = None) -> dict[str, Any]:
+    """Return which part of a file to read; see `uploads.decode`."""
+    return {"page": page, "channels": None if channels is None else [int(one) for one in channels.split(",")]}
+
+
+Choice = Annotated[dict[str, Any], Depends(_choice)]
 
 
 class Detecting(Protocol):
@@ -120,12 +135,14 @@ class Service:
         # Images of the running batch and of the next one, and one whose answer is made.
         self._decoded = asyncio.Semaphore(2 * settings.batch + 1)
 
-    async def answer(self, request: Request, page: int | None, form: Callable[[Image, Detections], T]) -> T:
+    async def answer(
+        self, request: Request, choice: dict[str, Any], form: Callable[[Image, Detections], T]
+    ) -> T:
         """Return the answer to a request with an image.
 
         Args:
             request: The request.
-            page: The page of the file.
+            choice: Which part of the file to read; see `uploads.decode`.
             form: Makes the answer of the image and its detections, in a thread.
 
         Raises:
@@ -134,18 +151,18 @@ class Service:
 
         async def detect(content: bytes) -> T:
             async with self._decoded:
-                image = await run_in_threadpool(uploads.decode, content, page, self.limits)
+                image = await run_in_threadpool(uploads.decode, content, self.limits, **choice)
                 result = await self._detect(image)
                 return await run_in_threadpool(form, image, result)
 
         return await self._within_limits(request, detect)
 
-    async def decoded(self, request: Request, page: int | None, form: Callable[[Image], T]) -> T:
+    async def decoded(self, request: Request, choice: dict[str, Any], form: Callable[[Image], T]) -> T:
         """Return an answer to a request that only needs the image; see `answer`."""
 
         async def decode(content: bytes) -> T:
             async with self._decoded:
-                image = await run_in_threadpool(uploads.decode, content, page, self.limits)
+                image = await run_in_threadpool(uploads.decode, content, self.limits, **choice)
                 return await run_in_threadpool(form, image)
 
         return await self._within_limits(request, decode)
@@ -205,10 +222,10 @@ def _add_images(app: FastAPI, service: Service) -> None:
     @app.post("/detect", **descriptions.DETECT)
     async def detect(
         request: Request,
+        choice: Choice,
         min_score: MinScore = 0.0,
         masks: Masks = "rle",
         tolerance: Tolerance = 0.0,
-        page: Page = None,
         name: Name = "image",
     ) -> Response:
         def form(image: Image, result: Detections) -> Response:
@@ -221,24 +238,24 @@ def _add_images(app: FastAPI, service: Service) -> None:
             info = {"description": service.name, "version": mrcnn.__version__, "is_complete": is_complete}
             return JSONResponse({"info": info, **content})
 
-        return await service.answer(request, page, form)
+        return await service.answer(request, choice, form)
 
     @app.post("/overlay", **descriptions.OVERLAY)
-    async def overlay(request: Request, min_score: MinScore = 0.5, page: Page = None) -> Response:
+    async def overlay(request: Request, choice: Choice, min_score: MinScore = 0.5) -> Response:
         def form(image: Image, result: Detections) -> Response:
             found = answers.best(result, min_score)
             found.class_names = found.class_names or ("background", *service.class_names.values())
             service.metrics.objects(found.count)
             return Response(answers.as_overlay(found, image), media_type="image/png")
 
-        return await service.answer(request, page, form)
+        return await service.answer(request, choice, form)
 
     @app.post("/picture", **descriptions.PICTURE)
-    async def picture(request: Request, page: Page = None) -> Response:
+    async def picture(request: Request, choice: Choice) -> Response:
         def form(image: Image) -> Response:
             return Response(answers.as_visible_png(image), media_type="image/png")
 
-        return await service.decoded(request, page, form)
+        return await service.decoded(request, choice, form)
 
 
 def _add_information(app: FastAPI, service: Service) -> None:

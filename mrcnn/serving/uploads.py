@@ -4,7 +4,7 @@ The image is the body of the request, or the only file of a form (multipart/form
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -100,25 +100,38 @@ def check_header(content: bytes, limits: ImageLimits) -> None:
     _check_size(header.height, header.width, limits)
 
 
-def decode(content: bytes, page: int | None, limits: ImageLimits) -> Image:
+def decode(
+    content: bytes, limits: ImageLimits, page: int | None = None, channels: Sequence[int] | None = None
+) -> Image:
     """Decode a file whose header has been checked; see `mrcnn.files.images.read_image`.
 
     Args:
         content: The file.
-        page: Number of the image, from 0, in a file with several; its size may differ from the first one.
         limits: The largest image.
+        page: Number of the image, from 0, in a file with several; its size may differ from the first one.
+        channels: Numbers of the channels, from 0, of an image without colors.
 
     Raises:
         RefusedError: If it cannot be decoded, is too large, or has several pages and `page` is None.
     """
     try:
-        for height, width in sizes_until(content, page or 0):
-            _check_size(height, width, limits)
-        return images.read_image(content, page=page)
+        for frame in _frames(content, page or 0, channels):
+            for height, width in sizes_until(content, frame):
+                _check_size(height, width, limits)
+        return images.read_image(content, page=page, channels=channels)
     except InvalidDataError as error:
         raise RefusedError(422, str(error)) from None
     except DataError as error:
         raise RefusedError(415, str(error)) from None
+
+
+def _frames(content: bytes, page: int, channels: Sequence[int] | None) -> list[int]:
+    """Return the numbers of the images of a file that are decoded."""
+    if channels is None:
+        return [page]
+    stack = images.read_stack(content)
+    has_channels = "channels" in dict(stack.axes)
+    return [stack.frames(page, channel) for channel in channels] if has_channels else [page]
 
 
 def _check_size(height: int, width: int, limits: ImageLimits) -> None:

@@ -13,6 +13,7 @@ import httpx
 import keras
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from pycocotools import mask as run_lengths
 from running_service import service
@@ -214,6 +215,28 @@ def test_every_page_is_checked(address, path, kind):
     assert post(address, "/picture?page=0", content).status_code == 200
 
 
+def test_channels_of_a_stack(address):
+    """Two slices of two channels; the names of the axes are in the metadata of ImageJ."""
+    stack = np.stack([picture(seed)[..., 0] for seed in range(4)]).reshape(2, 2, *picture().shape[:2])
+    file = io.BytesIO()
+    tifffile.imwrite(file, stack, imagej=True, metadata={"axes": "ZCYX"})
+    answer = post(address, "/picture", file.getvalue())
+    assert answer.status_code == 422 and "2 slices x 2 channels" in answer.json()["detail"]
+    for channel in (0, 1):
+        answer = post(address, f"/picture?page=1&channels={channel}", file.getvalue())
+        shown = np.asarray(Image.open(io.BytesIO(answer.content)).convert("L"))
+        assert np.array_equal(shown, stack[1, channel])
+    assert post(address, "/detect?page=2&channels=1", file.getvalue()).status_code == 422
+
+
+def test_the_page_of_a_channel_is_checked(address):
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file, imagej=False) as tiff:
+        for side in (64, 500):
+            tiff.write(np.zeros((side, side), np.uint8), metadata=None)
+    assert post(address, "/picture?page=1&channels=0", file.getvalue()).status_code == 413
+
+
 def test_a_large_upload_is_refused_and_not_kept(address):
     def stream():
         for _ in range(500):
@@ -248,6 +271,8 @@ def test_a_slow_upload_ends(address):
         ("min_score=2", "`min_score` in the address is not valid"),
         ("masks=all", "'rle', 'polygons' or 'none'"),
         ("page=3", "`page` must be from 0 to 0"),
+        ("channels=red", "`channels` in the address is not valid"),
+        ("channels=7", "`channels` must be numbers from 0 to 2: the file has 3 channels"),
     ],
 )
 def test_query_values_are_checked(address, query, words):
