@@ -19,7 +19,7 @@ FEWEST_STEPS = 100
 # CONTRAST_PERCENTILES for images of more than 8 bits.
 MICROSCOPE = (1, 99.8)
 # Images of which one has to be readable to tell their type.
-LOOKED_AT = 8
+EXAMINED_IMAGES = 8
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def settle_contrast(config: "Config", dataset: "Dataset", recipe: str) -> None:
     """
     if recipe == CONSTANT or config.CONTRAST_PERCENTILES is not None or config.IMAGE_VALUE_RANGE is not None:
         return
-    for image_id in dataset.image_ids[:LOOKED_AT]:
+    for image_id in dataset.image_ids[:EXAMINED_IMAGES]:
         try:
             dtype = dataset.load_image(int(image_id)).dtype
         except DataError:  # training leaves it out
