@@ -1,6 +1,8 @@
 """The files NAME_seg.npy that Cellpose saves beside an image: a pickled dict with a label image, `masks`."""
 
 import pickle
+import re
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -8,20 +10,15 @@ import numpy as np
 from mrcnn.errors import InvalidDataError, UnreadableFileError, reason
 
 SUFFIX = "_seg.npy"
-# What pickled arrays and numbers of NumPy consist of. The modules depend on its version.
-KNOWN = {
-    "ndarray": np.ndarray,
-    "dtype": np.dtype,
-    "_reconstruct": np.empty(0).__reduce__()[0],
-    "_frombuffer": np.empty(0).__reduce_ex__(5)[0],
-    "scalar": np.float64(0).__reduce__()[0],
-}
+# Types of numbers, as pickles of NumPy have them.
+NUMBERS = re.compile(r"[biuf][1248]")
 
 
 def read_seg(stream: BinaryIO, name: str) -> np.ndarray:
     """Return the label image of a file of Cellpose.
 
-    No code of the file runs: only arrays and plain values are read.
+    No code of the file runs: only arrays of numbers and plain values are read. NumPy itself does not read the
+    pickle, because it takes what a file says of an array on trust, such as addresses in memory.
 
     Args:
         stream: The file.
@@ -40,7 +37,7 @@ def read_seg(stream: BinaryIO, name: str) -> np.ndarray:
             version, np.lib.format.read_array_header_2_0
         )
         read_header(stream)
-        masks = np.asarray(_Arrays(stream).load().item()["masks"])
+        masks: np.ndarray = _Arrays(stream).load().values[0]["masks"].numbers()
     except Exception as error:  # a damaged pickle may raise any error
         raise UnreadableFileError(
             f"The file is not a readable {SUFFIX} of Cellpose: {reason(error)}", file=name
@@ -69,10 +66,57 @@ class _Other:
         pass
 
 
+class _Type:
+    """Stands for the type of an array."""
+
+    _order: Any = "="
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self._code = code
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self._order = state[1]
+
+    def of_numbers(self) -> np.dtype:
+        """Return the type, which must be one of numbers."""
+        if not NUMBERS.fullmatch(self._code):
+            raise ValueError(f"An array has the type {self._code!r}, which is not one of numbers.")
+        return np.dtype(self._code).newbyteorder(self._order)
+
+
+class _Array:
+    """Stands for an array. `values` are its bytes, or a list of its objects."""
+
+    values: Any
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self._shape, self._type, self._is_fortran, self.values = state
+
+    def numbers(self) -> np.ndarray:
+        """Return the array, which must be one of numbers."""
+        stored = self._type.of_numbers()
+        flat: np.ndarray = np.frombuffer(self.values, stored)
+        values = flat.reshape(self._shape, order="F" if self._is_fortran else "C")
+        native: np.ndarray = values.astype(stored.newbyteorder("="))
+        return native
+
+
+def _from_buffer(values: bytes, kind: _Type, shape: tuple[int, ...], order: str, *_: Any) -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", values))
+    return array
+
+
 class _Arrays(pickle.Unpickler):
-    """Reads arrays, numbers and plain containers; other objects become an `_Other`."""
+    """Reads arrays and plain containers; other objects become an `_Other`."""
+
+    # By name: the modules depend on the version of NumPy.
+    KNOWN: Mapping[str, Any] = {"dtype": _Type, "_reconstruct": _Array, "_frombuffer": _from_buffer}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):
             return lambda text, _: text.encode("latin1")  # bytes in old pickles
-        return KNOWN.get(name, _Other) if module.partition(".")[0] == "numpy" else _Other
+        return self.KNOWN.get(name, _Other) if module.partition(".")[0] == "numpy" else _Other

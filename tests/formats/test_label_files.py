@@ -94,6 +94,37 @@ def test_files_of_cellpose_run_no_code(protocol, tmp_path):
     assert not (tmp_path / "trap").exists()
 
 
+def test_files_of_cellpose_have_no_addresses():
+    """Bytes of an array that claims to hold objects are no objects: their use would end the process."""
+
+    class Objects:
+        def __reduce__(self):
+            return np.dtype, ("O8", False, True), (3, "|", None, None, None, -1, -1, 0)
+
+    class Addresses:
+        def __reduce__(self):
+            return np.empty(0).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, (), Objects(), False, b"A" * 8)
+
+    for content in (Addresses(), np.array({"masks": Addresses()}, dtype=object)):
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": ()})
+        pickle.dump(content, stream)
+        stream.seek(0)
+        with pytest.raises(UnreadableFileError, match="Cellpose"):
+            cellpose.read_seg(stream, "a")
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("masks", [np.asfortranarray(TINY), TINY.astype(">u4"), TINY > 0])
+def test_arrays_of_cellpose_in_any_layout(masks, protocol):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": ()})
+    pickle.dump(np.array({"masks": masks}, dtype=object), stream, protocol=protocol)
+    stream.seek(0)
+    read = cellpose.read_seg(stream, "a")
+    assert np.array_equal(read, masks) and read.dtype == masks.dtype.newbyteorder("=")
+
+
 def test_broken_files_of_cellpose(tmp_path):
     whole = write_seg(tmp_path / "a_seg.npy", TINY).read_bytes()
     np.save(tmp_path / "b_seg.npy", TINY)
