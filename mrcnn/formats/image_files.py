@@ -75,15 +75,23 @@ def moved(folder: Path, names: Iterable[str]) -> dict[str, str]:
     Returns:
         The path below the folder for each of these names whose file is found in this way.
     """
-    meant = {}
-    for name in names:
-        is_there = os.path.isfile(folder / name) or os.path.isfile(folder / name.replace("\\", "/"))
-        ends = (name,) if is_there else _ends(name)
-        found = (end for end in ends if os.path.isfile(_in_other_form(folder, end)))
-        meant[name] = next(found, None)
-    files = {name: os.path.abspath(_in_other_form(folder, end)) for name, end in meant.items() if end}
+    meant = {name: found for name in names if (found := _meant(folder, name)) is not None}
+    files = {name: os.path.abspath(file) for name, (_, file) in meant.items()}
     claims = Counter(files.values())
-    return {name: end for name, end in meant.items() if end and end != name and claims[files[name]] == 1}
+    return {
+        name: end
+        for name, (end, _) in meant.items()
+        if end not in (name, name.replace("\\", "/")) and claims[files[name]] == 1
+    }
+
+
+def _meant(folder: Path, name: str) -> tuple[str, Path] | None:
+    """Return the name, or the end of it that a file in the folder has, and this file; None without one."""
+    for path in dict.fromkeys((name, name.replace("\\", "/"))):
+        if os.path.isfile(folder / path):
+            return name, folder / path
+    paths = ((end, _in_other_form(folder, end)) for end in _ends(name))
+    return next((pair for pair in paths if os.path.isfile(pair[1])), None)
 
 
 def _ends(name: str) -> Iterator[str]:
@@ -189,10 +197,15 @@ def by_image(labels: Iterable[str], images: Iterable[str]) -> tuple[dict[str, st
     either.
     """
     names = {name for image in images for name in (stem(image), _name(image))}
-    keys = {label: _labeled(stem(label), names) or stem(label) for label in labels}
+    stems = {label: stem(label) for label in labels}
+    keys = {
+        label: name if name in names else _without_end(name, names) or name for label, name in stems.items()
+    }
     first: dict[str, str] = {}
     others = []
-    for label in sorted(keys, key=lambda label: (keys[label] != stem(label), not label.endswith("_seg.npy"))):
+    for label in sorted(
+        keys, key=lambda label: (keys[label] != stems[label], not label.endswith("_seg.npy"))
+    ):
         if first.setdefault(keys[label], label) != label:
             others.append(label)
     return {key: first[key] for key in sorted(first)}, sorted(others)
@@ -205,15 +218,13 @@ def beside_images(files: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     images = [file for file in files if PurePosixPath(file).suffix.lower() in SUFFIXES]
     names = {name for image in images for name in (stem(image), _name(image))}
-    labels = [file for file in files if _labeled(stem(file), names - {stem(file)})]
+    labels = [file for file in files if _without_end(stem(file), names)]
     taken = set(labels)
     return [image for image in images if image not in taken], labels
 
 
-def _labeled(name: str, names: Collection[str]) -> str | None:
-    """Return which of the names a label file of this name belongs to, if any."""
-    if name in names:
-        return name
+def _without_end(name: str, names: Collection[str]) -> str | None:
+    """Return which of the names the name of a label file is without one of LABEL_ENDS, if any."""
     bases = (name.removesuffix(end) for end in LABEL_ENDS if name.endswith(end))
     return next((base for base in bases if base in names), None)
 

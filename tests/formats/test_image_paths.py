@@ -127,6 +127,13 @@ def test_one_file_does_not_stand_for_two_images(tmp_path):
     files.write_picture(tmp_path / "a.png")
     assert moved(tmp_path, ["one/a.png", "two/a.png"]) == {}
     assert moved(tmp_path, ["a.png", "two/a.png", "%61.png"]) == {}
+    files.write_picture(tmp_path / "one" / "b.png")
+    assert moved(tmp_path, ["one\\b.png", "two/one/b.png"]) == {}
+
+
+def test_a_backslash_and_an_accent_are_no_other_path(tmp_path):
+    files.write_picture(tmp_path / "images" / unicodedata.normalize("NFD", "\u00e4.png"))
+    assert moved(tmp_path, ["images\\\u00e4.png"]) == {}
 
 
 def labelme_tree(folder, image="a.png"):
