@@ -96,10 +96,7 @@ class LabelImageDataset(FormatDataset):
         self, root: Path, images: str, labels: str, only: Collection[str] | None
     ) -> dict[str, tuple[str, str | None]]:
         """Return image and label file of each image by its name. Note what does not match."""
-        files = image_files.images_in(root, labels, LABEL_SUFFIXES)
-        files = [
-            file for file in files if not file.lower().endswith(".npy") or file.endswith(cellpose.SUFFIX)
-        ]
+        files = label_files(root, labels)
         is_beside = PurePosixPath(images) == PurePosixPath(labels)
         if is_beside:
             paths, files = image_files.beside_images(files)
@@ -266,7 +263,7 @@ class LabelImageDataset(FormatDataset):
 def label_files(root: Path, folder: str) -> list[str]:
     """Return the files of a folder that may be label images; see `image_files.images_in`."""
     listed = image_files.images_in(root, folder, LABEL_SUFFIXES)
-    return [file for file in listed if file.endswith(cellpose.SUFFIX) or not file.endswith(".npy")]
+    return [file for file in listed if file.endswith(cellpose.SUFFIX) or not file.lower().endswith(".npy")]
 
 
 def _bytes(root: Path, name: str) -> bytes:
