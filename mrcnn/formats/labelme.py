@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -119,7 +120,9 @@ class LabelMeDataset(OutlineDataset):
         joined = self._join_classes(source, dict(enumerate(names, start=1)), folder)
         class_ids = {name: joined[number] for number, name in enumerate(names, start=1)}
         root = folder.parent if within is None else Path(within)
+        beside = _moved_beside(contents)
         for path, content in contents.items():
+            content["beside"] = beside[path.parent]
             image_path = content["imagePath"].replace("\\", "/")
             content["below"] = (path.relative_to(folder).parent / image_path).as_posix()
         names = [content["below"] for content in contents.values()]
@@ -188,7 +191,7 @@ class LabelMeDataset(OutlineDataset):
             return None
         if images is not None and (below in elsewhere or is_ordinary(Path(images, below))):
             return self._located(Path(images), below, elsewhere, None)
-        return self._located(path.parent, name, moved(path.parent, [name]), root)
+        return self._located(path.parent, name, content["beside"], root)
 
     def _add(
         self, image_id: str, path: Path, content: Record, source: str, image: Path | None
@@ -293,6 +296,14 @@ def annotation_paths(folder: Path) -> list[Path]:
         return paths
     below = (path.relative_to(folder) for path in folder.rglob("[!.]*.json"))
     return sorted(folder / path for path in below if not any(part.startswith(".") for part in path.parts))
+
+
+def _moved_beside(contents: Mapping[Path, Record]) -> dict[Path, dict[str, str]]:
+    """Return which images are elsewhere below each folder of annotation files; see `moved`."""
+    names: defaultdict[Path, list[str]] = defaultdict(list)
+    for path, content in contents.items():
+        names[path.parent].append(content["imagePath"])
+    return {folder: moved(folder, own) for folder, own in names.items()}
 
 
 def _labels(shapes: Sequence[object]) -> Iterator[str]:

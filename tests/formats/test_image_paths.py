@@ -176,6 +176,11 @@ def test_one_image_does_not_stand_for_those_of_two_labelme_files(tmp_path):
     dataset = formats.LabelMeDataset()
     with pytest.raises(InvalidDataError, match="2 x image file is missing"):
         dataset.load(tmp_path / "json", images=tmp_path / "images")
+    for name in ("one", "two"):
+        content = files.labelme_content(image=f"photos/{name}/a.png")
+        files.write_json(tmp_path / "images" / f"{name}.json", content)
+    with pytest.raises(InvalidDataError, match="2 x image file is missing"):
+        formats.LabelMeDataset().load(tmp_path / "images")
 
 
 def test_an_image_that_two_labelme_files_name(tmp_path):
