@@ -187,7 +187,7 @@ class KeepsWeights(keras.Model):
             raise
 
     def _get_jax_state(self, **options: bool) -> tuple[Any, ...]:
-        """The values of the variables by kind. Those taken out of the variables are those to put back."""
+        """Return the values of the variables by kind. Those taken out of the variables are to be put back."""
         state: tuple[Any, ...] = super()._get_jax_state(**options)
         if options.get("purge_model_variables"):
             kinds = [kind for kind in JAX_STATE if options.get(kind)]
