@@ -67,7 +67,7 @@ def open_dataset(
         images: The folder of the images, for formats whose images may be elsewhere.
         classes: Class names in the order of their ids, for formats that know none; of YOLO those of the file.
         choice: Options by their name on the command line: `page` and `channels` of the images, see
-            `mrcnn.formats.base.FormatDataset`; `class-attribute`, see `mrcnn.formats.ViaDataset`; and
+            `mrcnn.formats.base.FormatDataset`; `class-attribute`, see `mrcnn.formats.ViaDataset`;
             `crowds-as-objects`, see `mrcnn.formats.CocoDataset`; and `class`, the class of all objects, or of
             those that have none.
         part: Which images of a YOLO data.yaml: those of its "train", "val" or "test".
@@ -253,7 +253,8 @@ def _folders_of(archive: Path) -> tuple[str, str]:
     """Return the folders of the label images and of the images in a zip archive, maybe below another one."""
     from mrcnn.files.archives import member_names
 
-    folders = {PurePosixPath(name.replace("\\", "/")).parent for name in member_names(archive)}
+    paths = [PurePosixPath(name.replace("\\", "/")) for name in member_names(archive)]
+    folders = {path.parent for path in paths if not path.name.startswith(".")}  # a Mac adds ._a.png
     for top in sorted({folder.parent for folder in folders if folder.name == "images"}):
         for labels in ("labels", "masks"):
             if top / labels in folders:

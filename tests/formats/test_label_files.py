@@ -198,6 +198,7 @@ def test_folders_of_label_images_that_are_recognized(tmp_path):
         with zipfile.ZipFile(tmp_path / "cells.zip", "w") as archive:
             for name in ("images/a.png", "masks/a.png"):
                 archive.write(tmp_path / "cells" / name, top + name)
+                archive.writestr(f"__MACOSX/{top}{name.replace('a.png', '._a.png')}", b"attributes")
         assert objects(open_dataset(tmp_path / "cells.zip")) == [2]
 
 
