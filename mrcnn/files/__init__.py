@@ -39,8 +39,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         suffix = path.suffix if SUFFIX.fullmatch(path.suffix) else ""
         name = f"{hidden_prefix(path.stem)}{secrets.token_hex(4)}.part{suffix}"
         # Not `tempfile`, whose files are private: this one has the permissions of any new file.
-        path.with_name(name).touch(exist_ok=False)
-        temporary = path.with_name(name)
+        (path.parent / name).touch(exist_ok=False)
+        temporary = path.parent / name
         yield temporary
         os.replace(temporary, path)
     except OSError as error:

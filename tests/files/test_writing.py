@@ -57,6 +57,13 @@ def test_long_names_are_written_and_their_leftovers_recognized(name, tmp_path):
     assert (tmp_path / name).read_text() == "whole"
 
 
+def test_a_folder_in_place_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match="Cannot write \\.: "), files.atomic_write("."):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
 def test_an_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     path = tmp_path / "file" / "table.json"
