@@ -27,8 +27,10 @@ FORMAT_OPTIONS = {
         {"ViaDataset", "LabelImageDataset", "MaskFileDataset", "GeoJsonDataset", "ImageJDataset"},
     ),
 }
-# JSON files of a folder that are looked at.
+# JSON files of the subfolders of a folder that are looked at.
 FIRST_FILES = 3
+# The format of a JSON file that cannot be read.
+UNREADABLE = "unreadable"
 # The class of objects without one.
 NO_CLASS = "object"
 # The files of formats that have one for each image.
@@ -138,6 +140,8 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
         dataset = _from_files(data, wanted) or _from_label_images(data, wanted)
         if dataset is not None:
             return dataset
+        if UNREADABLE in map(_kind_of, _shape_files(data)):
+            return _labelme(data, wanted)  # its errors say what is wrong
     raise InvalidDataError(f"No dataset was recognized here. {KNOWN}", file=data)
 
 
@@ -158,9 +162,12 @@ def _one_json(path: Path, wanted: _Wanted, *, is_coco: bool) -> "FormatDataset":
 
 
 def _images_of_export(path: Path) -> Path | None:
-    """Return the folder of the images of a COCO file in annotations/, as CVAT and Datumaro export it."""
+    """Return the folder of the images of a COCO file in annotations/, as CVAT and Datumaro export it.
+
+    None is the folder of the file, which comes first if it has images.
+    """
     images = path.parent.parent / "images"
-    if path.parent.name != "annotations" or not images.is_dir():
+    if path.parent.name != "annotations" or not images.is_dir() or _has_images(path.parent):
         return None
     part = images / path.stem.removeprefix("instances_")
     return part if part.is_dir() else images
@@ -169,21 +176,35 @@ def _images_of_export(path: Path) -> Path | None:
 def _from_files(data: Path, wanted: _Wanted) -> "FormatDataset | None":
     """Open the annotation files of a folder: one JSON file of all images, or a file for each image."""
     from mrcnn import formats
-    from mrcnn.formats.labelme import annotation_paths
 
     for folder in (data, data / "annotations"):
         files = sorted(folder.glob("[!.]*.json"))
         kind = _kind_of(files[0]) if len(files) == 1 else ""
         if kind in ("coco", "via"):
             return _one_json(files[0], wanted, is_coco=kind == "coco")
-    if any(_kind_of(path) == "labelme" for path in annotation_paths(data)[:FIRST_FILES]):
-        shapes = formats.LabelMeDataset(**wanted.choice)
-        shapes.load(data, wanted.classes, keep_empty=True, within=wanted.images, images=wanted.images)
-        return shapes
+    if "labelme" in map(_kind_of, _shape_files(data)):
+        return _labelme(data, wanted)
     for kind, outlines in (("geojson", formats.GeoJsonDataset), ("imagej", formats.ImageJDataset)):
         if _has_outlines(data, kind):
             return _outlined(outlines, data, wanted)
     return None
+
+
+def _shape_files(folder: Path) -> Sequence[Path]:
+    """Return the JSON files of a folder or, if it has none, the first ones of its subfolders."""
+    from mrcnn.formats.labelme import annotation_paths
+
+    paths = annotation_paths(folder)
+    is_below = bool(paths) and paths[0].parent != folder
+    return paths[:FIRST_FILES] if is_below else paths
+
+
+def _labelme(folder: Path, wanted: _Wanted) -> "FormatDataset":
+    from mrcnn import formats
+
+    shapes = formats.LabelMeDataset(**wanted.choice)
+    shapes.load(folder, wanted.classes, keep_empty=True, within=wanted.images, images=wanted.images)
+    return shapes
 
 
 def _outlined(kind: Any, data: Path, wanted: _Wanted) -> "FormatDataset":
@@ -360,13 +381,13 @@ def _images_beside(folder: Path) -> Path:
 
 
 def _kind_of(path: Path) -> str:
-    """Return the format of a JSON file, or "". One that cannot be read is left to the reader of LabelMe."""
+    """Return the format of a JSON file: UNREADABLE, or "" if it is none of those here."""
     from mrcnn.formats.files import read_json
 
     try:
         content = read_json(path)
     except DataError:
-        return "labelme"
+        return UNREADABLE
     if not isinstance(content, dict):
         return ""
     is_via = any(isinstance(entry, dict) and "regions" in entry for entry in content.values())

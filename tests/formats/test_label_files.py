@@ -246,6 +246,13 @@ def test_folders_of_coco_files_that_are_recognized(json_file, image, name, tmp_p
         assert objects(open_dataset(data)) == [2]
 
 
+def test_images_beside_a_coco_file_come_first(tmp_path):
+    path = files.write_json(tmp_path / "annotations" / "train.json", files.coco_content("a.png"))
+    for folder in ("annotations", "images"):
+        files.write_picture(tmp_path / folder / "a.png")
+    assert open_dataset(path).image_info[0]["path"] == tmp_path / "annotations" / "a.png"
+
+
 def test_folders_of_via_files_that_are_recognized(tmp_path):
     content = files.via_content([files.via_region("leaf")])
     files.write_json(tmp_path / "via_region_data.json", content)
@@ -261,6 +268,23 @@ def test_subfolders_of_labelme_files_are_recognized(tmp_path):
     (tmp_path / "one" / "a.json").write_text(json.dumps([1]))
     with pytest.raises(InvalidDataError, match="No dataset was recognized"):
         open_dataset(tmp_path)
+
+
+def test_other_json_files_beside_labelme_files(tmp_path):
+    for name in "abcd":
+        files.write_json(tmp_path / f"{name}.json", {"version": 1})
+    files.write_json(tmp_path / "x.json", files.labelme_content())
+    files.write_picture(tmp_path / "a.png")
+    assert objects(open_dataset(tmp_path)) == [2]
+
+
+def test_a_broken_json_file_is_no_dataset(tmp_path):
+    files.write_json(tmp_path / "logs" / "state.json", {})
+    (tmp_path / "logs" / "state.json").write_text("{")
+    with pytest.raises(InvalidDataError, match="not valid JSON"):
+        open_dataset(tmp_path)
+    write_labels(tmp_path, labels="masks")
+    assert objects(open_dataset(tmp_path)) == [2]
 
 
 def test_a_class_for_files_that_have_classes(tmp_path):
