@@ -96,7 +96,10 @@ def open_dataset(
     for option in own if like is None else ():
         what, kinds = FORMAT_OPTIONS[option]
         if type(dataset).__name__ not in kinds:
-            raise ValueError(f"--{option} is an option for {what}. Received: {data}. Leave it out.")
+            raise ValueError(
+                f"--{option} is only for {what}. Received: {data}, which is none of these. Leave the option "
+                "out."
+            )
     if like is not None:
         try:
             dataset.renumber_classes(wanted.classes or ())

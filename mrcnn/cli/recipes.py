@@ -111,8 +111,8 @@ def settle_contrast(config: "Config", dataset: "Dataset", recipe: str) -> None:
         if dtype.name not in ("uint8", "bool"):
             config.CONTRAST_PERCENTILES = MICROSCOPE
             logger.warning(
-                "The images are %s. Each is stretched to 8 bits, in training and in detection: "
-                "CONTRAST_PERCENTILES=%s. To keep differences in brightness, pass --recipe constant.",
+                "The images are %s. Training and detection stretch the contrast of each image to 8 bits "
+                "(CONTRAST_PERCENTILES=%s). To keep differences in brightness, pass --recipe constant.",
                 dtype.name,
                 MICROSCOPE,
             )

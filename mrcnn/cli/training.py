@@ -128,7 +128,7 @@ def _settings_of(
 def _settle(
     config: "Config", dataset: "FormatDataset", recipe: str, steps: int | None, *, is_new: bool
 ) -> None:
-    """Set what depends on the images: the steps of an epoch and, of a new training, the contrast."""
+    """Set the steps of an epoch and, for a new training, the contrast from the training images."""
     if is_new:
         recipes.settle_contrast(config, dataset, recipe)
     if steps is not None or is_new:

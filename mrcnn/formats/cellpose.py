@@ -46,7 +46,7 @@ def read_seg(stream: BinaryIO, name: str) -> np.ndarray:
     if masks.ndim not in (2, 3) or masks.dtype.kind not in "biu":
         raise InvalidDataError(
             "`masks` must be integers of the shape (height, width) or (slices, height, width). Received: an "
-            f"array of shape {masks.shape} and type {masks.dtype}.",
+            f"array of shape {masks.shape} and type {masks.dtype}. Save the masks again with Cellpose.",
             file=name,
             field="masks",
         )
@@ -78,9 +78,9 @@ class _Type:
         self._order = state[1]
 
     def of_numbers(self) -> np.dtype:
-        """Return the type, which must be one of numbers."""
+        """Return the type. Raise a ValueError if it is not a number type."""
         if not NUMBERS.fullmatch(self._code):
-            raise ValueError(f"An array has the type {self._code!r}, which is not one of numbers.")
+            raise ValueError(f"An array must hold numbers. Received: type {self._code!r}")
         return np.dtype(self._code).newbyteorder(self._order)
 
 

@@ -574,7 +574,8 @@ def test_images_of_16_bits_are_stretched(coco, caplog):
     recipes.settle_contrast(config, dataset, "constant")
     assert config.CONTRAST_PERCENTILES is None
     recipes.settle_contrast(config, dataset, "scratch")
-    assert config.CONTRAST_PERCENTILES == (1, 99.8) and "stretched to 8 bits" in caplog.text
+    assert config.CONTRAST_PERCENTILES == (1, 99.8)
+    assert "stretch the contrast of each image to 8 bits" in caplog.text
     image, *_ = load_image_gt(dataset, config, 1, augmentation=camera_policy())
     assert image.dtype == np.uint8 and image.max() > 200
     config = recipes.config_of("scratch")

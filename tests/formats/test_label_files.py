@@ -290,5 +290,5 @@ def test_a_broken_json_file_is_no_dataset(tmp_path):
 def test_a_class_for_files_that_have_classes(tmp_path):
     files.write_json(tmp_path / "a.json", files.labelme_content())
     files.write_picture(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="--class is an option for files whose objects may have no class"):
+    with pytest.raises(ValueError, match="--class is only for files whose objects may have no class"):
         open_dataset(tmp_path, choice={"class": "leaf"})

@@ -138,7 +138,7 @@ def kind_of(state: State, path: str | Path | None = None) -> str:
             return kind
     titles = ", ".join(facts.title for facts in KINDS.values())
     raise InvalidDataError(
-        f"the file must hold the weights of one of: {titles}. Received: {len(state)} keys, starting with "
-        f"{list(state)[:3]}",
+        f"The file holds the weights of no known network. Pass a file of one of these: {titles}. Received: "
+        f"{len(state)} keys, starting with {list(state)[:3]}",
         file=path,
     )
