@@ -202,7 +202,7 @@ def test_user_checkpoints_have_no_class_names():
 def test_another_network_is_refused():
     state = zeros({"conv1.weight": (64, 3, 7, 7), "fc.weight": (1000, 2048)})
     with pytest.raises(
-        InvalidDataError, match=r"r50\.pth: the file must hold.*_v2.*Detectron2.*2 keys, starting with \['"
+        InvalidDataError, match=r"r50\.pth: The file holds.*_v2.*Detectron2.*2 keys, starting with \['"
     ):
         foreign.name_weights(state, "r50.pth")
 
