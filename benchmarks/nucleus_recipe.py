@@ -63,6 +63,8 @@ class Row:
 ROWS = {
     "as shipped": Row(recipe="light", weights="scratch"),
     "scratch": Row(weights="scratch"),
+    "scratch, MobileNetV2": Row(weights="scratch", settings={"BACKBONE": "mobilenetv2"}),
+    "scratch, no norm in the pyramid": Row(weights="scratch", settings={"FPN_NORM": False}),
     "pretrained": Row(),
     "frozen statistics": Row(settings={"TRAIN_BN": "heads"}, layers="3+"),
     "mean weights": Row(settings={"EMA_MOMENTUM": 0.998}),
