@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -107,30 +107,38 @@ class TileStore:
         self.folder = None if folder is None else Path(folder)
         self._memory: dict[int, Arrays] = {}
         self._done: set[int] = set()
-        self._lock: IO[str] | None = None
+        self._lock: int | None = None
         if self.folder is None:
             return
-        path = self.folder / RUN
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(self.folder)
+        try:
+            self._open(self.folder, run)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, folder: Path, run: Mapping[str, Any]) -> None:
+        """Check that a folder belongs to a run, or begin it there, and find the tiles that are done."""
+        path, tiles = folder / RUN, folder / TILES
         if path.exists():
-            _check_run(read_run(self.folder), run, path)
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            _check_run(read_run(folder), run, path)
+        elif any(folder.iterdir()):
             raise InvalidDataError(
-                f"The folder has other files, but no {RUN}. Choose an empty or a new folder.",
-                file=self.folder,
+                f"The folder has other files, but no {RUN}. Choose an empty or a new folder.", file=folder
             )
         else:
             files.write_json(path, run, indent=2)
-        self._lock = _locked(path)
-        tiles = self.folder / TILES
-        tiles.mkdir(parents=True, exist_ok=True)
+        tiles.mkdir(exist_ok=True)
         files.remove_leftovers(tiles)
-        files.remove_leftovers(self.folder)
+        files.remove_leftovers(folder)
         self._done = {int(path.stem) for path in tiles.glob("*.npz") if path.stem.isdigit()}
 
     def close(self) -> None:
         """Let other processes use the folder."""
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
+            self._lock = None
 
     def __contains__(self, number: int) -> bool:
         return number in self._done
@@ -308,28 +316,33 @@ def _check_run(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> No
             )
 
 
-def _locked(path: Path) -> IO[str] | None:
-    """Open a file that only one process at a time may hold. A process that ends gives it back.
+def _locked(folder: Path) -> int | None:
+    """Lock a folder, and return its descriptor, which holds the lock until it is closed or the process ends.
+
+    The folder itself is locked, because its files are replaced, and each new file has no lock.
+
+    Returns:
+        The descriptor; None where folders have no locks.
 
     Raises:
-        InvalidDataError: If another process holds it.
+        InvalidDataError: If another process holds the lock.
     """
     try:
         import fcntl
     except ImportError:  # Windows
         return None
-    file = open(path, encoding="utf-8")  # noqa: SIM115  # it stays open
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
+        os.close(descriptor)
         raise InvalidDataError(
             "Another process is using this folder. Wait for it to finish, or choose another folder.",
-            file=path,
+            file=folder,
         ) from None
     except OSError:  # a file system without locks
         pass
-    return file
+    return descriptor
 
 
 def _detections(arrays: Arrays, bits: np.ndarray, shape: tuple[int, int]) -> Detections:

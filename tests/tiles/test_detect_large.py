@@ -17,7 +17,7 @@ import pytest
 import tifffile
 from synthetic_detector import RegionConfig, as_set, disks, region_model, regions_of
 
-from mrcnn import tiles
+from mrcnn import files, tiles
 from mrcnn.errors import CappedWarning, InvalidDataError, MissingFileError, UnreadableFileError
 from mrcnn.tiles.detecting import TileModel, detect_large
 from mrcnn.tiles.folder import TileStore
@@ -281,6 +281,29 @@ def test_one_process_at_a_time(tmp_path):
         TileStore(tmp_path, {"version": 1})
     store.close()
     TileStore(tmp_path, {"version": 1}).close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no locks")
+def test_processes_that_start_together_do_not_share_a_folder(tmp_path, monkeypatch):
+    """A second one comes just before the first one writes the description of its run."""
+    seconds = []
+
+    def write_json(*arguments, **options):
+        monkeypatch.undo()
+        with pytest.raises(InvalidDataError, match="Another process is using this folder"):
+            seconds.append(TileStore(tmp_path / "run", {"version": 1}))
+        files.write_json(*arguments, **options)
+
+    monkeypatch.setattr("mrcnn.tiles.folder.files.write_json", write_json)
+    TileStore(tmp_path / "run", {"version": 1}).close()
+    assert not seconds
+
+
+def test_a_refused_folder_is_given_back(tmp_path):
+    TileStore(tmp_path, {"version": 1, "tile": 64}).close()
+    with pytest.raises(InvalidDataError, match="tile was 64, but is 32"):
+        TileStore(tmp_path, {"version": 1, "tile": 32})
+    TileStore(tmp_path, {"version": 1, "tile": 64}).close()
 
 
 def test_a_folder_of_other_files_and_damaged_tiles_are_refused(image, tmp_path):
