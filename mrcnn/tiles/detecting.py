@@ -3,7 +3,7 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -136,8 +136,8 @@ class _Run:
         with tqdm(total=len(self.tiles), desc="Detecting", unit="tile", disable=not progress) as bar:
             numbers = [number for number in range(len(self.tiles)) if number not in self.store]
             bar.update(len(self.tiles) - len(numbers))
-            done = self._detect_tiles(numbers, bar)
-            with writer.opened():
+            # After an error, the thread that reads ahead must end before the source is closed.
+            with contextlib.closing(self._detect_tiles(numbers, bar)) as done, writer.opened():
                 self._join(done, writer)
         if self.full:
             self._warn_of_full_tiles()
@@ -165,7 +165,7 @@ class _Run:
             next_top = self.rows[index + 1][0][0] if index + 1 < len(self.rows) else None
             writer.add(sweep.add(found, next_top))
 
-    def _detect_tiles(self, numbers: Sequence[int], bar: Any) -> Iterator[None]:
+    def _detect_tiles(self, numbers: Sequence[int], bar: Any) -> Generator[None, None, None]:
         """Detect in batches of tiles. One thread reads the next batch while the network runs."""
         batches = [numbers[start : start + self.batch] for start in range(0, len(numbers), self.batch)]
         with ThreadPoolExecutor(1, "tiles") as reader:

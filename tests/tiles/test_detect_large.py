@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 import warnings
@@ -304,6 +305,32 @@ def test_a_refused_folder_is_given_back(tmp_path):
     with pytest.raises(InvalidDataError, match="tile was 64, but is 32"):
         TileStore(tmp_path, {"version": 1, "tile": 32})
     TileStore(tmp_path, {"version": 1, "tile": 64}).close()
+
+
+def test_after_an_error_the_source_is_closed_when_nothing_reads_it(image, monkeypatch):
+    """The results of the first row cannot be joined while a thread reads the next tile."""
+    reading, closed = threading.Event(), []
+
+    class Slow(tiles.ArraySource):
+        def read(self, *window):
+            if threading.current_thread() is not threading.main_thread():
+                reading.set()
+                time.sleep(0.1)
+                reading.clear()
+            return super().read(*window)
+
+        def close(self):
+            closed.append(not reading.is_set())
+
+    def fail(*_):
+        assert reading.wait(10)
+        raise MemoryError
+
+    monkeypatch.setattr("mrcnn.tiles.detecting.open_source", lambda *_, **__: Slow(image))
+    monkeypatch.setattr("mrcnn.tiles.detecting.Sweep.add", fail)
+    with pytest.raises(MemoryError):
+        large(image, tile=256)
+    assert closed == [True]
 
 
 def test_a_folder_of_other_files_and_damaged_tiles_are_refused(image, tmp_path):
