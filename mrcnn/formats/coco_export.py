@@ -8,6 +8,7 @@ from pathlib import Path
 from mrcnn import files
 from mrcnn.dataset import Dataset
 from mrcnn.errors import DataError, InvalidDataError, LeftOutWarning
+from mrcnn.files.paths import relative_path
 from mrcnn.formats.files import Record, Source
 from mrcnn.formats.shown import objects_of
 from mrcnn.results.coco import CocoFile, records_of
@@ -93,9 +94,9 @@ def name_below(folder: Path, info: Record, image_id: int) -> str:
     file = info.get("path")
     is_file = file is not None and not info.get("member") and not info.get("is_embedded")
     if is_file:
-        name = os.path.relpath(str(file), folder)
-        if name.partition(os.sep)[0] != os.pardir:
-            return Path(name).as_posix()
+        name = relative_path(str(file), folder)
+        if name.partition("/")[0] != os.pardir and not os.path.isabs(name):
+            return name
     raise InvalidDataError(
         f"The image must be a file below the folder {folder}. Received: path={str(file)!r}. Pass `images`, "
         "or unpack the archive.",

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 from mrcnn.errors import MissingFileError, UnreadableFileError, reason
 from mrcnn.files import archives
 from mrcnn.files.images import SUFFIXES
+from mrcnn.files.paths import is_inside
 from mrcnn.formats.files import Source
 from mrcnn.formats.problems import OUTSIDE_FOLDER, BrokenEntryError, short
 
@@ -44,7 +45,7 @@ def locate(folder: Path, name: str, within: Path | None = None) -> Path:
     root = os.path.abspath(folder if within is None else within)
     target = os.path.abspath(path)
     has_drive = bool(PureWindowsPath(name).drive) and not os.path.isfile(path)
-    if has_drive or os.path.commonpath([root, target]) != root:
+    if has_drive or not is_inside(target, root):
         raise BrokenEntryError(
             f"The path of an image must be inside the folder {root}. Received: {short(name)}. Pass "
             "`within` to allow another folder.",

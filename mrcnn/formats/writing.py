@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import BinaryIO
 
 from mrcnn.dataset import Dataset
 from mrcnn.errors import DataError, InvalidDataError
+from mrcnn.files.paths import is_inside, relative_path
 from mrcnn.formats.base import FormatDataset
 from mrcnn.formats.coco_export import report_unreadable
 from mrcnn.formats.files import Record, Source
@@ -71,7 +73,7 @@ def write_dataset(
     files = [_file(info, image_id) for image_id, info in enumerate(dataset.image_info)]
     root = _root(files, Path(folder))
     errors: list[str] = []
-    file_names = [Path(os.path.relpath(file, root or None)).as_posix() for file in files]
+    file_names = [relative_path(file, root) for file in files]
     for image_id, (name, file_name) in enumerate(zip(unique_names(file_names), file_names, strict=True)):
         try:
             objects = objects_of(dataset, image_id)
@@ -106,15 +108,15 @@ def check_images_have_names(formats: Sequence[str], copy_images: bool, archive: 
 def unique_names(file_names: Sequence[str]) -> list[str]:
     """Return a different name for the results of each image file.
 
-    It is the name of the file without its suffix, or with it, or the whole path with underscores: the first
-    of these that no other file has, with or without its suffix. Equal paths, such as those of two archives,
-    get numbers.
+    It is the name of the file without its suffix, or with it, or the whole path with underscores in
+    place of slashes and colons: the first of these that no other file has, with or without its suffix. Equal
+    paths, such as those of two archives, get numbers.
 
     Args:
         file_names: Paths with slashes.
     """
     paths = [PurePosixPath(name) for name in file_names]
-    whole = [str(path.with_suffix("")).replace("/", "_") for path in paths]
+    whole = [re.sub("[/:]", "_", str(path.with_suffix(""))) for path in paths]
     stems, names = [path.stem for path in paths], [path.name for path in paths]
     choices = [stems, names, whole]
     counts = [Counter(stems + names), Counter(names), Counter(whole)]
@@ -127,14 +129,17 @@ def unique_names(file_names: Sequence[str]) -> list[str]:
 
 
 def _root(files: Sequence[str], folder: Path) -> str:
-    """Return the folder to which the paths of images are relative."""
+    """Return the folder to which the paths of images are relative.
+
+    It is `folder` if all are below it, and else their common folder. Images on several drives of Windows have
+    none; for them it is the working folder.
+    """
     folders = [os.path.dirname(os.path.abspath(file)) for file in files]
-    common = os.path.commonpath(folders) if files else ""
-    return (
-        str(folder)
-        if folder.absolute() in (Path(common).absolute(), *Path(common).absolute().parents)
-        else common
-    )
+    try:
+        common = os.path.commonpath(folders) if files else os.curdir
+    except ValueError:  # several drives
+        return os.curdir
+    return str(folder) if is_inside(os.path.abspath(common), os.path.abspath(folder)) else common
 
 
 def _file(info: Record, image_id: int) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mrcnn import files
+from mrcnn.files.paths import relative_path
 from mrcnn.typing import Image
 
 if TYPE_CHECKING:
@@ -131,12 +132,7 @@ def format_of(path: Path, format: str | None) -> str:
 
 def image_path(result: "Detections", folder: Path) -> str:
     """Return the path of a result's image relative to a folder, with slashes, or "" if it is unknown."""
-    if result.path is None:
-        return ""
-    try:
-        return Path(os.path.relpath(result.path, folder)).as_posix()
-    except ValueError:  # another drive of Windows
-        return Path(result.path).as_posix()
+    return "" if result.path is None else relative_path(result.path, folder)
 
 
 def _write_overlay(result: "Detections", path: Path, image: Image | None) -> None:

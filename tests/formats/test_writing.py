@@ -23,6 +23,7 @@ from mrcnn.formats.writing import unique_names
         (["a.png", "a.jpg", "b.png"], ["a.png", "a.jpg", "b"]),
         (["mon/1.png", "tue/1.png"], ["mon_1", "tue_1"]),
         (["mon/1.png", "tue/1.png", "mon_1.png"], ["mon_1", "tue_1", "mon_1_2"]),
+        (["C:/1.png", "D:/1.png"], ["C__1", "D__1"]),
         (["images/a.png", "images/a.png"], ["images_a", "images_a_2"]),
         (["a.jpg", "a.png", "a.png.tif"], ["a.jpg", "a.png", "a.png.tif"]),
         (["a.png", "a.png.tif", "b.png"], ["a", "a.png.tif", "b"]),
