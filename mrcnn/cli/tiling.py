@@ -50,14 +50,21 @@ def detect_in_tiles(
         pixel_size: The size of a pixel; by default what the file says.
         tolerance: See `mrcnn.results.saving.save`.
         overwrite: See `mrcnn.results.folder.ResultFolder`.
+
+    Raises:
+        ValueError: If an option has a wrong value.
+        IncompleteError: If images were left out.
     """
     from mrcnn.results.folder import ResultFolder
+    from mrcnn.tiles.grid import check_batch, check_tile
 
     for name in formats:
         if name in NOT_IN_TILES:
             raise ValueError(
                 f"--format {name} needs the whole image in memory. Leave out --format {name} or --tile."
             )
+    check_tile(tile, overlap)
+    check_batch(batch)
     images = files_of(sources)
     names = names_of(model)
     wanted = formats or DEFAULT_FORMATS

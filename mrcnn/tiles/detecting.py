@@ -8,14 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm import tqdm
 
 from mrcnn.geometry.images import SIZE_MULTIPLE, image_scale
 from mrcnn.results.detections import Detections
 from mrcnn.tiles.contrast import TilePreparation, fingerprint_of
 from mrcnn.tiles.folder import VERSION, ResultWriter, TileResult, TileStore, found_in
-from mrcnn.tiles.grid import check_tile, grid, quarters
+from mrcnn.tiles.grid import check_batch, check_tile, grid, quarters
 from mrcnn.tiles.seams import Sweep
 from mrcnn.tiles.sources import ImageSource, open_source
 from mrcnn.typing import Box, Image
@@ -72,11 +71,10 @@ def detect_large(
         The detections, by descending score.
     """
     tile, overlap = check_tile(tile, overlap)
-    if isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1:
-        raise ValueError(f"`batch` must be a number of tiles of at least 1. Received: batch={batch!r}")
+    batch = check_batch(batch)
     opened = open_source(source, page=page, channels=channels, level=level)
     try:
-        run = _Run(model, opened, tile, overlap, int(batch), resume)
+        run = _Run(model, opened, tile, overlap, batch, resume)
         with contextlib.closing(run.store):
             return run.detect(progress)
     finally:

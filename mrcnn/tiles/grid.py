@@ -32,6 +32,17 @@ def check_tile(tile: int, overlap: int | None) -> tuple[int, int]:
     return int(tile), int(overlap)
 
 
+def check_batch(batch: int) -> int:
+    """Return the number of tiles that the network gets at once.
+
+    Raises:
+        ValueError: If it is not a number of at least 1.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1:
+        raise ValueError(f"`batch` must be a number of tiles of at least 1. Received: batch={batch!r}")
+    return int(batch)
+
+
 def starts_of(length: int, tile: int, overlap: int) -> list[int]:
     """Return the starts of the tiles along one axis.
 

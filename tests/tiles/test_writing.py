@@ -105,6 +105,23 @@ def test_folders_and_images_that_cannot_be_read(image, tmp_path):
         files_of([str(tmp_path / "empty")])
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"tile": 4}, r"`tile` must be .* Received: tile=4"),
+        ({"tile": 64, "overlap": 32}, r"`overlap` must be .* Received: tile=64, overlap=32"),
+        ({"tile": 64, "batch": 0}, r"`batch` must be .* Received: batch=0"),
+    ],
+)
+def test_wrong_options_are_no_fault_of_the_images(options, message, image, tmp_path):
+    """They end the command. Before that, nothing is written."""
+    for name in ("a", "b"):
+        np.save(tmp_path / name, image)
+    with pytest.raises(ValueError, match=message):
+        detect_in_tiles([str(tmp_path)], Model(), tmp_path / "out", quiet=True, **options)
+    assert not (tmp_path / "out").exists()
+
+
 def test_hidden_files_and_folders_are_no_images(tmp_path):
     for name in ("a.tif", "._a.tif", ".b.npy"):
         (tmp_path / name).write_text("")
