@@ -214,13 +214,15 @@ def norm_boxes(boxes: np.ndarray, shape: Sequence[int], half_open: bool = False)
 
     Returns:
         float32 of the same shape, closed or half-open. The whole image becomes (0, 0, 1, 1). A row of zeros
-        (padding) becomes (0, 0, -1 / (height - 1), -1 / (width - 1)), or stays if half-open.
+        (padding) becomes (0, 0, -1 / (height - 1), -1 / (width - 1)), or stays if half-open. Closed boxes
+        have no extent along a side of one pixel: there, coordinates are NaN or infinite.
 
     Raises:
         ValueError: If `shape` does not have two values.
     """
     shift, scale = _shift_and_scale(shape, half_open)
-    normalized: np.ndarray = ((boxes - shift) / scale).astype(np.float32)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        normalized: np.ndarray = ((boxes - shift) / scale).astype(np.float32)
     return normalized
 
 

@@ -67,7 +67,8 @@ def place_in_image(
     Returns:
         Boxes int32 [N, 4] in pixels of the original image, class ids int32 [N], scores float32 [N], and the
         masks. The parts of boxes and masks outside of the image are cut off. Boxes without pixels are left
-        out.
+        out. So are all boxes if the window has a single row or column and boxes are closed, since these then
+        have no extent.
     """
     count = count_detections(detections)
     rows = detections[:count]
@@ -75,7 +76,7 @@ def place_in_image(
     exact = exact_boxes(rows[:, :4], original_shape, image_shape, window, half_open)
     shape = (original_shape[0], original_shape[1])
     # An exported file of one size does not know the window, so it also finds boxes in the padding.
-    pixel_boxes = np.clip(np.around(exact), 0, (*shape, *shape)).astype(np.int32)
+    pixel_boxes = np.clip(np.around(np.nan_to_num(exact)), 0, (*shape, *shape)).astype(np.int32)
 
     kept = np.flatnonzero((pixel_boxes[:, 2:] > pixel_boxes[:, :2]).all(axis=1))
     pasted = [
@@ -103,12 +104,14 @@ def exact_boxes(
 ) -> np.ndarray:
     """Map boxes [N, 4], normalized to the molded image, to pixels of the original image, with fractions.
 
-    The other arguments are those of `place_in_image`.
+    The other arguments are those of `place_in_image`. Coordinates along a side on which the window has no
+    extent are NaN or infinite.
     """
     wy1, wx1, wy2, wx2 = boxes.norm_boxes(np.asarray(window), image_shape[:2], half_open)
     shift = np.array([wy1, wx1, wy1, wx1])
     scale = np.array([wy2 - wy1, wx2 - wx1, wy2 - wy1, wx2 - wx1])
-    return boxes.denorm_boxes((normalized - shift) / scale, original_shape[:2], half_open, rounded=False)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return boxes.denorm_boxes((normalized - shift) / scale, original_shape[:2], half_open, rounded=False)
 
 
 def with_mask_form(detections: Detections, form: str) -> Detections:

@@ -236,6 +236,14 @@ class TestCoordinates:
         padding = boxes.norm_boxes(np.zeros((1, 4)), (101, 51))
         np.testing.assert_allclose(padding, [[0, 0, -0.01, -0.02]], rtol=1e-6)
 
+    def test_a_side_of_one_pixel(self):
+        """Closed boxes have no extent there."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            normalized = boxes.norm_boxes(np.array([[0, 0, 1, 5]]), (1, 11))
+        np.testing.assert_allclose(normalized, [[np.nan, 0, np.nan, 0.4]], rtol=1e-6)
+        np.testing.assert_array_equal(boxes.norm_boxes(np.array([0, 0, 1, 11]), (1, 11), True), [0, 0, 1, 1])
+
     def test_box_without_area_becomes_one_pixel(self):
         pixels = boxes.denorm_boxes(np.array([0.5, 0.5, 0.5, 0.5]), (11, 11))
         np.testing.assert_array_equal(pixels, [5, 5, 6, 6])

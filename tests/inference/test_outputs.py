@@ -1,5 +1,7 @@
 """Detections mapped back to the original image, and the forms of their masks."""
 
+import warnings
+
 import numpy as np
 import pytest
 from pycocotools import mask as run_lengths
@@ -50,6 +52,22 @@ def test_boxes_and_slots_by_hand():
     assert (class_ids[0], scores[0]) == (2, np.float32(0.9))
     assert rois.dtype == class_ids.dtype == np.int32
     assert crops.whole()[..., 0].all()
+
+
+@pytest.mark.parametrize("original_shape", [(1, 32), (3, 3000)])
+def test_a_window_of_one_row_has_no_closed_boxes(original_shape):
+    """Such an image is resized to one row."""
+    detections = np.array([[8 / 15, 0, 8 / 15, 1, 1, 0.9]], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rois, class_ids, scores, crops = outputs.place_in_image(
+            detections,
+            np.ones((1, 4, 4), np.float32),
+            original_shape=original_shape,
+            image_shape=(16, 16),
+            window=(8, 0, 9, 16),
+        )
+    assert len(rois) == len(class_ids) == len(scores) == len(crops.crops) == 0
 
 
 @pytest.mark.parametrize("mask_pasting", ["box", "expanded_box", "grid"])
