@@ -32,17 +32,17 @@ class ConfusionMatrix:
     @property
     def precision(self) -> NDArray[np.float64]:
         """Correct detections of each class [K] divided by all its detections; NaN without any."""
-        return ratio(self._hits, self.counts.sum(axis=0)[:-1])
+        return ratio(self._true_positives, self.counts.sum(axis=0)[:-1])
 
     @property
     def recall(self) -> NDArray[np.float64]:
         """Correct detections of each class [K] divided by its objects; NaN without any."""
-        return ratio(self._hits, self.counts.sum(axis=1)[:-1])
+        return ratio(self._true_positives, self.counts.sum(axis=1)[:-1])
 
     @property
     def f1(self) -> NDArray[np.float64]:
-        """F1 of each class [K]: the harmonic mean of precision and recall; NaN without either."""
-        return f1_of_counts(self._hits, self.counts.sum(axis=0)[:-1], self.counts.sum(axis=1)[:-1])
+        """F1, the harmonic mean of precision and recall, of each class [K]; NaN if both are NaN."""
+        return f1_of_counts(self._true_positives, self.counts.sum(axis=0)[:-1], self.counts.sum(axis=1)[:-1])
 
     def normalized(self, over: Literal["true", "detected"] = "true") -> NDArray[np.float64]:
         """Return the counts as shares.
@@ -62,5 +62,5 @@ class ConfusionMatrix:
         return ratio(self.counts, self.counts.sum(axis=1 if over == "true" else 0, keepdims=True))
 
     @property
-    def _hits(self) -> NDArray[np.int64]:
+    def _true_positives(self) -> NDArray[np.int64]:
         return np.diagonal(self.counts)[:-1]

@@ -53,54 +53,56 @@ class Counts:
     """Numbers of matched and unmatched instances.
 
     Attributes:
-        hits: True positives: detections that match an object.
-        false: False positives: detections that match none.
-        missed: False negatives: objects that no detection matches.
-        overlap: Sum of the IoU of all hits.
+        true_positives: Detections that match an object.
+        false_positives: Detections that match none.
+        false_negatives: Objects that no detection matches.
+        overlap: Sum of the IoU of all true positives.
     """
 
-    hits: int
-    false: int
-    missed: int
+    true_positives: int
+    false_positives: int
+    false_negatives: int
     overlap: float
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
-            self.hits + other.hits,
-            self.false + other.false,
-            self.missed + other.missed,
+            self.true_positives + other.true_positives,
+            self.false_positives + other.false_positives,
+            self.false_negatives + other.false_negatives,
             self.overlap + other.overlap,
         )
 
     @property
     def accuracy(self) -> float:
         """AP(tau): TP / (TP + FP + FN); NaN if there are neither objects nor detections."""
-        return _ratio(self.hits, self.hits + self.false + self.missed)
+        return _ratio(self.true_positives, self.true_positives + self.false_positives + self.false_negatives)
 
     @property
     def precision(self) -> float:
         """TP / (TP + FP)."""
-        return _ratio(self.hits, self.hits + self.false)
+        return _ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
         """TP / (TP + FN)."""
-        return _ratio(self.hits, self.hits + self.missed)
+        return _ratio(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
     def recognition(self) -> float:
         """RQ, the F1 score: TP / (TP + FP / 2 + FN / 2)."""
-        return _ratio(self.hits, self.hits + (self.false + self.missed) / 2)
+        return _ratio(
+            self.true_positives, self.true_positives + (self.false_positives + self.false_negatives) / 2
+        )
 
     @property
     def segmentation(self) -> float:
         """SQ: the mean IoU of the true positives."""
-        return _ratio(self.overlap, self.hits)
+        return _ratio(self.overlap, self.true_positives)
 
     @property
     def quality(self) -> float:
         """PQ = SQ RQ: sum of IoU / (TP + FP / 2 + FN / 2)."""
-        return _ratio(self.overlap, self.hits + (self.false + self.missed) / 2)
+        return _ratio(self.overlap, self.true_positives + (self.false_positives + self.false_negatives) / 2)
 
 
 def match(overlaps: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
@@ -242,7 +244,7 @@ class InstanceMetrics:
         return ConfusionMatrix(tuple(self.class_names.values()), counts, min_score, threshold)
 
     def score_curves(self, threshold: float = 0.5, scores: Sequence[float] | None = None) -> ScoreCurves:
-        """Return hits, false and missed instances of each class at several score thresholds.
+        """Count true positives, false positives and false negatives of each class at score thresholds.
 
         Args:
             threshold: The smallest IoU of a match.
@@ -255,8 +257,14 @@ class InstanceMetrics:
                 own = image.scores[image.detected_classes == class_id]
                 if len(own) or np.any(image.true_classes == class_id):
                     counts[:, :, column] += _counts_at(image, class_id, threshold, own, limits)
-        hits, false, missed = counts
-        return ScoreCurves(tuple(self.class_names.values()), limits, hits, false, missed, threshold)
+        return ScoreCurves(
+            tuple(self.class_names.values()),
+            limits,
+            true_positives=counts[0],
+            false_positives=counts[1],
+            false_negatives=counts[2],
+            iou_threshold=threshold,
+        )
 
 
 def _codes(annotations: Sequence[Mapping[str, Any]], image_shape: Sequence[int]) -> list[coco.Record]:
@@ -270,21 +278,24 @@ def _count(image: _Image, class_id: int, threshold: float, min_score: float) -> 
     rows, columns = match(overlaps, threshold)
     is_unmatched = np.ones(len(kept), bool)
     is_unmatched[rows] = False
-    false = int(np.count_nonzero(is_unmatched & ~image.is_in_crowd[kept]))
-    return Counts(len(rows), false, len(objects) - len(rows), float(overlaps[rows, columns].sum()))
+    false_positives = int(np.count_nonzero(is_unmatched & ~image.is_in_crowd[kept]))
+    return Counts(len(rows), false_positives, len(objects) - len(rows), float(overlaps[rows, columns].sum()))
 
 
 def _counts_at(
     image: _Image, class_id: int, threshold: float, scores: np.ndarray, limits: np.ndarray
 ) -> np.ndarray:
-    """Hits, false and missed instances of one class, int [3, S], at each limit of the score.
+    """Return true positives, false positives and false negatives of one class at score thresholds.
 
     Args:
         image: The image.
         class_id: The class.
         threshold: The smallest IoU of a match.
         scores: The scores of the detections of this class.
-        limits: The limits [S], rising.
+        limits: The score thresholds [S], rising.
+
+    Returns:
+        int64 [3, S].
     """
     columns: list[tuple[int, int, int]] = []
     kept_before = -1
@@ -292,7 +303,7 @@ def _counts_at(
         kept = int(np.count_nonzero(scores >= float(limit)))  # as `_count` compares, in the scores' dtype
         if kept != kept_before:  # otherwise the same detections count
             counts = _count(image, class_id, threshold, float(limit))
-        columns.append((counts.hits, counts.false, counts.missed))
+        columns.append((counts.true_positives, counts.false_positives, counts.false_negatives))
         kept_before = kept
     return np.array(columns, dtype=np.int64).T
 

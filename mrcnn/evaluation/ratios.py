@@ -11,12 +11,14 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> NDArray[np.float64]:
     return shares
 
 
-def f1_of_counts(hits: np.ndarray, detections: np.ndarray, objects: np.ndarray) -> NDArray[np.float64]:
+def f1_of_counts(
+    true_positives: np.ndarray, detections: np.ndarray, objects: np.ndarray
+) -> NDArray[np.float64]:
     """Return the harmonic mean of precision and recall; NaN with neither detections nor objects.
 
     Args:
-        hits: Detections that match an object, any shape.
+        true_positives: Detections that match an object, any shape.
         detections: All detections, of the same shape.
         objects: All objects, of the same shape.
     """
-    return ratio(2 * hits, detections + objects)
+    return ratio(2 * true_positives, detections + objects)

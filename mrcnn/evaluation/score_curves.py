@@ -18,39 +18,39 @@ class ScoreCurves:
     Attributes:
         class_names: Names of the K classes.
         scores: float [S], increasing score thresholds. Detections with a lower score do not count.
-        hits: int [S, K], detections that match an object.
-        false: int [S, K], detections that match none.
-        missed: int [S, K], objects that no detection matches.
+        true_positives: int [S, K], detections that match an object.
+        false_positives: int [S, K], detections that match none.
+        false_negatives: int [S, K], objects that no detection matches.
         iou_threshold: The smallest mask IoU of a match.
     """
 
     class_names: tuple[str, ...]
     scores: NDArray[np.float64]
-    hits: NDArray[np.int64]
-    false: NDArray[np.int64]
-    missed: NDArray[np.int64]
+    true_positives: NDArray[np.int64]
+    false_positives: NDArray[np.int64]
+    false_negatives: NDArray[np.int64]
     iou_threshold: float
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """Hits divided by all detections, [S, K]; NaN without a detection."""
-        return ratio(self.hits, self.hits + self.false)
+        """True positives divided by all detections, [S, K]; NaN without a detection."""
+        return ratio(self.true_positives, self._detections)
 
     @property
     def recall(self) -> NDArray[np.float64]:
-        """Hits divided by all objects, [S, K]; NaN without an object."""
-        return ratio(self.hits, self.hits + self.missed)
+        """True positives divided by all objects, [S, K]; NaN without an object."""
+        return ratio(self.true_positives, self._objects)
 
     @property
     def f1(self) -> NDArray[np.float64]:
         """The harmonic mean of precision and recall, [S, K]; NaN with neither detection nor object."""
-        return f1_of_counts(self.hits, self.hits + self.false, self.hits + self.missed)
+        return f1_of_counts(self.true_positives, self._detections, self._objects)
 
     @property
     def f1_of_all(self) -> NDArray[np.float64]:
         """F1 of the counts of all classes together, [S]."""
-        hits, false, missed = (part.sum(axis=1) for part in (self.hits, self.false, self.missed))
-        return f1_of_counts(hits, hits + false, hits + missed)
+        counts = (self.true_positives, self._detections, self._objects)
+        return f1_of_counts(*(part.sum(axis=1) for part in counts))
 
     def best_score(self) -> float:
         """Return the score threshold with the best F1 of all classes together, the lowest one in a tie.
@@ -61,3 +61,11 @@ class ScoreCurves:
         if np.isnan(f1).all():
             return float("nan")
         return float(self.scores[np.nanargmax(f1)])
+
+    @property
+    def _detections(self) -> NDArray[np.int64]:
+        return self.true_positives + self.false_positives
+
+    @property
+    def _objects(self) -> NDArray[np.int64]:
+        return self.true_positives + self.false_negatives

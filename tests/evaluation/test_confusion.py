@@ -96,7 +96,10 @@ def test_counts_against_the_score_are_those_of_each_score():
         np.testing.assert_allclose(curves.recall[row], table["recall50"][1:])
         np.testing.assert_allclose(curves.f1[row], table["F1_50"][1:])
         np.testing.assert_allclose(curves.f1_of_all[row], table["F1_50"][0])
-    assert curves.hits[0].min() > 5 and curves.missed[-1].min() > curves.missed[0].min()
+    assert (
+        curves.true_positives[0].min() > 5
+        and curves.false_negatives[-1].min() > curves.false_negatives[0].min()
+    )
     assert metrics.score_curves().best_score() in np.linspace(0, 1, 101)
 
 
@@ -106,7 +109,7 @@ def test_counts_of_scores_that_lie_on_a_limit():
     metrics.add(truth([(0, 10)], [0]), detections([(0, 10)], [0], np.array([0.7], np.float32)))
     curves = metrics.score_curves(scores=[0.7, 0.71])
     for row, score in enumerate((0.7, 0.71)):
-        assert curves.hits[row].sum() == np.trace(metrics.confusion_matrix(score).counts[:-1, :-1])
+        assert curves.true_positives[row].sum() == np.trace(metrics.confusion_matrix(score).counts[:-1, :-1])
 
 
 def test_the_best_score():
@@ -198,7 +201,7 @@ def test_evaluate_brings_curves_and_matrix():
     assert results["precision50"][:2] == [0.5, 0.5] and np.isnan(results["precision50"][2])
     without = evaluate.evaluate(detect, Bars(), verbose=0)
     assert without.confusion_matrix is None and set(without) < set(results)
-    assert results.score_curves.hits.sum(axis=1)[[50, 90, 91]].tolist() == [1, 1, 0]
+    assert results.score_curves.true_positives.sum(axis=1)[[50, 90, 91]].tolist() == [1, 1, 0]
     assert without.score_curves is None
 
 

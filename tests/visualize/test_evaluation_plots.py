@@ -118,8 +118,8 @@ def test_many_curves_have_one_legend_entry():
 
 def test_f1_against_the_score_marks_the_best_one():
     scores = np.array([0.2, 0.5, 0.8])
-    hits, false, missed = (np.array(x)[:, np.newaxis] for x in ([4, 4, 1], [4, 0, 0], [0, 0, 3]))
-    ax = visualize.plot_f1(ScoreCurves((r"$\x$",), scores, hits, false, missed, 0.5))
+    counts = (np.array(x)[:, np.newaxis] for x in ([4, 4, 1], [4, 0, 0], [0, 0, 3]))
+    ax = visualize.plot_f1(ScoreCurves((r"$\x$",), scores, *counts, 0.5))
     ax.figure.canvas.draw()
     assert ax.get_title() == "IoU ≥ 0.5, best F1 1.00 at score 0.50"
     assert legend(ax) == [r"$\x$"]
