@@ -563,11 +563,10 @@ def train(
     json: Json = False,
 ) -> Any:
     """Train on your annotations, and print the commands for the next steps."""
-    from mrcnn.cli.training import train_model
+    from mrcnn.cli.training import TrainOptions, train_model
 
-    return train_model(
-        data,
-        images,
+    options = TrainOptions(
+        images=images,
         validation=validation,
         model=model,
         resume=resume,
@@ -585,6 +584,7 @@ def train(
         settings=settings or [],
         choice=_image_choice(page, channels, class_attribute, class_name, crowds_as_objects),
     )
+    return train_model(data, options)
 
 
 @app.command()

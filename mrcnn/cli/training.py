@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,103 +25,97 @@ ENLARGED, SIDE_STEP = 2, 64
 MEASURED_IMAGES = 1000
 
 
-def train_model(
-    data: Path,
-    images: Path | None,
-    *,
-    validation: Path | None,
-    model: str | None,
-    resume: Path | None,
-    name: str | None,
-    logs: Path | None,
-    epochs: int,
-    recipe: str | None,
-    steps: int | None,
-    batch: int | None,
-    size: int | None,
-    layers: str | None,
-    learning_rate: float | None,
-    any_orientation: bool,
-    copy_paste: bool,
-    settings: Sequence[str],
-    choice: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Any], str]:
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """The options of `mrcnn train`, by their names. The help of the command describes them.
+
+    `settings` are those of --set, as NAME=VALUE. `choice` has the options for reading images and annotations
+    by the names that the command line gives them. None means the default.
+    """
+
+    images: Path | None = None
+    validation: Path | None = None
+    model: str | None = None
+    resume: Path | None = None
+    name: str | None = None
+    logs: Path | None = None
+    epochs: int
+    recipe: str | None = None
+    steps: int | None = None
+    batch: int | None = None
+    size: int | None = None
+    layers: str | None = None
+    learning_rate: float | None = None
+    any_orientation: bool = False
+    copy_paste: bool = False
+    settings: Sequence[str] = ()
+    choice: Mapping[str, Any] = field(default_factory=dict)
+
+    def words(self) -> list[str]:
+        """Return the options as the words of a command line."""
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        choice, settings = values.pop("choice"), values.pop("settings")
+        return _words({**values, **choice, "set": settings})
+
+
+def train_model(data: Path, options: TrainOptions) -> tuple[dict[str, Any], str]:
     """Train a model; see the command."""
     from mrcnn.training.runs import model_dir_of
     from mrcnn.training.schedules import remaining
 
-    dataset, val_dataset = _datasets(data, validation, images, choice)
-    recipe = recipes.chosen_recipe(recipe, model, is_resumed=resume is not None)
-    values = _settings_of(dataset, recipe, settings, model, resume, name=name, size=size, batch=batch)
-    logs = logs or (resume and model_dir_of(resume)) or Path("logs")
-    network = _network(recipe, model, resume, logs, values)
+    resume = options.resume
+    dataset, val_dataset = _datasets(data, options)
+    recipe = recipes.chosen_recipe(options.recipe, options.model, is_resumed=resume is not None)
+    values = _settings_of(dataset, recipe, options)
+    logs = options.logs or (resume and model_dir_of(resume)) or Path("logs")
+    network = _network(recipe, options, logs, values)
     recipe = recipe or recipes.recipe_of(network.config)
-    steps = steps or values.get("STEPS_PER_EPOCH")
+    steps = options.steps or values.get("STEPS_PER_EPOCH")
     _settle(network.config, dataset, recipe, steps, is_new=resume is None)
-    stages = recipes.stages_of(recipe, network.config, epochs, layers, learning_rate)
+    stages = recipes.stages_of(recipe, network.config, options.epochs, options.layers, options.learning_rate)
     left = remaining(stages, network.epoch, int(network.config.STEPS_PER_EPOCH or 1))
-    augmentation = recipes.augmentation_of(recipe, any_orientation, copy_paste)
+    augmentation = recipes.augmentation_of(recipe, options.any_orientation, options.copy_paste)
     for stage in left or stages[-1:]:
         network.train(dataset, val_dataset, *stage, augmentation=augmentation)
     weights = _weights_of(network)
-    options = {
-        "resume": weights,
-        "epochs": 2 * epochs,
-        "recipe": recipe,
-        "name": str(network.config.NAME),
-        "images": images,
-        "validation": validation,
-        "logs": logs,
-        "batch": batch,
-        "size": size,
-        "layers": layers,
-        "learning-rate": learning_rate,
-        "steps": steps,
-        "any-orientation": any_orientation,
-        "copy-paste": copy_paste,
-        "set": list(settings),
-        **(choice or {}),
-    }
-    go_on = command_line(_command(data, options))
-    return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, _next_steps(
-        weights, go_on, choice or {}
+    longer = replace(
+        options,
+        model=None,
+        resume=Path(weights),
+        name=str(network.config.NAME),
+        logs=logs,
+        epochs=2 * options.epochs,
+        recipe=recipe,
+        steps=steps,
     )
+    go_on = command_line(["mrcnn", "train", str(data), *longer.words()])
+    text = _next_steps(weights, go_on, options.choice)
+    return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, text
 
 
-def _datasets(
-    data: Path, validation: Path | None, images: Path | None, choice: Mapping[str, Any] | None
-) -> "tuple[FormatDataset, FormatDataset | None]":
+def _datasets(data: Path, options: TrainOptions) -> "tuple[FormatDataset, FormatDataset | None]":
     """Return the datasets of training and validation, with the same class numbers."""
-    dataset = open_dataset(data, images, choice=choice)
-    if validation is None:
+    dataset = open_dataset(data, options.images, choice=options.choice)
+    val_data = options.validation
+    if val_data is None:
         return dataset, None
     # A data.yaml may name the images of both.
-    val_images = None if validation.resolve() == data.resolve() else images
-    return dataset, open_dataset(validation, val_images, choice=choice, part="val", like=dataset)
+    val_images = None if val_data.resolve() == data.resolve() else options.images
+    return dataset, open_dataset(val_data, val_images, choice=options.choice, part="val", like=dataset)
 
 
-def _settings_of(
-    dataset: "FormatDataset",
-    recipe: str | None,
-    settings: Sequence[str],
-    model: str | None,
-    resume: Path | None,
-    *,
-    name: str | None,
-    size: int | None,
-    batch: int | None,
-) -> dict[str, Any]:
+def _settings_of(dataset: "FormatDataset", recipe: str | None, options: TrainOptions) -> dict[str, Any]:
     """Return the settings that the options and the dataset determine. A resumed run keeps its others."""
-    values = {"NUM_CLASSES": len(dataset.class_names), **parse_settings(settings)}
-    if name is not None or resume is None:
-        values["NAME"] = name or values.get("NAME", "objects")
-    if size is not None:
-        values |= {"IMAGE_MIN_DIM": size, "IMAGE_MAX_DIM": size}
-    elif model is None and resume is None and not values.keys() & SIZE_SETTINGS:
+    values = {"NUM_CLASSES": len(dataset.class_names), **parse_settings(options.settings)}
+    if options.name is not None or options.resume is None:
+        values["NAME"] = options.name or values.get("NAME", "objects")
+    if options.size is not None:
+        values |= {"IMAGE_MIN_DIM": options.size, "IMAGE_MAX_DIM": options.size}
+    elif options.model is None and options.resume is None and not values.keys() & SIZE_SETTINGS:
         values |= size_of_inputs(dataset)
-    if batch is not None:
-        values["IMAGES_PER_GPU"] = batch
-    elif resume is None:
+    if options.batch is not None:
+        values["IMAGES_PER_GPU"] = options.batch
+    elif options.resume is None:
         values.setdefault("IMAGES_PER_GPU", recipes.BATCHES.get(recipe or "", 2))
     return values
 
@@ -146,7 +141,7 @@ def _weights_of(network: "MaskRCNN") -> str:
 
 def _next_steps(weights: str, go_on: str, choice: Mapping[str, Any]) -> str:
     """Return the text that a training ends with. Detection needs the same choice of pages and channels."""
-    same = _options({name: choice.get(name) for name in ("page", "channels")})
+    same = _words({name: choice.get(name) for name in ("page", "channels")})
     detect = command_line(["mrcnn", "detect", "IMAGES", "--model", weights, *same])
     return (
         f"Saved the weights to {weights}.\nDetect:   {detect}\n"
@@ -154,22 +149,18 @@ def _next_steps(weights: str, go_on: str, choice: Mapping[str, Any]) -> str:
     )
 
 
-def _command(data: Path, options: Mapping[str, Any]) -> list[str]:
-    """Return the command line with these options."""
-    return ["mrcnn", "train", str(data), *_options(options)]
-
-
-def _options(options: Mapping[str, Any]) -> list[str]:
+def _words(options: Mapping[str, Any]) -> list[str]:
     """Return the words of a command line for these options, without those that are None or False."""
-    command: list[str] = []
-    for option, value in options.items():
+    words: list[str] = []
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
         if value is True:
-            command.append(f"--{option}")
-        elif option == "set":
-            command += [part for setting in value for part in ("--set", setting)]
+            words.append(option)
+        elif name == "set":
+            words += [word for setting in value for word in (option, setting)]
         elif value is not None and value is not False:
-            command += [f"--{option}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
-    return command
+            words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return words
 
 
 def size_of_inputs(dataset: "FormatDataset") -> dict[str, int]:
@@ -189,20 +180,18 @@ def size_of_inputs(dataset: "FormatDataset") -> dict[str, int]:
     return {"IMAGE_MIN_DIM": side, "IMAGE_MAX_DIM": side} if 0 < side < usual else {}
 
 
-def _network(
-    recipe: str | None, model: str | None, resume: Path | None, logs: Path, values: dict[str, Any]
-) -> "MaskRCNN":
+def _network(recipe: str | None, options: TrainOptions, logs: Path, values: dict[str, Any]) -> "MaskRCNN":
     """Return the model in training mode: from a run, from weights, or as the recipe starts."""
     from mrcnn.checkpoints.weight_report import CLASS_LAYERS
     from mrcnn.loading import load
     from mrcnn.model import MaskRCNN
 
-    if resume is not None:
-        network = load(resume, "training", model_dir=logs, **values)
-        network.load_weights(resume)
+    if options.resume is not None:
+        network = load(options.resume, "training", model_dir=logs, **values)
+        network.load_weights(options.resume)
         return network
-    if model is not None:
-        return load(model, "training", model_dir=logs, exclude=CLASS_LAYERS, **values)
+    if options.model is not None:
+        return load(options.model, "training", model_dir=logs, exclude=CLASS_LAYERS, **values)
     config = recipes.config_of(recipe or recipes.SCRATCH)
     for setting, value in values.items():
         setattr(config, setting, value)

@@ -1,8 +1,10 @@
 """Commands as text."""
 
 import os
+from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from mrcnn.cli.shell import command_line
 
@@ -23,3 +25,24 @@ def test_detection_after_training_reads_the_same_part_of_files():
     text = _next_steps("my logs/a.h5", "mrcnn train x", {"page": 2, "channels": [0, 1], "class": "cell"})
     assert "mrcnn detect IMAGES --model 'my logs/a.h5' --page 2 --channels 0,1\n" in text
     assert "mrcnn detect IMAGES --model a.h5\n" in _next_steps("a.h5", "mrcnn train x", {})
+
+
+def test_the_words_of_a_training_give_its_options():
+    """A training prints the command that goes on."""
+    from mrcnn.cli.app import app
+    from mrcnn.cli.training import TrainOptions
+
+    given = {
+        "images": Path("my images"),
+        "resume": Path("logs/a.h5"),
+        "epochs": 4,
+        "learning_rate": 0.0025,
+        "any_orientation": True,
+        "settings": ["NAME=a", "BACKBONE=resnet50"],
+    }
+    choice = {"page": 2, "channels": [0, 1], "class-attribute": "kind", "crowds-as-objects": True}
+    words = TrainOptions(**given, choice=choice).words()
+    values = get_command(app).commands["train"].make_context("train", ["data.json", *words]).params
+    read = {name: value for name, value in values.items() if value not in (None, False)}
+    chosen = {"page": 2, "channels": "0,1", "class_attribute": "kind", "crowds_as_objects": True}
+    assert read == {"data": Path("data.json"), **given, **chosen}
