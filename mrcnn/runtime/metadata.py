@@ -75,32 +75,42 @@ class Metadata:
             )
         try:
             values = json.loads(text)
-            version = values.pop("format_version")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise InvalidDataError(f"The metadata {KEY!r} cannot be read: {error}", file=file) from error
+            version = int(values["format_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise _unreadable(error, file) from error
         if version > FORMAT_VERSION:
             raise InvalidDataError(
                 f"The file has a newer format ({version} > {FORMAT_VERSION}), written by version "
                 f"{values.get('version')} of the package. Update keras-mrcnn.",
                 file=file,
             )
-        return cls(
-            version=values["version"],
-            class_names=tuple(values["class_names"]),
-            dtype=values["dtype"],
-            size=_pair(values["size"]),
-            canvas=_pair(values["canvas"]),
-            multiple=int(values["multiple"]),
-            padding=values["padding"],
-            config=values["config"],
-            precision=values.get("precision", "float32"),
-        )
+        try:
+            return cls(
+                version=values["version"],
+                class_names=tuple(values["class_names"]),
+                dtype=values["dtype"],
+                size=_pair(values["size"]),
+                canvas=_pair(values["canvas"]),
+                multiple=int(values["multiple"]),
+                padding=values["padding"],
+                config=dict(values["config"]),
+                precision=values.get("precision", "float32"),
+            )
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise _unreadable(error, file) from error
 
     def read_config(self) -> "Config":
         """Return the settings as a Config. Callables are left out, because the file holds the network."""
         from mrcnn.config import Config
 
         return Config.from_dict({name: x for name, x in self.config.items() if name != "CALLABLES"})
+
+
+def _unreadable(error: Exception, file: str) -> InvalidDataError:
+    what = f"there is no field {error}" if isinstance(error, KeyError) else str(error)
+    return InvalidDataError(
+        f"The metadata {KEY!r} cannot be read: {what}. Export the model again.", file=file
+    )
 
 
 def _pair(value: Sequence[int] | None) -> tuple[int, int] | None:

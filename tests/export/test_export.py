@@ -21,6 +21,7 @@ from mrcnn.export.checking import check_file
 from mrcnn.export.exporting import format_of
 from mrcnn.model import MaskRCNN
 from mrcnn.runtime.inputs import original_size, prepare
+from mrcnn.runtime.metadata import Metadata
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -508,6 +509,21 @@ def test_files_that_cannot_be_loaded(onnx_file, tmp_path):
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(InvalidDataError, match=r"does not come from MaskRCNN\.export"):
         runtime.load(tmp_path / "foreign.onnx")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("{", "cannot be read: Expecting property name"),
+        ("[1]", "cannot be read: "),
+        ("{}", "there is no field 'format_version'"),
+        ('{"format_version": 1, "version": "3.0.0", "class_names": ["BG"]}', "there is no field 'dtype'"),
+        ('{"format_version": "new"}', "cannot be read: invalid literal"),
+    ],
+)
+def test_metadata_that_cannot_be_read(text, message):
+    with pytest.raises(InvalidDataError, match=rf"^a\.onnx: The metadata 'mrcnn' .*{message}.*Export the"):
+        Metadata.from_json(text, "a.onnx")
 
 
 @needs_tensorflow
