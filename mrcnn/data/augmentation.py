@@ -15,6 +15,7 @@ Axes: H, W image; N instances.
 
 import copy
 import inspect
+import numbers
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -163,6 +164,12 @@ def check_uint8_rgb(image: Image, name: str) -> None:
             f"image.shape={image.shape}, image.dtype={image.dtype}. Set CONTRAST_PERCENTILES to convert "
             "images to uint8, or use another augmentation (--recipe constant on the command line)."
         )
+
+
+def check_strength(strength: float) -> None:
+    """Raise ValueError if the strength of an augmentation is not a number from 0 to 2."""
+    if not isinstance(strength, numbers.Real) or not 0 <= strength <= 2:
+        raise ValueError(f"`strength` must be a number from 0 to 2. Received: strength={strength!r}")
 
 
 def as_list(augmentation: Augmentation | None) -> list[Augmentation]:

@@ -15,7 +15,6 @@ Random crops come from IMAGE_RESIZE_MODE = "crop". Images must be uint8 RGB; wit
 always are. Objects that partly leave the image keep the remaining part.
 """  # noqa: E501 (a table)
 
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data import image_changes
-from mrcnn.data.augmentation import check_uint8_rgb
+from mrcnn.data.augmentation import check_strength, check_uint8_rgb
 from mrcnn.typing import Image, Masks
 
 TURN = 15.0  # largest angle in degrees, to either side
@@ -53,7 +52,7 @@ class CameraPolicy:
     any_orientation: bool = True
 
     def __post_init__(self) -> None:
-        _check(self.strength)
+        check_strength(self.strength)
 
     def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
         """Draw one change and apply it.
@@ -217,7 +216,7 @@ def albumentations_policy(strength: float = 1.0, any_orientation: bool = True) -
     """
     import albumentations as A  # noqa: N812 (its users' name for it)
 
-    _check(strength)
+    check_strength(strength)
     position = [A.HorizontalFlip(p=0.5)]
     if any_orientation:
         position += [A.VerticalFlip(p=0.5), A.RandomRotate90(p=0.75)]
@@ -244,8 +243,3 @@ def _kelvin_limits(strength: float) -> tuple[int, int]:
     """Return the lowest and highest color temperature in kelvins that albumentations draws from."""
     width = max(1, int(KELVIN * strength))
     return max(3000, 6000 - width), min(15000, 6000 + width)
-
-
-def _check(strength: float) -> None:
-    if not isinstance(strength, numbers.Real) or not 0 <= strength <= 2:
-        raise ValueError(f"`strength` must be a number from 0 to 2. Received: strength={strength!r}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from skimage import color, filters
 
-from mrcnn.data.augmentation import check_uint8_rgb
+from mrcnn.data.augmentation import check_strength, check_uint8_rgb
 from mrcnn.geometry import preprocessing
 from mrcnn.typing import Image, Masks
 
@@ -52,6 +52,9 @@ class StainJitter:
 
     strength: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+
     def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
         """Draw the amounts and apply them.
 
@@ -88,8 +91,6 @@ def stain_jitter(strength: float = 1.0) -> StainJitter:
     Raises:
         ValueError: If `strength` is not a number from 0 to 2.
     """
-    if not 0 <= strength <= 2:
-        raise ValueError(f"`strength` must be a number from 0 to 2. Received: strength={strength!r}")
     return StainJitter(strength)
 
 

@@ -77,3 +77,5 @@ class TestStainJitter:
             stains.stain_jitter()(np.zeros((8, 8, 3)), np.zeros((8, 8, 0), bool), np.random.default_rng(0))
         with pytest.raises(ValueError, match=r"from 0 to 2\. Received: strength=3"):
             stains.stain_jitter(3)
+        with pytest.raises(ValueError, match=r"from 0 to 2\. Received: strength='high'"):
+            stains.stain_jitter("high")
