@@ -207,11 +207,14 @@ def detect_video(
 
     Raises:
         OSError: If the source cannot be read or the output cannot be written.
-        ValueError: If the source has no frame, or is the output.
+        ValueError: If the source has no frame, or is the output, or a number is less than 1.
 
     Warns:
         UserWarning: If the source has fewer frames than its header declares.
     """
+    for name, number in (("batch_size", batch_size), ("limit", limit)):
+        if number is not None and number < 1:
+            raise ValueError(f"`{name}` must be a number of frames of at least 1. Received: {name}={number}")
     if os.path.exists(output) and os.path.exists(str(source)) and os.path.samefile(output, str(source)):
         raise ValueError(f"The result would replace the video {source}. Choose another path for the result.")
     with VideoReader(source) as reader, VideoWriter(output, reader.rate) as writer:

@@ -98,6 +98,12 @@ def test_drawing_and_decoding_run_beside_inference(clip, tmp_path):
     assert len(threads) == 1 and next(iter(threads)).startswith("encode")
 
 
+@pytest.mark.parametrize("number", ["limit", "batch_size"])
+def test_no_frames_are_no_fault_of_the_video(number, clip, tmp_path):
+    with pytest.raises(ValueError, match=f"`{number}` must be .* at least 1. Received: {number}=0"):
+        video.detect_video(clip, tmp_path / "out.avi", bright, paint, **{number: 0})
+
+
 def test_limit_and_progress(clip, tmp_path, capsys):
     assert video.detect_video(clip, tmp_path / "out.avi", bright, paint, batch_size=4, limit=6) == 6
     assert "6/6" in capsys.readouterr().err
