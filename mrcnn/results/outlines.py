@@ -26,9 +26,14 @@ def shape_of(box: Box, crop: Masks, tolerance: float = 0.0) -> Any:
     Returns:
         A valid Polygon, or a MultiPolygon of several parts; empty if the mask has no pixel. Pixels that
         touch at a corner alone are separate parts.
+
+    Raises:
+        ValueError: If `tolerance` is negative.
     """
     import shapely
 
+    if not tolerance >= 0:
+        raise ValueError(f"`tolerance` must be at least 0. Received: tolerance={tolerance!r}")
     changes = np.diff(np.pad(crop, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(changes == 1)
     ends = np.nonzero(changes == -1)[1]

@@ -52,7 +52,8 @@ def save(
         `detect_large`, is a .tif file of 32 bits.
 
     Raises:
-        ValueError: If the format is unknown or cannot be told, or an image is missing or of another size.
+        ValueError: If the format is unknown or cannot be told, an image is missing or of another size, or
+            `tolerance` is negative.
         ImportError: If the package of the format is missing. The error names it.
         OSError: If the file cannot be written.
     """

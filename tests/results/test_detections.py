@@ -91,6 +91,13 @@ def test_errors():
         result.save("a.png", "overlay", image=np.zeros((5, 5, 3), np.uint8))
 
 
+@pytest.mark.parametrize("name", ["a.geojson", "a.zip", "a.txt"])
+def test_a_negative_tolerance(name, tmp_path):
+    with pytest.raises(ValueError, match=r"`tolerance` must be at least 0. Received: tolerance=-1"):
+        detections().save(tmp_path / name, tolerance=-1)
+    assert not (tmp_path / name).exists()
+
+
 def test_files_that_name_their_image_can_be_read(tmp_path):
     result = detections()
     result.path = files.write_picture(tmp_path / "a.png")
