@@ -7,6 +7,7 @@ import collections
 import contextlib
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -147,6 +148,28 @@ def restore_compiled_state(model: keras.Model, state: dict[str, Any]) -> None:
     vars(model).update(state)
 
 
+_jit_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _keeping_arguments() -> Iterator[None]:
+    """Keep what Keras compiles on JAX in this context from overwriting its arguments (donation).
+
+    A step then needs memory for the new weights and optimizer state beside the old ones.
+    """
+    trainer: Any = sys.modules.get("keras.src.backend.jax.trainer")
+    if trainer is None:  # another backend
+        yield
+        return
+    with _jit_lock:
+        jit = trainer.jit
+        trainer.jit = lambda function, donate_argnums=(), **options: jit(function, **options)
+        try:
+            yield
+        finally:
+            trainer.jit = jit
+
+
 # The kinds of variables in a state of Keras' loops on JAX, in order.
 JAX_STATE = ("trainable_variables", "non_trainable_variables", "optimizer_variables", "metrics_variables")
 
@@ -156,7 +179,8 @@ class KeepsWeights(keras.Model):
 
     On JAX, Keras takes the values out of the variables before the first step, and puts those of the last
     complete step back. If the first step fails, for instance because of an image or of Ctrl-C while it
-    compiles, there are none, and each variable silently has new random values.
+    compiles, there are none, and each variable silently has new random values. A compiled step of Keras also
+    overwrites the values it was called with, so those of a step that ends with Ctrl-C would be deleted.
     """
 
     _jax_state: dict[str, Any] | None = None
@@ -175,6 +199,21 @@ class KeepsWeights(keras.Model):
         """Predict as `keras.Model.predict` does."""
         with self._puts_values_back():
             return super().predict(*args, **options)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Make the function of a step of `fit`."""
+        with _keeping_arguments():
+            return super().make_train_function(force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Make the function of a step of `evaluate`."""
+        with _keeping_arguments():
+            return super().make_test_function(force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Make the function of a step of `predict`."""
+        with _keeping_arguments():
+            return super().make_predict_function(force)
 
     @contextlib.contextmanager
     def _puts_values_back(self) -> Iterator[None]:

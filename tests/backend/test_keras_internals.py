@@ -219,6 +219,31 @@ class TestKeepsWeights:
             model.fit(*data, epochs=2, validation_data=data, callbacks=[Fail()], verbose=0)
         np.testing.assert_allclose(model.get_weights()[0], [[1.0]])  # 2 - 0.5 * 2 * (2 - 1)
 
+    @pytest.mark.parametrize("loop, kind", [("fit", "train"), ("evaluate", "test"), ("predict", "predict")])
+    def test_after_an_interrupted_step(self, loop, kind):
+        """Ctrl-C arrives while the step computes, so that Keras never sees its result."""
+        image = keras.Input((1,))
+        model = keras_internals.KeepsWeights(image, layers.Dense(1, use_bias=False)(image))
+        model.compile(keras.optimizers.SGD(0.5), "mse")
+        model.set_weights([np.full((1, 1), 2.0)])
+
+        def interrupt(logs=None):
+            step = getattr(model, f"{kind}_function")
+
+            def interrupted(*args):
+                step(*args)
+                raise KeyboardInterrupt
+
+            setattr(model, f"{kind}_function", interrupted)
+
+        callback = keras.callbacks.Callback()
+        setattr(callback, f"on_{kind}_begin", interrupt)
+        data = [np.ones((1, 1)), np.ones((1, 1))]
+        with pytest.raises(KeyboardInterrupt):
+            getattr(model, loop)(*data[: 1 + (loop != "predict")], callbacks=[callback], verbose=0)
+        trained = 1.0 if loop == "fit" and BACKEND != "jax" else 2.0  # 2 - 0.5 * 2 * (2 - 1)
+        np.testing.assert_allclose(model.get_weights()[0], [[trained]])
+
 
 def test_variable_index():
     variables = [keras.Variable(np.zeros(2, "float32")) for _ in range(3)]
