@@ -326,7 +326,7 @@ def rows_from(x: Tensor, start: Tensor, count: int) -> Tensor:
 
 
 def first_rows(x: Tensor, count: Tensor) -> Tensor:
-    """Return the first `count` rows, an integer tensor of at most N: x [B, N, ...] gives [B, count, ...]."""
+    """Return the first `count` rows, an integer tensor, 1 to N: x [B, N, ...] gives [B, count, ...]."""
     return x[:, :count]
 
 

@@ -45,7 +45,9 @@ def rows_from(x: Tensor, start: Tensor, count: int) -> Tensor:
 
 def first_rows(x: Tensor, count: Tensor) -> Tensor:
     """See `mrcnn.backend.plain.first_rows`."""
-    return x.narrow(1, 0, count.item())
+    number = count.item()
+    torch._check(number > 0)  # operators ask whether a tensor is empty, and a tracer has to know
+    return x.narrow(1, 0, number)
 
 
 def float_vector(numbers: Sequence[float | Tensor]) -> Tensor:

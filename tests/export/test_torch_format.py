@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from exported_models import TinyConfig, assert_equal, build, pictures
 
-from mrcnn import export, runtime
+from mrcnn import backend, export, runtime
 from mrcnn.errors import InvalidDataError
+from mrcnn.network.normalization import BatchNorm
 
 ROOT = Path(__file__).resolve().parents[2]
 on_torch = pytest.mark.skipif(keras.backend.backend() != "torch", reason="needs PyTorch")
@@ -36,9 +37,26 @@ assert not {"torchvision", "cv2", "h5py", "skimage"} & set(sys.modules)
 """
 
 
+class PositiveRows(keras.layers.Layer):
+    """The first rows [1, D, ...] that are positive; at least one."""
+
+    def call(self, inputs):
+        count = keras.ops.sum(keras.ops.cast(inputs[0, :, 0] > 0, "int32"))
+        return backend.first_rows(inputs, keras.ops.maximum(count, 1))
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor((1, None, *inputs.shape[2:]), "float32")
+
+
 class PaddedConfig(TinyConfig):
     IMAGE_RESIZE_MODE = "pad64"
     IMAGE_MIN_DIM = None
+
+
+def torch_program(path):
+    import torch
+
+    return torch.export.load(path).module()
 
 
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="needs another backend")
@@ -71,6 +89,18 @@ def test_an_old_pytorch_detects_and_writes_nothing(model, tmp_path, monkeypatch)
     with pytest.raises(ImportError, match=r"needs PyTorch 2\.7 or newer. Installed: 2\."):
         export.export(model, tmp_path / "model.pt2", size=(64, 64))
     assert list(tmp_path.iterdir()) == []
+
+
+@on_torch
+@pytest.mark.parametrize("count, rows", [(0, 1), (1, 1), (4, 4)])
+def test_batch_norm_of_as_many_rows_as_the_data_say(count, rows, tmp_path):
+    """As in the mask head of a program."""
+    inputs = keras.Input(batch_shape=(1, 5, 3))
+    network = keras.Model(inputs, {"rows": BatchNorm()(PositiveRows()(inputs), training=False)})
+    backend.write_torch_program(network, ["rows"], tmp_path / "rows.pt2", {}, (1, 5, 3))
+    x = np.where(np.arange(5) < count, 1, -1)[None, :, None] * np.ones((1, 5, 3), "float32")
+    (found,) = torch_program(tmp_path / "rows.pt2")(keras.ops.convert_to_tensor(x, "float32"))
+    np.testing.assert_allclose(found.numpy(), x[:, :rows], rtol=1e-3)  # mean 0 and variance 1
 
 
 @on_torch
