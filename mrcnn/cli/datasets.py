@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from mrcnn.cli.json_files import COCO, LABELME, OTHER, UNREADABLE, VIA, JsonFiles, not_recognized
 from mrcnn.cli.messages import IncompleteError
-from mrcnn.errors import DataError, InvalidDataError, MissingFileError
+from mrcnn.errors import InvalidDataError, MissingFileError
 from mrcnn.files.images import SUFFIXES
 from mrcnn.results.corrections import changed_files, has_results
 from mrcnn.results.places import LABEL_PLACES
@@ -29,8 +30,6 @@ FORMAT_OPTIONS = {
 }
 # JSON files of the subfolders of a folder that are looked at.
 FIRST_FILES = 3
-# The format of a JSON file that cannot be read.
-UNREADABLE = "unreadable"
 # The class of objects without one.
 NO_CLASS = "object"
 # The files of formats that have one for each image.
@@ -121,6 +120,7 @@ class _Wanted:
     part: str
     format_options: Mapping[str, Any]
     owner: str = "model"  # what has the classes
+    json_files: JsonFiles = field(default_factory=JsonFiles)
 
     @property
     def names(self) -> Sequence[str] | None:
@@ -132,9 +132,9 @@ class _Wanted:
 def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
     if data.suffix.lower() in (".yaml", ".yml"):
         return _yolo(data, wanted)
-    place = _annotations_in(data)
-    if place.suffix.lower() == ".json":
-        return _one_json(place, wanted, is_coco=place != data or _is_coco(place))
+    place = _annotations_in(data, wanted.json_files)
+    if place.suffix.lower() == ".json" and not place.is_dir():
+        return _one_json(place, wanted)
     if place != data:
         return _from_folder(place, wanted)
     if data.suffix.lower() == ".zip":
@@ -143,37 +143,63 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
         dataset = _from_files(data, wanted) or _from_label_images(data, wanted)
         if dataset is not None:
             return dataset
-        if UNREADABLE in map(_kind_of, _shape_files(data)):
+        one = _among_others(data, wanted.json_files)
+        if one is not None:
+            return _one_json(one, wanted)
+        if UNREADABLE in map(wanted.json_files.kind, _shape_files(data)):
             return _labelme(data, wanted)  # its errors say what is wrong
     raise InvalidDataError(f"No dataset was recognized here. {KNOWN}", file=data)
 
 
-def _one_json(path: Path, wanted: _Wanted, *, is_coco: bool) -> "FormatDataset":
+def _one_json(path: Path, wanted: _Wanted) -> "FormatDataset":
     """Open a COCO or VIA file."""
     from mrcnn import formats
 
-    if is_coco:
-        coco = formats.CocoDataset(**wanted.choice)
-        is_object = bool(wanted.format_options.get(CROWDS_AS_OBJECTS))
-        coco.load(path, wanted.images or _images_of_export(path), crowds_as_objects=is_object)
-        return coco
-    via = formats.ViaDataset(**wanted.choice)
-    one = wanted.format_options.get(CLASS)
-    classes = None if one is None else [one]
-    via.load(path, wanted.images, classes, wanted.format_options.get(CLASS_ATTRIBUTE))
-    return via
+    kind = wanted.json_files.kind(path)
+    if kind in (OTHER, LABELME):
+        raise not_recognized(path)
+    content = wanted.json_files.take(path)
+    if kind == VIA:
+        via = formats.ViaDataset(**wanted.choice)
+        one = wanted.format_options.get(CLASS)
+        classes = None if one is None else [one]
+        attribute = wanted.format_options.get(CLASS_ATTRIBUTE)
+        via.load(path, wanted.images, classes, attribute, content=content)
+        return via
+    coco = formats.CocoDataset(**wanted.choice)
+    is_object = bool(wanted.format_options.get(CROWDS_AS_OBJECTS))
+    images = wanted.images or _images_of_export(path)
+    coco.load(path, images, crowds_as_objects=is_object, content=content)
+    return coco
+
+
+def _among_others(folder: Path, json_files: JsonFiles) -> Path | None:
+    """Return the only COCO or VIA file of a folder that holds other JSON files, too; None without one.
+
+    Raises:
+        InvalidDataError: If there are several.
+    """
+    found = [path for place in (folder, folder / "annotations") for path in json_files.for_many_images(place)]
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InvalidDataError(
+            f"The folder has several annotation files: {names}. Pass the path of one of them.", file=folder
+        )
+    return found[0] if found else None
 
 
 def _images_of_export(path: Path) -> Path | None:
-    """Return the folder of the images of a COCO file in annotations/, as CVAT and Datumaro export it.
+    """Return the folder of the images of a COCO file in annotations/, as COCO, CVAT and Datumaro have it.
 
     None is the folder of the file, which comes first if it has images.
     """
-    images = path.parent.parent / "images"
-    if path.parent.name != "annotations" or not images.is_dir() or _has_images(path.parent):
+    if path.parent.name != "annotations" or _has_images(path.parent):
         return None
-    part = images / path.stem.removeprefix("instances_")
-    return part if part.is_dir() else images
+    root, part = path.parent.parent, path.stem.removeprefix("instances_")
+    exported = next((place for place in (root / "images" / part, root / "images") if place.is_dir()), None)
+    if exported is not None or any(place.is_dir() for place in path.parent.iterdir()):
+        return exported
+    return next((place for place in (root / part, root) if _has_images(place)), None)
 
 
 def _from_files(data: Path, wanted: _Wanted) -> "FormatDataset | None":
@@ -182,10 +208,9 @@ def _from_files(data: Path, wanted: _Wanted) -> "FormatDataset | None":
 
     for folder in (data, data / "annotations"):
         files = sorted(folder.glob("[!.]*.json"))
-        kind = _kind_of(files[0]) if len(files) == 1 else ""
-        if kind in ("coco", "via"):
-            return _one_json(files[0], wanted, is_coco=kind == "coco")
-    if "labelme" in map(_kind_of, _shape_files(data)):
+        if len(files) == 1 and wanted.json_files.kind(files[0]) in (COCO, VIA):
+            return _one_json(files[0], wanted)
+    if LABELME in map(wanted.json_files.kind, _shape_files(data)):
         return _labelme(data, wanted)
     for kind, outlines in (("geojson", formats.GeoJsonDataset), ("imagej", formats.ImageJDataset)):
         if _has_outlines(data, kind):
@@ -286,7 +311,7 @@ def _folders_of(archive: Path) -> tuple[str, str]:
     return "labels", "images"
 
 
-def _annotations_in(folder: Path) -> Path:
+def _annotations_in(folder: Path, json_files: JsonFiles) -> Path:
     """Return the file or folder with the annotations of a folder; the path itself if there is none.
 
     Results may be there in several formats. Those that were changed last, after all were written, come first,
@@ -300,7 +325,7 @@ def _annotations_in(folder: Path) -> Path:
         "imagej": folder / "rois",
         "labels": folder / "labels",
     }
-    found = {kind: place for kind, place in places.items() if _holds(kind, place)}
+    found = {kind: place for kind, place in places.items() if _holds(kind, place, json_files)}
     if len(found) < 2:
         return next(iter(found.values()), folder)
     times = {kind: _change_of(folder, kind) for kind in found}
@@ -323,12 +348,12 @@ def _change_of(folder: Path, kind: str) -> int:
     return max((path.stat().st_mtime_ns for path in changed), default=0)
 
 
-def _holds(kind: str, place: Path) -> bool:
+def _holds(kind: str, place: Path, json_files: JsonFiles) -> bool:
     """Return whether annotations of a kind are there; see `_annotations_in`."""
     if kind == "labels":
         return _has_images(place)
     if kind == "coco":
-        return place.is_file() and _is_coco(place)
+        return place.is_file() and json_files.kind(place) in (COCO, UNREADABLE)
     if kind == "yolo":
         return place.is_file()
     return _has_outlines(place, kind)
@@ -383,36 +408,6 @@ def _images_beside(folder: Path) -> Path:
     return next((path for path in beside if path.is_dir()), folder)
 
 
-def _kind_of(path: Path) -> str:
-    """Return the format of a JSON file: UNREADABLE, or "" if it is none of those here."""
-    from mrcnn.formats.files import read_json
-
-    try:
-        content = read_json(path)
-    except DataError:
-        return UNREADABLE
-    if not isinstance(content, dict):
-        return ""
-    is_via = any(isinstance(entry, dict) and "regions" in entry for entry in content.values())
-    found = {
-        "coco": "annotations" in content and "images" in content,
-        "labelme": "shapes" in content,
-        "via": "_via_img_metadata" in content or is_via,
-    }
-    return next((kind for kind, is_found in found.items() if is_found), "")
-
-
-def _is_coco(path: Path) -> bool:
-    """Return whether a JSON file has the fields of COCO. One that cannot be read is left to its reader."""
-    from mrcnn.formats.files import read_json
-
-    try:
-        content = read_json(path)
-    except DataError:
-        return True
-    return isinstance(content, dict) and "annotations" in content and "images" in content
-
-
 def describe_dataset(
     data: Path,
     images: Path | None,
@@ -428,7 +423,7 @@ def describe_dataset(
 
     matplotlib.use("Agg")
     from mrcnn.formats import describe
-    from mrcnn.formats.problems import CHANGED
+    from mrcnn.formats.problems import COMPLETE
 
     dataset = open_dataset(data, images, choice=choice)
     numbers = describe(dataset, limit, decode=decode)
@@ -437,7 +432,8 @@ def describe_dataset(
     if figure is not None:
         drawn.savefig(figure)
         text = f"Saved the figure to {figure}."
-    count = sum(count for kind, count in numbers["problems"].items() if kind not in CHANGED)
+    count = sum(count for kind, count in numbers["problems"].items() if kind not in COMPLETE)
     if count:
-        raise IncompleteError((numbers, text), f"{count} entries have problems; see above.")
+        what = "image or annotation was" if count == 1 else "images and annotations were"
+        raise IncompleteError((numbers, text), f"{count} {what} left out; see above.")
     return numbers, text

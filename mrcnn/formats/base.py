@@ -256,8 +256,7 @@ class FormatDataset(Dataset):
             except DataError as error:
                 self.problems.add(problems.UNREADABLE_IMAGE, str(error))
                 return None
-            only_stored = header.stored_size in mask_sizes and header.shown_size not in mask_sizes
-            info["size"] = header.stored_size if only_stored else header.shown_size
+            info["size"] = size_of_labels(header, mask_sizes)
             info["orientation"] = self._fitting_orientation(header, info)
         self.add_image(source, image_id, **info)
         return self.image_info[-1]
@@ -405,6 +404,15 @@ class OutlineDataset(FormatDataset):
         """Add an object to an image. Raises BrokenEntryError if it encloses no area."""
         usable = outlines.usable_parts(parts, info["size"], file, entry, self.problems)
         info["outlines"].append(outlines.Outline(class_id, usable))
+
+
+def size_of_labels(header: Header, mask_sizes: Collection[tuple[int, int]]) -> tuple[int, int]:
+    """Return the (height, width) that the labels of an image refer to.
+
+    It is that of the image as viewers show it, unless only its stored rows and columns fit one of its masks.
+    """
+    only_stored = header.stored_size in mask_sizes and header.shown_size not in mask_sizes
+    return header.stored_size if only_stored else header.shown_size
 
 
 def cropped(mask: Masks, class_id: int, origin: tuple[int, int] = (0, 0)) -> Iterator[Instance]:

@@ -1,16 +1,18 @@
 """COCO JSON: polygons, run lengths and crowds (https://cocodataset.org/#format-data)."""
 
+import contextlib
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from mrcnn.errors import InvalidDataError
+from mrcnn.errors import DataError, InvalidDataError
+from mrcnn.files.images import read_header
 from mrcnn.formats import outlines, problems
-from mrcnn.formats.base import FormatDataset, Instance, cropped
+from mrcnn.formats.base import FormatDataset, Instance, cropped, size_of_labels
 from mrcnn.formats.files import Record, Source, field, identifier, read_json, side
 from mrcnn.formats.image_files import moved
 from mrcnn.formats.problems import BrokenEntryError, short
@@ -30,7 +32,8 @@ class CocoDataset(FormatDataset):
     pixels are left out. Crowds have a negative class id.
 
     `image_info` has `width`, `height` and `annotations`, the records of the file for the chosen classes.
-    Unusable parts are removed from these records, and category ids are replaced by the dataset's class ids.
+    If the file does not state the size of an image, that of the image file is taken. Unusable parts are
+    removed from the annotations, and category ids are replaced by the dataset's class ids.
     """
 
     def load(
@@ -43,6 +46,7 @@ class CocoDataset(FormatDataset):
         *,
         within: Source | None = None,
         crowds_as_objects: bool = False,
+        content: Any = None,
     ) -> None:
         """Add the images of an annotation file.
 
@@ -56,6 +60,7 @@ class CocoDataset(FormatDataset):
             within: The folder inside which all images must be, by default `images`.
             crowds_as_objects: Whether annotations with `iscrowd` 1 are single objects. CVAT and Datumaro mark
                 every mask so, and only polygons not.
+            content: The parsed JSON of the annotation file, if it is known. The file is not read again then.
 
         Raises:
             MissingFileError: If the annotation file does not exist.
@@ -65,7 +70,7 @@ class CocoDataset(FormatDataset):
         """
         path = Path(annotations)
         folder = path.parent if images is None else Path(images)
-        content = read_json(path)
+        content = read_json(path) if content is None else content
         lists = {name: field(content, name, list, path) for name in ("images", "annotations", "categories")}
         names = self._category_names(lists["categories"], path)
         chosen = _chosen_ids(names, classes, path)
@@ -73,6 +78,12 @@ class CocoDataset(FormatDataset):
         records = self._image_records(lists["images"], path)
         if crowds_as_objects:
             lists["annotations"] = [_as_object(one) for one in lists["annotations"]]
+        elsewhere = moved(folder, [record["file_name"] for record in records.values()])
+
+        def located(record: Record) -> Path:
+            return self._located(folder, record["file_name"], elsewhere, within)
+
+        self._complete_sizes(records, lists["annotations"], located, path)
         by_image = self._by_image(lists["annotations"], records, names, class_ids, path)
         # Any annotation counts here, also a broken one or one of another class: only images that somebody
         # has annotated and found without objects are examples of background.
@@ -80,23 +91,17 @@ class CocoDataset(FormatDataset):
             _key(record.get("image_id")) for record in lists["annotations"] if isinstance(record, dict)
         }
         before = len(self.image_info)
-        elsewhere = moved(folder, [record["file_name"] for record in records.values()])
         for image_id, record in records.items():
             own = by_image.get(image_id, [])
-            if own or keep_empty:
+            if own or keep_empty or record["size"] is None:
                 with self.problems.leave_out(path, record["entry"]):
-                    file = self._located(folder, record["file_name"], elsewhere, within)
-                    height, width = record["size"]
-                    self._add_file(
-                        source,
-                        image_id,
-                        file,
-                        size=(height, width),
-                        annotations=own,
-                        width=width,
-                        height=height,
-                        is_empty=_key(image_id) not in annotated,
+                    file, size = located(record), record["size"]
+                    is_empty = _key(image_id) not in annotated
+                    info = self._add_file(
+                        source, image_id, file, size=size, annotations=own, is_empty=is_empty
                     )
+                    if info is not None:
+                        info["height"], info["width"] = info["size"]
         self._finish(path, before)
 
     def load_instances(self, image_id: int) -> Iterator[Instance]:
@@ -162,7 +167,10 @@ class CocoDataset(FormatDataset):
         return dict(sorted(names.items(), key=lambda item: (isinstance(item[0], str), item[0])))
 
     def _image_records(self, records: Sequence[Any], path: Path) -> dict[Id, Record]:
-        """Return file_name, size (height, width) and entry of each image, without ids of several files."""
+        """Return file_name, size (height, width) and entry of each image, without ids of several files.
+
+        The size is None if the file does not state it.
+        """
         found: dict[Id, Record] = {}
         ambiguous = set()
         first_entry: dict[str, str] = {}
@@ -170,7 +178,7 @@ class CocoDataset(FormatDataset):
             entry = f"images[{number}]"
             with self.problems.leave_out(path, entry):
                 name = field(record, "file_name", str, path, entry)
-                size = side(record, "height", path, entry), side(record, "width", path, entry)
+                size = _stated_size(record, path, entry)
                 image_id = identifier(record, "id", path, entry)
                 known = found.setdefault(image_id, {"file_name": name, "size": size, "entry": entry})
                 if known["entry"] != entry:
@@ -192,6 +200,34 @@ class CocoDataset(FormatDataset):
             del found[image_id]
         return found
 
+    def _complete_sizes(
+        self,
+        records: Mapping[Id, Record],
+        annotations: Sequence[Any],
+        located: Callable[[Record], Path],
+        path: Path,
+    ) -> None:
+        """Take the sizes that the file does not state from the image files.
+
+        Args:
+            records: The images, changed in place. The size stays None if its file cannot be read.
+            annotations: The list of the file. Run lengths state a size, too.
+            located: Returns the path of an image.
+            path: The file, for notes.
+        """
+        lacking = {_key(image_id): record for image_id, record in records.items() if record["size"] is None}
+        mask_sizes: dict[str, set[tuple[int, int]]] = defaultdict(set)
+        for annotation in annotations if lacking else ():
+            key = _key(annotation.get("image_id")) if isinstance(annotation, dict) else ""
+            if key in lacking and isinstance(annotation.get("segmentation"), dict):
+                with contextlib.suppress(InvalidDataError):  # named with the other broken annotations
+                    mask_sizes[key].add(rle.stated_size(annotation["segmentation"]))
+        for key, record in lacking.items():
+            with contextlib.suppress(DataError):  # named when the image is added
+                header = read_header(located(record))
+                record["size"] = size_of_labels(header, mask_sizes[key])
+                self.problems.add(problems.UNSTATED_SIZE, f"{path}: {record['entry']}")
+
     def _by_image(
         self,
         annotations: Sequence[Any],
@@ -204,7 +240,7 @@ class CocoDataset(FormatDataset):
 
         Args:
             annotations: The list of the file.
-            images: The usable images.
+            images: The usable images. Annotations of those without a size are left out.
             names: The names of all categories of the file.
             class_ids: For each chosen category its id in the source.
             path: The file, for notes.
@@ -222,7 +258,7 @@ class CocoDataset(FormatDataset):
                 if image_id not in images:
                     message = f"There is no image_id {short(image_id)}."
                     raise BrokenEntryError(message, kind=problems.UNKNOWN_IMAGE, file=path, entry=entry)
-                if category_id in class_ids:
+                if category_id in class_ids and images[image_id]["size"] is not None:
                     checked = self._checked(record, images[image_id]["size"], path, entry)
                     if str(record["category_id"]) != str(class_ids[category_id]):  # 3.0 is not 3 here
                         checked = {**checked, "category_id": class_ids[category_id]}
@@ -285,6 +321,13 @@ class CocoDataset(FormatDataset):
         if len(usable) == len(listed):
             return record
         return {**record, "segmentation": [points.ravel().tolist() for points in usable]}
+
+
+def _stated_size(record: Record, path: Path, entry: str) -> tuple[int, int] | None:
+    """Return the (height, width) of an image; None if the file does not state both."""
+    if not (record.get("height") and record.get("width")):
+        return None
+    return side(record, "height", path, entry), side(record, "width", path, entry)
 
 
 def to_rle(segmentation: Any, height: int, width: int) -> rle.RunLengths:

@@ -42,6 +42,7 @@ MASK_AS_CROWD = (
 )
 OTHER_PAGE = "object lies on another page of its file, such as another slice of a stack: left out"
 STATED_SIZE = "image has a different size than its annotations say: left out in training"
+UNSTATED_SIZE = "image has no size in the annotations: that of its file is used"
 MISSING_ANNOTATED = "annotation file has no image of its name: left out"
 MISSING_LABELS = "image has no labels: taken as an image without objects"
 BROKEN_MASK = "mask file cannot be read or holds no mask: left out"
@@ -60,7 +61,23 @@ UNCLEAR_TURN = (
 )
 
 # Entries that are used, in another way than they are stored.
-CHANGED = {SIXTEEN_BIT, ALPHA, TURNED, NOT_TURNED, MOVED_IMAGE}
+CHANGED = {SIXTEEN_BIT, ALPHA, TURNED, NOT_TURNED, MOVED_IMAGE, UNSTATED_SIZE}
+# Kinds that leave out nothing that somebody has annotated.
+COMPLETE = CHANGED | {
+    BINARY_LABELS,
+    CROWD_SIZE,
+    LOSSY_MASK,
+    MISSING_LABELS,
+    NOT_ANNOTATED,
+    OUTSIDE,
+    REPEATED_CLASS_NAME,
+    REPEATED_FILE,
+    REPEATED_IMAGE,
+    SIMILAR_CLASS_NAME,
+    STRAY_PART,
+    UNCLEAR_TURN,
+    VOID_LABELS,
+}
 
 # Names in one line. All entries are counted and kept in `names`.
 NAMES_PER_LINE = 3

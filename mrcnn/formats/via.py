@@ -41,6 +41,7 @@ class ViaDataset(OutlineDataset):
         source: str = "via",
         *,
         within: Source | None = None,
+        content: Any = None,
     ) -> None:
         """Add the images of an annotation file.
 
@@ -55,6 +56,7 @@ class ViaDataset(OutlineDataset):
             keep_empty: Whether to add images without regions.
             source: Name of this source of ids. Classes of files with the same source are merged by name.
             within: The folder inside which all images must be, by default `images`.
+            content: The parsed JSON of the annotation file, if it is known. The file is not read again then.
 
         Raises:
             MissingFileError: If the annotation file does not exist.
@@ -64,7 +66,8 @@ class ViaDataset(OutlineDataset):
         """
         path = Path(annotations)
         folder = path.parent if images is None else Path(images)
-        regions = self._regions(_entries(read_json(path), path), path)
+        content = read_json(path) if content is None else content
+        regions = self._regions(_entries(content, path), path)
         one_class = class_attribute is None and classes is not None and len(classes) == 1
         attribute = None if one_class else class_attribute or _only_attribute(regions.values(), path)
         labels = {key: [_label(region, attribute) for region in own] for key, (_, own) in regions.items()}

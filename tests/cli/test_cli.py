@@ -114,7 +114,15 @@ def test_describe_names_what_is_broken(coco):
     coco.write_text(json.dumps(content))
     out, err = run("describe", coco, "--json", code=3)
     assert json.loads(out)["instances"] == 5
-    assert "1 entries have problems" in err
+    assert "1 image or annotation was left out" in err
+
+
+def test_images_without_annotations_are_no_fault(tmp_path):
+    files.write_picture(tmp_path / "a.png")
+    files.write_picture(tmp_path / "b.png")
+    files.write_json(tmp_path / "a.json", files.labelme_content())
+    numbers = json.loads(run("describe", tmp_path, "--json")[0])
+    assert numbers["images"] == 1 and sum(numbers["problems"].values()) == 1
 
 
 def test_convert_annotations(coco, tmp_path):
@@ -472,14 +480,50 @@ def test_json_files_may_have_a_byte_order_mark(kind, is_folder, tmp_path):
     assert "leaf" in open_dataset(path).class_names
 
 
-def test_a_coco_file_in_a_folder_is_read_once_to_recognize_it(coco, monkeypatch):
-    from mrcnn.cli import datasets
+@pytest.mark.parametrize("kind", ["via", "coco"])
+@pytest.mark.parametrize("name", ["annotations.json", "export.json"])
+def test_annotations_of_many_images_are_parsed_once(kind, name, tmp_path, monkeypatch):
+    """Such a file may have a gigabyte."""
+    from mrcnn.cli.datasets import open_dataset
 
-    looked = []
-    is_coco = datasets._is_coco
-    monkeypatch.setattr(datasets, "_is_coco", lambda path: looked.append(path) or is_coco(path))
-    datasets.open_dataset(coco.parent)
-    assert looked == [coco]
+    files.write_picture(tmp_path / "a.png")
+    content = files.via_content([files.via_region("leaf")]) if kind == "via" else files.coco_content()
+    path = files.write_json(tmp_path / name, content)
+    parsed = []
+    monkeypatch.setattr(json, "loads", lambda text, loads=json.loads: parsed.append(text) or loads(text))
+    for data in (path, tmp_path):
+        assert "leaf" in open_dataset(data).class_names
+        assert len(parsed) == 1
+        parsed.clear()
+
+
+def test_a_coco_file_beside_other_json_files(coco):
+    from mrcnn.cli.datasets import open_dataset
+
+    folder = coco.parent
+    coco = coco.rename(folder / "result.json")
+    files.write_json(folder / "notes.json", {"author": "somebody"})
+    files.write_json(folder / "tasks.json", [{"id": 1, "annotations": []}])
+    assert len(open_dataset(folder).image_ids) == 3
+    shutil.copy(coco, folder / "second.json")
+    with pytest.raises(InvalidDataError, match=r"files: result\.json, second\.json\. Pass the path of one"):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (files.labelme_content(), "a LabelMe file, which describes one image. Pass the folder that it is in"),
+        ([{"id": 1, "annotations": [], "data": {"image": "a.png"}}], r"Received: \[\{'annotations'.*Export"),
+        ({"size": {"height": 6}, "objects": []}, r"must be a COCO file.*the fields \['size', 'objects'\]"),
+        ({"metadata": {"vid": "3"}, "file": {}}, "VIA 3 project"),
+    ],
+)
+def test_json_files_of_other_formats_are_named(content, message, tmp_path):
+    from mrcnn.cli.datasets import open_dataset
+
+    with pytest.raises(InvalidDataError, match=message):
+        open_dataset(files.write_json(tmp_path / "a.json", content))
 
 
 def test_the_class_attribute_of_via_files(tmp_path):

@@ -141,7 +141,7 @@ def test_a_broken_coco_file_is_named_with_its_field(text, message, tmp_path):
     assert caught.value.file == str(path)
 
 
-@pytest.mark.parametrize("lack", ["id", "file_name", "height"])
+@pytest.mark.parametrize("lack", ["id", "file_name"])
 def test_a_broken_coco_image_is_left_out(lack, tmp_path):
     content = files.coco_content()
     content["images"].append({"id": 1, "file_name": "a.png", "height": 9, "width": 9})
@@ -149,6 +149,34 @@ def test_a_broken_coco_image_is_left_out(lack, tmp_path):
     dataset = coco(tmp_path, content)
     (named,) = only(dataset, problems.BROKEN_FIELD)
     assert f"images[1]: `{lack}` must be" in named
+
+
+@pytest.mark.parametrize("height", [None, 0, "missing"])
+def test_a_size_that_coco_does_not_state_is_that_of_the_file(height, tmp_path):
+    content = files.coco_content()
+    content["images"][0] |= {"height": height}
+    content["images"].append({"id": 1, "file_name": "lost.png"})
+    content["annotations"].append(content["annotations"][0] | {"id": 1, "image_id": 1})
+    if height == "missing":
+        del content["images"][0]["height"]
+    dataset = coco(tmp_path, content)
+    assert dataset.image_info[0]["size"] == (files.HEIGHT, files.WIDTH)
+    assert dataset.image_info[0]["height"] == files.HEIGHT
+    assert np.array_equal(dataset.load_mask(0)[0][..., 0], files.masks()[0])
+    assert dataset.problems.counts == {problems.UNSTATED_SIZE: 1, problems.MISSING_IMAGE: 1}
+
+
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_run_lengths_tell_how_an_image_of_unstated_size_was_shown(is_shown, tmp_path):
+    height, width = (files.WIDTH, files.HEIGHT) if is_shown else (files.HEIGHT, files.WIDTH)
+    code = {"size": [height, width], "counts": [0, height * width]}
+    content = files.coco_content(segmentation=code)
+    content["images"][0] = {"id": 42, "file_name": "b.png"}
+    del content["annotations"][1]
+    files.write_picture(tmp_path / "b.png", orientation=6)
+    dataset = coco(tmp_path, content)
+    assert dataset.load_image(0).shape[:2] == dataset.load_mask(0)[0].shape[:2] == (height, width)
+    assert dataset.load_mask(0)[0].all()
 
 
 def test_via_names_broken_entries(tmp_path):

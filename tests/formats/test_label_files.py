@@ -237,6 +237,9 @@ def test_outlines_without_a_class(kind, tmp_path):
         ("result.json", "images/a.png", "images/a.png"),  # Label Studio
         ("annotations/instances_default.json", "images/default/a.png", "a.png"),  # CVAT
         ("annotations/instances_default.json", "images/a.png", "a.png"),
+        ("annotations/instances_train2017.json", "train2017/a.png", "a.png"),  # COCO
+        ("annotations/all.json", "a.png", "a.png"),
+        ("annotations/all.json", "annotations/one/a.png", "one/a.png"),
     ],
 )
 def test_folders_of_coco_files_that_are_recognized(json_file, image, name, tmp_path):
