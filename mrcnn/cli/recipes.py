@@ -1,9 +1,11 @@
 """Recipes of `mrcnn train`: the weights that a network starts with, and how it learns from there."""
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
 from mrcnn.errors import DataError
+from mrcnn.typing import Image
 
 if TYPE_CHECKING:
     from mrcnn.config import Config
@@ -18,8 +20,10 @@ BATCHES = {IMAGENET: 4}
 FEWEST_STEPS = 100
 # CONTRAST_PERCENTILES for images of more than 8 bits.
 MICROSCOPE = (1, 99.8)
-# Images of which one has to be readable to tell their type.
+# Images of which one has to be readable to tell their type and channels.
 EXAMINED_IMAGES = 8
+# The mean of each channel of images whose channels are not colors.
+MIDDLE_GRAY = 127.0
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +97,7 @@ def stages_of(
 def settle_contrast(config: "Config", dataset: "Dataset", recipe: str) -> None:
     """Set CONTRAST_PERCENTILES for images of more than 8 bits, unless the settings say how to read them.
 
-    Such images come from microscopes and use a part of their range, which differs from image to image. The
-    augmentation of all recipes but CONSTANT needs 8 bits.
+    Such images come from microscopes and use a part of their range, which differs from image to image.
 
     Args:
         config: The settings of a new training.
@@ -103,20 +106,56 @@ def settle_contrast(config: "Config", dataset: "Dataset", recipe: str) -> None:
     """
     if recipe == CONSTANT or config.CONTRAST_PERCENTILES is not None or config.IMAGE_VALUE_RANGE is not None:
         return
+    image = _first_image(dataset)
+    if image is not None and image.dtype.name not in ("uint8", "bool"):
+        config.CONTRAST_PERCENTILES = MICROSCOPE
+        logger.warning(
+            "The images are %s. Training and detection stretch the contrast of each image to 8 bits "
+            "(CONTRAST_PERCENTILES=%s). To keep differences in brightness, pass the values of black and "
+            'white, such as --set "IMAGE_VALUE_RANGE=(0,4095)".',
+            image.dtype.name,
+            MICROSCOPE,
+        )
+
+
+def channel_settings(dataset: "Dataset", recipe: str) -> dict[str, Any]:
+    """Return settings for a new network whose training images have other channels than three colors.
+
+    Raises:
+        ValueError: If the recipe needs colors.
+    """
+    image = _first_image(dataset)
+    channels = 3 if image is None else image.shape[2]
+    if channels == 3:
+        return {}
+    if recipe == IMAGENET:
+        raise ValueError(
+            "--recipe imagenet needs images of 3 channels, because its weights know colors. Received: "
+            f"{channels} channels. Choose three with --channels, or pass --recipe scratch."
+        )
+    return {"IMAGE_CHANNEL_COUNT": channels, "MEAN_PIXEL": (MIDDLE_GRAY,) * channels}
+
+
+def check_channels(config: "Config", dataset: "Dataset") -> None:
+    """Check that a network takes the channels of the training images.
+
+    Raises:
+        ValueError: If it takes another number.
+    """
+    image, takes = _first_image(dataset), config.IMAGE_CHANNEL_COUNT
+    if image is not None and image.shape[2] != takes and (takes, image.shape[2]) != (1, 3):
+        raise ValueError(
+            f"The model takes images of {takes} channels (IMAGE_CHANNEL_COUNT). Received: training images of "
+            f"{image.shape[2]} channels. Choose {takes} with --channels, or start with another model."
+        )
+
+
+def _first_image(dataset: "Dataset") -> Image | None:
+    """Return one of the first images that can be read, or None."""
     for image_id in dataset.image_ids[:EXAMINED_IMAGES]:
-        try:
-            dtype = dataset.load_image(int(image_id)).dtype
-        except DataError:  # training leaves it out
-            continue
-        if dtype.name not in ("uint8", "bool"):
-            config.CONTRAST_PERCENTILES = MICROSCOPE
-            logger.warning(
-                "The images are %s. Training and detection stretch the contrast of each image to 8 bits "
-                "(CONTRAST_PERCENTILES=%s). To keep differences in brightness, pass --recipe constant.",
-                dtype.name,
-                MICROSCOPE,
-            )
-        return
+        with contextlib.suppress(DataError):  # training leaves it out
+            return dataset.load_image(int(image_id))
+    return None
 
 
 def augmentation_of(recipe: str, any_orientation: bool, copy_paste: bool) -> list[Any]:

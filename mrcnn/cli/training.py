@@ -106,7 +106,10 @@ def _datasets(data: Path, options: TrainOptions) -> "tuple[FormatDataset, Format
 
 def _settings_of(dataset: "FormatDataset", recipe: str | None, options: TrainOptions) -> dict[str, Any]:
     """Return the settings that the options and the dataset determine. A resumed run keeps its others."""
-    values = {"NUM_CLASSES": len(dataset.class_names), **parse_settings(options.settings)}
+    values: dict[str, Any] = {"NUM_CLASSES": len(dataset.class_names)}
+    if options.model is None and options.resume is None:
+        values |= recipes.channel_settings(dataset, recipe or recipes.SCRATCH)
+    values |= parse_settings(options.settings)
     if options.name is not None or options.resume is None:
         values["NAME"] = options.name or values.get("NAME", "objects")
     if options.size is not None:
@@ -123,7 +126,12 @@ def _settings_of(dataset: "FormatDataset", recipe: str | None, options: TrainOpt
 def _settle(
     config: "Config", dataset: "FormatDataset", recipe: str, steps: int | None, *, is_new: bool
 ) -> None:
-    """Set the steps of an epoch and, for a new training, the contrast from the training images."""
+    """Set the steps of an epoch and, for a new training, the contrast from the training images.
+
+    Raises:
+        ValueError: If the model does not take the channels of the images.
+    """
+    recipes.check_channels(config, dataset)
     if is_new:
         recipes.settle_contrast(config, dataset, recipe)
     if steps is not None or is_new:

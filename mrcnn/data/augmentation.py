@@ -6,7 +6,8 @@ An augmentation is one of:
   blur and noise parts only change the image.
 - An albumentations transform.
 - A callable `f(image, masks)` that returns (image, masks). If it has a parameter named `rng`, it also gets a
-  numpy Generator.
+  numpy Generator; if it has one named `value_range`, the values of black and white of the image, a
+  `mrcnn.geometry.value_range.ValueRange`, or None if its values are used as they are.
 - `mrcnn.data.copy_paste.CopyPaste`, which adds objects of another image.
 - A list of these, which are applied in its order.
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from mrcnn.data.copy_paste import CopyPaste
 from mrcnn.geometry import masks as mask_geometry
+from mrcnn.geometry.value_range import ValueRange
 from mrcnn.typing import Image, Masks
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ def _check_function(function: Callable[..., object]) -> None:
     if has_defaults and str(function.__module__).startswith("mrcnn."):  # such as camera_policy
         raise AugmentationError(_to_be_called(function))
     try:
-        signature.bind(None, None, **_rng_argument(function, None))
+        signature.bind(None, None, **_more_arguments(function, None, None))
     except TypeError as error:
         raise AugmentationError(
             "`augmentation` must be a function f(image, masks) or f(image, masks, rng). Received: "
@@ -100,7 +102,11 @@ def check_entry(step: CopyPaste, dataset: "Dataset") -> None:
 
 
 def apply(
-    augmentation: Augmentation, image: Image, masks: Masks, rng: np.random.Generator | None = None
+    augmentation: Augmentation,
+    image: Image,
+    masks: Masks,
+    rng: np.random.Generator | None = None,
+    value_range: ValueRange | None = None,
 ) -> tuple[Image, Masks]:
     """Draw one random change and apply it to an image and its masks.
 
@@ -110,6 +116,7 @@ def apply(
         masks: bool [H, W, N].
         rng: Makes the draw reproducible and independent of other threads. If None, the augmentation uses its
             own random state.
+        value_range: The values of black and white of the image, if they are known.
 
     Returns:
         The changed image and bool masks, with the same shapes.
@@ -126,7 +133,7 @@ def apply(
             f"augmentation={augmentation!r}"
         )
     try:
-        changed = _change(augmentation, image, masks, rng)
+        changed = _change(augmentation, image, masks, rng, value_range)
     except (AugmentationError, MemoryError):
         raise
     except Exception as error:
@@ -144,7 +151,11 @@ def apply(
 
 
 def _change(
-    augmentation: Augmentation, image: Image, masks: Masks, rng: np.random.Generator | None
+    augmentation: Augmentation,
+    image: Image,
+    masks: Masks,
+    rng: np.random.Generator | None,
+    value_range: ValueRange | None,
 ) -> tuple[Image, Masks]:
     """Apply an augmentation without a check of its result; see `apply`."""
     if hasattr(augmentation, "to_deterministic"):
@@ -153,7 +164,7 @@ def _change(
     packages = {base.__module__.split(".")[0] for base in type(augmentation).__mro__}
     if "albumentations" in packages:
         return _apply_albumentations(augmentation, image, masks, rng)
-    return _apply_callable(augmentation, image, masks, rng)
+    return _apply_callable(augmentation, image, masks, **_more_arguments(augmentation, rng, value_range))
 
 
 def check_uint8_rgb(image: Image, name: str) -> None:
@@ -162,7 +173,7 @@ def check_uint8_rgb(image: Image, name: str) -> None:
         raise AugmentationError(
             f"`{name}` needs uint8 RGB images of shape (height, width, 3). Received: "
             f"image.shape={image.shape}, image.dtype={image.dtype}. Set CONTRAST_PERCENTILES to convert "
-            "images to uint8, or use another augmentation (--recipe constant on the command line)."
+            "images to uint8, or use another augmentation, such as camera_policy()."
         )
 
 
@@ -243,9 +254,9 @@ def _apply_callable(
     function: Callable[..., tuple[Image, Masks]],
     image: Image,
     masks: Masks,
-    rng: np.random.Generator | None,
+    **more: Any,
 ) -> tuple[Image, Masks]:
-    changed = function(image, masks, **_rng_argument(function, rng))
+    changed = function(image, masks, **more)
     if not isinstance(changed, (tuple, list)) or len(changed) != 2:
         raise AugmentationError(
             f"The augmentation {_describe(function)} must return (image, masks). Received: an object of "
@@ -254,13 +265,17 @@ def _apply_callable(
     return changed[0], changed[1]
 
 
-def _rng_argument(
-    function: Callable[..., object], rng: np.random.Generator | None
-) -> dict[str, np.random.Generator]:
-    """Return the argument `rng` of a callable, or nothing if it has no such parameter."""
-    if "rng" not in inspect.signature(function).parameters:
-        return {}
-    return {"rng": np.random.default_rng() if rng is None else rng}
+def _more_arguments(
+    function: Callable[..., object], rng: np.random.Generator | None, value_range: ValueRange | None
+) -> dict[str, Any]:
+    """Return those of the arguments `rng` and `value_range` for which a callable has a parameter."""
+    names = inspect.signature(function).parameters
+    more: dict[str, Any] = {}
+    if "rng" in names:
+        more["rng"] = np.random.default_rng() if rng is None else rng
+    if "value_range" in names:
+        more["value_range"] = value_range
+    return more
 
 
 def _pack(masks: Masks) -> tuple[np.ndarray, list[int]]:

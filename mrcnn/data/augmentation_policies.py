@@ -11,8 +11,9 @@ for users of albumentations. Both draw from the ranges below, at `strength` 1. M
 | light | up to three of: brightness, contrast, gamma, color temperature, hue and saturation (stain), gain of each channel | 3/4 |
 | quality | one of: blur, noise, JPEG artifacts, lower resolution | 1/2 |
 
-Random crops come from IMAGE_RESIZE_MODE = "crop". Images must be uint8 RGB; with CONTRAST_PERCENTILES they
-always are. Objects that partly leave the image keep the remaining part.
+Random crops come from IMAGE_RESIZE_MODE = "crop". Objects that partly leave the image keep the remaining
+part. `camera_policy` takes images of any dtype and number of channels. It leaves out what they do not have:
+color temperature without three channels, and hue, saturation and JPEG artifacts unless they are uint8 RGB.
 """  # noqa: E501 (a table)
 
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from mrcnn.data import image_changes
-from mrcnn.data.augmentation import check_strength, check_uint8_rgb
+from mrcnn.data.augmentation import AugmentationError, check_strength
+from mrcnn.geometry.value_range import ValueRange, scaled, unscaled
 from mrcnn.typing import Image, Masks
 
 TURN = 15.0  # largest angle in degrees, to either side
@@ -54,28 +56,52 @@ class CameraPolicy:
     def __post_init__(self) -> None:
         check_strength(self.strength)
 
-    def __call__(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
+    def __call__(
+        self,
+        image: Image,
+        masks: Masks,
+        rng: np.random.Generator,
+        value_range: ValueRange | None = None,
+    ) -> tuple[Image, Masks]:
         """Draw one change and apply it.
 
         Args:
-            image: uint8 `[height, width, 3]` RGB.
+            image: `[height, width, channels]`.
             masks: bool `[height, width, instances]`.
             rng: Source of random numbers.
+            value_range: The values of black and white. uint8 images do not need it.
 
         Returns:
-            The changed image and masks, of the same shapes.
+            The changed image and masks, of the same shapes and dtypes.
 
         Raises:
-            AugmentationError: If the image is not uint8 RGB.
+            AugmentationError: If the image has another shape, or `value_range` is missing.
         """
-        check_uint8_rgb(image, "camera_policy")
+        if image.ndim != 3:
+            raise AugmentationError(
+                "`camera_policy` needs images of shape (height, width, channels). Received: "
+                f"image.shape={image.shape}"
+            )
+        if image.dtype == np.uint8:
+            return self._changed(image, masks, rng)
+        if value_range is None:
+            raise AugmentationError(
+                f"`camera_policy` needs the values of black and white of {image.dtype} images. Set "
+                "IMAGE_VALUE_RANGE, such as (0, 4095), or CONTRAST_PERCENTILES."
+            )
+        levels = scaled(image, value_range).astype(np.float32)
+        levels, masks = self._changed(levels, masks, rng)
+        return unscaled(levels, value_range, image.dtype), masks
+
+    def _changed(self, image: Image, masks: Masks, rng: np.random.Generator) -> tuple[Image, Masks]:
+        """Change an image whose values are from 0 to 255, uint8 or float32."""
         image, masks = self._change_position(image, masks, rng)
-        lights = self._light_changes(rng)
+        lights = self._light_changes(image, rng)
         # Any number from 0 to 3 of the changes, in the order of the list.
         for index in sorted(rng.choice(len(lights), size=rng.integers(4), replace=False)):
             image = lights[index](image)
         if rng.random() < 0.5:
-            qualities = self._quality_changes(rng)
+            qualities = self._quality_changes(image, rng)
             image = qualities[rng.integers(len(qualities))](image)
         return np.ascontiguousarray(image), masks
 
@@ -90,11 +116,11 @@ class CameraPolicy:
             degrees = rng.uniform(-TURN * self.strength, TURN * self.strength)
             scale = rng.uniform(*_around_one(SCALE * self.strength))
             # A random color outside the image. Its edge or mirror image would show objects without a mask.
-            fill = tuple(int(level) for level in rng.integers(256, size=3))
+            fill = tuple(int(level) for level in rng.integers(256, size=min(4, image.shape[2])))
             image, masks = image_changes.rotate_and_scale(image, masks, degrees, scale, fill)
         return image, masks
 
-    def _light_changes(self, rng: np.random.Generator) -> list[Callable[[Image], Image]]:
+    def _light_changes(self, image: Image, rng: np.random.Generator) -> list[Callable[[Image], Image]]:
         """Return one function per change, each with its number drawn when it is called."""
         strength = self.strength
         hue = round(HUE * strength)
@@ -108,31 +134,41 @@ class CameraPolicy:
             saturation = int(rng.integers(-3 * hue, 3 * hue + 1))
             return image_changes.shift_hue_and_saturation(image, shift, saturation)
 
+        def color_temperature(image: Image) -> Image:
+            kelvin = rng.uniform(DAYLIGHT - KELVIN * strength, DAYLIGHT + KELVIN * strength)
+            return image_changes.change_color_temperature(image, kelvin)
+
+        channels = image.shape[2]
         return [
             lambda image: image_changes.multiply(image, around_one(BRIGHTNESS)),
             lambda image: image_changes.change_contrast(image, around_one(CONTRAST)),
             lambda image: image_changes.change_gamma(image, around_one(GAMMA)),
-            lambda image: image_changes.change_color_temperature(
-                image, rng.uniform(DAYLIGHT - KELVIN * strength, DAYLIGHT + KELVIN * strength)
-            ),
-            hue_and_saturation,
-            lambda image: image_changes.multiply(image, around_one(GAIN, size=3)),
+            *([color_temperature] if channels == 3 else []),
+            *([hue_and_saturation] if _is_8_bit_color(image) else []),
+            lambda image: image_changes.multiply(image, around_one(GAIN, size=channels)),
         ]
 
-    def _quality_changes(self, rng: np.random.Generator) -> list[Callable[[Image], Image]]:
+    def _quality_changes(self, image: Image, rng: np.random.Generator) -> list[Callable[[Image], Image]]:
         """Return one function per change, each with its number drawn when it is called."""
 
         def noise(image: Image) -> Image:
             sigma = rng.uniform(0, NOISE * self.strength)
-            channels = 3 if rng.random() < 0.5 else 1
+            channels = image.shape[2] if rng.random() < 0.5 else 1
             return image_changes.add_noise(image, rng.normal(0, sigma, (*image.shape[:2], channels)))
+
+        def jpeg(image: Image) -> Image:
+            return image_changes.compress_as_jpeg(image, int(rng.integers(JPEG[0], JPEG[1] + 1)))
 
         return [
             lambda image: image_changes.blur(image, rng.uniform(0, BLUR * self.strength)),
             noise,
-            lambda image: image_changes.compress_as_jpeg(image, int(rng.integers(JPEG[0], JPEG[1] + 1))),
+            *([jpeg] if _is_8_bit_color(image) else []),
             lambda image: image_changes.lower_resolution(image, rng.uniform(RESOLUTION, 1)),
         ]
+
+
+def _is_8_bit_color(image: Image) -> bool:
+    return image.dtype == np.uint8 and image.shape[2] == 3
 
 
 def camera_policy(strength: float = 1.0, any_orientation: bool = True) -> CameraPolicy:

@@ -1,11 +1,12 @@
 """Changes of position, light and quality that training applies to images at random.
 
-Unless stated otherwise, images are uint8 RGB `[height, width, 3]`. Masks are bool `[height, width,
-instances]`. Each function makes one deterministic change and keeps size and dtype. `augmentation_policies`
-draws the random numbers.
+Unless stated otherwise, images are `[height, width, channels]` with values from 0 (black) to 255 (white):
+uint8, or float32 whose values may also lie outside. Masks are bool `[height, width, instances]`. Each
+function makes one deterministic change and keeps size and dtype. `augmentation_policies` draws the random
+numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -43,7 +44,7 @@ def quarter_turns(image: Image, masks: Masks, count: int) -> tuple[Image, Masks]
     height, width = image.shape[:2]
     image, masks = np.rot90(image, count), np.rot90(masks, count)
     if image.shape[:2] != (height, width):
-        image = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_LINEAR)
+        image = _resized(image, (width, height), cv2.INTER_LINEAR)
         rows = (np.arange(height) + 0.5) * masks.shape[0] / height
         columns = (np.arange(width) + 0.5) * masks.shape[1] / width
         masks = masks[rows.astype(int)][:, columns.astype(int)]
@@ -56,20 +57,22 @@ def rotate_and_scale(
     """Rotate counterclockwise and enlarge about the center of the image.
 
     Args:
-        image: uint8 `[height, width, 3]`, sampled bilinearly.
-        masks: bool `[height, width, instances]`, sampled at the nearest pixel.
+        image: sampled bilinearly.
+        masks: sampled at the nearest pixel.
         degrees: angle.
         scale: factor of the size of objects.
-        fill: RGB color of the pixels that come from outside the image. No mask has them.
+        fill: color of the pixels that come from outside the image, at most four values, which repeat over
+            more channels. No mask has these pixels.
 
     Returns:
         The changed image and masks.
     """
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
-    image = cv2.warpAffine(
+    turned = cv2.warpAffine(
         np.ascontiguousarray(image), matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=fill
     )
+    image = turned.reshape(image.shape)
     inverse = cv2.invertAffineTransform(matrix)
     y, x = np.mgrid[:height, :width]
     to_x, to_y = np.asarray(inverse)
@@ -130,39 +133,45 @@ def scale_and_move(
 
 
 def multiply(image: Image, factor: float | Sequence[float] | np.ndarray) -> Image:
-    """Multiply the brightness by a factor, or each channel by its own. Values are clipped to 0..255."""
-    return _map_levels(image, np.arange(256)[:, np.newaxis] * np.broadcast_to(factor, 3))
+    """Multiply the brightness by a factor, or each channel by its own."""
+    return _map_levels(image, lambda levels: levels * np.asarray(factor))
 
 
 def change_contrast(image: Image, factor: float) -> Image:
     """Multiply the distance of each value from the middle gray, 127, by a factor."""
-    return _map_levels(image, 127 + factor * (np.arange(256) - 127.0))
+    return _map_levels(image, lambda levels: 127 + factor * (levels - 127))
 
 
 def change_gamma(image: Image, exponent: float) -> Image:
     """Map each value v in 0..1 to v ** exponent. Exponents below 1 lift the shadows, others deepen them."""
-    return _map_levels(image, 255 * (np.arange(256) / 255) ** exponent)
+    return _map_levels(image, lambda levels: 255 * (np.maximum(levels, 0) / 255) ** exponent)
 
 
 def change_color_temperature(image: Image, kelvin: float) -> Image:
-    """Tint the image as light of a color temperature does: 1500 K (candle) to 12000 K (blue sky)."""
+    """Tint an RGB image as light of a color temperature does: 1500 K (candle) to 12000 K (blue sky)."""
     channels = zip(*BLACK_BODY.values(), strict=True)
     color = [np.interp(kelvin, list(BLACK_BODY), channel) for channel in channels]
     return multiply(image, np.array(color) / 255)
 
 
 def shift_hue_and_saturation(image: Image, hue: int, saturation: int) -> Image:
-    """Add to hue, in steps of 2 degrees around the circle, and to saturation, in levels of 0..255."""
+    """Add to hue, in steps of 2 degrees around the circle, and to saturation, in levels of 0..255.
+
+    The image is uint8 RGB.
+    """
     channels = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV).astype(int)
     channels[..., 0] = (channels[..., 0] + hue) % HUES
     channels[..., 1] = np.clip(channels[..., 1] + saturation, 0, 255)
     return cv2.cvtColor(channels.astype(np.uint8), cv2.COLOR_HSV2RGB)
 
 
-def _map_levels(image: Image, levels: np.ndarray) -> Image:
-    """Replace each value by its level. levels: [256], or [256, 3] with a column for each channel."""
-    table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
-    return cv2.LUT(np.ascontiguousarray(image), table[np.newaxis] if table.ndim == 2 else table)
+def _map_levels(image: Image, change: Callable[[np.ndarray], np.ndarray]) -> Image:
+    """Change each value by a function of levels `[..., channels]`. uint8 is rounded and clipped to 0..255."""
+    if image.dtype != np.uint8:
+        return change(image).astype(image.dtype)
+    levels = np.arange(256.0)[:, np.newaxis].repeat(image.shape[2], axis=1)
+    table = np.clip(np.rint(change(levels)), 0, 255).astype(np.uint8)
+    return cv2.LUT(np.ascontiguousarray(image), table[np.newaxis]).reshape(image.shape)
 
 
 # --- Quality of the image ---
@@ -172,18 +181,19 @@ def blur(image: Image, sigma: float) -> Image:
     """Blur with a Gaussian of standard deviation `sigma` in pixels."""
     if sigma < 0.01:  # OpenCV refuses 0
         return image
-    blurred: np.ndarray = cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), sigma)
-    return blurred
+    return cv2.GaussianBlur(np.ascontiguousarray(image), (0, 0), sigma).reshape(image.shape)
 
 
 def add_noise(image: Image, noise: np.ndarray) -> Image:
-    """Add noise in gray levels, float `[height, width, 3]`, or `[height, width, 1]` to all channels."""
-    noisy: Image = np.clip(np.rint(image + noise), 0, 255).astype(np.uint8)
-    return noisy
+    """Add noise in gray levels: `[height, width, channels]`, or `[height, width, 1]` to all channels."""
+    noisy: Image = image + noise
+    if image.dtype == np.uint8:
+        noisy = np.clip(np.rint(noisy), 0, 255)
+    return noisy.astype(image.dtype)
 
 
 def compress_as_jpeg(image: Image, quality: int) -> Image:
-    """Return the image as it reads back from a JPEG file with a quality from 1 to 95."""
+    """Return a uint8 RGB image as it reads back from a JPEG file with a quality from 1 to 95."""
     colors = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", colors, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
@@ -194,5 +204,10 @@ def lower_resolution(image: Image, factor: float) -> Image:
     """Shrink the image by a factor below 1, then enlarge it to its original size."""
     height, width = image.shape[:2]
     small = max(1, round(width * factor)), max(1, round(height * factor))
-    shrunk = cv2.resize(np.ascontiguousarray(image), small, interpolation=cv2.INTER_CUBIC)
-    return cv2.resize(shrunk, (width, height), interpolation=cv2.INTER_CUBIC)
+    return _resized(_resized(image, small, cv2.INTER_CUBIC), (width, height), cv2.INTER_CUBIC)
+
+
+def _resized(image: Image, size: tuple[int, int], interpolation: int) -> Image:
+    """Resize an image to (width, height). OpenCV drops the axis of a single channel."""
+    resized = cv2.resize(np.ascontiguousarray(image), size, interpolation=interpolation)
+    return resized.reshape(*resized.shape[:2], image.shape[2])

@@ -105,7 +105,7 @@ def load_with_range(
     if augment or augmentation is not None:
         load_other = functools.partial(_load_other, dataset, config, image_id)
         image, masks, class_ids = _augmented(
-            (image, crops.whole(), class_ids), augment, augmentation, rng, load_other
+            (image, crops.whole(), class_ids), augment, augmentation, rng, load_other, molded.values
         )
         # Boxes come from the changed masks. Changing the boxes themselves would enlarge them in a rotation.
         is_left = np.any(masks, axis=(0, 1))
@@ -169,6 +169,7 @@ def _augmented(
     augmentation: Augmentation | None,
     rng: np.random.Generator | None,
     load_other: Callable[[CopyPaste, list[Augmentation], np.random.Generator], AnnotatedImage | None],
+    values: ValueRange | None,
 ) -> AnnotatedImage:
     """Apply each augmentation of a list, or the only one."""
     image, masks, class_ids = annotated
@@ -183,7 +184,7 @@ def _augmented(
     steps = augmentations.as_list(augmentation)
     for index, step in enumerate(steps):
         if not isinstance(step, CopyPaste):
-            image, masks = augmentations.apply(step, image, masks, rng)
+            image, masks = augmentations.apply(step, image, masks, rng, values)
             continue
         draws = np.random.default_rng() if rng is None else rng
         if draws.random() < step.probability:
@@ -235,7 +236,7 @@ def _load_other(
     except Exception:
         return None
     annotated = (molded.image, molded.crops.whole(), molded.class_ids)
-    return _augmented(annotated, False, augmentation, rng, lambda *_: None)
+    return _augmented(annotated, False, augmentation, rng, lambda *_: None, molded.values)
 
 
 def _load_checked(dataset: "Dataset", config: "Config", image_id: int) -> tuple[Image, MaskCrops, ClassIds]:

@@ -132,6 +132,24 @@ def scaled(image: Image, values: ValueRange | None) -> Image:
         return (image.astype(np.float32) - np.float32(values.black)) * factor
 
 
+def unscaled(levels: Image, values: ValueRange, dtype: np.dtype) -> Image:
+    """Undo `scaled`.
+
+    Args:
+        levels: Any shape, black is 0 and white 255.
+        values: The range of the result.
+        dtype: The dtype of the result. Integers are rounded, and clipped to what they can hold.
+    """
+    factor = (values.white - values.black) / 255
+    image = levels.astype(np.float64) * factor + values.black
+    if dtype.kind == "b":
+        return image >= 0.5
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        image = np.clip(np.rint(image), limits.min, limits.max)
+    return image.astype(dtype)
+
+
 def has_lost_scale(before: Image, after: Image) -> bool:
     """Return whether a change of dtype between integers and floats also changed the scale of the values.
 

@@ -7,6 +7,7 @@ import pytest
 from skimage import data
 
 from mrcnn.data import augmentation, augmentation_policies
+from mrcnn.geometry.value_range import ValueRange
 
 PICTURE = np.ascontiguousarray(data.immunohistochemistry()[:128, :128])
 
@@ -100,12 +101,38 @@ def test_bad_strength(policy):
         policy(strength=-1)
 
 
-def test_other_images_are_refused():
-    none = np.zeros((8, 8, 0), bool)
+@pytest.mark.parametrize("dtype, white", [("uint8", 255), ("uint16", 4095), ("float32", 1), ("int16", 300)])
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+def test_any_dtype_and_number_of_channels(dtype, white, channels):
+    """Masks move with the image, its light varies within its own range, and draws can be repeated."""
+    picture, masks = marked()
+    levels = np.repeat(picture.max(axis=2, keepdims=True), channels, axis=2)
+    image = (levels / 255 * white).astype(dtype)
     policy = augmentation_policies.camera_policy()
-    for image in (np.zeros((8, 8, 3), np.uint16), np.zeros((8, 8, 1), np.uint8)):
-        with pytest.raises(augmentation.AugmentationError, match=r"uint8 RGB.*CONTRAST_PERCENTILES"):
-            augmentation.apply(policy, image, none, np.random.default_rng(0))
+    means = []
+    for seed in range(20):
+        draws = [
+            augmentation.apply(policy, image, masks, np.random.default_rng(seed), ValueRange(0, white))
+            for _ in range(2)
+        ]
+        np.testing.assert_array_equal(draws[0][0], draws[1][0])
+        changed, moved = draws[0]
+        assert changed.shape == image.shape and changed.dtype == image.dtype
+        bright = changed[moved.any(axis=2)].astype(float)
+        if len(bright):
+            assert 0.2 * white < np.median(bright) < 2 * white
+            means.append(bright.mean())
+    assert np.std(means) > 0.05 * white
+
+
+def test_images_of_unknown_range_are_refused():
+    policy = augmentation_policies.camera_policy()
+    for image, message in (
+        (np.zeros((8, 8, 3), np.uint16), r"black and white of uint16 images\. Set IMAGE_VALUE_RANGE"),
+        (np.zeros((8, 8), np.uint8), r"\(height, width, channels\)\. Received: image\.shape=\(8, 8\)"),
+    ):
+        with pytest.raises(augmentation.AugmentationError, match=message):
+            policy(image, np.zeros((8, 8, 0), bool), np.random.default_rng(0))
 
 
 def test_the_library_augments_without_imgaug(monkeypatch):
