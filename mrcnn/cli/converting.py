@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrcnn.cli.datasets import open_dataset
+from mrcnn.cli.datasets import open_dataset, warn_left_out
 from mrcnn.cli.models import load_keras_model
 
 
@@ -29,6 +29,7 @@ def convert(
         from mrcnn.formats import write_dataset
 
         dataset = open_dataset(Path(source), images, choice=choice)
+        warn_left_out(dataset)
         counts = write_dataset(dataset, output, formats, copy_images=copy_images, overwrite=overwrite)
         value = {"path": str(output), "images": len(counts), "counts": counts}
         return value, f"Saved the annotations of {len(counts)} images to {output}."
@@ -38,6 +39,7 @@ def convert(
         from mrcnn.formats import write_coco
 
         dataset = open_dataset(Path(source), images, choice=choice)
+        warn_left_out(dataset)
         count = write_coco(dataset, output, images)
         return {"path": str(output), "images": count}, f"Saved the annotations of {count} images to {output}."
     if output.suffix.lower() == ".h5":

@@ -1,6 +1,7 @@
 """Datasets by path, and the command `mrcnn describe`."""
 
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli.json_files import COCO, LABELME, OTHER, UNREADABLE, VIA, JsonFiles, not_recognized
 from mrcnn.cli.messages import IncompleteError
-from mrcnn.errors import InvalidDataError, MissingFileError
+from mrcnn.errors import InvalidDataError, LeftOutWarning, MissingFileError
 from mrcnn.files.images import SUFFIXES
 from mrcnn.results.corrections import changed_files, has_results
 from mrcnn.results.places import LABEL_PLACES
@@ -422,18 +423,33 @@ def describe_dataset(
     import matplotlib
 
     matplotlib.use("Agg")
-    from mrcnn.formats import describe
-    from mrcnn.formats.problems import COMPLETE
+    from mrcnn.formats import describe, problems
 
-    dataset = open_dataset(data, images, choice=choice)
-    numbers = describe(dataset, limit, decode=decode)
+    with problems.not_logged():  # the description names them
+        dataset = open_dataset(data, images, choice=choice)
+        numbers = describe(dataset, limit, decode=decode)
     drawn = numbers.pop("figure")
     text = ""
     if figure is not None:
         drawn.savefig(figure)
         text = f"Saved the figure to {figure}."
-    count = sum(count for kind, count in numbers["problems"].items() if kind not in COMPLETE)
-    if count:
-        what = "image or annotation was" if count == 1 else "images and annotations were"
-        raise IncompleteError((numbers, text), f"{count} {what} left out; see above.")
+    left_out = _left_out(dataset)
+    if left_out:
+        raise IncompleteError((numbers, text), left_out)
     return numbers, text
+
+
+def warn_left_out(dataset: "FormatDataset") -> None:
+    """Warn, with a LeftOutWarning, of the images and annotations that could not be read, if there are any."""
+    left_out = _left_out(dataset)
+    if left_out:
+        warnings.warn(left_out, LeftOutWarning, stacklevel=2)
+
+
+def _left_out(dataset: "FormatDataset") -> str:
+    """Return a sentence with the number of annotations and annotated images that were left out, or ""."""
+    from mrcnn.formats.problems import COMPLETE
+
+    count = sum(count for kind, count in dataset.problems.counts.items() if kind not in COMPLETE)
+    what = "image or annotation was" if count == 1 else "images and annotations were"
+    return f"{count} {what} left out; see above." if count else ""

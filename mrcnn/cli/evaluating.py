@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrcnn.cli.datasets import open_dataset
+from mrcnn.cli.datasets import open_dataset, warn_left_out
 from mrcnn.cli.models import load_model
 from mrcnn.errors import InvalidDataError
 from mrcnn.results.names import names_of
@@ -28,6 +28,7 @@ def evaluate_model(
     loaded = load_model(model, settings)
     names = names_of(loaded)
     dataset = open_dataset(data, images, list(names.values()), choice, part="val")
+    warn_left_out(dataset)
     classes = [info["name"] for info in dataset.class_info[1:]]
     if len(classes) != len(names) and not joined_numbers(["", *names.values()], ["", *classes]):
         raise InvalidDataError(

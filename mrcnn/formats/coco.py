@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -249,8 +249,8 @@ class CocoDataset(FormatDataset):
         for number, record in enumerate(annotations):
             entry = f"annotations[{number}]"
             with self.problems.leave_out(path, entry):
-                image_id = identifier(record, "image_id", path, entry)
-                category_id = identifier(record, "category_id", path, entry)
+                image_id = _known(identifier(record, "image_id", path, entry), images)
+                category_id = _known(identifier(record, "category_id", path, entry), names)
                 entry = f"{entry}, id {short(record.get('id'))} of image {short(image_id)}"
                 if category_id not in names:
                     message = f"There is no category_id {short(category_id)}."
@@ -303,8 +303,8 @@ class CocoDataset(FormatDataset):
 
     def _checked_polygons(self, record: Record, size: tuple[int, int], path: Path, entry: str) -> Record:
         segmentation = record.get("segmentation")
-        if "segmentation" in record and not segmentation:
-            raise BrokenEntryError("The object has no polygon.", kind=problems.NO_OUTLINE)
+        if not segmentation:
+            raise BrokenEntryError("The object has no outline.", kind=problems.NO_OUTLINE)
         listed = _listed(segmentation)
         parts: list[Polygon] = []
         errors: list[InvalidDataError] = []
@@ -404,6 +404,14 @@ def _key(image_id: Any) -> str:
     if isinstance(image_id, float) and image_id.is_integer():
         image_id = int(image_id)
     return str(image_id) if isinstance(image_id, (int, str)) else ""
+
+
+def _known(one: Id, ids: Collection[Id]) -> Id:
+    """Return the id among those of a file that an id means. Some programs write 7 here and "7" there."""
+    is_number = isinstance(one, str) and len(one) < 20 and one.isdecimal()
+    other = int(one) if is_number else str(one)
+    is_meant = one not in ids and other in ids and str(other) == str(one)
+    return other if is_meant else one
 
 
 def _chosen_ids(names: Mapping[Id, str], classes: Sequence[Any] | None, path: Path) -> list[Id]:

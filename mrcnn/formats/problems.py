@@ -173,6 +173,17 @@ class Problems:
                 self._reported[kind] = len(names)
 
 
+@contextlib.contextmanager
+def not_logged() -> Iterator[None]:
+    """Return a context in which no problems are logged, for programs that list them themselves."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def short(value: object) -> str:
     """Return a value from a file as a short text for a message, even if it is large or deeply nested."""
     if isinstance(value, int) and value.bit_length() < 64:

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+import numpy as np
+
 from mrcnn.dataset import Dataset
-from mrcnn.errors import DataError, InvalidDataError
+from mrcnn.errors import DataError, InvalidDataError, LeftOutWarning
 from mrcnn.files.paths import is_inside, relative_path
 from mrcnn.formats.base import FormatDataset
 from mrcnn.formats.coco_export import report_unreadable
@@ -55,7 +57,8 @@ def write_dataset(
         OSError: If a file cannot be written.
 
     Warns:
-        LeftOutWarning: If images are left out because they, or their masks, cannot be read.
+        LeftOutWarning: If images are left out because they, or their masks, cannot be read, or crowds because
+            no format has them.
         UserWarning: If the files do not store the classes.
     """
     archive = next((info["path"] for info in dataset.image_info if info.get("member")), None)
@@ -73,6 +76,7 @@ def write_dataset(
     files = [_file(info, image_id) for image_id, info in enumerate(dataset.image_info)]
     root = _root(files, Path(folder))
     errors: list[str] = []
+    crowds = 0
     file_names = [relative_path(file, root) for file in files]
     for image_id, (name, file_name) in enumerate(zip(unique_names(file_names), file_names, strict=True)):
         try:
@@ -81,10 +85,17 @@ def write_dataset(
         except (DataError, OSError) as error:
             errors.append(f"{file_name}: {error}")
             continue
+        crowds += int(np.count_nonzero(objects["class_ids"] < 0))
         if objects.count or dataset.is_listed_as_empty(image_id):
             content = _content(dataset, image_id) if copy_images else None
             results.add(objects, name, file_name=file_name, image=image, content=content)
     report_unreadable(errors, dataset.num_images)
+    if crowds and "coco" not in formats:
+        warnings.warn(
+            f"{crowds} crowds were left out, because only the format coco has them.",
+            LeftOutWarning,
+            stacklevel=2,
+        )
     results.finish()
     return results.counts
 

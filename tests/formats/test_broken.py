@@ -46,6 +46,7 @@ FIRST_ANNOTATION = {
     ),
     "unknown image": ({"image_id": 8}, problems.UNKNOWN_IMAGE, "of image 8"),
     "a box alone": ({"segmentation": []}, problems.NO_OUTLINE, "id 5 of image 42"),
+    "no segmentation": ({"segmentation": None}, problems.NO_OUTLINE, "id 5 of image 42"),
     "two points": ({"segmentation": [[1, 1, 5, 5]]}, problems.NO_OUTLINE, "id 5 of image 42"),
     "zero area": ({"segmentation": [[1, 1, 5, 5, 9, 9]]}, problems.NO_AREA, "id 5 of image 42"),
     "odd coordinates": ({"segmentation": [[1, 1, 5, 5, 9]]}, problems.BROKEN_FIELD, "segmentation"),
@@ -164,6 +165,14 @@ def test_a_size_that_coco_does_not_state_is_that_of_the_file(height, tmp_path):
     assert dataset.image_info[0]["height"] == files.HEIGHT
     assert np.array_equal(dataset.load_mask(0)[0][..., 0], files.masks()[0])
     assert dataset.problems.counts == {problems.UNSTATED_SIZE: 1, problems.MISSING_IMAGE: 1}
+
+
+def test_ids_that_are_numbers_here_and_texts_there(tmp_path):
+    content = files.coco_content(category_id="3", image_id="42")
+    content["annotations"][1]["category_id"] = "017"  # another id
+    dataset = coco(tmp_path, content)
+    assert len(dataset.load_mask(0)[1]) == 1
+    assert "no category_id '017'" in only(dataset, problems.UNKNOWN_CLASS)[0]
 
 
 @pytest.mark.parametrize("is_shown", [True, False])

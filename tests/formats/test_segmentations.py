@@ -210,7 +210,7 @@ IMAGES = {
     "height not a number": {"height": NAN},
     "infinite height": {"height": INF},
     "huge height": {"height": 10**400},
-    "height 0": {"height": 0},
+    "a negative height": {"height": -60},
     "half a pixel": {"width": 9.5},
     "a text as width": {"width": "90"},
     "true": {"height": True},

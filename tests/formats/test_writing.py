@@ -2,6 +2,7 @@
 
 import csv
 import json
+import warnings
 import zipfile
 
 import annotation_files as files
@@ -188,3 +189,17 @@ def test_an_archive_with_backslashes(tmp_path):
     dataset = read(formats.LabelImageDataset, tmp_path / "windows.zip")
     assert formats.write_dataset(dataset, tmp_path / "new", ["labels"], copy_images=True) == {"a": 2}
     assert read(formats.LabelImageDataset, tmp_path / "new").load_mask(0)[0].shape[-1] == 2
+
+
+@pytest.mark.parametrize("kinds", [["yolo"], ["coco", "yolo"]])
+def test_crowds_that_no_format_has_are_named(kinds, tmp_path):
+    files.write_picture(tmp_path / "a.png")
+    dataset = formats.CocoDataset()
+    dataset.load(files.write_json(tmp_path / "x.json", files.coco_content(iscrowd=1)))
+    dataset.prepare()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        formats.write_dataset(dataset, tmp_path / "out", kinds)
+    texts = [str(warning.message) for warning in caught if warning.category is LeftOutWarning]
+    left_out = "1 crowds were left out, because only the format coco has them."
+    assert texts == ([] if "coco" in kinds else [left_out])
