@@ -48,7 +48,7 @@ def depthwise_conv2d(
     padding: Padding = "same",
     dilation: Pair = (1, 1),
 ) -> Tensor:
-    """Depthwise convolution as a sum of shifted products, which XLA fuses into one loop.
+    """Convolve depthwise as a sum of shifted products, which XLA fuses into one loop.
 
     See `mrcnn.backend.plain.depthwise_conv2d`.
     """

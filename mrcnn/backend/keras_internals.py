@@ -39,7 +39,7 @@ def calls_of(operation: Any) -> Sequence[Call]:
 
 
 def fill_arguments(call: Call, values: dict[int, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments and keyword arguments of a call, with a value for each symbolic tensor by its id."""
+    """Return the positional and keyword arguments of a call, with the values of symbolic tensors by id."""
     return call.arguments.fill_in(values)
 
 

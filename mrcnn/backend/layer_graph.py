@@ -13,12 +13,12 @@ from mrcnn.typing import Tensor
 
 
 def calls(model: keras.Model) -> list[Call]:
-    """Keras' nodes from a model's inputs to its outputs, each once and after those it depends on."""
+    """Return Keras' nodes from a model's inputs to its outputs, each once and after those it depends on."""
     return calls_between(keras.tree.flatten(model.outputs))
 
 
 def calls_between(outputs: Sequence[Tensor], known: Collection[int] = ()) -> list[Call]:
-    """Keras' nodes that compute symbolic tensors, each once and after those it depends on.
+    """Return Keras' nodes that compute symbolic tensors, each once and after those it depends on.
 
     Args:
         outputs: The tensors to compute.

@@ -31,7 +31,7 @@ class ReadsTfData(Devices):
     _failure: Exception | None = None
 
     def _read(self, dataset: Any) -> Iterator[Batch]:
-        """Inputs of a DataGenerator in one epoch. tf.data reads ahead of the training."""
+        """Yield the inputs of a DataGenerator in one epoch. tf.data reads ahead of the training."""
         try:
             dataset.on_epoch_begin()
             for index in range(len(dataset)):
@@ -143,7 +143,7 @@ def _to_tf_data(
 
 
 def _signature(batch: Batch, inputs: Mapping[str, Shape]) -> dict[str, tf.TensorSpec]:
-    """Shapes and dtypes of all batches. Only axes that differ between batches stay open.
+    """Return the shapes and dtypes of all batches. Only axes that differ between batches stay open.
 
     These are the number of images, that of instances, which grows with an image of more than
     MAX_GT_INSTANCES, and, if the network takes images of all sizes, what follows from their size.

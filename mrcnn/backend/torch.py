@@ -286,7 +286,7 @@ class _Conv2DMatmulGrad(torch.autograd.Function):
 
 
 def _kernel_gradient(images: Tensor, upstream: Tensor, padding: Pair) -> Tensor:
-    """`matmul_conv_gradient.kernel_gradient`, [rows, columns, C, filters], with one buffer for all patches.
+    """Return the gradient [rows, columns, C, filters] of a kernel, with one buffer for all patches.
 
     images: [B, C, h, w]; upstream: [B, filters, h, w]; padding: cells around the center of the kernel.
     """

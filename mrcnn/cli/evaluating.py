@@ -49,6 +49,6 @@ def evaluate_model(
 
 
 def _plain(value: Any) -> Any:
-    """JSON form of a number of a table; what is not defined is null."""
+    """Return a number of a table as JSON has it: null if it is not defined."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and value != value else value

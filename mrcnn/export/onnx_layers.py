@@ -141,7 +141,7 @@ class LayerWriter:
 
 
 def folded_weights(layer: Any, norm: Any = None) -> Weights:
-    """Kernel and bias, float32, of one layer that computes what a layer and its batch norm do."""
+    """Return kernel and bias, float32, of one layer that computes what a layer and its batch norm do."""
     kernel, *bias = (to_numpy(weight).astype(np.float32) for weight in layer.weights)
     filters = kernel.shape[-1] * (kernel.shape[-2] if isinstance(layer, layers.DepthwiseConv2D) else 1)
     shift = bias[0] if bias else np.zeros(filters, np.float32)
@@ -155,7 +155,7 @@ def folded_weights(layer: Any, norm: Any = None) -> Weights:
 
 
 def norm_factors(norm: Any) -> Weights:
-    """Factor and shift of each channel, float64, that a batch norm with stored statistics applies."""
+    """Return factor and shift of each channel, float64, that a batch norm with stored statistics applies."""
     mean, variance = (to_numpy(x).astype(np.float64) for x in (norm.moving_mean, norm.moving_variance))
     factor = 1.0 / np.sqrt(variance + norm.epsilon)
     if norm.scale:
@@ -305,7 +305,7 @@ def _upsampling(builder: GraphBuilder, layer: Any, inputs: list[Name], call: Cal
 
 
 def _reshape(builder: GraphBuilder, layer: Any, inputs: list[Name], call: Call, of_rois: bool) -> Name:
-    """Reshape, which sees the axes in the order of Keras."""
+    """Write a layer Reshape, which sees the axes in the order of Keras."""
     (x,) = inputs
     if _is_map(len(call.input_tensors[0].shape), of_rois):
         x = builder.op("Transpose", x, perm=[0, 2, 3, 1])
@@ -396,7 +396,7 @@ OPERATIONS: dict[str, Callable[..., Name]] = {
 
 
 def _foldable(ordered: Sequence[Call], uses: Counter[int]) -> dict[int, Any]:
-    """For each linear layer whose only reader is a batch norm, that norm by the id of both calls."""
+    """Return, for each linear layer that only a batch norm reads, that norm by the ids of both calls."""
     producers = {id(tensor): call for call in ordered for tensor in call.outputs}
     folded: dict[int, Any] = {}
     for call in ordered:

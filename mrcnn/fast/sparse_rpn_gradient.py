@@ -256,7 +256,7 @@ def _sum_of_outer_products(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _zero_after(weights: tuple[Tensor, ...]) -> Tensor:
-    """Zero, computed from the weights, as long as they are finite: a control dependency.
+    """Return zero, computed from the weights, as long as they are finite: a control dependency.
 
     It makes TensorFlow read the weights for the backward pass before an optimizer changes them.
     """

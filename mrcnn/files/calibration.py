@@ -141,7 +141,7 @@ def _pixel_size(tiff: Any, page: Any) -> PixelSize | None:
 
 
 def _resolution(page: Any) -> tuple[float, float]:
-    """Pixels per unit along x and y; 0 if a tag is missing."""
+    """Return the pixels per unit along x and y; 0 if a tag is missing."""
     fractions = (page.tags.valueof(tag, (0, 1)) for tag in (tiff_tags.X_RESOLUTION, tiff_tags.Y_RESOLUTION))
     x, y = (top / bottom if bottom else 0.0 for top, bottom in fractions)
     return x, y

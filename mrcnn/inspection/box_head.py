@@ -278,6 +278,6 @@ def _sample(rows: np.ndarray, limit: int, seed: int) -> np.ndarray:
 def _captions(
     refined: RefinedBoxes, rows: np.ndarray, scores: np.ndarray, class_names: Sequence[str]
 ) -> list[str]:
-    """Class and score of the proposals in these rows, empty for background. `scores` are those of all [P]."""
+    """Return class and score of the proposals in some rows, empty for background. `scores` has all [P]."""
     texts = instance_captions(refined.class_ids[rows], class_names, scores[rows])
     return [text if drawn else "" for text, drawn in zip(texts, refined.is_object[rows], strict=True)]

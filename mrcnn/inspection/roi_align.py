@@ -193,7 +193,7 @@ def _sample_positions(edges: np.ndarray, cells: np.ndarray, count: int, method: 
 
 
 def _outlines(normalized: Boxes, cells: np.ndarray, method: str) -> np.ndarray:
-    """Edges [N, 4] in cells that ROIAlign divides into bins, for maps of [N, (height, width)] cells."""
+    """Return the edges [N, 4] of what ROIAlign divides into bins, on maps of [N, (height, width)] cells."""
     if method == CROP_AND_RESIZE:
         return normalized * np.tile(cells - 1, 2)
     low, high, extent = (ops.convert_to_tensor(x) for x in (normalized[:, :2], normalized[:, 2:], cells))

@@ -57,7 +57,7 @@ class CheckpointPath(str):
     """
 
     def endswith(self, suffix: str | tuple[str, ...], *args: int) -> bool:  # type: ignore[override]
-        """Like `str.endswith`, but True for ".weights.h5"."""
+        """Return what `str.endswith` does, but True for ".weights.h5"."""
         return suffix == ".weights.h5" or super().endswith(suffix, *args)
 
     def format(self, *args: Any, **values: Any) -> str:
@@ -207,7 +207,7 @@ def find_last(model_dir: str | os.PathLike[str], name: str) -> Path:
 
 
 def _by_epoch(path: Path) -> tuple[int, str]:
-    """Sort key: epoch 10000 comes after epoch 9999, and a file without a number comes first."""
+    """Return a key for sorting: epoch 10000 is after epoch 9999, and a file without a number is first."""
     match = re.search(EPOCH + r"\Z", path.name)
     return int(match["epoch"]) if match else -1, path.name
 

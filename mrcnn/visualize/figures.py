@@ -127,7 +127,7 @@ def write_captions(ax: Axes, boxes: Boxes, texts: Sequence[str], colors: np.ndar
 
 
 def _text_sizes(ax: Axes, texts: Sequence[str]) -> np.ndarray:
-    """Height and width [N, 2] of texts with their patches, in units of the axes; zero for empty texts."""
+    """Return height and width [N, 2] of texts on their patches, in units of the axes; zero without a text."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 

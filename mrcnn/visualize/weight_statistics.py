@@ -83,5 +83,5 @@ def weight_statistics(model: LayeredModel) -> list[WeightStatistics]:
 
 
 def _kind(variable: Any) -> str:
-    """ "kernel" of "conv1/kernel:0" and of "kernel"."""
+    """Return "kernel" for "conv1/kernel:0" and for "kernel"."""
     return str(variable.name).split("/")[-1].split(":")[0]

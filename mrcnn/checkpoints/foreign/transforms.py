@@ -81,7 +81,7 @@ def objectness(values: np.ndarray) -> np.ndarray:
 
 
 def anchor_deltas(values: np.ndarray) -> np.ndarray:
-    """RPN deltas [..., A * (dx, dy, log(dw), log(dh))] to [..., A * (dy, dx, log(dh), log(dw))]."""
+    """Convert RPN deltas [..., A * (dx, dy, log(dw), log(dh))] to [..., A * (dy, dx, log(dh), log(dw))]."""
     deltas = values.reshape(*values.shape[:-1], -1, 4)[..., DELTA_ORDER]
     return reversed_ratios(deltas).reshape(values.shape)
 
@@ -95,7 +95,7 @@ def reversed_ratios(values: np.ndarray) -> np.ndarray:
 
 
 def box_deltas(values: np.ndarray) -> np.ndarray:
-    """Deltas of K classes [..., K * (dx, dy, log(dw), log(dh))] to [..., K * (dy, dx, log(dh), log(dw))]."""
+    """Convert class deltas [..., K * (dx, dy, log(dw), log(dh))] to [..., K * (dy, dx, log(dh), log(dw))]."""
     return values.reshape(*values.shape[:-1], -1, 4)[..., DELTA_ORDER].reshape(values.shape)
 
 
