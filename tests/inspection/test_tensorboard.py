@@ -1,5 +1,6 @@
 """What training writes for TensorBoard, read back from the event files."""
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -184,6 +185,18 @@ def test_an_image_that_cannot_be_read_is_left_out(trained, monkeypatch):
         images.write(events, 1)
     assert [one.category for one in found].count(LeftOutWarning) == 1
     assert written == [("0", 0), ("2", 0), ("0", 1), ("2", 1)]
+
+
+def test_a_training_after_an_error_leaves_no_file_open(tmp_path):
+    """Keras does not call `on_train_end` after an error. A thread writes to each open file."""
+    devices = SimpleNamespace(is_first_process=True)
+    callback = callbacks.EventCallback(SimpleNamespace(devices=devices, log_dir=tmp_path))
+    before = threading.active_count()
+    callback.on_train_begin()
+    callback.on_train_begin()
+    assert threading.active_count() == before + 1
+    callback.on_train_end()
+    assert threading.active_count() == before
 
 
 def test_values_that_are_not_finite_are_left_out_of_a_histogram(tmp_path):

@@ -56,7 +56,8 @@ class EventCallback(keras.callbacks.Callback):
         self._events: EventFile | None = None
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Open the event file."""
+        """Open the event file, and close that of a training that has ended with an error."""
+        self.on_train_end()
         if self.mask_rcnn.devices.is_first_process:
             self._events = EventFile(f"{self.mask_rcnn.log_dir}/{self.folder}")
 
