@@ -17,7 +17,7 @@ You can also import submodules by their paths, as in `from mrcnn.model import Ma
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mrcnn._startup import postpone_optional_packages, quiet_tensorflow
+from mrcnn._startup import prepare_imports
 
 if TYPE_CHECKING:  # what type checkers and the API reference see
     from mrcnn import config as config
@@ -119,8 +119,7 @@ __all__ = [
     "visualize",
 ]
 
-quiet_tensorflow()
-postpone_optional_packages()
+prepare_imports()
 
 
 def __getattr__(name: str) -> Any:

@@ -10,12 +10,11 @@ Therefore lines that appear during the import of TensorFlow are filtered by the 
 user sets takes precedence: `TF_CPP_MIN_LOG_LEVEL=0 python ...` shows everything.
 
 Keras imports several large packages that this one does not use, such as scikit-learn. They take as long as
-Keras itself. `postpone_optional_packages` delays them until something uses them. PyTorch's compiler is one of
-them: detection does not need it.
+Keras itself. They are loaded when something uses them. PyTorch's compiler is one of them: detection does not
+need it.
 """
 
 import contextlib
-import functools
 import gc
 import importlib
 import importlib.abc
@@ -25,66 +24,94 @@ import re
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
+
+# Runs the code of a module.
+Execute: TypeAlias = Callable[[ModuleType], None]
+# Gets such a function and the module, and calls it in a way of its own, or later.
+Way: TypeAlias = Callable[[Execute, ModuleType], None]
 
 LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 LETTERS = "IWE"  # info, warning, error: the first letter of a message; level n hides the first n
 # Present where an NVIDIA driver is loaded: on Linux, and in the Windows subsystem for Linux.
 GPU_FILES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
 HEADING = b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR"
+# Parts of Keras that import scikit-learn and matplotlib.
+POSTPONED = ("keras.src.visualization", "keras.visualization", "keras.wrappers")
+COMPILER = "torch._dynamo"
+# Modules of Keras that import the compiler for one line, the decorator `dynamo.disable()`.
+DECORATED = ("keras.src.backend.torch.image", "keras.src.backend.torch.random")
 
 
-def quiet_tensorflow() -> None:
-    """Hide the start-up messages of TensorFlow, unless it is already loaded."""
-    if "tensorflow" in sys.modules or any(isinstance(finder, _QuietImport) for finder in sys.meta_path):
+def prepare_imports() -> None:
+    """Arrange how TensorFlow and Keras will be imported, unless they are loaded already."""
+    if any(isinstance(finder, _Finder) for finder in sys.meta_path):
         return
-    # Without a GPU, each missing CUDA library is reported as an error. With one, such an error matters.
-    has_gpu = any(os.path.exists(path) for path in GPU_FILES)
-    os.environ.setdefault(LEVEL, "2" if has_gpu else "3")
-    sys.meta_path.insert(0, _QuietImport())
+    ways: dict[str, Way] = {}
+    if "tensorflow" not in sys.modules:
+        # Without a GPU, each missing CUDA library is reported as an error. With one, such an error matters.
+        has_gpu = any(os.path.exists(path) for path in GPU_FILES)
+        os.environ.setdefault(LEVEL, "2" if has_gpu else "3")
+        ways["tensorflow"] = _execute_quietly
+    if "keras" not in sys.modules:
+        ways["keras"] = _execute_without_collector
+        ways |= dict.fromkeys(POSTPONED, _postpone) | dict.fromkeys(DECORATED, _execute_without_compiler)
+    sys.meta_path.insert(0, _Finder(ways))
 
 
-class _QuietImport(importlib.abc.MetaPathFinder):
-    """Import hook that filters stderr while TensorFlow is imported, and ignores all other modules."""
+class _Finder(importlib.abc.MetaPathFinder):
+    """Import hook that runs the code of some modules in ways of their own, and ignores all others.
+
+    Args:
+        ways: The way of each module by its name.
+    """
+
+    def __init__(self, ways: Mapping[str, Way]) -> None:
+        self.ways = ways
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        return _wrapped_spec(self, "tensorflow", _filtered_stderr, fullname, path, target)
-
-
-def _wrapped_spec(
-    hook: importlib.abc.MetaPathFinder,
-    name: str,
-    context: Callable[[], AbstractContextManager[None]],
-    fullname: str,
-    path: Sequence[str] | None,
-    target: ModuleType | None,
-) -> importlib.machinery.ModuleSpec | None:
-    """Return what a hook finds for a module: if it has the given name, a spec that loads it in a context.
-
-    The hook is removed when the module is loaded.
-    """
-    if fullname != name:
-        return None
-    others = (finder for finder in sys.meta_path if finder is not hook)
-    specs = (finder.find_spec(fullname, path, target) for finder in others)
-    spec = next((spec for spec in specs if spec is not None), None)
-    if spec is None or spec.loader is None or not hasattr(spec.loader, "exec_module"):
+        if fullname not in self.ways or target is not None:  # a target is reloaded: as usual
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = _Loader(spec.loader, self.ways[fullname])  # type: ignore[assignment]
         return spec
-    execute = spec.loader.exec_module
 
-    def exec_module(module: ModuleType) -> None:
-        with contextlib.suppress(ValueError):
-            sys.meta_path.remove(hook)
-        with context():
-            execute(module)
 
-    spec.loader.exec_module = exec_module  # type: ignore[method-assign]
-    return spec
+class _Loader:
+    """A loader that stands in for another one until a module is loaded.
+
+    Args:
+        loader: The other loader. Several modules may share it.
+        way: How the code of the module runs.
+    """
+
+    def __init__(self, loader: Any, way: Way) -> None:
+        self.loader, self.way = loader, way
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the other loader back in its place, and run the code of the module in its way."""
+        module.__loader__ = self.loader
+        if module.__spec__ is not None:
+            module.__spec__.loader = self.loader
+        self.way(self.loader.exec_module, module)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+
+# --- TensorFlow ---
+
+
+def _execute_quietly(execute: Execute, module: ModuleType) -> None:
+    with _filtered_stderr():
+        execute(module)
 
 
 @contextlib.contextmanager
@@ -124,190 +151,95 @@ def _hidden_lines(level: str) -> re.Pattern[bytes] | None:
     return re.compile(rb"%b|%b|To enable the following instructions:" % (message, re.escape(HEADING)))
 
 
-# --- Optional packages ---
-
-# Modules whose code runs when something reads an attribute of them: parts of Keras that import scikit-learn
-# and matplotlib.
-POSTPONED = ("keras.src.visualization", "keras.visualization", "keras.wrappers")
+# --- Keras ---
 
 
-def postpone_optional_packages() -> None:
-    """Run the code of POSTPONED modules and of COMPILER when something uses them.
-
-    Does nothing if Keras is already loaded.
-    """
-    if "keras" in sys.modules or any(isinstance(finder, _LazyImport) for finder in sys.meta_path):
-        return
-    sys.meta_path[:0] = [_LazyImport(), _CompilerImport(), _KerasImport()]
-
-
-class _KerasImport(importlib.abc.MetaPathFinder):
-    """Import hook that turns the garbage collector off while Keras is imported, and ignores all others.
+def _execute_without_collector(execute: Execute, module: ModuleType) -> None:
+    """Run the code of a module without the garbage collector.
 
     The imported objects stay, and each collection would visit all of them.
     """
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        return _wrapped_spec(self, "keras", _without_collector, fullname, path, target)
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """Turn the garbage collector off, and on again if it was on."""
     was_on = gc.isenabled()
     gc.disable()
     try:
-        yield
+        execute(module)
     finally:
         if was_on:
             gc.enable()
 
 
-class _LazyImport(importlib.abc.MetaPathFinder):
-    """Import hook that loads POSTPONED modules with a `_LazyLoader`, and ignores all others."""
+def _postpone(execute: Execute, module: ModuleType) -> None:
+    """Run the code of a module, once, when something reads an attribute that the module lacks until then.
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in POSTPONED:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _LazyLoader(spec.loader)
-        return spec
-
-
-class _LazyLoader(importlib.abc.Loader):
-    """A loader that runs the code of a module when something reads an attribute of it.
-
-    Unlike those of importlib.util.LazyLoader, its modules have a file before that. Programs that search all
-    modules for a file, such as `inspect`, do not run their code.
-
-    Args:
-        loader: The loader that runs the code.
+    Unlike a module of importlib.util.LazyLoader, it has a file before that. Programs that search all modules
+    for a file, such as `inspect`, do not run the code.
     """
+    lock, is_running = threading.RLock(), threading.Event()
+    # The import of a submodule reads the path, which runs the code.
+    path = vars(module).pop("__path__", None)
 
-    def __init__(self, loader: importlib.abc.Loader) -> None:
-        self._loader = loader
-        self._lock = threading.RLock()
-        self._is_running = False
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        """Return an empty module."""
-        module = _LazyModule(spec.name)
-        module.__path__ = []  # the import system looks for one before it calls `exec_module`
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run nothing yet, unless the module is reloaded."""
-        if type(module) is not _LazyModule:
-            self._loader.exec_module(module)
-            return
-        vars(module).pop("__path__", None)  # reading it, which the import of a submodule does, runs the code
-
-    def run(self, module: ModuleType) -> None:
-        """Run the code, once. Other threads wait for the end."""
-        with self._lock:
-            if self._is_running or type(module) is not _LazyModule:
-                return
-            self._is_running = True
-            try:
-                spec = module.__spec__
-                if spec is not None and spec.submodule_search_locations is not None:
-                    module.__path__ = spec.submodule_search_locations
-                self._loader.exec_module(module)
-                module.__class__ = ModuleType  # type: ignore[assignment]
-            finally:
-                self._is_running = False
-
-
-class _LazyModule(ModuleType):
-    """A module whose code has not run yet."""
-
-    def __getattr__(self, name: str) -> Any:
+    def get(name: str) -> Any:
         is_special = name.startswith("__") and name not in ("__all__", "__path__", "__version__")
         if not is_special:  # what tools look for in every module
-            self.__spec__.loader.run(self)  # type: ignore[union-attr]
-            if name in vars(self):
-                return vars(self)[name]
-            if type(self) is not _LazyModule:
-                return getattr(self, name)  # by a function of the module
-        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+            with lock:  # other threads wait for the end
+                if vars(module).get("__getattr__") is get and not is_running.is_set():
+                    run()
+            if vars(module).get("__getattr__") is not get:
+                return getattr(module, name)
+        raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
 
-    def __dir__(self) -> Iterable[str]:
-        getattr(self, "__all__", None)
-        return ModuleType.__dir__(self)
+    def names() -> list[str]:
+        with contextlib.suppress(AttributeError):
+            get("__all__")
+        return sorted(vars(module))
+
+    def run() -> None:
+        is_running.set()
+        try:
+            if path is not None:
+                module.__path__ = path
+            execute(module)
+            for name, function in functions.items():
+                if vars(module).get(name) is function:
+                    delattr(module, name)
+        finally:
+            is_running.clear()
+
+    functions = {"__getattr__": get, "__dir__": names}
+    vars(module).update(functions)
 
 
 # --- PyTorch's compiler ---
 
-COMPILER = "torch._dynamo"
-# Modules of Keras that import the compiler for one line, the decorator `dynamo.disable()`.
-DECORATED = ("keras.src.backend.torch.image", "keras.src.backend.torch.random")
 
+def _execute_without_compiler(execute: Execute, module: ModuleType) -> None:
+    """Run the code of a module with a stub in the place of COMPILER. If that fails, run it as usual.
 
-class _CompilerImport(importlib.abc.MetaPathFinder):
-    """Import hook that loads DECORATED modules without COMPILER, and ignores all others."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in DECORATED:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            execute = functools.partial(_execute_without_compiler, spec.loader.exec_module)
-            spec.loader.exec_module = execute  # type: ignore[method-assign]
-        return spec
-
-
-def _execute_without_compiler(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-    """Run the code of a module with a stub in the place of COMPILER. If that fails, run it as usual."""
-    try:
-        with _compiler_stub():
-            execute(module)
-    except Exception:  # the module needs more than the stub has
-        execute(module)
-
-
-@contextlib.contextmanager
-def _compiler_stub() -> Iterator[None]:
-    """Put a stub in the place of COMPILER, unless that is loaded already, and take it away again."""
-    if COMPILER in sys.modules:
-        yield
-        return
-    stub = _CompilerStub(sys.modules["torch"])
-    sys.modules[COMPILER] = stub
-    try:
-        yield
-    finally:
-        stub.remove()
-
-
-class _CompilerStub(ModuleType):
-    """What a module gets for COMPILER. Attributes other than `disable` load the real one.
-
-    Args:
-        torch: PyTorch.
-
-    Attributes:
-        disable: A decorator that keeps a function out of compiled programs, as PyTorch applies it to its own
-            functions. It loads COMPILER when such a function is called.
+    The stub has the decorator `disable`, which keeps a function out of compiled programs. It is the one of
+    PyTorch's own functions, and loads COMPILER when such a function is called. Reading any other attribute
+    loads COMPILER at once.
     """
+    if COMPILER in sys.modules:
+        execute(module)
+        return
+    stub = ModuleType(COMPILER)
 
-    def __init__(self, torch: ModuleType) -> None:
-        super().__init__(COMPILER)
-        self.disable = torch._disable_dynamo
-
-    def remove(self) -> None:
-        """Leave the place to the real module."""
-        if sys.modules.get(COMPILER) is self:
+    def remove() -> None:
+        if sys.modules.get(COMPILER) is stub:
             del sys.modules[COMPILER]
 
-    def __getattr__(self, name: str) -> Any:
+    def get(name: str) -> Any:
         if name.startswith("__"):  # what tools look for in every module
             raise AttributeError(f"module {COMPILER!r} has no attribute {name!r}")
-        self.remove()
+        remove()
         return getattr(importlib.import_module(COMPILER), name)
+
+    vars(stub).update(disable=sys.modules["torch"]._disable_dynamo, __getattr__=get)
+    with contextlib.suppress(Exception):  # the module may need more than the stub has
+        sys.modules[COMPILER] = stub
+        try:
+            execute(module)
+            return
+        finally:
+            remove()
+    execute(module)
