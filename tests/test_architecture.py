@@ -67,6 +67,7 @@ ALLOWED = {
         "evaluation",
         "export",
         "formats",
+        "geometry",
         "inference",
         "inspection",
         "loading",

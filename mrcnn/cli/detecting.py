@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.cli.messages import IncompleteError
+from mrcnn.cli.messages import IncompleteError, check_any
 from mrcnn.cli.models import Detecting, load_model
 from mrcnn.cli.shell import command_line
 from mrcnn.errors import MissingFileError
 from mrcnn.files.calibration import PixelSize
 from mrcnn.files.images import read_image
+from mrcnn.geometry.preprocessing import check_choice
 from mrcnn.results.names import names_of
 
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
@@ -68,6 +69,7 @@ def detect_sources(
         return detect_in_tiles(
             sources, loaded, output, min_score=min_score, formats=wanted, quiet=quiet, **tiles, **options
         )
+    check_choice(options.get("channels"), loaded.config)
     overlays = not formats if overlays is None else overlays
     return _detect_images(sources, loaded, output, min_score, overlays, quiet, formats, **options)
 
@@ -105,6 +107,7 @@ def _detect_images(
         "instances": sum(counts.values()),
         "counts": counts,
     }
+    check_any(counts, expected)
     next_step = _next_step(sources, output, formats, **options) if counts else ""
     result = value, f"Saved the results to {output}.{next_step}"
     if len(counts) < expected:

@@ -4,12 +4,12 @@ import contextlib
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 import typer
 
-from mrcnn.errors import DataError, LeftOutWarning, redirect_warnings
+from mrcnn.errors import DataError, InvalidDataError, LeftOutWarning, redirect_warnings
 
 FAILED, LEFT_OUT, INTERRUPTED = 1, 3, 130
 
@@ -30,6 +30,12 @@ class IncompleteError(Exception):
     def __init__(self, result: Any, left_out: str) -> None:
         super().__init__(left_out)
         self.result = result
+
+
+def check_any(counts: Sized, images: int) -> None:
+    """Raise InvalidDataError if there are results of none of the images."""
+    if images and not len(counts):
+        raise InvalidDataError(f"None of the {images} images could be read; see above. Nothing was saved.")
 
 
 def report_errors(with_traceback: bool) -> None:

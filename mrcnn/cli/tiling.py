@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrcnn.cli.messages import IncompleteError
+from mrcnn.cli.messages import IncompleteError, check_any
 from mrcnn.cli.models import Detecting
 from mrcnn.errors import IMAGE_ERRORS, MissingFileError
 from mrcnn.files.calibration import TIFF_SUFFIXES, PixelSize
@@ -105,7 +105,9 @@ def _summary(
 
     Raises:
         IncompleteError: If images were left out.
+        InvalidDataError: If all were.
     """
+    check_any(counts, images)
     total = sum(counts.values())
     value = {"output": str(output), "images": len(counts), "instances": total, "counts": counts}
     noun = "image" if len(counts) == 1 else "images"

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 from mrcnn.errors import InvalidDataError
 
+# What to do about files that hold several images.
+CHOOSE_PAGE = "Choose one with `page`, from 0 (--page on the command line)."
+
 
 def integers(name: str, values: Iterable[int]) -> tuple[int, ...]:
     """Return an argument that must be a list of integers as a tuple.

@@ -27,6 +27,7 @@ import numpy as np
 
 from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
 from mrcnn.files import headers, tiff_tags
+from mrcnn.files.arguments import CHOOSE_PAGE
 from mrcnn.files.headers import Header as Header
 from mrcnn.files.headers import pixel_limit as pixel_limit
 from mrcnn.files.ordinary import check_ordinary
@@ -332,7 +333,7 @@ def _warn_of_lossy_mask(name: str) -> None:
 
 def _frame(header: Header, page: int | None, image: "PillowImage | None", stream: BinaryIO) -> int:
     if page is None and header.frames > 1:
-        what, choice = f"{header.frames} frames", "Choose one with `page`, from 0."
+        what, choice = f"{header.frames} frames", CHOOSE_PAGE
         if image is None or image.format == "TIFF":
             from mrcnn.files import stacks
 
@@ -340,7 +341,10 @@ def _frame(header: Header, page: int | None, image: "PillowImage | None", stream
             what = str(stack)
             if "channels" in dict(stack.axes):
                 page_too = " with a `page`, from 0" if stack.pages > 1 else ""
-                choice = f"Choose `channels`, such as channels=(0,){page_too}; or `page` alone for one image."
+                choice = (
+                    f"Choose `channels`, such as channels=(0,){page_too}; or `page` alone for one image "
+                    "(--channels and --page on the command line)."
+                )
         raise InvalidDataError(
             f"The file must hold one image. Received: {what} of {header.height} x {header.width} pixels. "
             f"{choice}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from mrcnn.errors import InvalidDataError, UnreadableFileError
 from mrcnn.files import tiff
-from mrcnn.files.arguments import integers
+from mrcnn.files.arguments import CHOOSE_PAGE, integers
 
 # tifffile's letters for the axes of a stack.
 AXES = {"C": "channels", "Z": "slices", "T": "time points"}
@@ -162,8 +162,7 @@ def read_channels(
         check_channels(channels, stack.channels, str(stack))
         if page is None and stack.pages > 1:
             raise InvalidDataError(
-                f"The file must hold one image of each channel. Received: {stack}. Choose one with `page`, "
-                "from 0."
+                f"The file must hold one image of each channel. Received: {stack}. {CHOOSE_PAGE}"
             )
         index = page or 0
         if not 0 <= index < stack.pages:

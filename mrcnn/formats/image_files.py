@@ -18,6 +18,8 @@ from mrcnn.formats.problems import OUTSIDE_FOLDER, BrokenEntryError, short
 
 # Ends of the names of label files: those of Cellpose come first.
 LABEL_ENDS = ("_seg", "_cp_masks", "_masks", "_mask", "_labels", "_label")
+# End of the names of OME-TIFF files, without the last suffix.
+OME_END = ".ome"
 # What Label Studio puts before the names of uploaded files.
 UPLOADED = re.compile(r"[0-9a-f]{8}-")
 # Folders of a path that are looked at, from its end.
@@ -154,6 +156,17 @@ def stem(path: str) -> str:
     return PurePosixPath(path.replace("\\", "/")).stem
 
 
+def _names_of(images: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return the names that annotation files may have for each image: a.ome.tif, a.ome, and a if free."""
+    stems = {image: stem(image) for image in images}
+    taken = {*stems.values(), ""}
+    named: dict[str, tuple[str, ...]] = {}
+    for image, own in stems.items():
+        short = own.removesuffix(OME_END)
+        named[image] = (_name(image), own) if short in taken else (_name(image), own, short)
+    return named
+
+
 def by_stem(paths: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Return the first path of each name without suffix, and the other paths, whose names are taken."""
     first: dict[str, str] = {}
@@ -167,6 +180,8 @@ def by_stem(paths: Iterable[str]) -> tuple[dict[str, str], list[str]]:
 def match(paths: Iterable[str], annotated: Collection[str]) -> tuple[dict[str, str], list[str], list[str]]:
     """Match images with annotation files, such as a.txt or, if several images are called a, a.png.txt.
 
+    Those of a.ome.tif may also be called a.txt.
+
     Args:
         paths: The image files.
         annotated: The names of the annotation files without their suffix, such as "a" or "a.png".
@@ -177,14 +192,14 @@ def match(paths: Iterable[str], annotated: Collection[str]) -> tuple[dict[str, s
         others: Image files that have no annotation file, and whose name another image has.
         unused: The names of annotation files that have no image.
     """
-    names = {path: PurePosixPath(path.replace("\\", "/")) for path in paths}
+    names = _names_of(paths)
     known = dict.fromkeys(annotated)
-    whole = {name.name for name in names.values() if name.name in known}
+    whole = {name for name, *_ in names.values() if name in known}
     found: dict[str, str] = {}
     others = []
-    for path, name in names.items():
-        key = name.name if name.name in whole else name.stem
-        if key in found or (key in whole and key != name.name):
+    for path, (name, *stems) in names.items():
+        key = name if name in whole else next((one for one in stems if one in known), stems[0])
+        if key in found or (key in whole and key != name):
             others.append(path)
         else:
             found[key] = path
@@ -197,11 +212,9 @@ def by_image(labels: Iterable[str], images: Iterable[str]) -> tuple[dict[str, st
     The name is that of the label file without suffix or, if no image is called so, without one of LABEL_ENDS,
     either.
     """
-    names = {name for image in images for name in (stem(image), _name(image))}
+    names = {name for own in _names_of(images).values() for name in own}
     stems = {label: stem(label) for label in labels}
-    keys = {
-        label: name if name in names else _without_end(name, names) or name for label, name in stems.items()
-    }
+    keys = {label: _image_of(name, names) or name for label, name in stems.items()}
     first: dict[str, str] = {}
     others = []
     for label in sorted(
@@ -218,10 +231,17 @@ def beside_images(files: Sequence[str]) -> tuple[list[str], list[str]]:
     Other files that have no label file count as images.
     """
     images = [file for file in files if PurePosixPath(file).suffix.lower() in SUFFIXES]
-    names = {name for image in images for name in (stem(image), _name(image))}
-    labels = [file for file in files if _without_end(stem(file), names)]
+    names = {name for own in _names_of(images).values() for name in own}
+    labels = [file for file in files if _without_end(stem(file).removesuffix(OME_END), names)]
     taken = set(labels)
     return [image for image in images if image not in taken], labels
+
+
+def _image_of(name: str, names: Collection[str]) -> str | None:
+    """Return which of the names of images a label file belongs to, if any."""
+    bases = dict.fromkeys((name, name.removesuffix(OME_END)))
+    equal = next((base for base in bases if base in names), None)
+    return equal or next((found for base in bases if (found := _without_end(base, names))), None)
 
 
 def _without_end(name: str, names: Collection[str]) -> str | None:

@@ -51,7 +51,10 @@ LOSSY_LABELS = "label image is a JPEG, which changes its values: left out"
 LOSSY_MASK = "mask is a JPEG, which changes its values: pixels above half the range are inside"
 BINARY_LABELS = "label image has the same value in several separate pieces: taken as one object"
 VOID_LABELS = "label image has consecutive values and 255: 255 is taken as an object"
-SIXTEEN_BIT = "image has 16 bits per channel: 0..65535 is scaled to 0..255"
+SIXTEEN_BIT = (
+    "image has 16 bits per channel: stretched if CONTRAST_PERCENTILES is set; otherwise IMAGE_VALUE_RANGE, "
+    "by default 0..65535, is scaled to 0..255"
+)
 ALPHA = "image has an alpha channel: dropped"
 TURNED = "image has an EXIF orientation: rotated as viewers show it"
 NOT_TURNED = "image has an EXIF orientation, but its annotations fit the stored rows and columns: not rotated"

@@ -65,6 +65,30 @@ def with_channels(image: Image, channels: int) -> Image:
     )
 
 
+def check_choice(channels: Sequence[int] | None, config: "Config") -> None:
+    """Check that channels which were chosen for detection are as many as the network takes.
+
+    Without this check, the fourth of four channels would count as the alpha channel, and be dropped.
+
+    Args:
+        channels: Numbers of the channels; None for no choice.
+        config: Read for IMAGE_CHANNEL_COUNT.
+
+    Raises:
+        InvalidDataError: If they are more or fewer. A single one fits three, as a gray image.
+    """
+    if channels is None:
+        return
+    takes = config.IMAGE_CHANNEL_COUNT
+    if len(channels) != takes and (len(channels), takes) != (1, 3):
+        number = "3, or one for a gray image" if takes == 3 else str(takes)
+        raise InvalidDataError(
+            f"The model takes images of {takes} channels (IMAGE_CHANNEL_COUNT). Received: "
+            f"channels={tuple(channels)}. Choose {number}.",
+            field="channels",
+        )
+
+
 def is_repeated_gray(image: Image) -> bool:
     """Return whether an image [h, w, 3] has three equal channels, as `Dataset.load_image` gives gray ones."""
     return image.ndim == 3 and image.shape[2] == 3 and bool(np.all(image == image[:, :, :1]))

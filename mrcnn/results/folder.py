@@ -182,8 +182,8 @@ class ResultFolder:
         return self._notes.writing([place.format(name) for place in corrected_places([kind])])
 
     def finish(self) -> None:
-        """Write the files about all images. Without an image, those that are there stay."""
-        if not self.counts and any((self.folder / name).exists() for name in (COUNTS, ANNOTATIONS)):
+        """Write the files about all images; without an image, none."""
+        if not self.counts:
             return
         self._notes.begin()
         if "coco" in self.formats:

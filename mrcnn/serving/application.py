@@ -150,6 +150,7 @@ class Service:
         """
 
         async def detect(content: bytes) -> T:
+            uploads.check_channels(choice["channels"], self.limits)
             async with self._decoded:
                 image = await run_in_threadpool(uploads.decode, content, self.limits, **choice)
                 result = await self._detect(image)

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from mrcnn.errors import DataError, InvalidDataError, UnreadableFileError
 from mrcnn.files import images
+from mrcnn.geometry.preprocessing import check_choice
 from mrcnn.serving.page_sizes import sizes_until
 from mrcnn.serving.refusals import RefusedError
 from mrcnn.serving.settings import ImageLimits
@@ -98,6 +99,14 @@ def check_header(content: bytes, limits: ImageLimits) -> None:
             "pixels.",
         ) from None
     _check_size(header.height, header.width, limits)
+
+
+def check_channels(channels: Sequence[int] | None, limits: ImageLimits) -> None:
+    """Raise RefusedError if a request chooses more or fewer channels than the model takes."""
+    try:
+        check_choice(channels, limits.config)
+    except InvalidDataError as error:
+        raise RefusedError(422, str(error)) from None
 
 
 def decode(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from mrcnn.geometry.images import SIZE_MULTIPLE, image_scale
+from mrcnn.geometry.preprocessing import check_choice
 from mrcnn.results.detections import Detections
 from mrcnn.tiles.contrast import TilePreparation, fingerprint_of
 from mrcnn.tiles.folder import VERSION, ResultWriter, TileResult, TileStore, found_in
@@ -74,6 +75,7 @@ def detect_large(
     batch = check_batch(batch)
     opened = open_source(source, page=page, channels=channels, level=level)
     try:
+        check_choice(channels, model.config)
         run = _Run(model, opened, tile, overlap, batch, resume)
         with contextlib.closing(run.store):
             return run.detect(progress)

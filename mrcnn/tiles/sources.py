@@ -17,6 +17,7 @@ import numpy as np
 
 from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
 from mrcnn.files import stacks, tiff, tiff_tags
+from mrcnn.files.arguments import CHOOSE_PAGE
 from mrcnn.files.calibration import TIFF_SUFFIXES, Calibration, GeoReference, PixelSize, read_calibration
 from mrcnn.files.images import read_image
 from mrcnn.packages import require
@@ -503,8 +504,7 @@ class RasterSource(ImageSource):
                 look = appearance_of(found, 0, channels is not None)
             if len(pages) > 1:
                 raise InvalidDataError(
-                    f"The file must hold one image. Received: {len(pages)} pages. Choose one with `page`, "
-                    "from 0.",
+                    f"The file must hold one image. Received: {len(pages)} pages. {CHOOSE_PAGE}",
                     file=path,
                 )
             if look.orientation != 1:

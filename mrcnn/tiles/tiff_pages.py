@@ -12,6 +12,7 @@ import tifffile
 
 from mrcnn.errors import InvalidDataError
 from mrcnn.files import tiff
+from mrcnn.files.arguments import CHOOSE_PAGE
 from mrcnn.files.stacks import Stack
 
 
@@ -54,9 +55,7 @@ def checked_page(page: int | None, count: int, stack: Stack, path: str | os.Path
         InvalidDataError: If there are several images and `page` is None, or there is no such image.
     """
     if page is None and count > 1:
-        raise InvalidDataError(
-            f"The file must hold one image. Received: {stack}. Choose one with `page`, from 0.", file=path
-        )
+        raise InvalidDataError(f"The file must hold one image. Received: {stack}. {CHOOSE_PAGE}", file=path)
     if not 0 <= (page or 0) < count:
         raise InvalidDataError(f"`page` must be from 0 to {count - 1}. Received: page={page}", file=path)
     return page or 0

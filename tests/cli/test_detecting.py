@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import annotation_files as files
 import numpy as np
 import pytest
+import tifffile
 
 from mrcnn.cli import detecting
-from mrcnn.errors import CappedWarning
+from mrcnn.errors import CappedWarning, InvalidDataError
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.inference import video
 from mrcnn.results.detections import Detections
@@ -25,7 +26,7 @@ FRAMES = 3
 class Blind:
     """A model that finds nothing."""
 
-    config = SimpleNamespace(NUM_CLASSES=2, DETECTION_MAX_INSTANCES=100)
+    config = SimpleNamespace(NUM_CLASSES=2, DETECTION_MAX_INSTANCES=100, IMAGE_CHANNEL_COUNT=3)
     class_names = ("BG", "leaf")
 
     def detect(self, images, masks="full"):
@@ -168,3 +169,23 @@ def test_images_whose_detections_are_cut_short_are_named(tmp_path, detect, monke
     paths = [str(files.write_picture(tmp_path / f"{name}.png")) for name in "ab"]
     with pytest.warns(CappedWarning, match=r"^2 of 2 images have .* missing: a\.png, b\.png\. Raise"):
         detect(paths, output=tmp_path / "out")
+
+
+def test_channels_that_the_model_does_not_take(tmp_path, detect):
+    """Four channels would count as colors and an alpha channel, which is dropped."""
+    bands = np.stack([files.picture()[..., 0]] * 4)
+    tifffile.imwrite(tmp_path / "a.tif", bands, photometric="minisblack", planarconfig="separate")
+    with pytest.raises(InvalidDataError, match=r"\(0, 1, 2, 3\)\. Choose 3, or one for a gray image"):
+        detect([str(tmp_path / "a.tif")], output=tmp_path / "out", channels=[0, 1, 2, 3])
+    for channels in ([3], [2, 1, 0]):
+        value, _ = detect([str(tmp_path / "a.tif")], output=tmp_path / "out", channels=channels)
+        assert value["images"] == 1
+
+
+def test_nothing_is_saved_if_no_image_can_be_read(tmp_path, detect, caplog):
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", np.zeros((3, 8, 8), np.uint8), photometric="minisblack")
+    with pytest.raises(InvalidDataError, match=r"None of the 1 images could be read; see above"):
+        detect([str(tmp_path / "in")], output=tmp_path / "out")
+    assert "--page on the command line" in caplog.text
+    assert list((tmp_path / "out").iterdir()) == []

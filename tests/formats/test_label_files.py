@@ -15,7 +15,7 @@ from mrcnn import formats
 from mrcnn.cli.datasets import open_dataset
 from mrcnn.errors import InvalidDataError, UnreadableFileError
 from mrcnn.formats import cellpose, problems
-from mrcnn.formats.image_files import by_image
+from mrcnn.formats.image_files import by_image, match
 
 TINY = np.array([[0, 1, 1], [2, 2, 0]], np.uint16)
 
@@ -46,6 +46,32 @@ def test_the_whole_name_of_a_label_image_comes_first():
         [],
     )
     assert by_image(["a_mask.png", "a_label.png"], ["a.jpg"]) == ({"a": "a_mask.png"}, ["a_label.png"])
+
+
+@pytest.mark.parametrize(
+    "folder, label",
+    [
+        ("labels", "a.tif"),
+        ("labels", "a.ome.tif"),
+        ("labels", "a_masks.png"),
+        ("images", "a_masks.png"),
+        ("images", "a.ome_cp_masks.png"),
+    ],
+)
+def test_label_images_of_ome_tiff_files(folder, label, tmp_path):
+    files.write_picture(tmp_path / "images" / "a.ome.tif")
+    files.write_picture(tmp_path / folder / label, files.labels())
+    dataset = formats.LabelImageDataset()
+    dataset.load(tmp_path, labels=folder)
+    assert objects(dataset) == [2] and dataset.problems.counts == {}
+
+
+def test_other_annotation_files_of_ome_tiff_files():
+    images = ["a.ome.tif", "b.ome.tif", "b.tif"]
+    found = {"a": "a.ome.tif", "b.ome": "b.ome.tif", "b": "b.tif"}
+    assert match(images, ["a", "b"]) == (found, [], [])
+    assert match(images[:2], ["a.ome", "b"])[0] == {"a.ome": "a.ome.tif", "b": "b.ome.tif"}
+    assert by_image(["a.ome.tif"], ["a.png"]) == ({"a": "a.ome.tif"}, [])
 
 
 @pytest.mark.parametrize("is_seg", [True, False])

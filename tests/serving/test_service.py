@@ -272,6 +272,10 @@ def test_a_slow_upload_ends(address):
         ("masks=all", "'rle', 'polygons' or 'none'"),
         ("page=3", "`page` must be from 0 to 0"),
         ("channels=red", "`channels` in the address is not valid"),
+        (
+            "channels=0,1,2,2",
+            "The model takes images of 3 channels (IMAGE_CHANNEL_COUNT). Received",
+        ),
         ("channels=7", "`channels` must be numbers from 0 to 2: the file has 3 channels"),
     ],
 )

@@ -190,6 +190,8 @@ def test_a_folder_of_another_part_of_an_image_is_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.ome.tif") as file:
         file.write(stack, metadata={"axes": "ZCYX"}, subifds=1, **options)
         file.write(stack[..., ::2, ::2], subfiletype=1, **options)
+    with pytest.raises(InvalidDataError, match=r"takes images of 3 channels.*channels=\(0, 1\)"):
+        large(tmp_path / "a.ome.tif", page=0, channels=(0, 1))
     first = {"page": 0, "channels": (0,), "resume": tmp_path / "run"}
     large(tmp_path / "a.ome.tif", **first)
     large(tmp_path / "a.ome.tif", **first | {"channels": [np.int64(0)]})

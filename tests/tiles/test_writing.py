@@ -9,6 +9,7 @@ from synthetic_detector import disks, region_model, regions_of
 
 from mrcnn.cli.messages import IncompleteError
 from mrcnn.cli.tiling import detect_in_tiles, files_of
+from mrcnn.errors import InvalidDataError
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.geometry.packed_crops import PackedCrops
 from mrcnn.results import labels
@@ -94,6 +95,9 @@ def test_folders_and_images_that_cannot_be_read(image, tmp_path):
     with pytest.raises(IncompleteError, match="1 of 2 images were left out") as error:
         detect_in_tiles([str(folder)], Model(), tmp_path / "out", tile=64, formats=("csv",), quiet=True)
     assert list(error.value.result[0]["counts"]) == ["a"]
+    (folder / "a.npy").write_text("hello")
+    with pytest.raises(InvalidDataError, match="None of the 2 images could be read"):
+        detect_in_tiles([str(folder)], Model(), tmp_path / "none", tile=64, formats=("csv",), quiet=True)
     with pytest.raises(ValueError, match="--format overlay needs the whole image"):
         detect_in_tiles([str(folder)], Model(), tmp_path / "out", tile=64, formats=("overlay",))
     with pytest.raises(ValueError, match=r"image files and folders of them. Received: .*notes.txt"):
