@@ -432,7 +432,8 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         if restored is not None:
             self.metrics = training_callbacks.metrics_of(history, restored)
         if batches.skipped:
-            logger.warning("%d images could not be used: %s", len(batches.skipped), batches.skipped)
+            reasons = "; ".join(batches.skipped.values())
+            logger.warning("%d images could not be used: %s", len(batches.skipped), reasons)
         return history
 
     def _count_epoch(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -442,7 +443,8 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
     def _print_start(self, epochs: int, layers: str, learning_rate: LearningRate, verbose: int) -> None:
         if verbose:
             self.config.display()
-        rate = type(learning_rate).__name__ if callable(learning_rate) else learning_rate
+        is_schedule = callable(learning_rate)
+        rate = f"as {type(learning_rate).__name__} says" if is_schedule else learning_rate
         log(f"Training layers {layers!r}, epochs {self.epoch + 1} to {epochs}, learning rate {rate}")
         log(f"Saving to {self.log_dir}")
 

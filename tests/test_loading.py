@@ -224,6 +224,12 @@ class TestErrors:
     def test_a_folder(self, tmp_path):
         with pytest.raises(UnreadableFileError, match="it is a folder"):
             mrcnn.load(tmp_path)
+        for name in ("a20260101T0000/mask_rcnn_a_0002.h5", "a20260102T0000/mask_rcnn_a_0001.h5"):
+            (tmp_path / name).parent.mkdir()
+            (tmp_path / name).touch()
+        for folder in (tmp_path, tmp_path / "a20260102T0000"):
+            with pytest.raises(UnreadableFileError, match=r"newest weight file is .*/mask_rcnn_a_0001\.h5"):
+                mrcnn.load(folder)
 
     def test_a_file_of_something_else(self, tmp_path):
         (tmp_path / "notes.h5").write_text("no weights")

@@ -130,7 +130,7 @@ def check_pixels(pixels: int) -> None:
 def _too_large() -> str:
     return (
         f"At most {pixel_limit():,} are decoded, because a damaged file can declare any number. If the "
-        "file is intact, raise PIL.Image.MAX_IMAGE_PIXELS."
+        "file is intact, detect in tiles (detect_large, --tile), or raise PIL.Image.MAX_IMAGE_PIXELS."
     )
 
 

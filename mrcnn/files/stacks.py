@@ -93,6 +93,8 @@ class Stack:
         parts = [f"{length} {name}" for name, length in self.axes]
         if "channels" not in dict(self.axes) and self.samples > 1:
             parts.append(f"{self.samples} channels")
+        elif not parts:
+            parts.append("1 channel")
         names = ", ".join(self.channel_names[:MOST_NAMES])
         return " x ".join(parts) + (f" (channels: {names})" if names else "")
 

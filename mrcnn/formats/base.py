@@ -337,7 +337,7 @@ class FormatDataset(Dataset):
             )
         if ";16" in header.mode:
             self.problems.add(problems.SIXTEEN_BIT, _name(info))
-        if "A" in header.mode and header.mode != "LAB":
+        if "A" in header.mode and header.mode != "LAB" and "channels" not in self._choice:
             self.problems.add(problems.ALPHA, _name(info))
         return header
 

@@ -171,12 +171,16 @@ def test_images_whose_detections_are_cut_short_are_named(tmp_path, detect, monke
         detect(paths, output=tmp_path / "out")
 
 
-def test_channels_that_the_model_does_not_take(tmp_path, detect):
+def test_channels_that_the_model_does_not_take(tmp_path, detect, caplog):
     """Four channels would count as colors and an alpha channel, which is dropped."""
     bands = np.stack([files.picture()[..., 0]] * 4)
     tifffile.imwrite(tmp_path / "a.tif", bands, photometric="minisblack", planarconfig="separate")
     with pytest.raises(InvalidDataError, match=r"\(0, 1, 2, 3\)\. Choose 3, or one for a gray image"):
         detect([str(tmp_path / "a.tif")], output=tmp_path / "out", channels=[0, 1, 2, 3])
+    files.write_picture(tmp_path / "gray.tif", files.picture()[..., 0])
+    with pytest.raises(InvalidDataError, match="None of the 1 images"):
+        detect([str(tmp_path / "gray.tif")], output=tmp_path / "out", channels=[2, 1, 0])
+    assert "numbers from 0 to 0: the file has 1 channel. Received" in caplog.text
     for channels in ([3], [2, 1, 0]):
         value, _ = detect([str(tmp_path / "a.tif")], output=tmp_path / "out", channels=channels)
         assert value["images"] == 1

@@ -389,6 +389,13 @@ def test_16_bit_and_rgba_pictures_are_read_and_named(tmp_path):
         assert np.array_equal(image, picture[..., :3] if picture.ndim == 3 else np.dstack([picture] * 3))
 
 
+def test_a_chosen_fourth_channel_is_not_dropped(tmp_path):
+    label_dataset(tmp_path, np.dstack([files.picture(), np.full((files.HEIGHT, files.WIDTH), 9, np.uint8)]))
+    dataset = formats.LabelImageDataset(channels=(0, 1, 2, 3))
+    dataset.load(tmp_path)
+    assert dataset.load_image(0).shape[2] == 4 and dataset.problems.counts == {}
+
+
 def test_tiff_files_that_pillow_does_not_know(tmp_path):
     picture = np.random.default_rng(0).integers(0, 2**16, (files.HEIGHT, files.WIDTH, 3)).astype(np.uint16)
     for folder, pixels in (("images", picture), ("labels", files.labels(np.int64))):
