@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mrcnn.cli.models import is_exported
 from mrcnn.threads import available_cores
 
 # A process that measures: the environment variables by which frameworks count their threads.
@@ -36,10 +37,7 @@ LEAST_WIDTH = 110  # characters
 LARGE_SHARE = 0.25
 SUBJECTS = {"network": "The network", "prepare": "Preparing images", "masks": "Placing masks"}
 ADVICE = {
-    "network": (
-        "To make it faster, use a GPU, a model from `mrcnn export`, smaller images (IMAGE_MAX_DIM) or a "
-        "light network."
-    ),
+    "network": ("To make it faster, use a GPU, {export}smaller images (IMAGE_MAX_DIM) or a light network."),
     "prepare": "It runs in one Python thread. Prepare images in several processes, or store smaller images.",
     "masks": 'Pass masks="cropped" or masks="rle" to skip it.',
 }
@@ -81,7 +79,7 @@ def benchmark_model(
             rows += _measured(case)
     if not quiet:
         _show(rows)
-    limits = what_limits(rows)
+    limits = what_limits(rows, is_exported(Path(model)))
     return {"model": model, "cores": available_cores(), "rows": rows, "limits": limits}, "\n".join(limits)
 
 
@@ -137,18 +135,21 @@ def _texts(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def what_limits(rows: Sequence[dict[str, Any]]) -> list[str]:
+def what_limits(rows: Sequence[dict[str, Any]], is_file: bool = False) -> list[str]:
     """Return sentences about the bottleneck and how to remove it.
 
     Args:
         rows: Of `benchmark_worker`.
+        is_file: Whether the model is an exported file.
     """
+    export = "" if is_file else "a model from `mrcnn export`, "
     slowest = max(rows, key=lambda row: float(row["median"]))
     sentences = []
     for name in sorted(ADVICE, key=lambda name: -slowest[name]):
         share = slowest[name] / slowest["median"]
         if share >= LARGE_SHARE:
-            sentences.append(f"{SUBJECTS[name]} takes {share:.0%} of the time. {ADVICE[name]}")
+            advice = ADVICE[name].format(export=export)
+            sentences.append(f"{SUBJECTS[name]} takes {share:.0%} of the time. {advice}")
     for name, words in (("threads", "{} threads"), ("batch", "Batches of {}"), ("precision", "{}")):
         sentences += _comparison(rows, name, words)
     return sentences

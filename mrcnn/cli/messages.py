@@ -35,7 +35,8 @@ class IncompleteError(Exception):
 def check_any(counts: Sized, images: int) -> None:
     """Raise InvalidDataError if there are results of none of the images."""
     if images and not len(counts):
-        raise InvalidDataError(f"None of the {images} images could be read; see above. Nothing was saved.")
+        what = "The image could not" if images == 1 else f"None of the {images} images could"
+        raise InvalidDataError(f"{what} be used; see above. Nothing was saved.")
 
 
 def report_errors(with_traceback: bool) -> None:

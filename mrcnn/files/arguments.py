@@ -1,6 +1,7 @@
 """Check arguments that are lists of numbers."""
 
 import operator
+import re
 import reprlib
 from collections.abc import Iterable
 
@@ -8,6 +9,8 @@ from mrcnn.errors import InvalidDataError
 
 # What to do about files that hold several images.
 CHOOSE_PAGE = "Choose one with `page`, from 0 (--page on the command line)."
+# What errors say about the command line, which other programs leave out.
+OPTIONS = re.compile(r" \(--[^()]* on the command line\)")
 
 
 def integers(name: str, values: Iterable[int]) -> tuple[int, ...]:

@@ -4,7 +4,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mrcnn.geometry.images import check_enlargement, image_scale, molded_size, resize_image
+from mrcnn.geometry.images import (
+    SIZE_MULTIPLE,
+    check_enlargement,
+    image_scale,
+    molded_size,
+    resize_image,
+)
 from mrcnn.geometry.preprocessing import as_network_image, check_values, mold_image
 from mrcnn.runtime.metadata import Metadata
 from mrcnn.typing import Box, Image
@@ -89,9 +95,11 @@ def _pad(pixels: Image, metadata: Metadata, config: "Config") -> Image:
     assert size is not None
     height, width = pixels.shape[:2]
     if not _fits((height, width), size, metadata.padding):
+        rows, columns = (-(-side // SIZE_MULTIPLE) * SIZE_MULTIPLE for side in (height, width))
         raise ValueError(
             f"This file takes images of {size[0]} x {size[1]} pixels. Received: an image of {height} x "
-            f"{width} pixels after resizing. Export the model without `size`."
+            f"{width} pixels after resizing. Export the model with size=({rows}, {columns}) "
+            f"(--size {rows} {columns}), or without a size."
         )
     if metadata.padding != "after":
         return pixels

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from mrcnn.errors import DataError, InvalidDataError, UnreadableFileError
 from mrcnn.files import images
+from mrcnn.files.arguments import OPTIONS
 from mrcnn.geometry.preprocessing import check_choice
 from mrcnn.serving.page_sizes import sizes_until
 from mrcnn.serving.refusals import RefusedError
@@ -129,7 +130,7 @@ def decode(
                 _check_size(height, width, limits)
         return images.read_image(content, page=page, channels=channels)
     except InvalidDataError as error:
-        raise RefusedError(422, str(error)) from None
+        raise RefusedError(422, OPTIONS.sub("", str(error))) from None
     except DataError as error:
         raise RefusedError(415, str(error)) from None
 

@@ -468,7 +468,7 @@ def test_images_that_do_not_fit_are_refused_before_the_export(tmp_path):
         (pictures((64, 64, 5)), r"must have shape \(height, width, 3\).*Received: image.shape=\(64, 64, 5\)"),
         (
             pictures((64, 64, 3), (100, 64, 3)),
-            "takes images of 64 x 64 pixels. Received: an image of 128 x 64",
+            r"images of 64 x 64 pixels. Received: an image of 128 x 64.*size=\(128, 64\) \(--size 128 64\)",
         ),
     ):
         with pytest.raises(ValueError, match=message):

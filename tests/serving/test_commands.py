@@ -179,6 +179,8 @@ def test_what_limits():
     assert sentences[2] == "2 threads: 1.2 times as fast as 1, per image."
     assert len(sentences) == 3
     rows[1] |= {"upper": 0.95}
+    assert any("a model from `mrcnn export`" in sentence for sentence in sentences)
+    assert not any("`mrcnn export`" in sentence for sentence in what_limits(rows, is_file=True))
     assert what_limits(rows)[2] == "2 threads: no faster or slower than 1 beyond the spread."
 
 

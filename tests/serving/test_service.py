@@ -222,6 +222,7 @@ def test_channels_of_a_stack(address):
     tifffile.imwrite(file, stack, imagej=True, metadata={"axes": "ZCYX"})
     answer = post(address, "/picture", file.getvalue())
     assert answer.status_code == 422 and "2 slices x 2 channels" in answer.json()["detail"]
+    assert "page" in answer.json()["detail"] and "--page" not in answer.json()["detail"]
     for channel in (0, 1):
         answer = post(address, f"/picture?page=1&channels={channel}", file.getvalue())
         shown = np.asarray(Image.open(io.BytesIO(answer.content)).convert("L"))

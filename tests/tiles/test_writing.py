@@ -96,7 +96,7 @@ def test_folders_and_images_that_cannot_be_read(image, tmp_path):
         detect_in_tiles([str(folder)], Model(), tmp_path / "out", tile=64, formats=("csv",), quiet=True)
     assert list(error.value.result[0]["counts"]) == ["a"]
     (folder / "a.npy").write_text("hello")
-    with pytest.raises(InvalidDataError, match="None of the 2 images could be read"):
+    with pytest.raises(InvalidDataError, match="None of the 2 images could be used"):
         detect_in_tiles([str(folder)], Model(), tmp_path / "none", tile=64, formats=("csv",), quiet=True)
     with pytest.raises(ValueError, match="--format overlay needs the whole image"):
         detect_in_tiles([str(folder)], Model(), tmp_path / "out", tile=64, formats=("overlay",))
