@@ -305,13 +305,15 @@ def inspect(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder in which to save the page and the figures.")
     ] = Path("inspected"),
+    page: Page = None,
+    channels: Channels = None,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
     """Draw the steps of a model for one image, from anchors to the result, on a page for the browser."""
     from mrcnn.cli.inspecting import inspect_image
 
-    return inspect_image(model, image, output, settings=settings or [])
+    return inspect_image(model, image, output, settings=settings or [], choice=_image_choice(page, channels))
 
 
 @app.command()
@@ -390,6 +392,8 @@ def export(
     unchecked: Annotated[
         bool, typer.Option("--no-check", help="Do not compare the file with the model.")
     ] = False,
+    page: Page = None,
+    channels: Channels = None,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
@@ -411,6 +415,7 @@ def export(
         check=check,
         unchecked=unchecked,
         settings=settings or [],
+        choice=_image_choice(page, channels),
     )
 
 

@@ -1,7 +1,7 @@
 """The command `mrcnn export`."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from mrcnn.cli.models import load_keras_model
 from mrcnn.files.images import read_image
 from mrcnn.formats.image_files import open_image
 from mrcnn.formats.predictions import images_of
+from mrcnn.geometry.preprocessing import check_choice
 from mrcnn.typing import Image
 
 # Ranges of feature maps change little with more images.
@@ -26,6 +27,7 @@ def export_model(
     check: Path | None,
     unchecked: bool,
     settings: Sequence[str],
+    choice: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
     """Export a model; see the command.
@@ -39,6 +41,7 @@ def export_model(
         check: An image, or a folder or zip archive of images, on which to compare the file with the model.
         unchecked: Whether not to compare.
         settings: Settings that differ from those of the weight file.
+        choice: The `page` and `channels` of these images; see `read_image`.
         options: size, dtype and precision of `mrcnn.export.export`.
 
     Returns:
@@ -64,10 +67,11 @@ def export_model(
             "--precision int8 needs images to measure the ranges of the feature maps. Pass a folder or zip "
             "archive of 10 to 300 images like those you want to detect in, for example: --calibration photos/"
         )
-    images = None if calibration is None else read_images(calibration, CALIBRATION_IMAGES)
+    images = None if calibration is None else read_images(calibration, CALIBRATION_IMAGES, choice)
     check_precision(kind, precision, images)
-    check_images = None if check is None else read_images(check, CHECK_IMAGES)
+    check_images = None if check is None else read_images(check, CHECK_IMAGES, choice)
     loaded = load_keras_model(model, settings)
+    check_choice((choice or {}).get("channels"), loaded.config)
     path = loaded.export(
         output,
         kind,
@@ -97,7 +101,7 @@ def _verdict(model: str, precision: str, unchecked: bool) -> str:
     )
 
 
-def read_images(source: Path, count: int) -> list[Image]:
+def read_images(source: Path, count: int, choice: Mapping[str, Any] | None = None) -> list[Image]:
     """Return an image file, or the first images of a folder or zip archive, or of its folder "images".
 
     Raises:
@@ -105,7 +109,7 @@ def read_images(source: Path, count: int) -> list[Image]:
     """
     root, paths = images_of(source)
     names = list(paths.values())[:count]
-    return [read_image(open_image(root, name), f"{root}/{name}") for name in names]
+    return [read_image(open_image(root, name), f"{root}/{name}", **(choice or {})) for name in names]
 
 
 def megabytes(path: Path) -> float:

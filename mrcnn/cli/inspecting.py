@@ -4,13 +4,14 @@ import base64
 import contextlib
 import html
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mrcnn.cli.models import load_keras_model
 from mrcnn.files import atomic_write
 from mrcnn.files.images import read_image
+from mrcnn.geometry.preprocessing import check_choice
 from mrcnn.results.names import names_of
 
 # Name, title and sentence of each figure, in the order of the paper.
@@ -39,7 +40,12 @@ img {{ max-width: 100%; }}</style></head>
 
 
 def inspect_image(
-    model: str, image: Path, output: Path, *, settings: Sequence[str]
+    model: str,
+    image: Path,
+    output: Path,
+    *,
+    settings: Sequence[str],
+    choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Draw the steps of a model for one image; see the command.
 
@@ -48,6 +54,7 @@ def inspect_image(
         image: The image file.
         output: The folder to write to.
         settings: Settings that differ from those of the file, such as "DETECTION_MIN_CONFIDENCE=0.5".
+        choice: The `page` and `channels` of the image; see `read_image`.
 
     Returns:
         The paths of the page and of the figures, and a sentence that names the page.
@@ -55,8 +62,9 @@ def inspect_image(
     Raises:
         DataError: If the image or the weights cannot be read.
     """
-    pixels = read_image(image)
+    pixels = read_image(image, **(choice or {}))
     loaded = load_keras_model(model, settings)
+    check_choice((choice or {}).get("channels"), loaded.config)
     output.mkdir(parents=True, exist_ok=True)
     sections, figures = [], []
     with contextlib.redirect_stdout(io.StringIO()):  # `run_graph` prints the shape of each array

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mrcnn.errors import DataError
@@ -20,7 +21,7 @@ BATCHES = {IMAGENET: 4}
 FEWEST_STEPS = 100
 # CONTRAST_PERCENTILES for images of more than 8 bits.
 MICROSCOPE = (1, 99.8)
-# Images of which one has to be readable to tell their type and channels.
+# Images that are read to tell their type and channels.
 EXAMINED_IMAGES = 8
 # The mean of each channel of images whose channels are not colors.
 MIDDLE_GRAY = 127.0
@@ -106,14 +107,15 @@ def settle_contrast(config: "Config", dataset: "Dataset", recipe: str) -> None:
     """
     if recipe == CONSTANT or config.CONTRAST_PERCENTILES is not None or config.IMAGE_VALUE_RANGE is not None:
         return
-    image = _first_image(dataset)
-    if image is not None and image.dtype.name not in ("uint8", "bool"):
+    dtypes = (image.dtype.name for image in _first_images(dataset))
+    deep = next((name for name in dtypes if name not in ("uint8", "bool")), None)
+    if deep is not None:
         config.CONTRAST_PERCENTILES = MICROSCOPE
         logger.warning(
-            "The images are %s. Training and detection stretch the contrast of each image to 8 bits "
+            "Images are %s. Training and detection stretch the contrast of each image to 8 bits "
             "(CONTRAST_PERCENTILES=%s). To keep differences in brightness, pass the values of black and "
             'white, such as --set "IMAGE_VALUE_RANGE=(0,4095)".',
-            image.dtype.name,
+            deep,
             MICROSCOPE,
         )
 
@@ -124,7 +126,7 @@ def channel_settings(dataset: "Dataset", recipe: str) -> dict[str, Any]:
     Raises:
         ValueError: If the recipe needs colors.
     """
-    image = _first_image(dataset)
+    image = next(_first_images(dataset), None)
     channels = 3 if image is None else image.shape[2]
     if channels == 3:
         return {}
@@ -142,7 +144,7 @@ def check_channels(config: "Config", dataset: "Dataset") -> None:
     Raises:
         ValueError: If it takes another number.
     """
-    image, takes = _first_image(dataset), config.IMAGE_CHANNEL_COUNT
+    image, takes = next(_first_images(dataset), None), config.IMAGE_CHANNEL_COUNT
     if image is not None and image.shape[2] != takes and (takes, image.shape[2]) != (1, 3):
         raise ValueError(
             f"The model takes images of {takes} channels (IMAGE_CHANNEL_COUNT). Received: training images of "
@@ -150,12 +152,11 @@ def check_channels(config: "Config", dataset: "Dataset") -> None:
         )
 
 
-def _first_image(dataset: "Dataset") -> Image | None:
-    """Return one of the first images that can be read, or None."""
+def _first_images(dataset: "Dataset") -> Iterator[Image]:
+    """Yield those of the first images that can be read."""
     for image_id in dataset.image_ids[:EXAMINED_IMAGES]:
         with contextlib.suppress(DataError):  # training leaves it out
-            return dataset.load_image(int(image_id))
-    return None
+            yield dataset.load_image(int(image_id))
 
 
 def augmentation_of(recipe: str, any_orientation: bool, copy_paste: bool) -> list[Any]:

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -613,7 +614,7 @@ def test_images_of_16_bits_are_stretched(coco, caplog):
     config = recipes.config_of("scratch")
     recipes.settle_contrast(config, dataset, "scratch")
     assert config.CONTRAST_PERCENTILES is None and not caplog.messages
-    for index in range(3):
+    for index in (0, 2):  # the other image has 8 bits
         pixels = files.picture(seed=index)[..., 0].astype(np.uint16) * 16
         Image.fromarray(pixels).save(coco.parent / f"{index}.png")
     (coco.parent / "0.png").write_bytes(b"broken")
@@ -623,7 +624,7 @@ def test_images_of_16_bits_are_stretched(coco, caplog):
     assert config.CONTRAST_PERCENTILES == (1, 99.8)
     assert "stretch the contrast of each image to 8 bits" in caplog.text
     rng = np.random.default_rng(0)
-    image, *_ = load_image_gt(dataset, config, 1, augmentation=camera_policy(), rng=rng)
+    image, *_ = load_image_gt(dataset, config, 2, augmentation=camera_policy(), rng=rng)
     assert image.dtype == np.uint8 and image.max() > 200
     config = recipes.config_of("scratch")
     config.IMAGE_VALUE_RANGE = (0, 4095)
@@ -764,6 +765,23 @@ def test_the_page_needs_no_other_file(inspected):
     sources = re.findall(r'src="(.*?)"', page)
     assert len(sources) == 7
     assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_inspect_reads_the_chosen_channels(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    bands = np.stack([files.picture(seed=seed)[..., 0] for seed in range(4)])
+    tifffile.imwrite(tmp_path / "a.tif", bands, photometric="minisblack", planarconfig="separate")
+    model = SimpleNamespace(config=SimpleNamespace(IMAGE_CHANNEL_COUNT=3))
+    monkeypatch.setattr(inspecting, "load_keras_model", lambda name, settings: model)
+    drawn = []
+    monkeypatch.setattr(inspecting, "_drawings", lambda model, image: drawn.append(image) or iter(()))
+    inspect = partial(inspecting.inspect_image, "m.h5", tmp_path / "a.tif", tmp_path, settings=())
+    for channels in ([2], [2, 1, 0]):
+        with pytest.raises(ValueError, match="zip"):  # there are no drawings
+            inspect(choice={"channels": channels})
+        assert np.array_equal(np.atleast_3d(drawn[-1])[..., 0], bands[2])
+    with pytest.raises(InvalidDataError, match="takes images of 3 channels"):
+        inspect(choice={"channels": [0, 1]})
 
 
 def test_a_missing_image_is_named(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 pytest.importorskip("typer")
@@ -64,6 +65,13 @@ def test_images_of_a_folder(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match='no images here or in the folder "images"'):
         read_images(tmp_path / "empty", 5)
+
+
+def test_the_chosen_channels_of_images(tmp_path):
+    bands = np.arange(4 * 8 * 8, dtype=np.uint8).reshape(4, 8, 8)
+    tifffile.imwrite(tmp_path / "a.tif", bands, photometric="minisblack", planarconfig="separate")
+    (image,) = read_images(tmp_path, 5, {"channels": [3, 2, 1, 0]})
+    np.testing.assert_array_equal(image, np.moveaxis(bands[::-1], 0, -1))
 
 
 def test_an_image_file(photos):
