@@ -503,7 +503,8 @@ class Config:
         """Print all settings in alphabetical order. Callables are left out."""
         print("\nConfigurations:")
         for name in dir(self):
-            if not name.startswith("__") and not callable(getattr(self, name)):
+            is_internal = name.startswith("__") or (name.startswith("_") and hasattr(Config, name))
+            if not is_internal and not callable(getattr(self, name)):
                 print(f"{name:30} {getattr(self, name)!s}")
         print("\n")
 

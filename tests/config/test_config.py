@@ -368,14 +368,15 @@ def test_settings_of_the_recordings_are_valid(path):
 
 
 def test_display_lists_all_but_callables(capsys):
-    config = changed(BACKBONE=lambda image, **kw: image, OWN_FIELD=[1, 2])
+    config = changed(BACKBONE=lambda image, **kw: image, OWN_FIELD=[1, 2], _own=3)
     assert config.display() is None
     lines = capsys.readouterr().out.split("\n")
     assert lines[:2] == ["", "Configurations:"]
     assert lines[-3:] == ["", "", ""]
     names = [line.split()[0] for line in lines[2:-3]]
     assert names == sorted(names)
-    assert {"BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE", "OWN_FIELD"} <= set(names)
+    assert {"BATCH_SIZE", "IMAGE_SHAPE", "IMAGE_META_SIZE", "OWN_FIELD", "_own"} <= set(names)
+    assert [name for name in names if name.startswith("_")] == ["_own"]  # no state of the library
     assert not {"BACKBONE", "display", "validate"} & set(names)
     assert "OWN_FIELD".ljust(30) + " [1, 2]" in lines
     assert "IMAGE_SHAPE".ljust(30) + " [128 128   3]" in lines
