@@ -4,7 +4,8 @@ import contextlib
 import functools
 import json
 import sys
-from collections.abc import Callable, Sized
+import warnings
+from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 import typer
@@ -45,11 +46,28 @@ def report_errors(with_traceback: bool) -> None:
     _shows_traceback = with_traceback
 
 
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Return a context in which warnings for users are one sentence, without a file and a line of Python."""
+    usual = warnings.formatwarning
+
+    def as_sentence(message: Any, category: type[Warning], *place: Any, **options: Any) -> str:
+        is_for_users = issubclass(category, UserWarning)
+        return f"Warning: {message}\n" if is_for_users else usual(message, category, *place, **options)
+
+    warnings.formatwarning = as_sentence
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
 def finish(command: Callable[..., Any]) -> Callable[..., None]:
     """Turn a function into a command.
 
     The function returns a value for --json and a text for people. An error becomes one sentence. With --json,
-    everything that the function prints goes to standard error. A LeftOutWarning leads to the exit code of an
+    everything that the function prints goes to standard error. A KeyboardInterrupt may have a text that says
+    how to continue. A LeftOutWarning leads to the exit code of an
     IncompleteError.
     """
 
@@ -66,6 +84,7 @@ def finish(command: Callable[..., Any]) -> Callable[..., None]:
             with (
                 contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
                 redirect_warnings(LeftOutWarning, show),
+                contextlib.nullcontext() if _shows_traceback else _plain_warnings(),
             ):
                 value, text = command(*args, **options)
             code = LEFT_OUT if left_out else 0
@@ -73,8 +92,9 @@ def finish(command: Callable[..., Any]) -> Callable[..., None]:
             value, text = incomplete.result
             typer.secho(f"Warning: {incomplete}", err=True, fg="yellow")
             code = LEFT_OUT
-        except KeyboardInterrupt:
-            typer.echo("Interrupted.", err=True)
+        except KeyboardInterrupt as interruption:
+            advice = f" {interruption}" if str(interruption) else ""
+            typer.echo(f"Interrupted.{advice}", err=True)
             raise typer.Exit(INTERRUPTED) from None
         except USER_ERRORS as error:
             if _shows_traceback:

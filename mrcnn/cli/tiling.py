@@ -93,6 +93,8 @@ def detect_in_tiles(
             if pixel_size is not None:
                 found.pixel_size = pixel_size
             results.add(found.select(found["scores"] >= min_score), name, file_name=path.name)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Run the same command again to continue.") from None
     finally:
         results.finish()
     return _summary(output, results.counts, left_out, len(images))

@@ -75,20 +75,14 @@ def train_model(data: Path, options: TrainOptions) -> tuple[dict[str, Any], str]
     stages = recipes.stages_of(recipe, network.config, options.epochs, options.layers, options.learning_rate)
     left = remaining(stages, network.epoch, int(network.config.STEPS_PER_EPOCH or 1))
     augmentation = recipes.augmentation_of(recipe, options.any_orientation, options.copy_paste)
-    for stage in left or stages[-1:]:
-        network.train(dataset, val_dataset, *stage, augmentation=augmentation)
+    same = replace(options, model=None, name=str(network.config.NAME), logs=logs, recipe=recipe, steps=steps)
+    try:
+        for stage in left or stages[-1:]:
+            network.train(dataset, val_dataset, *stage, augmentation=augmentation)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_after_interruption(network, data, same)) from None
     weights = _weights_of(network)
-    longer = replace(
-        options,
-        model=None,
-        resume=Path(weights),
-        name=str(network.config.NAME),
-        logs=logs,
-        epochs=2 * options.epochs,
-        recipe=recipe,
-        steps=steps,
-    )
-    go_on = command_line(["mrcnn", "train", str(data), *longer.words()])
+    go_on = _command(data, replace(same, resume=Path(weights), epochs=2 * options.epochs))
     text = _next_steps(weights, go_on, options.choice)
     return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, text
 
@@ -155,6 +149,22 @@ def _next_steps(weights: str, go_on: str, choice: Mapping[str, Any]) -> str:
         f"Saved the weights to {weights}.\nDetect:   {detect}\n"
         f"Export:   mrcnn export {command_line([weights])} model.onnx\nGo on:    {go_on}"
     )
+
+
+def _after_interruption(network: "MaskRCNN", data: Path, options: TrainOptions) -> str:
+    """Return what an interrupted training has saved, and the command that continues it."""
+    from mrcnn.training.runs import weights_path
+
+    written = weights_path(network.checkpoint_path, network.epoch)
+    if not written.is_file():
+        return "No epoch was finished, so nothing was saved."
+    go_on = _command(data, replace(options, resume=written))
+    return f"The weights of epoch {network.epoch} are saved.\nGo on:    {go_on}"
+
+
+def _command(data: Path, options: TrainOptions) -> str:
+    """Return the command line of a training."""
+    return command_line(["mrcnn", "train", str(data), *options.words()])
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

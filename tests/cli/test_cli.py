@@ -147,6 +147,14 @@ def test_convert_to_other_formats(coco, tmp_path):
     assert "must be some of" in run("convert", coco, out, "-f", "voc", code=1)[1]
 
 
+def test_warnings_are_sentences(coco, tmp_path):
+    _, err = run("convert", coco, tmp_path / "labels", "--format", "labels")
+    assert err.startswith("Warning: Label images do not store classes") and "warnings.warn" not in err
+    assert "UserWarning" not in err
+    _, err = run("--debug", "convert", coco, tmp_path / "more", "--format", "labels")
+    assert "UserWarning: Label images" in err
+
+
 def test_formats_of_detections_are_checked_before_the_model_is_loaded(tmp_path):
     picture = files.write_picture(tmp_path / "a.png")
     message = run("detect", picture, "-m", "none.h5", "-f", "voc", code=1)[1]

@@ -1,12 +1,19 @@
-"""Commands as text."""
+"""Commands as text, and what interrupted ones say."""
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+pytest.importorskip("typer")
+
+import typer
 from typer.main import get_command
 
+from mrcnn.cli.messages import finish
 from mrcnn.cli.shell import command_line
+from mrcnn.cli.training import TrainOptions, _after_interruption, _next_steps
 
 
 @pytest.mark.parametrize(
@@ -20,8 +27,6 @@ def test_paths_with_spaces_are_quoted(system, expected, monkeypatch):
 
 
 def test_detection_after_training_reads_the_same_part_of_files():
-    from mrcnn.cli.training import _next_steps
-
     text = _next_steps("my logs/a.h5", "mrcnn train x", {"page": 2, "channels": [0, 1], "class": "cell"})
     assert "mrcnn detect IMAGES --model 'my logs/a.h5' --page 2 --channels 0,1\n" in text
     assert "mrcnn detect IMAGES --model a.h5\n" in _next_steps("a.h5", "mrcnn train x", {})
@@ -30,7 +35,6 @@ def test_detection_after_training_reads_the_same_part_of_files():
 def test_the_words_of_a_training_give_its_options():
     """A training prints the command that goes on."""
     from mrcnn.cli.app import app
-    from mrcnn.cli.training import TrainOptions
 
     given = {
         "images": Path("my images"),
@@ -46,3 +50,24 @@ def test_the_words_of_a_training_give_its_options():
     read = {name: value for name, value in values.items() if value not in (None, False)}
     chosen = {"page": 2, "channels": "0,1", "class_attribute": "kind", "crowds_as_objects": True}
     assert read == {"data": Path("data.json"), **given, **chosen}
+
+
+def test_an_interruption_says_how_to_continue(tmp_path, capsys):
+    network = SimpleNamespace(checkpoint_path=str(tmp_path / "my_{epoch:04d}.h5"), epoch=2)
+    options = TrainOptions(epochs=10, recipe="scratch")
+    nothing = _after_interruption(network, Path("a b"), options)
+    assert nothing == "No epoch was finished, so nothing was saved."
+    (tmp_path / "my_0002.h5").touch()
+    text = _after_interruption(network, Path("ab"), options)
+    weights = tmp_path / "my_0002.h5"
+    assert text.splitlines()[0] == "The weights of epoch 2 are saved."
+    assert f"mrcnn train ab --resume {weights} --epochs 10 --recipe scratch" in text
+
+    @finish
+    def command(advice):
+        raise KeyboardInterrupt(*advice)
+
+    for advice, shown in (((), "Interrupted.\n"), (("Run it again.",), "Interrupted. Run it again.\n")):
+        with pytest.raises(typer.Exit) as ended:
+            command(advice)
+        assert ended.value.exit_code == 130 and capsys.readouterr().err == shown

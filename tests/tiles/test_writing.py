@@ -126,6 +126,16 @@ def test_wrong_options_are_no_fault_of_the_images(options, message, image, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_an_interrupted_run_says_how_to_continue(image, tmp_path):
+    class Interrupted(Model):
+        def detect_large(self, source, tile, overlap, **options):
+            raise KeyboardInterrupt
+
+    np.save(tmp_path / "a.npy", image)
+    with pytest.raises(KeyboardInterrupt, match="Run the same command again to continue"):
+        detect_in_tiles([str(tmp_path / "a.npy")], Interrupted(), tmp_path / "out", tile=64, formats=("csv",))
+
+
 def test_hidden_files_and_folders_are_no_images(tmp_path):
     for name in ("a.tif", "._a.tif", ".b.npy"):
         (tmp_path / name).write_text("")
