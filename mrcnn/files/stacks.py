@@ -93,8 +93,6 @@ class Stack:
         parts = [f"{length} {name}" for name, length in self.axes]
         if "channels" not in dict(self.axes) and self.samples > 1:
             parts.append(f"{self.samples} channels")
-        elif not parts:
-            parts.append("1 channel")
         names = ", ".join(self.channel_names[:MOST_NAMES])
         return " x ".join(parts) + (f" (channels: {names})" if names else "")
 
@@ -161,7 +159,7 @@ def read_channels(
     """
     with tiff.opened(stream) as file:
         stack = _stack_of(file)
-        check_channels(channels, stack.channels, str(stack))
+        check_channels(channels, stack.channels, str(stack) or "1 channel")
         if page is None and stack.pages > 1:
             raise InvalidDataError(
                 f"The file must hold one image of each channel. Received: {stack}. {CHOOSE_PAGE}"
