@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from mrcnn.cli.json_files import COCO, LABELME, OTHER, UNREADABLE, VIA, JsonFiles, not_recognized
+from mrcnn.cli.json_files import (
+    COCO,
+    LABELME,
+    OTHER,
+    UNREADABLE,
+    VIA,
+    JsonFiles,
+    first_images,
+    not_recognized,
+)
 from mrcnn.cli.messages import IncompleteError
 from mrcnn.errors import InvalidDataError, LeftOutWarning, MissingFileError
 from mrcnn.files.images import SUFFIXES
@@ -149,6 +158,13 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
             return _one_json(one, wanted)
         if UNREADABLE in map(wanted.json_files.kind, _shape_files(data)):
             return _labelme(data, wanted)  # its errors say what is wrong
+        parts = [path.name for path in sorted(data.glob("[!.]*/")) if _shared_files(path, wanted.json_files)]
+        if parts:
+            raise InvalidDataError(
+                f"No dataset was recognized here, but in these subfolders: {', '.join(parts)}. Pass the path "
+                "of one of them.",
+                file=data,
+            )
     raise InvalidDataError(f"No dataset was recognized here. {KNOWN}", file=data)
 
 
@@ -165,11 +181,12 @@ def _one_json(path: Path, wanted: _Wanted) -> "FormatDataset":
         one = wanted.format_options.get(CLASS)
         classes = None if one is None else [one]
         attribute = wanted.format_options.get(CLASS_ATTRIBUTE)
-        via.load(path, wanted.images, classes, attribute, content=content)
+        images = wanted.images or _images_of_export(path, content)
+        via.load(path, images, classes, attribute, content=content)
         return via
     coco = formats.CocoDataset(**wanted.choice)
     is_object = bool(wanted.format_options.get(CROWDS_AS_OBJECTS))
-    images = wanted.images or _images_of_export(path)
+    images = wanted.images or _images_of_export(path, content)
     coco.load(path, images, crowds_as_objects=is_object, content=content)
     return coco
 
@@ -180,7 +197,7 @@ def _among_others(folder: Path, json_files: JsonFiles) -> Path | None:
     Raises:
         InvalidDataError: If there are several.
     """
-    found = [path for place in (folder, folder / "annotations") for path in json_files.for_many_images(place)]
+    found = _shared_files(folder, json_files)
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise InvalidDataError(
@@ -189,18 +206,29 @@ def _among_others(folder: Path, json_files: JsonFiles) -> Path | None:
     return found[0] if found else None
 
 
-def _images_of_export(path: Path) -> Path | None:
-    """Return the folder of the images of a COCO file in annotations/, as COCO, CVAT and Datumaro have it.
+def _shared_files(folder: Path, json_files: JsonFiles) -> list[Path]:
+    """Return the COCO and VIA files of a folder and of annotations/ in it."""
+    return [path for place in (folder, folder / "annotations") for path in json_files.for_many_images(place)]
 
-    None is the folder of the file, which comes first if it has images.
+
+def _images_of_export(path: Path, content: Any) -> Path | None:
+    """Return the folder of the images of a COCO or VIA file: the first usual one that has one of them.
+
+    None is the folder of the file.
     """
-    if path.parent.name != "annotations" or _has_images(path.parent):
+    is_apart = path.parent.name == "annotations"
+    root, part = path.parent.parent if is_apart else path.parent, path.stem.removeprefix("instances_")
+    usual = [path.parent, root / "images" / part, root / "images", root / part, root]
+    names = first_images(content)
+    for folder in usual if names else ():
+        if any((folder / name).is_file() for name in names):
+            return folder
+    for folder in sorted(root.glob("[!.]*/")) if names else ():
+        if any((folder / name).is_file() for name in names):
+            return folder
+    if not is_apart or _has_images(path.parent):
         return None
-    root, part = path.parent.parent, path.stem.removeprefix("instances_")
-    exported = next((place for place in (root / "images" / part, root / "images") if place.is_dir()), None)
-    if exported is not None or any(place.is_dir() for place in path.parent.iterdir()):
-        return exported
-    return next((place for place in (root / part, root) if _has_images(place)), None)
+    return next((folder for folder in usual[1:3] if folder.is_dir()), None)  # images of other names
 
 
 def _from_files(data: Path, wanted: _Wanted) -> "FormatDataset | None":

@@ -7,6 +7,8 @@ from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.formats.files import read_json
 from mrcnn.formats.problems import short
 
+# Images that are looked for in a folder.
+FIRST_IMAGES = 20
 COCO, VIA, LABELME = "coco", "via", "labelme"
 # The format of a file that cannot be read, and of one that is none of those here.
 UNREADABLE, OTHER = "unreadable", ""
@@ -39,6 +41,17 @@ class JsonFiles:
     def for_many_images(self, folder: Path) -> list[Path]:
         """Return the files of a folder that describe many images, without hidden ones."""
         return [path for path in sorted(folder.glob("[!.]*.json")) if self.kind(path) in (COCO, VIA)]
+
+
+def first_images(content: Any) -> list[str]:
+    """Return the names of the first images that a COCO or VIA file lists, with slashes."""
+    whole = content if isinstance(content, dict) else {}
+    entries = whole.get("images") or whole.get("_via_img_metadata") or whole
+    records = list(entries.values()) if isinstance(entries, dict) else entries
+    first = records[:FIRST_IMAGES] if isinstance(records, list) else []
+    named = [record for record in first if isinstance(record, dict)]
+    names = [record.get("file_name", record.get("filename")) for record in named]
+    return [name.replace("\\", "/") for name in names if isinstance(name, str) and "\0" not in name]
 
 
 def not_recognized(path: Path) -> InvalidDataError:

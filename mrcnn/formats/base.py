@@ -349,7 +349,9 @@ class FormatDataset(Dataset):
         """
         self.problems.warn()
         if len(self.image_info) == before:
-            raise InvalidDataError(f"The dataset has no usable image.{self._listing()}", file=file)
+            is_missing = problems.MISSING_IMAGE in self.problems.names
+            hint = " Pass the folder of the images as `images` (--images)." if is_missing else ""
+            raise InvalidDataError(f"The dataset has no usable image.{hint}{self._listing()}", file=file)
 
     def _class_names(self, classes: Sequence[str] | None, found: Sequence[str], file: Source) -> list[str]:
         """Return the class names in the order of their ids: the given names, else the found ones, sorted.

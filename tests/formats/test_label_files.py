@@ -266,6 +266,9 @@ def test_outlines_without_a_class(kind, tmp_path):
         ("annotations/instances_train2017.json", "train2017/a.png", "a.png"),  # COCO
         ("annotations/all.json", "a.png", "a.png"),
         ("annotations/all.json", "annotations/one/a.png", "one/a.png"),
+        ("export.json", "images/a.png", "a.png"),
+        ("export.json", "photos/a.png", "a.png"),
+        ("annotations/train.json", "train/a.png", "train/a.png"),
     ],
 )
 def test_folders_of_coco_files_that_are_recognized(json_file, image, name, tmp_path):
@@ -273,6 +276,23 @@ def test_folders_of_coco_files_that_are_recognized(json_file, image, name, tmp_p
     files.write_picture(tmp_path / image)
     for data in (tmp_path, tmp_path / json_file):
         assert objects(open_dataset(data)) == [2]
+
+
+def test_a_folder_of_parts_names_them(tmp_path):
+    for part in ("train", "valid"):
+        files.write_json(tmp_path / part / "_annotations.coco.json", files.coco_content())
+    (tmp_path / "README.txt").write_text("An export")
+    with pytest.raises(InvalidDataError, match=r"in these subfolders: train, valid\. Pass the path of one"):
+        open_dataset(tmp_path)
+
+
+def test_images_of_a_via_file_are_found(tmp_path):
+    content = files.via_content([files.via_region("leaf")])
+    path = files.write_json(tmp_path / "via.json", content)
+    files.write_picture(tmp_path / "images" / "a.png")
+    assert objects(open_dataset(path)) == [1]
+    files.write_json(path, {"_via_img_metadata": content})
+    assert objects(open_dataset(path)) == [1]
 
 
 def test_images_beside_a_coco_file_come_first(tmp_path):
