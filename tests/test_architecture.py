@@ -58,7 +58,7 @@ ALLOWED = {
     },
     "loading": {"checkpoints", "config", "inference", "model"},
     # Many images, a service over HTTP, and the command line.
-    "scale": {"checkpoints", "loading", "results"},
+    "scale": {"checkpoints", "geometry", "loading", "results"},
     "serving": {"drawing", "geometry", "results", "visualize"},
     "cli": {
         "checkpoints",

@@ -170,16 +170,12 @@ CopyPaste = Annotated[
     bool,
     typer.Option("--copy-paste", help="Paste objects of other images, and vary sizes: more from few images."),
 ]
-
-
 CrowdsAsObjects = Annotated[
     bool,
     typer.Option(
         "--crowds-as-objects", help="Of COCO files: crowds are single objects. CVAT marks masks as crowds."
     ),
 ]
-
-
 ClassName = Annotated[
     str | None,
     typer.Option(
@@ -338,6 +334,8 @@ def scale(
         float, typer.Option(min=0, max=1, help="Leave out detections with a lower score.")
     ] = 0.5,
     images_per_file: Annotated[int, typer.Option(min=1, help="Images whose results share a file.")] = 64,
+    page: Page = None,
+    channels: Channels = None,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
@@ -358,6 +356,7 @@ def scale(
         min_score=min_score,
         images_per_file=images_per_file,
         settings=settings or [],
+        choice=_image_choice(page, channels),
     )
 
 

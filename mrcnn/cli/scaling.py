@@ -1,7 +1,7 @@
 """The command `mrcnn scale`."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def detect_with_workers(
     min_score: float,
     images_per_file: int,
     settings: Sequence[str],
+    choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
     """Detect in the images of a folder with many workers; see the command.
 
@@ -49,6 +50,7 @@ def detect_with_workers(
         min_score=min_score,
         images_per_file=images_per_file,
         description=" ".join([Path(model).name, *settings]),
+        **(choice or {}),
     )
     value = {
         "output": output,

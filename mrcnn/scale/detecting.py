@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow
 
+from mrcnn.files.arguments import integers
 from mrcnn.scale import tables
 from mrcnn.scale.identity import describe
 from mrcnn.scale.locations import list_images
@@ -29,6 +30,8 @@ def detect_images(
     min_score: float = 0.5,
     images_per_file: int = 64,
     description: str | None = None,
+    page: int | None = None,
+    channels: Sequence[int] | None = None,
 ) -> Summary:
     """Detect objects in all images of a folder and its subfolders, and write them as Parquet files.
 
@@ -54,6 +57,8 @@ def detect_images(
         description: What the files say about the model, by default its name and its arguments. A hash of the
             weights is added to it; see `mrcnn.scale.identity`. If the result differs from that in `output`,
             nothing is detected.
+        page, channels: Which image of a stack to read, and which channels, if these are not colors; see
+            `mrcnn.files.images.read_image`.
 
     Returns:
         The numbers of images and detections in `output`, and the images that were left out.
@@ -64,7 +69,10 @@ def detect_images(
         ImportError: If Ray is missing.
     """
     _check_numbers(workers=workers, images_per_file=images_per_file, cpus=cpus)
-    name = f"{describe(model, description)}, min_score={min_score:g}"
+    choice = {"page": page, "channels": None if channels is None else integers("channels", channels)}
+    given = {name: value for name, value in choice.items() if value is not None}
+    parts = [f"min_score={min_score:g}", *(f"{name}={value}" for name, value in given.items())]
+    name = ", ".join([describe(model, description), *parts])
     if callable(model):
         loads = model
     else:
@@ -75,7 +83,7 @@ def detect_images(
     done = tables.finished_paths(output, name)
     waiting = [path for path in images if path not in done]
     if waiting:
-        arguments = (loads, os.fspath(source), os.fspath(output), name, min_score)
+        arguments = (loads, os.fspath(source), os.fspath(output), name, min_score, given)
         _run(arguments, waiting, workers, images_per_file, cpus=cpus, gpus=gpus, address=address)
     return summarize(output)
 

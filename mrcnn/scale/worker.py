@@ -1,13 +1,14 @@
 """The worker: a process with its own model, which Ray starts, feeds and replaces."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from mrcnn.errors import IMAGE_ERRORS, UnreadableFileError, reason
 from mrcnn.files.images import read_image
+from mrcnn.geometry.preprocessing import check_choice
 from mrcnn.results.detections import Detections
 from mrcnn.scale import tables
 from mrcnn.scale.locations import open_location
@@ -28,10 +29,17 @@ class Worker:
         output: The folder of the results.
         description: The description of the model for the files.
         min_score: Detections with a lower score are left out.
+        choice: The `page` and `channels` of the images; see `mrcnn.files.images.read_image`.
     """
 
     def __init__(
-        self, load: Callable[[], Any], source: str, output: str, description: str, min_score: float
+        self,
+        load: Callable[[], Any],
+        source: str,
+        output: str,
+        description: str,
+        min_score: float,
+        choice: Mapping[str, Any] | None = None,
     ) -> None:
         self._model = load()
         self._read_image = getattr(self._model, "read_image", read_image)
@@ -39,6 +47,7 @@ class Worker:
         self._output = output
         self._description = description
         self._min_score = min_score
+        self._choice = dict(choice or {})
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Write the results of the images of a batch.
@@ -69,7 +78,9 @@ class Worker:
         try:
             if isinstance(content, Exception):
                 raise content
-            image = self._read_image(content, path)
+            if "channels" in self._choice and hasattr(self._model, "config"):
+                check_choice(self._choice["channels"], self._model.config)
+            image = self._read_image(content, path, **self._choice)
             (found,) = self._model.detect([image], masks="cropped")
             result = Detections.of(found, image.shape[:2])
             result.class_names = result.class_names or getattr(self._model, "class_names", None)

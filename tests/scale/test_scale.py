@@ -14,6 +14,7 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("ray")
 
 import pyarrow
+import tifffile
 from PIL import Image
 
 import mrcnn
@@ -141,6 +142,28 @@ def test_errors_of_object_stores_leave_out_one_image(tmp_path):
     worker({"path": np.array(["a.png", "b.png"])})
     assert [read.path for read in scale.read_results(tmp_path)] == ["b.png"]
     assert scale.read_errors(tmp_path) == {"a.png": "status 403"}
+
+
+def test_the_chosen_part_of_images_is_read(tmp_path):
+    seen = []
+
+    class Model:
+        config = mrcnn.Config()
+
+        def detect(self, images, masks):
+            seen.extend(images)
+            return [result(0)]
+
+    stack = np.random.default_rng(0).integers(0, 256, (2, 4, 20, 30)).astype(np.uint8)
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", stack, imagej=True, metadata={"axes": "ZCYX"})
+    for channels in ((3,), (2, 1, 0), (0, 1)):
+        choice = {"page": 1, "channels": channels}
+        worker = Worker(Model, str(tmp_path / "in"), str(tmp_path / "out"), "model", 0.5, choice)
+        worker({"path": np.array(["a.tif"])})
+    assert np.array_equal(seen[0], stack[1, 3]) and np.array_equal(seen[1][..., 0], stack[1, 2])
+    assert len(seen) == 2
+    assert "takes images of 3 channels" in scale.read_errors(tmp_path / "out")["a.tif"]
 
 
 def test_the_description_depends_on_the_weights_only(tmp_path):
