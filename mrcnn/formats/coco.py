@@ -118,7 +118,7 @@ class CocoDataset(FormatDataset):
 
         Returns:
             Dicts of category_id (the dataset's class id), iscrowd, bbox, area and segmentation (compressed
-            run lengths). Boxes and areas are those in the file, if it has them.
+            run lengths). Boxes and areas are those in the file, if it has them and they are positive.
         """
         info, size = self.image_info[image_id], self.image_size(image_id)
         records = []
@@ -379,7 +379,7 @@ def _drawn(segmentation: Any, size: tuple[int, int]) -> tuple[Masks, tuple[int, 
 def _stated_box(record: Record) -> list[float] | None:
     box = record.get("bbox")
     is_box = isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))
-    return box if is_box else None
+    return box if is_box and min(box[2:]) > 0 else None  # some programs write 0
 
 
 def _stated_area(record: Record) -> float | None:

@@ -174,7 +174,11 @@ def test_iscrowd_is_0_or_1(iscrowd, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bbox, area", [(None, None), ([1, 2], "x"), ([NAN] * 4, NAN), ([10**400] * 4, -1), ({}, [])]
+    "bbox, area",
+    [
+        *[(None, None), ([1, 2], "x"), ([NAN] * 4, NAN), ([10**400] * 4, -1), ({}, [])],
+        *[([0, 0, 0, 0], 0), ([10, 10, 20, 0], -400), ([30, 30, -20, -20], 0)],
+    ],
 )
 def test_broken_boxes_and_areas_are_computed(bbox, area, tmp_path):
     dataset = coco(tmp_path, [SQUARE], bbox=bbox, area=area)
