@@ -378,8 +378,9 @@ def _drawn(segmentation: Any, size: tuple[int, int]) -> tuple[Masks, tuple[int, 
 
 def _stated_box(record: Record) -> list[float] | None:
     box = record.get("bbox")
-    is_box = isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))
-    return box if is_box and min(box[2:]) > 0 else None  # some programs write 0
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_finite, box)):
+        return None
+    return box if min(box[2:]) > 0 else None  # some programs write 0
 
 
 def _stated_area(record: Record) -> float | None:
