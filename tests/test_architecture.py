@@ -134,6 +134,7 @@ PRIVATE_MEMBERS = {
     ("data/processes.py", "_exit"): "os._exit ends a process without clean-up",
     ("drawing/display.py", "_ipython_display_"): "the protocol of IPython for displaying an object",
     ("_startup.py", "_disable_dynamo"): "PyTorch's public form of it imports the compiler",
+    ("backend/torch_programs.py", "_check"): "PyTorch documents it, and has no other form of it",
 }
 
 # The files of network/ that turn a Config into plain numbers.
