@@ -129,6 +129,18 @@ def test_images_of_one_size_in_8_bits(tmp_path):
 
 @on_torch
 @pytest.mark.slow
+def test_a_file_written_where_keras_computes_on_another_device(tmp_path, monkeypatch):
+    """It holds nothing of that device, here the one that has shapes and no values."""
+    model = build(TinyConfig())
+    with monkeypatch.context() as changed:
+        changed.setattr("keras.src.backend.torch.core.DEFAULT_DEVICE", "meta")
+        changed.setattr(backend, "is_on_cpu", lambda tensor: False)
+        path = export.export(model, tmp_path / "x.pt2", check=False)
+    assert_equal(model, runtime.load(path), pictures((64, 64, 3), (50, 30, 3)))
+
+
+@on_torch
+@pytest.mark.slow
 def test_soft_nms(tmp_path):
     config = TinyConfig()
     config.SOFT_NMS_SIGMA, config.DETECTION_MIN_CONFIDENCE, config.DETECTION_MAX_INSTANCES = 0.5, 0.05, 40
