@@ -61,7 +61,7 @@ class Row:
 
 
 ROWS = {
-    "as shipped": Row(recipe="light", weights="scratch"),
+    "as shipped": Row(recipe="light", weights="scratch", settings={"FPN_NORM": False}),
     "scratch": Row(weights="scratch"),
     "scratch, MobileNetV2": Row(weights="scratch", settings={"BACKBONE": "mobilenetv2"}),
     "scratch, no norm in the pyramid": Row(weights="scratch", settings={"FPN_NORM": False}),
