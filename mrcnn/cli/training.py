@@ -66,7 +66,7 @@ def train_model(data: Path, options: TrainOptions) -> tuple[dict[str, Any], str]
     resume = options.resume
     dataset, val_dataset = _datasets(data, options)
     recipe = recipes.chosen_recipe(options.recipe, options.model, is_resumed=resume is not None)
-    values = _settings_of(dataset, recipe, options)
+    values = settings_of(dataset, recipe, options)
     logs = options.logs or (resume and model_dir_of(resume)) or Path("logs")
     network = _network(recipe, options, logs, values)
     recipe = recipe or recipes.recipe_of(network.config)
@@ -80,10 +80,10 @@ def train_model(data: Path, options: TrainOptions) -> tuple[dict[str, Any], str]
         for stage in left or stages[-1:]:
             network.train(dataset, val_dataset, *stage, augmentation=augmentation)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(_after_interruption(network, data, same)) from None
-    weights = _weights_of(network)
+        raise KeyboardInterrupt(after_interruption(_last_weights(network), data, same)) from None
+    weights = str(_last_weights(network) or network.find_last())
     go_on = _command(data, replace(same, resume=Path(weights), epochs=2 * options.epochs))
-    text = _next_steps(weights, go_on, options.choice)
+    text = next_steps(weights, go_on, options.choice)
     return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, text
 
 
@@ -98,7 +98,7 @@ def _datasets(data: Path, options: TrainOptions) -> "tuple[FormatDataset, Format
     return dataset, open_dataset(val_data, val_images, choice=options.choice, part="val", like=dataset)
 
 
-def _settings_of(dataset: "FormatDataset", recipe: str | None, options: TrainOptions) -> dict[str, Any]:
+def settings_of(dataset: "FormatDataset", recipe: str | None, options: TrainOptions) -> dict[str, Any]:
     """Return the settings that the options and the dataset determine. A resumed run keeps its others."""
     values: dict[str, Any] = {"NUM_CLASSES": len(dataset.class_names)}
     if options.model is None and options.resume is None:
@@ -133,15 +133,15 @@ def _settle(
         config.STEPS_PER_EPOCH = steps or max(recipes.FEWEST_STEPS, one_pass)
 
 
-def _weights_of(network: "MaskRCNN") -> str:
-    """Return the path of the weights that a training wrote last."""
+def _last_weights(network: "MaskRCNN") -> Path | None:
+    """Return the path of the weights of the last finished epoch; None if there are none."""
     from mrcnn.training.runs import weights_path
 
     written = weights_path(network.checkpoint_path, network.epoch)
-    return str(written if written.is_file() else network.find_last())
+    return written if written.is_file() else None
 
 
-def _next_steps(weights: str, go_on: str, choice: Mapping[str, Any]) -> str:
+def next_steps(weights: str, go_on: str, choice: Mapping[str, Any]) -> str:
     """Return the text that a training ends with. Detection needs the same choice of pages and channels."""
     same = _words({name: choice.get(name) for name in ("page", "channels")})
     detect = command_line(["mrcnn", "detect", "IMAGES", "--model", weights, *same])
@@ -151,15 +151,18 @@ def _next_steps(weights: str, go_on: str, choice: Mapping[str, Any]) -> str:
     )
 
 
-def _after_interruption(network: "MaskRCNN", data: Path, options: TrainOptions) -> str:
-    """Return what an interrupted training has saved, and the command that continues it."""
-    from mrcnn.training.runs import weights_path
+def after_interruption(weights: Path | None, data: Path, options: TrainOptions) -> str:
+    """Return what an interrupted training has saved, and the command that continues it.
 
-    written = weights_path(network.checkpoint_path, network.epoch)
-    if not written.is_file():
+    Args:
+        weights: The weights of the last finished epoch; None without one.
+        data: The training images.
+        options: The options of the training.
+    """
+    if weights is None:
         return "No epoch was finished, so nothing was saved."
-    go_on = _command(data, replace(options, resume=written))
-    return f"The weights of epoch {network.epoch} are saved.\nGo on:    {go_on}"
+    go_on = _command(data, replace(options, resume=weights))
+    return f"The weights of the last finished epoch are saved.\nGo on:    {go_on}"
 
 
 def _command(data: Path, options: TrainOptions) -> str:

@@ -644,7 +644,7 @@ def test_recipes_train_on_images_of_any_range_and_channels(tmp_path):
     """Every recipe varies the images in their own range; those that cannot train say so at the start."""
     from mrcnn.cli import recipes
     from mrcnn.cli.datasets import open_dataset
-    from mrcnn.cli.training import _settings_of
+    from mrcnn.cli.training import TrainOptions, settings_of
     from mrcnn.data.loading import load_image_gt
 
     tifffile = pytest.importorskip("tifffile")
@@ -653,8 +653,8 @@ def test_recipes_train_on_images_of_any_range_and_channels(tmp_path):
     tifffile.imwrite(tmp_path / "images" / "a.tif", bands, photometric="minisblack", planarconfig="separate")
     files.write_picture(tmp_path / "labels" / "a.png", files.labels())
     dataset = open_dataset(tmp_path, choice={"channels": [0, 1, 2, 3]})
-    given = {"model": None, "resume": None, "name": None, "size": None, "batch": None}
-    values = _settings_of(dataset, "scratch", ["IMAGE_VALUE_RANGE=(0, 4095)"], **given)
+    options = TrainOptions(epochs=1, settings=["IMAGE_VALUE_RANGE=(0, 4095)"])
+    values = settings_of(dataset, "scratch", options)
     assert values["IMAGE_CHANNEL_COUNT"] == len(values["MEAN_PIXEL"]) == 4
     config = recipes.config_of("scratch")
     with pytest.raises(ValueError, match=r"takes images of 3 channels .* training images of 4 channels"):
@@ -668,7 +668,7 @@ def test_recipes_train_on_images_of_any_range_and_channels(tmp_path):
     image, *_ = load_image_gt(dataset, config, 0, augmentation=steps, rng=rng)
     assert image.dtype == np.uint16 and image.shape[2] == 4 and 1000 < image.mean() < 5000
     with pytest.raises(ValueError, match=r"--recipe imagenet needs images of 3 channels.*--recipe scratch"):
-        _settings_of(dataset, "imagenet", [], **given)
+        settings_of(dataset, "imagenet", options)
 
 
 def test_stages_of_recipes():

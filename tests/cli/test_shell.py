@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +12,7 @@ from typer.main import get_command
 
 from mrcnn.cli.messages import finish
 from mrcnn.cli.shell import command_line
-from mrcnn.cli.training import TrainOptions, _after_interruption, _next_steps
+from mrcnn.cli.training import TrainOptions, after_interruption, next_steps
 
 
 @pytest.mark.parametrize(
@@ -27,9 +26,9 @@ def test_paths_with_spaces_are_quoted(system, expected, monkeypatch):
 
 
 def test_detection_after_training_reads_the_same_part_of_files():
-    text = _next_steps("my logs/a.h5", "mrcnn train x", {"page": 2, "channels": [0, 1], "class": "cell"})
+    text = next_steps("my logs/a.h5", "mrcnn train x", {"page": 2, "channels": [0, 1], "class": "cell"})
     assert "mrcnn detect IMAGES --model 'my logs/a.h5' --page 2 --channels 0,1\n" in text
-    assert "mrcnn detect IMAGES --model a.h5\n" in _next_steps("a.h5", "mrcnn train x", {})
+    assert "mrcnn detect IMAGES --model a.h5\n" in next_steps("a.h5", "mrcnn train x", {})
 
 
 def test_the_words_of_a_training_give_its_options():
@@ -52,16 +51,13 @@ def test_the_words_of_a_training_give_its_options():
     assert read == {"data": Path("data.json"), **given, **chosen}
 
 
-def test_an_interruption_says_how_to_continue(tmp_path, capsys):
-    network = SimpleNamespace(checkpoint_path=str(tmp_path / "my_{epoch:04d}.h5"), epoch=2)
+def test_an_interruption_says_how_to_continue(capsys):
     options = TrainOptions(epochs=10, recipe="scratch")
-    nothing = _after_interruption(network, Path("a b"), options)
+    nothing = after_interruption(None, Path("ab"), options)
     assert nothing == "No epoch was finished, so nothing was saved."
-    (tmp_path / "my_0002.h5").touch()
-    text = _after_interruption(network, Path("ab"), options)
-    weights = tmp_path / "my_0002.h5"
-    assert text.splitlines()[0] == "The weights of epoch 2 are saved."
-    assert f"mrcnn train ab --resume {weights} --epochs 10 --recipe scratch" in text
+    text = after_interruption(Path("logs/my_0002.h5"), Path("ab"), options)
+    assert text.splitlines()[0] == "The weights of the last finished epoch are saved."
+    assert "mrcnn train ab --resume logs/my_0002.h5 --epochs 10 --recipe scratch" in text
 
     @finish
     def command(advice):
