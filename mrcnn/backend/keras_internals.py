@@ -152,7 +152,7 @@ _jit_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _keeping_arguments() -> Iterator[None]:
+def keeping_arguments() -> Iterator[None]:
     """Keep what Keras compiles on JAX in this context from overwriting its arguments (donation).
 
     A step then needs memory for the new weights and optimizer state beside the old ones.
@@ -202,17 +202,17 @@ class KeepsWeights(keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Make the function of a step of `fit`."""
-        with _keeping_arguments():
+        with keeping_arguments():
             return super().make_train_function(force)
 
     def make_test_function(self, force: bool = False) -> Any:
         """Make the function of a step of `evaluate`."""
-        with _keeping_arguments():
+        with keeping_arguments():
             return super().make_test_function(force)
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Make the function of a step of `predict`."""
-        with _keeping_arguments():
+        with keeping_arguments():
             return super().make_predict_function(force)
 
     @contextlib.contextmanager

@@ -245,6 +245,17 @@ class TestKeepsWeights:
         np.testing.assert_allclose(model.get_weights()[0], [[trained]])
 
 
+@pytest.mark.skipif(BACKEND != "jax", reason="JAX alone overwrites arguments")
+def test_keeping_arguments():
+    from keras.src.backend.jax import trainer
+
+    before, x = trainer.jit, keras.ops.ones(3)
+    with keras_internals.keeping_arguments():
+        step = trainer.jit(lambda x: x + 1, donate_argnums=0, out_shardings=None)
+    assert step(x)[0] == 2 and not x.is_deleted()
+    assert trainer.jit is before
+
+
 def test_variable_index():
     variables = [keras.Variable(np.zeros(2, "float32")) for _ in range(3)]
     optimizer = keras.optimizers.SGD()
