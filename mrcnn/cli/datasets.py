@@ -1,6 +1,8 @@
 """Datasets by path, and the command `mrcnn describe`."""
 
+import itertools
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -220,11 +222,9 @@ def _images_of_export(path: Path, content: Any) -> Path | None:
     root, part = path.parent.parent if is_apart else path.parent, path.stem.removeprefix("instances_")
     usual = [path.parent, root / "images" / part, root / "images", root / part, root]
     names = first_images(content)
-    for folder in usual if names else ():
-        if any((folder / name).is_file() for name in names):
-            return folder
-    for folder in sorted(root.glob("[!.]*/")) if names else ():
-        if any((folder / name).is_file() for name in names):
+    others = sorted(root.glob("[!.]*/")) if names else []
+    for folder in itertools.chain(usual, others):
+        if any(os.path.isfile(folder / name) for name in names):
             return folder
     if not is_apart or _has_images(path.parent):
         return None

@@ -51,7 +51,7 @@ def first_images(content: Any) -> list[str]:
     first = records[:FIRST_IMAGES] if isinstance(records, list) else []
     named = [record for record in first if isinstance(record, dict)]
     names = [record.get("file_name", record.get("filename")) for record in named]
-    return [name.replace("\\", "/") for name in names if isinstance(name, str) and "\0" not in name]
+    return [name.replace("\\", "/") for name in names if isinstance(name, str)]
 
 
 def not_recognized(path: Path) -> InvalidDataError:

@@ -295,6 +295,12 @@ def test_images_of_a_via_file_are_found(tmp_path):
     assert objects(open_dataset(path)) == [1]
 
 
+def test_a_name_that_no_file_can_have(tmp_path):
+    path = files.write_json(tmp_path / "a.json", files.coco_content("x" * 300 + ".png"))
+    with pytest.raises(InvalidDataError, match=r"no usable image.*\n  1 x image file is missing"):
+        open_dataset(path)
+
+
 def test_images_beside_a_coco_file_come_first(tmp_path):
     path = files.write_json(tmp_path / "annotations" / "train.json", files.coco_content("a.png"))
     for folder in ("annotations", "images"):
