@@ -60,6 +60,7 @@ def detect_sources(
             f"These options apply to tiles only: --{', --'.join(tiles)}. Add --tile, or leave them out."
         )
     loaded = load_model(model, settings)
+    check_choice(options.get("channels"), loaded.config)
     if tiles:
         from mrcnn.cli.tiling import detect_in_tiles
 
@@ -69,7 +70,6 @@ def detect_sources(
         return detect_in_tiles(
             sources, loaded, output, min_score=min_score, formats=wanted, quiet=quiet, **tiles, **options
         )
-    check_choice(options.get("channels"), loaded.config)
     overlays = not formats if overlays is None else overlays
     return _detect_images(sources, loaded, output, min_score, overlays, quiet, formats, **options)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -177,6 +178,12 @@ def test_channels_that_the_model_does_not_take(tmp_path, detect, caplog):
     tifffile.imwrite(tmp_path / "a.tif", bands, photometric="minisblack", planarconfig="separate")
     with pytest.raises(InvalidDataError, match=r"\(0, 1, 2, 3\)\. Choose 3, or one for a gray image"):
         detect([str(tmp_path / "a.tif")], output=tmp_path / "out", channels=[0, 1, 2, 3])
+    (tmp_path / "two").mkdir()
+    for name in ("a.tif", "b.tif"):
+        shutil.copy(tmp_path / "a.tif", tmp_path / "two" / name)
+    with pytest.raises(InvalidDataError, match="takes images of 3 channels"):
+        detect([str(tmp_path / "two")], output=tmp_path / "tiles", channels=[0, 1], tiles={"tile": 64})
+    assert not (tmp_path / "tiles").exists()
     files.write_picture(tmp_path / "gray.tif", files.picture()[..., 0])
     with pytest.raises(InvalidDataError, match="The image could not be used"):
         detect([str(tmp_path / "gray.tif")], output=tmp_path / "out", channels=[2, 1, 0])
