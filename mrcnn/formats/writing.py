@@ -90,13 +90,12 @@ def write_dataset(
             content = _content(dataset, image_id) if copy_images else None
             results.add(objects, name, file_name=file_name, image=image, content=content)
     report_unreadable(errors, dataset.num_images)
-    if crowds and "coco" not in formats:
-        warnings.warn(
-            f"{crowds} crowds were left out, because only the format coco has them.",
-            LeftOutWarning,
-            stacklevel=2,
-        )
     results.finish()
+    if crowds and "coco" not in formats:
+        what = "1 crowd was" if crowds == 1 else f"{crowds} crowds were"
+        warnings.warn(
+            f"{what} left out, because only the format coco has crowds.", LeftOutWarning, stacklevel=2
+        )
     return results.counts
 
 

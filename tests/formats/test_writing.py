@@ -201,5 +201,5 @@ def test_crowds_that_no_format_has_are_named(kinds, tmp_path):
         warnings.simplefilter("always")
         formats.write_dataset(dataset, tmp_path / "out", kinds)
     texts = [str(warning.message) for warning in caught if warning.category is LeftOutWarning]
-    left_out = "1 crowds were left out, because only the format coco has them."
+    left_out = "1 crowd was left out, because only the format coco has crowds."
     assert texts == ([] if "coco" in kinds else [left_out])
