@@ -37,7 +37,7 @@ LEAST_WIDTH = 110  # characters
 LARGE_SHARE = 0.25
 SUBJECTS = {"network": "The network", "prepare": "Preparing images", "masks": "Placing masks"}
 ADVICE = {
-    "network": ("To make it faster, use a GPU, {export}smaller images (IMAGE_MAX_DIM) or a light network."),
+    "network": "To make it faster, use a GPU, {export}smaller images (IMAGE_MAX_DIM) or a light network.",
     "prepare": "It runs in one Python thread. Prepare images in several processes, or store smaller images.",
     "masks": 'Pass masks="cropped" or masks="rle" to skip it.',
 }

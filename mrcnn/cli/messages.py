@@ -67,8 +67,7 @@ def finish(command: Callable[..., Any]) -> Callable[..., None]:
 
     The function returns a value for --json and a text for people. An error becomes one sentence. With --json,
     everything that the function prints goes to standard error. A KeyboardInterrupt may have a text that says
-    how to continue. A LeftOutWarning leads to the exit code of an
-    IncompleteError.
+    how to continue. A LeftOutWarning leads to the exit code of an IncompleteError.
     """
 
     @functools.wraps(command)
