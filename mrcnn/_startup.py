@@ -234,8 +234,8 @@ def _execute_without_compiler(execute: Execute, module: ModuleType) -> None:
         remove()
         return getattr(importlib.import_module(COMPILER), name)
 
-    vars(stub).update(disable=sys.modules["torch"]._disable_dynamo, __getattr__=get)
-    with contextlib.suppress(Exception):  # the module may need more than the stub has
+    with contextlib.suppress(Exception):  # PyTorch may have no such decorator, or the module need more
+        vars(stub).update(disable=sys.modules["torch"]._disable_dynamo, __getattr__=get)
         sys.modules[COMPILER] = stub
         try:
             execute(module)

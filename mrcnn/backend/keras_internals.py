@@ -148,7 +148,7 @@ def restore_compiled_state(model: keras.Model, state: dict[str, Any]) -> None:
     vars(model).update(state)
 
 
-_jit_lock = threading.Lock()
+_jit_lock = threading.RLock()
 
 
 @contextlib.contextmanager
