@@ -376,8 +376,8 @@ class Config:
 
     JIT_COMPILE: bool | None = None
     """Whether to compile training and detection with XLA. None compiles where that is faster: always on JAX,
-    and on an accelerator with TensorFlow. On PyTorch, True compiles the training step with torch.compile, which
-    takes many minutes on a CPU; what it gains is not known."""
+    and on an accelerator with TensorFlow. On PyTorch, True compiles the training step with torch.compile,
+    which takes many minutes on a CPU; what it gains is not known."""
 
     PAD_TO_FEW_SIZES = False
     """Whether detection pads images of many sizes to few (sides 256, 384, 512, 768 and so on), where each
