@@ -201,17 +201,17 @@ class KeepsWeights(keras.Model):
             return super().predict(*args, **options)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Make the function of a step of `fit`."""
+        """Make the function that runs a step of `fit`."""
         with keeping_arguments():
             return super().make_train_function(force)
 
     def make_test_function(self, force: bool = False) -> Any:
-        """Make the function of a step of `evaluate`."""
+        """Make the function that runs a step of `evaluate`."""
         with keeping_arguments():
             return super().make_test_function(force)
 
     def make_predict_function(self, force: bool = False) -> Any:
-        """Make the function of a step of `predict`."""
+        """Make the function that runs a step of `predict`."""
         with keeping_arguments():
             return super().make_predict_function(force)
 

@@ -33,7 +33,7 @@ def check_file(path: str | os.PathLike[str]) -> Path:
 
 
 def _newest_weights(folder: Path) -> str:
-    """Return a sentence that names the newest weight file of a folder of runs or of one run, or ""."""
+    """Return a sentence that names the newest weight file in a folder of one or more runs, or ""."""
     found = [path for pattern in ("mask_rcnn_*.h5", "*/mask_rcnn_*.h5") for path in folder.glob(pattern)]
     newest = max(found, key=lambda path: (path.stat().st_mtime_ns, path), default=None)
     return f" Its newest weight file is {newest}." if newest else ""

@@ -34,7 +34,7 @@ class IncompleteError(Exception):
 
 
 def check_any(counts: Sized, images: int) -> None:
-    """Raise InvalidDataError if there are results of none of the images."""
+    """Raise InvalidDataError if no image gave results."""
     if images and not len(counts):
         what = "The image could not" if images == 1 else f"None of the {images} images could"
         raise InvalidDataError(f"{what} be used; see above. Nothing was saved.")
@@ -48,7 +48,7 @@ def report_errors(with_traceback: bool) -> None:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Return a context in which warnings for users are one sentence, without a file and a line of Python."""
+    """Print warnings for users in this context as sentences, without a path and a line of Python."""
     usual = warnings.formatwarning
 
     def as_sentence(message: Any, category: type[Warning], *place: Any, **options: Any) -> str:

@@ -58,11 +58,7 @@ def detect_in_tiles(
     from mrcnn.results.folder import ResultFolder
     from mrcnn.tiles.grid import check_batch, check_tile
 
-    for name in formats:
-        if name in NOT_IN_TILES:
-            raise ValueError(
-                f"--format {name} needs the whole image in memory. Leave out --format {name} or --tile."
-            )
+    _check_formats(formats)
     check_tile(tile, overlap)
     check_batch(batch)
     images = files_of(sources)
@@ -98,6 +94,14 @@ def detect_in_tiles(
     finally:
         results.finish()
     return _summary(output, results.counts, left_out, len(images))
+
+
+def _check_formats(formats: Sequence[str]) -> None:
+    for name in formats:
+        if name in NOT_IN_TILES:
+            raise ValueError(
+                f"--format {name} needs the whole image in memory. Leave out --format {name} or --tile."
+            )
 
 
 def _summary(

@@ -27,7 +27,7 @@ MEASURED_IMAGES = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """The options of `mrcnn train`, by their names. The help of the command describes them.
+    """The options of `mrcnn train`, which its help describes.
 
     `settings` are those of --set, as NAME=VALUE. `choice` has the options for reading images and annotations
     by the names that the command line gives them. None means the default.

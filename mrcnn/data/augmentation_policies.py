@@ -121,7 +121,7 @@ class CameraPolicy:
         return image, masks
 
     def _light_changes(self, image: Image, rng: np.random.Generator) -> list[Callable[[Image], Image]]:
-        """Return one function per change, each with its number drawn when it is called."""
+        """Return one function per change. Each draws its strength when it is called."""
         strength = self.strength
         hue = round(HUE * strength)
 
@@ -149,7 +149,7 @@ class CameraPolicy:
         ]
 
     def _quality_changes(self, image: Image, rng: np.random.Generator) -> list[Callable[[Image], Image]]:
-        """Return one function per change, each with its number drawn when it is called."""
+        """Return one function per change. Each draws its strength when it is called."""
 
         def noise(image: Image) -> Image:
             sigma = rng.uniform(0, NOISE * self.strength)

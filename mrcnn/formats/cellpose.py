@@ -80,7 +80,9 @@ class _Type:
     def of_numbers(self) -> np.dtype:
         """Return the type. Raise a ValueError if it is not a number type."""
         if not NUMBERS.fullmatch(self._code):
-            raise ValueError(f"An array must hold numbers. Received: type {self._code!r}")
+            raise ValueError(
+                f"The arrays in the file must hold numbers. Received: an array of type {self._code!r}"
+            )
         return np.dtype(self._code).newbyteorder(self._order)
 
 

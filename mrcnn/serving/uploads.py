@@ -136,7 +136,7 @@ def decode(
 
 
 def _frames(content: bytes, page: int, channels: Sequence[int] | None) -> list[int]:
-    """Return the numbers of the images of a file that are decoded."""
+    """Return the numbers of the images in a file that have to be decoded."""
     if channels is None:
         return [page]
     stack = images.read_stack(content)

@@ -39,7 +39,10 @@ def check_batch(batch: int) -> int:
         ValueError: If it is not a number of at least 1.
     """
     if isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1:
-        raise ValueError(f"`batch` must be a number of tiles of at least 1. Received: batch={batch!r}")
+        raise ValueError(
+            f"`batch`, the number of tiles in a batch, must be an integer of at least 1. Received: "
+            f"batch={batch!r}"
+        )
     return int(batch)
 
 

@@ -359,7 +359,7 @@ def test_a_folder_of_other_files_and_damaged_tiles_are_refused(image, tmp_path):
         ({"tile": 64, "overlap": 32}, "`overlap` must be"),
         ({"overlap": 0}, "`overlap` must be"),
         ({"overlap": True}, "`overlap` must be"),
-        ({"batch": 0}, "`batch` must be a number of tiles"),
+        ({"batch": 0}, "`batch`, the number of tiles in a batch, must be an integer"),
         ({"channels": (1,)}, "`channels` must be numbers from 0 to 0"),
     ],
 )
