@@ -23,18 +23,18 @@ TIE = 1e-6
 
 
 def _overlaps(center: Tensor, half: Tensor, boxes: Tensor) -> Tensor:
-    """Return the IoU [B, A] of every anchor with one box of each image ([B, 4], pixels).
+    """Return the IoU [B, A] of every anchor (`center` and `half` are [2, A]) with one box of each image.
 
-    Edges are measured from the center of the anchor. Centers and boxes are whole numbers, so no precision is
-    lost far from the origin, and equal anchors get equal values.
+    The boxes are [B, 4] in pixels. Edges are measured from the center of the anchor. Centers and boxes are
+    whole numbers, so no precision is lost far from the origin, and equal anchors get equal values.
     """
-    boxes = boxes[:, None]  # [B, 1, 4]
-    low = ops.maximum(boxes[..., :2] - center, -half)  # [B, A, 2]
-    high = ops.minimum(boxes[..., 2:] - center, half)
+    boxes = boxes[..., None]  # [B, 4, 1]
+    low = ops.maximum(boxes[:, :2] - center, -half)  # [B, 2, A]
+    high = ops.minimum(boxes[:, 2:] - center, half)
     side = ops.maximum(high - low, 0.0)
-    intersection = side[..., 0] * side[..., 1]
-    area = 4.0 * half[:, 0] * half[:, 1]
-    box_area = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    intersection = side[:, 0] * side[:, 1]
+    area = 4.0 * half[0] * half[1]
+    box_area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return intersection / (area + box_area - intersection)
 
 
@@ -58,6 +58,8 @@ def match_anchors(
     boxes = ops.cast(gt_boxes, "float32")
     used = ops.max(ops.where(gt_class_ids != 0, ops.arange(1, ops.shape(gt_class_ids)[1] + 1)[None], 0))
     zeros = ops.zeros_like(boxes[:, :1, 0]) + ops.zeros_like(half[None, :, 0])  # [B, A]
+    # Tensors whose last axis is long are faster than those whose last axis is (y, x).
+    center, half = ops.transpose(center), ops.transpose(half)
 
     def unfinished(number: Tensor, *_: Tensor) -> Tensor:
         return number < used
