@@ -102,7 +102,7 @@ class Config:
     NORM = "batch"
     """Kind of normalization. "batch" is batch normalization, which published weights need (see TRAIN_BN).
     "group" normalizes over groups of channels of one image (Wu and He, 2018). It can be trained from scratch
-    with any batch size and is a little slower."""
+    with any batch size, and takes about twice the time on a CPU."""
 
     BATCH_NORM_EPSILON = 0.001
     """Number that batch norm adds to the variance. Weights only work with the value that they were trained
