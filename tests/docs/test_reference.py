@@ -1,5 +1,6 @@
 """The reference has every public module and every public name."""
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -38,3 +39,11 @@ def test_names_that_live_elsewhere_are_listed(module):
         value = None if "." in name else getattr(import_module(f"mrcnn.{module}"), name)
         if getattr(value, "__module__", f"mrcnn.{module}") != f"mrcnn.{module}":
             assert f"| `{name}` |" in table, name
+
+
+def test_links_to_names_lead_to_existing_names():
+    names = re.findall(r"\[`(mrcnn[\w.]*)`\]\[\]", TEXT)
+    assert names
+    for name in names:
+        module, _, last = name.rpartition(".")
+        assert hasattr(pkgutil.resolve_name(module), last), name
