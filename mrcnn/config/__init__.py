@@ -385,8 +385,8 @@ class Config:
 
     REDUCED_JPEG = False
     """Whether detection in files decodes JPEG images at a half, a quarter or an eighth of their size, where
-    the network's input is at least so much smaller. This is several times faster. Scores change a little,
-    because more pixels count."""
+    the network's input is at least so much smaller. Decoding is then several times faster. Scores change a
+    little, because more pixels count."""
 
     # --- Loading of training data ---
 
