@@ -543,10 +543,8 @@ def config_for(arguments: argparse.Namespace, mode: str) -> mrcnn.Config:
     config = RECIPES[arguments.recipe][mode == "inference"]()
     config.STEPS_PER_EPOCH = arguments.steps or config.STEPS_PER_EPOCH
     config.IMAGE_MIN_SCALE = arguments.scale or config.IMAGE_MIN_SCALE
-    if arguments.command == "detect" and arguments.min_score is not None:
+    if arguments.command in ("count", "predict", "detect") and arguments.min_score is not None:
         config.DETECTION_MIN_CONFIDENCE = arguments.min_score
-    elif arguments.command in ("count", "predict"):
-        config.DETECTION_MIN_CONFIDENCE = min(config.DETECTION_MIN_CONFIDENCE, arguments.min_score)
     return config
 
 
