@@ -13,7 +13,9 @@ the entry. Programs can read them from the attributes `file`, `entry` and `field
 """
 
 import contextlib
+import functools
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -75,22 +77,45 @@ class LeftOutWarning(UserWarning):
 def redirect_warnings(kind: type[Warning], receive: Callable[[str], object]) -> Iterator[None]:
     """Return a context in which a function receives the warnings of a kind, which are then not shown.
 
+    Python has one function that shows the warnings of all threads, so the warnings of other threads are
+    received, too. Contexts may overlap in time, in one thread or in several: of those of a kind, the one that
+    was entered last receives.
+
     Args:
         kind: A class of warnings.
         receive: Called with the text of each, also if the same warning came before.
     """
-    with warnings.catch_warnings():
+    context = object()
+    with _lock:
+        if not _receivers:
+            _usual.enter_context(warnings.catch_warnings())
+            warnings.showwarning = functools.partial(_pass_on, warnings.showwarning)
+        _receivers[context] = kind, receive
         warnings.simplefilter("always", kind)
-        show_other = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-            if issubclass(category, kind):
-                receive(str(message))
-            else:
-                show_other(message, category, *place, **options)
-
-        warnings.showwarning = show
+    try:
         yield
+    finally:
+        with _lock:
+            del _receivers[context]
+            if not _receivers:  # only then: the contexts of threads may end in any order
+                _usual.close()
+
+
+# The open contexts of `redirect_warnings`, in the order of their entry, and what ends with the last of them.
+_receivers: dict[object, tuple[type[Warning], Callable[[str], object]]] = {}
+_usual = contextlib.ExitStack()
+_lock = threading.Lock()
+
+
+def _pass_on(
+    show: Callable[..., object], message: Warning | str, category: type[Warning], *place: Any, **options: Any
+) -> None:
+    """Give a warning to the last receiver of its kind, or else show it."""
+    for kind, receive in reversed(list(_receivers.values())):
+        if issubclass(category, kind):
+            receive(str(message))
+            return
+    show(message, category, *place, **options)
 
 
 def reason(error: BaseException) -> str:

@@ -64,3 +64,20 @@ def test_warnings_of_one_category_are_redirected():
     assert [str(warning.message) for warning in shown] == ["b.png"]
     with pytest.warns(CappedWarning, match="c.png"):
         warnings.warn("c.png", CappedWarning, stacklevel=1)
+
+
+def test_contexts_of_redirected_warnings_end_in_any_order():
+    """As in two threads, of which the one that began first also ends first."""
+    received = {"first": [], "second": []}
+    usual, filters = warnings.showwarning, list(warnings.filters)
+    first, second = (redirect_warnings(CappedWarning, received[name].append) for name in received)
+    first.__enter__()
+    second.__enter__()
+    warnings.warn("a.png", CappedWarning, stacklevel=1)
+    first.__exit__(None, None, None)
+    warnings.warn("b.png", CappedWarning, stacklevel=1)
+    second.__exit__(None, None, None)
+    assert received == {"first": [], "second": ["a.png", "b.png"]}
+    assert warnings.showwarning is usual and warnings.filters == filters
+    with pytest.warns(CappedWarning, match=r"c\.png"):
+        warnings.warn("c.png", CappedWarning, stacklevel=1)
