@@ -9,12 +9,15 @@ import functools
 import io
 import os
 import re
+import secrets
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from mrcnn.errors import DataError, InvalidDataError, MissingFileError, UnreadableFileError, reason
+from mrcnn.files import hidden_prefix
 from mrcnn.files.ordinary import check_ordinary
 
 MAX_MEMBER_SIZE = 1 << 30  # bytes of an unpacked member that is read into memory
@@ -83,11 +86,14 @@ def open_member(path: str | os.PathLike[str], member: str, max_size: int = MAX_M
 def extract(
     path: str | os.PathLike[str], folder: str | os.PathLike[str], max_size: int = MAX_UNPACKED
 ) -> list[Path]:
-    """Unpack a zip archive into a folder.
+    """Unpack a zip archive into a new folder, which appears when it is complete.
+
+    Until then, the files are in a hidden folder beside it, which is removed after an error. If the process is
+    killed, it remains.
 
     Args:
         path: The archive.
-        folder: Where to unpack; it is created.
+        folder: The folder to create. An empty one may exist.
         max_size: The largest sum of all sizes in bytes.
 
     Returns:
@@ -97,8 +103,11 @@ def extract(
         MissingFileError, UnreadableFileError: See `open_member`.
         InvalidDataError: If a name points outside the folder, or the archive declares more than `max_size`
             bytes.
+        FileExistsError: If the folder has files, or is a file itself.
         OSError: If a file cannot be written.
     """
+    place = Path(os.path.realpath(folder))
+    _check_new(place)
     archive = _archive(path)
     if outside := outside_names(path):
         raise InvalidDataError(
@@ -113,14 +122,29 @@ def extract(
             "`max_size` if you trust the archive.",
             file=path,
         )
-    paths = []
-    for name in member_names(path):
-        target = Path(folder) / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            _copy(path, archive, name, file.write, max_size)
-        paths.append(target)
-    return paths
+    unfinished = place.parent / f"{hidden_prefix(place.name)}{secrets.token_hex(4)}.part"
+    try:
+        unfinished.mkdir(parents=True)
+        names = member_names(path)
+        for name in names:
+            target = unfinished / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                _copy(path, archive, name, file.write, max_size)
+        if place.exists():
+            place.rmdir()  # Windows does not rename to an existing folder
+        unfinished.rename(place)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return [Path(folder, name) for name in names]
+
+
+def _check_new(folder: Path) -> None:
+    """Raise FileExistsError if something is at the path of a new folder, except an empty folder."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise FileExistsError(
+            f"{folder}: There are files already. Choose a new folder, or move them elsewhere first."
+        )
 
 
 def _copy(

@@ -208,8 +208,8 @@ def download_and_unpack(url: str, root: Path, target: str) -> None:
     unpacked = root / f".{archive.stem}.part"
     shutil.rmtree(unpacked, ignore_errors=True)  # of an interrupted call
     print(f"Unpacking {archive} ...")
-    archives.extract(archive, unpacked)
-    for path in sorted(unpacked.iterdir()):
+    archives.extract(archive, unpacked / "content")
+    for path in sorted((unpacked / "content").iterdir()):
         if path.is_dir() and (root / path.name).is_dir():  # annotations/ may hold other files
             for file in path.iterdir():
                 file.replace(root / path.name / file.name)

@@ -127,6 +127,28 @@ def test_unpacking(tmp_path):
         archives.extract(path, tmp_path / "other", max_size=10_000)
 
 
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    path = patch(archive(tmp_path / "a.zip", a=CONTENT), 22, struct.pack("<I", 10_241))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("b", b"b")
+    with pytest.raises(InvalidDataError, match=r"a\.zip/a: .* declares 10241 bytes but holds 10240"):
+        archives.extract(path, tmp_path / "out")
+    assert [one.name for one in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_unpacking_replaces_nothing(tmp_path):
+    path, out = archive(tmp_path / "a.zip", a=CONTENT), tmp_path / "out"
+    out.mkdir()
+    assert archives.extract(path, out) == [out / "a"]
+    (out / "a").write_bytes(b"corrected")
+    (out / "b").write_bytes(b"b")
+    for target in (out, out / "b"):
+        with pytest.raises(FileExistsError, match="There are files already. Choose a new folder"):
+            archives.extract(path, target)
+    assert {one.name: one.read_bytes() for one in out.iterdir()} == {"a": b"corrected", "b": b"b"}
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.zip", "out"]
+
+
 @pytest.mark.parametrize("method", [METHODS["deflated"], METHODS["lzma"]])
 def test_a_bomb_takes_little_memory(method, tmp_path):
     """40 MB of zeros that state ten bytes are not unpacked as a whole."""
