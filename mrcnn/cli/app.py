@@ -185,24 +185,11 @@ ClassName = Annotated[
 ]
 
 
-def _image_choice(
-    page: int | None,
-    channels: str | None,
-    class_attribute: str | None = None,
-    class_name: str | None = None,
-    crowds_as_objects: bool = False,
-) -> dict[str, Any]:
-    """Return the given options for reading images and annotations, by name."""
+def _image_choice(*options: Any) -> dict[str, Any]:
+    """Return the given options for reading images and annotations, by name; see `datasets.image_choice`."""
     from mrcnn.cli import datasets
 
-    options = {
-        "page": page,
-        "channels": datasets.parse_channels(channels),
-        datasets.CLASS_ATTRIBUTE: class_attribute,
-        datasets.CLASS: class_name,
-        datasets.CROWDS_AS_OBJECTS: crowds_as_objects or None,
-    }
-    return _given(**options)
+    return _given(**datasets.image_choice(*options))
 
 
 def _given(**options: Any) -> dict[str, Any]:
@@ -678,6 +665,8 @@ def benchmark(
     images: Annotated[
         Path | None, typer.Option("--images", help="A folder of images; synthetic ones by default.")
     ] = None,
+    page: Page = None,
+    channels: Channels = None,
     settings: Set = None,
     json: Json = False,
 ) -> Any:
@@ -692,6 +681,7 @@ def benchmark(
         precisions=precision or [],
         repeats=repeats,
         images=images,
+        choice=_image_choice(page, channels),
         settings=settings or [],
         quiet=json,
     )

@@ -8,7 +8,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,18 @@ def bind(threads: int) -> None:
 
 def measure(case: dict[str, Any]) -> list[dict[str, Any]]:
     """Return one row for each image size and batch size."""
+    from mrcnn.geometry.preprocessing import check_choice
+
     started = time.perf_counter()
     model = _load(case)
     load_seconds = time.perf_counter() - started
+    choice = case.get("choice", {})
+    check_choice(choice.get("channels"), model.config)
     rows = []
     for size in case["sizes"] or [0]:
         for batch in case["batches"]:
             model.config.IMAGES_PER_GPU = batch
-            images = _images(case["images"], size, batch, int(model.config.IMAGE_CHANNEL_COUNT))
+            images = _images(case["images"], size, batch, int(model.config.IMAGE_CHANNEL_COUNT), choice)
             row = _row(model, images, case["repeats"])
             facts = {"size": size, "batch": batch, "threads": case["threads"]}
             precision = case["precision"] or _own_precision(model)
@@ -81,7 +85,7 @@ def _own_precision(model: Any) -> str:
     return str(model.config.PRECISION or "float32")
 
 
-def _images(source: str | None, size: int, batch: int, channels: int) -> list[Any]:
+def _images(source: str | None, size: int, batch: int, channels: int, choice: Mapping[str, Any]) -> list[Any]:
     """Return the images in a folder, resized if a size is given, or images of bright disks on black."""
     import numpy as np
 
@@ -93,7 +97,7 @@ def _images(source: str | None, size: int, batch: int, channels: int) -> list[An
     files = [Path(source, name) for name in images_in(source, "")]
     if not files:
         raise ValueError(f"{source} has no images.")
-    images = [read_image(files[index % len(files)]) for index in range(batch)]
+    images = [read_image(files[index % len(files)], **choice) for index in range(batch)]
     if not size:
         return images
     import cv2

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def benchmark_model(
     precisions: Sequence[str],
     repeats: int,
     images: Path | None,
+    choice: Mapping[str, Any],
     settings: Sequence[str],
     quiet: bool,
 ) -> tuple[dict[str, Any], str]:
@@ -59,7 +60,14 @@ def benchmark_model(
 
     Raises:
         RuntimeError: If a measurement fails.
+        ValueError: If there is a `choice` of pages or channels, but no `images`.
     """
+    if choice and images is None:
+        given = " and ".join(f"--{name}" for name in choice)
+        raise ValueError(
+            "--page and --channels are for the images of --images. Pass a folder to --images, or leave out "
+            f"{given}."
+        )
     rows: list[dict[str, Any]] = []
     for precision in precisions or [""]:
         for count in threads or [available_cores()]:
@@ -71,6 +79,7 @@ def benchmark_model(
                 "precision": precision,
                 "repeats": repeats,
                 "images": None if images is None else str(images),
+                "choice": dict(choice),
                 "settings": list(settings),
             }
             if not quiet:

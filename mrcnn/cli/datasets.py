@@ -64,6 +64,23 @@ def parse_channels(text: str | None) -> list[int] | None:
         raise ValueError(f"--channels takes numbers, such as 0 or 2,1,0. Received: {text}") from None
 
 
+def image_choice(
+    page: int | None,
+    channels: str | None,
+    class_attribute: str | None = None,
+    class_name: str | None = None,
+    crowds_as_objects: bool = False,
+) -> dict[str, Any]:
+    """Return the options for reading images and annotations by name, None if they were not given."""
+    return {
+        "page": page,
+        "channels": parse_channels(channels),
+        CLASS_ATTRIBUTE: class_attribute,
+        CLASS: class_name,
+        CROWDS_AS_OBJECTS: crowds_as_objects or None,
+    }
+
+
 def open_dataset(
     data: Path,
     images: Path | None = None,

@@ -14,6 +14,7 @@ import httpx
 import keras
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from tiny_model import TinyConfig, vary_masks
 
@@ -133,6 +134,24 @@ def test_benchmark_ignores_hidden_images(onnx_file, tmp_path):
     (tmp_path / "._a.png").write_bytes(b"from a Mac")
     case = {"model": str(onnx_file), "sizes": [], "batches": [2], "threads": 1, "repeats": 1, "settings": []}
     assert len(measure({**case, "precision": "", "images": str(tmp_path)})) == 1
+
+
+def test_benchmark_reads_the_chosen_part_of_images(onnx_file, tmp_path):
+    stack = np.random.default_rng(0).integers(0, 256, (2, 4, 40, 50)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, metadata={"axes": "ZCYX"})
+    arguments = ["--images", tmp_path, "--page", 1, "--channels", "3,1,0", "--repeats", 1, "--json"]
+    code, out, err = command("benchmark", onnx_file, *arguments)
+    assert code == 0, err
+    assert [row["size"] for row in json.loads(out)["rows"]] == [0]
+    case = {"model": str(onnx_file), "sizes": [], "batches": [1], "threads": 1, "repeats": 1, "settings": []}
+    choice = {"page": 1, "channels": [0, 1]}
+    with pytest.raises(ValueError, match="takes images of 3 channels"):
+        measure({**case, "precision": "", "images": str(tmp_path), "choice": choice})
+
+
+def test_benchmark_names_options_without_images():
+    code, _, err = command("benchmark", "nucleus-light", "--page", 1, "--channels", 0)
+    assert code == 1 and "Pass a folder to --images, or leave out --page and --channels." in err
 
 
 def test_benchmark_chooses_the_precision_of_openvino(model, tmp_path):
