@@ -6,8 +6,10 @@ a batch, and is answered. Only a few images are decoded at a time, so memory doe
 
 import asyncio
 import contextlib
+import difflib
 import functools
 import logging
+import reprlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated, Any, Literal, Protocol, TypeVar
 
@@ -219,8 +221,28 @@ async def _gone(request: Request) -> None:
         pass
 
 
+def _post(app: FastAPI, path: str, description: dict[str, Any]) -> Callable[[T], T]:
+    """Return the decorator of an address that takes images, and only the parameters of its function."""
+
+    def check_names(request: Request) -> None:
+        parameters = request.app.openapi()["paths"][path]["post"]["parameters"]
+        known = [parameter["name"] for parameter in parameters if parameter["in"] == "query"]
+        for name in request.query_params:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean {close[0]}?" if close else ""
+                raise RefusedError(
+                    400,
+                    f"The address has a parameter that {path} does not know: {reprlib.repr(name)}.{hint} "
+                    f"Known ones: {', '.join(known)}.",
+                    is_uploading=True,
+                )
+
+    return app.post(path, dependencies=[Depends(check_names)], **description)
+
+
 def _add_images(app: FastAPI, service: Service) -> None:
-    @app.post("/detect", **descriptions.DETECT)
+    @_post(app, "/detect", descriptions.DETECT)
     async def detect(
         request: Request,
         choice: Choice,
@@ -241,7 +263,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
 
         return await service.answer(request, choice, form)
 
-    @app.post("/overlay", **descriptions.OVERLAY)
+    @_post(app, "/overlay", descriptions.OVERLAY)
     async def overlay(request: Request, choice: Choice, min_score: MinScore = 0.5) -> Response:
         def form(image: Image, result: Detections) -> Response:
             found = answers.best(result, min_score)
@@ -251,7 +273,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
 
         return await service.answer(request, choice, form)
 
-    @app.post("/picture", **descriptions.PICTURE)
+    @_post(app, "/picture", descriptions.PICTURE)
     async def picture(request: Request, choice: Choice) -> Response:
         def form(image: Image) -> Response:
             return Response(answers.as_visible_png(image), media_type="image/png")

@@ -37,7 +37,7 @@ _EXAMPLE = {
     "categories": [{"id": 1, "name": "nucleus"}],
 }
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "No image in the request"},
+    400: {"description": "No image in the request, or an unknown query parameter"},
     408: {"description": "The upload took too long"},
     413: {"description": "Too many bytes or pixels"},
     415: {"description": "Not an image, or a damaged one"},

@@ -58,3 +58,20 @@ def test_a_service_answers(client):
         assert [record["score"] for record in answer.json()["annotations"]] == [0.75]
     assert client.post("overlay", content=png()).headers["content-type"] == "image/png"
     assert client.get("health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "address, words",
+    [
+        ("detect?min_scor=0.5", ["/detect", "'min_scor'", "Did you mean min_score?", "Known ones: "]),
+        ("detect?min_score=0.5&Page=1", ["'Page'", "Did you mean page?"]),
+        ("detect?min_scor=2&masks=all", ["'min_scor'"]),
+        ("overlay?masks=none", ["/overlay", "'masks'", "Known ones: min_score, page, channels."]),
+        ("picture?zzz%0A=", ["/picture", "'zzz\\n'. Known ones: page, channels."]),
+    ],
+)
+def test_unknown_names_in_the_address_are_refused(client, address, words):
+    answer = client.post(address, content=png())
+    assert answer.status_code == 400
+    for word in words:
+        assert word in answer.json()["detail"]
