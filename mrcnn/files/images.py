@@ -296,7 +296,7 @@ def _opened(file: Source, name: str | None, entry: str | None) -> Iterator[Binar
         if (error.file is not None or name is None) and entry is None:
             raise
         message = str(error).removeprefix(f"{error.file}: ")
-        raise type(error)(message, file=error.file or name, entry=entry) from error
+        raise type(error)(message, file=error.file or name, entry=entry, field=error.field) from error
     except FileNotFoundError as error:
         raise MissingFileError("There is no such file.", file=name, entry=entry) from error
     except Exception as error:  # decoders raise SyntaxError, struct.error, EOFError, MemoryError and others
@@ -333,13 +333,14 @@ def _warn_of_lossy_mask(name: str) -> None:
 
 def _frame(header: Header, page: int | None, image: "PillowImage | None", stream: BinaryIO) -> int:
     if page is None and header.frames > 1:
-        what, choice = f"{header.frames} frames", CHOOSE_PAGE
+        what, choice, option = f"{header.frames} frames", CHOOSE_PAGE, "page"
         if image is None or image.format == "TIFF":
             from mrcnn.files import stacks
 
             stack = stacks.stack_of(stream)
             what = str(stack)
             if "channels" in dict(stack.axes):
+                option = "channels"
                 page_too = " with a `page`, from 0" if stack.pages > 1 else ""
                 choice = (
                     f"Choose `channels`, such as channels=(0,){page_too}; or `page` alone for one image "
@@ -347,13 +348,15 @@ def _frame(header: Header, page: int | None, image: "PillowImage | None", stream
                 )
         raise InvalidDataError(
             f"The file must hold one image. Received: {what} of {header.height} x {header.width} pixels. "
-            f"{choice}"
+            f"{choice}",
+            field=option,
         )
     index = page or 0
     if not 0 <= index < header.frames:
         raise InvalidDataError(
             f"`page` must be from 0 to {header.frames - 1}: the file has {header.frames} pages. "
-            f"Received: page={page}"
+            f"Received: page={page}",
+            field="page",
         )
     return index
 

@@ -162,11 +162,14 @@ def read_channels(
         check_channels(channels, stack.channels, str(stack) or "1 channel")
         if page is None and stack.pages > 1:
             raise InvalidDataError(
-                f"The file must hold one image of each channel. Received: {stack}. {CHOOSE_PAGE}"
+                f"The file must hold one image of each channel. Received: {stack}. {CHOOSE_PAGE}",
+                field="page",
             )
         index = page or 0
         if not 0 <= index < stack.pages:
-            raise InvalidDataError(f"`page` must be from 0 to {stack.pages - 1}. Received: page={page}")
+            raise InvalidDataError(
+                f"`page` must be from 0 to {stack.pages - 1}. Received: page={page}", field="page"
+            )
         if "channels" in dict(stack.axes):
             frames = [tiff.read_frame(file, stack.frames(index, one), max_pixels) for one in channels]
             if any(frame.ndim != 2 for frame in frames):
@@ -201,5 +204,6 @@ def check_channels(channels: Sequence[int], count: int, what: str) -> None:
     if not numbers or not all(0 <= number < count for number in numbers):
         raise InvalidDataError(
             f"`channels` must be numbers from 0 to {count - 1}: the file has {what}. "
-            f"Received: channels={numbers}"
+            f"Received: channels={numbers}",
+            field="channels",
         )

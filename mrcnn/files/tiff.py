@@ -174,7 +174,8 @@ def color_channels(page: Any, pixels: np.ndarray) -> np.ndarray:
         return pixels[..., :3]
     raise InvalidDataError(
         f"The file must hold a gray or color image. Received: {channels} channels that are not colors, shape "
-        f"{pixels.shape}. Choose one or more with `channels`, such as channels=(0,)."
+        f"{pixels.shape}. Choose one or more with `channels`, such as channels=(0,).",
+        field="channels",
     )
 
 

@@ -2,18 +2,22 @@
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow
 
+from mrcnn.errors import DataError, InvalidDataError
 from mrcnn.files.arguments import integers
+from mrcnn.files.images import read_image
 from mrcnn.scale import tables
 from mrcnn.scale.identity import describe
-from mrcnn.scale.locations import list_images
+from mrcnn.scale.locations import list_images, open_location, read_content
 from mrcnn.scale.reading import Summary, summarize
 from mrcnn.scale.worker import Worker
 
+# Images that are read before the workers start, until `page` and `channels` fit one.
+TRIED_IMAGES = 50
 # The variables by which TensorFlow and JAX count their threads. Ray itself sets that of PyTorch.
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "PJRT_NPROC")
 
@@ -37,7 +41,9 @@ def detect_images(
 
     Ray starts the workers, each with its own model, gives each the next images when it is ready, and replaces
     workers that die. Each file appears only when it is complete, so after an interruption the same call
-    continues with the images that no file contains. Images that cannot be used get a row with the reason.
+    continues with the images that no file contains. Images that cannot be used get a row with the reason. The
+    same call tries them again if the reason may have passed: those that could not be read or decoded, and
+    those whose files have another size by now.
 
     Args:
         source: The folder of the images: a path on disk, or an address such as s3://bucket/photos. All
@@ -66,6 +72,8 @@ def detect_images(
     Raises:
         MissingFileError: If the folder does not exist or contains no images, or there is no such weight file.
         ValueError: If an argument is out of range, or `output` has results of another model.
+        InvalidDataError: If `page` and `channels`, or their absence, fit none of the images, of which 50 are
+            tried; or if the model takes another number of channels.
         ImportError: If Ray is missing.
     """
     _check_numbers(workers=workers, images_per_file=images_per_file, cpus=cpus)
@@ -80,12 +88,53 @@ def detect_images(
 
         loads = functools.partial(load, model)
     images = list_images(source)
-    done = tables.finished_paths(output, name)
-    waiting = [path for path in images if path not in done]
+    waiting = _waiting(source, output, name, images)
     if waiting:
+        _check_fits(source, images, given)
         arguments = (loads, os.fspath(source), os.fspath(output), name, min_score, given)
         _run(arguments, waiting, workers, images_per_file, cpus=cpus, gpus=gpus, address=address)
     return summarize(output)
+
+
+def _waiting(
+    source: str | os.PathLike[str], output: str | os.PathLike[str], name: str, images: Sequence[str]
+) -> list[str]:
+    """Return the images without results, and remove the errors of those that are worth another try."""
+    done, left_out = tables.finished_paths(output, name)
+    waiting = [path for path in images if path not in done]
+    system, root = open_location(source)
+    failed = [path for path in waiting if path in left_out]
+    sizes = [info.size for info in system.get_file_info([f"{root}/{path}" for path in failed])]
+    kept = {
+        path
+        for path, size in zip(failed, sizes, strict=True)
+        if left_out[path].error_size is not None and size in (None, left_out[path].error_size)
+    }
+    again = {path: left_out[path] for path in failed if path not in kept}
+    tables.remove_rows(output, again, {one.file for one in again.values()})
+    return [path for path in waiting if path not in kept]
+
+
+def _check_fits(source: str | os.PathLike[str], images: Sequence[str], choice: Mapping[str, Any]) -> None:
+    """Raise InvalidDataError if the page and the channels to read fit none of the images that are tried."""
+    system, root = open_location(source)
+    wrong = None
+    count = 0
+    for path in images[:: -(-len(images) // TRIED_IMAGES)]:
+        try:
+            read_image(read_content(system, f"{root}/{path}"), path, **choice)
+            return
+        except InvalidDataError as error:
+            if error.field in ("page", "channels"):
+                wrong, count = wrong or error, count + 1
+        except (OSError, DataError):
+            continue  # the worker names the reason
+    if wrong is not None:
+        raise InvalidDataError(
+            f"{wrong} None of the {count} images that were tried can be read like this, so nothing was "
+            "detected.",
+            field=wrong.field,
+        )
 
 
 def _run(
@@ -118,8 +167,9 @@ def _run(
             num_cpus=cpus,
             num_gpus=gpus or None,
         )
-        for _ in written.iter_batches(batch_size=None):
-            pass
+        for batch in written.iter_batches(batch_size=None):
+            if refusals := [text for text in batch["refusal"] if text]:
+                raise InvalidDataError(f"{refusals[0]} Nothing was detected.", field="channels")
     finally:
         if is_own:
             ray.shutdown()

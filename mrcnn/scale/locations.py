@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow
 from pyarrow import fs
 
-from mrcnn.errors import MissingFileError
+from mrcnn.errors import MissingFileError, UnreadableFileError, reason
 from mrcnn.files.images import SUFFIXES
 
 
@@ -32,6 +32,25 @@ def open_location(location: str | os.PathLike[str]) -> tuple[Any, str]:
     except (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError):
         system, path = _by_fsspec(text)
     return system, path.rstrip("/")
+
+
+def read_content(system: Any, path: str) -> bytes:
+    """Return the content of a file.
+
+    Args:
+        system: A pyarrow.fs.FileSystem.
+        path: The path in it.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    try:
+        with system.open_input_stream(path) as stream:
+            return bytes(stream.read())
+    except OSError:
+        raise
+    except Exception as error:  # file systems of other packages raise errors of their own
+        raise UnreadableFileError(reason(error)) from error
 
 
 def _by_fsspec(address: str) -> tuple[Any, str]:

@@ -4,6 +4,7 @@ A file has one row per image:
 
     path            the image, relative to the folder of the images, with slashes
     error           why the image was left out; null for all others
+    error_size      bytes of a file that cannot be used until it changes; null for errors that may pass
     height, width   of the image in pixels; null with an error
     class_ids       int32 [N], by descending score
     class_names     N texts
@@ -14,8 +15,8 @@ A file has one row per image:
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow
@@ -29,6 +30,7 @@ SCHEMA = pyarrow.schema(
     [
         ("path", pyarrow.string()),
         ("error", pyarrow.string()),
+        ("error_size", pyarrow.int64()),
         ("height", pyarrow.int32()),
         ("width", pyarrow.int32()),
         ("class_ids", pyarrow.list_(pyarrow.int32())),
@@ -44,6 +46,13 @@ MODEL_KEY = b"mrcnn.model"
 Row = dict[str, Any]
 
 
+class LeftOut(NamedTuple):
+    """Where the row of an image that was left out stands, and its `error_size`."""
+
+    file: str
+    error_size: int | None
+
+
 def row_of(path: str, result: Detections) -> Row:
     """Return the row of an image.
 
@@ -55,6 +64,7 @@ def row_of(path: str, result: Detections) -> Row:
     return {
         "path": path,
         "error": None,
+        "error_size": None,
         "height": result.shape[0],
         "width": result.shape[1],
         "class_ids": [int(class_id) for class_id in result["class_ids"]],
@@ -65,10 +75,18 @@ def row_of(path: str, result: Detections) -> Row:
     }
 
 
-def row_of_error(path: str, error: BaseException) -> Row:
-    """Return the row of an image that cannot be used."""
+def row_of_error(path: str, error: BaseException, size: int | None = None) -> Row:
+    """Return the row of an image that cannot be used.
+
+    Args:
+        path: The image, relative to its folder.
+        error: The reason. One of the system or about memory may pass, and so may that of a file which cannot
+            be decoded: it may be incomplete because it is still being copied.
+        size: Bytes of the file, if it was read.
+    """
     empty: Row = dict.fromkeys(SCHEMA.names)
-    return empty | {"path": path, "error": reason(error)}
+    may_pass = isinstance(error, OSError | MemoryError)
+    return empty | {"path": path, "error": reason(error), "error_size": None if may_pass else size}
 
 
 def result_of(row: Row) -> Detections:
@@ -98,10 +116,13 @@ def write_rows(output: str, paths: Sequence[str], rows: Sequence[Row], model: st
         rows: One row per image.
         model: The description of the model.
     """
-    system, root = open_location(output)
     name = f"part-{hashlib.sha256(chr(10).join(paths).encode()).hexdigest()[:24]}.parquet"
     schema = SCHEMA.with_metadata({MODEL_KEY: model.encode()})
-    table = pyarrow.Table.from_pylist(list(rows), schema=schema)
+    _write_table(output, name, pyarrow.Table.from_pylist(list(rows), schema=schema))
+
+
+def _write_table(output: str | os.PathLike[str], name: str, table: Any) -> None:
+    system, root = open_location(output)
     # Two workers may write the same file, if one was taken for dead.
     unfinished = f"{root}/.{name}.{os.getpid()}-{os.urandom(4).hex()}"
     system.create_dir(root, recursive=True)
@@ -125,6 +146,11 @@ def read_tables(output: str | os.PathLike[str], columns: Sequence[str] | None = 
         MissingFileError: If the folder does not exist.
         InvalidDataError: If a file is damaged, or has other columns.
     """
+    for _, table in _named_tables(output, columns):
+        yield table
+
+
+def _named_tables(output: str | os.PathLike[str], columns: Sequence[str] | None) -> Iterator[tuple[str, Any]]:
     system, root = open_location(output)
     for name in list_files(output, {".parquet"}):
         try:
@@ -137,7 +163,7 @@ def read_tables(output: str | os.PathLike[str], columns: Sequence[str] | None = 
                         "elsewhere.",
                         file=f"{root}/{name}",
                     )
-                yield file.read(columns=None if columns is None else list(columns))
+                yield name, file.read(columns=None if columns is None else list(columns))
         except pyarrow.ArrowInvalid as error:
             raise InvalidDataError(
                 f"the file is damaged ({reason(error)}). Delete it to process its images again.",
@@ -145,8 +171,8 @@ def read_tables(output: str | os.PathLike[str], columns: Sequence[str] | None = 
             ) from error
 
 
-def finished_paths(output: str | os.PathLike[str], model: str) -> set[str]:
-    """Return the images that already have results.
+def finished_paths(output: str | os.PathLike[str], model: str) -> tuple[set[str], dict[str, LeftOut]]:
+    """Return the images that already have results, and those that were left out.
 
     Args:
         output: The folder; see `open_location`. It need not exist.
@@ -158,9 +184,10 @@ def finished_paths(output: str | os.PathLike[str], model: str) -> set[str]:
     """
     system, root = open_location(output)
     found: set[str] = set()
+    left_out: dict[str, LeftOut] = {}
     if system.get_file_info(root).type == fs.FileType.NotFound:
-        return found
-    for table in read_tables(output, ["path"]):
+        return found, left_out
+    for name, table in _named_tables(output, ["path", "error", "error_size"]):
         written_by = (table.schema.metadata or {}).get(MODEL_KEY, b"").decode()
         if written_by != model:
             raise ValueError(
@@ -168,8 +195,30 @@ def finished_paths(output: str | os.PathLike[str], model: str) -> set[str]:
                 f"output={os.fspath(output)!r}, with results of {written_by}, for {model}. "
                 "Choose another folder."
             )
-        found.update(table["path"].to_pylist())
-    return found
+        for row in table.to_pylist():
+            if row["error"] is None:
+                found.add(row["path"])
+            else:
+                left_out[row["path"]] = LeftOut(name, row["error_size"])
+    return found, left_out
+
+
+def remove_rows(output: str | os.PathLike[str], paths: Collection[str], names: Collection[str]) -> None:
+    """Remove the rows of some images from some files. A file without any other row is deleted.
+
+    Args:
+        output: The folder; see `open_location`.
+        paths: The images.
+        names: The files in which they are.
+    """
+    system, root = open_location(output)
+    for name in names:
+        table = parquet.read_table(f"{root}/{name}", filesystem=system, partitioning=None)
+        rest = table.filter(pyarrow.array([path not in paths for path in table["path"].to_pylist()]))
+        if rest.num_rows:
+            _write_table(output, name, rest)
+        else:
+            system.delete_file(f"{root}/{name}")
 
 
 def _text(counts: str | bytes) -> str:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mrcnn.errors import IMAGE_ERRORS, UnreadableFileError, reason
+from mrcnn.errors import IMAGE_ERRORS, InvalidDataError
 from mrcnn.files.images import read_image
 from mrcnn.geometry.preprocessing import check_choice
 from mrcnn.results.detections import Detections
 from mrcnn.scale import tables
-from mrcnn.scale.locations import open_location
+from mrcnn.scale.locations import open_location, read_content
 from mrcnn.threads import in_order
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Worker:
         self._description = description
         self._min_score = min_score
         self._choice = dict(choice or {})
+        self._refusal = self._refused_choice()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Write the results of the images of a batch.
@@ -56,30 +57,37 @@ class Worker:
             batch: "path": the images, relative to the folder.
 
         Returns:
-            "images": int64 [1], the number of images, which Ray reports as progress.
+            "images": int64 [1], the number of images, which Ray reports as progress. "refusal": one text: ""
+            or, if the model takes another number of channels, what is wrong. Nothing is written then.
         """
+        if self._refusal:
+            return {"images": np.array([0]), "refusal": np.array([self._refusal])}
         paths = [str(path) for path in batch["path"]]
         contents = in_order(self._read, paths, threads=READ_AHEAD, ahead=READ_AHEAD)
         rows = [self._row(path, content) for path, content in zip(paths, contents, strict=True)]
         tables.write_rows(self._output, paths, rows, self._description)
-        return {"images": np.array([len(paths)])}
+        return {"images": np.array([len(paths)]), "refusal": np.array([""])}
+
+    def _refused_choice(self) -> str:
+        """Return why the model takes no image of the chosen channels, or ""."""
+        try:
+            if "channels" in self._choice and hasattr(self._model, "config"):
+                check_choice(self._choice["channels"], self._model.config)
+        except InvalidDataError as error:
+            return str(error)
+        return ""
 
     def _read(self, path: str) -> bytes | Exception:
         """Return the content of an image file, or the error of reading it."""
         try:
-            with self._source.open_input_stream(f"{self._root}/{path}") as stream:
-                return bytes(stream.read())
+            return read_content(self._source, f"{self._root}/{path}")
         except OSError as error:
             return error
-        except Exception as error:  # file systems of other packages raise errors of their own
-            return UnreadableFileError(reason(error))
 
     def _row(self, path: str, content: bytes | Exception) -> tables.Row:
         try:
             if isinstance(content, Exception):
                 raise content
-            if "channels" in self._choice and hasattr(self._model, "config"):
-                check_choice(self._choice["channels"], self._model.config)
             image = self._read_image(content, path, **self._choice)
             (found,) = self._model.detect([image], masks="cropped")
             result = Detections.of(found, image.shape[:2])
@@ -87,4 +95,4 @@ class Worker:
             return tables.row_of(path, result.select(np.asarray(result["scores"]) >= self._min_score))
         except IMAGE_ERRORS as error:
             logger.warning("Left out %s: %s", path, error)
-            return tables.row_of_error(path, error)
+            return tables.row_of_error(path, error, len(content) if isinstance(content, bytes) else None)

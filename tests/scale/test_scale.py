@@ -73,7 +73,8 @@ def test_files_are_replaced_and_complete(tmp_path):
         tables.write_rows(str(tmp_path), ["x.png"], [row], "model")
     assert len(list(tmp_path.iterdir())) == 1
     assert scale.read_errors(tmp_path) == {"x.png": "no image"}
-    assert tables.finished_paths(tmp_path, "model") == {"x.png"}
+    done, left_out = tables.finished_paths(tmp_path, "model")
+    assert not done and left_out.keys() == {"x.png"}
     with pytest.raises(ValueError, match="results of model, for other"):
         tables.finished_paths(tmp_path, "other")
 
@@ -157,13 +158,102 @@ def test_the_chosen_part_of_images_is_read(tmp_path):
     stack = np.random.default_rng(0).integers(0, 256, (2, 4, 20, 30)).astype(np.uint8)
     (tmp_path / "in").mkdir()
     tifffile.imwrite(tmp_path / "in" / "a.tif", stack, imagej=True, metadata={"axes": "ZCYX"})
-    for channels in ((3,), (2, 1, 0), (0, 1)):
+    for channels in ((3,), (2, 1, 0)):
         choice = {"page": 1, "channels": channels}
         worker = Worker(Model, str(tmp_path / "in"), str(tmp_path / "out"), "model", 0.5, choice)
-        worker({"path": np.array(["a.tif"])})
+        assert worker({"path": np.array(["a.tif"])}) == {"images": [1], "refusal": [""]}
     assert np.array_equal(seen[0], stack[1, 3]) and np.array_equal(seen[1][..., 0], stack[1, 2])
     assert len(seen) == 2
-    assert "takes images of 3 channels" in scale.read_errors(tmp_path / "out")["a.tif"]
+
+
+class NothingThere:
+    """A model that finds nothing in any image of three channels."""
+
+    config = mrcnn.Config()
+
+    def detect(self, images, masks):
+        return [result(0)]
+
+
+def test_channels_that_the_model_does_not_take_are_refused(tmp_path):
+    """Nothing is written, as no image could be used."""
+    folder, output = write_images(tmp_path / "images", 1), tmp_path / "found"
+    worker = Worker(NothingThere, str(folder), str(output), "model", 0.5, {"channels": (0, 1)})
+    answer = worker({"path": np.array(["a/0.png"])})
+    assert answer["images"] == [0] and "takes images of 3 channels" in answer["refusal"][0]
+    assert not output.exists()
+
+
+STACK = np.random.default_rng(0).integers(0, 256, (2, 4, 20, 30)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "files, choice, message",
+    [
+        ("ab", {"channels": [7]}, r"a\.tif: `channels` must be .* None of the 2 images that were tried"),
+        ("ab", {"channels": [1]}, "Choose one with `page`, from 0"),
+        ("ab", {"channels": [1], "page": 2}, "`page` must be from 0 to 1"),
+        ("ab", {}, "Choose `channels`, such as"),
+        ("ab?", {"page": 8}, r"`page` must be from 0 to 7: .* None of the 2 images"),
+    ],
+)
+def test_options_that_fit_no_image_are_refused_at_once(files, choice, message, tmp_path):
+    for name in files:
+        path = tmp_path / "in" / f"{name.replace('?', 'broken')}.tif"
+        path.parent.mkdir(exist_ok=True)
+        tifffile.imwrite(path, STACK, imagej=True, metadata={"axes": "ZCYX"})
+        if name == "?":
+            path.write_bytes(b"II*\0")
+    with pytest.raises(InvalidDataError, match=message):
+        scale.detect_images(tmp_path / "in", tmp_path / "out", no_model, **choice)
+    assert not (tmp_path / "out").exists()
+
+
+def no_model():
+    raise AssertionError("the model is not needed")
+
+
+def test_options_that_fit_one_image_are_used(tmp_path):
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(tmp_path / "a.png")
+    tifffile.imwrite(tmp_path / "b.tif", STACK, imagej=True, metadata={"axes": "ZCYX"})
+    detecting._check_fits(tmp_path, ["a.png", "b.tif"], {"page": 1, "channels": (3,)})
+    detecting._check_fits(tmp_path, ["a.png", "b.tif"], {})
+
+
+def test_images_whose_errors_may_pass_are_tried_again(tmp_path):
+    """Those that were still being copied, among them a TIFF file whose pixels are not all there."""
+    folder, output = write_images(tmp_path / "in", 2), tmp_path / "out"
+    for name, pixels in (("c.tif", STACK[0, 0].astype(np.uint16)), ("d.tif", STACK[0])):
+        tifffile.imwrite(folder / name, pixels, photometric="minisblack")
+    whole = {path: path.read_bytes() for path in (folder / "b" / "1.png", folder / "c.tif")}
+    for path, content in whole.items():
+        path.write_bytes(content[: len(content) * 3 // 4])
+
+    def run(paths):
+        Worker(NothingThere, str(folder), str(output), "model", 0.5)({"path": np.array(paths)})
+
+    images = locations.list_images(folder)
+    assert detecting._waiting(folder, output, "model", images) == images
+    run(images)
+    assert scale.read_errors(output).keys() == {"b/1.png", "c.tif", "d.tif"}
+    for path, content in whole.items():
+        path.write_bytes(content)
+    assert detecting._waiting(folder, output, "model", images) == ["b/1.png", "c.tif"]
+    assert scale.read_errors(output).keys() == {"d.tif"}
+    assert scale.summarize(output).images == 1  # an interruption here loses no result
+    run(["b/1.png", "c.tif"])
+    assert sorted(one.path for one in scale.read_results(output)) == ["a/0.png", "b/1.png", "c.tif"]
+    assert detecting._waiting(folder, output, "model", images) == []
+    assert scale.read_errors(output).keys() == {"d.tif"}
+
+
+def test_files_of_nothing_but_passing_errors_are_removed(tmp_path):
+    tables.write_rows(
+        str(tmp_path / "out"), ["a/0.png"], [tables.row_of_error("a/0.png", OSError())], "model"
+    )
+    folder = write_images(tmp_path / "in", 1)
+    assert detecting._waiting(folder, tmp_path / "out", "model", ["a/0.png"]) == ["a/0.png"]
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_description_depends_on_the_weights_only(tmp_path):
@@ -243,6 +333,15 @@ def test_a_worker_on_jax_uses_the_threads_of_its_share():
 
 
 @pytest.mark.slow
+def test_workers_refuse_channels_that_the_model_does_not_take(tmp_path):
+    folder, output = write_images(tmp_path / "images", 2), tmp_path / "found"
+    loads = functools.partial(mrcnn.load, "nucleus-light")
+    with pytest.raises(InvalidDataError, match=r"takes images of 3 channels .* Nothing was detected\."):
+        scale.detect_images(folder, output, loads, channels=[0, 1])
+    assert not output.exists()
+
+
+@pytest.mark.slow
 def test_two_workers_find_what_detect_finds(tmp_path):
     folder, output = write_images(tmp_path / "images", 12, broken=(3, 8)), tmp_path / "found"
     loads = functools.partial(mrcnn.load, "nucleus-light", IMAGE_MIN_SCALE=1.0)
@@ -267,6 +366,5 @@ def test_two_workers_find_what_detect_finds(tmp_path):
             crop.sum() for _, crop in wanted.crops()
         ]
     assert sum(one.count for one in found.values()) == summary.instances > 0
-    before = sorted(path.name for path in output.iterdir())
     again = scale.detect_images(folder, output, loads, workers=2, description="test")
-    assert again == summary and sorted(path.name for path in output.iterdir()) == before
+    assert again == summary  # the broken images are tried again
