@@ -32,6 +32,7 @@ from mrcnn.typing import Image
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 MinScore = Annotated[float, Query(ge=0, le=1, description="Leave out detections with a lower score.")]
 Page = Annotated[
@@ -221,7 +222,7 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _post(app: FastAPI, path: str, description: dict[str, Any]) -> Callable[[T], T]:
+def _post(app: FastAPI, path: str, description: dict[str, Any]) -> Callable[[Endpoint], Endpoint]:
     """Return the decorator of an address that takes images, and only the parameters of its function."""
 
     def check_names(request: Request) -> None:
