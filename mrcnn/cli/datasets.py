@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 from mrcnn.cli.json_files import (
     COCO,
     LABELME,
+    MOST_FILES,
+    MOST_FOR_HINT,
     OTHER,
     UNREADABLE,
     VIA,
     JsonFiles,
     first_images,
     not_recognized,
+    samples,
 )
 from mrcnn.cli.messages import IncompleteError
 from mrcnn.errors import InvalidDataError, LeftOutWarning, MissingFileError
@@ -40,8 +43,8 @@ FORMAT_OPTIONS = {
         {"ViaDataset", "LabelImageDataset", "MaskFileDataset", "GeoJsonDataset", "ImageJDataset"},
     ),
 }
-# JSON files of the subfolders of a folder that are looked at.
-FIRST_FILES = 3
+# JSON files of the subfolders of a folder that are looked at, and subfolders for a hint in an error.
+FIRST_FILES, FIRST_FOLDERS = 3, 100
 # The class of objects without one.
 NO_CLASS = "object"
 # The files of formats that have one for each image.
@@ -177,14 +180,28 @@ def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
             return _one_json(one, wanted)
         if UNREADABLE in map(wanted.json_files.kind, _shape_files(data)):
             return _labelme(data, wanted)  # its errors say what is wrong
-        parts = [path.name for path in sorted(data.glob("[!.]*/")) if _shared_files(path, wanted.json_files)]
-        if parts:
-            raise InvalidDataError(
-                f"No dataset was recognized here, but in these subfolders: {', '.join(parts)}. Pass the path "
-                "of one of them.",
-                file=data,
-            )
+        raise _unknown_folder(data, wanted.json_files)
     raise InvalidDataError(f"No dataset was recognized here. {KNOWN}", file=data)
+
+
+def _unknown_folder(folder: Path, json_files: JsonFiles) -> InvalidDataError:
+    """Return the error for a folder without a dataset, with a hint at its subfolders and its other files."""
+    folders = sorted(folder.glob("[!.]*/"))[:FIRST_FOLDERS]
+    parts = [path.name for path in folders if _shared_files(path, json_files, MOST_FOR_HINT)]
+    if parts:
+        return InvalidDataError(
+            f"No dataset was recognized here, but in these subfolders: {', '.join(parts)}. Pass the path of "
+            "one of them.",
+            file=folder,
+        )
+    count = len(list(folder.glob("[!.]*.json")))
+    some = (
+        f" Of the {count} JSON files, {MOST_FILES} were looked at: the first ones and the largest. If "
+        "another one is a COCO or VIA file, pass its path."
+    )
+    return InvalidDataError(
+        f"No dataset was recognized here. {KNOWN}{some if count > MOST_FILES else ''}", file=folder
+    )
 
 
 def _one_json(path: Path, wanted: _Wanted) -> "FormatDataset":
@@ -225,9 +242,10 @@ def _among_others(folder: Path, json_files: JsonFiles) -> Path | None:
     return found[0] if found else None
 
 
-def _shared_files(folder: Path, json_files: JsonFiles) -> list[Path]:
-    """Return the COCO and VIA files of a folder and of annotations/ in it."""
-    return [path for place in (folder, folder / "annotations") for path in json_files.for_many_images(place)]
+def _shared_files(folder: Path, json_files: JsonFiles, most: int = MOST_FILES) -> list[Path]:
+    """Return the COCO and VIA files of a folder and of annotations/ in it, of `most` files in each."""
+    places = (folder, folder / "annotations")
+    return [path for place in places for path in json_files.for_many_images(place, most)]
 
 
 def _images_of_export(path: Path, content: Any) -> Path | None:
@@ -265,12 +283,12 @@ def _from_files(data: Path, wanted: _Wanted) -> "FormatDataset | None":
 
 
 def _shape_files(folder: Path) -> Sequence[Path]:
-    """Return the JSON files of a folder or, if it has none, the first ones of its subfolders."""
+    """Return JSON files of a folder, see `samples`, or, if it has none, the first ones of its subfolders."""
     from mrcnn.formats.labelme import annotation_paths
 
     paths = annotation_paths(folder)
     is_below = bool(paths) and paths[0].parent != folder
-    return paths[:FIRST_FILES] if is_below else paths
+    return paths[:FIRST_FILES] if is_below else samples(paths)
 
 
 def _labelme(folder: Path, wanted: _Wanted) -> "FormatDataset":

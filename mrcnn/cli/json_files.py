@@ -1,5 +1,8 @@
 """Which annotation format a JSON file has. A file is parsed once, to recognize and to read it."""
 
+import heapq
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ from mrcnn.formats.problems import short
 
 # Images that are looked for in a folder.
 FIRST_IMAGES = 20
+# JSON files of a folder, and of a subfolder for a hint in an error, that are looked at.
+MOST_FILES, MOST_FOR_HINT = 1000, 20
 COCO, VIA, LABELME = "coco", "via", "labelme"
 # The format of a file that cannot be read, and of one that is none of those here.
 UNREADABLE, OTHER = "unreadable", ""
@@ -38,9 +43,38 @@ class JsonFiles:
         """Return the content of a file whose kind is COCO or VIA, and forget it; None if it is not known."""
         return self._contents.pop(path, None)
 
-    def for_many_images(self, folder: Path) -> list[Path]:
-        """Return the files of a folder that describe many images, without hidden ones."""
-        return [path for path in sorted(folder.glob("[!.]*.json")) if self.kind(path) in (COCO, VIA)]
+    def for_many_images(self, folder: Path, most: int = MOST_FILES) -> list[Path]:
+        """Return the files of a folder that describe many images, without hidden ones.
+
+        Args:
+            folder: The folder.
+            most: The number of files to look at; see `samples`.
+        """
+        paths = samples(sorted(folder.glob("[!.]*.json")), most)
+        return sorted(path for path in paths if self.kind(path) in (COCO, VIA))
+
+
+def samples(paths: Sequence[Path], most: int = MOST_FILES) -> Sequence[Path]:
+    """Return some files, among which one of a known format is likely if there is any.
+
+    Thousands of files of another format are not all parsed: the first half is the first by name, as formats
+    with a file for each image have many; the rest are the largest, as one of all images is large.
+
+    Args:
+        paths: The files, sorted.
+        most: Their largest number.
+    """
+    if len(paths) <= most:
+        return paths
+    first = most // 2
+    return [*paths[:first], *heapq.nlargest(most - first, paths[first:], key=_size)]
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def first_images(content: Any) -> list[str]:

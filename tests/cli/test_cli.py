@@ -521,6 +521,45 @@ def test_a_coco_file_beside_other_json_files(coco):
         open_dataset(folder)
 
 
+@pytest.fixture
+def many_other_files(tmp_path):
+    """A folder with an image and 1200 JSON files of a format of its own."""
+    files.write_picture(tmp_path / "data" / "a.png")
+    for number in range(1200):
+        path = tmp_path / "data" / f"n{number}.json"
+        path.write_text(json.dumps({"size": [64, 80], "objects": [{"kind": "leaf"}]}))
+    return tmp_path / "data"
+
+
+def test_many_json_files_of_another_format_are_not_all_parsed(many_other_files, monkeypatch):
+    from mrcnn.cli.datasets import open_dataset
+
+    parsed = []
+    monkeypatch.setattr(json, "loads", lambda text, loads=json.loads: parsed.append(text) or loads(text))
+    with pytest.raises(
+        InvalidDataError, match=r"Of the 1200 JSON files, 1000 were looked at: .* pass its path"
+    ):
+        open_dataset(many_other_files)
+    assert len(parsed) == 1000
+    parsed.clear()
+    with pytest.raises(InvalidDataError, match="No dataset was recognized"):
+        open_dataset(many_other_files.parent)
+    assert len(parsed) < 50
+
+
+def test_a_known_format_beside_many_json_files_is_found(many_other_files):
+    from mrcnn.cli.datasets import open_dataset
+
+    labelme = files.write_json(many_other_files / "a.json", files.labelme_content())
+    assert "leaf" in open_dataset(many_other_files).class_names
+    labelme.unlink()
+    coco = files.write_json(many_other_files / "z.json", files.coco_content())
+    assert "leaf" in open_dataset(many_other_files).class_names
+    (many_other_files / "annotations").mkdir()
+    coco.rename(many_other_files / "annotations" / "z.json")
+    assert "leaf" in open_dataset(many_other_files).class_names
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
