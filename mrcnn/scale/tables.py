@@ -42,6 +42,8 @@ SCHEMA = pyarrow.schema(
 )
 # The key of the description of the model in the metadata of each file.
 MODEL_KEY = b"mrcnn.model"
+# A column that a table may lack; its errors then count as such that may pass.
+ERROR_SIZE = "error_size"
 
 Row = dict[str, Any]
 
@@ -157,13 +159,17 @@ def _named_tables(output: str | os.PathLike[str], columns: Sequence[str] | None)
             with system.open_input_file(f"{root}/{name}") as stream:
                 file = parquet.ParquetFile(stream)
                 missing = set(SCHEMA.names) - set(file.schema_arrow.names)
-                if missing:
+                if missing - {ERROR_SIZE}:
                     raise InvalidDataError(
                         f"the file has no columns {sorted(missing)}. Move files from other programs "
                         "elsewhere.",
                         file=f"{root}/{name}",
                     )
-                yield name, file.read(columns=None if columns is None else list(columns))
+                wanted = SCHEMA.names if columns is None else list(columns)
+                table = file.read(columns=[column for column in wanted if column not in missing])
+                if missing:
+                    table = table.append_column(ERROR_SIZE, pyarrow.nulls(table.num_rows, pyarrow.int64()))
+                yield name, table.select(wanted)
         except pyarrow.ArrowInvalid as error:
             raise InvalidDataError(
                 f"the file is damaged ({reason(error)}). Delete it to process its images again.",

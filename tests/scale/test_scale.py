@@ -79,6 +79,19 @@ def test_files_are_replaced_and_complete(tmp_path):
         tables.finished_paths(tmp_path, "other")
 
 
+def test_tables_without_sizes_of_errors_are_read(tmp_path):
+    rows = [tables.row_of("a.png", result(2)), tables.row_of_error("b.png", ValueError("no image"), 9)]
+    tables.write_rows(str(tmp_path), ["a.png", "b.png"], rows, "model")
+    (path,) = tmp_path.iterdir()
+    pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns([tables.ERROR_SIZE]), path)
+    (read,) = scale.read_results(tmp_path)
+    assert read.path == "a.png" and read.count == 2
+    done, left_out = tables.finished_paths(tmp_path, "model")
+    assert done == {"a.png"} and left_out == {"b.png": tables.LeftOut(path.name, None)}
+    tables.remove_rows(tmp_path, {"b.png"}, {path.name})
+    assert tables.finished_paths(tmp_path, "model") == ({"a.png"}, {})
+
+
 def test_damaged_and_foreign_files_are_named(tmp_path):
     path = tmp_path / "part-0.parquet"
     path.write_bytes(b"PAR1")
