@@ -5,6 +5,7 @@ On JAX everything is compiled, since single operators are slow to start there.
 
 import keras
 import numpy as np
+import pytest
 
 BACKEND = keras.backend.backend()
 
@@ -19,6 +20,22 @@ def arrays(tensors):
 
 def tensor(x):
     return keras.ops.convert_to_tensor(x)
+
+
+def skip_without_gradients(dilation):
+    """Skip a test of the gradients of a dilated convolution on TensorFlow without oneDNN, which has none."""
+    if BACKEND != "tensorflow" or max(dilation) == 1:
+        return
+    import tensorflow as tf
+
+    image, kernel = tf.zeros((1, 5, 5, 1)), tf.zeros((3, 3, 1, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(kernel)
+        total = tf.reduce_sum(tf.nn.conv2d(image, kernel, 1, "SAME", dilations=2))
+    try:
+        tape.gradient(total, kernel)
+    except tf.errors.InvalidArgumentError as error:
+        pytest.skip(f"TensorFlow on this CPU: {str(error)[-120:]}")
 
 
 def call(function, *inputs):

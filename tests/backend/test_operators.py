@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from keras import ops
-from tensor_tools import BACKEND, array, call, gradients, tensor
+from tensor_tools import BACKEND, array, call, gradients, skip_without_gradients, tensor
 
 from mrcnn import backend
 from mrcnn.backend import cpu, plain
@@ -147,6 +147,7 @@ def check_convolution(function, reference, inputs, kernel, bias, options):
 @pytest.mark.parametrize(("kernel_size", "options"), CONVOLUTIONS + UNEQUAL_STRIDES + GROUPS, ids=str)
 @pytest.mark.parametrize("size", [(8, 10), (7, 9)], ids=str)
 def test_conv2d(size, kernel_size, options):
+    skip_without_gradients(options.get("dilation", (1, 1)))
     groups = options.get("groups", 1)
     inputs, kernel, bias = random(0, 2, *size, 4), random(1, *kernel_size, 4 // groups, 8), random(2, 8)
     check_convolution(backend.conv2d, convolved, inputs, kernel, bias, options)

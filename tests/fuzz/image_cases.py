@@ -15,6 +15,7 @@ import logging
 import os
 import random
 import resource
+import shutil
 import signal
 import struct
 import sys
@@ -385,6 +386,8 @@ def check_archive(path):
         check_error(error, path)
     except OSError as error:  # such as a name that is too long
         assert error.filename, repr(error)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # it must be new for the next case
     return read
 
 

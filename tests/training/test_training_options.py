@@ -99,8 +99,9 @@ def test_half_precision_trains_and_detects_as_float32(plain, batches, precision,
     assert result["scores"].dtype == np.float32
     assert len(result["scores"]) == result["masks"].shape[-1] > 0
     reference = model.inference_model(TinyConfig()).detect([picture])[0]
-    # The best one: of the others rounding may take another of several boxes on an object.
-    np.testing.assert_allclose(result["scores"][0], reference["scores"][0], atol=3e-2)
+    # The best one: of the others rounding may take another of several boxes on an object. bfloat16 has 8
+    # bits, and the order of sums depends on the processor.
+    np.testing.assert_allclose(result["scores"][0], reference["scores"][0], atol=0.1)
 
 
 @pytest.mark.slow
