@@ -153,7 +153,7 @@ _jit_lock = threading.RLock()
 
 @contextlib.contextmanager
 def keeping_arguments() -> Iterator[None]:
-    """Keep what Keras compiles on JAX in this context from overwriting its arguments (donation).
+    """In this context, what Keras compiles on JAX does not overwrite (donate) its arguments.
 
     A step then needs memory for the new weights and optimizer state beside the old ones.
     """

@@ -86,7 +86,7 @@ def _own_precision(model: Any) -> str:
 
 
 def _images(source: str | None, size: int, batch: int, channels: int, choice: Mapping[str, Any]) -> list[Any]:
-    """Return the images in a folder, resized if a size is given, or images of bright disks on black."""
+    """Return images of a folder, resized if a size is given; without a folder, drawings of bright disks."""
     import numpy as np
 
     if source is None:

@@ -65,7 +65,7 @@ def benchmark_model(
     if choice and images is None:
         given = " and ".join(f"--{name}" for name in choice)
         raise ValueError(
-            "--page and --channels are for the images of --images. Pass a folder to --images, or leave out "
+            f"{given} can only be used with --images. Pass a folder of images with --images, or leave out "
             f"{given}."
         )
     rows: list[dict[str, Any]] = []

@@ -44,7 +44,7 @@ class JsonFiles:
         return self._contents.pop(path, None)
 
     def for_many_images(self, folder: Path, most: int = MOST_FILES) -> list[Path]:
-        """Return the files of a folder that describe many images, without hidden ones.
+        """Return the COCO and VIA files of a folder, except hidden ones.
 
         Args:
             folder: The folder.

@@ -142,7 +142,7 @@ def _last_weights(network: "MaskRCNN") -> Path | None:
 
 
 def next_steps(weights: str, go_on: str, choice: Mapping[str, Any]) -> str:
-    """Return the text that a training ends with. Detection needs the same choice of pages and channels."""
+    """Return the commands to print after a training: to detect, to export and to train on."""
     same = _words({name: choice.get(name) for name in ("page", "channels")})
     detect = command_line(["mrcnn", "detect", "IMAGES", "--model", weights, *same])
     return (

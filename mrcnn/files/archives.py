@@ -143,7 +143,7 @@ def _check_new(folder: Path) -> None:
     """Raise FileExistsError if something is at the path of a new folder, except an empty folder."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise FileExistsError(
-            f"{folder}: There are files already. Choose a new folder, or move them elsewhere first."
+            f"{folder}: The folder to unpack into must be new or empty. Choose another one."
         )
 
 

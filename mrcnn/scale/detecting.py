@@ -116,7 +116,7 @@ def _waiting(
 
 
 def _check_fits(source: str | os.PathLike[str], images: Sequence[str], choice: Mapping[str, Any]) -> None:
-    """Raise InvalidDataError if the page and the channels to read fit none of the images that are tried."""
+    """Raise InvalidDataError if none of the tried images has the page and the channels to read."""
     system, root = open_location(source)
     wrong = None
     count = 0
@@ -131,8 +131,7 @@ def _check_fits(source: str | os.PathLike[str], images: Sequence[str], choice: M
             continue  # the worker names the reason
     if wrong is not None:
         raise InvalidDataError(
-            f"{wrong} None of the {count} images that were tried can be read like this, so nothing was "
-            "detected.",
+            f"{wrong} The same is wrong with all {count} images that were tried, so detection did not start.",
             field=wrong.field,
         )
 

@@ -49,7 +49,7 @@ Row = dict[str, Any]
 
 
 class LeftOut(NamedTuple):
-    """Where the row of an image that was left out stands, and its `error_size`."""
+    """An image that was left out: the file with its row, and its `error_size`."""
 
     file: str
     error_size: int | None
@@ -210,7 +210,7 @@ def finished_paths(output: str | os.PathLike[str], model: str) -> tuple[set[str]
 
 
 def remove_rows(output: str | os.PathLike[str], paths: Collection[str], names: Collection[str]) -> None:
-    """Remove the rows of some images from some files. A file without any other row is deleted.
+    """Remove the rows of images from files, and delete the files that have no other rows.
 
     Args:
         output: The folder; see `open_location`.

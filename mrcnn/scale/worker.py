@@ -69,7 +69,7 @@ class Worker:
         return {"images": np.array([len(paths)]), "refusal": np.array([""])}
 
     def _refused_choice(self) -> str:
-        """Return why the model takes no image of the chosen channels, or ""."""
+        """Return why the model cannot take the chosen channels, or "" if it can."""
         try:
             if "channels" in self._choice and hasattr(self._model, "config"):
                 check_choice(self._choice["channels"], self._model.config)

@@ -147,15 +147,16 @@ def check_convolution(function, reference, inputs, kernel, bias, options):
 @pytest.mark.parametrize(("kernel_size", "options"), CONVOLUTIONS + UNEQUAL_STRIDES + GROUPS, ids=str)
 @pytest.mark.parametrize("size", [(8, 10), (7, 9)], ids=str)
 def test_conv2d(size, kernel_size, options):
-    skip_without_gradients(options.get("dilation", (1, 1)))
     groups = options.get("groups", 1)
     inputs, kernel, bias = random(0, 2, *size, 4), random(1, *kernel_size, 4 // groups, 8), random(2, 8)
-    check_convolution(backend.conv2d, convolved, inputs, kernel, bias, options)
     found, expected = (
         call(lambda *x, f=module.conv2d: f(*x, **options), inputs, kernel, bias)
         for module in (backend, plain)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found, convolved(inputs, kernel, bias, **options), rtol=1e-4, atol=1e-4)
+    skip_without_gradients(options.get("dilation", (1, 1)))
+    check_convolution(backend.conv2d, convolved, inputs, kernel, bias, options)
 
 
 @pytest.mark.parametrize(("kernel_size", "options"), CONVOLUTIONS, ids=str)

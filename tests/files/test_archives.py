@@ -143,7 +143,7 @@ def test_unpacking_replaces_nothing(tmp_path):
     (out / "a").write_bytes(b"corrected")
     (out / "b").write_bytes(b"b")
     for target in (out, out / "b"):
-        with pytest.raises(FileExistsError, match=r"There are files already\. Choose a new folder"):
+        with pytest.raises(FileExistsError, match=r"must be new or empty\. Choose another one"):
             archives.extract(path, target)
     assert {one.name: one.read_bytes() for one in out.iterdir()} == {"a": b"corrected", "b": b"b"}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.zip", "out"]

@@ -7,6 +7,7 @@ from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
 from mrcnn import backend
+from mrcnn.backend import cpu
 from mrcnn.checkpoints import weights
 from mrcnn.data.augmentation_policies import camera_policy
 from mrcnn.data.copy_paste import CopyPaste
@@ -99,9 +100,10 @@ def test_half_precision_trains_and_detects_as_float32(plain, batches, precision,
     assert result["scores"].dtype == np.float32
     assert len(result["scores"]) == result["masks"].shape[-1] > 0
     reference = model.inference_model(TinyConfig()).detect([picture])[0]
-    # The best one: of the others rounding may take another of several boxes on an object. bfloat16 has 8
-    # bits, and the order of sums depends on the processor.
-    np.testing.assert_allclose(result["scores"][0], reference["scores"][0], atol=0.1)
+    # The best one: of the others rounding may take another of several boxes on an object. On processors
+    # without AVX-512, scores in bfloat16 differ more.
+    tolerance = 0.1 if precision == "bfloat16" and cpu.lacks_avx512() else 3e-2
+    np.testing.assert_allclose(result["scores"][0], reference["scores"][0], atol=tolerance)
 
 
 @pytest.mark.slow
