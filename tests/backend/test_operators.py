@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from keras import ops
-from tensor_tools import BACKEND, array, call, gradients, skip_without_gradients, tensor
+from tensor_tools import BACKEND, array, call, gradients, skipping_missing_gradients, tensor
 
 from mrcnn import backend
 from mrcnn.backend import cpu, plain
@@ -134,7 +134,10 @@ def check_convolution(function, reference, inputs, kernel, bias, options):
     np.testing.assert_allclose(without_bias, expected - bias, rtol=1e-4, atol=1e-4)
 
     weights = random(9, *expected.shape)
-    slopes = gradients(lambda *x: ops.sum(function(*x, **options) * tensor(weights)), inputs, kernel, bias)
+    with skipping_missing_gradients():
+        slopes = gradients(
+            lambda *x: ops.sum(function(*x, **options) * tensor(weights)), inputs, kernel, bias
+        )
     for seed in (11, 12, 13):
         changes = random(seed, *inputs.shape), random(seed, *kernel.shape)
         of_inputs = (reference(changes[0], kernel, None, **options) * weights).sum()
@@ -154,8 +157,6 @@ def test_conv2d(size, kernel_size, options):
         for module in (backend, plain)
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found, convolved(inputs, kernel, bias, **options), rtol=1e-4, atol=1e-4)
-    skip_without_gradients(options.get("dilation", (1, 1)))
     check_convolution(backend.conv2d, convolved, inputs, kernel, bias, options)
 
 

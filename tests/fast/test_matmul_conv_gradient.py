@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from tensor_tools import array, call, gradients, skip_without_gradients, tensor
+from tensor_tools import array, call, gradients, skipping_missing_gradients, tensor
 
 from mrcnn import backend, fast
 from mrcnn.backend import layer_graph
@@ -79,9 +79,9 @@ def model_of(kind, options):
     ids=str,
 )
 def test_gradients_equal_those_of_keras(options, by_matmul, calls):
-    skip_without_gradients((options.get("dilation_rate", 1),))
     inputs, ours, theirs = random(0, *MAPS), *(model_of(m.Conv2D, options) for m in (convolution, layers))
-    found = weight_gradients(ours, with_stand_ins(ours), inputs)
+    with skipping_missing_gradients():
+        found = weight_gradients(ours, with_stand_ins(ours), inputs)
     assert_close(found, weight_gradients(theirs, theirs, inputs))
     size = options["kernel_size"]
     kernel = (*(size if isinstance(size, tuple) else (size, size)), MAPS[-1], 6)

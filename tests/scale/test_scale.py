@@ -203,11 +203,11 @@ STACK = np.random.default_rng(0).integers(0, 256, (2, 4, 20, 30)).astype(np.uint
 @pytest.mark.parametrize(
     "files, choice, message",
     [
-        ("ab", {"channels": [7]}, r"a\.tif: `channels` must be .* None of the 2 images that were tried"),
+        ("ab", {"channels": [7]}, r"a\.tif: `channels` must be .* all 2 images that were tried"),
         ("ab", {"channels": [1]}, "Choose one with `page`, from 0"),
         ("ab", {"channels": [1], "page": 2}, "`page` must be from 0 to 1"),
         ("ab", {}, "Choose `channels`, such as"),
-        ("ab?", {"page": 8}, r"`page` must be from 0 to 7: .* None of the 2 images"),
+        ("ab?", {"page": 8}, r"`page` must be from 0 to 7: .* all 2 images"),
     ],
 )
 def test_options_that_fit_no_image_are_refused_at_once(files, choice, message, tmp_path):
