@@ -151,7 +151,7 @@ def test_benchmark_reads_the_chosen_part_of_images(onnx_file, tmp_path):
 
 def test_benchmark_names_options_without_images():
     code, _, err = command("benchmark", "nucleus-light", "--page", 1, "--channels", 0)
-    assert code == 1 and "Pass a folder to --images, or leave out --page and --channels." in err
+    assert code == 1 and "Pass a folder of images with --images, or leave out --page and --channels." in err
 
 
 def test_benchmark_chooses_the_precision_of_openvino(model, tmp_path):
