@@ -7,7 +7,6 @@ from tiny_model import TinyConfig
 from toy_data import toy_dataset
 
 from mrcnn import backend
-from mrcnn.backend import cpu
 from mrcnn.checkpoints import weights
 from mrcnn.data.augmentation_policies import camera_policy
 from mrcnn.data.copy_paste import CopyPaste
@@ -40,6 +39,13 @@ def network(folder, start=None, **changes):
 
 def values(model):
     return [keras.ops.convert_to_numpy(variable) for variable in model.keras_model.trainable_variables]
+
+
+def same_boxes(first, second, pixels=2):
+    """Pairs of detections of one class whose coordinates differ by at most so many pixels."""
+    distances = np.abs(first["rois"][:, None] - second["rois"][None]).max(axis=-1)
+    classes = first["class_ids"][:, None] == second["class_ids"][None]
+    return np.argwhere((distances <= pixels) & classes)
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +106,11 @@ def test_half_precision_trains_and_detects_as_float32(plain, batches, precision,
     assert result["scores"].dtype == np.float32
     assert len(result["scores"]) == result["masks"].shape[-1] > 0
     reference = model.inference_model(TinyConfig()).detect([picture])[0]
-    # The best one: of the others rounding may take another of several boxes on an object. On processors
-    # without AVX-512, scores in bfloat16 differ more.
-    tolerance = 0.1 if precision == "bfloat16" and cpu.lacks_avx512() else 3e-2
-    np.testing.assert_allclose(result["scores"][0], reference["scores"][0], atol=tolerance)
+    # Rounding may take another of several boxes on an object, so only detections of the same box are compared.
+    pairs = same_boxes(reference, result)
+    assert len(pairs) >= len(reference["scores"]) / 2
+    for one, other in pairs:
+        np.testing.assert_allclose(result["scores"][other], reference["scores"][one], atol=0.03)
 
 
 @pytest.mark.slow
