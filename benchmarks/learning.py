@@ -174,9 +174,7 @@ def train(run: Run, train_set: Dataset, held_back: Dataset | None, folder: Path)
 
 def load_initial_weights(model: mrcnn.MaskRCNN, weights: str) -> None:
     """Load "imagenet" or a weight file. "scratch" keeps random weights."""
-    if weights == "imagenet":
-        model.load_weights(model.get_imagenet_weights())
-    elif weights != "scratch":
+    if weights != "scratch":
         model.load_weights(weights, resume=False)
 
 

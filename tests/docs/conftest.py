@@ -22,6 +22,7 @@ IMAGE_COUNT = 5
 def workplace(tmp_path, monkeypatch):
     """A folder like the root of a clone, with the annotations of docs/train-your-own.md and leaves/."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))  # converted weights
     Path("samples").symlink_to(pages.ROOT / "samples")
     coco = {"images": [], "annotations": [], "categories": files.coco_content()["categories"]}
     via = {}

@@ -4,6 +4,8 @@ Blocks of one page share their names. They run in a folder with the files that t
 takes one step, on small images unless the page sets their size.
 """
 
+import inspect
+
 import doc_pages as pages
 import keras
 import matplotlib.pyplot as plt
@@ -44,9 +46,8 @@ def short_training(monkeypatch):
 
     def train_briefly(model, *args, **kwargs):
         model.config.STEPS_PER_EPOCH = model.config.VALIDATION_STEPS = 1
-        if "epochs" in kwargs:
-            kwargs["epochs"] = min(kwargs["epochs"], model.epoch + 1)
-        return train(model, *args, **kwargs)
+        given = inspect.signature(train).bind(model, *args, **kwargs).arguments
+        return train(**given | {"epochs": min(given["epochs"], model.epoch + 1)})
 
     monkeypatch.setattr(MaskRCNN, "train", train_briefly)
     monkeypatch.setattr(LightConfig, "IMAGE_MIN_DIM", 128)

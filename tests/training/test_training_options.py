@@ -106,7 +106,7 @@ def test_half_precision_trains_and_detects_as_float32(plain, batches, precision,
     assert result["scores"].dtype == np.float32
     assert len(result["scores"]) == result["masks"].shape[-1] > 0
     reference = model.inference_model(TinyConfig()).detect([picture])[0]
-    # Rounding may take another of several boxes on an object, so only detections of the same box are compared.
+    # Rounding may take another of several boxes on an object: only detections of the same box are compared.
     pairs = same_boxes(reference, result)
     assert len(pairs) >= len(reference["scores"]) / 2
     for one, other in pairs:
