@@ -1,5 +1,6 @@
 """Download published weights and sample data. Every file is checked before it gets its name."""
 
+import errno
 import os
 import urllib.parse
 import zipfile
@@ -171,7 +172,9 @@ def fetch(url: str, path: str | os.PathLike[str], known_hash: str | None = None,
     """
     path = Path(path).expanduser().absolute()
     if path.is_dir():
-        raise IsADirectoryError(f"`path` must name a file. Received: the folder {path}. Append a file name.")
+        raise IsADirectoryError(
+            errno.EISDIR, "`path` must name a file, and this is a folder. Append a file name", str(path)
+        )
     if known_hash is not None and ":" not in known_hash:
         raise ValueError(f"`known_hash` must be 'md5:...' or 'sha256:...'. Received: {known_hash!r}")
     if not _is_encrypted(url):

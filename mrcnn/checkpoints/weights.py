@@ -7,6 +7,7 @@ This module finds layers by name, which the training graph and the inference gra
 import contextlib
 import dataclasses
 import difflib
+import errno
 import logging
 import os
 import warnings
@@ -418,8 +419,10 @@ class NamedWeightsModel(keras.Model):
         _refuse(options)
         if not overwrite and Path(filepath).exists():
             raise FileExistsError(
-                f"{filepath} exists already. Received: overwrite=False. Choose another name or pass "
-                "overwrite=True."
+                errno.EEXIST,
+                "The file exists already. Received: overwrite=False. Choose another name or pass "
+                "overwrite=True",
+                str(filepath),
             )
         save_weights(self, filepath)
 
@@ -443,11 +446,11 @@ class NamedWeightsModel(keras.Model):
             The LoadReport, or None for the layouts of Keras.
         """
         if str(filepath).endswith(KERAS_FORMATS):
-            if exclude is not None:
+            if exclude is not None or not strict:
                 raise ValueError(
-                    f"`exclude` requires a file that stores layers by name. Received: {filepath}, "
-                    f"exclude={exclude!r}. Save the weights under a name that ends in .h5, such as "
-                    "'model.h5'."
+                    "`exclude` and strict=False require a file that stores layers by name. Received: "
+                    f"{filepath}, exclude={exclude!r}, strict={strict}. Save the weights under a name that "
+                    "ends in .h5, such as 'model.h5'."
                 )
             super().load_weights(filepath, **options)
             return None

@@ -5,6 +5,7 @@ compared with limits before anything is read, and with the actual sizes afterwar
 `mrcnn.errors` and name the archive and the member.
 """
 
+import errno
 import functools
 import io
 import os
@@ -143,7 +144,7 @@ def _check_new(folder: Path) -> None:
     """Raise FileExistsError if something is at the path of a new folder, except an empty folder."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise FileExistsError(
-            f"{folder}: The folder to unpack into must be new or empty. Choose another one."
+            errno.EEXIST, "The folder to unpack into must be new or empty. Choose another one", str(folder)
         )
 
 

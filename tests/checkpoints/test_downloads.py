@@ -218,8 +218,9 @@ def test_interrupt_leaves_nothing_under_the_final_name(server, tmp_path):
 
 
 def test_path_of_a_folder(tmp_path):
-    with pytest.raises(IsADirectoryError, match="Append a file name"):
+    with pytest.raises(IsADirectoryError, match="Append a file name") as caught:
         downloads.fetch("http://127.0.0.1:9/a.h5", tmp_path)
+    assert caught.value.filename == str(tmp_path)
 
 
 def test_hash_without_an_algorithm(tmp_path):

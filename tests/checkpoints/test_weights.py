@@ -268,8 +268,9 @@ def test_methods_of_the_model_go_by_name(tmp_path, cls):
     report = other.load_weights(path, by_name=True)
     assert isinstance(report, weights.LoadReport)
     tiny_network.assert_equal(other, model)
-    with pytest.raises(FileExistsError, match="overwrite=False"):
+    with pytest.raises(FileExistsError, match="overwrite=False") as caught:
         model.save_weights(path, overwrite=False)
+    assert caught.value.filename == path
     with pytest.raises(TypeError, match="skip_mismatch"):
         other.load_weights(path, skip_mismatch=True)
     with pytest.raises(TypeError, match="max_shard_size"):
@@ -293,6 +294,8 @@ def test_formats_of_keras_stay_with_keras(tmp_path):
     tiny_network.assert_equal(other, model)
     with pytest.raises(ValueError, match="stores layers by name"):
         other.load_weights(path, exclude=["conv1"])
+    with pytest.raises(ValueError, match="strict=False require a file that stores layers by name"):
+        other.load_weights(path, strict=False)
 
 
 def test_whole_model_as_keras_archive(tmp_path):

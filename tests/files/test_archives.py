@@ -1,5 +1,6 @@
 """Zip archives of strangers: what they hold is read, and what is wrong with them is named."""
 
+import errno
 import os
 import struct
 import tracemalloc
@@ -143,8 +144,9 @@ def test_unpacking_replaces_nothing(tmp_path):
     (out / "a").write_bytes(b"corrected")
     (out / "b").write_bytes(b"b")
     for target in (out, out / "b"):
-        with pytest.raises(FileExistsError, match=r"must be new or empty\. Choose another one"):
+        with pytest.raises(FileExistsError, match=r"must be new or empty\. Choose another one") as caught:
             archives.extract(path, target)
+        assert (caught.value.errno, caught.value.filename) == (errno.EEXIST, str(target))
     assert {one.name: one.read_bytes() for one in out.iterdir()} == {"a": b"corrected", "b": b"b"}
     assert sorted(one.name for one in tmp_path.iterdir()) == ["a.zip", "out"]
 
