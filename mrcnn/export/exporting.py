@@ -1,6 +1,7 @@
 """Export a model: choose the format, write the file, and check it."""
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -205,6 +206,11 @@ def check_precision(format: str, precision: str, calibration: Sequence[Image] | 
             f'The format "{format}" has the precision "float32" only. Received: precision={precision!r}. '
             "For lower precision, choose ONNX, OpenVINO or LiteRT."
         )
+    if calibration is not None and precision != "int8":
+        raise ValueError(
+            '`calibration` only applies to precision="int8". Pass precision="int8", or leave out '
+            f"`calibration`. Received: precision={precision!r}"
+        )
     missing = calibration is None or not len(calibration)
     if precision == "int8" and format in CALIBRATED and missing:
         raise ValueError(
@@ -264,13 +270,16 @@ def check_target(path: Path, format: str) -> None:
                 )
     place = next((folder for folder in path.absolute().parents if folder.exists()), None)
     if place is None:
-        raise FileNotFoundError(f"Cannot write {path}: there is no such drive. Choose another path.")
+        raise _cannot_write(path, errno.ENOENT, "there is no such drive")
     if not place.is_dir():
-        raise NotADirectoryError(f"Cannot write {path}: {place} is not a folder. Choose another path.")
+        raise _cannot_write(path, errno.ENOTDIR, f"{place} is not a folder")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"Cannot write {path}: no permission for the folder {place}. Choose another path."
-        )
+        raise _cannot_write(path, errno.EACCES, f"no permission for the folder {place}")
+
+
+def _cannot_write(path: Path, number: int, reason: str) -> OSError:
+    """Return the error for a path, of the class that belongs to the number."""
+    return OSError(number, f"Cannot write {path}: {reason}. Choose another path", str(path))
 
 
 def _check_folder(path: Path) -> None:

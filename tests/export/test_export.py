@@ -206,7 +206,8 @@ def test_a_single_array_is_one_image(model, tmp_path, monkeypatch, argument):
     (image,) = pictures((64, 64, 3))
     compared = []
     monkeypatch.setattr(exporting, "check_file", lambda model, path, images: compared.append(images))
-    export.export(model, tmp_path / "one.onnx", **{argument: image})
+    precision = "int8" if argument == "calibration" else "float32"
+    export.export(model, tmp_path / "one.onnx", precision=precision, **{argument: image})
     ((found,),) = compared
     np.testing.assert_array_equal(found, image)
 
@@ -346,8 +347,10 @@ def test_the_target_is_checked_before_the_export(name, other, error, message, tm
     (tmp_path / other).write_text("older")
     if error is PermissionError:
         monkeypatch.setattr(exporting.os, "access", lambda path, mode: False)
-    with pytest.raises(error or RuntimeError, match=message or "begun"):
+    with pytest.raises(error or RuntimeError, match=message or "begun") as caught:
         export.export(None, tmp_path / name)
+    if isinstance(caught.value, OSError):
+        assert caught.value.errno and caught.value.filename == str(tmp_path / name)
     assert (tmp_path / other).read_text() == "older"
 
 

@@ -16,7 +16,8 @@ IMAGES = pictures(*[(64, 64, 3)] * 6)
 
 def write(model, tmp_path, name, precision):
     """A runner of a new file. Without a check, so that the tests see what it finds."""
-    path = export.export(model, tmp_path / name, precision=precision, calibration=IMAGES, check=False)
+    images = IMAGES if precision == "int8" else None
+    path = export.export(model, tmp_path / name, precision=precision, calibration=images, check=False)
     runner = runtime.load(path)
     assert runner.metadata.precision == precision
     return path, runner
@@ -109,3 +110,9 @@ def test_a_file_that_finds_something_else_is_refused(model, tmp_path):
 def test_precisions(format, precision, message):
     with pytest.raises(ValueError, match=message):
         check_precision(format, precision, None)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_images_that_would_not_be_used(precision):
+    with pytest.raises(ValueError, match=f"only applies to .*Received: precision='{precision}'"):
+        check_precision("onnx", precision, IMAGES)
