@@ -1,5 +1,6 @@
 """Detect objects in a folder of any number of images, with many workers."""
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,11 @@ from mrcnn.scale.identity import describe
 from mrcnn.scale.locations import list_images, open_location, read_content
 from mrcnn.scale.reading import Summary, summarize
 from mrcnn.scale.worker import Worker
+from mrcnn.threads import in_order
 
 # Images that are read before the workers start, until `page` and `channels` fit one.
-TRIED_IMAGES = 50
+TRIED_IMAGES = 1000
+TRYING_THREADS = 4
 # The variables by which TensorFlow and JAX count their threads. Ray itself sets that of PyTorch.
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "PJRT_NPROC")
 
@@ -72,8 +75,8 @@ def detect_images(
     Raises:
         MissingFileError: If the folder does not exist or contains no images, or there is no such weight file.
         ValueError: If an argument is out of range, or `output` has results of another model.
-        InvalidDataError: If `page` and `channels`, or their absence, fit none of the images, of which 50 are
-            tried; or if the model takes another number of channels.
+        InvalidDataError: If `page` and `channels`, or their absence, fit none of the images, of which up to
+            1000 are tried; or if the model takes another number of channels.
         ImportError: If Ray is missing.
     """
     _check_numbers(workers=workers, images_per_file=images_per_file, cpus=cpus)
@@ -118,20 +121,26 @@ def _waiting(
 def _check_fits(source: str | os.PathLike[str], images: Sequence[str], choice: Mapping[str, Any]) -> None:
     """Raise InvalidDataError if none of the tried images has the page and the channels to read."""
     system, root = open_location(source)
-    wrong = None
-    count = 0
-    for path in images[:: -(-len(images) // TRIED_IMAGES)]:
+
+    def error_of(path: str) -> Exception | None:
         try:
             read_image(read_content(system, f"{root}/{path}"), path, **choice)
-            return
-        except InvalidDataError as error:
-            if error.field in ("page", "channels"):
-                wrong, count = wrong or error, count + 1
-        except (OSError, DataError):
-            continue  # the worker names the reason
+        except (OSError, DataError) as error:
+            return error
+        return None
+
+    wrong, count = None, 0
+    tried = images[:: -(-len(images) // TRIED_IMAGES)]
+    with contextlib.closing(in_order(error_of, tried, threads=TRYING_THREADS)) as errors:
+        for error in errors:
+            if error is None:
+                return
+            if isinstance(error, InvalidDataError) and error.field in ("page", "channels"):
+                wrong, count = wrong or error, count + 1  # the worker names other reasons
     if wrong is not None:
         raise InvalidDataError(
-            f"{wrong} The same is wrong with all {count} images that were tried, so detection did not start.",
+            f"{wrong} The same is wrong with all {count} images that were tried, so detection did not start. "
+            "If others fit, move them to a folder of their own.",
             field=wrong.field,
         )
 
