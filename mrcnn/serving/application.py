@@ -238,6 +238,11 @@ def _post(app: FastAPI, path: str, description: dict[str, Any]) -> Callable[[End
                     f"Known ones: {', '.join(known)}.",
                     is_uploading=True,
                 )
+            count = len(request.query_params.getlist(name))
+            if count > 1:
+                hint = " Put commas between several channels: channels=0,1,2." if name == "channels" else ""
+                sentence = f"The address must have {name} once. Received: {count} times.{hint}"
+                raise RefusedError(400, sentence, is_uploading=True)
 
     return app.post(path, dependencies=[Depends(check_names)], **description)
 

@@ -37,7 +37,10 @@ _EXAMPLE = {
     "categories": [{"id": 1, "name": "nucleus"}],
 }
 _REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"description": "No image in the request, or an unknown query parameter"},
+    400: {
+        "description": "No image in the request, an unknown or repeated query parameter, or a form with "
+        "something else than one file"
+    },
     408: {"description": "The upload took too long"},
     413: {"description": "Too many bytes or pixels"},
     415: {"description": "Not an image, or a damaged one"},

@@ -4,6 +4,7 @@ The image is the body of the request, or the only file of a form (multipart/form
 """
 
 import asyncio
+import reprlib
 from collections.abc import AsyncGenerator, Sequence
 
 from starlette.datastructures import UploadFile
@@ -31,7 +32,7 @@ async def read_upload(request: Request, max_bytes: int, seconds: float) -> bytes
         seconds: Time for the upload.
 
     Raises:
-        RefusedError: If there is no file, or it is too large or too slow.
+        RefusedError: If there is no file, or it is too large or too slow, or a form has a text, too.
     """
     try:
         content = await asyncio.wait_for(_read_body(request, max_bytes), seconds)
@@ -80,6 +81,14 @@ async def _file_of_form(request: Request, body: bytes) -> bytes:
     files = [value for value in form.values() if isinstance(value, UploadFile)]
     content = await files[0].read() if files else b""
     await form.close()
+    texts = [name for name, value in form.multi_items() if not isinstance(value, UploadFile)]
+    if texts:
+        hint = "" if files else " If it is the file, curl needs an @ before its path: --form file=@photo.jpg."
+        raise RefusedError(
+            400,
+            f"The form must have one file and nothing else. Received: the text field "
+            f"{reprlib.repr(texts[0])}. Pass parameters in the address, such as ?min_score=0.5.{hint}",
+        )
     return content
 
 

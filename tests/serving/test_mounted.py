@@ -68,6 +68,8 @@ def test_a_service_answers(client):
         ("detect?min_scor=2&masks=all", ["'min_scor'"]),
         ("overlay?masks=none", ["/overlay", "'masks'", "Known ones: min_score, page, channels."]),
         ("picture?zzz%0A=", ["/picture", "'zzz\\n'. Known ones: page, channels."]),
+        ("detect?channels=0&channels=1", ["must have channels once. Received: 2 times.", "channels=0,1,2."]),
+        ("picture?page=0&page=0&page=1", ["must have page once. Received: 3 times."]),
     ],
 )
 def test_unknown_names_in_the_address_are_refused(client, address, words):
@@ -75,3 +77,25 @@ def test_unknown_names_in_the_address_are_refused(client, address, words):
     assert answer.status_code == 400
     for word in words:
         assert word in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "form, words",
+    [
+        (
+            {"min_score": "0.5"},
+            ["the text field 'min_score'", "Pass parameters in the address", "?min_score=0.5."],
+        ),
+        ({"file": "photo.jpg"}, ["the text field 'file'"]),
+    ],
+)
+def test_texts_in_a_form_are_refused(client, form, words):
+    files = {"image": ("a.png", png())}
+    assert client.post("detect", files=files).status_code == 200
+    answer = client.post("detect", files=files, data=form)
+    assert answer.status_code == 400
+    for word in words:
+        assert word in answer.json()["detail"]
+    assert "curl" not in answer.json()["detail"]
+    alone = client.post("detect", files={name: (None, text) for name, text in form.items()})
+    assert alone.status_code == 400 and "curl needs an @" in alone.json()["detail"]
