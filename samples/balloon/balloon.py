@@ -197,11 +197,12 @@ def detect_and_color_splash(
         The path of the written file, splash_<time>.png or splash_<time>.avi.
 
     Raises:
-        ValueError: If no path is given.
+        ValueError: If no path is given, or both.
         OSError: If the source cannot be read.
     """
-    if not (image_path or video_path):
-        raise ValueError("Either `image_path` or `video_path` must be given. Received: neither")
+    if bool(image_path) == bool(video_path):
+        received = "both" if image_path else "neither"
+        raise ValueError(f"Either `image_path` or `video_path` must be given. Received: {received}")
     stem = f"splash_{datetime.datetime.now():%Y%m%dT%H%M%S}"
     if image_path:
         image = skimage.util.img_as_ubyte(with_channels(images.read_image(image_path), 3))
@@ -281,8 +282,8 @@ def parse_arguments() -> argparse.Namespace:
 def argument_error(arguments: argparse.Namespace) -> str | None:
     """Return a sentence about what is wrong with the arguments, if anything, without heavy imports."""
     if arguments.command == "splash":
-        if not (arguments.image or arguments.video):
-            return "splash needs --image or --video."
+        if bool(arguments.image) == bool(arguments.video):
+            return "splash needs --image or --video, and not both."
         for name in ("image", "video"):
             source = getattr(arguments, name)
             is_file = source and "://" not in source and not source.isdecimal()

@@ -551,6 +551,23 @@ def config_for(arguments: argparse.Namespace, mode: str) -> mrcnn.Config:
 # --- Command line ---
 
 
+# Why a command does not take an option.
+READS_INPUT = "It reads all images of --input."
+IS_FOR_TRAINING = "Only train changes images."
+SEPARATES_NOTHING = "Only count and predict separate a dye."
+# Options that a command would ignore. Of all others, the help names the commands.
+OF_FILES = {"images": READS_INPUT, "subset": READS_INPUT, "augmentation": IS_FOR_TRAINING}
+OF_DATASETS = {"stain": SEPARATES_NOTHING, "augmentation": IS_FOR_TRAINING}
+UNUSED_OPTIONS = {
+    "count": OF_FILES,
+    "predict": OF_FILES,
+    "train": {"stain": SEPARATES_NOTHING, "output": "It writes to --logs."},
+    "evaluate": OF_DATASETS,
+    "robustness": OF_DATASETS,
+    "detect": OF_DATASETS,
+}
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     commands = ["count", "train", "evaluate", "robustness", "predict", "detect"]
@@ -597,7 +614,6 @@ def parse_arguments() -> argparse.Namespace:
         # The default image is a blue and brown section with small nuclei.
         arguments.scale = arguments.scale or 3
         arguments.stain = arguments.stain or "hematoxylin"
-    arguments.stain = arguments.stain or "none"
     if arguments.weights == SHIPPED:
         arguments.recipe = arguments.recipe or SHIPPED_RECIPE
     arguments.recipe = arguments.recipe or "original"
@@ -607,6 +623,7 @@ def parse_arguments() -> argparse.Namespace:
     error = option_error(arguments) or file_error(arguments) or weights_error(arguments)
     if error:
         parser.exit(2, f"{error}\n")
+    arguments.stain = arguments.stain or "none"
     return arguments
 
 
@@ -619,8 +636,10 @@ def option_error(arguments: argparse.Namespace) -> str | None:
         return f"{arguments.command} needs {' and '.join(missing)}."
     if arguments.weights == SHIPPED and arguments.recipe != SHIPPED_RECIPE:
         return f"--weights={SHIPPED} needs --recipe={SHIPPED_RECIPE}. Received: --recipe={arguments.recipe}"
-    if arguments.command in ("count", "predict") and arguments.images is not None:
-        return f"{arguments.command} does not take --images. It reads all images of --input."
+    unused = UNUSED_OPTIONS[arguments.command]
+    name = next((name for name in unused if getattr(arguments, name) is not None), None)
+    if name is not None:
+        return f"{arguments.command} does not take --{name}. {unused[name]}"
     for name in ("images", "epochs", "steps"):
         count = getattr(arguments, name)
         if count is not None and count < 1:

@@ -106,7 +106,8 @@ def test_defaults_of_the_command_line(arguments, bowl, tmp_path):
     ],
 )
 def test_the_lowest_score_of_detections(arguments, bowl, options, lowest):
-    parsed = arguments(f"{options} --dataset={bowl} --weights=scratch --subset=stage1_train")
+    subset = "" if options.startswith("count") else "--subset=stage1_train"
+    parsed = arguments(f"{options} --dataset={bowl} --weights=scratch {subset}")
     assert lowest == nucleus.config_for(parsed, "inference").DETECTION_MIN_CONFIDENCE
 
 
@@ -137,6 +138,13 @@ def test_weights_that_fit_the_recipe_are_accepted(arguments, bowl):
         ("count --scale=-1", "--scale must be greater than 0"),
         ("count --images=2", "count does not take --images."),
         ("predict --input=BOWL --output=b --images=2", "predict does not take --images."),
+        ("count --subset=val", "count does not take --subset. It reads all images of --input."),
+        (
+            "evaluate --dataset=BOWL --weights=scratch --stain=hematoxylin",
+            "evaluate does not take --stain. Only count and predict separate a dye.",
+        ),
+        ("robustness --dataset=BOWL --weights=scratch --augmentation=dim", "does not take --augmentation."),
+        ("train --dataset=BOWL --weights=scratch --light --output=b", "train does not take --output."),
         (
             "count --light --weights=coco",
             "--weights=coco is a ResNet-101, which --recipe=light does not build.",

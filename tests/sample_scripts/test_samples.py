@@ -141,7 +141,12 @@ def test_help_loads_nothing_heavy(name):
     "module, line, message",
     [
         (balloon, "train --weights=scratch", "train needs --dataset."),
-        (balloon, "splash --weights=scratch", "splash needs --image or --video."),
+        (balloon, "splash --weights=scratch", "splash needs --image or --video, and not both."),
+        (
+            balloon,
+            "splash --weights=scratch --image=https://a --video=0",
+            "--image or --video, and not both.",
+        ),
         (balloon, "splash --weights=scratch --image=nowhere.png", "no file nowhere.png"),
         (balloon, "evaluate --weights=scratch --dataset=nowhere", "nowhere/val/via_region_data.json"),
         (balloon, "splash --weights=last --video=0", "no folder logs"),
@@ -257,6 +262,8 @@ def test_balloon_refuses_unknown_subsets_and_no_source(tmp_path):
         balloon.BalloonDataset().load_balloon(tmp_path, "test")
     with pytest.raises(ValueError, match="`image_path` or `video_path`"):
         balloon.detect_and_color_splash(None)
+    with pytest.raises(ValueError, match="Received: both"):
+        balloon.detect_and_color_splash(None, "a.png", "a.mp4")
 
 
 def test_coco_evaluates(run, tmp_path, capsys):
