@@ -230,8 +230,9 @@ def detect(
         Path, typer.Option("--output", "-o", help="The folder in which to save the results.")
     ] = Path("detected"),
     min_score: Annotated[
-        float, typer.Option(min=0, max=1, help="Leave out detections with a lower score.")
-    ] = 0.5,
+        float | None,
+        typer.Option(min=0, max=1, help="Leave out detections with a lower score. By default 0.5."),
+    ] = None,
     formats: Formats = None,
     overlays: Annotated[
         bool | None, typer.Option(help="Whether to save the images with the detections drawn in.")
@@ -241,7 +242,7 @@ def detect(
     tolerance: Tolerance = None,
     pixel_size: Annotated[
         float | None,
-        typer.Option(min=0, help="Micrometers per pixel, for csv. By default, what the file says."),
+        typer.Option(min=0, help="Micrometers per pixel, for csv and tiff. By default, what the file says."),
     ] = None,
     page: Page = None,
     channels: Channels = None,
@@ -430,7 +431,6 @@ def describe(
         images,
         limit=limit or None,
         figure=figure,
-        quiet=json,
         decode=decode,
         choice=_image_choice(page, channels, class_attribute, class_name, crowds_as_objects),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.cli.models import is_exported
+from mrcnn.cli.options import refuse, refuse_setting
 from mrcnn.threads import available_cores
 
 # A process that measures: the environment variables by which frameworks count their threads.
@@ -60,14 +61,18 @@ def benchmark_model(
 
     Raises:
         RuntimeError: If a measurement fails.
-        ValueError: If there is a `choice` of pages or channels, but no `images`.
+        ValueError: If there is a `choice` of pages or channels, but no `images`; or if a setting is one that
+            an option determines.
     """
-    if choice and images is None:
-        given = " and ".join(f"--{name}" for name in choice)
-        raise ValueError(
-            f"{given} can only be used with --images. Pass a folder of images with --images, or leave out "
-            f"{given}."
+    if images is None:
+        refuse(
+            choice,
+            "{given} can only be used with --images. Pass a folder of images with --images, or leave out "
+            "{given}.",
         )
+    refuse_setting(settings, "IMAGES_PER_GPU", "--batch")
+    if precisions:
+        refuse_setting(settings, "PRECISION", "--precision")
     rows: list[dict[str, Any]] = []
     for precision in precisions or [""]:
         for count in threads or [available_cores()]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from mrcnn.cli.datasets import open_dataset, warn_left_out
 from mrcnn.cli.models import load_keras_model
+from mrcnn.cli.options import refuse
 
 
 def convert(
@@ -23,8 +24,10 @@ def convert(
 
     Raises:
         FileExistsError: If a file would replace its source, or another file and `overwrite` is False.
-        ValueError: If there is no format and the output ends in neither .json nor .h5.
+        ValueError: If there is no format and the output ends in neither .json nor .h5, or an option would
+            have no effect.
     """
+    _refuse_unused(output, images, settings, formats, copy_images, choice or {})
     if formats:
         from mrcnn.formats import write_dataset
 
@@ -50,6 +53,32 @@ def convert(
         "OUTPUT must end in .json, for annotations in the COCO format, or in .h5, for weights. For other "
         f"formats of annotations, pass --format. Received: {output}. For other programs, use mrcnn export."
     )
+
+
+def _refuse_unused(
+    output: Path,
+    images: Path | None,
+    settings: Sequence[str],
+    formats: Sequence[str],
+    copy_images: bool,
+    choice: Mapping[str, Any],
+) -> None:
+    """Raise ValueError if options are given that a conversion to this output does not use."""
+    kind = "" if formats else output.suffix.lower()
+    if kind == ".h5":
+        refuse(
+            {"images": images, "copy-images": copy_images, **choice},
+            "OUTPUT ends in .h5, which means weights. {given} can only be used with annotations. Leave out "
+            "{given}.",
+        )
+    if formats or kind == ".json":
+        refuse({"set": list(settings)}, "{given} can only be used with weights. Leave it out.")
+    if kind == ".json":
+        refuse(
+            {"copy-images": copy_images},
+            "{given} can only be used with --format, which writes a folder. Pass --format coco and a folder "
+            "as OUTPUT, or leave out {given}.",
+        )
 
 
 def _check_output(source: str, output: Path, overwrite: bool) -> None:

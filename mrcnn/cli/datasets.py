@@ -109,7 +109,7 @@ def open_dataset(
     Raises:
         MissingFileError: If there is no such file.
         InvalidDataError: If no dataset is recognized, or it has classes that `like` does not have.
-        ValueError: If an option is given that another format has.
+        ValueError: If an option is given that only other formats have.
     """
     if not data.exists():
         raise MissingFileError("There is no such file or folder.", file=data)
@@ -131,6 +131,11 @@ def open_dataset(
                 f"--{option} is only for {what}. Received: {data}, which is none of these. Leave the option "
                 "out."
             )
+    if images is not None and like is None and type(dataset).__name__ == "MaskFileDataset":
+        raise ValueError(
+            f"--images cannot be used with a folder of folders with images/ and masks/, such as {data}. "
+            "Leave it out."
+        )
     if like is not None:
         try:
             dataset.renumber_classes(wanted.classes or ())
@@ -156,9 +161,9 @@ class _Wanted:
 
     @property
     def names(self) -> Sequence[str] | None:
-        """The classes, or the one of objects without a class, if the user gave one."""
+        """The class of objects without a class, if the user gave one, or else the classes."""
         one = self.format_options.get(CLASS)
-        return self.classes or (None if one is None else (one,))
+        return self.classes if one is None else (one,)
 
 
 def _from_folder(data: Path, wanted: _Wanted) -> "FormatDataset":
@@ -356,7 +361,8 @@ def _only_class(root: Path, wanted: _Wanted) -> Sequence[str] | None:
     if wanted.names and len(wanted.names) > 1:
         raise InvalidDataError(
             f"Label images hold no classes, and the {wanted.owner} has {len(wanted.names)}: "
-            f"{', '.join(wanted.names)}. Pass a COCO file or another format that does.",
+            f"{', '.join(wanted.names)}. Pass a COCO file or another format that does, or name the class of "
+            "all objects with --class.",
             file=root,
         )
     return wanted.names
@@ -478,7 +484,6 @@ def describe_dataset(
     *,
     limit: int | None,
     figure: Path | None,
-    quiet: bool,
     decode: bool = False,
     choice: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:

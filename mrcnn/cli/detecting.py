@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from mrcnn.cli.messages import IncompleteError, check_any
-from mrcnn.cli.models import Detecting, load_model
+from mrcnn.cli.models import Detecting, load_model, warn_of_min_score
+from mrcnn.cli.options import given_options, refuse
 from mrcnn.cli.shell import command_line
 from mrcnn.errors import MissingFileError
 from mrcnn.files.calibration import PixelSize
@@ -18,6 +19,12 @@ from mrcnn.files.images import read_image
 from mrcnn.geometry.preprocessing import check_choice
 from mrcnn.results.names import names_of
 
+# Formats of images by default; those of tiles are in `mrcnn.cli.tiling`.
+DEFAULT_FORMATS = ("labels", "coco")
+# Formats on which --tolerance and --pixel-size have an effect.
+OUTLINES = ("labelme", "yolo", "geojson", "imagej")
+WITH_PIXEL_SIZE = ("csv", "tiff")
+LEAST_SCORE = 0.5
 VIDEO_SUFFIXES = {".avi", ".mp4", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 
 
@@ -26,7 +33,7 @@ def detect_sources(
     model: str,
     output: Path,
     *,
-    min_score: float,
+    min_score: float | None,
     overlays: bool | None,
     settings: Sequence[str],
     quiet: bool,
@@ -40,7 +47,7 @@ def detect_sources(
         sources: Images, a folder or a zip archive; a video; or the number of a camera.
         model: See `load_model`.
         output: The folder for the results.
-        min_score: Detections with a lower score are left out.
+        min_score: Detections with a lower score are left out; by default LEAST_SCORE.
         overlays: Whether to write overlays; by default, if no format is given.
         settings: Settings to change.
         quiet: Whether to print nothing.
@@ -49,17 +56,22 @@ def detect_sources(
             `mrcnn.cli.tiling.detect_in_tiles`.
         options: Of `mrcnn.formats.predictions.write_predictions`, such as `overwrite`.
     """
-    _check_formats(formats)
+    _check_formats(formats, overlays)
+    least = LEAST_SCORE if min_score is None else min_score
     if _is_video(sources):
         overwrite = options.pop("overwrite", False)
         _check_video_options(overlays, {"format": formats or None, **(tiles or {}), **options})
         path = _video_path(sources[0], output, overwrite)
-        return _detect_video(sources[0], load_model(model, settings), path, min_score, quiet)
+        loaded = load_model(model, settings)
+        warn_of_min_score(loaded, min_score)
+        return _detect_video(sources[0], loaded, path, least, quiet)
     if tiles and "tile" not in tiles:
         raise ValueError(
             f"These options apply to tiles only: --{', --'.join(tiles)}. Add --tile, or leave them out."
         )
+    _check_effect(formats, bool(tiles), options)
     loaded = load_model(model, settings)
+    warn_of_min_score(loaded, min_score)
     check_choice(options.get("channels"), loaded.config)
     if tiles:
         from mrcnn.cli.tiling import detect_in_tiles
@@ -68,10 +80,10 @@ def detect_sources(
         if options.pop("copy_images", False):
             raise ValueError("--copy-images cannot be combined with --tile. Leave out one of them.")
         return detect_in_tiles(
-            sources, loaded, output, min_score=min_score, formats=wanted, quiet=quiet, **tiles, **options
+            sources, loaded, output, min_score=least, formats=wanted, quiet=quiet, **tiles, **options
         )
     overlays = not formats if overlays is None else overlays
-    return _detect_images(sources, loaded, output, min_score, overlays, quiet, formats, **options)
+    return _detect_images(sources, loaded, output, least, overlays, quiet, formats, **options)
 
 
 def _detect_images(
@@ -96,7 +108,7 @@ def _detect_images(
         min_score,
         verbose=0 if quiet else 1,
         overlays=overlays,
-        formats=formats or ("labels", "coco"),
+        formats=formats or DEFAULT_FORMATS,
         stream=_stream_of(loaded),
         read=getattr(loaded, "read_image", read_image),  # exported files have no own way of reading
         **options,
@@ -144,25 +156,39 @@ def parse_pixel_size(micrometers: float | None) -> PixelSize | None:
     return None if micrometers is None else PixelSize(micrometers, micrometers)
 
 
-def _check_formats(formats: Sequence[str]) -> None:
-    """Raise ValueError for an unknown format, before a model is loaded."""
+def _check_formats(formats: Sequence[str], overlays: bool | None) -> None:
+    """Raise ValueError for formats that are unknown or contradictory, before a model is loaded."""
     from mrcnn.results.folder import FORMATS
 
     for name in formats:
         if name not in FORMATS:
             raise ValueError(f"--format must be one of {', '.join(FORMATS)}. Received: {name}")
+    if "overlay" in formats and overlays is False:
+        raise ValueError("--format overlay and --no-overlays exclude each other. Leave one out.")
+
+
+def _check_effect(formats: Sequence[str], has_tiles: bool, options: Mapping[str, Any]) -> None:
+    """Raise ValueError if options are given that no format uses."""
+    from mrcnn.cli import tiling
+
+    written = set(formats or (tiling.DEFAULT_FORMATS if has_tiles else DEFAULT_FORMATS))
+    # The label images of tiles are TIFF files, too.
+    sized = (*WITH_PIXEL_SIZE, "labels") if has_tiles else WITH_PIXEL_SIZE
+    for option, users in (("tolerance", OUTLINES), ("pixel_size", sized)):
+        if not written & set(users):
+            refuse(
+                {option: options.get(option)},
+                f"{{given}} has an effect on the formats {', '.join(users)} only. Pass one of these with "
+                "--format, or leave out {given}.",
+            )
 
 
 def _check_video_options(overlays: bool | None, options: Mapping[str, Any]) -> None:
     """Raise ValueError if options are given that apply to images only."""
-    given = [
-        name.replace("_", "-") for name, value in options.items() if value is not None and value is not False
-    ]
-    if overlays is not None:
-        given.append("overlays" if overlays else "no-overlays")
+    given = given_options({**options, "overlays": overlays, "no-overlays": overlays is False})
     if given:
         raise ValueError(
-            f"The result of a video is a video. These options apply to images only: --{', --'.join(given)}. "
+            f"The result of a video is a video. These options apply to images only: {', '.join(given)}. "
             "Leave them out."
         )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.cli.datasets import open_dataset, warn_left_out
-from mrcnn.cli.models import load_model
+from mrcnn.cli.models import load_model, warn_of_min_score
 from mrcnn.errors import InvalidDataError
 from mrcnn.geometry.preprocessing import check_choice
 from mrcnn.results.names import names_of
@@ -27,6 +27,7 @@ def evaluate_model(
     from mrcnn.evaluation.evaluate import evaluate
 
     loaded = load_model(model, settings)
+    warn_of_min_score(loaded, min_score)
     check_choice((choice or {}).get("channels"), loaded.config)
     names = names_of(loaded)
     dataset = open_dataset(data, images, list(names.values()), choice, part="val")

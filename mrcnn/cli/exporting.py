@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mrcnn.cli.models import load_keras_model
+from mrcnn.cli.options import refuse
 from mrcnn.files.images import read_image
 from mrcnn.formats.image_files import open_image
 from mrcnn.formats.predictions import images_of
@@ -60,6 +61,12 @@ def export_model(
         raise ValueError(
             "--calibration only applies to --precision int8. Pass --precision int8, or leave out "
             f"--calibration. Received: --precision {precision}"
+        )
+    if calibration is None and check is None:
+        refuse(
+            choice or {},
+            "{given} can only be used with --calibration or --check. Pass images with one of these, or leave "
+            "out {given}.",
         )
     kind = format_of(output, format)
     if precision == "int8" and calibration is None and kind in ("onnx", "openvino"):

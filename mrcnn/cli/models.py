@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -91,6 +92,27 @@ def load_model(name: str, settings: Sequence[str] = (), **options: Any) -> Detec
             file=path,
         )
     return load(path, **options)
+
+
+def warn_of_min_score(model: Detecting, min_score: float | None) -> None:
+    """Warn if the model leaves out detections that --min-score asks for.
+
+    Args:
+        model: The model.
+        min_score: The lowest score that the user has given; None without one.
+    """
+    if min_score is None:
+        return
+    least = float(model.config.DETECTION_MIN_CONFIDENCE or 0)
+    if min_score >= least:
+        return
+    is_file = hasattr(model, "metadata")
+    advice = "Export the model again with" if is_file else "Add"
+    warnings.warn(
+        f"--min-score {min_score:g} has the effect of {least:g}, because the model finds nothing with a "
+        f"lower score. {advice} --set DETECTION_MIN_CONFIDENCE={min_score:g}.",
+        stacklevel=2,
+    )
 
 
 def is_exported(path: Path) -> bool:

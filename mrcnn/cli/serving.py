@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mrcnn.cli.models import Detecting, load_model
+from mrcnn.cli.options import refuse_setting
 from mrcnn.runtime.inputs import original_size
 
 WARM_UP_SIDE = 256  # pixels
@@ -31,7 +32,9 @@ def serve_model(
     Raises:
         ImportError: If the packages of the service are missing.
         OSError: If the address cannot be used.
+        ValueError: If a setting is one that an option determines.
     """
+    refuse_setting(settings, "IMAGES_PER_GPU", "--batch")
     try:
         from mrcnn.serving import Settings, create_app, serve
         from mrcnn.serving.server import listen

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 # Settings of the size of the inputs. If one of them is given, the others keep their defaults.
 SIZE_SETTINGS = {"IMAGE_MIN_DIM", "IMAGE_MAX_DIM", "IMAGE_MIN_SCALE", "IMAGE_RESIZE_MODE"}
+# The settings that an option determines.
+SETTINGS_OF_OPTIONS = {
+    "name": ("NAME",),
+    "steps": ("STEPS_PER_EPOCH",),
+    "batch": ("IMAGES_PER_GPU",),
+    "size": ("IMAGE_MIN_DIM", "IMAGE_MAX_DIM"),
+    "learning_rate": ("LEARNING_RATE",),
+}
 # Small images are enlarged so many times, to a multiple of this side.
 ENLARGED, SIDE_STEP = 2, 64
 # Number of images whose size is looked up.
@@ -63,6 +71,7 @@ def train_model(data: Path, options: TrainOptions) -> tuple[dict[str, Any], str]
     from mrcnn.training.runs import model_dir_of
     from mrcnn.training.schedules import remaining
 
+    check_options(options)
     resume = options.resume
     dataset, val_dataset = _datasets(data, options)
     recipe = recipes.chosen_recipe(options.recipe, options.model, is_resumed=resume is not None)
@@ -85,6 +94,29 @@ def train_model(data: Path, options: TrainOptions) -> tuple[dict[str, Any], str]
     go_on = _command(data, replace(same, resume=Path(weights), epochs=2 * options.epochs))
     text = next_steps(weights, go_on, options.choice)
     return {"weights": weights, "epoch": network.epoch, "go_on": go_on}, text
+
+
+def check_options(options: TrainOptions) -> None:
+    """Raise ValueError if an option would have no effect because of another one."""
+    if options.resume is not None and options.model is not None:
+        raise ValueError(
+            "--resume and --model exclude each other, because each names the weights to start from. Leave "
+            "one out."
+        )
+    if options.recipe == recipes.CONSTANT and options.any_orientation:
+        raise ValueError(
+            "--recipe constant and --any-orientation exclude each other, because this recipe does not change "
+            "the images. Leave one out."
+        )
+    settings = parse_settings(options.settings)
+    for option, names in SETTINGS_OF_OPTIONS.items():
+        value = getattr(options, option)
+        for name in names if value is not None else ():
+            if str(settings.get(name, value)) != str(value):
+                raise ValueError(
+                    f"--{option.replace('_', '-')} {value} and --set {name}={settings[name]} exclude each "
+                    "other. Leave one out."
+                )
 
 
 def _datasets(data: Path, options: TrainOptions) -> "tuple[FormatDataset, FormatDataset | None]":

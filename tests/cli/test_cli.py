@@ -461,6 +461,23 @@ def test_label_images_hold_no_classes(tmp_path, two_cells):
         with pytest.raises(InvalidDataError, match="the training data has 2: cell, flat, cell, round"):
             open_dataset(path, like=open_dataset(two_cells))
         assert open_dataset(path, classes=["a"]).class_names == ["BG", "a"]
+        chosen = open_dataset(path, classes=["a", "b"], choice={"class": "b"})
+        assert chosen.class_names == ["BG", "b"]
+
+
+def test_the_folder_of_images_is_refused_where_no_format_uses_it(tmp_path, coco):
+    from mrcnn.cli.datasets import open_dataset
+
+    root = tmp_path / "bowl"
+    files.write_picture(root / "a" / "images" / "a.png")
+    files.write_picture(root / "a" / "masks" / "1.png", files.labels())
+    assert len(open_dataset(root).image_ids) == 1
+    with pytest.raises(ValueError, match="--images cannot be used with a folder of folders"):
+        open_dataset(root, images=tmp_path)
+    # Of a training, --images may be that of the other images.
+    like = open_dataset(coco, images=coco.parent)
+    like.class_info = [*like.class_info, {"source": "masks", "id": 1, "name": "object"}]
+    assert len(open_dataset(root, images=tmp_path, like=like, choice={"class": "object"}).image_ids) == 1
 
 
 def test_labelme_images_without_shapes_are_background(two_cells, tmp_path):
@@ -648,6 +665,34 @@ def test_recipes_follow_the_weights(coco, monkeypatch, capsys):
             main()
         assert ended.value.code == 1
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--resume a.h5 --model b.h5", "--resume and --model exclude each other"),
+        ("--recipe constant --any-orientation", "--recipe constant and --any-orientation exclude each other"),
+        ("--batch 4 --set IMAGES_PER_GPU=2", "--batch 4 and --set IMAGES_PER_GPU=2 exclude each other."),
+        ("--size 512 --set IMAGE_MAX_DIM=256", "--size 512 and --set IMAGE_MAX_DIM=256 exclude each"),
+        ("--steps 9 --set STEPS_PER_EPOCH=8", "--steps 9 and --set STEPS_PER_EPOCH=8 exclude each other."),
+        ("--name a --set NAME=b", "--name a and --set NAME=b exclude each other. Leave one out."),
+        ("--learning-rate 0.1 --set LEARNING_RATE=0.2", "--learning-rate 0.1 and --set LEARNING_RATE=0.2"),
+    ],
+)
+def test_options_of_a_training_that_contradict_each_other(options, message, coco):
+    from typer.testing import CliRunner
+
+    from mrcnn.cli.app import app
+
+    done = CliRunner().invoke(app, ["train", str(coco), *options.split()])
+    assert done.exit_code == 1 and message in done.output
+
+
+def test_a_training_that_goes_on_may_repeat_its_settings():
+    from mrcnn.cli.training import TrainOptions, check_options
+
+    settings = ["NAME=a", "STEPS_PER_EPOCH=5", "LEARNING_RATE=1e-3"]
+    check_options(TrainOptions(epochs=1, name="a", steps=5, learning_rate=0.001, settings=settings))
 
 
 def test_images_of_16_bits_are_stretched(coco, caplog):

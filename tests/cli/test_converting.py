@@ -1,6 +1,8 @@
 """The command `mrcnn convert`: which files it replaces."""
 
 import json
+import re
+from pathlib import Path
 
 import annotation_files as files
 import pytest
@@ -14,8 +16,8 @@ def via(tmp_path):
     return files.write_json(tmp_path / "via.json", files.via_content([files.via_region("leaf")]))
 
 
-def convert(source, output, **options):
-    return converting.convert(str(source), output, None, settings=(), **options)
+def convert(source, output, images=None, settings=(), **options):
+    return converting.convert(str(source), output, images, settings=settings, **options)
 
 
 def test_annotations_do_not_replace_another_file(via, tmp_path):
@@ -53,6 +55,31 @@ def test_weights_do_not_replace_another_file(tmp_path, monkeypatch):
     assert trained.read_text() == "hours of training"
     convert("nucleus-light", trained, overwrite=True)
     assert trained.read_text() == "converted"
+
+
+@pytest.mark.parametrize(
+    "output, options, message",
+    [
+        ("a.json", {"settings": ["NAME=a"]}, "--set can only be used with weights. Leave it out."),
+        ("a", {"settings": ["NAME=a"], "formats": ["yolo"]}, "--set can only be used with weights."),
+        ("a.json", {"copy_images": True}, "--copy-images can only be used with --format, which"),
+        ("a.h5", {"copy_images": True}, "--copy-images can only be used with annotations. Leave out --copy"),
+        (
+            "a.h5",
+            {"images": Path("b"), "choice": {"page": 0}},
+            "--images and --page can only be used with ann",
+        ),
+        (
+            "a.h5",
+            {"choice": {"class": "leaf", "crowds-as-objects": True, "channels": [0]}},
+            "Leave out --class, --crowds-as-objects and --channels.",
+        ),
+    ],
+)
+def test_options_without_an_effect(output, options, message, via, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        convert(via, tmp_path / output, **options)
+    assert not (tmp_path / output).exists()
 
 
 def test_other_outputs_are_refused_whether_they_exist_or_not(via, tmp_path):

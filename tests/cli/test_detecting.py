@@ -15,6 +15,7 @@ import tifffile
 
 from mrcnn.cli import detecting
 from mrcnn.errors import CappedWarning, InvalidDataError
+from mrcnn.files.calibration import PixelSize
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.inference import video
 from mrcnn.results.detections import Detections
@@ -27,7 +28,10 @@ FRAMES = 3
 class Blind:
     """A model that finds nothing."""
 
-    config = SimpleNamespace(NUM_CLASSES=2, DETECTION_MAX_INSTANCES=100, IMAGE_CHANNEL_COUNT=3)
+    config = SimpleNamespace(
+        **{"NUM_CLASSES": 2, "DETECTION_MAX_INSTANCES": 100, "IMAGE_CHANNEL_COUNT": 3},
+        DETECTION_MIN_CONFIDENCE=0.4,
+    )
     class_names = ("BG", "leaf")
 
     def detect(self, images, masks="full"):
@@ -40,7 +44,7 @@ class Blind:
 @pytest.fixture
 def detect(monkeypatch):
     monkeypatch.setattr(detecting, "load_model", lambda model, settings: Blind())
-    options = {"min_score": 0.5, "overlays": None, "settings": (), "quiet": True}
+    options = {"min_score": None, "overlays": None, "settings": (), "quiet": True}
     return partial(detecting.detect_sources, model="model.h5", **options)
 
 
@@ -116,6 +120,43 @@ def test_options_for_tiles_are_refused_without_tiles(tmp_path):
     done = command("detect", picture, "-m", "none.h5", "--overlap", 8, "--batch", 2)
     assert done.exit_code == 1
     assert "apply to tiles only: --overlap, --batch. Add --tile, or leave them out." in done.output
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--tolerance 1", "--tolerance has an effect on the formats labelme, yolo, geojson, imagej only."),
+        ("--tolerance 1 --format csv", "or leave out --tolerance."),
+        ("--pixel-size 0.5", "--pixel-size has an effect on the formats csv, tiff only."),
+        ("--pixel-size 0.5 --tile 64 --format geojson", "the formats csv, tiff, labels only."),
+        ("--format overlay --no-overlays", "--format overlay and --no-overlays exclude each other."),
+    ],
+)
+def test_options_that_no_format_uses(options, message, tmp_path):
+    picture = files.write_picture(tmp_path / "a.png")
+    done = command("detect", picture, "-m", "none.h5", "-o", tmp_path / "out", *options.split())
+    assert done.exit_code == 1 and message in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_that_a_format_uses(tmp_path, detect):
+    picture = str(files.write_picture(tmp_path / "a.png"))
+    for name, options in (("labelme", {"tolerance": 1.0}), ("tiff", {"pixel_size": PixelSize(0.5, 0.5)})):
+        value, _ = detect([picture], output=tmp_path / name, formats=[name], **options)
+        assert value["images"] == 1
+
+
+def test_a_score_below_that_of_the_model(tmp_path, detect, monkeypatch, recwarn):
+    picture = str(files.write_picture(tmp_path / "a.png"))
+    for min_score in (None, 0.4, 0.9):
+        detect([picture], output=tmp_path / "out", min_score=min_score)
+    assert not recwarn.list
+    advice = r"--min-score 0\.2 has the effect of 0\.4, .*\. {} --set DETECTION_MIN_CONFIDENCE=0\.2"
+    with pytest.warns(UserWarning, match=advice.format("Add")):
+        detect([picture], output=tmp_path / "out", min_score=0.2)
+    monkeypatch.setattr(Blind, "metadata", None, raising=False)
+    with pytest.warns(UserWarning, match=advice.format("Export the model again with")):
+        detect([picture], output=tmp_path / "out", min_score=0.2)
 
 
 def test_the_next_step_is_a_command_for_the_shell(tmp_path, monkeypatch):

@@ -154,6 +154,30 @@ def test_benchmark_names_options_without_images():
     assert code == 1 and "Pass a folder of images with --images, or leave out --page and --channels." in err
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ["serve", "--set", "IMAGES_PER_GPU=2"],
+            "--set IMAGES_PER_GPU has no effect here, because --batch does",
+        ),
+        (["benchmark", "--set", "IMAGES_PER_GPU=2"], "because --batch does the same. Leave it out."),
+        (
+            ["benchmark", "--set", "PRECISION=float16", "--precision", "float32"],
+            "--set PRECISION has no effect here, because --precision does the same.",
+        ),
+    ],
+)
+def test_settings_that_an_option_determines(arguments, message):
+    from typer.testing import CliRunner
+
+    from mrcnn.cli.app import app
+
+    name, *options = arguments
+    done = CliRunner().invoke(app, [name, "nucleus-light", *options])
+    assert done.exit_code == 1 and message in done.output
+
+
 def test_benchmark_chooses_the_precision_of_openvino(model, tmp_path):
     pytest.importorskip("openvino")
     path = export.export(model, tmp_path / "half.xml", precision="float16", check=False)
