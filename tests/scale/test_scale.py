@@ -231,6 +231,8 @@ def test_options_that_fit_one_image_are_used(tmp_path):
     tifffile.imwrite(tmp_path / "b.tif", STACK, imagej=True, metadata={"axes": "ZCYX"})
     detecting._check_fits(tmp_path, ["a.png", "b.tif"], {"page": 1, "channels": (3,)})
     detecting._check_fits(tmp_path, ["a.png", "b.tif"], {})
+    few = ["a.png", "b.tif", *["a.png"] * 98]
+    detecting._check_fits(tmp_path, few, {"page": 1, "channels": (3,)})
 
 
 def test_images_whose_errors_may_pass_are_tried_again(tmp_path):
