@@ -279,7 +279,7 @@ def check_target(path: Path, format: str) -> None:
 
 def _cannot_write(path: Path, number: int, reason: str) -> OSError:
     """Return the error for a path, of the class that belongs to the number."""
-    return OSError(number, f"Cannot write {path}: {reason}. Choose another path", str(path))
+    return OSError(number, f"Cannot write the file: {reason}. Choose another path", str(path))
 
 
 def _check_folder(path: Path) -> None:
