@@ -7,7 +7,8 @@
     python -m benchmarks.nucleus_recipe --table
 
 Each row changes one thing in the row "pretrained" (see ROWS). The row "noise afterwards" continues with the
-weights of another row, which must be trained before with the same seed and the same `--work`. The rows of a
+weights of another row, which must be trained before with the same seed and the same `--work`. The rows of
+ResNet-50 need a GPU; "ResNet-50" downloads its ImageNet weights, "scratch, ResNet-50" needs none. The rows of a
 normalization and a batch of 2 or 8 see as many crops as the others, whose batch is 4. `train.zip` is divided:
 of the images of each modality, sorted by id, every eighth one is held back. The held-back images measure the
 rows and choose the score threshold of AP(tau). `--final` measures a trained row on `val.zip`, with the
@@ -31,6 +32,17 @@ from samples.nucleus import nucleus
 EXPERIMENT = "nucleus_recipe"
 EVERY = 8
 EPOCHS, STEPS, BATCH = 10, 100, 4
+# The settings of the default network that a light one changes, with ResNet-50: for a GPU.
+RESNET50 = {
+    "BACKBONE": "resnet50",
+    **{
+        name: getattr(mrcnn.Config, name)
+        for name in (
+            *("MEAN_PIXEL", "TOP_DOWN_PYRAMID_SIZE", "RPN_CHANNELS", "FPN_CLASSIF_FC_LAYERS_SIZE"),
+            "MASK_HEAD_CHANNELS",
+        )
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,8 @@ ROWS = {
     "whole recipe": Row(augmentation="dim", longer=6),
     "whole recipe, turns only": Row(augmentation="turns", longer=6),
     "noise afterwards": Row(after="whole recipe, turns only", augmentation="noise", longer=2, rate=0.5),
+    "ResNet-50": Row(augmentation="turns", longer=6, settings=RESNET50),
+    "scratch, ResNet-50": Row(weights="scratch", augmentation="turns", longer=6, settings=RESNET50),
     **{
         f"{name}, batch {batch}": replace(row, batch=batch)
         for name, row in {

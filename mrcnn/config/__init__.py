@@ -84,8 +84,9 @@ class Config:
     BACKBONE: str | Callable = "resnet101"
     """One of "resnet50", "resnet101", "resnext101_32x8d", "mobilenetv2" and "efficientnetlite0", or a
     callable `f(input_image, stage5=True, train_bn=...)` that returns C1 to C5. The last two are by far the
-    fastest. The ImageNet weights of "efficientnetlite0" expect MEAN_PIXEL = (127, 127, 127). Wrap a plain
-    function in staticmethod when you assign it in a class body."""
+    fastest. The ImageNet weights of "efficientnetlite0" expect MEAN_PIXEL = (127, 127, 127), those of
+    "mobilenetv2" (127.5, 127.5, 127.5). Wrap a plain function in staticmethod when you assign it in a class
+    body."""
 
     COMPUTE_BACKBONE_SHAPE: Callable | None = None
     """With a callable BACKBONE: a function `f(image_shape)` that returns the sizes of P2 to P6, [[height,
