@@ -8,12 +8,12 @@
 
 Each row changes one thing in the row "pretrained" (see ROWS). The row "noise afterwards" continues with the
 weights of another row, which must be trained before with the same seed and the same `--work`. The rows of
-ResNet-50 need a GPU; "ResNet-50" downloads its ImageNet weights, "scratch, ResNet-50" needs none. The rows of a
-normalization and a batch of 2 or 8 see as many crops as the others, whose batch is 4. `train.zip` is divided:
-of the images of each modality, sorted by id, every eighth one is held back. The held-back images measure the
-rows and choose the score threshold of AP(tau). `--final` measures a trained row on `val.zip`, with the
-threshold chosen before: do that once, for the recipe that the table has chosen. `--save` writes the weights
-of a trained row with that threshold, kernels in 16 bits, for `mrcnn.load`. Needs `split.json`.
+ResNet-50 need a GPU; "ResNet-50" downloads its ImageNet weights, "scratch, ResNet-50" needs none. The rows of
+a normalization and a batch of 2 or 8 see as many crops as the others, whose batch is 4. `train.zip` is
+divided: of the images of each modality, sorted by id, every eighth one is held back. The held-back images
+measure the rows and choose the score threshold of AP(tau). `--final` measures a trained row on `val.zip`,
+with the threshold chosen before: do that once, for the recipe that the table has chosen. `--save` writes the
+weights of a trained row with that threshold, kernels in 16 bits, for `mrcnn.load`. Needs `split.json`.
 """
 
 import argparse
