@@ -104,6 +104,7 @@ FAST_USERS = {"inference/detector.py", "training/network.py"}
 # Everything else works without Keras.
 NEED_KERAS = {
     "backend",
+    "checkpoints/keras_applications.py",
     "checkpoints/weights.py",
     "data/generator.py",
     "export",

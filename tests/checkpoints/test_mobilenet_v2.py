@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import mrcnn
-from mrcnn.checkpoints import downloads, pretrained, weight_files
+from mrcnn.checkpoints import downloads, keras_applications, weight_files
 from mrcnn.errors import InvalidDataError
 from mrcnn.model import MaskRCNN
 
@@ -47,7 +47,7 @@ def test_features_are_those_of_keras(published, tmp_path, monkeypatch):
     model = MaskRCNN("inference", SmallConfig(), tmp_path / "logs")
     report = model.load_weights("imagenet")
     theirs = {layer.name for layer in published.layers if layer.weights}
-    assert set(report.loaded) == theirs - set(pretrained.CLASSIFIER_LAYERS)
+    assert set(report.loaded) == theirs - set(keras_applications.CLASSIFIER_LAYERS)
 
     pixels = np.random.default_rng(1).integers(0, 256, (1, SIDE, SIDE, 3)).astype("float32")
     name = "block_16_project_BN"
