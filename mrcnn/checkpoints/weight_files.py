@@ -166,6 +166,19 @@ def _root(path: Path, file: h5py.File) -> h5py.Group:
 
 def _find_layers(path: Path, root: h5py.Group, known: set[str]) -> dict[str, list[StoredArray]]:
     layers: dict[str, list[StoredArray]] = {}
+    for name, group, weight_names in _listed_layers(path, root):
+        weights = [find_array(path, group, weight) for weight in weight_names]
+        if _is_wrapped_model(name, weight_names, known):
+            layers.update(_by_owner(weights, known))
+        else:
+            # A multi-GPU file repeats the names of outputs on layers without weights.
+            layers[name] = weights or layers.get(name, [])
+    return layers
+
+
+def _listed_layers(path: Path, root: h5py.Group) -> list[tuple[str, h5py.Group, list[str]]]:
+    """Return name, group and names of the weights of each layer. Arrays are not looked up yet."""
+    listed = []
     count = 0
     for name in _name_list(root.attrs, "layer_names"):
         group = find(path, root, name)
@@ -177,13 +190,8 @@ def _find_layers(path: Path, root: h5py.Group, known: set[str]) -> dict[str, lis
                 "from a source that you trust.",
                 file=path,
             )
-        weights = [find_array(path, group, weight) for weight in weight_names]
-        if _is_wrapped_model(name, weight_names, known):
-            layers.update(_by_owner(weights, known))
-        else:
-            # A multi-GPU file repeats the names of outputs on layers without weights.
-            layers[name] = weights or layers.get(name, [])
-    return layers
+        listed.append((name, group, weight_names))
+    return listed
 
 
 def _name_list(attributes: Mapping[str, Any], key: str) -> list[str]:
