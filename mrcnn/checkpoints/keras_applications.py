@@ -12,7 +12,7 @@ CLASSIFIER_LAYERS = ("Conv_1", "Conv_1_bn")
 
 
 def write_mobilenet_v2(path: Path, source: Path) -> Path:
-    """Write the weights of MobileNetV2 in Keras Applications as a weight file of `mrcnn`.
+    """Convert the MobileNetV2 weights of Keras Applications to a weight file of `mrcnn`.
 
     Args:
         path: The HDF5 file to write.
@@ -30,8 +30,8 @@ def write_mobilenet_v2(path: Path, source: Path) -> Path:
         network = keras.applications.MobileNetV2((32, 32, 3), include_top=False, weights=str(source))
     except Exception as error:  # h5py and Keras raise errors of many kinds
         raise InvalidDataError(
-            f"these are no weights of MobileNetV2 without its classifier ({reason(error)}). Delete the file "
-            "and try again.",
+            f"the file does not contain MobileNetV2 weights without the classifier ({reason(error)}). Delete "
+            "the file, then load the weights again to download a new copy.",
             file=source,
         ) from error
     layers = {

@@ -177,7 +177,7 @@ def _find_layers(path: Path, root: h5py.Group, known: set[str]) -> dict[str, lis
 
 
 def _listed_layers(path: Path, root: h5py.Group) -> list[tuple[str, h5py.Group, list[str]]]:
-    """Return name, group and names of the weights of each layer. Arrays are not looked up yet."""
+    """Return the name, the group and the weight names of each layer, without looking up any array."""
     listed = []
     count = 0
     for name in _name_list(root.attrs, "layer_names"):

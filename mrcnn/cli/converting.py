@@ -63,7 +63,7 @@ def _refuse_unused(
     copy_images: bool,
     choice: Mapping[str, Any],
 ) -> None:
-    """Raise ValueError if options are given that a conversion to this output does not use."""
+    """Raise ValueError for options that do not apply to this kind of output."""
     kind = "" if formats else output.suffix.lower()
     if kind == ".h5":
         refuse(

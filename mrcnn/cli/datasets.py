@@ -133,8 +133,8 @@ def open_dataset(
             )
     if images is not None and like is None and type(dataset).__name__ == "MaskFileDataset":
         raise ValueError(
-            f"--images cannot be used with a folder of folders with images/ and masks/, such as {data}. "
-            "Leave it out."
+            f"--images does not apply to {data}, whose folders have their own images/ and masks/. Leave out "
+            "--images."
         )
     if like is not None:
         try:

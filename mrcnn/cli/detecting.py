@@ -164,7 +164,7 @@ def _check_formats(formats: Sequence[str], overlays: bool | None) -> None:
         if name not in FORMATS:
             raise ValueError(f"--format must be one of {', '.join(FORMATS)}. Received: {name}")
     if "overlay" in formats and overlays is False:
-        raise ValueError("--format overlay and --no-overlays exclude each other. Leave one out.")
+        raise ValueError("--format overlay and --no-overlays contradict each other. Pass only one of them.")
 
 
 def _check_effect(formats: Sequence[str], has_tiles: bool, options: Mapping[str, Any]) -> None:

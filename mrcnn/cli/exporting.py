@@ -55,7 +55,7 @@ def export_model(
     from mrcnn.export.exporting import check_precision, format_of
 
     if check is not None and unchecked:
-        raise ValueError("--check and --no-check exclude each other. Leave one out.")
+        raise ValueError("--check and --no-check contradict each other. Pass only one of them.")
     precision = options["precision"]
     if calibration is not None and precision != "int8":
         raise ValueError(

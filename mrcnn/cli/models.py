@@ -109,8 +109,8 @@ def warn_of_min_score(model: Detecting, min_score: float | None) -> None:
     is_file = hasattr(model, "metadata")
     advice = "Export the model again with" if is_file else "Add"
     warnings.warn(
-        f"--min-score {min_score:g} has the effect of {least:g}, because the model finds nothing with a "
-        f"lower score. {advice} --set DETECTION_MIN_CONFIDENCE={min_score:g}.",
+        f"--min-score {min_score:g} has the same effect as {least:g}, because the model leaves out "
+        f"detections with a score below {least:g}. {advice} --set DETECTION_MIN_CONFIDENCE={min_score:g}.",
         stacklevel=2,
     )
 

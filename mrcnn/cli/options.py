@@ -5,7 +5,7 @@ from typing import Any
 
 
 def given_options(options: Mapping[str, Any]) -> list[str]:
-    """Return the options that a user has given, such as --copy-images, of their values by name.
+    """Return the names of the options that the user gave, such as --copy-images.
 
     Values that stand for no option are None, False and empty lists.
     """
@@ -30,7 +30,7 @@ def refuse(options: Mapping[str, Any], sentence: str) -> None:
 
 
 def refuse_setting(settings: Sequence[str], name: str, option: str) -> None:
-    """Raise ValueError if --set changes a setting that an option of the command determines.
+    """Raise ValueError if --set gives a setting that an option of the command controls.
 
     Args:
         settings: Texts NAME=VALUE.
@@ -38,4 +38,4 @@ def refuse_setting(settings: Sequence[str], name: str, option: str) -> None:
         option: The option, such as "--batch".
     """
     if any(text.partition("=")[0] == name for text in settings):
-        raise ValueError(f"--set {name} has no effect here, because {option} does the same. Leave it out.")
+        raise ValueError(f"--set {name} cannot be used here, because {option} sets it. Use {option}.")

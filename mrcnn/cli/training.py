@@ -97,16 +97,16 @@ def train_model(data: Path, options: TrainOptions) -> tuple[dict[str, Any], str]
 
 
 def check_options(options: TrainOptions) -> None:
-    """Raise ValueError if an option would have no effect because of another one."""
+    """Raise ValueError if two options contradict each other."""
     if options.resume is not None and options.model is not None:
         raise ValueError(
-            "--resume and --model exclude each other, because each names the weights to start from. Leave "
-            "one out."
+            "--resume and --model cannot be used together, because each names the weights to start from. "
+            "Pass only one of them."
         )
     if options.recipe == recipes.CONSTANT and options.any_orientation:
         raise ValueError(
-            "--recipe constant and --any-orientation exclude each other, because this recipe does not change "
-            "the images. Leave one out."
+            "--recipe constant and --any-orientation cannot be used together, because this recipe does not "
+            "augment the images. Pass only one of them."
         )
     settings = parse_settings(options.settings)
     for option, names in SETTINGS_OF_OPTIONS.items():
@@ -114,8 +114,8 @@ def check_options(options: TrainOptions) -> None:
         for name in names if value is not None else ():
             if str(settings.get(name, value)) != str(value):
                 raise ValueError(
-                    f"--{option.replace('_', '-')} {value} and --set {name}={settings[name]} exclude each "
-                    "other. Leave one out."
+                    f"--{option.replace('_', '-')} {value} and --set {name}={settings[name]} contradict "
+                    "each other. Pass only one of them."
                 )
 
 

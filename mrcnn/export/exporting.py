@@ -208,7 +208,7 @@ def check_precision(format: str, precision: str, calibration: Sequence[Image] | 
         )
     if calibration is not None and precision != "int8":
         raise ValueError(
-            '`calibration` only applies to precision="int8". Pass precision="int8", or leave out '
+            '`calibration` applies only to precision="int8". Pass precision="int8", or leave out '
             f"`calibration`. Received: precision={precision!r}"
         )
     missing = calibration is None or not len(calibration)
@@ -278,7 +278,7 @@ def check_target(path: Path, format: str) -> None:
 
 
 def _cannot_write(path: Path, number: int, reason: str) -> OSError:
-    """Return the error for a path, of the class that belongs to the number."""
+    """Return the OSError for a path; the errno determines its subclass."""
     return OSError(number, f"Cannot write the file: {reason}. Choose another path", str(path))
 
 

@@ -75,7 +75,9 @@ def test_a_file_of_another_network_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     source = tmp_path / "models" / downloads.IMAGENET_MOBILENET_V2_URL.rpartition("/")[2]
     weight_files.write_weight_file(source, {"conv": {"conv/kernel:0": np.zeros((3, 3, 3, 8))}})
-    with pytest.raises(InvalidDataError, match=r"no weights of MobileNetV2 .* Delete the file") as caught:
+    with pytest.raises(
+        InvalidDataError, match=r"does not contain MobileNetV2 weights .* Delete the file"
+    ) as caught:
         downloads.get_imagenet_weights(backbone="mobilenetv2")
     assert caught.value.file == str(source)
     assert not (tmp_path / "models" / downloads.MOBILENET_V2_NAME).exists()

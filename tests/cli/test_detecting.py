@@ -129,7 +129,7 @@ def test_options_for_tiles_are_refused_without_tiles(tmp_path):
         ("--tolerance 1 --format csv", "or leave out --tolerance."),
         ("--pixel-size 0.5", "--pixel-size has an effect on the formats csv, tiff only."),
         ("--pixel-size 0.5 --tile 64 --format geojson", "the formats csv, tiff, labels only."),
-        ("--format overlay --no-overlays", "--format overlay and --no-overlays exclude each other."),
+        ("--format overlay --no-overlays", "--format overlay and --no-overlays contradict each other."),
     ],
 )
 def test_options_that_no_format_uses(options, message, tmp_path):
@@ -151,7 +151,7 @@ def test_a_score_below_that_of_the_model(tmp_path, detect, monkeypatch, recwarn)
     for min_score in (None, 0.4, 0.9):
         detect([picture], output=tmp_path / "out", min_score=min_score)
     assert not recwarn.list
-    advice = r"--min-score 0\.2 has the effect of 0\.4, .*\. {} --set DETECTION_MIN_CONFIDENCE=0\.2"
+    advice = r"--min-score 0\.2 has the same effect as 0\.4, .*\. {} --set DETECTION_MIN_CONFIDENCE=0\.2"
     with pytest.warns(UserWarning, match=advice.format("Add")):
         detect([picture], output=tmp_path / "out", min_score=0.2)
     monkeypatch.setattr(Blind, "metadata", None, raising=False)

@@ -39,7 +39,7 @@ def photos(tmp_path):
         (["m.onnx", "--precision", "int8"], "for example: --calibration photos/"),
         (["m.onnx", "--calibration", "."], "--calibration only applies to --precision int8"),
         (["folder", "--precision", "float16"], "For lower precision, choose ONNX, OpenVINO or LiteRT"),
-        (["m.onnx", "--check", ".", "--no-check"], "exclude each other"),
+        (["m.onnx", "--check", ".", "--no-check"], "contradict each other"),
         (["m.onnx", "--page", "0"], "--page can only be used with --calibration or --check. Pass images"),
         (["m.onnx", "--page", "0", "--channels", "0"], "or leave out --page and --channels."),
         (["m.onnx", "--precision", "int8", "--calibration", "missing"], "missing: There is no such folder"),

@@ -159,12 +159,12 @@ def test_benchmark_names_options_without_images():
     [
         (
             ["serve", "--set", "IMAGES_PER_GPU=2"],
-            "--set IMAGES_PER_GPU has no effect here, because --batch does",
+            "--set IMAGES_PER_GPU cannot be used here, because --batch sets it.",
         ),
-        (["benchmark", "--set", "IMAGES_PER_GPU=2"], "because --batch does the same. Leave it out."),
+        (["benchmark", "--set", "IMAGES_PER_GPU=2"], "because --batch sets it. Use --batch."),
         (
             ["benchmark", "--set", "PRECISION=float16", "--precision", "float32"],
-            "--set PRECISION has no effect here, because --precision does the same.",
+            "--set PRECISION cannot be used here, because --precision sets it.",
         ),
     ],
 )
