@@ -59,7 +59,7 @@ def export_model(
     precision = options["precision"]
     if calibration is not None and precision != "int8":
         raise ValueError(
-            "--calibration only applies to --precision int8. Pass --precision int8, or leave out "
+            "--calibration applies only to --precision int8. Pass --precision int8, or leave out "
             f"--calibration. Received: --precision {precision}"
         )
     if calibration is None and check is None:

@@ -37,7 +37,7 @@ def photos(tmp_path):
         (["m.onnx", "--format", "openvino"], "must end in .xml"),
         (["m.onnx", "--precision", "int4"], "`precision` must be one of"),
         (["m.onnx", "--precision", "int8"], "for example: --calibration photos/"),
-        (["m.onnx", "--calibration", "."], "--calibration only applies to --precision int8"),
+        (["m.onnx", "--calibration", "."], "--calibration applies only to --precision int8"),
         (["folder", "--precision", "float16"], "For lower precision, choose ONNX, OpenVINO or LiteRT"),
         (["m.onnx", "--check", ".", "--no-check"], "contradict each other"),
         (["m.onnx", "--page", "0"], "--page can only be used with --calibration or --check. Pass images"),

@@ -114,5 +114,5 @@ def test_precisions(format, precision, message):
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_images_that_would_not_be_used(precision):
-    with pytest.raises(ValueError, match=f"only applies to .*Received: precision='{precision}'"):
+    with pytest.raises(ValueError, match=f"applies only to .*Received: precision='{precision}'"):
         check_precision("onnx", precision, IMAGES)
