@@ -17,6 +17,10 @@ if os.path.exists("/dev/nvidiactl"):
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
 
+# Building and tracing networks makes so many objects that Python would look for garbage all the time.
+gc.set_threshold(50_000, 20, 50)
+
+
 def seed_everything():
     random.seed(1)
     np.random.seed(1)
@@ -37,8 +41,8 @@ def seeded_test():
 
 
 @contextlib.contextmanager
-def running_eagerly():
-    """Run TensorFlow step by step. For a few steps this takes a third of the time of compiling them."""
+def running_eagerly(eagerly=True):
+    """Run TensorFlow step by step, or compiled. For a few steps, compiling takes three times as long."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -46,9 +50,12 @@ def running_eagerly():
         return
     import tensorflow as tf
 
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(eagerly)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +69,13 @@ def eager_tensorflow():
 def eager_test():
     """A single test of a module runs TensorFlow step by step; see `running_eagerly`."""
     with running_eagerly():
+        yield
+
+
+@pytest.fixture
+def compiled_test():
+    """A single test of a module that runs TensorFlow step by step compiles; see `running_eagerly`."""
+    with running_eagerly(False):
         yield
 
 

@@ -10,6 +10,8 @@ from mrcnn.model import MaskRCNN
 
 BACKEND = keras.backend.backend()
 
+pytestmark = pytest.mark.usefixtures("eager_tensorflow")
+
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):

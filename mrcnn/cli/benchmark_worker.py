@@ -95,8 +95,6 @@ def _images(source: str | None, size: int, batch: int, channels: int, choice: Ma
     from mrcnn.formats.image_files import images_in
 
     files = [Path(source, name) for name in images_in(source, "")]
-    if not files:
-        raise ValueError(f"{source} has no images.")
     images = [read_image(files[index % len(files)], **choice) for index in range(batch)]
     if not size:
         return images

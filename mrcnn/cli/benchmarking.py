@@ -10,6 +10,7 @@ from typing import Any
 
 from mrcnn.cli.models import is_exported
 from mrcnn.cli.options import refuse, refuse_setting
+from mrcnn.errors import MissingFileError
 from mrcnn.threads import available_cores
 
 # A process that measures: the environment variables by which frameworks count their threads.
@@ -61,6 +62,7 @@ def benchmark_model(
 
     Raises:
         RuntimeError: If a measurement fails.
+        MissingFileError: If the folder of the images does not exist, or has no images.
         ValueError: If there is a `choice` of pages or channels, but no `images`; or if a setting is one that
             an option determines.
     """
@@ -70,6 +72,8 @@ def benchmark_model(
             "{given} can only be used with --images. Pass a folder of images with --images, or leave out "
             "{given}.",
         )
+    else:
+        _check_images(images)
     refuse_setting(settings, "IMAGES_PER_GPU", "--batch")
     if precisions:
         refuse_setting(settings, "PRECISION", "--precision")
@@ -95,6 +99,14 @@ def benchmark_model(
         _show(rows)
     limits = what_limits(rows, is_exported(Path(model)))
     return {"model": model, "cores": available_cores(), "rows": rows, "limits": limits}, "\n".join(limits)
+
+
+def _check_images(folder: Path) -> None:
+    """Raise MissingFileError if there is no such folder, or no image in it."""
+    from mrcnn.formats.image_files import images_in
+
+    if not images_in(folder, ""):
+        raise MissingFileError("There are no images in this folder.", file=folder)
 
 
 def _measured(case: dict[str, Any]) -> list[dict[str, Any]]:

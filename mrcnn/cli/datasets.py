@@ -84,6 +84,19 @@ def image_choice(
     }
 
 
+def check_paths(data: Path, images: Path | None = None) -> None:
+    """Raise MissingFileError if a dataset or the folder of its images does not exist.
+
+    A command calls this before it loads a framework or a model, which takes seconds.
+    """
+    if not data.exists():
+        raise MissingFileError("There is no such file or folder.", file=data)
+    if images is not None and not images.is_dir():
+        raise MissingFileError(
+            "The folder does not exist. Pass the folder that contains the images to --images.", file=images
+        )
+
+
 def open_dataset(
     data: Path,
     images: Path | None = None,
@@ -111,12 +124,7 @@ def open_dataset(
         InvalidDataError: If no dataset is recognized, or it has classes that `like` does not have.
         ValueError: If an option is given that only other formats have.
     """
-    if not data.exists():
-        raise MissingFileError("There is no such file or folder.", file=data)
-    if images is not None and not images.is_dir():
-        raise MissingFileError(
-            "The folder does not exist. Pass the folder that contains the images to --images.", file=images
-        )
+    check_paths(data, images)
     options = dict(choice or {})
     own = {name: options.pop(name) for name in FORMAT_OPTIONS if name in options}
     if like is not None:

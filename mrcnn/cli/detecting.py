@@ -70,20 +70,43 @@ def detect_sources(
             f"These options apply to tiles only: --{', --'.join(tiles)}. Add --tile, or leave them out."
         )
     _check_effect(formats, bool(tiles), options)
+    wanted = (*formats, "overlay") if overlays else tuple(formats)
+    if tiles and options.pop("copy_images", False):
+        raise ValueError("--copy-images cannot be combined with --tile. Leave out one of them.")
+    _check_folders(sources, output, wanted, tiles, bool(options.get("overwrite")))
     loaded = load_model(model, settings)
     warn_of_min_score(loaded, min_score)
     check_choice(options.get("channels"), loaded.config)
     if tiles:
         from mrcnn.cli.tiling import detect_in_tiles
 
-        wanted = (*formats, "overlay") if overlays else formats
-        if options.pop("copy_images", False):
-            raise ValueError("--copy-images cannot be combined with --tile. Leave out one of them.")
         return detect_in_tiles(
             sources, loaded, output, min_score=least, formats=wanted, quiet=quiet, **tiles, **options
         )
     overlays = not formats if overlays is None else overlays
     return _detect_images(sources, loaded, output, least, overlays, quiet, formats, **options)
+
+
+def _check_folders(
+    sources: Sequence[str],
+    output: Path,
+    formats: Sequence[str],
+    tiles: dict[str, Any] | None,
+    overwrite: bool,
+) -> None:
+    """Raise an error if the images or the output cannot be used, before a model is loaded."""
+    from mrcnn.cli import tiling
+    from mrcnn.formats.predictions import count_images
+    from mrcnn.results import corrections
+
+    if tiles:
+        tiling.check_tiles(formats, **tiles)
+        tiling.files_of(sources)
+    else:
+        count_images(sources[0] if len(sources) == 1 else sources)
+    if not overwrite:
+        defaults = tiling.DEFAULT_FORMATS if tiles else DEFAULT_FORMATS
+        corrections.refuse_changed(output, formats or defaults)
 
 
 def _detect_images(
@@ -96,13 +119,13 @@ def _detect_images(
     formats: Sequence[str],
     **options: Any,
 ) -> tuple[dict[str, Any], str]:
-    from mrcnn.formats.predictions import images_of, write_predictions
+    from mrcnn.formats.predictions import count_images, write_predictions
 
-    is_one = len(sources) == 1
-    expected = len(images_of(Path(sources[0]))[1]) if is_one else len(sources)
+    source = sources[0] if len(sources) == 1 else sources
+    expected = count_images(source)
     counts = write_predictions(
         lambda images: loaded.detect(images, masks="cropped"),
-        sources[0] if is_one else sources,
+        source,
         output,
         names_of(loaded),
         min_score,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mrcnn.cli.datasets import open_dataset, warn_left_out
+from mrcnn.cli.datasets import check_paths, open_dataset, warn_left_out
 from mrcnn.cli.models import load_model, warn_of_min_score
 from mrcnn.errors import InvalidDataError
 from mrcnn.geometry.preprocessing import check_choice
@@ -26,6 +26,7 @@ def evaluate_model(
     from mrcnn.evaluation.class_names import joined_numbers
     from mrcnn.evaluation.evaluate import evaluate
 
+    check_paths(data, images)
     loaded = load_model(model, settings)
     warn_of_min_score(loaded, min_score)
     check_choice((choice or {}).get("channels"), loaded.config)

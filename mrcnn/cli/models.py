@@ -59,12 +59,11 @@ def load_keras_model(name: str, settings: Sequence[str] = ()) -> "MaskRCNN":
     Raises:
         InvalidDataError: If it is an exported file.
     """
-    from mrcnn.loading import load
-
     if is_exported(Path(name)):
         raise InvalidDataError(
             "This command does not accept exported files. Pass the weight file.", file=Path(name)
         )
+    from mrcnn.loading import load
 
     return load(name, **parse_settings(settings))
 

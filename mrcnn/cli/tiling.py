@@ -52,15 +52,10 @@ def detect_in_tiles(
         overwrite: See `mrcnn.results.folder.ResultFolder`.
 
     Raises:
-        ValueError: If an option has a wrong value.
         IncompleteError: If images were left out.
     """
     from mrcnn.results.folder import ResultFolder
-    from mrcnn.tiles.grid import check_batch, check_tile
 
-    _check_formats(formats)
-    check_tile(tile, overlap)
-    check_batch(batch)
     images = files_of(sources)
     names = names_of(model)
     wanted = formats or DEFAULT_FORMATS
@@ -96,7 +91,12 @@ def detect_in_tiles(
     return _summary(output, results.counts, left_out, len(images))
 
 
-def _check_formats(formats: Sequence[str]) -> None:
+def check_tiles(formats: Sequence[str], tile: int, overlap: int | None = None, batch: int = 1) -> None:
+    """Raise ValueError if options have values that do not fit tiles, before a model is loaded."""
+    from mrcnn.tiles.grid import check_batch, check_tile
+
+    check_tile(tile, overlap)
+    check_batch(batch)
     for name in formats:
         if name in NOT_IN_TILES:
             raise ValueError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrcnn.cli import recipes
-from mrcnn.cli.datasets import open_dataset
+from mrcnn.cli.datasets import check_paths, open_dataset
 from mrcnn.cli.models import parse_settings
 from mrcnn.cli.shell import command_line
 from mrcnn.errors import DataError
@@ -68,10 +68,13 @@ class TrainOptions:
 
 def train_model(data: Path, options: TrainOptions) -> tuple[dict[str, Any], str]:
     """Train a model; see the command."""
+    check_options(options)
+    check_paths(data, options.images)
+    if options.validation is not None:
+        check_paths(options.validation)
     from mrcnn.training.runs import model_dir_of
     from mrcnn.training.schedules import remaining
 
-    check_options(options)
     resume = options.resume
     dataset, val_dataset = _datasets(data, options)
     recipe = recipes.chosen_recipe(options.recipe, options.model, is_resumed=resume is not None)

@@ -189,6 +189,11 @@ def _jobs_of(source: Source | Sequence[Source]) -> list[_Job]:
     return [_Job(name, path.parent, path.name) for name, path in zip(names, paths, strict=True)]
 
 
+def count_images(source: Source | Sequence[Source]) -> int:
+    """Return how many images a source has; see `write_predictions`, also for the errors."""
+    return len(_jobs_of(source))
+
+
 def _with_jobs(
     found: Iterable[Any], jobs: Sequence[_Job], held: Sequence[Any], capped: list[str]
 ) -> Iterator[tuple[_Job, Any]]:

@@ -15,13 +15,14 @@ import annotation_files as files
 import numpy as np
 import pytest
 import skimage.data
+from conftest import running_eagerly
 from PIL import Image
 
 from mrcnn.cli import inspecting
 from mrcnn.errors import InvalidDataError, MissingFileError
 from mrcnn.results.detections import Detections
 
-pytest.importorskip("typer")
+typer_testing = pytest.importorskip("typer.testing")
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-c", "from mrcnn.cli import main; main()"]
@@ -31,6 +32,16 @@ def run(*arguments, code=0):
     """Run the command in a process of its own, and return its output and messages."""
     done = subprocess.run([*PROGRAM, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == code, done.stderr[-2000:]
+    return done.stdout, done.stderr
+
+
+def run_here(*arguments, code=0):
+    """Run the command in this process, which has loaded its framework, and step by step."""
+    from mrcnn.cli.app import app
+
+    with running_eagerly():
+        done = typer_testing.CliRunner().invoke(app, list(map(str, arguments)))
+    assert done.exit_code == code, done.stderr[-2000:]
     return done.stdout, done.stderr
 
 
@@ -161,11 +172,25 @@ def test_formats_of_detections_are_checked_before_the_model_is_loaded(tmp_path):
     assert "--format must be one of labels, tiff, coco" in message
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "no.json", "-m", "none.h5"],
+        ["train", "mkdocs.yml", "--validation", "no.json", "-m", "none.h5"],
+        ["benchmark", "none.h5", "--images", "no.json"],
+        ["detect", "docs", "-m", "none.h5", "--tile", "64", "--overlap", "32"],
+    ],
+)
+def test_paths_and_tiles_are_checked_before_the_model_is_loaded(arguments):
+    message = run(*arguments, code=1)[1]
+    assert "no.json" in message or "`overlap` must" in message
+
+
 @pytest.mark.parametrize("other", ["b.jp2", "notes.txt", "clip.mp4"])
-def test_a_source_that_is_no_image_is_named(tmp_path, other):
+def test_a_source_that_is_no_image_is_named_before_the_model_is_loaded(tmp_path, other):
     picture = files.write_picture(tmp_path / "a.png")
     (tmp_path / other).write_bytes(b"something")
-    message = run("detect", picture, tmp_path / other, "-m", "nucleus-light", code=1)[1]
+    message = run("detect", picture, tmp_path / other, "-m", "none.h5", code=1)[1]
     assert f"Received: {tmp_path / other}" in message and "one of the suffixes" in message
 
 
@@ -177,19 +202,19 @@ def test_a_broken_image_is_counted_and_hidden_files_are_not(tmp_path):
     out, _ = run(*arguments)
     assert f"mrcnn train {tmp_path / 'out' / 'annotations.json'} --images {tmp_path / 'in'}\n" in out
     (tmp_path / "in" / "images" / "b.png").write_bytes(b"broken")
-    assert "1 of 2 images were left out" in run(*arguments, code=3)[1]
+    assert "1 of 2 images were left out" in run_here(*arguments, code=3)[1]
 
 
 def test_what_is_detected_replaces_neither_corrections_nor_the_source(tmp_path):
     (tmp_path / "images").mkdir()
     files.write_picture(tmp_path / "images" / "a.png")
-    arguments = ("detect", tmp_path, "-m", "nucleus-light", "-o", tmp_path)
+    arguments = ("detect", tmp_path, "-o", tmp_path, "-m")
     (tmp_path / "labels").mkdir()
     label = tmp_path / "labels" / "a.png"
     label.write_bytes(b"drawn by hand")
-    assert "--overwrite on the command line" in run(*arguments, code=1)[1]
+    assert "--overwrite on the command line" in run(*arguments, "none.h5", code=1)[1]  # before it is loaded
     assert label.read_bytes() == b"drawn by hand"
-    run(*arguments, "--overwrite")
+    run_here(*arguments, "nucleus-light", "--overwrite")
     assert label.read_bytes() != b"drawn by hand"
 
 
@@ -197,7 +222,7 @@ def test_images_that_cannot_be_read_are_left_out_of_metrics_and_copies(coco):
     coco.write_text(coco.read_text().replace('"leaf"', '"nucleus"'))
     broken = coco.parent / "1.png"
     broken.write_bytes(broken.read_bytes()[:100])
-    out, err = run("evaluate", coco, "-m", "nucleus-light", "--json", code=3)
+    out, err = run_here("evaluate", coco, "-m", "nucleus-light", "--json", code=3)
     assert "Warning: 1 of 3 images cannot be read" in err and json.loads(out)["objects"][0] == 4
     out, err = run("convert", coco, coco.parent / "out", "-f", "csv", "--json", code=3)
     assert json.loads(out)["images"] == 2 and "1.png" in err
@@ -836,7 +861,7 @@ def test_from_annotations_to_an_exported_model(coco, tmp_path):
 def inspected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inspected")
     Image.fromarray(skimage.data.immunohistochemistry()[:128, :160]).save(folder / "cells.png")
-    output, _ = run(
+    output, _ = run_here(
         *("inspect", folder / "cells.png", "--model", "nucleus-light", "--output", folder / "out"),
         *("--set", "IMAGE_MIN_SCALE=1", "--set", "DETECTION_MIN_CONFIDENCE=0", "--json"),
     )

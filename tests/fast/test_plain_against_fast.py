@@ -85,6 +85,9 @@ LEARNING_RATE = 0.01
 RTOL = {"tensorflow": 1e-4, "torch": 1e-4, "jax": 1e-3}[BACKEND]
 
 
+pytestmark = pytest.mark.usefixtures("eager_tensorflow")
+
+
 @pytest.fixture(autouse=True)
 def sparse_at_every_level(monkeypatch):
     """The levels here are smaller than those for which the sparse pass of the RPN is meant."""

@@ -24,6 +24,8 @@ strides = pytest.mark.parametrize("stride", [1, 2])
 limits = pytest.mark.parametrize("limit", [3, 2])
 
 
+pytestmark = pytest.mark.usefixtures("eager_tensorflow")
+
 SMALLEST_ARITHMETIC = sparse_rpn_gradient.SMALLEST_ARITHMETIC
 
 
@@ -181,6 +183,7 @@ def test_levels_of_a_narrow_rpn_are_small_up_to_more_locations(monkeypatch):
 
 
 @limits
+@pytest.mark.usefixtures("compiled_test")
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="on other backends every size is known in a call")
 def test_open_sizes(limit):
     import tensorflow

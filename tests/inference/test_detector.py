@@ -21,6 +21,8 @@ from mrcnn.network.roi_convolution import Conv2D as RoiConv2D
 
 RUNS_EAGERLY = keras.backend.backend() == "torch"
 
+pytestmark = pytest.mark.usefixtures("eager_tensorflow")
+
 
 class OpenConfig(TinyConfig):
     """Images of 64 x 128 and 128 x 64 as well."""
@@ -70,6 +72,7 @@ def compilations(monkeypatch):
 
 
 @pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
+@pytest.mark.usefixtures("compiled_test")
 def test_one_molded_size_compiles_once(tmp_path, compilations):
     model = build(tmp_path)
     assert len(model.detect(images((64, 64)))[0]["scores"])
@@ -87,6 +90,7 @@ def test_one_molded_size_compiles_once(tmp_path, compilations):
 
 
 @pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
+@pytest.mark.usefixtures("compiled_test")
 def test_few_sizes_compile_if_images_are_padded_to_them(tmp_path, compilations):
     model = build(tmp_path)
     model.config.PAD_TO_FEW_SIZES = True
@@ -98,6 +102,7 @@ def test_few_sizes_compile_if_images_are_padded_to_them(tmp_path, compilations):
 
 
 @pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
+@pytest.mark.usefixtures("compiled_test")
 def test_only_the_sizes_used_last_stay_compiled(tmp_path, compilations, monkeypatch):
     monkeypatch.setattr(backend, "sizes_may_vary", lambda choice=None: False)
     monkeypatch.setattr(detector, "KEPT_SIZES", 2)
@@ -115,6 +120,7 @@ def test_only_the_sizes_used_last_stay_compiled(tmp_path, compilations, monkeypa
 
 
 @pytest.mark.skipif(RUNS_EAGERLY, reason="torch runs without compiling")
+@pytest.mark.usefixtures("compiled_test")
 def test_first_calls_from_several_threads_compile_once(tmp_path, compilations, monkeypatch):
     refine = detections.refine_detections
 
@@ -266,6 +272,7 @@ def test_another_image_size_after_building_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("train_bn", [False, True])
+@pytest.mark.usefixtures("compiled_test")
 def test_plain_and_fast_detectors_agree(tmp_path, train_bn):
     fast = build(tmp_path, TRAIN_BN=train_bn)
     plain = build(tmp_path, TRAIN_BN=train_bn, FAST_PATHS=False)

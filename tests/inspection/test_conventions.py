@@ -20,7 +20,7 @@ ANCHORS_PER_LEVEL = (768, 192, 48, 12, 3)
 BEFORE_NMS = 100 + 100 + 48 + 12 + 3
 SIDE = 64
 
-pytestmark = pytest.mark.usefixtures("close_figures")
+pytestmark = pytest.mark.usefixtures("close_figures", "eager_tensorflow")
 
 
 @pytest.fixture(scope="module", params=["torchvision", "detectron2"])

@@ -19,7 +19,7 @@ from mrcnn.model import load_image_gt
 NAMES = ["BG", "one", "two", "three"]
 SHAPE = (64, 64)
 
-pytestmark = pytest.mark.usefixtures("close_figures")
+pytestmark = pytest.mark.usefixtures("close_figures", "eager_tensorflow")
 
 
 @pytest.fixture(scope="module")

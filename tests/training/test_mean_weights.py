@@ -50,9 +50,13 @@ def build(folder):
     return MaskRCNN("training", config, folder)
 
 
-def train(model, epochs, layers="heads", callbacks=(), val=None):
-    """Train, and return the weights before the first and after the last step."""
+def train(model, epochs, layers="heads", callbacks=(), val=None, steps=1):
+    """Train, and return the weights before the first and after the last step.
+
+    After a single step, the mean is the trained weights: tests that need a difference take two.
+    """
     watch = Watch()
+    model.config.STEPS_PER_EPOCH = steps
     model.train(toy_dataset(4), val, 0.05, epochs, layers, custom_callbacks=[watch, *callbacks])
     return watch.first, watch.last
 
@@ -69,9 +73,9 @@ def differ(found, expected):
 def test_the_next_training_goes_on_with_the_trained_weights_and_statistics(tmp_path):
     """Also with other layers, and after the weights of the last epoch were loaded."""
     model = build(tmp_path)
-    _, trained = train(model, 1)
+    _, trained = train(model, 1, steps=2)
     assert differ(model.keras_model.get_weights(), trained)
-    first, again = train(model, 2, "all")
+    first, again = train(model, 2, "all", steps=2)
     assert_same(first, trained)
     model.load_weights(model.find_last())
     assert differ(model.keras_model.get_weights(), again)
@@ -109,7 +113,7 @@ def test_an_interrupted_training_goes_on_with_the_trained_weights(event, tmp_pat
 def test_a_resumed_run_goes_on_with_the_trained_weights(content, tmp_path):
     """Without their file, or with a damaged one, with the means."""
     model = build(tmp_path)
-    _, trained = train(model, 1)
+    _, trained = train(model, 1, steps=2)
     shown = model.keras_model.get_weights()
     path = next(tmp_path.glob(f"*/{mean_weights.TRAINED_WEIGHTS}"))
     if content is not None:
@@ -129,7 +133,7 @@ def test_a_run_without_its_file_of_trained_weights_starts_with_the_means(tmp_pat
 
     monkeypatch.setattr(mean_weights.TrainedWeights, "write", fail)
     model = build(tmp_path)
-    train(model, 1)
+    train(model, 1, steps=2)
     assert "No space left" in caplog.text
     resumed = build(tmp_path)
     resumed.load_weights(resumed.find_last())
@@ -140,7 +144,7 @@ def test_a_run_without_its_file_of_trained_weights_starts_with_the_means(tmp_pat
 
 def test_the_mean_of_a_short_training_is_near_the_trained_weights(tmp_path):
     model = build(tmp_path)
-    first, trained = train(model, 6)
+    first, trained = train(model, 6, steps=2)
     shown = model.keras_model.get_weights()
     distances = [sum(np.abs(a - b).sum() for a, b in zip(x, trained, strict=True)) for x in (shown, first)]
     assert 0 < distances[0] < distances[1] / 4

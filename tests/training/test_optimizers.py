@@ -7,6 +7,8 @@ from keras import layers, ops
 
 from mrcnn.training import optimizers
 
+pytestmark = pytest.mark.usefixtures("eager_tensorflow")
+
 WEIGHT_DECAY = 3.0  # makes the penalty as large as the loss
 KINDS = [(optimizers.SGDWithL2, keras.optimizers.SGD), (optimizers.AdamWithL2, keras.optimizers.Adam)]
 RNG = np.random.default_rng(0)
