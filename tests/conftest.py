@@ -79,6 +79,15 @@ def compiled_test():
         yield
 
 
+@pytest.fixture
+def usual_collector():
+    """A test of memory: Python looks for garbage as often as in any program."""
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    yield
+    gc.set_threshold(*before)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_networks():
     """Drop the networks of a test module: Keras keeps every graph it has built."""

@@ -152,6 +152,7 @@ def test_unpacking_replaces_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("method", [METHODS["deflated"], METHODS["lzma"]])
+@pytest.mark.usefixtures("usual_collector")
 def test_a_bomb_takes_little_memory(method, tmp_path):
     """40 MB of zeros that state ten bytes are not unpacked as a whole."""
     path = patch(archive(tmp_path / f"{method}.zip", method, a=bytes(40 << 20)), 22, struct.pack("<I", 10))

@@ -430,6 +430,7 @@ def test_split_and_subset(tmp_path):
         formats.split(formats.subset(dataset, [3]))
 
 
+@pytest.mark.usefixtures("usual_collector")
 def test_a_large_image_with_many_objects_needs_little_memory(tmp_path):
     """450 objects on 3,000 x 4,000 pixels: whole masks would be 5.4 GB."""
     labels = np.zeros((3000, 4000), np.uint16)

@@ -26,6 +26,7 @@ def test_a_part_equals_the_same_part_of_the_whole(dtype, edge):
             np.testing.assert_array_equal(part, whole[y : y + rows, x : x + columns])
 
 
+@pytest.mark.usefixtures("usual_collector")
 def test_a_large_image_is_not_copied_for_each_row():
     """Only a few rows of it are read for each row of the result; memory tells."""
     image = np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8)

@@ -71,6 +71,7 @@ def test_an_edge_far_outside_stays_straight(far):
     assert mask[10:45].all() or far == 1e3
 
 
+@pytest.mark.usefixtures("usual_collector")
 def test_large_coordinates_cost_nothing():
     tracemalloc.start()
     start = time.perf_counter()

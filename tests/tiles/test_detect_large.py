@@ -462,6 +462,7 @@ def test_bool_images_are_stretched():
     np.testing.assert_array_equal(seen[0][..., 0], image * 255)
 
 
+@pytest.mark.usefixtures("usual_collector")
 def test_memory_does_not_grow_with_the_image(tmp_path, monkeypatch):
     """Reading and joining need memory for tiles, not for the image, whose tiles are on the disk."""
     monkeypatch.setattr("mrcnn.tiles.contrast.READ_WHOLE", 1 << 16)

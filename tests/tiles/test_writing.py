@@ -1,5 +1,6 @@
 """Results of large images as files, and the command `mrcnn detect --tile`."""
 
+import functools
 import json
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import tifffile
 from synthetic_detector import disks, region_model, regions_of
 
+from mrcnn.cli.detecting import detect_sources
 from mrcnn.cli.messages import IncompleteError
-from mrcnn.cli.tiling import detect_in_tiles, files_of
+from mrcnn.cli.tiling import check_tiles, detect_in_tiles, files_of
 from mrcnn.errors import InvalidDataError
 from mrcnn.geometry.mask_crops import MaskCrops
 from mrcnn.geometry.packed_crops import PackedCrops
@@ -99,7 +101,7 @@ def test_folders_and_images_that_cannot_be_read(image, tmp_path):
     with pytest.raises(InvalidDataError, match="None of the 2 images could be used"):
         detect_in_tiles([str(folder)], Model(), tmp_path / "none", tile=64, formats=("csv",), quiet=True)
     with pytest.raises(ValueError, match="--format overlay needs the whole image"):
-        detect_in_tiles([str(folder)], Model(), tmp_path / "out", tile=64, formats=("overlay",))
+        check_tiles(["overlay"], tile=64)
     with pytest.raises(ValueError, match=r"image files and folders of them. Received: .*notes.txt"):
         files_of([str(folder / "notes.txt")])
     with pytest.raises(ValueError, match="Two images are named a"):
@@ -117,12 +119,15 @@ def test_folders_and_images_that_cannot_be_read(image, tmp_path):
         ({"tile": 64, "batch": 0}, r"`batch`, .* must be .* Received: batch=0"),
     ],
 )
-def test_wrong_options_are_no_fault_of_the_images(options, message, image, tmp_path):
-    """They end the command. Before that, nothing is written."""
-    for name in ("a", "b"):
-        np.save(tmp_path / name, image)
+def test_wrong_options_end_the_command_before_anything_is_loaded_or_written(
+    options, message, image, tmp_path
+):
+    np.save(tmp_path / "a", image)
+    detect = functools.partial(
+        detect_sources, [str(tmp_path)], "none.h5", tmp_path / "out", settings=(), quiet=True
+    )
     with pytest.raises(ValueError, match=message):
-        detect_in_tiles([str(tmp_path)], Model(), tmp_path / "out", quiet=True, **options)
+        detect(min_score=None, overlays=None, tiles=options)
     assert not (tmp_path / "out").exists()
 
 
