@@ -102,11 +102,13 @@ def benchmark_model(
 
 
 def _check_images(folder: Path) -> None:
-    """Raise MissingFileError if there is no such folder, or no image in it."""
+    """Raise MissingFileError if the folder does not exist or has no images."""
     from mrcnn.formats.image_files import images_in
 
     if not images_in(folder, ""):
-        raise MissingFileError("There are no images in this folder.", file=folder)
+        raise MissingFileError(
+            "There are no images in this folder. Pass a folder of images to --images.", file=folder
+        )
 
 
 def _measured(case: dict[str, Any]) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ def image_choice(
 
 
 def check_paths(data: Path, images: Path | None = None) -> None:
-    """Raise MissingFileError if a dataset or the folder of its images does not exist.
+    """Raise MissingFileError if the dataset or the folder of its images does not exist.
 
     A command calls this before it loads a framework or a model, which takes seconds.
     """

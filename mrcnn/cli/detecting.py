@@ -72,8 +72,8 @@ def detect_sources(
     _check_effect(formats, bool(tiles), options)
     wanted = (*formats, "overlay") if overlays else tuple(formats)
     if tiles and options.pop("copy_images", False):
-        raise ValueError("--copy-images cannot be combined with --tile. Leave out one of them.")
-    _check_folders(sources, output, wanted, tiles, bool(options.get("overwrite")))
+        raise ValueError("--copy-images and --tile cannot be used together. Pass only one of them.")
+    _check_folders(sources, output, wanted if tiles else formats, tiles, bool(options.get("overwrite")))
     loaded = load_model(model, settings)
     warn_of_min_score(loaded, min_score)
     check_choice(options.get("channels"), loaded.config)
@@ -94,7 +94,10 @@ def _check_folders(
     tiles: dict[str, Any] | None,
     overwrite: bool,
 ) -> None:
-    """Raise an error if the images or the output cannot be used, before a model is loaded."""
+    """Raise an error if the images cannot be used, or if results would replace corrected annotations.
+
+    This happens before a model is loaded, which takes seconds.
+    """
     from mrcnn.cli import tiling
     from mrcnn.formats.predictions import count_images
     from mrcnn.results import corrections

@@ -92,7 +92,7 @@ def detect_in_tiles(
 
 
 def check_tiles(formats: Sequence[str], tile: int, overlap: int | None = None, batch: int = 1) -> None:
-    """Raise ValueError if options have values that do not fit tiles, before a model is loaded."""
+    """Raise ValueError if an option has a value that tiles do not allow."""
     from mrcnn.tiles.grid import check_batch, check_tile
 
     check_tile(tile, overlap)

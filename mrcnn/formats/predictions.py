@@ -190,7 +190,7 @@ def _jobs_of(source: Source | Sequence[Source]) -> list[_Job]:
 
 
 def count_images(source: Source | Sequence[Source]) -> int:
-    """Return how many images a source has; see `write_predictions`, also for the errors."""
+    """Return how many images a source has; `write_predictions` describes sources and errors."""
     return len(_jobs_of(source))
 
 

@@ -213,6 +213,7 @@ def test_what_is_detected_replaces_neither_corrections_nor_the_source(tmp_path):
     label = tmp_path / "labels" / "a.png"
     label.write_bytes(b"drawn by hand")
     assert "--overwrite on the command line" in run(*arguments, "none.h5", code=1)[1]  # before it is loaded
+    assert "--overwrite on the command line" in run(*arguments, "none.h5", "--overlays", code=1)[1]
     assert label.read_bytes() == b"drawn by hand"
     run_here(*arguments, "nucleus-light", "--overwrite")
     assert label.read_bytes() != b"drawn by hand"
